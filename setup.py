@@ -1,0 +1,34 @@
+"""Package metadata; tool settings live in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="vidadapt",
+    version="0.1.0",
+    description="Parameter-efficient fine-tuning of video transformers for action recognition",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    packages=find_packages(include=["vidadapt", "vidadapt.*"]),
+    package_data={"vidadapt": ["py.typed", "weights/*.safetensors", "weights/*.json"]},
+    install_requires=[
+        "torch>=2.11,!=2.13.*",
+        "torchvision",
+        "timm>=1.0.20",
+        "einops",
+        "safetensors",
+        "numpy",
+        "av>=14",
+        "decord>=0.6; platform_system == 'Linux' and platform_machine == 'x86_64'",
+        "jsonargparse[signatures]>=4.40",
+        "torchmetrics>=1.4",
+        "rich",
+        "tqdm",
+        "tensorboard",
+        "matplotlib",
+    ],
+    extras_require={
+        "torchcodec": ["torchcodec"],
+        "dev": ["pytest", "ruff", "mypy", "types-PyYAML", "types-tqdm", "transformers>=5"],
+    },
+)

@@ -1,0 +1,1 @@
+"""vidadapt: adapt large pre-trained video transformers by training a few per cent of them."""

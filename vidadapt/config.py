@@ -1,0 +1,161 @@
+"""The whole configuration as frozen dataclasses; YAML and command line through jsonargparse.
+
+A run is described by one YAML file plus dotted overrides (`--train.epochs 10`). The options of a
+method are the keyword-only arguments of its `inject` function, so they live in `methods/`, and
+`--help` shows those of the method that was chosen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which videos, which frames of them, and how they become clips.
+
+    Attributes:
+        dataset: key of `vidadapt.data.DATASETS`; carries the number of classes, the flip rule and
+            the sampling preset.
+        root: folder that the paths in the lists are relative to.
+        train_list: `path label` list to train on.
+        dev_list: development split for choosing the best epoch; never the test list.
+        test_list: list that is reported.
+        label_names: file with one class name a line, in label order; required by `custom`.
+        sampling: sampling preset; default: the data set's.
+        num_frames: T, frames of one clip; default: the preset's.
+        stride: frames between two frames of a dense clip; default: the preset's.
+        crop_size: S, side of the square crop in pixels.
+        train_crop: random crop in training.
+        flip: mirror training clips at random; default: the data set's rule. Asking for it where
+            the data set forbids it is an error.
+        rand_augment: torchvision v2 RandAugment, 4 operations, magnitude 7 of 10.
+        random_erasing: probability of erasing one box of the clip.
+        repeated_augmentation: how many independently augmented copies of a video an epoch holds,
+            adjacent in the batch.
+        normalization: key of `vidadapt.data.transforms.NORMALIZATIONS`.
+        reader: key of `vidadapt.data.readers.READERS`.
+        num_workers: loader processes per training process.
+        index_dir: folder for the frame-count index; default: beside each list.
+        truncated: what to do with a file whose header promises more frames than decode.
+        max_unreadable: how many unreadable training videos may be left out (listed, counted);
+            one more is an error. Evaluation never leaves a video out.
+        check_files: check up front that every listed file exists.
+    """
+
+    dataset: str = "custom"
+    root: str = "."
+    train_list: str | None = None
+    dev_list: str | None = None
+    test_list: str | None = None
+    label_names: str | None = None
+    sampling: str | None = None
+    num_frames: int | None = None
+    stride: int | None = None
+    crop_size: int = 224
+    train_crop: Literal["multi_scale", "random_resized"] = "multi_scale"
+    flip: bool | None = None
+    rand_augment: bool = False
+    random_erasing: float = 0.0
+    repeated_augmentation: int = 1
+    normalization: str = "imagenet"
+    reader: str = "decord"
+    num_workers: int = 4
+    index_dir: str | None = None
+    truncated: Literal["warn", "error"] = "warn"
+    max_unreadable: int = 0
+    check_files: bool = True
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The backbone and the file its weights come from.
+
+    Attributes:
+        backbone: key of `vidadapt.models.BACKBONES`.
+        weights: checkpoint file (any recognised family, or `demo`); none: random initialisation.
+        tubelet_size: frames of one token.
+        patch_size: side of one token in pixels; default: the backbone's.
+        drop_path: stochastic depth rate of the last block, rising linearly from 0.
+        head: key of `vidadapt.models.heads.HEADS`.
+    """
+
+    backbone: str = "vit_base"
+    weights: str | None = None
+    tubelet_size: int = 2
+    patch_size: int | None = None
+    drop_path: float = 0.0
+    head: str = "batchnorm_linear"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The optimisation recipe.
+
+    Attributes:
+        epochs: passes over the training list.
+        batch_size: clips per process and micro-step.
+        accumulation: micro-steps per optimiser step; global batch = batch_size x processes x this.
+        optimizer: SGD (momentum 0.9, no Nesterov) or AdamW (betas 0.9, 0.999).
+        base_lr: learning rate per 256 clips of global batch.
+        weight_decay: on tensors of two and more dimensions only.
+        warmup_epochs: linear warm-up from 0, per step.
+        min_lr: learning rate at the end of the cosine.
+        layer_decay: learning-rate factor per layer below the head.
+        label_smoothing: of the cross-entropy.
+        mixup: alpha of mixup; 0 is off.
+        cutmix: alpha of cutmix; 0 is off.
+        ema: decay of an average of the trainable tensors that is evaluated and saved; 0 is off.
+        precision: autocast type.
+        clip_grad: largest gradient norm; 0 is off.
+        compile: compile the model with `torch.compile`.
+        seed: of everything random.
+    """
+
+    epochs: int = 90
+    batch_size: int = 16
+    accumulation: int = 1
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    base_lr: float = 0.1
+    weight_decay: float = 0.0
+    warmup_epochs: float = 10.0
+    min_lr: float = 0.0
+    layer_decay: float = 1.0
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    ema: float = 0.0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    clip_grad: float = 0.0
+    compile: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Multi-view evaluation.
+
+    Attributes:
+        num_clips: temporal clips per video; default: the sampling preset's.
+        num_crops: spatial crops per clip; default: the sampling preset's.
+        fusion: what is averaged over the views of a video.
+        views_per_forward: micro-batch; the views of two videos never share one.
+    """
+
+    num_clips: int | None = None
+    num_crops: int | None = None
+    fusion: Literal["softmax", "logits"] = "softmax"
+    views_per_forward: int = 16
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. `method` holds the method's name and its options, checked by name."""
+
+    run_dir: str
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    method: dict[str, Any] = field(default_factory=lambda: {"name": "adaptformer"})
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)

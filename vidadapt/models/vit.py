@@ -1,0 +1,172 @@
+"""Tubelet ViT, as VideoMAE fine-tunes it (https://arxiv.org/abs/2203.12602).
+
+Parameter names are those of VideoMAE's fine-tuned checkpoints. There is no class token; queries
+and values have a bias, keys have none (a key bias would cancel in the softmax).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from timm.layers import DropPath, Mlp, trunc_normal_
+from torch import Tensor, nn
+
+from vidadapt.models.heads import linear
+from vidadapt.models.positions import sincos_table
+
+NORM_EPS = 1e-6
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention over (B, heads, N, D / heads) tensors; same shape and dtype returned."""
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+class PatchEmbed(nn.Module):
+    """Clip (B, 3, T, H, W) to tokens (B, t * h * w, D), time-major; one token per tubelet."""
+
+    def __init__(self, tubelet_size: int, patch_size: int, width: int) -> None:
+        super().__init__()
+        tubelet = (tubelet_size, patch_size, patch_size)
+        self.proj = nn.Conv3d(3, width, kernel_size=tubelet, stride=tubelet)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return rearrange(self.proj(clip), "b d t h w -> b (t h w) d")
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over tokens (B, N, D) with query and value biases only."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(width))
+        self.v_bias = nn.Parameter(torch.zeros(width))
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        # Through the module, not its weight, so that a method may replace `qkv` (LoRA).
+        qkv = self.qkv(x) + bias
+        q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
+        return self.proj(rearrange(attention(q, k, v), "b h n d -> b n (h d)"))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block over tokens (B, N, D).
+
+    Its parts (`norm1`, `attn`, `drop_path1`, `norm2`, `mlp`, `drop_path2`) are what a method's
+    wrapper re-uses when it restates the two lines of `forward`.
+    """
+
+    def __init__(self, width: int, num_heads: int, mlp_ratio: float, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.attn = Attention(width, num_heads)
+        self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp = Mlp(width, round(width * mlp_ratio))  # timm's: exact GELU, no dropout
+        self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path1(self.attn(self.norm1(x)))
+        return x + self.drop_path2(self.mlp(self.norm2(x)))
+
+
+class VideoViT(nn.Module):
+    """Clip (B, 3, T, S, S), float, normalised, to logits (B, K).
+
+    Args:
+        num_frames: T.
+        crop_size: S, pixels.
+        tubelet_size: frames of one token.
+        patch_size: side of one token in pixels.
+        width: D.
+        depth: number of blocks.
+        num_heads: attention heads; must divide `width`.
+        mlp_ratio: hidden width of the MLP over `width`.
+        drop_path: stochastic depth rate of the last block, rising linearly from 0.
+        num_classes: K. The head is `heads.linear`; `build` sets another one.
+
+    Attributes:
+        grid: tokens along time, height, width (t, h, w).
+        pos_embed: (t * h * w, D) buffer, fixed, absent from the state dict.
+
+    Raises:
+        ValueError: sizes that do not divide, or fewer than one class.
+    """
+
+    pos_embed: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_frames: int,
+        crop_size: int,
+        tubelet_size: int = 2,
+        patch_size: int = 16,
+        width: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        _check_divides("num_frames", num_frames, "tubelet_size", tubelet_size)
+        _check_divides("crop_size", crop_size, "patch_size", patch_size)
+        _check_divides("width", width, "num_heads", num_heads)
+        if num_classes < 1:
+            raise ValueError(f"num_classes is {num_classes}; a model needs at least 1 class")
+        if not 0 <= drop_path < 1:
+            raise ValueError(f"drop_path is {drop_path}; it is a probability below 1")
+        side = crop_size // patch_size
+        self.grid = (num_frames // tubelet_size, side, side)
+        self.clip_shape = (3, num_frames, crop_size, crop_size)
+        self.width, self.depth = width, depth
+        self.patch_embed = PatchEmbed(tubelet_size, patch_size, width)
+        table = sincos_table(self.grid[0] * self.grid[1] * self.grid[2], width)
+        self.register_buffer("pos_embed", table, persistent=False)
+        rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
+        self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio, rate) for rate in rates)
+        self.fc_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.apply(_init_linear)
+        self.head = linear(width, num_classes)
+
+    def embed(self, clip: Tensor) -> Tensor:
+        """Clip (B, 3, T, S, S) to the tokens (B, N, D) that enter the first block."""
+        if clip.ndim != 5 or tuple(clip.shape[1:]) != self.clip_shape:
+            want = ", ".join(str(n) for n in self.clip_shape)
+            raise ValueError(f"clip has shape {tuple(clip.shape)}; this model takes (B, {want})")
+        return self.patch_embed(clip) + self.pos_embed
+
+    def forward_features(self, clip: Tensor) -> Tensor:
+        """Clip (B, 3, T, S, S) to the tokens (B, N, D) that leave the last block."""
+        x = self.embed(clip)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def forward_head(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, N, D) to logits (B, K): mean over the tokens, fc_norm, head."""
+        return self.head(self.fc_norm(tokens.mean(dim=1)))
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(clip))
+
+
+def _check_divides(name: str, value: int, divisor_name: str, divisor: int) -> None:
+    if divisor < 1 or value < 1 or value % divisor != 0:
+        raise ValueError(
+            f"{name} is {value}, which is not a positive multiple of {divisor_name} ({divisor})"
+        )
+
+
+def _init_linear(module: nn.Module) -> None:
+    """VideoMAE's initialisation of a model that is trained from scratch."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,144 @@
+"""Which training items each process sees, in which order; a function of the seed and the epoch.
+
+An item's key is (epoch, index, copy): the epoch travels with the index, since a value set on the
+dataset never reaches workers that persist over epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+Key = tuple[int, int, int]
+
+
+def epoch_batches(
+    num_samples: int,
+    epoch: int,
+    seed: int,
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    accumulation: int = 1,
+    repeats: int = 1,
+) -> list[list[Key]]:
+    """The micro-batches of this rank in this epoch, each a list of `batch_size` keys.
+
+    The samples are permuted by (seed, epoch); each stands `repeats` times in a row, its copies
+    numbered. This stream is cut into global batches of batch_size x world_size x accumulation keys:
+    global batch k holds the same keys however many processes share it. Rank r takes the r-th equal
+    slice of each, cut into `accumulation` micro-batches. What is left at the end, less than a
+    global batch, is dropped for this epoch (another part in every epoch).
+
+    >>> [whole] = epoch_batches(5, 0, 0, batch_size=4)  # the fifth sample is left for other epochs
+    >>> [first] = epoch_batches(5, 0, 0, batch_size=2, rank=0, world_size=2)
+    >>> [second] = epoch_batches(5, 0, 0, batch_size=2, rank=1, world_size=2)
+    >>> len(set(whole)), whole == first + second
+    (4, True)
+    >>> epoch_batches(1, 7, 0, batch_size=2, repeats=2)
+    [[(7, 0, 0), (7, 0, 1)]]
+
+    Raises:
+        ValueError: fewer samples x repeats than one global batch, or counts below 1.
+    """
+    steps = steps_per_epoch(
+        num_samples,
+        batch_size=batch_size,
+        world_size=world_size,
+        accumulation=accumulation,
+        repeats=repeats,
+    )
+    order = np.random.default_rng([seed, epoch]).permutation(num_samples)
+    slice_size = batch_size * accumulation
+    batches = []
+    for step in range(steps):
+        first = (step * world_size + rank) * slice_size
+        for start in range(first, first + slice_size, batch_size):
+            places = range(start, start + batch_size)
+            batches.append([(epoch, int(order[p // repeats]), p % repeats) for p in places])
+    return batches
+
+
+def steps_per_epoch(
+    num_samples: int,
+    *,
+    batch_size: int,
+    world_size: int = 1,
+    accumulation: int = 1,
+    repeats: int = 1,
+) -> int:
+    """Optimiser steps (whole global batches) of one epoch.
+
+    >>> steps_per_epoch(100, batch_size=8, world_size=2, accumulation=2)
+    3
+
+    Raises:
+        ValueError: fewer samples x repeats than one global batch, or counts below 1.
+    """
+    sizes = {
+        "num_samples": num_samples,
+        "batch_size": batch_size,
+        "world_size": world_size,
+        "accumulation": accumulation,
+        "repeats": repeats,
+    }
+    for name, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    global_batch = batch_size * world_size * accumulation
+    steps = num_samples * repeats // global_batch
+    if steps == 0:
+        raise ValueError(
+            f"{num_samples} training samples x {repeats} copies are fewer than one global batch of "
+            f"{global_batch} (batch_size {batch_size} x {world_size} processes x accumulation "
+            f"{accumulation}); lower batch_size or accumulation, or add samples"
+        )
+    return steps
+
+
+class EpochBatches(Sampler[list[Key]]):
+    """Batch sampler over `epoch_batches`; call `set_epoch` before each pass.
+
+    `len()` is the number of micro-batches of this rank, `steps` the number of optimiser steps and
+    `keys_per_epoch` how many clips all ranks together see of the `num_samples` x `repeats`.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        seed: int,
+        *,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulation: int = 1,
+        repeats: int = 1,
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is outside 0..{world_size - 1}")
+        if seed < 0:
+            raise ValueError(f"seed must not be negative, got {seed}")
+        self.epoch = 0
+        self._num_samples, self._seed, self._rank = num_samples, seed, rank
+        self._split = {
+            "batch_size": batch_size,
+            "world_size": world_size,
+            "accumulation": accumulation,
+            "repeats": repeats,
+        }
+        self.steps = steps_per_epoch(num_samples, **self._split)
+        self.keys_per_epoch = self.steps * batch_size * world_size * accumulation
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.steps * self._split["accumulation"]
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(
+            epoch_batches(self._num_samples, self.epoch, self._seed, rank=self._rank, **self._split)
+        )

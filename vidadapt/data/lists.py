@@ -1,0 +1,171 @@
+"""`path label` lists of videos, files of label names, and the hash that identifies a list.
+
+One video a line: the path relative to the data root, then the label, which is the last field and is
+separated by a space, a tab or a comma. Everything before that separator is the path as it stands
+(spaces, `#`, `[`, quotes and commas included: there is no quoting). Empty lines are skipped, and so
+is a header, which is a first line whose last field is one of `HEADER_FIELDS`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+HEADER_FIELDS = ("label", "labels", "label_id", "class", "class_id", "target")
+SHOWN = 10  # offenders listed in one error
+_LINE = re.compile(r"(?P<path>.+?)(?:[ \t]*,[ \t]*|[ \t]+)(?P<label>[^ \t,]+)")
+_INTEGER = re.compile(r"-?[0-9]+")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One line of a list: `path` relative to the data root, `label` in [0, number of classes)."""
+
+    path: str
+    label: int
+
+
+class ListError(ValueError):
+    """A list or a file of label names that cannot be used; the message names file:line."""
+
+
+def parse_line(line: str) -> tuple[str, str] | None:
+    """The path and the last field of a line, or None where there are no two fields.
+
+    >>> parse_line("a b #1, [x].mp4 12")
+    ('a b #1, [x].mp4', '12')
+    >>> parse_line("a b.mp4,12"), parse_line("a.mp4\\t12"), parse_line("a.mp4 , 12")
+    (('a b.mp4', '12'), ('a.mp4', '12'), ('a.mp4', '12'))
+    >>> parse_line("a.mp4") is None
+    True
+    """
+    match = _LINE.fullmatch(line.strip())
+    return (match["path"], match["label"]) if match else None
+
+
+def read_list(
+    list_path: str | Path, root: str | Path, num_classes: int, check_files: bool = True
+) -> list[Sample]:
+    """Read a `path label` list in its own order.
+
+    Args:
+        list_path: the list, UTF-8 text.
+        root: folder that the paths are relative to (absolute paths stand for themselves).
+        num_classes: labels must lie in [0, num_classes).
+        check_files: check that every file exists.
+
+    Raises:
+        ListError: the list is missing or empty, or lines are malformed, out of range, duplicates of
+            an earlier line, or name a missing file: one error with the first ones as file:line.
+    """
+    samples: list[Sample] = []
+    problems: list[str] = []
+    first_line_of: dict[str, int] = {}
+    header_possible = True
+    for number, line in enumerate(_read_text(list_path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        fields = parse_line(line)
+        is_header = header_possible and fields is not None and fields[1].lower() in HEADER_FIELDS
+        header_possible = False
+        if is_header:
+            continue
+        sample = _sample_of(fields, num_classes)
+        if isinstance(sample, str):
+            problems.append(f"{list_path}:{number}: {sample} (line: {line.strip()!r})")
+            continue
+        key = os.path.normpath(sample.path)
+        if key in first_line_of:
+            problems.append(
+                f"{list_path}:{number}: {sample.path!r} is already on line {first_line_of[key]}"
+            )
+            continue
+        first_line_of[key] = number
+        samples.append(sample)
+        if check_files and not (Path(root) / sample.path).is_file():
+            problems.append(f"{list_path}:{number}: no such file: {Path(root) / sample.path}")
+    if problems:
+        raise ListError(_summary(f"{list_path} has {len(problems)} bad line(s)", problems))
+    if not samples:
+        raise ListError(f"{list_path} lists no video; expected lines of the form 'path label'")
+    return samples
+
+
+def write_list(list_path: str | Path, samples: Sequence[Sample]) -> None:
+    """Write `path label` lines that `read_list` reads back unchanged, replacing the file at once.
+
+    Raises:
+        ListError: a path that would be read back as something else (line breaks, blanks at its
+            ends, a comma at its end), or a first line that would pass for a header.
+    """
+    lines = []
+    for sample in samples:
+        line = f"{sample.path} {sample.label}"
+        if "\n" in line or "\r" in line or parse_line(line) != (sample.path, str(sample.label)):
+            raise ListError(f"{list_path}: the path {sample.path!r} cannot be written in a list")
+        lines.append(line + "\n")
+    partial = Path(f"{list_path}.{os.getpid()}.partial")
+    partial.write_text("".join(lines), encoding="utf-8", newline="\n")
+    partial.replace(list_path)
+
+
+def read_label_names(path: str | Path) -> list[str]:
+    """Class names, one a line; line i (from 0) names label i.
+
+    Raises:
+        ListError: the file is missing or empty, has an empty line between names (labels would
+            shift), or names a class twice.
+    """
+    names = [line.strip() for line in _read_text(path).rstrip().split("\n")]
+    if names == [""]:
+        raise ListError(f"{path} holds no label names; expected one name a line, in label order")
+    problems = []
+    first_line_of: dict[str, int] = {}
+    for number, name in enumerate(names, start=1):
+        if not name:
+            problems.append(f"{path}:{number}: empty line between label names")
+        elif name in first_line_of:
+            problems.append(f"{path}:{number}: {name!r} is already on line {first_line_of[name]}")
+        first_line_of.setdefault(name, number)
+    if problems:
+        raise ListError(_summary(f"{path} has {len(problems)} bad line(s)", problems))
+    return names
+
+
+def manifest_hash(samples: Sequence[Sample], label_names: Sequence[str] | None) -> str:
+    """SHA-256 (64 hex digits) over paths, labels, their order and the label names.
+
+    It identifies what was trained or evaluated on, wherever the list file and the root lie.
+    """
+    manifest = {
+        "samples": [[sample.path, sample.label] for sample in samples],
+        "label_names": None if label_names is None else list(label_names),
+    }
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _sample_of(fields: tuple[str, str] | None, num_classes: int) -> Sample | str:
+    """The sample of a parsed line, or what is wrong with it."""
+    if fields is None or not _INTEGER.fullmatch(fields[1]):
+        return "expected 'path label' with an integer label as the last field"
+    path, label = fields[0], int(fields[1])
+    if not 0 <= label < num_classes:
+        return f"label {label} is outside 0..{num_classes - 1} ({num_classes} classes)"
+    return Sample(path, label)
+
+
+def _read_text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ListError(f"cannot read {path}: {error}") from error
+
+
+def _summary(title: str, problems: Sequence[str]) -> str:
+    rest = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    return "\n  ".join([title + ":", *problems[:SHOWN], *rest])

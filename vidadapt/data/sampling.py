@@ -1,0 +1,146 @@
+"""Which frames of a video make a clip: pure integer arithmetic, no pixels.
+
+Two policies, the same one in training and evaluation:
+
+`dense`: T frames, `stride` apart. A video too short for a clip starts at frame 0 and repeats the
+last frame on the stride's grid, (n - 1) // stride * stride.
+    Training: the start is uniform over 0..n - T * stride, as in AdaptFormer's loader. Differs from
+    it where n - 1 is a multiple of the stride in a video shorter than T * stride: there AdaptFormer
+    stops one grid frame earlier, while training and test agree here. Differs from VideoMAE, which
+    spreads T points over T * stride frames in training (spacing slightly above the stride).
+    Evaluation: AdaptFormer's and VideoMAE's (Kinetics) test: every stride-th frame of the whole
+    video, and K runs of T of them, starting at k / (K - 1) of the slack. K = 1 is the centre run.
+
+`uniform` (TSN): the video is cut into T equal segments and gives one frame for each.
+    Training: a random point of each segment. Differs from VideoMAE, whose integer segments never
+    see the last n mod T frames, and which takes T times frame 0 from a video shorter than T: here
+    every frame of any video is expected equally often, and a short video is spread over the clip.
+    Evaluation: clip k of K takes the point (2i + 1) / 2 of segment i for K = 1, and the point k / K
+    of it otherwise: for K = 2 exactly VideoMAE's SSv2 test clips.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How clips are cut from a video in time, and how many views evaluation takes.
+
+    Attributes:
+        policy: `dense` or `uniform`, see above.
+        num_frames: T, frames of one clip.
+        stride: frames between two frames of a dense clip; 1 and unused in uniform sampling.
+        num_clips: temporal clips at evaluation.
+        num_crops: spatial crops of each clip at evaluation.
+    """
+
+    policy: Literal["dense", "uniform"]
+    num_frames: int
+    stride: int
+    num_clips: int
+    num_crops: int
+
+    def __post_init__(self) -> None:
+        for name in ("num_frames", "stride", "num_clips", "num_crops"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.policy == "uniform" and self.stride != 1:
+            raise ValueError(
+                f"stride {self.stride} has no meaning in uniform sampling (its frames are one per "
+                "segment); leave it out, or choose a dense sampling preset"
+            )
+
+
+SAMPLINGS = {
+    "adaptformer": Sampling("dense", num_frames=8, stride=4, num_clips=4, num_crops=3),
+    "videomae_dense": Sampling("dense", num_frames=16, stride=4, num_clips=5, num_crops=3),
+    "videomae_ssv2": Sampling("uniform", num_frames=16, stride=1, num_clips=2, num_crops=3),
+    "uniform8": Sampling("uniform", num_frames=8, stride=1, num_clips=2, num_crops=3),
+}
+
+
+def train_indices(
+    sampling: Sampling, num_frames_in_video: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Frame indices (T,) int64 of one random training clip, never decreasing.
+
+    >>> rng = np.random.default_rng(0)
+    >>> train_indices(SAMPLINGS["adaptformer"], 20, rng).tolist()  # short: no choice of start
+    [0, 4, 8, 12, 16, 16, 16, 16]
+    >>> train_indices(SAMPLINGS["uniform8"], 4, rng).tolist()  # T = 2 n: two of each frame
+    [0, 0, 1, 1, 2, 2, 3, 3]
+    >>> train_indices(SAMPLINGS["uniform8"], 8, rng).tolist()
+    [0, 1, 2, 3, 4, 5, 6, 7]
+
+    Raises:
+        ValueError: a video without frames.
+    """
+    n, num_frames = _checked_length(num_frames_in_video), sampling.num_frames
+    if sampling.policy == "dense":
+        last_start = max(n - num_frames * sampling.stride, 0)
+        start = int(rng.integers(last_start + 1))
+        return _dense(n, start, num_frames, sampling.stride)
+    # Segment i covers [i n, (i + 1) n) in units of 1 / T frame; the points of all segments together
+    # meet every frame T times, so no frame is favoured, whatever n.
+    points = rng.integers(n, size=num_frames)
+    return (np.arange(num_frames, dtype=np.int64) * n + points) // num_frames
+
+
+def eval_indices(sampling: Sampling, num_frames_in_video: int, num_clips: int) -> np.ndarray:
+    """Frame indices (num_clips, T) int64 of the evaluation clips; 1 clip is the centre one.
+
+    >>> eval_indices(SAMPLINGS["adaptformer"], 45, 4)[:, 0].tolist()  # starts 0, 1, 2, 4, x stride
+    [0, 4, 8, 16]
+    >>> eval_indices(SAMPLINGS["adaptformer"], 45, 1).tolist()
+    [[8, 12, 16, 20, 24, 28, 32, 36]]
+    >>> eval_indices(SAMPLINGS["adaptformer"], 10, 2).tolist()
+    [[0, 4, 8, 8, 8, 8, 8, 8], [0, 4, 8, 8, 8, 8, 8, 8]]
+    >>> eval_indices(SAMPLINGS["videomae_ssv2"], 24, 2)[0].tolist()
+    [0, 1, 3, 4, 6, 7, 9, 10, 12, 13, 15, 16, 18, 19, 21, 22]
+    >>> eval_indices(SAMPLINGS["videomae_ssv2"], 24, 2)[1].tolist()
+    [0, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18, 20, 21, 23]
+    >>> eval_indices(SAMPLINGS["uniform8"], 32, 1).tolist()
+    [[2, 6, 10, 14, 18, 22, 26, 30]]
+
+    Raises:
+        ValueError: a video without frames, or no clip asked for.
+    """
+    n, num_frames = _checked_length(num_frames_in_video), sampling.num_frames
+    if num_clips < 1:
+        raise ValueError(f"num_clips must be at least 1, not {num_clips}")
+    if sampling.policy == "dense":
+        on_grid = -(-n // sampling.stride)
+        slack = max(on_grid - num_frames, 0)
+        starts = [spread(slack, k, num_clips) * sampling.stride for k in range(num_clips)]
+        return np.stack([_dense(n, start, num_frames, sampling.stride) for start in starts])
+    segments = np.arange(num_frames, dtype=np.int64)
+    if num_clips == 1:
+        return ((2 * segments + 1) * n // (2 * num_frames))[None]
+    clips = np.arange(num_clips, dtype=np.int64)[:, None]
+    return (segments * num_clips + clips) * n // (num_frames * num_clips)
+
+
+def spread(slack: int, k: int, count: int) -> int:
+    """Offset k of `count` offsets from 0 to `slack`, both ends included; one offset is the centre.
+
+    >>> [spread(4, k, 4) for k in range(4)], spread(5, 0, 1)
+    ([0, 1, 2, 4], 2)
+    """
+    return slack // 2 if count == 1 else k * slack // (count - 1)
+
+
+def _dense(n: int, start: int, num_frames: int, stride: int) -> np.ndarray:
+    """T frames from `start`, `stride` apart; past the end, the last one of that grid again."""
+    last = start + (n - 1 - start) // stride * stride
+    return np.minimum(start + stride * np.arange(num_frames, dtype=np.int64), last)
+
+
+def _checked_length(num_frames_in_video: int) -> int:
+    if num_frames_in_video < 1:
+        raise ValueError(f"a video of {num_frames_in_video} frames has no clip")
+    return int(num_frames_in_video)

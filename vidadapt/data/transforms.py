@@ -1,0 +1,174 @@
+"""uint8 frames -> square uint8 clips, on torchvision v2; one decision for all frames of a clip.
+
+Everything stays uint8 until the device, where `normalize` makes floats. Random choices come from
+torch's global CPU generator, because torchvision v2 draws from it; the caller forks and seeds it.
+All resizing is bilinear with antialiasing, in training and evaluation alike (Pillow's behaviour, as
+in AdaptFormer's training crop; its and VideoMAE's test resize with OpenCV, without antialiasing).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from vidadapt.data.sampling import spread
+
+NORMALIZATIONS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+TRAIN_CROPS = ("multi_scale", "random_resized")
+SCALES = (1.0, 0.875, 0.75, 0.66)
+# Offsets of a multi-scale crop, in quarters of the slack (x, y).
+OFFSETS = (
+    *((x, y) for x in (0, 2, 4) for y in (0, 2, 4)),
+    *((x, y) for x in (1, 3) for y in (1, 3)),
+)
+
+
+def normalize(clip: torch.Tensor, name: str) -> torch.Tensor:
+    """uint8 clips (..., 3, T, H, W) on any device -> float32, (x / 255 - mean) / std per channel.
+
+    `name` is a key of `NORMALIZATIONS`: `imagenet` is what VideoMAE and AdaptFormer train with.
+    """
+    mean, std = (clip.new_tensor(v, dtype=torch.float32) for v in NORMALIZATIONS[name])
+    return (clip.float() / 255 - mean.view(3, 1, 1, 1)) / std.view(3, 1, 1, 1)
+
+
+def train_clip(
+    frames: np.ndarray,
+    *,
+    crop_size: int,
+    train_crop: str,
+    flip: bool,
+    rand_augment: bool,
+    random_erasing: float,
+) -> torch.Tensor:
+    """Random crop, then flip, RandAugment and erasing as asked, each one decision per clip.
+
+    Args:
+        frames: (T, H, W, 3) uint8 RGB.
+        crop_size: S, side of the result in pixels.
+        train_crop: `multi_scale` (see `multi_scale_box`) or `random_resized` (8-100 % of the area,
+            aspect ratio 3/4-4/3).
+        flip: mirror with probability 1/2.
+        rand_augment: see `rand_augmented`.
+        random_erasing: probability of erasing one box, see `erased`.
+
+    Returns:
+        (3, T, S, S) uint8, contiguous.
+    """
+    clip = _channels_first(frames)
+    size = [crop_size, crop_size]
+    if train_crop == "multi_scale":
+        top, left, height, width = multi_scale_box(clip.shape[-2], clip.shape[-1], crop_size)
+        clip = F.resized_crop(clip, top, left, height, width, size, antialias=True)
+    elif train_crop == "random_resized":
+        clip = v2.RandomResizedCrop(crop_size, (0.08, 1.0), (3 / 4, 4 / 3), antialias=True)(clip)
+    else:
+        raise ValueError(f"unknown train_crop {train_crop!r}; known: {', '.join(TRAIN_CROPS)}")
+    if flip and torch.rand(()) < 0.5:
+        clip = F.horizontal_flip(clip)
+    if rand_augment:
+        clip = rand_augmented(clip)
+    if random_erasing > 0 and torch.rand(()) < random_erasing:
+        clip = erased(clip)
+    return clip.transpose(0, 1).contiguous()
+
+
+def multi_scale_box(height: int, width: int, crop_size: int) -> tuple[int, int, int, int]:
+    """Top, left, height and width of TSN's multi-scale crop, as in AdaptFormer and VideoMAE.
+
+    The sides are 1, .875, .75 or .66 of the short side, height and width at most one step apart in
+    that list, uniform over the 10 pairs; a side within 2 px of `crop_size` becomes it, where it
+    fits. The place is one of 13 fixed offsets: corners, edge middles, centre, inner quarters.
+    """
+    sides = [int(min(height, width) * scale) for scale in SCALES]
+    sides = [
+        crop_size if abs(side - crop_size) < 3 and crop_size <= min(height, width) else side
+        for side in sides
+    ]
+    pairs = [(h, w) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
+    h, w = pairs[int(torch.randint(len(pairs), ()))]
+    x, y = OFFSETS[int(torch.randint(len(OFFSETS), ()))]
+    # A quarter of the slack is rounded down before it is multiplied, as in the reference.
+    return (height - h) // 4 * y, (width - w) // 4 * x, max(h, 1), max(w, 1)
+
+
+def rand_augmented(clip: torch.Tensor) -> torch.Tensor:
+    """torchvision v2's RandAugment with 4 operations at magnitude 7 of 10; (T, 3, S, S) uint8.
+
+    11 bins are the levels 0 to 10, so bin 7 is 7/10 of every range. All frames get the same
+    operations with the same strengths and signs. Statistics of an operation (equalisation,
+    automatic contrast) are each frame's own, as in VideoMAE.
+
+    Differs from VideoMAE's `rand-m7-n4-mstd0.5-inc1` (timm): no noise on the magnitude (there a
+    normal with std 0.5); each operation is always applied (there with probability 1/2), but one of
+    the 14 is the identity; no inversion and no solarise-add; posterise keeps 5 bits (there 2);
+    bilinear (there bicubic); and it runs on the crop rather than on the whole frame.
+    """
+    return v2.RandAugment(
+        num_ops=4,
+        magnitude=7,
+        num_magnitude_bins=11,
+        interpolation=v2.InterpolationMode.BILINEAR,
+        fill=128,
+    )(clip)
+
+
+def erased(clip: torch.Tensor) -> torch.Tensor:
+    """Fill one random box, the same in all frames, with noise; (T, 3, S, S) uint8.
+
+    The box covers 2-33 % of the area with an aspect ratio of 0.3-3.3 (v2.RandomErasing's draw, and
+    like there nothing is erased if ten draws do not fit). The noise is new for every pixel and
+    frame and, after ImageNet normalisation, standard normal, cut to what uint8 holds.
+    """
+    box = v2.RandomErasing(scale=(0.02, 1 / 3), ratio=(0.3, 3.3)).make_params([clip])
+    if box["v"] is None:
+        return clip
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in NORMALIZATIONS["imagenet"])
+    noise = torch.randn(len(clip), 3, box["h"], box["w"]) * std + mean
+    return F.erase(
+        clip, box["i"], box["j"], box["h"], box["w"], (noise * 255).round().clamp(0, 255).byte()
+    )
+
+
+def eval_crops(frames: np.ndarray, *, crop_size: int, num_crops: int) -> torch.Tensor:
+    """Short side to S, then `num_crops` squares spread along the long side.
+
+    With 3 crops they lie at 0, 1/2 and 1 of the slack (rounded down), as in AdaptFormer and
+    VideoMAE: left, centre, right of a wide video, top, centre, bottom of a tall one. One crop is
+    the centre.
+
+    Args:
+        frames: (T, H, W, 3) uint8 RGB; T may be any number of frames.
+        crop_size: S in pixels.
+        num_crops: at least 1.
+
+    Returns:
+        (num_crops, 3, T, S, S) uint8, contiguous.
+    """
+    clip = _channels_first(frames)
+    height, width = clip.shape[-2:]
+    short = min(height, width)
+    size = [crop_size * height // short, crop_size * width // short]
+    clip = F.resize(clip, size, antialias=True)
+    slack_y, slack_x = size[0] - crop_size, size[1] - crop_size
+    crops = [
+        F.crop(
+            clip,
+            spread(slack_y, k, num_crops),
+            spread(slack_x, k, num_crops),
+            crop_size,
+            crop_size,
+        )
+        for k in range(num_crops)
+    ]
+    return torch.stack(crops).transpose(1, 2).contiguous()
+
+
+def _channels_first(frames: np.ndarray) -> torch.Tensor:
+    """(T, H, W, 3) -> (T, 3, H, W) view (channels-last memory, which uint8 resizing is fast on)."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)

@@ -1,0 +1,187 @@
+"""Start-up and tear-down of processes, and exact reductions; the only user of torch.distributed.
+
+Everything works unchanged in a single process without torchrun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its peers: `rank` of `size`, and the device that it computes on."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and talks to the terminal."""
+        return self.rank == 0
+
+
+class PeerError(RuntimeError):
+    """Another process failed in a step that all of them take together."""
+
+
+def start(timeout_minutes: float = 30.0) -> World:
+    """Join the processes that torchrun started; alone, be a world of one.
+
+    The device is the GPU of the local rank, or the CPU where there is none. nccl serves GPUs,
+    gloo the CPU.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    if torch.cuda.is_available():
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        if local_rank >= torch.cuda.device_count():
+            raise ValueError(
+                f"process {local_rank} of this machine has no GPU of its own: there are "
+                f"{torch.cuda.device_count()}; lower torchrun's --nproc-per-node"
+            )
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+    if size > 1:
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+    return World(rank, size, device)
+
+
+def stop() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def together(world: World) -> Iterator[None]:
+    """A step without communication that succeeds on all processes or fails on all of them.
+
+    Whatever one process raises inside reaches every other as a `PeerError`, so that none goes on
+    to wait for a peer that is gone.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    failures = gather_objects(world, None if error is None else str(error))
+    first = next((rank for rank, message in enumerate(failures) if message is not None), None)
+    if first is None:
+        return
+    if error is None:
+        raise PeerError(f"rank {first}: {failures[first]}")
+    if first != world.rank:
+        raise PeerError(f"rank {first}: {failures[first]}") from error
+    raise error
+
+
+def launch(main: Callable[[World], None], user_errors: tuple[type[Exception], ...]) -> None:
+    """Run `main` in this process with one clear message for errors that the user can mend.
+
+    `user_errors` are printed as one line by the first process that met them; anything else keeps
+    its traceback. Every process ends with a non-zero status.
+    """
+    world = World(0, 1, torch.device("cpu"))
+    try:
+        world = start()
+        main(world)
+    except KeyboardInterrupt:
+        if world.is_main:
+            print("interrupted", file=sys.stderr, flush=True)
+        os._exit(130) if world.size > 1 else sys.exit(130)
+    except PeerError:
+        _leave(world, None)
+    except user_errors as error:
+        where = f"[rank {world.rank}] " if world.rank else ""
+        _leave(world, f"{where}error: {error}")
+    except Exception:
+        _leave(world, traceback.format_exc())
+    stop()
+
+
+def _leave(world: World, message: str | None) -> None:
+    """Print, then end without waiting for peers that may never answer."""
+    if message is not None:
+        print(message, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    if world.size > 1:
+        # A peer's exit makes torchrun end the others: give the one that has something to say
+        # the time to say it.
+        if message is None:
+            time.sleep(2)
+        os._exit(1)
+    sys.exit(1)
+
+
+def barrier(world: World) -> None:
+    """Wait for all processes."""
+    if world.size > 1:
+        dist.barrier()
+
+
+def gather_objects(world: World, value: Any) -> list[Any]:
+    """One picklable value from every process, in rank order, on every process."""
+    if world.size == 1:
+        return [value]
+    values: list[Any] = [None] * world.size
+    dist.all_gather_object(values, value)
+    return values
+
+
+def sum_over_ranks(world: World, tensor: torch.Tensor) -> torch.Tensor:
+    """Sum over the processes, in the tensor's own type (exact for integers)."""
+    if world.size == 1:
+        return tensor
+    moved = tensor.to(world.device)
+    dist.all_reduce(moved)
+    return moved.to(tensor.device)
+
+
+def average_buffers(world: World, model: nn.Module) -> None:
+    """Replace each floating-point buffer (BatchNorm statistics) by its mean over the processes.
+
+    The statistics then stand on every sample that was seen, not only on rank 0's.
+    """
+    if world.size == 1:
+        return
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            dist.all_reduce(buffer)
+            buffer /= world.size
+
+
+def parallel(world: World, model: nn.Module) -> nn.Module:
+    """The model whose backward averages gradients over the processes.
+
+    Buffers are left alone in forward: `average_buffers` joins them once an epoch.
+    """
+    if world.size == 1:
+        return model
+    device_ids = [world.device.index] if world.device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(
+        model, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
+    )
+
+
+def without_sync(model: nn.Module, skip: bool) -> contextlib.AbstractContextManager[Any]:
+    """No gradient exchange in this backward (`skip`): more micro-steps of the batch follow."""
+    if skip and isinstance(model, nn.parallel.DistributedDataParallel):
+        return model.no_sync()
+    return contextlib.nullcontext()

@@ -1,0 +1,210 @@
+"""Views become one fused score per video, and those become exact metrics.
+
+Every video of the list is counted exactly once, whatever the number of processes, or the
+evaluation fails. Nothing is padded; a video that cannot be read is listed and counts as wrong.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from vidadapt.data.transforms import normalize
+from vidadapt.distributed import World, gather_objects
+from vidadapt.metrics import accuracies, label_ranks
+from vidadapt.progress import track
+
+Fusion = Literal["softmax", "logits"]
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per-view logits of a list of videos.
+
+    Attributes:
+        paths: (N,) list paths, in list order.
+        labels: (N,) int64.
+        clips, crops: (V,) int64: which clip and crop each view is.
+        logits: (N, V, K) float32; NaN for an unreadable video.
+        errors: path -> why it could not be read.
+    """
+
+    paths: list[str]
+    labels: np.ndarray
+    clips: np.ndarray
+    crops: np.ndarray
+    logits: np.ndarray
+    errors: dict[str, str]
+
+
+def autocast(device: torch.device, precision: str) -> Any:
+    """The context for mixed precision on a device; does nothing for fp32."""
+    dtype = AUTOCAST[precision]
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+@torch.no_grad()
+def score_views(
+    model: nn.Module,
+    loader: Iterable[dict[str, Any]],
+    *,
+    paths: list[str],
+    labels: list[int],
+    num_classes: int,
+    num_clips: int,
+    num_crops: int,
+    normalization: str,
+    views_per_forward: int,
+    precision: str,
+    world: World,
+    label: str = "evaluate",
+    shown: bool = True,
+) -> Scores:
+    """Forward all views of every video once and collect the logits on every process.
+
+    The views of one video are forwarded together (in micro-batches of `views_per_forward`) and
+    with no other video's, so a score does not depend on neighbours or on the number of processes.
+
+    Args:
+        model: clip (B, 3, T, S, S) float -> logits (B, K); the plain module, not its DDP wrapper.
+        loader: this process's share of items {"views": uint8 (V, 3, T, S, S) or None, "index":
+            int, "error": str}.
+        paths, labels: the whole list.
+
+    Raises:
+        RuntimeError: a video was seen twice or never.
+        ValueError: a score that is not finite, or no video could be read.
+    """
+    model.eval()
+    num_views = num_clips * num_crops
+    mine: list[tuple[int, np.ndarray | None, str]] = []
+    share = len(range(world.rank, len(paths), world.size))
+    for item in track(
+        loader, total=share, label=label, unit="videos", shown=shown and world.is_main
+    ):
+        views, index = item["views"], int(item["index"])
+        if views is None:
+            mine.append((index, None, item["error"]))
+            continue
+        parts = []
+        for chunk in views.split(views_per_forward):
+            clip = normalize(chunk.to(world.device, non_blocking=True), normalization)
+            with autocast(world.device, precision):
+                parts.append(model(clip).float())
+        logits = torch.cat(parts).cpu().numpy()
+        mine.append((index, logits, ""))
+    gathered = [entry for part in gather_objects(world, mine) for entry in part]
+    seen = sorted(index for index, _, _ in gathered)
+    if seen != list(range(len(paths))):
+        raise RuntimeError(
+            f"evaluation saw {len(seen)} videos ({len(set(seen))} different) of the {len(paths)} "
+            "in the list; every video must be counted exactly once"
+        )
+    logits = np.full((len(paths), num_views, num_classes), np.nan, np.float32)
+    errors: dict[str, str] = {}
+    for index, values, error in sorted(gathered, key=lambda entry: entry[0]):
+        if values is None:
+            errors[paths[index]] = error
+        elif not np.isfinite(values).all():
+            raise ValueError(f"{paths[index]}: the model's scores are not finite")
+        else:
+            logits[index] = values
+    if len(errors) == len(paths):
+        first = next(iter(errors.items()))
+        raise ValueError(
+            f"none of the {len(paths)} videos could be read (first: {first[0]}: {first[1]}); check "
+            "data.root"
+        )
+    clips, crops = np.divmod(np.arange(num_views), num_crops)
+    return Scores(paths, np.asarray(labels, np.int64), clips, crops, logits, errors)
+
+
+def fuse(logits: np.ndarray, fusion: Fusion) -> np.ndarray:
+    """(N, V, K) per-view logits -> (N, K) float64 scores: mean over the views.
+
+    `softmax` averages probabilities (VideoMAE), `logits` averages logits (AdaptFormer's release).
+    """
+    values = logits.astype(np.float64)
+    if fusion == "softmax":
+        values = np.exp(values - values.max(axis=2, keepdims=True))
+        values /= values.sum(axis=2, keepdims=True)
+    elif fusion != "logits":
+        raise ValueError(f"eval.fusion: {fusion!r} is unknown; use softmax or logits")
+    return values.mean(axis=1)
+
+
+def metrics(scores: Scores, fusion: Fusion) -> dict[str, Any]:
+    """top1, top5, mean_class_accuracy (per cent), num_videos, views, fusion, per_class, unreadable.
+
+    Unreadable videos count as wrong.
+    """
+    readable = np.array([path not in scores.errors for path in scores.paths])
+    ranks = np.full(len(scores.paths), -1)
+    ranks[readable] = label_ranks(fuse(scores.logits[readable], fusion), scores.labels[readable])
+    result = accuracies(ranks, scores.labels, scores.logits.shape[2])
+    num_clips, num_crops = int(scores.clips.max()) + 1, int(scores.crops.max()) + 1
+    return {
+        **{key: value for key, value in result.items() if key != "per_class"},
+        "views": f"{num_clips} clips x {num_crops} crops",
+        "fusion": fusion,
+        "unreadable": [{"path": path, "error": why} for path, why in scores.errors.items()],
+        "per_class": result["per_class"],
+    }
+
+
+def save_scores(path: Path, scores: Scores, about: dict[str, Any]) -> None:
+    """Write per-view scores as npz: one row per (video, view) with id, clip, crop, logits, label.
+
+    Args:
+        about: JSON-able facts kept with the scores (label names, list, manifest hash, ...).
+    """
+    num_videos, num_views, _ = scores.logits.shape
+    temporary = path.with_name(path.name + ".tmp.npz")
+    np.savez_compressed(
+        temporary,
+        id=np.repeat(np.asarray(scores.paths), num_views),
+        clip=np.tile(scores.clips, num_videos),
+        crop=np.tile(scores.crops, num_videos),
+        logits=scores.logits.reshape(num_videos * num_views, -1),
+        label=np.repeat(scores.labels, num_views),
+        errors=np.array(json.dumps(scores.errors)),
+        about=np.array(json.dumps(about)),
+    )
+    temporary.replace(path)
+
+
+def load_scores(path: Path) -> tuple[Scores, dict[str, Any]]:
+    """Read what `save_scores` wrote.
+
+    Raises:
+        ValueError: not such a file, or views missing for some video.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            table = {name: file[name] for name in file.files}
+        ids, clips, crops = table["id"], table["clip"], table["crop"]
+        logits, labels = table["logits"], table["label"]
+        errors, about = json.loads(str(table["errors"])), json.loads(str(table["about"]))
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise ValueError(f"{path}: not a scores file of tools/evaluate.py ({error})") from error
+    num_views = (int(clips.max()) + 1) * (int(crops.max()) + 1)
+    paths = ids[::num_views].tolist()
+    if len(ids) != len(set(paths)) * num_views or (ids != np.repeat(paths, num_views)).any():
+        raise ValueError(f"{path}: some videos lack views; every one needs {num_views}")
+    return Scores(
+        paths,
+        labels[::num_views],
+        clips[:num_views],
+        crops[:num_views],
+        logits.reshape(len(paths), num_views, -1),
+        errors,
+    ), about

@@ -1,0 +1,132 @@
+"""What is trained: load strictly, freeze, inject, unfreeze the head.
+
+A method is a function `inject(model, *, option=default, ...)`: its keyword-only arguments are its
+options. What it creates is trainable because new parameters are; nothing is matched by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from vidadapt.methods import adaptformer, baselines
+
+METHODS: dict[str, Callable[..., None]] = {
+    "adaptformer": adaptformer.inject,
+    "linear": baselines.inject_linear,
+    "full": baselines.inject_full,
+}
+
+
+def default_options(name: str) -> dict[str, Any]:
+    """The options of a method with their defaults.
+
+    Raises:
+        ValueError: unknown method, with the near names.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=3, cutoff=0.4) or list(METHODS)
+        raise ValueError(f"method.name: {name!r} is unknown; did you mean {' or '.join(near)}?")
+    parameters = inspect.signature(METHODS[name]).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def apply(model: nn.Module, method: dict[str, Any]) -> None:
+    """Freeze the backbone, inject the method, make fc_norm and the head trainable.
+
+    Args:
+        model: backbone with loaded weights, `fc_norm` and `head`; edited in place.
+        method: {"name": key of METHODS, **options}.
+
+    Raises:
+        ValueError: unknown method or option, or an option that cannot be met.
+    """
+    options = {key: value for key, value in method.items() if key != "name"}
+    known = default_options(method["name"])
+    for key in options:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.4) or sorted(known)
+            raise ValueError(
+                f"method.{key}: {method['name']} has no such option; "
+                + (f"did you mean {' or '.join(near)}?" if near else "it has none")
+            )
+    model.requires_grad_(False)
+    METHODS[method["name"]](model, **options)
+    model.fc_norm.requires_grad_(True)
+    model.head.requires_grad_(True)
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """(trainable, total) numbers of parameters."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)
+
+
+def train_mode(model: nn.Module) -> None:
+    """Put what is trained into train mode and keep what is frozen in eval mode.
+
+    A module trains if a parameter below it does; one without parameters (dropout, the head's
+    BatchNorm) follows the module that holds it.
+    """
+
+    def visit(module: nn.Module, parent_trains: bool) -> None:
+        parameters = list(module.parameters())
+        trains = any(p.requires_grad for p in parameters) if parameters else parent_trains
+        module.training = trains
+        for child in module.children():
+            visit(child, trains)
+
+    visit(model, True)
+
+
+def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors that make the method's own file: trainable parameters and all saved buffers."""
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    parameters = {name for name, _ in model.named_parameters()}
+    return {
+        name: tensor.detach()
+        for name, tensor in model.state_dict().items()
+        if name in trainable or name not in parameters
+    }
+
+
+def load_trainable_state(model: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
+    """Copy a method's file into a model to which the same method was applied.
+
+    Args:
+        source: file name for messages.
+
+    Raises:
+        ValueError: keys or shapes are not exactly the model's.
+    """
+    own = trainable_state(model)
+    missing = sorted(own.keys() - state.keys())
+    unexpected = sorted(state.keys() - own.keys())
+    reshaped = [
+        f"{name}: {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} here"
+        for name in sorted(own.keys() & state.keys())
+        if own[name].shape != state[name].shape
+    ]
+    problems = [
+        f"{title} ({len(names)}): {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+        for title, names in [
+            ("missing in the file", missing),
+            ("not in this model", unexpected),
+            ("of another shape", reshaped),
+        ]
+        if names
+    ]
+    if problems:
+        raise ValueError(
+            f"{source}: does not fit this method, backbone and number of classes; "
+            + "; ".join(problems)
+            + ". Use the configuration that the file was trained with (adapter.json beside it)"
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(state[name])

@@ -1,0 +1,121 @@
+"""Parameter groups, optimisers, the learning-rate schedule and the average of weights."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import torch
+from torch import nn
+
+
+def effective_lr(base_lr: float, global_batch: int) -> float:
+    """Linear scaling rule: `base_lr` is for a global batch of 256 clips.
+
+    >>> effective_lr(0.1, 1024)
+    0.4
+    """
+    return base_lr * global_batch / 256
+
+
+def lr_at(
+    step: int, *, total_steps: int, warmup_steps: int, peak: float, minimum: float = 0.0
+) -> float:
+    """Learning rate at an optimiser step: linear warm-up from 0, half cosine down to `minimum`.
+
+    AdaptFormer's schedule (per iteration with fractional epochs).
+
+    >>> at = [lr_at(step, total_steps=12, warmup_steps=2, peak=1.0) for step in (0, 1, 2, 7, 12)]
+    >>> [round(lr, 3) for lr in at]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    if step < warmup_steps:
+        return peak * step / warmup_steps
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return minimum + (peak - minimum) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def layer_of(name: str, depth: int) -> int:
+    """Layer number of a parameter for layer-wise decay (VideoMAE, BEiT).
+
+    The patch embedding is layer 0, block k (from 0) layer k + 1, everything after layer
+    depth + 1.
+
+    >>> layer_of("patch_embed.proj.weight", 12), layer_of("blocks.3.norm1.bias", 12)
+    (0, 4)
+    >>> layer_of("fc_norm.weight", 12)
+    13
+    """
+    if name.startswith("patch_embed."):
+        return 0
+    block = re.match(r"blocks\.(\d+)\.", name)
+    return int(block.group(1)) + 1 if block else depth + 1
+
+
+def parameter_groups(
+    model: nn.Module, *, depth: int, weight_decay: float, layer_decay: float
+) -> list[dict]:
+    """Groups of the trainable parameters by (decay or not, layer).
+
+    Weight decay acts on tensors of two and more dimensions only. Each group carries `lr_scale`,
+    layer_decay ** (depth + 1 - layer).
+    """
+    groups: dict[tuple[bool, int], dict] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decays = parameter.ndim > 1 and weight_decay > 0
+        layer = layer_of(name, depth) if layer_decay != 1.0 else depth + 1
+        group = groups.setdefault(
+            (decays, layer),
+            {
+                "params": [],
+                "weight_decay": weight_decay if decays else 0.0,
+                "lr_scale": layer_decay ** (depth + 1 - layer),
+            },
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def build_optimizer(name: str, groups: list[dict]) -> torch.optim.Optimizer:
+    """`sgd` (momentum 0.9, no Nesterov) or `adamw` (betas 0.9, 0.999, eps 1e-8)."""
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=0.9)
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=0.0)
+    raise ValueError(f"train.optimizer: {name!r} is unknown; use sgd or adamw")
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set every group's rate to `lr` times its `lr_scale`."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]
+
+
+class WeightAverage:
+    """Exponential moving average of the trainable tensors (the frozen ones need none)."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = {
+            name: parameter.detach().clone()
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """value <- decay * value + (1 - decay) * parameter."""
+        parameters = dict(model.named_parameters())
+        for name, value in self.values.items():
+            value.lerp_(parameters[name].detach(), 1.0 - self.decay)
+
+    @torch.no_grad()
+    def swap(self, model: nn.Module) -> None:
+        """Exchange the model's tensors with the averages; a second call undoes the first."""
+        parameters = dict(model.named_parameters())
+        for name, value in self.values.items():
+            current = parameters[name].detach().clone()
+            parameters[name].copy_(value)
+            value.copy_(current)

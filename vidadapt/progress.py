@@ -1,0 +1,57 @@
+"""Progress of anything long: a bar with rate and ETA on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+def track(
+    items: Iterable[Item], *, total: int, label: str, unit: str, shown: bool = True
+) -> Iterator[Item]:
+    """Yield the items while showing how many of `total` are done, how fast, and how long it takes.
+
+    Without a terminal a line is printed every ten seconds.
+
+    Args:
+        shown: whether to print at all (only the main process does).
+    """
+    if not shown:
+        yield from items
+        return
+    if sys.stderr.isatty():
+        yield from tqdm(items, total=total, desc=label, unit=unit, leave=False)
+        return
+    start = said = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - said >= 10 and done < total:
+            rate = done / (now - start)
+            left = duration((total - done) / rate)
+            print(
+                f"{label}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left} left",
+                file=sys.stderr,
+                flush=True,
+            )
+            said = now
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> duration(42.31), duration(4 * 60 + 2), duration(7500)
+    ('42.3 s', '4 min 02 s', '2 h 05 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,355 @@
+"""The training loop, top to bottom."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+
+from vidadapt import runs
+from vidadapt.config import TrainConfig
+from vidadapt.data.mixing import mix_batch
+from vidadapt.data.transforms import normalize
+from vidadapt.distributed import World, average_buffers, parallel, sum_over_ranks, without_sync
+from vidadapt.evaluate import autocast
+from vidadapt.methods import load_trainable_state, train_mode, trainable_state
+from vidadapt.optim import (
+    WeightAverage,
+    build_optimizer,
+    effective_lr,
+    lr_at,
+    parameter_groups,
+    set_lr,
+)
+from vidadapt.progress import duration, track
+
+UNHARMED = (
+    "The last checkpoint is unharmed; lower train.base_lr, set train.clip_grad, or use "
+    "train.precision bf16 or fp32"
+)
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or a trained tensor became NaN or infinite."""
+
+
+def fit(
+    model: nn.Module,
+    loader: DataLoader,
+    *,
+    recipe: TrainConfig,
+    num_classes: int,
+    normalization: str,
+    paths: list[str],
+    world: World,
+    run_dir: Path,
+    description: dict[str, Any],
+    resume_state: dict[str, Any] | None,
+    validate: Callable[[], dict[str, float]] | None,
+    select_best: bool,
+) -> dict[str, Any]:
+    """Train what requires a gradient; one checkpoint and one log line an epoch.
+
+    Args:
+        model: clip (B, 3, T, S, S) float -> logits (B, K), on `world.device`, already frozen and
+            injected, holding the checkpoint's tensors if resumed.
+        loader: batches {"clip": uint8 (B, 3, T, S, S), "label": int64 (B,), "index": int64 (B,)};
+            its `batch_sampler` has `set_epoch`, `steps` and `keys_per_epoch`.
+        paths: list paths of the training samples, for messages.
+        description: written beside the weights.
+        resume_state: what `runs.load_trainer` gave; continues after its epoch.
+        validate: accuracies of the current weights, e.g. {"dev_top1": 61.2, ...}.
+        select_best: keep the checkpoint with the best `dev_top1`.
+
+    Returns:
+        Summary: epochs, steps, train_loss, seconds, clips_per_second, and the last and best
+        validation results.
+
+    Raises:
+        NonFiniteLoss: with step and files; nothing is overwritten.
+    """
+    sampler: Any = loader.batch_sampler
+    steps = sampler.steps
+    clips_per_step = sampler.keys_per_epoch // steps
+    schedule = {
+        "total_steps": recipe.epochs * steps,
+        "warmup_steps": round(recipe.warmup_epochs * steps),
+        "peak": effective_lr(recipe.base_lr, clips_per_step),
+        "minimum": recipe.min_lr,
+    }
+    groups = parameter_groups(
+        model,
+        depth=len(model.blocks),  # type: ignore[arg-type]
+        weight_decay=recipe.weight_decay,
+        layer_decay=recipe.layer_decay,
+    )
+    optimizer = build_optimizer(recipe.optimizer, groups)
+    scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "fp16")
+    average = WeightAverage(model, recipe.ema) if recipe.ema > 0 else None
+    state: dict[str, Any] = {"epoch": 0, "seconds": 0.0, "best": None, "latest": {}}
+    if resume_state is not None:
+        _restore(resume_state, model, optimizer, scaler, average)
+        state = {key: resume_state[key] for key in state}
+    if recipe.compile:
+        model.compile()
+    wrapped = parallel(world, model)
+    board = SummaryWriter(run_dir / "tensorboard") if world.is_main else None
+
+    for epoch in range(state["epoch"], recipe.epochs):
+        began = time.monotonic()
+        sampler.set_epoch(epoch)
+        torch.manual_seed(_mixed_seed(recipe.seed, epoch, world.rank))
+        train_mode(model)
+        losses, lrs, waited = _train_epoch(
+            wrapped,
+            loader,
+            first_step=epoch * steps,
+            label=f"epoch {epoch + 1}/{recipe.epochs}",
+            recipe=recipe,
+            schedule=schedule,
+            num_classes=num_classes,
+            normalization=normalization,
+            paths=paths,
+            world=world,
+            optimizer=optimizer,
+            scaler=scaler,
+            average=average,
+        )
+        train_seconds = time.monotonic() - began
+        step_losses = (sum_over_ranks(world, losses) / world.size).tolist()
+        average_buffers(world, model)
+        _check_finite(model)
+        if average is not None:
+            average.swap(model)
+        results = validate() if validate is not None else {}
+        evaluated = {name: tensor.clone() for name, tensor in trainable_state(model).items()}
+        if average is not None:
+            average.swap(model)
+        is_best = select_best and (
+            state["best"] is None or results["dev_top1"] > state["best"]["dev_top1"]
+        )
+        state = {
+            "epoch": epoch + 1,
+            "seconds": state["seconds"] + time.monotonic() - began,
+            "best": {"epoch": epoch + 1, **results} if is_best else state["best"],
+            "latest": {
+                "epoch": epoch + 1,
+                "train_loss": sum(step_losses) / len(step_losses),
+                "lr": lrs[-1],
+                "clips_per_second": sampler.keys_per_epoch / train_seconds,
+                "loader_wait_share": waited / train_seconds,
+                **results,
+            },
+        }
+        if board is not None:
+            trainer = {
+                **state,
+                "trained": {k: v.cpu() for k, v in trainable_state(model).items()},
+                "optimizer": optimizer.state_dict(),
+                "scaler": scaler.state_dict(),
+                "average": None if average is None else average.values,
+                "clips_per_step": clips_per_step,
+            }
+            _write_log(run_dir, board, epoch, steps, step_losses, lrs, state["latest"])
+            if is_best:
+                runs.save_checkpoint(run_dir / "best", evaluated, description)
+            runs.save_checkpoint(run_dir / "last", evaluated, description, trainer)
+            _say(state, recipe.epochs)
+    if board is not None:
+        board.close()
+    return {
+        "epochs": state["epoch"],
+        "steps": state["epoch"] * steps,
+        "seconds": state["seconds"],
+        "best": state["best"],
+        "last": state["latest"],
+    }
+
+
+def _train_epoch(
+    model: nn.Module,
+    loader: DataLoader,
+    *,
+    first_step: int,
+    label: str,
+    recipe: TrainConfig,
+    schedule: dict[str, Any],
+    num_classes: int,
+    normalization: str,
+    paths: list[str],
+    world: World,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    average: WeightAverage | None,
+) -> tuple[torch.Tensor, list[float], float]:
+    """One pass; (loss per optimiser step on this rank, learning rates, seconds spent waiting)."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    losses: list[torch.Tensor] = []
+    lrs: list[float] = []
+    waiting = [0.0]
+    pending: Callable[[], None] | None = None
+    batches = _timed(loader, waiting)
+    for number, batch in enumerate(
+        track(batches, total=len(loader), label=label, unit="batches", shown=world.is_main)
+    ):
+        step, micro = first_step + number // recipe.accumulation, number % recipe.accumulation
+        last_micro = micro == recipe.accumulation - 1
+        if micro == 0:
+            lrs.append(lr_at(step, **schedule))
+            set_lr(optimizer, lrs[-1])
+            losses.append(torch.zeros((), device=world.device))
+        clip = normalize(batch["clip"].to(world.device, non_blocking=True), normalization)
+        targets = batch["label"].to(world.device, non_blocking=True)
+        if recipe.mixup > 0 or recipe.cutmix > 0:
+            clip, targets = mix_batch(
+                clip,
+                targets,
+                num_classes,
+                mixup_alpha=recipe.mixup,
+                cutmix_alpha=recipe.cutmix,
+                label_smoothing=recipe.label_smoothing,
+                seed=recipe.seed,
+                step=(step * recipe.accumulation + micro) * world.size + world.rank,
+            )
+        with without_sync(model, not last_micro):
+            with autocast(world.device, recipe.precision):
+                logits = model(clip)
+            loss = classification_loss(logits.float(), targets, recipe.label_smoothing)
+            scaler.scale(loss / recipe.accumulation).backward()
+        losses[-1] += loss.detach() / recipe.accumulation
+        if pending is not None:
+            pending()
+        pending = _later_check(loss.detach(), step, [paths[i] for i in batch["index"].tolist()])
+        if not last_micro:
+            continue
+        if recipe.clip_grad > 0:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(parameters, recipe.clip_grad)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        if average is not None:
+            average.update(getattr(model, "module", model))
+    if pending is not None:
+        pending()
+    return torch.stack(losses).cpu(), lrs, waiting[0]
+
+
+def classification_loss(
+    logits: torch.Tensor, targets: torch.Tensor, label_smoothing: float
+) -> torch.Tensor:
+    """Mean cross-entropy of (B, K) logits.
+
+    `targets` are class numbers (B,), smoothed here, or distributions (B, K) as mixing gives them,
+    taken as they are.
+    """
+    smoothing = label_smoothing if targets.ndim == 1 else 0.0
+    return functional.cross_entropy(logits, targets, label_smoothing=smoothing)
+
+
+def _timed(loader: Iterable, waiting: list[float]) -> Iterator:
+    """The loader's batches, adding up the seconds spent waiting for them."""
+    batches = iter(loader)
+    while True:
+        began = time.monotonic()
+        batch = next(batches, None)
+        waiting[0] += time.monotonic() - began
+        if batch is None:
+            return
+        yield batch
+
+
+def _later_check(loss: torch.Tensor, step: int, files: list[str]) -> Callable[[], None]:
+    """Start copying the loss to the host; the returned check raises if it is not finite.
+
+    The check is called while the next step computes, so that the device never waits for it.
+    """
+    on_host = loss.to("cpu", non_blocking=True)
+    copied = torch.cuda.Event() if loss.is_cuda else None
+    if copied is not None:
+        copied.record()
+
+    def check() -> None:
+        if copied is not None:
+            copied.synchronize()
+        if not torch.isfinite(on_host):
+            more = f" and {len(files) - 8} more" if len(files) > 8 else ""
+            raise NonFiniteLoss(
+                f"the loss is {on_host.item()} at step {step}, on {', '.join(files[:8])}{more}. "
+                + UNHARMED
+            )
+
+    return check
+
+
+def _check_finite(model: nn.Module) -> None:
+    for name, tensor in trainable_state(model).items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise NonFiniteLoss(f"{name} is no longer finite at the end of this epoch. {UNHARMED}")
+
+
+def _mixed_seed(seed: int, epoch: int, rank: int) -> int:
+    """One number for torch's generator (dropout, drop path) of this epoch on this rank."""
+    return (seed * 1_000_003 + epoch) * 65_537 + rank
+
+
+def _restore(
+    saved: dict[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    average: WeightAverage | None,
+) -> None:
+    load_trainable_state(model, saved["trained"], runs.TRAINER)
+    optimizer.load_state_dict(saved["optimizer"])
+    scaler.load_state_dict(saved["scaler"])
+    if average is not None:
+        for name, value in average.values.items():
+            value.copy_(saved["average"][name])
+
+
+def _write_log(
+    run_dir: Path,
+    board: SummaryWriter,
+    epoch: int,
+    steps: int,
+    losses: list[float],
+    lrs: list[float],
+    latest: dict[str, Any],
+) -> None:
+    first = epoch * steps
+    lines = [
+        {"step": first + number, "epoch": epoch + 1, "loss": loss, "lr": lr}
+        for number, (loss, lr) in enumerate(zip(losses, lrs, strict=True))
+    ]
+    runs.append_lines(run_dir / "steps.jsonl", lines)
+    runs.append_lines(run_dir / "log.jsonl", [latest])
+    for line in lines:
+        board.add_scalar("train/loss", line["loss"], line["step"])
+        board.add_scalar("train/lr", line["lr"], line["step"])
+    for key, value in latest.items():
+        board.add_scalar(f"epoch/{key}", value, epoch + 1)
+    board.flush()
+
+
+def _say(state: dict[str, Any], epochs: int) -> None:
+    latest = state["latest"]
+    left = state["seconds"] / state["epoch"] * (epochs - state["epoch"])
+    accuracies = "".join(
+        f", {key.replace('_', ' ').replace('top', 'top-')} {value:.2f}"
+        for key, value in latest.items()
+        if key.endswith("_top1")
+    )
+    print(
+        f"epoch {state['epoch']}/{epochs}: loss {latest['train_loss']:.4f}{accuracies}, "
+        f"lr {latest['lr']:.3g}, {latest['clips_per_second']:.0f} clips/s, "
+        f"loader wait {100 * latest['loader_wait_share']:.0f} %, {duration(left)} left",
+        flush=True,
+    )

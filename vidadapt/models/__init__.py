@@ -82,7 +82,7 @@ def build(
     if weights is None:
         return model, None
     path = DEMO_WEIGHTS if weights == "demo" else Path(weights)
-    return model, load_weights(model, path, keep_head=keep_head)
+    return model, load_weights(model, path, keep_head=keep_head, known_sizes=BACKBONES)
 
 
 def _choose(kind: str, name: str, choices: dict[str, Any]) -> Any:

@@ -1,37 +1,290 @@
-"""Checkpoint files of several families to this package's parameter names."""
+"""Checkpoint families: their tensor names to ours, strict loading, coverage report.
+
+A family is recognised by its tensor names, never by the file's name. Every tensor of the backbone
+must be found with its shape, and every tensor of the file must be either used or known to be of no
+use here; anything else is an error. Sources of the names: MCG-NJU/VideoMAE and
+OpenGVLab/VideoMAEv2 (the same names), ShoufaChen/AdaptFormer (`convert.py`), and Hugging Face
+transformers' `models/videomae`, where version 4 and all published files have `q_bias` and
+`v_bias`, and version 5 has `query.bias` and `value.bias`.
+
+The number of heads is in none of these files; it is the backbone's.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from vidadapt.models.positions import sincos_table
+from vidadapt.models.tensor_files import read_tensors
+
+State = dict[str, Tensor]
+
+BACKBONE = ("patch_embed.", "blocks.")
+
+# Tensors, under our names, that a fine-tuned classifier has no use for.
+UNUSED = {
+    "decoder of the pre-training": r"(decoder\.|encoder_to_decoder\.|mask_token$)",
+    "norm after the last encoder block (fine-tuning pools first, then applies fc_norm)": r"norm\.",
+    "key bias (adds the same to all scores of a query, so the softmax cancels it)": (
+        r"blocks\.\d+\.attn\.k_bias$"
+    ),
+    "fixed sin-cos positions (computed, not stored)": r"pos_embed$",
+}
+OLD_HEAD = {"old head (a new one is trained)": r"head\."}
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What was taken from a weights file and what was not."""
+    """What was taken from a weights file, what was not and why.
+
+    Attributes:
+        path: the file.
+        family: whose layout it has.
+        loaded: names of the model's tensors that came from the file.
+        loaded_values: number of values in them.
+        fresh: names of the model's tensors that the file lacks and that keep their initial values.
+        dropped: reason to the file's tensor names (in our spelling) that are not used.
+    """
 
     path: Path
     family: str
+    loaded: tuple[str, ...]
+    loaded_values: int
+    fresh: tuple[str, ...]
+    dropped: dict[str, tuple[str, ...]]
+
+    def __str__(self) -> str:
+        count = f"{len(self.loaded)} tensors, {self.loaded_values:,} values"
+        extras = [name for name in self.loaded if not name.startswith(BACKBONE)]
+        lines = [
+            f"weights {self.path}",
+            f"  layout   {self.family}",
+            f"  loaded   {count}: whole backbone" + (f" + {_names(extras)}" if extras else ""),
+        ]
+        if self.fresh:
+            lines.append(f"  fresh    {_names(self.fresh)}")
+        for reason, names in self.dropped.items():
+            lines.append(f"  dropped  {len(names)} tensors: {reason}; {_names(names)}")
+        return "\n".join(lines)
 
 
-def load_weights(model: nn.Module, path: Path, *, keep_head: bool = False) -> LoadReport:
-    """Load `path` into `model`, strictly."""
-    raise NotImplementedError("weights files cannot be loaded yet")
+def load_weights(
+    model: nn.Module,
+    path: Path,
+    *,
+    keep_head: bool = False,
+    known_sizes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> LoadReport:
+    """Load a checkpoint file of any recognised family into a `VideoViT`, strictly.
+
+    The whole backbone comes from the file; `fc_norm` too where the file has it; the head only with
+    `keep_head`. Half-precision files are cast to the model's type.
+
+    Args:
+        known_sizes: the backbones' sizes, to name the one that a file of the wrong size fits.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: unreadable or unknown file, or one message with all missing, mismatched and
+            unexpected tensors.
+    """
+    tensors, top_key = read_tensors(path)
+    family, state = _to_our_names(path, tensors, top_key)
+    target = model.state_dict()
+    unused = UNUSED if keep_head else UNUSED | OLD_HEAD
+    dropped = {reason: tuple(k for k in state if re.match(unused[reason], k)) for reason in unused}
+    dropped = {reason: names for reason, names in dropped.items() if names}
+    used = {k: v for k, v in state.items() if not any(k in names for names in dropped.values())}
+    if "pos_embed" in state:
+        _require_fixed_positions(path, state["pos_embed"])
+    parts = BACKBONE + (("head.",) if keep_head else ())
+    if any(name.startswith("fc_norm.") for name in used):
+        parts += ("fc_norm.",)
+    required = [name for name in target if name.startswith(parts)]
+    _require_match(path, used, target, required, known_sizes or {})
+    model.load_state_dict({**target, **used}, strict=True)
+    return LoadReport(
+        path=path,
+        family=family,
+        loaded=tuple(used),
+        loaded_values=sum(v.numel() for v in used.values()),
+        fresh=tuple(k for k in target if k not in used),
+        dropped=dropped,
+    )
 
 
-def backbone_state(model: nn.Module) -> dict[str, Tensor]:
+def backbone_state(model: nn.Module) -> State:
     """The tensors that make a backbone (patch embedding and blocks), by name, not copied."""
-    state = model.state_dict()
-    return {k: v for k, v in state.items() if k.startswith(("patch_embed.", "blocks."))}
+    return {k: v for k, v in model.state_dict().items() if k.startswith(BACKBONE)}
 
 
 def fingerprint(model: nn.Module) -> str:
-    """SHA-256 over the backbone's tensors: sorted names, shapes and float32 bytes."""
+    """SHA-256 over the backbone's tensors: sorted names, shapes and float32 bytes.
+
+    Take it before a method is injected: a method may rename or add tensors.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(backbone_state(model).items()):
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+# --- families: one function each, its names -> ours --------------------------------------------
+
+
+def _from_videomae(state: State) -> State:
+    """VideoMAE and VideoMAE V2: ours, with `encoder.` (pre-training) or `backbone.` in front."""
+    return _renamed(state, lambda name: re.sub(r"^(backbone\.|encoder\.)", "", name))
+
+
+def _from_adaptformer(state: State) -> State:
+    """AdaptFormer's converted files: separate q, k, v; the MLP's layers directly on the block."""
+    state = _from_videomae(state)
+    mlp = re.compile(r"^(blocks\.\d+)\.(fc[12])\.")
+    return _fuse_qkv(_renamed(state, lambda name: mlp.sub(r"\1.mlp.\2.", name)))
+
+
+HF_NAMES = {
+    r"^(videomae\.)?embeddings\.patch_embeddings\.projection\.": "patch_embed.proj.",
+    r"^(videomae\.)?encoder\.layer\.(\d+)\.": r"blocks.\2.",
+    r"^(videomae\.)?layernorm\.": "norm.",
+    r"^classifier\.": "head.",
+    r"^(blocks\.\d+)\.layernorm_before\.": r"\1.norm1.",
+    r"^(blocks\.\d+)\.layernorm_after\.": r"\1.norm2.",
+    r"^(blocks\.\d+)\.attention\.output\.dense\.": r"\1.attn.proj.",
+    r"^(blocks\.\d+)\.attention\.attention\.(q_bias|v_bias)$": r"\1.attn.\2",
+    r"^(blocks\.\d+)\.attention\.attention\.([qkv])\w+\.weight$": r"\1.attn.\2_proj.weight",
+    r"^(blocks\.\d+)\.attention\.attention\.([qkv])\w+\.bias$": r"\1.attn.\2_bias",
+    r"^(blocks\.\d+)\.intermediate\.dense\.": r"\1.mlp.fc1.",
+    r"^(blocks\.\d+)\.output\.dense\.": r"\1.mlp.fc2.",
+}
+
+
+def _from_huggingface(state: State) -> State:
+    """Hugging Face VideoMAE: base model, pre-training or classification; v4 or v5 bias names."""
+
+    def ours(name: str) -> str:
+        for pattern, replacement in HF_NAMES.items():
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    return _fuse_qkv(_renamed(state, ours))
+
+
+def _renamed(state: State, rename: Callable[[str], str]) -> State:
+    renamed = {rename(name): tensor for name, tensor in state.items()}
+    if len(renamed) != len(state):
+        raise ValueError("two tensors of the file have the same name but for a prefix")
+    return renamed
+
+
+def _fuse_qkv(state: State) -> State:
+    """Join `attn.{q,k,v}_proj.weight` (D, D) to `attn.qkv.weight` (3 D, D), in this order."""
+    fused = {k: v for k, v in state.items() if not re.search(r"\.attn\.[qkv]_proj\.weight$", k)}
+    for name in [k for k in state if k.endswith(".attn.q_proj.weight")]:
+        parts = [name.replace("q_proj", part) for part in ("q_proj", "k_proj", "v_proj")]
+        if all(part in state for part in parts):
+            fused[name.replace("q_proj", "qkv")] = torch.cat([state[part] for part in parts])
+    return fused
+
+
+# Layout -> (a tensor that only this layout has, its function). The first that matches.
+FAMILIES: dict[str, tuple[str, Callable[[State], State]]] = {
+    "Hugging Face VideoMAE": (
+        r"^(videomae\.)?embeddings\.patch_embeddings\.projection\.weight$",
+        _from_huggingface,
+    ),
+    "AdaptFormer (separate q, k, v)": (
+        r"^(backbone\.|encoder\.)?blocks\.0\.attn\.q_proj\.weight$",
+        _from_adaptformer,
+    ),
+    "VideoMAE / VideoMAE V2 pre-training": (
+        r"^encoder\.patch_embed\.proj\.weight$",
+        _from_videomae,
+    ),
+    "VideoMAE / VideoMAE V2 fine-tuned, vidadapt": (
+        r"^(backbone\.)?patch_embed\.proj\.weight$",
+        _from_videomae,
+    ),
+}
+
+# Left in front of every name by DistributedDataParallel, torch.compile, and V2's wrapper class.
+WRAPPERS = re.compile(r"^(module\.|_orig_mod\.|model\.)+")
+
+
+def _to_our_names(path: Path, tensors: State, top_key: str | None) -> tuple[str, State]:
+    bare = _renamed(tensors, lambda name: WRAPPERS.sub("", name))
+    for family, (pattern, convert) in FAMILIES.items():
+        if any(re.match(pattern, name) for name in bare):
+            where = f", under `{top_key}`" if top_key else ""
+            return f"{family}{where}", convert(bare)
+    raise ValueError(
+        f"{path} holds none of the known layouts ({'; '.join(FAMILIES)}): it has no patch "
+        f"embedding under a known name. Its first tensors: {_names(list(tensors))}"
+    )
+
+
+def _require_fixed_positions(path: Path, stored: Tensor) -> None:
+    stored = stored.float().flatten(0, -2)
+    if not torch.allclose(stored, sincos_table(*stored.shape), atol=2e-3):
+        raise ValueError(
+            f"{path} holds position codes (`pos_embed`) that are not the fixed sin-cos table; "
+            f"this model has no learned positions, so the file's features would change"
+        )
+
+
+def _require_match(
+    path: Path,
+    used: State,
+    target: State,
+    required: list[str],
+    known_sizes: Mapping[str, Mapping[str, Any]],
+) -> None:
+    missing = [name for name in required if name not in used]
+    unexpected = [name for name in used if name not in target]
+    mismatched = [
+        f"{name} is {tuple(tensor.shape)}, needs {tuple(target[name].shape)}"
+        for name, tensor in used.items()
+        if name in target and tensor.shape != target[name].shape
+    ]
+    if not (missing or unexpected or mismatched):
+        return
+    lines = [f"{path} does not fit this model; nothing was loaded"]
+    for kind, names in (
+        ("missing from the file", missing),
+        ("of another shape", mismatched),
+        ("in the file but not in the model", unexpected),
+    ):
+        if names:
+            lines.append(f"  {len(names)} tensors {kind}: {_names(names)}")
+    lines.append(f"  the file looks like {_describe_size(used, known_sizes)}")
+    raise ValueError("\n".join(lines))
+
+
+def _describe_size(state: State, known_sizes: Mapping[str, Mapping[str, Any]]) -> str:
+    """Width, depth, tubelet and patch of a file, and the backbone that has them."""
+    blocks = {int(m[1]) for name in state if (m := re.match(r"blocks\.(\d+)\.", name))}
+    patch = state.get("patch_embed.proj.weight")
+    if patch is None or patch.ndim != 5:
+        return f"no tubelet ViT ({len(blocks)} blocks)"
+    width, depth = patch.shape[0], len(blocks)
+    fits = [
+        k for k, size in known_sizes.items() if (size["width"], size["depth"]) == (width, depth)
+    ]
+    name = f"{fits[0]}: " if fits else ""
+    tubelet = "x".join(str(n) for n in patch.shape[2:])
+    return f"{name}width {width}, {depth} blocks, tubelet {tubelet}"
+
+
+def _names(names: list[str] | tuple[str, ...], limit: int = 6) -> str:
+    more = f", ... ({len(names) - limit} more)" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import shlex
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -56,18 +57,19 @@ def _torch_load(path: Path) -> Any:
             if zipfile.is_zipfile(path):
                 refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
             raise ValueError(_refusal(path, sorted(set(refused)))) from error
-        except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        except Exception as error:  # a damaged file makes the unpickler fail in any way
             raise _unreadable(path, "torch file", error) from error
 
 
 def _refusal(path: Path, names: list[str]) -> str:
     target = path.with_name(f"{path.stem}_tensors.pth")
-    command = (
-        f'python -c "import torch; '
-        f"c = torch.load({str(path)!r}, map_location='cpu', weights_only=False); "
+    script = (
+        "import sys, torch; "
+        "c = torch.load(sys.argv[1], map_location='cpu', weights_only=False); "
         f"m = next((c[k] for k in {MODEL_KEYS} if k in c), c); "
-        f"torch.save({{'model': dict(m)}}, {str(target)!r})\""
+        "torch.save({'model': dict(m)}, sys.argv[2])"
     )
+    command = f'python -c "{script}" {shlex.quote(str(path))} {shlex.quote(str(target))}'
     return (
         f"{path} holds objects other than tensors, which are not loaded because unpickling them "
         f"can run code: {', '.join(names)}. If you trust whoever made the file, take the tensors "

@@ -266,7 +266,10 @@ def _require_match(
     ):
         if names:
             lines.append(f"  {len(names)} tensors {kind}: {_names(names)}")
-    lines.append(f"  the file looks like {_describe_size(used, known_sizes)}")
+    size = _describe_size(used, known_sizes)
+    lines.append(
+        f"  the file looks like {size}; choose the backbone, patch and tubelet size to match"
+    )
     raise ValueError("\n".join(lines))
 
 

@@ -189,6 +189,7 @@ class EvaluateOptions:
         split: which list.
         out: folder for metrics.json and scores.npz; default: inside the run's folder.
         from_scores: recompute the metrics from this scores.npz, without a model.
+        fusion: for `from_scores`.
     """
 
     run: str | None = None
@@ -196,6 +197,7 @@ class EvaluateOptions:
     split: Literal["test", "dev"] = "test"
     out: str | None = None
     from_scores: str | None = None
+    fusion: Literal["softmax", "logits"] = "softmax"
 
 
 Methods = Mapping[str, Callable[..., None]]
@@ -266,7 +268,12 @@ def parse_evaluate(argv: list[str], methods: Methods) -> tuple[Config | None, Ev
     parser.add_argument("--run_dir", type=str | None, help=argparse.SUPPRESS)  # in config.yaml
     parsed = _parse(parser, argv)
     options = EvaluateOptions(
-        parsed.run, parsed.checkpoint, parsed.split, parsed.out, parsed.from_scores
+        parsed.run,
+        parsed.checkpoint,
+        parsed.split,
+        parsed.out,
+        parsed.from_scores,
+        parsed.eval.fusion,
     )
     if (options.run is None) == (options.from_scores is None):
         raise ConfigError("give either --run FOLDER or --from-scores FILE")
@@ -292,6 +299,89 @@ SECTIONS: dict[str, type] = {
     "train": TrainConfig,
     "eval": EvalConfig,
 }
+
+
+# What may change when a run is resumed: it alters neither what is computed nor its result. The
+# global batch is checked apart, so that batch_size and accumulation may share it out differently.
+FREE_ON_RESUME = {
+    "run_dir",
+    "data.root",
+    "data.num_workers",
+    "data.index_dir",
+    "data.check_files",
+    "eval.views_per_forward",
+    "train.batch_size",
+    "train.accumulation",
+}
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two configurations as "key: old -> new", less `FREE_ON_RESUME`.
+
+    >>> differences({"train": {"epochs": 3}}, {"train": {"epochs": 4}})
+    ['train.epochs: 3 -> 4']
+    """
+    found = []
+    for key in sorted(before.keys() | now.keys()):
+        name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{name}.")
+        elif old != new and name not in FREE_ON_RESUME:
+            found.append(f"{name}: {old!r} -> {new!r}")
+    return found
+
+
+def check(config: Config, world_size: int) -> None:
+    """What can be known to be impossible from the configuration alone.
+
+    Raises:
+        ConfigError: naming the key, what was expected and how to mend it.
+    """
+    recipe = config.train
+    at_least = {
+        "train.epochs": (recipe.epochs, 1),
+        "train.batch_size": (recipe.batch_size, 1),
+        "train.accumulation": (recipe.accumulation, 1),
+        "train.warmup_epochs": (recipe.warmup_epochs, 0),
+        "train.base_lr": (recipe.base_lr, 0),
+        "train.min_lr": (recipe.min_lr, 0),
+        "train.weight_decay": (recipe.weight_decay, 0),
+        "train.mixup": (recipe.mixup, 0),
+        "train.cutmix": (recipe.cutmix, 0),
+        "train.clip_grad": (recipe.clip_grad, 0),
+        "train.seed": (recipe.seed, 0),
+        "eval.views_per_forward": (config.eval.views_per_forward, 1),
+    }
+    for key, (value, least) in at_least.items():
+        if value < least:
+            raise ConfigError(f"{key}: expected {least} or more, got {value}")
+    for key, share in {
+        "train.label_smoothing": recipe.label_smoothing,
+        "train.ema": recipe.ema,
+    }.items():
+        if not 0 <= share < 1:
+            raise ConfigError(f"{key}: expected a number in [0, 1), got {share}")
+    if not 0 < recipe.layer_decay <= 1:
+        raise ConfigError(
+            f"train.layer_decay: expected a number in (0, 1], got {recipe.layer_decay}"
+        )
+    if recipe.warmup_epochs > recipe.epochs:
+        raise ConfigError(
+            f"train.warmup_epochs: {recipe.warmup_epochs} are more than train.epochs "
+            f"{recipe.epochs}; the peak learning rate would never be reached"
+        )
+    if config.data.train_list is None:
+        raise ConfigError("data.train_list: is not set; give a list of `path label` lines")
+    if recipe.batch_size == 1 and config.model.head == "batchnorm_linear":
+        raise ConfigError(
+            "train.batch_size: the BatchNorm of model.head batchnorm_linear needs 2 clips or more "
+            f"in every process, got 1 (on {world_size} processes); raise it, start fewer "
+            "processes, or use model.head linear"
+        )
+    if recipe.batch_size == 1 and (recipe.mixup > 0 or recipe.cutmix > 0):
+        raise ConfigError(
+            "train.batch_size: mixup and cutmix need 2 clips or more in every process, got 1"
+        )
 
 
 def _parser(prog: str, description: str, methods: Methods, method: str) -> ArgumentParser:

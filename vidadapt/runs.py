@@ -35,19 +35,24 @@ class RunError(ValueError):
     """A run folder or a checkpoint in it cannot be used as asked."""
 
 
-def create(run_dir: str | Path, resume: bool) -> Path:
+def check_free(run_dir: str | Path, resume: bool) -> None:
+    """Raise `RunError` if the folder holds something and `resume` is not asked for."""
+    folder = Path(run_dir)
+    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(
+            f"run_dir: {folder} exists and is not empty; continue it with --resume, or choose "
+            "another folder"
+        )
+
+
+def create(run_dir: str | Path, resume: bool) -> None:
     """Make the run folder, or check that it may be continued.
 
     Raises:
-        RunError: it exists and `resume` is not asked for, or it cannot be written.
+        RunError: it holds something and `resume` is not asked for, or it cannot be written.
     """
+    check_free(run_dir, resume)
     folder = Path(run_dir)
-    occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    if occupied and not resume:
-        raise RunError(
-            f"run_dir: {folder} exists and is not empty; continue it with --resume true, or choose "
-            "another folder"
-        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe.{os.getpid()}"
@@ -57,7 +62,6 @@ def create(run_dir: str | Path, resume: bool) -> Path:
         raise RunError(
             f"run_dir: cannot write to {folder} ({error.strerror}); choose another folder"
         ) from error
-    return folder
 
 
 def write_text(path: Path, text: str) -> None:

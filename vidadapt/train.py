@@ -156,6 +156,7 @@ def fit(
                 "scaler": scaler.state_dict(),
                 "average": None if average is None else average.values,
                 "clips_per_step": clips_per_step,
+                "train_manifest": description["train_manifest"],
             }
             _write_log(run_dir, board, epoch, steps, step_losses, lrs, state["latest"])
             if is_best:

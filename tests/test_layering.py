@@ -1,0 +1,84 @@
+"""Who may import whom: the picture in the README, held."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "vidadapt"
+
+MAY_IMPORT = {
+    "config": set(),
+    "progress": set(),
+    "metrics": set(),
+    "optim": set(),
+    "distributed": set(),
+    "runs": set(),
+    "models": set(),
+    "methods": {"models"},
+    "data": {"config", "progress"},
+    "evaluate": {"data", "metrics", "distributed", "models", "progress"},
+    "train": {
+        *("data", "evaluate", "optim", "runs", "distributed", "models", "methods", "config"),
+        "progress",
+    },
+    "assemble": {"config", "data", "methods", "models", "runs"},
+}
+ONLY_IN = {
+    "decord": {"data/readers.py"},
+    "torchcodec": {"data/readers.py"},
+    "torch.distributed": {"distributed.py"},
+    "jsonargparse": {"config.py"},
+    "yaml": {"config.py"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file names in an import, wherever it stands."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    layer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if layer == "__init__":
+        return
+    for name in imported(path):
+        if name.startswith("vidadapt."):
+            other = name.split(".")[1]
+            assert other == layer or other in MAY_IMPORT[layer], f"{layer} imports {name}"
+        assert not name.startswith("tools")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_libraries_with_one_owner(path):
+    relative = str(path.relative_to(PACKAGE))
+    for name in imported(path):
+        for library, owners in ONLY_IN.items():
+            if name == library or name.startswith(library + "."):
+                assert relative in owners, f"{relative} imports {name}"
+
+
+def test_no_tool_has_the_name_of_a_module_that_others_import():
+    """torchrun puts tools/ on the path, so that `import <name>` would find the tool."""
+    dependencies = {
+        *("torch", "torchvision", "timm", "einops", "safetensors", "numpy", "av", "decord"),
+        *("jsonargparse", "torchmetrics", "rich", "tqdm", "tensorboard", "matplotlib", "yaml"),
+        *("transformers", "pytest", "vidadapt", "setuptools", "peft", "torchcodec"),
+    }
+    tools = {path.stem for path in (ROOT / "tools").glob("*.py")}
+    assert tools
+    assert not tools & (set(sys.stdlib_module_names) | dependencies)

@@ -1,0 +1,129 @@
+"""Evaluate: load a run's checkpoint, score every view once, fuse, report."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from vidadapt import assemble, config, data, distributed, methods, runs
+from vidadapt.config import Config, ConfigError, EvaluateOptions
+from vidadapt.data.readers import ReadError
+from vidadapt.distributed import World, together
+from vidadapt.evaluate import load_scores, metrics, save_scores, score_views
+from vidadapt.progress import duration
+
+
+def main(world: World) -> None:
+    with together(world):
+        cfg, options = config.parse_evaluate(sys.argv[1:], methods.METHODS)
+    if cfg is None:
+        if world.is_main:
+            rescore(options)
+        return
+    began = time.monotonic()
+    with together(world):
+        plan = data.resolve(cfg.data, cfg.eval)
+        listed = cfg.data.test_list if options.split == "test" else cfg.data.dev_list
+        if listed is None:
+            raise ConfigError(f"data.{options.split}_list: is not set; give the list to evaluate")
+        folder = checkpoint_folder(Path(cfg.run_dir), options.checkpoint)
+        out = output_folder(cfg, options, plan.num_clips, plan.num_crops, folder)
+        model = assemble.load_adapted_model(cfg, plan, folder).to(world.device)
+    for mains_turn in (True, False):  # the main process may have to count frames first
+        with together(world):
+            if world.is_main == mains_turn:
+                videos = data.load_list(
+                    cfg.data, plan, listed, training=False, progress=world.is_main
+                )
+    scores = score_views(
+        model,
+        data.eval_loader(
+            cfg.data,
+            plan,
+            videos,
+            rank=world.rank,
+            world_size=world.size,
+            pin_memory=world.device.type == "cuda",
+        ),
+        paths=[sample.path for sample in videos.samples],
+        labels=[sample.label for sample in videos.samples],
+        num_classes=plan.num_classes,
+        num_clips=plan.num_clips,
+        num_crops=plan.num_crops,
+        normalization=plan.normalization,
+        views_per_forward=cfg.eval.views_per_forward,
+        precision=cfg.train.precision,
+        world=world,
+    )
+    if world.is_main:
+        about = {
+            "run": cfg.run_dir,
+            "checkpoint": folder.name,
+            "list": str(listed),
+            "manifest": videos.manifest,
+            "label_names": plan.label_names,
+        }
+        result = {**metrics(scores, cfg.eval.fusion), **about, "warnings": list(videos.warnings)}
+        result["seconds"] = time.monotonic() - began
+        save_scores(out / "scores.npz", scores, about)
+        runs.write_json(out / "metrics.json", result)
+        say(out, result)
+
+
+def checkpoint_folder(run_dir: Path, wanted: str | None) -> Path:
+    """`best` (chosen on a development list) if the run has one, else `last`; or what is asked."""
+    for name in (wanted,) if wanted else ("best", "last"):
+        found = runs.find_checkpoint(run_dir / name)
+        if found is not None:
+            return found
+    raise ConfigError(
+        f"--checkpoint: {run_dir} holds no {wanted or 'best or last'} checkpoint; a run writes one "
+        "at the end of each epoch (best only with data.dev_list)"
+    )
+
+
+def output_folder(
+    cfg: Config, options: EvaluateOptions, num_clips: int, num_crops: int, checkpoint: Path
+) -> Path:
+    """The folder for the results, made and tried before any work is done."""
+    name = f"eval_{options.split}_{checkpoint.name}_{num_clips}x{num_crops}"
+    out = Path(options.out) if options.out else Path(cfg.run_dir) / name
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out: cannot write to {out} ({error.strerror})") from error
+    return out
+
+
+def rescore(options: EvaluateOptions) -> None:
+    """Metrics again from a scores file, with the fusion asked for."""
+    assert options.from_scores is not None
+    source = Path(options.from_scores)
+    scores, about = load_scores(source)
+    result = {**metrics(scores, options.fusion), **about, "from_scores": str(source)}
+    if options.out is not None:
+        Path(options.out).mkdir(parents=True, exist_ok=True)
+        runs.write_json(Path(options.out) / "metrics.json", result)
+    say(Path(options.out) if options.out else None, result)
+
+
+def say(out: Path | None, result: dict[str, Any]) -> None:
+    print(
+        f"top-1 {result['top1']:.2f}, top-5 {result['top5']:.2f}, mean class "
+        f"{result['mean_class_accuracy']:.2f} on {result['num_videos']} videos of "
+        f"{result['list']} ({result['views']}, {result['fusion']} averaged)"
+        + (f" in {duration(result['seconds'])}" if "seconds" in result else "")
+    )
+    unreadable = result["unreadable"]
+    if unreadable:
+        print(f"unreadable, counted as wrong ({len(unreadable)}):")
+        for entry in unreadable[:10]:
+            print(f"  {entry['path']}: {entry['error']}")
+    if out is not None:
+        print(f"results: {out}/metrics.json")
+
+
+if __name__ == "__main__":
+    distributed.launch(main, (ValueError, OSError, ReadError))

@@ -43,11 +43,10 @@ class TrainClips(Dataset[dict[str, Any]]):
         flip: bool,
         rand_augment: bool,
         random_erasing: float,
-        reader: str,
         seed: int,
     ) -> None:
         self.samples, self.counts, self.root = samples, counts, Path(root)
-        self.sampling, self.reader, self.seed = sampling, reader, seed
+        self.sampling, self.seed = sampling, seed
         self.crop_size, self.train_crop, self.flip = crop_size, train_crop, flip
         self.rand_augment, self.random_erasing = rand_augment, random_erasing
 
@@ -57,12 +56,10 @@ class TrainClips(Dataset[dict[str, Any]]):
     def __getitem__(self, key: Key) -> dict[str, Any]:
         epoch, index, copy = key
         sample = self.samples[index]
-        num_frames = self.counts[sample.path].num_frames
+        count = self.counts[sample.path]
         with seeded(self.seed, epoch, index, copy) as rng:
-            indices = train_indices(self.sampling, num_frames, rng)
-            path = self.root / sample.path
-            with open_video(path, reader=self.reader, num_frames=num_frames) as video:
-                frames = video.frames(indices)
+            indices = train_indices(self.sampling, count.num_frames, rng)
+            frames = _frames(self.root / sample.path, count, indices)
             clip = train_clip(
                 frames,
                 crop_size=self.crop_size,
@@ -96,10 +93,9 @@ class EvalViews(Dataset[dict[str, Any]]):
         num_clips: int,
         num_crops: int,
         crop_size: int,
-        reader: str,
     ) -> None:
         self.samples, self.counts, self.root = samples, counts, Path(root)
-        self.sampling, self.reader, self.crop_size = sampling, reader, crop_size
+        self.sampling, self.crop_size = sampling, crop_size
         self.num_clips, self.num_crops = num_clips, num_crops
 
     def __len__(self) -> int:
@@ -107,7 +103,7 @@ class EvalViews(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample = self.samples[index]
-        views, error = None, self.counts[sample.path].error or ""
+        views, error = None, self.counts[sample.path].error
         if not error:
             try:
                 views = self._views(sample)
@@ -123,13 +119,20 @@ class EvalViews(Dataset[dict[str, Any]]):
         }
 
     def _views(self, sample: Sample) -> torch.Tensor:
-        num_frames = self.counts[sample.path].num_frames
-        indices = eval_indices(self.sampling, num_frames, self.num_clips)
+        count = self.counts[sample.path]
+        indices = eval_indices(self.sampling, count.num_frames, self.num_clips)
         needed, places = np.unique(indices, return_inverse=True)
-        path = self.root / sample.path
-        with open_video(path, reader=self.reader, num_frames=num_frames) as video:
-            frames = video.frames(needed)
+        frames = _frames(self.root / sample.path, count, needed)
         crops = eval_crops(frames, crop_size=self.crop_size, num_crops=self.num_crops)
         # (crop, 3, U, S, S) -> (crop, 3, clip, T, S, S) -> (clip, crop, 3, T, S, S)
         clips = crops[:, :, torch.from_numpy(places.reshape(indices.shape))]
         return clips.permute(2, 0, 1, 3, 4, 5).flatten(0, 1).contiguous()
+
+
+def _frames(path: Path, count: FrameCount, indices: np.ndarray) -> np.ndarray:
+    """Frames at `indices` as (len(indices), H, W, 3) uint8; the file is open only meanwhile.
+
+    The reader is the one that the frame count was found with: it is known to be exact on this file.
+    """
+    with open_video(path, reader=count.reader, num_frames=count.num_frames) as video:
+        return video.frames(indices)

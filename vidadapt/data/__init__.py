@@ -1,0 +1,338 @@
+"""From a list of video files to batches of clips; knows nothing of models or processes' launch.
+
+Four calls: `resolve` the configuration into a `DataPlan`, `load_list` each list (which finds every
+problem that can be known before training), then `train_loader` and `eval_loader`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from vidadapt.config import DataConfig, EvalConfig
+from vidadapt.data.clips import EvalViews, TrainClips
+from vidadapt.data.epochs import EpochBatches
+from vidadapt.data.frame_index import FrameCount, frame_counts, truncated
+from vidadapt.data.lists import SHOWN, Sample, manifest_hash, read_label_names, read_list
+from vidadapt.data.readers import READERS, ReadError, check_reader
+from vidadapt.data.sampling import SAMPLINGS, Sampling
+from vidadapt.data.transforms import NORMALIZATIONS, TRAIN_CROPS
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a data set's name stands for.
+
+    Attributes:
+        num_classes: K; None: as many as the label file has names.
+        sampling: key of `SAMPLINGS`.
+        flip: whether training clips are mirrored unless told otherwise.
+        may_flip: False where mirroring turns one class into another; asking for it is an error.
+    """
+
+    num_classes: int | None
+    sampling: str
+    flip: bool
+    may_flip: bool = True
+
+
+DATASETS = {
+    # "Pushing something from left to right" has a class of its own from right to left.
+    "ssv2": Dataset(174, "adaptformer", flip=False, may_flip=False),
+    "hmdb51": Dataset(51, "adaptformer", flip=True),
+    "ucf101": Dataset(101, "videomae_dense", flip=True),
+    "kinetics400": Dataset(400, "videomae_dense", flip=True),
+    # One's own classes may tell left from right: mirroring must be asked for.
+    "custom": Dataset(None, "uniform8", flip=False),
+}
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """What the data options come to, checked and complete.
+
+    Attributes:
+        dataset: key of `DATASETS`.
+        num_classes: K.
+        label_names: K class names in label order; None without a label file.
+        sampling: the preset with the overrides of num_frames and stride.
+        flip: whether training clips are mirrored at random.
+        num_clips: temporal clips at evaluation.
+        num_crops: spatial crops of each clip at evaluation.
+        crop_size: S.
+        normalization: key of `NORMALIZATIONS`, for `transforms.normalize` on the device.
+    """
+
+    dataset: str
+    num_classes: int
+    label_names: tuple[str, ...] | None
+    sampling: Sampling
+    flip: bool
+    num_clips: int
+    num_crops: int
+    crop_size: int
+    normalization: str
+
+
+@dataclass(frozen=True)
+class VideoList:
+    """A list with its files looked at.
+
+    Attributes:
+        path: the list file.
+        samples: the videos, in the list's order, less those left out of training.
+        counts: by path, the exact number of frames of each video.
+        left_out: unreadable training videos that are not in `samples`, as "path: cause". Evaluation
+            leaves nothing out.
+        warnings: one line per video with a defect that does not stop the run (truncated files;
+            unreadable videos, which evaluation counts as wrong).
+        manifest: hash of the samples and the label names.
+    """
+
+    path: str
+    samples: tuple[Sample, ...]
+    counts: dict[str, FrameCount]
+    left_out: tuple[str, ...]
+    warnings: tuple[str, ...]
+    manifest: str
+
+
+def resolve(data: DataConfig, evaluation: EvalConfig) -> DataPlan:
+    """Turn names and options into a plan.
+
+    Raises:
+        ValueError: an unknown name (with the near ones), a value out of range, mirroring asked for
+            where it changes the class, a stride in uniform sampling, no classes, or a label file
+            that is missing, unusable or of another number of classes.
+        ImportError: the reader asked for cannot be loaded.
+    """
+    _check_ranges(data)
+    dataset = DATASETS[_known("data.dataset", data.dataset, DATASETS)]
+    _known("data.normalization", data.normalization, NORMALIZATIONS)
+    _known("data.train_crop", data.train_crop, TRAIN_CROPS)
+    check_reader(_known("data.reader", data.reader, READERS))
+    names = tuple(read_label_names(data.label_names)) if data.label_names else None
+    if dataset.num_classes is None and names is None:
+        raise ValueError(
+            f"data.dataset {data.dataset!r} needs data.label_names: a file with one class name a "
+            "line, in label order"
+        )
+    num_classes = dataset.num_classes or len(names or ())
+    if names is not None and len(names) != num_classes:
+        raise ValueError(
+            f"{data.label_names} names {len(names)} classes, but {data.dataset} has {num_classes}"
+        )
+    if data.flip and not dataset.may_flip:
+        raise ValueError(
+            f"data.flip must not be true for {data.dataset}: mirroring turns some of its classes "
+            "into others; leave it out"
+        )
+    preset = SAMPLINGS[_known("data.sampling", data.sampling or dataset.sampling, SAMPLINGS)]
+    overrides: dict[str, Any] = {
+        "num_frames": data.num_frames,
+        "stride": data.stride,
+        "num_clips": evaluation.num_clips,
+        "num_crops": evaluation.num_crops,
+    }
+    sampling = replace(preset, **{k: v for k, v in overrides.items() if v is not None})
+    return DataPlan(
+        dataset=data.dataset,
+        num_classes=num_classes,
+        label_names=names,
+        sampling=sampling,
+        flip=dataset.flip if data.flip is None else data.flip,
+        num_clips=sampling.num_clips,
+        num_crops=sampling.num_crops,
+        crop_size=data.crop_size,
+        normalization=data.normalization,
+    )
+
+
+def load_list(
+    data: DataConfig,
+    plan: DataPlan,
+    list_path: str | Path,
+    *,
+    training: bool,
+    progress: bool = True,
+) -> VideoList:
+    """Read a list and the frame count of each of its files; report every defect now.
+
+    The frame-count index beside the list is built at first use, which takes a while for a large
+    set: with several processes, let one of them return from here before the others call it.
+
+    Args:
+        training: leave unreadable videos out, up to `data.max_unreadable`. Otherwise they stay and
+            are listed as warnings.
+
+    Raises:
+        ListError: see `read_list`.
+        ReadError: more unreadable training videos than allowed, or no readable video at all.
+        ValueError: truncated files with `data.truncated` "error".
+    """
+    samples = read_list(list_path, data.root, plan.num_classes, data.check_files)
+    counts = frame_counts(
+        list_path,
+        data.root,
+        [sample.path for sample in samples],
+        reader=data.reader,
+        index_dir=data.index_dir,
+        num_workers=data.num_workers,
+        progress=progress,
+    )
+    unreadable = [f"{s.path}: {counts[s.path].error}" for s in samples if counts[s.path].error]
+    cut = [
+        f"{s.path}: the header promises {counts[s.path].header_frames} frames, "
+        f"{counts[s.path].num_frames} decode"
+        for s in samples
+        if not counts[s.path].error and truncated(counts[s.path])
+    ]
+    if cut and data.truncated == "error":
+        raise ValueError(
+            _listing(f"{list_path}: {len(cut)} truncated video(s), and data.truncated=error", cut)
+        )
+    if len(unreadable) == len(samples):
+        raise ReadError(_listing(f"{list_path}: no video can be read", unreadable))
+    if training and len(unreadable) > data.max_unreadable:
+        raise ReadError(
+            _listing(
+                f"{list_path}: {len(unreadable)} unreadable training video(s), "
+                f"data.max_unreadable allows {data.max_unreadable}; mend them, remove them from "
+                "the list, or raise data.max_unreadable",
+                unreadable,
+            )
+        )
+    kept = tuple(s for s in samples if not (training and counts[s.path].error))
+    return VideoList(
+        path=str(list_path),
+        samples=kept,
+        counts=counts,
+        left_out=tuple(unreadable) if training else (),
+        warnings=tuple(cut if training else unreadable + cut),
+        manifest=manifest_hash(kept, plan.label_names),
+    )
+
+
+def train_loader(
+    data: DataConfig,
+    plan: DataPlan,
+    videos: VideoList,
+    *,
+    batch_size: int,
+    seed: int,
+    accumulation: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> DataLoader[Any]:
+    """The loader of this rank's micro-batches; its `batch_sampler` is an `EpochBatches`.
+
+    Call `loader.batch_sampler.set_epoch(epoch)` before each `for batch in loader`. A batch is a
+    dict with `clip` (B, 3, T, S, S) uint8, `label` (B,) int64 and `index` (B,) int64, places in
+    `videos.samples`. It depends on the seed, the epoch and the global batch alone: the same with
+    any number of workers, and the global batches the same with any number of processes.
+    `len(loader)` is the sampler's `steps` x accumulation.
+
+    Raises:
+        ValueError: fewer samples than one global batch, see `EpochBatches`.
+    """
+    clips = TrainClips(
+        videos.samples,
+        videos.counts,
+        data.root,
+        plan.sampling,
+        crop_size=plan.crop_size,
+        train_crop=data.train_crop,
+        flip=plan.flip,
+        rand_augment=data.rand_augment,
+        random_erasing=data.random_erasing,
+        seed=seed,
+    )
+    batches = EpochBatches(
+        len(clips),
+        seed,
+        batch_size=batch_size,
+        rank=rank,
+        world_size=world_size,
+        accumulation=accumulation,
+        repeats=data.repeated_augmentation,
+    )
+    return DataLoader(clips, batch_sampler=batches, **_worker_options(data, pin_memory))
+
+
+def eval_loader(
+    data: DataConfig,
+    plan: DataPlan,
+    videos: VideoList,
+    *,
+    num_clips: int | None = None,
+    num_crops: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> DataLoader[Any]:
+    """One item per video, unbatched, see `EvalViews`; rank r gets videos r, r + world_size, ...
+
+    No shuffling and no padding: over all ranks every video comes exactly once, and a rank may have
+    none. Validation during training passes num_clips=1 and num_crops=1 (the centre); by default
+    the plan's views are taken.
+    """
+    views = EvalViews(
+        videos.samples,
+        videos.counts,
+        data.root,
+        plan.sampling,
+        num_clips=plan.num_clips if num_clips is None else num_clips,
+        num_crops=plan.num_crops if num_crops is None else num_crops,
+        crop_size=plan.crop_size,
+    )
+    mine = range(rank, len(views), world_size)
+    return DataLoader(views, batch_size=None, sampler=mine, **_worker_options(data, pin_memory))
+
+
+def _worker_options(data: DataConfig, pin_memory: bool) -> dict[str, Any]:
+    return {
+        "num_workers": data.num_workers,
+        "persistent_workers": data.num_workers > 0,
+        "pin_memory": pin_memory,
+        "worker_init_fn": _one_thread,
+        # The loader draws a seed, which no item uses, for its workers: not from the global one.
+        "generator": torch.Generator(),
+    }
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _check_ranges(data: DataConfig) -> None:
+    for name, least in (
+        ("crop_size", 1),
+        ("repeated_augmentation", 1),
+        ("num_workers", 0),
+        ("max_unreadable", 0),
+    ):
+        if getattr(data, name) < least:
+            raise ValueError(f"data.{name} must be at least {least}, not {getattr(data, name)}")
+    if not 0 <= data.random_erasing <= 1:
+        raise ValueError(f"data.random_erasing is a probability, not {data.random_erasing}")
+
+
+def _known(option: str, name: str, names: Collection[str]) -> str:
+    """`name` if it is one of `names`, else an error with the near ones."""
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=3)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ValueError(f"unknown {option} {name!r}; {hint}known: {', '.join(names)}")
+
+
+def _listing(title: str, lines: list[str]) -> str:
+    rest = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return "\n  ".join([title + ":", *lines[:SHOWN], *rest])

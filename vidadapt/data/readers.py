@@ -36,8 +36,10 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from vidadapt.data.seekable import holds_idr, order_doubt
+
 # (container, codec) whose frames a seeking reader was seen to return exactly from any starting
-# point, under the conditions of `_doubt`. VP8 is left out: damage in it cannot be noticed.
+# point, under the conditions of `survey`. VP8 is left out: damage in it cannot be noticed.
 SEEKABLE = {("mov", "h264"), ("matroska", "h264"), ("matroska", "vp9")}
 EIGHT_BIT = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}
 NARROWEST = 80  # pixels; decord gives wrong shapes for some smaller widths
@@ -220,7 +222,11 @@ def survey(path: str, decode: bool) -> Survey:
             if packet is not None:
                 if packet.is_keyframe:
                     keys.append(len(stamps))
-                    if codec == "h264" and not oddities and not _holds_idr(packet, context):
+                    if (
+                        codec == "h264"
+                        and not oddities
+                        and not holds_idr(bytes(packet), context.extradata)
+                    ):
                         oddities.append("a key frame that is no IDR picture")
                 if packet.is_discard or packet.is_corrupt:
                     oddities.append("discarded or corrupt packets")
@@ -243,51 +249,23 @@ def survey(path: str, decode: bool) -> Survey:
         oddities.append("packets marked as key frames are none")
     if decode and num_frames != len(stamps):
         oddities.append(f"{len(stamps)} packets give {num_frames} frames")
-    oddities += _order_oddities(stamps, keys)
-    doubt = next(iter(oddities + faults), "")
+    oddities.append(order_doubt(stamps, keys))
+    doubt = next(filter(None, oddities + faults), "")
     cause = next(iter(faults), "")
     return Survey(codec, header, num_frames if decode else None, doubt, cause)
-
-
-def _order_oddities(stamps: list[int | None], keys: list[int]) -> list[str]:
-    """Why counting from a key frame may not give display positions; empty: it does.
-
-    A group of pictures is closed if exactly the packets before its key frame are shown before it.
-    """
-    if not stamps:
-        return ["no packets"]
-    known = [s for s in stamps if s is not None]
-    if len(set(known)) < len(stamps):
-        return ["missing or repeated timestamps"]
-    if not keys or keys[0] != 0:
-        return ["the first packet is no key frame"]
-    latest = list(itertools.accumulate(known, max))
-    if any(latest[k - 1] > known[k] for k in keys[1:]):
-        return ["timestamps run backwards"]
-    earliest = list(itertools.accumulate(reversed(known), min))[::-1]
-    if any(earliest[k] < known[k] for k in keys):
-        return ["open groups of pictures"]
-    return []
-
-
-def _holds_idr(packet: av.Packet, context: Any) -> bool:
-    """Whether an H.264 packet (length-prefixed units, as in mp4 and mkv) holds an IDR slice."""
-    extradata = context.extradata
-    if not extradata or len(extradata) < 5 or extradata[0] != 1:
-        return False
-    data, prefix, at = bytes(packet), (extradata[4] & 3) + 1, 0
-    while at + prefix < len(data):
-        if data[at + prefix] & 31 == 5:
-            return True
-        at += prefix + int.from_bytes(data[at : at + prefix], "big")
-    return False
 
 
 def _open(path: str) -> Any:
     try:
         return av.open(path)
     except DECODE_ERRORS as error:
-        raise ReadError(f"{path}: {error}") from error
+        raise ReadError(f"{path}: {_cause(error)}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """One line of an error, without number and path."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).strip().splitlines()[0]
 
 
 def _best_stream(container: Any, path: str) -> Any:
@@ -307,7 +285,7 @@ def _packets(container: Any, stream: Any, faults: list[str]) -> Iterator[Any]:
             if packet.size:  # an empty packet would switch the decoder to draining
                 yield packet
     except DECODE_ERRORS as error:
-        faults.append(str(error))
+        faults.append(_cause(error))
 
 
 def _decode(context: Any, packet: Any, faults: list[str]) -> list[Any]:
@@ -315,7 +293,7 @@ def _decode(context: Any, packet: Any, faults: list[str]) -> list[Any]:
     try:
         return list(context.decode(packet))
     except DECODE_ERRORS as error:
-        faults.append(str(error))
+        faults.append(_cause(error))
         return []
 
 
@@ -346,7 +324,7 @@ def _read_sequentially(path: str, wanted: Sequence[int]) -> list[np.ndarray]:
                     try:
                         rgb = convert.reformat(frame, *size, format="rgb24").to_ndarray()
                     except DECODE_ERRORS as error:
-                        raise ReadError(f"{path}: frame {position}: {error}") from error
+                        raise ReadError(f"{path}: frame {position}: {_cause(error)}") from error
                     found.append(_upright(rgb, frame.rotation))
                     if len(found) == len(wanted):
                         return found
@@ -388,8 +366,7 @@ def open_decord(path: str, num_frames: int | None) -> Video:
         try:
             return list(reader.get_batch(list(wanted)).asnumpy())
         except decord.DECORDError as error:
-            cause = str(error).strip().splitlines()[0]
-            raise ReadError(f"{path}: decord cannot decode the frames: {cause}") from error
+            raise ReadError(f"{path}: decord cannot decode it: {_cause(error)}") from error
 
     return Video(path, "decord", facts, read)
 
@@ -416,7 +393,7 @@ def open_torchcodec(path: str, num_frames: int | None) -> Video:
         try:
             return list(decoder.get_frames_at(list(wanted)).data.numpy())
         except RuntimeError as error:
-            raise ReadError(f"{path}: torchcodec cannot decode the frames: {error}") from error
+            raise ReadError(f"{path}: torchcodec cannot decode it: {_cause(error)}") from error
 
     return Video(path, "torchcodec", facts, read)
 
@@ -454,9 +431,8 @@ def _torchcodec() -> ModuleType:
     try:
         return importlib.import_module("torchcodec.decoders")
     except (ImportError, OSError, RuntimeError) as error:
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ImportError(
-            f"data.reader torchcodec cannot be loaded ({cause}): "
+            f"data.reader torchcodec cannot be loaded ({_cause(error)}): "
             "pip install 'vidadapt[torchcodec]' and install FFmpeg 4 to 9 on the system, "
             "or use data.reader decord"
         ) from error

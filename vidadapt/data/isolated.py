@@ -1,0 +1,101 @@
+"""Run a function on many jobs in processes that may crash or hang without harm."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+Job = TypeVar("Job")
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    job: Any
+    deadline: float
+
+
+def run_isolated(
+    function: Callable[[Job], Any],
+    jobs: Sequence[Job],
+    num_workers: int,
+    time_limit: float,
+) -> Iterator[tuple[Job, Any, str]]:
+    """Yield (job, result, error) as they come; error is empty, or says how the worker ended.
+
+    A worker that dies or needs more than `time_limit` seconds for one job is replaced; only the
+    job it had is lost. Workers come from a fork server, so no thread, decoder or device of this
+    process is copied into them.
+
+    Args:
+        function: importable by name, as are its argument and result by pickle; it must not raise.
+        jobs: its arguments.
+        num_workers: processes.
+        time_limit: seconds for one job, the start of its worker included.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([function.__module__])
+    waiting = deque(jobs)
+    workers: list[_Worker] = []
+    try:
+        while waiting or workers:
+            while waiting and len(workers) < num_workers:
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs, function), daemon=True)
+                process.start()
+                theirs.close()
+                workers.append(_Worker(process, ours, None, 0.0))
+                _give(workers[-1], waiting.popleft(), time_limit)
+            soonest = min(worker.deadline for worker in workers)
+            ready = wait([w.pipe for w in workers], max(0.0, soonest - time.monotonic()))
+            for worker in list(workers):
+                error, result = "", None
+                if worker.pipe in ready:
+                    try:
+                        result = worker.pipe.recv()
+                    except (EOFError, OSError):
+                        worker.process.join()
+                        error = f"the decoder process died (exit code {worker.process.exitcode})"
+                elif time.monotonic() >= worker.deadline:
+                    error = f"the decoder process did not finish within {time_limit:g} s"
+                else:
+                    continue
+                done = worker.job
+                if waiting and not error:
+                    _give(worker, waiting.popleft(), time_limit)
+                else:
+                    workers.remove(worker)
+                    _end(worker)
+                yield done, result, error
+    finally:
+        for worker in workers:
+            _end(worker)
+
+
+def _give(worker: _Worker, job: Any, time_limit: float) -> None:
+    worker.job, worker.deadline = job, time.monotonic() + time_limit
+    with contextlib.suppress(OSError):  # it died meanwhile: its pipe tells at the next look
+        worker.pipe.send(job)
+
+
+def _end(worker: _Worker) -> None:
+    worker.process.kill()
+    worker.process.join()
+    worker.pipe.close()
+
+
+def _serve(pipe: Connection, function: Callable[[Any], Any]) -> None:
+    while True:
+        try:
+            job = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(function(job))

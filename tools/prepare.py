@@ -1,4 +1,4 @@
-"""Prepare data: every sub-command writes files that `tools/train.py` and `tools/evaluate.py` read."""
+"""Prepare data: each sub-command writes files that tools/train.py and tools/evaluate.py read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _add_synthetic(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     parser = commands.add_parser(
         "synthetic",
         help="render action videos with lists, from nothing",
-        description="Render short action videos procedurally and write 'path label' lists beside them. "
+        description="Render short action videos procedurally, with 'path label' lists beside them. "
         "Run again, it keeps what is there and renders what is missing.",
         epilog="example: python tools/prepare.py synthetic demo_data/target --family target "
         "--counts train=1400,dev=280,test=420 --difficulty 0,0.4",
@@ -65,8 +65,8 @@ def _add_synthetic(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         "--difficulty",
         type=_difficulty,
         default="0,0.5",
-        help="a number or a range within [0, 1]: 0 is a plain background and a steady camera, 1 strong "
-        "texture, distractors and camera shake",
+        help="a number or a range within [0, 1]: 0 is a plain background and a steady camera, "
+        "1 strong texture, distractors and camera shake",
     )
     parser.add_argument(
         "--layout",

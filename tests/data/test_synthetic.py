@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from vidadapt.data import synthetic
+from vidadapt.data import synthetic_render
 from vidadapt.data.synthetic import FAMILIES, labels, make_set, render, write_video
 from vidadapt.data.synthetic_actions import SOURCE_ACTIONS, TARGET_ACTIONS
 from vidadapt.data.synthetic_drawing import BACKGROUNDS, PATTERNS, SHAPES
@@ -56,8 +55,8 @@ def test_every_action_renders_within_the_promised_ranges(family: str) -> None:
     for i, action in enumerate(look.actions):
         frames, fps = render(action, family, i, difficulty=(i % 3) / 2)
         assert frames.dtype == np.uint8 and frames.shape[3] == 3
-        assert 24 <= frames.shape[0] <= 80 and fps in synthetic.FRAME_RATES
-        assert min(frames.shape[1:3]) in synthetic.SHORT_SIDES
+        assert 24 <= frames.shape[0] <= 80 and fps in synthetic_render.FRAME_RATES
+        assert min(frames.shape[1:3]) in synthetic_render.SHORT_SIDES
         assert frames.shape[1] % 2 == 0 and frames.shape[2] % 2 == 0
         assert frames.std(axis=(1, 2)).max() > 5  # something is to be seen
 
@@ -129,7 +128,7 @@ def test_files_hold_the_frames(tmp_path: Path, suffix: str, codec: str) -> None:
     decoded = decode(path)
     assert decoded.shape == frames.shape
     assert np.abs(decoded.astype(int) - frames).mean() < 8
-    assert os.listdir(tmp_path) == [path.name]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_write_video_names_what_it_cannot_do(tmp_path: Path) -> None:
@@ -156,7 +155,7 @@ def test_set_is_listed_resumed_and_repeated_exactly(tmp_path: Path) -> None:
     assert victim.read_bytes() == content
     assert kept.stat().st_mtime_ns == stamp
 
-    with pytest.raises(FileExistsError, match="other settings .*seed"):
+    with pytest.raises(FileExistsError, match=r"other settings .*seed"):
         make_set(one, "appearance", counts, seed=5)
 
 

@@ -43,11 +43,11 @@ def _track(
     stretch: Array | float = 1.0,
     is_card: bool = False,
 ) -> Track:
-    values = (
-        np.broadcast_to(np.asarray(v, float), u.shape)
-        for v in (x, y, scale, angle, opacity, stretch)
+    x, y, scale, angle, opacity, stretch = (
+        np.broadcast_to(np.asarray(value, float), u.shape)
+        for value in (x, y, scale, angle, opacity, stretch)
     )
-    return Track(*values, is_card=is_card)
+    return Track(x, y, scale, angle, opacity, stretch, is_card)
 
 
 def _phase(u: Array, start: float, end: float) -> Array:
@@ -241,7 +241,7 @@ def _resting(rng: np.random.Generator, u: Array) -> list[Track]:
     return [_track(u, x, y, rng.uniform(0.8, 1.4), _turned(rng))]
 
 
-# --- events put together: never part of the source --------------------------------------------------
+# --- events put together: never part of the source -----------------------------------------
 
 
 def _returning(degrees: float) -> Action:

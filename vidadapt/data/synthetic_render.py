@@ -168,7 +168,7 @@ def _background(
     shake: NDArray[np.float64],
     difficulty: float,
 ) -> tuple[float, Frames]:
-    """Hue and canvas (T, H, W, 3): windows of one larger image, at half-pixel steps of the shake."""
+    """Hue and canvas (T, H, W, 3): windows of one larger image, moved by half-pixel steps."""
     half = min(height, width) / 2
     margin = 2 + int(np.ceil(half * np.abs(shake).max(initial=0)))
     y = (np.arange(0, height + 2 * margin, 0.5, dtype=np.float32) - margin - height / 2) / half

@@ -242,8 +242,9 @@ def test_unreadable_evaluation_videos_stay_and_say_why(broken, num_workers):
     assert bad["views"] is None and bad["error"] and bad["label"] == 1
 
 
-def test_a_file_that_breaks_later_is_named(broken):
-    data = config(broken, max_unreadable=1)
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_file_that_breaks_later_is_named(broken, num_workers):
+    data = config(broken, max_unreadable=1, num_workers=num_workers)
     plan, videos = loaded(data)
     (broken / "a.mp4").write_bytes(b"gone")
     loader = train_loader(data, plan, videos, seed=0, batch_size=2)
@@ -251,6 +252,23 @@ def test_a_file_that_breaks_later_is_named(broken):
         list(loader)
     first = next(iter(eval_loader(data, plan, videos)))
     assert first["views"] is None and "a.mp4" in first["error"]
+
+
+def test_truncated_videos_are_listed_or_refused(tmp_path):
+    """A file cut in half whose header, written first, still promises all frames."""
+    write_video(tmp_path / "whole.mp4", textured_frames(40, seed=0), header_first=True)
+    content = (tmp_path / "whole.mp4").read_bytes()
+    (tmp_path / "half.mp4").write_bytes(content[: len(content) * 3 // 4])
+    write_list(tmp_path / "list.txt", [Sample("whole.mp4", 0), Sample("half.mp4", 1)])
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    for training in (True, False):
+        _, videos = loaded(config(tmp_path), training=training)
+        [warning] = videos.warnings
+        assert "half.mp4: the header promises 40 frames" in warning and len(videos.samples) == 2
+        with pytest.raises(ValueError, match=r"1 truncated video(?s:.*)half\.mp4"):
+            loaded(config(tmp_path, truncated="error"), training=training)
+    data = config(tmp_path)
+    assert [b["clip"].shape[0] for b in train_batches(data, batch_size=2)] == [2]
 
 
 def test_all_videos_unreadable_is_an_error(broken):

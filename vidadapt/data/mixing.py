@@ -31,7 +31,7 @@ def mix_batch(
 
     Args:
         clips: (B, 3, T, H, W) float, normalised, B >= 2.
-        labels: (B,) int64.
+        labels: (B,) int64, on the clips' device.
         num_classes: K.
         mixup_alpha: of the Beta distribution of the mixing ratio; 0 is off.
         cutmix_alpha: the same for CutMix; 0 is off.

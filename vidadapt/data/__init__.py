@@ -88,7 +88,7 @@ class VideoList:
         path: the list file.
         samples: the videos, in the list's order, less those left out of training.
         counts: by path, the exact number of frames of each video.
-        left_out: unreadable training videos that are not in `samples`, as "path: cause". Evaluation
+        left_out: unreadable training videos that are not in `samples`, as "file: cause". Evaluation
             leaves nothing out.
         warnings: one line per video with a defect that does not stop the run (truncated files;
             unreadable videos, which evaluation counts as wrong).
@@ -186,7 +186,7 @@ def load_list(
         num_workers=data.num_workers,
         progress=progress,
     )
-    unreadable = [f"{s.path}: {counts[s.path].error}" for s in samples if counts[s.path].error]
+    unreadable = [counts[s.path].error for s in samples if counts[s.path].error]
     cut = [
         f"{s.path}: the header promises {counts[s.path].header_frames} frames, "
         f"{counts[s.path].num_frames} decode"

@@ -59,7 +59,7 @@ def main(world: World) -> None:
     )
     if world.is_main:
         about = {
-            "run": cfg.run_dir,
+            "run_dir": cfg.run_dir,
             "checkpoint": folder.name,
             "list": str(listed),
             "manifest": videos.manifest,

@@ -68,7 +68,7 @@ def main(world: World) -> None:
             f"{cfg.method['name']}: {trainable:,} of {total:,} parameters train "
             f"({100 * trainable / total:.2f} %); lr {lr:g} (base_lr {cfg.train.base_lr:g} x global "
             f"batch {global_batch} / 256); {len(lists['train'].samples)} videos, "
-            f"{loader.batch_sampler.steps} steps an epoch",  # type: ignore[union-attr]
+            f"{len(loader) // cfg.train.accumulation} steps an epoch",
             flush=True,
         )
         for name, videos in lists.items():

@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from vidadapt import methods, models, runs
 from vidadapt.config import Config, ConfigError
 from vidadapt.data import DataPlan
+from vidadapt.models.vit import VideoViT
 from vidadapt.models.weights import LoadReport, fingerprint
 
 
 def adapted_model(
     config: Config, plan: DataPlan, *, load_backbone: bool = True
-) -> tuple[nn.Module, LoadReport | None, str]:
+) -> tuple[VideoViT, LoadReport | None, str]:
     """Load strictly, freeze, inject, unfreeze the head.
 
     Args:
@@ -79,7 +78,7 @@ def describe(config: Config, plan: DataPlan, backbone: str, manifest: str) -> di
     }
 
 
-def load_adapted_model(config: Config, plan: DataPlan, folder: Path) -> nn.Module:
+def load_adapted_model(config: Config, plan: DataPlan, folder: Path) -> VideoViT:
     """The model of a checkpoint folder, ready to evaluate.
 
     Raises:

@@ -119,7 +119,7 @@ class TrainConfig:
         mixup: alpha of mixup; 0 is off.
         cutmix: alpha of cutmix; 0 is off.
         ema: decay of an average of the trainable tensors that is evaluated and saved; 0 is off.
-        precision: autocast type.
+        precision: autocast type; `auto`: bf16 where the device computes in it, else fp32.
         clip_grad: largest gradient norm; 0 is off.
         compile: compile the model with `torch.compile`.
         seed: of everything random.
@@ -138,7 +138,7 @@ class TrainConfig:
     mixup: float = 0.0
     cutmix: float = 0.0
     ema: float = 0.0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     clip_grad: float = 0.0
     compile: bool = False
     seed: int = 0
@@ -183,7 +183,7 @@ class EvaluateOptions:
     """What one evaluation is asked for beside the run's configuration.
 
     Attributes:
-        run: run folder to evaluate.
+        run_dir: run folder to evaluate.
         checkpoint: which of its checkpoints; default: `best` if the run chose one on a
             development list, else `last`.
         split: which list.
@@ -192,7 +192,7 @@ class EvaluateOptions:
         fusion: for `from_scores`.
     """
 
-    run: str | None = None
+    run_dir: str | None = None
     checkpoint: Literal["best", "last"] | None = None
     split: Literal["test", "dev"] = "test"
     out: str | None = None
@@ -214,8 +214,8 @@ Any key of the configuration is an option. The options of a method are shown for
 
 EVALUATE_HELP = """Evaluate a run on a list, several clips x crops a video, exactly.
 
-    python tools/evaluate.py --run runs/ssv2_adaptformer --eval.num_clips 4 --eval.num_crops 3
-    torchrun --nproc-per-node 8 tools/evaluate.py --run runs/ssv2_adaptformer --split dev
+    python tools/evaluate.py --run_dir runs/ssv2_adaptformer --eval.num_clips 4 --eval.num_crops 3
+    torchrun --nproc-per-node 8 tools/evaluate.py --run_dir runs/ssv2_adaptformer --split dev
     python tools/evaluate.py --from-scores runs/.../scores.npz --eval.fusion logits
 
 The run's own configuration is the default of every option below.
@@ -244,17 +244,17 @@ def parse_evaluate(argv: list[str], methods: Methods) -> tuple[Config | None, Ev
         SystemExit: after --help.
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--run")
-    run = early.parse_known_args(argv)[0].run
-    if run is not None:
-        saved = Path(run) / "config.yaml"
+    early.add_argument("--run_dir")
+    run_dir = early.parse_known_args(argv)[0].run_dir
+    if run_dir is not None:
+        saved = Path(run_dir) / "config.yaml"
         if not saved.is_file():
             raise ConfigError(
-                f"--run: {saved} does not exist; give a folder made by tools/train.py"
+                f"--run_dir: {saved} does not exist; give a folder made by tools/train.py"
             )
         argv = ["--config", str(saved), *argv]
     parser = _parser("tools/evaluate.py", EVALUATE_HELP, methods, _method_name(argv, methods))
-    parser.add_argument("--run", type=str | None, help="run folder to evaluate")
+    parser.add_argument("--run_dir", type=str | None, help="run folder to evaluate")
     parser.add_argument(
         "--checkpoint",
         type=Literal["best", "last"] | None,
@@ -265,21 +265,20 @@ def parse_evaluate(argv: list[str], methods: Methods) -> tuple[Config | None, Ev
     parser.add_argument(
         "--from-scores", type=str | None, help="recompute from this scores.npz, without a model"
     )
-    parser.add_argument("--run_dir", type=str | None, help=argparse.SUPPRESS)  # in config.yaml
     parsed = _parse(parser, argv)
     options = EvaluateOptions(
-        parsed.run,
+        run_dir,
         parsed.checkpoint,
         parsed.split,
         parsed.out,
         parsed.from_scores,
         parsed.eval.fusion,
     )
-    if (options.run is None) == (options.from_scores is None):
-        raise ConfigError("give either --run FOLDER or --from-scores FILE")
-    if options.run is None:
+    if (run_dir is None) == (options.from_scores is None):
+        raise ConfigError("give either --run_dir FOLDER or --from-scores FILE")
+    if run_dir is None:
         return None, options
-    return _config(parser, parsed, options.run), options
+    return _config(parser, parsed, run_dir), options
 
 
 def dump(config: Config) -> str:

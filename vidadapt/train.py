@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -15,11 +15,13 @@ from torch.utils.tensorboard import SummaryWriter
 
 from vidadapt import runs
 from vidadapt.config import TrainConfig
+from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.mixing import mix_batch
 from vidadapt.data.transforms import normalize
 from vidadapt.distributed import World, average_buffers, parallel, sum_over_ranks, without_sync
 from vidadapt.evaluate import autocast
 from vidadapt.methods import load_trainable_state, train_mode, trainable_state
+from vidadapt.models.vit import VideoViT
 from vidadapt.optim import (
     WeightAverage,
     build_optimizer,
@@ -41,7 +43,7 @@ class NonFiniteLoss(RuntimeError):
 
 
 def fit(
-    model: nn.Module,
+    model: VideoViT,
     loader: DataLoader,
     *,
     recipe: TrainConfig,
@@ -75,7 +77,7 @@ def fit(
     Raises:
         NonFiniteLoss: with step and files; nothing is overwritten.
     """
-    sampler: Any = loader.batch_sampler
+    sampler = cast(EpochBatches, loader.batch_sampler)
     steps = sampler.steps
     clips_per_step = sampler.keys_per_epoch // steps
     schedule = {
@@ -86,7 +88,7 @@ def fit(
     }
     groups = parameter_groups(
         model,
-        depth=len(model.blocks),  # type: ignore[arg-type]
+        depth=model.depth,
         weight_decay=recipe.weight_decay,
         layer_decay=recipe.layer_decay,
     )

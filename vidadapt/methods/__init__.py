@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from vidadapt.methods import adaptformer, baselines
+from vidadapt.models.vit import VideoViT
 
 METHODS: dict[str, Callable[..., None]] = {
     "adaptformer": adaptformer.inject,
@@ -36,7 +37,7 @@ def default_options(name: str) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def apply(model: nn.Module, method: dict[str, Any]) -> None:
+def apply(model: VideoViT, method: dict[str, Any]) -> None:
     """Freeze the backbone, inject the method, make fc_norm and the head trainable.
 
     Args:

@@ -11,11 +11,13 @@ release hard-codes 768), any layers, sequential form and learnable scale are opt
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from vidadapt.models.vit import Block, VideoViT
 
 
 class Adapter(nn.Module):
@@ -65,7 +67,7 @@ class AdaptMLPBlock(nn.Module):
 
     def __init__(
         self,
-        block: nn.Module,
+        block: Block,
         adapter: Adapter,
         *,
         form: Literal["parallel", "sequential"],
@@ -88,7 +90,7 @@ class AdaptMLPBlock(nn.Module):
 
 
 def inject(
-    model: nn.Module,
+    model: VideoViT,
     *,
     bottleneck: int = 64,
     scale: float = 0.1,
@@ -137,9 +139,8 @@ def inject(
             dropout=dropout,
             init=init,
         )
-        model.blocks[layer - 1] = AdaptMLPBlock(
-            model.blocks[layer - 1], adapter, form=form, input=input
-        )
+        block = cast(Block, model.blocks[layer - 1])
+        model.blocks[layer - 1] = AdaptMLPBlock(block, adapter, form=form, input=input)
 
 
 def chosen_layers(layers: str | list[int], depth: int) -> list[int]:

@@ -1,0 +1,127 @@
+"""A tiny data set, a tiny backbone file, and the tools called as a user calls them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vidadapt import models
+from vidadapt.data.lists import Sample, write_list
+from vidadapt.data.synthetic import write_video
+from vidadapt.distributed import World
+
+ROOT = Path(__file__).parents[1]
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class TinySet:
+    """Three classes of small clips with lists and a random vit_tiny file."""
+
+    root: Path
+    lists: dict[str, Path]
+    weights: Path
+
+    def options(self, **changes: Any) -> list[str]:
+        """The command line of a quick run, with `section__key=value` changes (None: left out)."""
+        chosen = {
+            "data__root": self.root,
+            "data__train_list": self.lists["train"],
+            "data__dev_list": self.lists["dev"],
+            "data__test_list": self.lists["test"],
+            "data__label_names": self.root / "labels.txt",
+            "data__sampling": "uniform8",
+            "data__num_frames": 4,
+            "data__crop_size": 32,
+            "data__num_workers": 0,
+            "model__backbone": "vit_tiny",
+            "model__weights": self.weights,
+            "train__epochs": 2,
+            "train__batch_size": 4,
+            "train__warmup_epochs": 0,
+            "train__base_lr": 1.0,
+            "train__precision": "fp32",
+            **changes,
+        }
+        return [
+            part
+            for key, value in chosen.items()
+            if value is not None
+            for part in (f"--{key.replace('__', '.')}", str(value))
+        ]
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory) -> TinySet:
+    root = tmp_path_factory.mktemp("tiny_set")
+    rng = np.random.default_rng(0)
+    lists = {}
+    for split, count in {"train": 12, "dev": 5, "test": 7}.items():
+        samples = []
+        for number in range(count):
+            label = number % 3
+            frames = rng.integers(0, 60, (12 + number % 4, 48, 64, 3), dtype=np.uint8)
+            frames[..., label] += 120
+            name = f"{split} {number} [x]#.mp4"
+            write_video(root / name, frames, 12)
+            samples.append(Sample(name, label))
+        lists[split] = root / f"{split}.txt"
+        write_list(lists[split], samples)
+    (root / "labels.txt").write_text("red\ngreen\nblue\n", encoding="utf-8")
+    torch.manual_seed(0)
+    model, _ = models.build("vit_tiny", num_frames=4, crop_size=32, num_classes=3, head="linear")
+    weights = root / "backbone.safetensors"
+    save_file({k: v for k, v in model.state_dict().items() if "head" not in k}, weights)
+    return TinySet(root, lists, weights)
+
+
+def load_tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"tool_{name}", ROOT / "tools" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run_tool(monkeypatch) -> Callable[..., None]:
+    """Run the main function of a tool in this process; its errors are raised."""
+
+    def run(name: str, *arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, arguments)])
+        load_tool(name).main(ALONE)
+
+    return run
+
+
+def launch(
+    tool: str, *arguments: object, processes: int = 1, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run a tool as a user does: plain python, or torchrun with several processes."""
+    command = [sys.executable, str(ROOT / "tools" / f"{tool}.py"), *map(str, arguments)]
+    if processes > 1:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+        command[1:1] = [*torchrun, str(processes)]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done

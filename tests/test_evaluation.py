@@ -1,0 +1,202 @@
+"""Multi-view evaluation: exact under any number of processes, honest about unreadable videos."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import launch
+from torchmetrics.functional.classification import multiclass_accuracy
+
+from vidadapt.data.lists import write_list
+from vidadapt.evaluate import Scores, fuse, load_scores, metrics, save_scores
+from vidadapt.metrics import accuracies, label_ranks
+
+VIEWS = ["--eval.num_clips", "2", "--eval.num_crops", "3"]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_set, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("trained") / "run"
+    launch("train", *tiny_set.options(train__epochs=1), "--run_dir", run)
+    return run
+
+
+def read_metrics(folder: Path) -> dict:
+    found = json.loads((folder / "metrics.json").read_text())
+    return {key: value for key, value in found.items() if key != "seconds"}
+
+
+def test_seven_videos_give_the_same_bits_on_one_two_and_three_processes(trained, tmp_path):
+    outputs = []
+    for processes in (1, 2, 3):
+        out = tmp_path / str(processes)
+        launch("evaluate", "--run_dir", trained, *VIEWS, "--out", out, processes=processes)
+        outputs.append((read_metrics(out), load_scores(out / "scores.npz")))
+    (metrics_1, (scores_1, about_1)), *others = outputs
+    assert metrics_1["num_videos"] == 7
+    assert metrics_1["views"] == "2 clips x 3 crops"
+    assert scores_1.logits.shape == (7, 6, 3)
+    for metrics_n, (scores_n, about_n) in others:
+        assert metrics_n == metrics_1
+        assert about_n == about_1
+        assert scores_n.paths == scores_1.paths
+        assert np.array_equal(scores_n.logits, scores_1.logits)
+
+
+def test_fewer_videos_than_processes(trained, tiny_set, tmp_path):
+    lines = tiny_set.lists["test"].read_text().splitlines()[:2]
+    (tmp_path / "two.txt").write_text("\n".join(lines) + "\n")
+    launch(
+        "evaluate", "--run_dir", trained, "--data.test_list", tmp_path / "two.txt",
+        "--out", tmp_path / "out", processes=3,
+    )  # fmt: skip
+    assert read_metrics(tmp_path / "out")["num_videos"] == 2
+
+
+def test_an_unreadable_video_is_listed_and_counts_as_wrong(trained, tiny_set, run_tool, tmp_path):
+    root = tmp_path / "videos"
+    shutil.copytree(tiny_set.root, root)
+    run_tool("evaluate", "--run_dir", trained, *VIEWS, "--out", tmp_path / "before")
+    before, _ = load_scores(tmp_path / "before" / "scores.npz")
+    (root / "test 2 [x]#.mp4").write_bytes((root / "test 2 [x]#.mp4").read_bytes()[:300])
+    arguments = ["--data.root", root, "--data.test_list", root / "test.txt"]
+    run_tool("evaluate", "--run_dir", trained, *VIEWS, *arguments, "--out", tmp_path / "after")
+    found = read_metrics(tmp_path / "after")
+    hits = fuse(before.logits, "softmax").argmax(1) == before.labels
+    hits[2] = False
+    assert found["num_videos"] == 7
+    assert found["top1"] == pytest.approx(100 * hits.mean())
+    assert [entry["path"] for entry in found["unreadable"]] == ["test 2 [x]#.mp4"]
+    again, _ = load_scores(tmp_path / "after" / "scores.npz")
+    assert metrics(again, "softmax")["top1"] == found["top1"]
+
+
+def test_when_no_video_can_be_read_that_is_an_error(trained, tiny_set, run_tool, tmp_path):
+    root = tmp_path / "videos"
+    shutil.copytree(tiny_set.root, root)
+    for path in root.glob("test*.mp4"):
+        path.write_bytes(b"")
+    arguments = ["--data.root", root, "--data.test_list", root / "test.txt"]
+    with pytest.raises(Exception, match=r"no video can be read|none of the 7"):
+        run_tool("evaluate", "--run_dir", trained, *arguments, "--out", tmp_path / "out")
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_scores_give_the_metrics_again_with_any_fusion(trained, run_tool, tmp_path):
+    run_tool("evaluate", "--run_dir", trained, *VIEWS, "--out", tmp_path / "direct",
+             "--eval.fusion", "logits")  # fmt: skip
+    run_tool(
+        "evaluate", "--from-scores", tmp_path / "direct" / "scores.npz",
+        "--eval.fusion", "logits", "--out", tmp_path / "again",
+    )  # fmt: skip
+    direct, again = read_metrics(tmp_path / "direct"), read_metrics(tmp_path / "again")
+    again.pop("from_scores")
+    direct.pop("warnings")
+    assert again == direct
+    assert again["fusion"] == "logits"
+
+
+def test_fusions_are_the_means_of_what_they_are_called_after():
+    logits = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32) * 20
+    for video in range(3):
+        probabilities = torch.tensor(logits[video], dtype=torch.float64).softmax(1).mean(0)
+        np.testing.assert_allclose(fuse(logits, "softmax")[video], probabilities, rtol=1e-12)
+        mean = logits[video].astype(np.float64).sum(0) / 4
+        np.testing.assert_allclose(fuse(logits, "logits")[video], mean, rtol=1e-12)
+
+
+def test_accuracies_agree_with_torchmetrics():
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=(200, 9)), rng.integers(0, 8, 200)  # class 8 never occurs
+    found = accuracies(label_ranks(scores, labels), labels, 9)
+    tensors = torch.tensor(scores), torch.tensor(labels)
+    for name, top_k in (("top1", 1), ("top5", 5)):
+        expected = multiclass_accuracy(*tensors, num_classes=9, top_k=top_k, average="micro")
+        assert found[name] == pytest.approx(100 * expected.item(), abs=1e-4)
+    recalls = multiclass_accuracy(*tensors, num_classes=9, average="none")[:8]
+    assert found["mean_class_accuracy"] == pytest.approx(100 * recalls.mean().item(), abs=1e-4)
+    assert found["per_class"][8]["top1"] is None
+
+
+def test_a_tie_goes_to_the_lower_class():
+    assert label_ranks(np.zeros((3, 4)), np.array([0, 1, 3])).tolist() == [0, 1, 3]
+
+
+def test_a_scores_file_with_a_missing_view_is_refused(tmp_path):
+    scores = Scores(["a", "b"], np.array([0, 1]), np.array([0, 0]), np.array([0, 1]),
+                    np.zeros((2, 2, 3), np.float32), {})  # fmt: skip
+    save_scores(tmp_path / "scores.npz", scores, {})
+    with np.load(tmp_path / "scores.npz") as file:
+        table = dict(file)
+    for key in ("id", "clip", "crop", "logits", "label"):
+        table[key] = table[key][:-1]
+    np.savez(tmp_path / "short.npz", **table)
+    with pytest.raises(ValueError, match="some videos lack views"):
+        load_scores(tmp_path / "short.npz")
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(ValueError, match="not a scores file"):
+        load_scores(tmp_path / "text.npz")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method.bottleneck", "8"], r"method: .*'bottleneck': 64.* in the file"),
+        (["--model.backbone", "vit_small"], r"model\.backbone: 'vit_tiny' in the file"),
+        (["--checkpoint", "best", "--run_dir", "nowhere"], r"nowhere/config\.yaml does not exist"),
+        (["--split", "dev", "--data.dev_list", "null"], r"data\.dev_list: is not set"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused(trained, run_tool, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        run_tool("evaluate", "--run_dir", trained, *arguments, "--out", tmp_path / "out")
+
+
+def test_other_label_names_are_refused_with_the_differences(trained, run_tool, tmp_path):
+    (tmp_path / "labels.txt").write_text("red\nlime\nblue\n")
+    arguments = ["--data.label_names", tmp_path / "labels.txt", "--out", tmp_path / "out"]
+    with pytest.raises(ValueError, match="1: 'green' / 'lime'"):
+        run_tool("evaluate", "--run_dir", trained, *arguments)
+
+
+def test_another_number_of_classes_is_refused(trained, run_tool, tmp_path):
+    (tmp_path / "labels.txt").write_text("red\ngreen\nblue\nviolet\n")
+    arguments = ["--data.label_names", tmp_path / "labels.txt", "--out", tmp_path / "out"]
+    with pytest.raises(ValueError, match="num_classes: 3 in the file, 4 asked for"):
+        run_tool("evaluate", "--run_dir", trained, *arguments)
+
+
+def test_another_backbone_is_refused(trained, tiny_set, run_tool, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(tiny_set.weights)
+    tensors["blocks.3.mlp.fc1.bias"][0] += 1e-3
+    save_file(tensors, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="trained on another backbone"):
+        run_tool(
+            "evaluate", "--run_dir", trained, "--model.weights", tmp_path / "other.safetensors"
+        )
+
+
+def test_a_truncated_adapter_is_named(trained, run_tool, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    for name in ("last", "best"):
+        file = run / name / "adapter.safetensors"
+        file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"adapter\.safetensors: truncated"):
+        run_tool("evaluate", "--run_dir", run, "--out", tmp_path / "out")
+
+
+def test_a_list_with_a_repeated_video_is_refused(trained, tiny_set, run_tool, tmp_path):
+    from vidadapt.data.lists import Sample
+
+    write_list(tmp_path / "list.txt", [Sample("test 0 [x]#.mp4", 0), Sample("test 0 [x]#.mp4", 1)])
+    with pytest.raises(ValueError, match=r"list\.txt:2"):
+        run_tool("evaluate", "--run_dir", trained, "--data.test_list", tmp_path / "list.txt",
+                 "--out", tmp_path / "out")  # fmt: skip

@@ -1,0 +1,163 @@
+"""The whole system on generated videos: a frozen tiny backbone adapted to actions it never saw.
+
+    python tools/demo.py           linear probe and AdaptFormer, trained and evaluated; a table
+    python tools/demo.py --study   the learning-rate grid, three seeds, one and two times the epochs
+
+Everything runs through tools/prepare.py, tools/train.py and tools/evaluate.py in processes of
+their own. What is finished is kept: run again, it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+METHODS = ("linear", "adaptformer")
+GLOBAL_BATCH = 32
+VIEWS = (2, 3)
+EPOCHS = 12
+GRID = (0.1, 0.3, 1.0)
+COUNTS = "train=1400,dev=280,test=420"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--study", action="store_true", help="grid, seeds and twice the epochs")
+    parser.add_argument("--data", type=Path, default=Path("demo_data/target"))
+    parser.add_argument("--out", type=Path, default=None, help="default: runs/demo or runs/study")
+    arguments = parser.parse_args()
+    os.chdir(ROOT)
+    say("videos")
+    run_tool(
+        "prepare", "synthetic", arguments.data, "--family", "target", "--counts", COUNTS,
+        "--difficulty", "0,0.4", "--seed", 0,
+    )  # fmt: skip
+    if arguments.study:
+        study(arguments.data, arguments.out or Path("runs/study"))
+    else:
+        demo(arguments.data, arguments.out or Path("runs/demo"))
+
+
+def demo(videos: Path, out: Path) -> None:
+    """Both methods once, with the learning rates in their configs."""
+    rows = []
+    for method in METHODS:
+        say(method)
+        rows.append(adapt(method, videos, out / method))
+    (out / "summary.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    print_table(rows)
+    print(f"run folders: {', '.join(str(out / method) for method in METHODS)}")
+    print(f"this table:  {out / 'summary.json'}")
+
+
+def study(videos: Path, out: Path) -> None:
+    """Per method and number of epochs: the rate with the best dev top-1 at seed 0, then 3 seeds."""
+    results: list[dict[str, Any]] = []
+    for epochs in (EPOCHS, 2 * EPOCHS):
+        for method in METHODS:
+            grid = {}
+            for base_lr in GRID:
+                name = f"{method}_{epochs}_epochs_lr{base_lr:g}_seed0"
+                say(name)
+                grid[base_lr] = adapt(
+                    method, videos, out / name, epochs=epochs, base_lr=base_lr, seed=0
+                )
+            chosen = max(grid, key=lambda lr: grid[lr]["dev_top1"])
+            for seed in (0, 1, 2):
+                name = f"{method}_{epochs}_epochs_lr{chosen:g}_seed{seed}"
+                say(name)
+                row = adapt(method, videos, out / name, epochs=epochs, base_lr=chosen, seed=seed)
+                grid_dev = {f"{lr:g}": found["dev_top1"] for lr, found in grid.items()}
+                results.append(
+                    {**row, "epochs": epochs, "base_lr": chosen, "seed": seed, "grid_dev": grid_dev}
+                )
+            (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    print_study(results)
+    print(f"all figures: {out / 'results.json'}")
+
+
+def adapt(method: str, videos: Path, run_dir: Path, **recipe: object) -> dict[str, Any]:
+    """Train and evaluate, or read what an earlier call left."""
+    processes = torch.cuda.device_count() or 2
+    summary, metrics = run_dir / "summary.json", run_dir / "eval" / "metrics.json"
+    if not summary.exists():
+        overrides = [part for key, value in recipe.items() for part in (f"--train.{key}", value)]
+        run_tool(
+            "train", "--config", f"configs/demo/{method}.yaml", "--run_dir", run_dir,
+            "--data.root", videos, "--data.label_names", videos / "labels.txt",
+            "--data.train_list", videos / "train.txt", "--data.dev_list", videos / "dev.txt",
+            "--data.test_list", videos / "test.txt",
+            "--train.batch_size", GLOBAL_BATCH // processes, *overrides, "--resume",
+            processes=processes,
+        )  # fmt: skip
+    if not metrics.exists():
+        run_tool(
+            "evaluate", "--run_dir", run_dir, "--out", metrics.parent, "--eval.num_clips", VIEWS[0],
+            "--eval.num_crops", VIEWS[1], processes=processes,
+        )  # fmt: skip
+    trained, tested = json.loads(summary.read_text()), json.loads(metrics.read_text())
+    return {
+        "method": method,
+        "trainable": trained["trainable"],
+        "total": trained["total"],
+        "top1": tested["top1"],
+        "top5": tested["top5"],
+        "seconds": trained["seconds"] + tested["seconds"],
+        "dev_top1": trained["best"]["dev_top1"],
+    }
+
+
+def run_tool(tool: str, *arguments: object, processes: int = 1) -> None:
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone"]
+        launcher += ["--nproc-per-node", str(processes)]
+    command = [*launcher, f"tools/{tool}.py", *map(str, arguments)]
+    threads = {} if torch.cuda.is_available() else {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env={**os.environ, **threads}, check=False)
+    if done.returncode != 0:
+        sys.exit(f"demo: {' '.join(command)} failed; run the same command again to go on")
+
+
+def say(title: str) -> None:
+    print(f"\n== {title}", flush=True)
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    print(f"\n{'method':<12} {'trainable':>10} {'share':>7} {'top-1':>7} {'top-5':>7} {'time':>8}")
+    for row in rows:
+        print(
+            f"{row['method']:<12} {row['trainable']:>10,} "
+            f"{100 * row['trainable'] / row['total']:>5.2f} % {row['top1']:>7.2f} "
+            f"{row['top5']:>7.2f} {row['seconds']:>6.1f} s"
+        )
+    print(f"top-1 and top-5 in per cent of the test videos, {VIEWS[0]} clips x {VIEWS[1]} crops")
+
+
+def print_study(results: list[dict[str, Any]]) -> None:
+    print(f"\n{'epochs':>6} {'method':<12} {'base_lr':>8} {'top-1, mean of 3 seeds':>24}")
+    for epochs in (EPOCHS, 2 * EPOCHS):
+        means = {}
+        for method in METHODS:
+            rows = [r for r in results if r["epochs"] == epochs and r["method"] == method]
+            tops = [row["top1"] for row in rows]
+            means[method] = mean(tops)
+            spread = f"{mean(tops):.2f} +- {stdev(tops):.2f}"
+            print(f"{epochs:>6} {method:<12} {rows[0]['base_lr']:>8g} {spread:>24}")
+        gap = means["adaptformer"] - means["linear"]
+        print(f"{epochs:>6} AdaptFormer - linear: {gap:+.2f} points")
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ seen to break a seeking reader, and what is looked for therefore:
 
 * AVI, MPEG-TS, FLV, mpeg4 (packed B-frames, no timestamps): frames are off by 1 to 5 after a seek;
 * open groups of pictures (HEVC's default, x264's open-gop) and intra refresh: frames shift;
+* timestamps that disagree with the decoder's order: torchcodec swaps frames;
 * damaged packets: an error, or another concealment than in a sequential decode;
 * interlaced video, 10 bit and deeper: colours are converted otherwise than by PyAV;
 * narrow frames (some widths up to 72): wrong shapes;
@@ -36,14 +37,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from vidadapt.data.seekable import holds_idr, order_doubt
+from vidadapt.data.seekable import Shown, holds_idr, order_doubt, output_doubt, stream_doubt
 
-# (container, codec) whose frames a seeking reader was seen to return exactly from any starting
-# point, under the conditions of `survey`. VP8 is left out: damage in it cannot be noticed.
-SEEKABLE = {("mov", "h264"), ("matroska", "h264"), ("matroska", "vp9")}
-EIGHT_BIT = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}
-NARROWEST = 80  # pixels; decord gives wrong shapes for some smaller widths
-PROGRESSIVE = (None, 0, 1)  # `field_order`: not told by this PyAV, unknown, progressive
 DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
 
 
@@ -203,56 +198,36 @@ def survey(path: str, decode: bool) -> Survey:
     faults: list[str] = []
     stamps: list[int | None] = []
     keys: list[int] = []
-    oddities: list[str] = []
-    num_frames, key_frames, sizes = 0, set[int](), set[tuple[int, int, str]]()
+    shown: list[Shown] = []
+    odd = ""
     with _open(path) as container:
         stream = _best_stream(container, path)
-        context = stream.codec_context
-        codec = context.codec.canonical_name
-        form = container.format.name.split(",")[0]
-        if (form, codec) not in SEEKABLE:
-            oddities.append(f"{codec} in {form}")
-        if context.pix_fmt not in EIGHT_BIT:
-            oddities.append(f"pixel format {context.pix_fmt}")
-        if min(context.width, context.height) < NARROWEST:
-            oddities.append(f"frames of {context.width}x{context.height}")
-        if getattr(context, "field_order", None) not in PROGRESSIVE:
-            oddities.append("interlaced")
+        context, header_frames = stream.codec_context, stream.frames or None
+        codec, form = context.codec.canonical_name, container.format.name.split(",")[0]
+        field_order = getattr(context, "field_order", None)  # PyAV 18 and newer
+        doubt = stream_doubt(
+            form, codec, context.pix_fmt, (context.width, context.height), field_order
+        )
         for packet in itertools.chain(_packets(container, stream, faults), [None]):
             if packet is not None:
-                if packet.is_keyframe:
-                    keys.append(len(stamps))
-                    if (
-                        codec == "h264"
-                        and not oddities
-                        and not holds_idr(bytes(packet), context.extradata)
-                    ):
-                        oddities.append("a key frame that is no IDR picture")
-                if packet.is_discard or packet.is_corrupt:
-                    oddities.append("discarded or corrupt packets")
                 stamps.append(packet.pts)
-            if not decode:
-                continue
-            for frame in _decode(context, packet, faults):
-                if frame.key_frame:
-                    key_frames.add(num_frames)
-                if frame.is_corrupt:
-                    faults.append(f"frame {num_frames} is corrupt")
-                if frame.interlaced_frame:
-                    oddities.append("interlaced")
-                sizes.add((frame.width, frame.height, frame.format.name))
-                num_frames += 1
-        header = stream.frames or None
-    if decode and len(sizes) > 1:
-        oddities.append("frames change size or format")
-    if decode and not key_frames.issuperset(keys):
-        oddities.append("packets marked as key frames are none")
-    if decode and num_frames != len(stamps):
-        oddities.append(f"{len(stamps)} packets give {num_frames} frames")
-    oddities.append(order_doubt(stamps, keys))
-    doubt = next(filter(None, oddities + faults), "")
+                if packet.is_keyframe:
+                    keys.append(len(stamps) - 1)
+                    if codec == "h264" and not (doubt or odd):
+                        idr = holds_idr(bytes(packet), context.extradata)
+                        odd = "" if idr else "a key frame that is no IDR picture"
+                if packet.is_discard or packet.is_corrupt:
+                    odd = odd or "discarded or corrupt packets"
+            for frame in _decode(context, packet, faults) if decode else ():
+                size = (frame.width, frame.height, frame.format.name)
+                flags = (bool(frame.key_frame), frame.is_corrupt, frame.interlaced_frame)
+                shown.append(Shown(frame.pts, size, *flags))
+    doubt = doubt or odd or order_doubt(stamps, keys)
     cause = next(iter(faults), "")
-    return Survey(codec, header, num_frames if decode else None, doubt, cause)
+    if not decode:
+        return Survey(codec, header_frames, None, doubt or cause, cause)
+    doubt = doubt or output_doubt(shown, len(stamps), keys) or cause
+    return Survey(codec, header_frames, len(shown), doubt, cause)
 
 
 def _open(path: str) -> Any:

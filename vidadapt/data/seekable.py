@@ -1,23 +1,80 @@
-"""Whether a video can be entered at its key frames: pure arithmetic on what its packets tell."""
+"""Whether a video can be entered at its key frames: pure logic on what its packets and frames tell.
+
+Each `..._doubt` returns a reason why a seeking reader may not return the frames of a sequential
+decode, or an empty string where it finds none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+# (container, codec) whose frames a seeking reader was seen to return exactly from any starting
+# point, given no other doubt. VP8 is left out: damage in it goes unnoticed by the decoder.
+SEEKABLE = {("mov", "h264"), ("matroska", "h264"), ("matroska", "vp9")}
+EIGHT_BIT = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}
+NARROWEST = 80  # pixels; decord gives wrong shapes for some widths up to 72
+PROGRESSIVE = (None, 0, 1)  # FFmpeg's `field_order`: not told, unknown, progressive
+
+
+class Shown(NamedTuple):
+    """What a decoder tells of one frame that it puts out."""
+
+    stamp: int | None
+    size: tuple[int, int, str]  # width, height, pixel format
+    is_key: bool
+    is_corrupt: bool
+    is_interlaced: bool
+
+
+def stream_doubt(
+    container: str, codec: str, pix_fmt: str | None, size: tuple[int, int], field_order: int | None
+) -> str:
+    """Doubt from the header: `container` and `codec` by FFmpeg's names, `size` in pixels."""
+    if (container, codec) not in SEEKABLE:
+        return f"{codec} in {container}"
+    if pix_fmt not in EIGHT_BIT:
+        return f"pixel format {pix_fmt}"
+    if min(size) < NARROWEST:
+        return f"frames of {size[0]}x{size[1]}"
+    return "" if field_order in PROGRESSIVE else "interlaced"
+
+
+def output_doubt(shown: Sequence[Shown], num_packets: int, keys: Sequence[int]) -> str:
+    """Doubt from a full decode of `num_packets` packets, of which those at `keys` are key frames.
+
+    >>> a, b = (Shown(stamp, (64, 64, "yuv420p"), stamp == 0, False, False) for stamp in (0, 1))
+    >>> output_doubt([a, b], 2, [0])
+    ''
+    >>> output_doubt([a, b], 3, [0])
+    '3 packets give 2 frames'
+    """
+    if len(shown) != num_packets:
+        return f"{num_packets} packets give {len(shown)} frames"
+    if any(frame.is_corrupt for frame in shown):
+        return "corrupt frames"
+    if any(frame.is_interlaced for frame in shown):
+        return "interlaced"
+    if len({frame.size for frame in shown}) > 1:
+        return "frames change size or format"
+    if not all(shown[key].is_key for key in keys):
+        return "packets marked as key frames are none"
+    stamps = [frame.stamp for frame in shown]
+    if any(a is None or b is None or a >= b for a, b in pairwise(stamps)):
+        return "frames come out in another order than their timestamps"
+    return ""
 
 
 def order_doubt(stamps: Sequence[int | None], keys: Sequence[int]) -> str:
-    """Why counting frames from a key frame may not give their place in a sequential decode.
+    """Doubt from the packets' order: may counting from a key frame give wrong places?
 
-    It does where every group of pictures is closed: exactly the packets before a key frame are
+    It may not where every group of pictures is closed: exactly the packets before a key frame are
     shown before it.
 
     Args:
         stamps: presentation time of each packet in decoding order; None where there is none.
         keys: ascending positions of the packets that are key frames.
-
-    Returns:
-        The reason, or an empty string where there is none.
 
     >>> order_doubt([0, 3, 1, 2, 4, 6, 5], [0, 4])
     ''

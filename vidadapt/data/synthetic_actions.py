@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-LIMIT = 0.72  # how far from the centre an object may travel
+LIMIT = 0.6  # how far from the centre an object may travel
 
 
 @dataclass(frozen=True)
@@ -73,18 +73,18 @@ def _stroll(
     rng: np.random.Generator,
     progress: Array,
     degrees: float,
-    length: tuple[float, float] = (0.7, 1.25),
+    length: tuple[float, float] = (0.65, 1.1),
 ) -> tuple[Array, Array]:
     """Positions on a random straight line in one direction; `progress` (T,) says how far along."""
     dx, dy = _unit(degrees)
     half = rng.uniform(*length) / 2
     along = rng.uniform(-1, 1) * max(LIMIT - half, 0.0)
-    across = rng.uniform(-0.5, 0.5)
+    across = rng.uniform(-0.45, 0.45)
     s = along + half * (2 * progress - 1)
     return s * dx - across * dy, s * dy + across * dx
 
 
-def _spot(rng: np.random.Generator, reach: float = 0.4) -> tuple[float, float]:
+def _spot(rng: np.random.Generator, reach: float = 0.35) -> tuple[float, float]:
     return rng.uniform(-reach, reach), rng.uniform(-reach, reach)
 
 
@@ -105,9 +105,9 @@ def _moving(degrees: float) -> Action:
 
 def _resizing(sign: int) -> Action:
     def action(rng: np.random.Generator, u: Array) -> list[Track]:
-        ratio = rng.uniform(1.8, 2.6)
+        ratio = rng.uniform(1.9, 2.8)
         x, y = _spot(rng)
-        middle = rng.uniform(0.9, 1.2)
+        middle = rng.uniform(0.8, 1.0)
         return [_track(u, x, y, middle * ratio ** (sign * (u - 0.5)), _turned(rng))]
 
     return action
@@ -126,7 +126,7 @@ def _gap(inward: bool) -> Action:
     def action(rng: np.random.Generator, u: Array) -> list[Track]:
         dx, dy = _unit(rng.uniform(0, 360))
         x, y = _spot(rng, 0.15)
-        far, near = rng.uniform(0.55, 0.7), rng.uniform(0.22, 0.28)
+        far, near = rng.uniform(0.55, 0.68), rng.uniform(0.24, 0.28)
         s = far + (near - far) * (u if inward else 1 - u)
         return [
             _track(u, x + sign * s * dx, y + sign * s * dy, 0.9, _turned(rng)) for sign in (-1, 1)
@@ -257,9 +257,9 @@ def _returning(degrees: float) -> Action:
 def _breathing(sign: int) -> Action:
     def action(rng: np.random.Generator, u: Array) -> list[Track]:
         x, y = _spot(rng)
-        ratio = rng.uniform(1.8, 2.6)
+        ratio = rng.uniform(1.9, 2.8)
         size = ratio ** (sign * (_there_and_back(u, rng.uniform(0.45, 0.55)) - 0.5))
-        return [_track(u, x, y, rng.uniform(0.9, 1.2) * size, _turned(rng))]
+        return [_track(u, x, y, rng.uniform(0.8, 1.0) * size, _turned(rng))]
 
     return action
 
@@ -280,7 +280,7 @@ def _changing_speed(faster: bool) -> Action:
     def action(rng: np.random.Generator, u: Array) -> list[Track]:
         power = rng.uniform(2.3, 3.2)
         progress = u**power if faster else 1 - (1 - u) ** power
-        x, y = _stroll(rng, progress, rng.uniform(0, 360), (0.95, 1.3))
+        x, y = _stroll(rng, progress, rng.uniform(0, 360), (0.85, 1.15))
         return [_track(u, x, y, angle=_turned(rng))]
 
     return action

@@ -131,10 +131,10 @@ def render(
 
     back_hue, canvas = _background(rng, look, height, width, shake[:, chosen], difficulty)
     shape = look.shape_of_action[action] if look.shape_of_action else None
-    radius = rng.uniform(0.22, 0.30)
+    radius = rng.uniform(0.28, 0.36)
     distractors = [
         (_resting_track(rng, time, difficulty), rng.uniform(0.08, 0.16))
-        for _ in range(int(rng.integers(0, 1 + round(5 * difficulty))))
+        for _ in range(int(rng.integers(0, 1 + int(6 * difficulty))))
     ]
     for track, size in [*distractors, *((actor, radius) for actor in actors)]:
         sprite = _sprite(rng, look, back_hue, "card" if track.is_card else shape)
@@ -175,8 +175,8 @@ def _background(
     x = (np.arange(0, width + 2 * margin, 0.5, dtype=np.float32) - margin - width / 2) / half
     hue = _hue(rng, look)
     value = rng.uniform(0.25, 0.85)
-    first = colour(hue, rng.uniform(0.05, 0.35), value)
-    contrast = rng.uniform(0.08, 0.2) + 0.35 * difficulty
+    first = colour(hue, rng.uniform(0.05, 0.3), value)
+    contrast = 0.05 + rng.uniform(0.3, 0.7) * difficulty
     second = colour(
         hue + rng.uniform(-0.05, 0.05),
         rng.uniform(0.05, 0.4),
@@ -202,7 +202,7 @@ def _sprite(rng: np.random.Generator, look: Family, back_hue: float, shape: str 
     hue = max(
         (_hue(rng, look) for _ in range(3)), key=lambda h: abs((h - back_hue + 0.5) % 1 - 0.5)
     )
-    bright, dark = rng.uniform(0.85, 1.0), rng.uniform(0.1, 0.45)
+    bright, dark = rng.uniform(0.85, 1.0), rng.uniform(0.2, 0.5)
     pair = [colour(hue, rng.uniform(0.7, 1.0), bright), colour(hue, rng.uniform(0.3, 1.0), dark)]
     first = int(rng.integers(2))
     return shape, pattern, pair[first], pair[1 - first]

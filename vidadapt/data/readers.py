@@ -244,7 +244,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _best_stream(container: Any, path: str) -> Any:
-    """The container's best video stream, set to decode in this thread only."""
+    """The container's best video stream, set to one thread: more conceal damage in another way."""
     stream = container.streams.best("video")
     if stream is None or stream.codec_context is None:
         raise ReadError(f"{path}: no video stream that can be decoded")

@@ -1,0 +1,352 @@
+"""The reader contract, against independent sequential decodes with the library that serves."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from vidadapt.data.readers import READERS, ReadError, check_reader, open_video
+
+SHARED = Path(__file__).parents[3] / "shared" / "clips"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the clips of ../shared/clips")
+HEIGHT, WIDTH, BLOCK = 96, 128, 16
+
+
+def available_readers() -> list[str]:
+    names = []
+    for name in READERS:
+        try:
+            check_reader(name)
+        except ImportError:
+            continue
+        names.append(name)
+    return names
+
+
+def listed_clips() -> dict[str, int]:
+    """Path under SHARED -> frames of a full sequential decode, as documented beside the clips."""
+    if not SHARED.is_dir():
+        return {}
+    table = {}
+    for line in (SHARED / "CLIPS.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 7 and re.search(r"\.\w+$", cells[0]):
+            table[cells[0]] = int(cells[4]) if cells[4].isdigit() else 0
+    table["torchcodec_nasa_13013.mp4"] = 390  # the row is of its first stream, not of its best
+    files = {p.name: p for p in SHARED.rglob("*") if p.is_file() and p.name != "CLIPS.md"}
+    assert files.keys() == table.keys()
+    return {str(files[name].relative_to(SHARED)): n for name, n in sorted(table.items())}
+
+
+CLIPS = listed_clips()
+
+
+def decode_with_pyav(path: Path) -> list[np.ndarray]:
+    """All frames of the best stream, packet by packet, undecodable packets left out."""
+    frames: list[np.ndarray] = []
+    with av.open(str(path)) as container:
+        stream = container.streams.best("video")
+        stream.codec_context.thread_count = 1  # more would conceal damage in another way
+        for packet in [*container.demux(stream), None]:
+            if packet is not None and packet.size == 0:
+                continue
+            try:
+                decoded = stream.codec_context.decode(packet)
+            except av.FFmpegError:
+                continue
+            for frame in decoded:
+                turns = {-270: 1, -180: 2, -90: 3, 90: 1, 180: 2, 270: 3}.get(frame.rotation, 0)
+                frames.append(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+    return frames
+
+
+def decode_with(name: str, path: Path, count: int) -> list[np.ndarray]:
+    if name == "pyav":
+        return decode_with_pyav(path)
+    if name == "decord":
+        import decord
+
+        reader = decord.VideoReader(str(path), num_threads=1)
+        return [reader.next().asnumpy() for _ in range(count)]
+    from torchcodec.decoders import VideoDecoder
+
+    decoder = VideoDecoder(str(path), dimension_order="NHWC")
+    return [decoder[i].numpy() for i in range(count)]
+
+
+def access_orders(count: int, seed: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [
+        np.array([count - 1]),
+        np.linspace(0, count - 1, 8).astype(int),
+        np.minimum(rng.integers(count) + 4 * np.arange(8), count - 1),
+        np.array([0]),
+        rng.integers(0, count, 6),
+        np.sort(rng.integers(0, count, 6))[::-1],
+        np.array([count // 2, count // 2]),
+    ]
+
+
+def assert_contract(path: Path, name: str, expected: int) -> str:
+    """Check one file with one reader; return the name of the reader that served it."""
+    with open_video(path, name) as video:
+        assert len(video) == expected
+        truth = decode_with(video.reader, path, expected)
+        assert len(truth) == expected
+        for indices in access_orders(expected, seed=expected):  # on one handle
+            frames = video.frames(indices)
+            assert frames.dtype == np.uint8
+            assert frames.shape == (len(indices), *truth[0].shape)
+            for index, frame in zip(indices, frames, strict=True):
+                assert np.array_equal(frame, truth[index]), f"frame {index}"
+        served_by = video.reader
+    for indices in access_orders(expected, seed=expected + 1):  # on a handle each
+        with open_video(path, name, num_frames=expected) as video:
+            # Without a decode, damage is unknown: what the index recorded decides.
+            if video.reader != served_by:
+                video = open_video(path, served_by, num_frames=expected)
+            assert len(video) == expected
+            for index, frame in zip(indices, video.frames(indices), strict=True):
+                assert np.array_equal(frame, truth[index]), f"frame {index}"
+    return served_by
+
+
+@needs_shared
+@pytest.mark.parametrize("clip", [clip for clip, n in CLIPS.items() if n])
+def test_every_clip_is_read_exactly(clip: str) -> None:
+    path = SHARED / clip
+    served = {assert_contract(path, name, CLIPS[clip]) for name in available_readers()}
+    one = decode_with_pyav(path)
+    for name in served - {"pyav"}:
+        for ours, other in zip(one, decode_with(name, path, len(one)), strict=True):
+            assert np.abs(ours.astype(int) - other).max() <= 2
+
+
+@needs_shared
+@pytest.mark.parametrize("clip", [clip for clip, n in CLIPS.items() if not n])
+@pytest.mark.parametrize("name", available_readers())
+def test_files_without_a_frame_raise_read_error(clip: str, name: str) -> None:
+    with pytest.raises(ReadError, match=re.escape(Path(clip).name)):
+        len(open_video(SHARED / clip, name))
+    with pytest.raises(ReadError, match=re.escape(Path(clip).name)):
+        open_video(SHARED / clip, name, num_frames=10).frames([0])
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("clip", "reader"),
+    [
+        ("decord_flipping_a_pancake.mkv", "decord"),
+        ("decord_video_90.mov", "decord"),
+        ("libwebm_bbb_480p_vp9_opus_1second.webm", "decord"),
+        ("torchcodec_nasa_13013.mp4", "decord"),
+        ("torchcodec_h265_video.mp4", "pyav"),
+        ("torchcodec_av1_video.mkv", "pyav"),
+        ("torchcodec_h264_10bits.mp4", "pyav"),
+        ("no_duration.webm", "pyav"),
+        ("decord_corrupted.mp4", "pyav"),
+        ("-video-with-dash-.mp4", "pyav"),
+        (next((c for c in CLIPS if "golf" in c), "golf"), "pyav"),
+    ],
+)
+def test_who_serves_a_clip_is_observable(clip: str, reader: str) -> None:
+    pytest.importorskip("decord")
+    with open_video(SHARED / clip) as video:
+        assert video.reader == reader
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("clip", "shape"),
+    [
+        ("decord_video_0.mov", (320, 568)),
+        ("decord_video_90.mov", (568, 320)),
+        ("decord_video_180.mov", (320, 568)),
+        ("mp4parse_no_timescale.mp4", (240, 320)),  # its rotation is -2147483648 degrees
+    ],
+)
+@pytest.mark.parametrize("name", available_readers())
+def test_rotation_is_applied(clip: str, shape: tuple[int, int], name: str) -> None:
+    with open_video(SHARED / clip, name) as video:
+        assert video.frames([0]).shape[1:3] == shape
+
+
+def numbered(count: int) -> np.ndarray:
+    """(T, H, W, 3) noise whose first row of blocks spells the frame's index in binary."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (HEIGHT // BLOCK, WIDTH // BLOCK, 3), dtype=np.uint8)
+    still = coarse.repeat(BLOCK, 0).repeat(BLOCK, 1)
+    frames = np.stack([np.roll(still, 3 * i, axis=1) for i in range(count)])
+    for i in range(count):
+        for bit in range(WIDTH // BLOCK):
+            frames[i, :BLOCK, bit * BLOCK : (bit + 1) * BLOCK] = 255 * (i >> bit & 1)
+    return frames
+
+
+def spelled(frames: np.ndarray) -> list[int]:
+    bits = frames[:, 4:12, :, :].mean(axis=(1, 3)).reshape(len(frames), -1, BLOCK)[:, :, 4:12]
+    return [int((row.mean(axis=1) > 128) @ (1 << np.arange(len(row)))) for row in bits]
+
+
+def write(path: Path, codec: str, options: dict[str, str], frames: np.ndarray) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+X264 = "keyint=12:min-keyint=1:bframes=3:b-adapt=0"
+GENERATED = {  # file name: encoder, its options, reader that serves where decord is asked for
+    "closed.mp4": ("libx264", {"x264-params": X264}, "decord"),
+    "closed.mkv": ("libx264", {"x264-params": X264}, "decord"),
+    "all_key.mp4": ("libx264", {"x264-params": "keyint=1"}, "decord"),
+    "open.mp4": ("libx264", {"x264-params": f"{X264}:open-gop=1"}, "pyav"),
+    "refresh.mkv": ("libx264", {"x264-params": "keyint=12:intra-refresh=1"}, "pyav"),
+    "interlaced.mp4": ("libx264", {"x264-params": f"{X264}:tff=1"}, "pyav"),
+    "stream.ts": ("libx264", {"x264-params": X264}, "pyav"),
+    "b_frames.avi": ("mpeg4", {"bf": "2", "g": "12"}, "pyav"),
+    "b_frames.mp4": ("mpeg4", {"bf": "2", "g": "12"}, "pyav"),
+    "vp9.webm": ("libvpx-vp9", {"g": "12", "deadline": "realtime", "cpu-used": "8"}, "decord"),
+    "vp8.webm": ("libvpx", {"g": "12", "auto-alt-ref": "1", "lag-in-frames": "16"}, "pyav"),
+}
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_generated_videos_tell_their_indices(name: str, tmp_path: Path) -> None:
+    codec, options, reader = GENERATED[name]
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec} encoder")
+    path = write(tmp_path / name, codec, options, numbered(60))
+    for asked in available_readers():
+        served = assert_contract(path, asked, 60)
+        if asked == "decord":
+            assert served == reader
+        indices = np.random.default_rng(1).permutation(60)
+        with open_video(path, asked) as video:
+            assert spelled(video.frames(indices)) == indices.tolist()
+
+
+def test_damaged_packets_are_left_to_pyav(tmp_path: Path) -> None:
+    path = write(tmp_path / "damaged.mp4", "libx264", {"x264-params": X264}, numbered(60))
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + len(data) // 3
+    data[start : start + 300] = bytes(300)
+    path.write_bytes(data)
+    assert assert_contract(path, "decord", len(decode_with_pyav(path))) == "pyav"
+
+
+def test_frames_that_change_size_have_the_first_one_s(tmp_path: Path) -> None:
+    frames = numbered(20)
+    write(tmp_path / "a.ts", "mpeg4", {}, frames)
+    write(tmp_path / "b.ts", "mpeg4", {}, frames[:, :64, :96])
+    path = tmp_path / "both.ts"
+    path.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    assert {frame.shape for frame in decode_with_pyav(path)} == {(96, 128, 3), (64, 96, 3)}
+    with open_video(path) as video:
+        assert video.frames([0, 30]).shape == (2, HEIGHT, WIDTH, 3)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plain") / "plain.mp4"
+    return write(path, "libx264", {"x264-params": X264}, numbered(30))
+
+
+@pytest.mark.parametrize("name", available_readers())
+@pytest.mark.parametrize("num_frames", [None, 30])
+def test_indices_outside_the_video_are_errors(
+    plain: Path, name: str, num_frames: int | None
+) -> None:
+    with open_video(plain, name, num_frames) as video:
+        with pytest.raises(IndexError, match="frame 30 of a video of 30 frames"):
+            video.frames([3, 30])
+        with pytest.raises(IndexError, match="frame -1"):
+            video.frames([-1])
+        with pytest.raises(IndexError, match="no frame index"):
+            video.frames([])
+        assert spelled(video.frames([7, 3, 7])) == [7, 3, 7]
+    with pytest.raises(ValueError, match="closed"):
+        video.frames([0])
+
+
+def test_a_file_shorter_than_its_recorded_count_is_an_error(plain: Path) -> None:
+    with (
+        open_video(plain, "decord", num_frames=40) as video,
+        pytest.raises(ReadError, match=r"plain\.mp4: frame 35 .* counted as 40"),
+    ):
+        video.frames([2, 35])
+
+
+@pytest.mark.parametrize("name", ["-dash.mp4", "a b#c!'.mp4", "x:y.mp4", "%03d.mp4", "ü [1].mp4"])
+def test_any_file_name_opens(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).write_bytes(plain.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for reader in available_readers():
+        with open_video(name, reader) as video:
+            assert spelled(video.frames([29])) == [29]
+
+
+def test_what_is_no_file_is_a_read_error(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match=r"missing\.mp4: no such file"):
+        open_video(tmp_path / "missing.mp4")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for path in (tmp_path, tmp_path / "pipe.mp4"):
+        with pytest.raises(ReadError, match="not a regular file"):
+            open_video(path)
+
+
+def test_unknown_reader_is_named() -> None:
+    with pytest.raises(ValueError, match="'opencv' is none of decord, pyav, torchcodec"):
+        check_reader("opencv")
+
+
+def test_torchcodec_that_cannot_load_says_how_to_install() -> None:
+    if "torchcodec" in available_readers():
+        pytest.skip("torchcodec is installed")
+    with pytest.raises(ImportError, match=r"pip install 'vidadapt\[torchcodec\]'.*FFmpeg"):
+        check_reader("torchcodec")
+
+
+def test_without_decord_pyav_reads_with_one_notice(plain: Path) -> None:
+    program = (
+        "import sys; sys.modules['decord'] = None\n"
+        "from vidadapt.data.readers import open_video\n"
+        f"print({{open_video({str(plain)!r}).reader for _ in range(3)}})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "{'pyav'}", done.stderr
+    assert done.stderr.count("PyAV reads all videos") == 1
+
+
+def test_forked_loader_workers_read_what_the_parent_reads(plain: Path) -> None:
+    orders = [np.array(order) for order in ([0, 5], [29, 1], [12, 13], [7, 7])]
+    jobs = [(name, order) for name in available_readers() for order in orders]
+
+    def read(job: tuple[str, np.ndarray]) -> np.ndarray:
+        with open_video(plain, job[0], num_frames=30) as video:
+            return video.frames(job[1])
+
+    mine = [read(job) for job in jobs]  # decoders have run in the parent before the fork
+    loader = DataLoader(
+        jobs,  # type: ignore[arg-type]
+        batch_size=None,
+        num_workers=2,
+        collate_fn=read,
+        multiprocessing_context="fork",
+    )
+    theirs = list(loader)
+    assert len(theirs) == len(mine)
+    for one, other in zip(mine, theirs, strict=True):
+        assert np.array_equal(one, other)

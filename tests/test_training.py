@@ -284,6 +284,22 @@ def test_an_error_ends_every_process_with_one_message(tiny_set, tmp_path):
     assert "Traceback" not in done.stderr.split("ChildFailedError")[0].split("torch/distributed")[0]
 
 
+def test_a_file_that_breaks_under_one_process_ends_both(tiny_set, tmp_path):
+    """Same size and time, so that the frame-count index cannot know: found while training."""
+    root = tmp_path / "videos"
+    shutil.copytree(tiny_set.root, root)
+    options = tiny_set.options(data__root=root, train__batch_size=2, data__dev_list=None)
+    launch("train", *options, "--run_dir", tmp_path / "before", processes=2)
+    broken = root / "train 3 [x]#.mp4"
+    facts = broken.stat()
+    broken.write_bytes(bytes(facts.st_size))
+    os.utime(broken, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    done = launch("train", *options, "--run_dir", tmp_path / "run", processes=2, check=False)
+    assert done.returncode != 0
+    assert "train 3 [x]#.mp4" in done.stderr
+    assert not (tmp_path / "run" / "last").exists()
+
+
 def test_help_teaches_and_shows_the_options_of_the_method(run_tool, capsys):
     with pytest.raises(SystemExit) as ended:
         run_tool("train", "--method.name", "adaptformer", "--help")

@@ -105,14 +105,6 @@ def test_a_file_that_is_no_index_is_refused(folder: Path) -> None:
         count(folder)
 
 
-def test_progress_is_plain_lines_without_a_terminal(
-    folder: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    frame_counts(folder / "list.txt", folder / "videos", PATHS)
-    shown = capfd.readouterr().err
-    assert "4 videos" in shown and "done" in shown and "\r" not in shown
-
-
 def test_truncated_tolerates_one_frame() -> None:
     known = FrameCount("a.avi", 89, 90, "mpeg4", "pyav", "")
     assert not truncated(known)

@@ -9,21 +9,17 @@ from __future__ import annotations
 import csv
 import os
 import stat
-import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from tqdm import tqdm
+from typing import NamedTuple
 
 from vidadapt.data.isolated import run_isolated
 from vidadapt.data.readers import ReadError, check_reader, open_video
+from vidadapt.progress import track
 
 HEADER = ["path", "size", "mtime_ns", "requested"]
 HEADER += ["num_frames", "header_frames", "codec", "reader", "error"]
-SECONDS_BETWEEN_LINES = 30.0
 
 
 @dataclass(frozen=True)
@@ -161,7 +157,10 @@ def _count_all(
         ) from error
     try:
         results = run_isolated(_count, jobs, num_workers, time_limit)
-        for job, count, death in _shown(results, len(jobs), progress, f"counting frames: {index}"):
+        label = f"counting frames for {index.name}"
+        for job, count, death in track(
+            results, total=len(jobs), label=label, unit="videos", shown=progress
+        ):
             if death:
                 stamp = job.stamp
                 count = FrameCount(stamp.path, 0, None, "", stamp.requested, f"{job.file}: {death}")
@@ -215,22 +214,3 @@ def _store(rows: dict[Stamp, FrameCount], file: Path) -> None:
         for stamp, c in sorted(rows.items()):
             header = "" if c.header_frames is None else c.header_frames
             writer.writerow([*stamp, c.num_frames, header, c.codec, c.reader, c.error])
-
-
-def _shown(items: Iterable[Any], total: int, progress: bool, title: str) -> Iterator[Any]:
-    """Pass items on, showing how many there were: a bar, or a line now and then."""
-    if not progress:
-        yield from items
-    elif sys.stderr.isatty():
-        yield from tqdm(items, total=total, desc=title, unit="video", dynamic_ncols=True)
-    else:
-        start = last = time.monotonic()
-        print(f"{title}: {total} videos", file=sys.stderr, flush=True)
-        for done, item in enumerate(items, start=1):
-            yield item
-            now = time.monotonic()
-            if now - last >= SECONDS_BETWEEN_LINES and done < total:
-                left = (now - start) / done * (total - done)
-                print(f"{title}: {done}/{total}, {left:.0f} s left", file=sys.stderr, flush=True)
-                last = now
-        print(f"{title}: done, {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)

@@ -18,7 +18,7 @@ setup(
         "einops",
         "safetensors",
         "numpy",
-        "av>=14",
+        "av>=17",
         "decord>=0.6; platform_system == 'Linux' and platform_machine == 'x86_64'",
         "jsonargparse[signatures]>=4.40",
         "pyyaml",

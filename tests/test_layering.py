@@ -13,6 +13,7 @@ PACKAGE = ROOT / "vidadapt"
 
 MAY_IMPORT = {
     "config": set(),
+    "command_line": {"config"},
     "progress": set(),
     "metrics": set(),
     "optim": set(),
@@ -32,8 +33,8 @@ ONLY_IN = {
     "decord": {"data/readers.py"},
     "torchcodec": {"data/readers.py"},
     "torch.distributed": {"distributed.py"},
-    "jsonargparse": {"config.py"},
-    "yaml": {"config.py"},
+    "jsonargparse": {"command_line.py"},
+    "yaml": {"command_line.py"},
 }
 
 

@@ -8,7 +8,7 @@ import shlex
 import pytest
 from conftest import ROOT
 
-from vidadapt import config, methods
+from vidadapt import command_line, config, methods
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -42,18 +42,18 @@ def test_training_commands_parse(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert arguments_of("train")
     for arguments in arguments_of("train"):
-        cfg, _ = config.parse_train(arguments, methods.METHODS)
+        cfg, _ = command_line.parse_train(arguments, methods.METHODS)
         config.check(cfg, 2)
 
 
 def test_evaluation_commands_parse(monkeypatch, tmp_path):
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     cfg = config.Config(run_dir="runs/mine")
-    (tmp_path / "runs" / "mine" / "config.yaml").write_text(config.dump(cfg))
+    (tmp_path / "runs" / "mine" / "config.yaml").write_text(command_line.dump(cfg))
     monkeypatch.chdir(tmp_path)
     assert arguments_of("evaluate")
     for arguments in arguments_of("evaluate"):
-        config.parse_evaluate(arguments, methods.METHODS)
+        command_line.parse_evaluate(arguments, methods.METHODS)
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])

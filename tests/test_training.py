@@ -313,9 +313,9 @@ def test_help_teaches_and_shows_the_options_of_the_method(run_tool, capsys):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.name)
 def test_every_shipped_config_parses_and_its_options_bind(path, run_tool):
     train = load_tool("train")
-    config, methods = train.config, train.methods
+    command_line, config, methods = train.command_line, train.config, train.methods
     arguments = ["--config", str(path), "--run_dir", "x", "--data.train_list", "x"]
-    cfg, _ = config.parse_train(arguments, methods.METHODS)
+    cfg, _ = command_line.parse_train(arguments, methods.METHODS)
     config.check(cfg, 2)
     assert cfg.method["name"] in methods.METHODS
     assert methods.default_options(cfg.method["name"]).keys() <= cfg.method.keys()

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vidadapt import assemble, config, data, distributed, methods, runs
-from vidadapt.config import Config, ConfigError, EvaluateOptions
+from vidadapt import assemble, command_line, data, distributed, methods, runs
+from vidadapt.command_line import EvaluateOptions
+from vidadapt.config import Config, ConfigError
 from vidadapt.data.readers import ReadError
 from vidadapt.distributed import World, together
 from vidadapt.evaluate import load_scores, metrics, save_scores, score_views
@@ -17,7 +18,7 @@ from vidadapt.progress import duration
 
 def main(world: World) -> None:
     with together(world):
-        cfg, options = config.parse_evaluate(sys.argv[1:], methods.METHODS)
+        cfg, options = command_line.parse_evaluate(sys.argv[1:], methods.METHODS)
     if cfg is None:
         if world.is_main:
             rescore(options)

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
-from vidadapt import assemble, config, data, distributed, methods, optim, runs
+from vidadapt import assemble, command_line, config, data, distributed, methods, optim, runs
 from vidadapt.config import Config, ConfigError
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.readers import ReadError
@@ -24,7 +23,7 @@ from vidadapt.train import NonFiniteLoss, fit
 
 def main(world: World) -> None:
     with together(world):
-        cfg, resume = config.parse_train(sys.argv[1:], methods.METHODS)
+        cfg, resume = command_line.parse_train(sys.argv[1:], methods.METHODS)
         config.check(cfg, world.size)
         plan = data.resolve(cfg.data, cfg.eval)
         run_dir = Path(cfg.run_dir)
@@ -108,7 +107,7 @@ def previous_run(run_dir: Path, cfg: Config, resume: bool) -> dict[str, Any] | N
     last = runs.find_checkpoint(run_dir / "last") if resume else None
     if last is None:
         return None
-    before = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    before = command_line.load(run_dir / "config.yaml")
     changed = config.differences(before, config.as_dict(cfg))
     if changed:
         raise ConfigError(
@@ -156,7 +155,7 @@ def start_folder(
     run_dir: Path, cfg: Config, resume: bool, saved: dict[str, Any] | None, world: World
 ) -> None:
     runs.create(run_dir, resume)
-    runs.write_text(run_dir / "config.yaml", config.dump(cfg))
+    runs.write_text(run_dir / "config.yaml", command_line.dump(cfg))
     runs.write_json(run_dir / "environment.json", runs.environment(world.size, str(world.device)))
     done = 0 if saved is None else saved["epoch"]
     for log in ("log.jsonl", "steps.jsonl"):

@@ -6,6 +6,7 @@ Everything works unchanged in a single process without torchrun.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import sys
 import time
@@ -174,9 +175,15 @@ def parallel(world: World, model: nn.Module) -> nn.Module:
     """
     if world.size == 1:
         return model
-    device_ids = [world.device.index] if world.device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(
-        model, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
+    ddp: Any = nn.parallel.DistributedDataParallel
+    # torch 2.15 renamed the option.
+    known = inspect.signature(ddp).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return ddp(
+        model,
+        device_ids=[world.device.index] if world.device.type == "cuda" else None,
+        gradient_as_bucket_view=True,
+        **{sync: False},
     )
 
 

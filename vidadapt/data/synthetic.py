@@ -21,9 +21,9 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 from PIL import Image, ImageDraw
-from tqdm import tqdm
 
 from vidadapt.data.synthetic_render import FAMILIES, Frames, labels, render
+from vidadapt.progress import track
 
 __all__ = ["CODECS", "FAMILIES", "contact_sheet", "labels", "make_set", "render", "write_video"]
 
@@ -149,21 +149,23 @@ def make_set(
     for folder in {(out / v.path).parent for v in missing}:
         folder.mkdir(parents=True, exist_ok=True)
     work = partial(_render_to_file, out, family, names)
-    workers = num_processes or len(os.sched_getaffinity(0))
-    bar = tqdm(
-        total=len(missing),
-        desc=f"rendering {family}",
-        unit=" videos",
-        disable=not progress,
-        mininterval=2,
-    )
-    with bar, ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for _ in pool.map(work, missing, chunksize=8):
-            bar.update()
+    with ProcessPoolExecutor(num_processes or _cores(), mp_context=get_context("spawn")) as pool:
+        rendered = pool.map(work, missing, chunksize=8)
+        for _ in track(
+            rendered, total=len(missing), label=f"render {family}", unit="videos", shown=progress
+        ):
+            pass
     (out / "labels.txt").write_text("".join(f"{name}\n" for name in names))
     for split, videos in splits.items():
         (out / f"{split}.txt").write_text("".join(f"{v.path} {v.label}\n" for v in videos))
     return out
+
+
+def _cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ setup(
         "numpy",
         "av>=17",
         "decord>=0.6; platform_system == 'Linux' and platform_machine == 'x86_64'",
-        "jsonargparse[signatures]>=4.40",
+        "jsonargparse[signatures]>=4.49",
         "pyyaml",
         "pillow",
         "tqdm",

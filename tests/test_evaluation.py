@@ -150,11 +150,26 @@ def test_a_scores_file_with_a_missing_view_is_refused(tmp_path):
         (["--model.backbone", "vit_small"], r"model\.backbone: 'vit_tiny' in the file"),
         (["--checkpoint", "best", "--run_dir", "nowhere"], r"nowhere/config\.yaml does not exist"),
         (["--split", "dev", "--data.dev_list", "null"], r"data\.dev_list: is not set"),
+        (["--data.normalization", "half"], r"data\.normalization: 'imagenet' in the file"),
+        (["--eval.views_per_forward", "0"], r"eval\.views_per_forward: expected 1 or more"),
     ],
 )
 def test_a_checkpoint_of_something_else_is_refused(trained, run_tool, tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         run_tool("evaluate", "--run_dir", trained, *arguments, "--out", tmp_path / "out")
+
+
+def test_results_of_another_list_are_not_overwritten(trained, tiny_set, run_tool, tmp_path):
+    run_tool("evaluate", "--run_dir", trained, "--out", tmp_path / "out")
+    before = (tmp_path / "out" / "metrics.json").read_bytes()
+    with pytest.raises(ValueError, match="holds the results of another list"):
+        run_tool("evaluate", "--run_dir", trained, "--split", "dev", "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "metrics.json").read_bytes() == before
+
+
+def test_options_without_effect_on_a_scores_file_are_refused(run_tool):
+    with pytest.raises(ValueError, match=r"--eval\.num_clips, --split: has no effect with"):
+        run_tool("evaluate", "--from-scores", "x.npz", "--split", "dev", "--eval.num_clips", 1)
 
 
 def test_other_label_names_are_refused_with_the_differences(trained, run_tool, tmp_path):

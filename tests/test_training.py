@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, launch, load_tool
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from vidadapt import runs
 from vidadapt.train import NonFiniteLoss, classification_loss
@@ -85,6 +85,7 @@ def test_a_killed_run_resumed_equals_one_that_was_left_alone(tiny_set, run_tool,
         train__optimizer="adamw",
         train__base_lr=0.05,
         train__precision="bf16",
+        model__head="linear",
         data__rand_augment="true",
         data__repeated_augmentation=2,
     )
@@ -206,6 +207,9 @@ def test_smoothing_and_soft_targets_are_the_textbook_cross_entropy():
         ({"data__dataset": "ssv3"}, r"did you mean ssv2"),
         ({"train__epoch": 3}, r"did you mean train\.epochs"),
         ({"train__epochs": 0}, r"train\.epochs: expected 1 or more"),
+        ({"train__base_lr": ".nan"}, r"train\.base_lr: expected 0 or more, got nan"),
+        ({"train__ema": 0.9}, r"train\.ema: the statistics of the BatchNorm"),
+        ({"model__position_grid": "[8,14]"}, r"model\.position_grid: expected \[t, h, w\]"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_written(
@@ -259,10 +263,55 @@ def test_a_resume_with_a_changed_configuration_names_the_change(tiny_set, run_to
     before = (run / "last" / "adapter.safetensors").read_bytes()
     with pytest.raises(ValueError, match=r"train\.epochs: 1 -> 2"):
         run_tool("train", *tiny_set.options(train__epochs=2), "--run_dir", run, "--resume")
-    with pytest.raises(ValueError, match=r"global batch is 4, here it is .* = 2"):
+    with pytest.raises(ValueError, match="global_batch was 4, here it is 2"):
         options = tiny_set.options(train__epochs=1, train__batch_size=2)
         run_tool("train", *options, "--run_dir", run, "--resume")
     assert (run / "last" / "adapter.safetensors").read_bytes() == before
+
+
+def test_a_resume_on_another_backbone_or_list_is_refused(tiny_set, run_tool, tmp_path):
+    """The paths are the same, what lies there is not."""
+    weights, listed = tmp_path / "weights.safetensors", tmp_path / "train.txt"
+    shutil.copy(tiny_set.weights, weights)
+    shutil.copy(tiny_set.lists["train"], listed)
+    changes = {"model__weights": weights, "data__train_list": listed, "train__epochs": 1}
+    command = [*tiny_set.options(**changes), "--run_dir", tmp_path / "run"]
+    run_tool("train", *command)
+    lines = listed.read_text().splitlines()
+    listed.write_text("\n".join([*lines[1:], lines[0]]) + "\n")
+    with pytest.raises(ValueError, match=r"manifests was .* restore it"):
+        run_tool("train", *command, "--resume")
+    shutil.copy(tiny_set.lists["train"], listed)
+    tensors = load_file(weights)
+    tensors["blocks.0.mlp.fc1.bias"][0] += 1
+    save_file(tensors, weights)
+    with pytest.raises(ValueError, match=r"backbone was .* give the weights file"):
+        run_tool("train", *command, "--resume")
+
+
+def test_processes_that_see_different_lists_stop_together(tiny_set, tmp_path):
+    """As on two machines without a shared disk: rank 1 finds another list at the same place."""
+    script = tmp_path / "own_folder.py"
+    script.write_text(
+        "import os, runpy, sys\n"
+        "os.chdir(os.path.join(sys.argv.pop(1), os.environ['RANK']))\n"
+        "sys.path.insert(0, os.path.dirname(sys.argv[1]))\n"
+        "sys.argv.pop(0)\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    lines = tiny_set.lists["train"].read_text().splitlines()
+    for rank in (0, 1):
+        (tmp_path / str(rank)).mkdir()
+        (tmp_path / str(rank) / "train.txt").write_text("\n".join(lines[rank:]) + "\n")
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        str(script), str(tmp_path), str(ROOT / "tools" / "train.py"),
+        *tiny_set.options(data__train_list="train.txt", data__index_dir=tmp_path / "index"),
+        "--run_dir", "run",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert done.stderr.count("error: the processes see different run folders, lists") == 1
 
 
 def test_a_truncated_trainer_state_is_named(tiny_set, run_tool, tmp_path):

@@ -25,7 +25,7 @@ METHODS = ("linear", "adaptformer")
 GLOBAL_BATCH = 32
 VIEWS = (2, 3)
 EPOCHS = 12
-GRID = (0.1, 0.3, 1.0)
+GRID = (0.008, 0.024, 0.08)  # base_lr; at 32 clips a step 0.001, 0.003, 0.01
 COUNTS = "train=1400,dev=280,test=420"
 
 
@@ -89,7 +89,7 @@ def study(videos: Path, out: Path) -> None:
 
 def adapt(method: str, videos: Path, run_dir: Path, **recipe: object) -> dict[str, Any]:
     """Train and evaluate, or read what an earlier call left."""
-    processes = torch.cuda.device_count() or 2
+    processes = shared_by(torch.cuda.device_count()) if torch.cuda.is_available() else 2
     summary, metrics = run_dir / "summary.json", run_dir / "eval" / "metrics.json"
     if not summary.exists():
         overrides = [part for key, value in recipe.items() for part in (f"--train.{key}", value)]
@@ -116,6 +116,15 @@ def adapt(method: str, videos: Path, run_dir: Path, **recipe: object) -> dict[st
         "seconds": trained["seconds"] + tested["seconds"],
         "dev_top1": trained["best"]["dev_top1"],
     }
+
+
+def shared_by(gpus: int) -> int:
+    """The most processes, one per GPU at most, that share the global batch equally, 2 clips each.
+
+    >>> [shared_by(gpus) for gpus in (1, 3, 8, 64)]
+    [1, 2, 8, 16]
+    """
+    return max(n for n in (1, 2, 4, 8, 16) if n <= gpus)
 
 
 def run_tool(tool: str, *arguments: object, processes: int = 1) -> None:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from vidadapt import assemble, command_line, data, distributed, methods, runs
+from vidadapt import assemble, command_line, config, data, distributed, methods, runs
 from vidadapt.command_line import EvaluateOptions
 from vidadapt.config import Config, ConfigError
+from vidadapt.data.lists import read_list
 from vidadapt.data.readers import ReadError
 from vidadapt.distributed import World, together
-from vidadapt.evaluate import load_scores, metrics, save_scores, score_views
+from vidadapt.evaluate import (
+    load_scores,
+    metrics,
+    resolved_precision,
+    save_scores,
+    score_views,
+)
 from vidadapt.progress import duration
 
 
 def main(world: World) -> None:
     with together(world):
         cfg, options = command_line.parse_evaluate(sys.argv[1:], methods.METHODS)
+        if cfg is not None:
+            config.check_evaluation(cfg)
     if cfg is None:
         if world.is_main:
             rescore(options)
@@ -32,12 +42,16 @@ def main(world: World) -> None:
         folder = checkpoint_folder(Path(cfg.run_dir), options.checkpoint)
         out = output_folder(cfg, options, plan.num_clips, plan.num_crops, folder)
         model = assemble.load_adapted_model(cfg, plan, folder).to(world.device)
+        precision = resolved_precision(world.device, cfg.train.precision)
+        samples = read_list(listed, cfg.data.root, plan.num_classes, cfg.data.check_files)
     for mains_turn in (True, False):  # the main process may have to count frames first
         with together(world):
             if world.is_main == mains_turn:
                 videos = data.load_list(
-                    cfg.data, plan, listed, training=False, progress=world.is_main
+                    cfg.data, plan, listed, samples, training=False, progress=world.is_main
                 )
+    with together(world):
+        check_same_list(out, videos.manifest)
     scores = score_views(
         model,
         data.eval_loader(
@@ -55,7 +69,7 @@ def main(world: World) -> None:
         num_crops=plan.num_crops,
         normalization=plan.normalization,
         views_per_forward=cfg.eval.views_per_forward,
-        precision=cfg.train.precision,
+        precision=precision,
         world=world,
     )
     if world.is_main:
@@ -65,6 +79,10 @@ def main(world: World) -> None:
             "list": str(listed),
             "manifest": videos.manifest,
             "label_names": plan.label_names,
+            "num_frames": plan.sampling.num_frames,
+            "crop_size": plan.crop_size,
+            "normalization": plan.normalization,
+            "precision": precision,
         }
         result = {**metrics(scores, cfg.eval.fusion), **about, "warnings": list(videos.warnings)}
         result["seconds"] = time.monotonic() - began
@@ -91,11 +109,15 @@ def output_folder(
     """The folder for the results, made and tried before any work is done."""
     name = f"eval_{options.split}_{checkpoint.name}_{num_clips}x{num_crops}"
     out = Path(options.out) if options.out else Path(cfg.run_dir) / name
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out: cannot write to {out} ({error.strerror})") from error
+    runs.check_writable("--out", out)
     return out
+
+
+def check_same_list(out: Path, manifest: str) -> None:
+    """Results of another list are not overwritten."""
+    earlier = out / "metrics.json"
+    if earlier.exists() and json.loads(earlier.read_text())["manifest"] != manifest:
+        raise ConfigError(f"--out: {earlier} holds the results of another list; choose another")
 
 
 def rescore(options: EvaluateOptions) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,11 +17,12 @@ from torch import nn
 from vidadapt import assemble, command_line, config, data, distributed, methods, optim, runs
 from vidadapt.config import Config, ConfigError
 from vidadapt.data import DataPlan, VideoList
+from vidadapt.data.lists import Sample, read_list
 from vidadapt.data.readers import ReadError
 from vidadapt.distributed import World, together
-from vidadapt.evaluate import metrics, score_views
+from vidadapt.evaluate import metrics, resolved_precision, score_views
 from vidadapt.progress import duration
-from vidadapt.train import NonFiniteLoss, fit
+from vidadapt.train import NonFiniteLoss, classification_loss, fit
 
 
 def main(world: World) -> None:
@@ -26,14 +30,30 @@ def main(world: World) -> None:
         cfg, resume = command_line.parse_train(sys.argv[1:], methods.METHODS)
         config.check(cfg, world.size)
         plan = data.resolve(cfg.data, cfg.eval)
+        recipe = replace(cfg.train, precision=resolved_precision(world.device, cfg.train.precision))
+        global_batch = recipe.batch_size * recipe.accumulation * world.size
         run_dir = Path(cfg.run_dir)
         saved = previous_run(run_dir, cfg, resume)
-        torch.manual_seed(cfg.train.seed)
+        torch.manual_seed(recipe.seed)
         model, report, backbone = assemble.adapted_model(cfg, plan)
         model.to(world.device)
-    lists = load_lists(cfg, plan, world)
+        samples = read_lists(cfg, plan)
+    lists = count_frames(cfg, plan, samples, world)
+    facts = {
+        "global_batch": global_batch,
+        "backbone": backbone,
+        "precision": recipe.precision,
+        "manifests": {split: videos.manifest for split, videos in lists.items()},
+    }
+    everyones = distributed.gather_objects(world, (saved and saved["epoch"], facts))
     with together(world):
-        check_disjoint(lists)
+        if any(one != everyones[0] for one in everyones):
+            raise ConfigError(
+                "the processes see different run folders, lists or weights; put them on a disk "
+                "that all machines share"
+            )
+        if saved is not None:
+            check_resumable(saved["facts"], facts)
         loader = data.train_loader(
             cfg.data,
             plan,
@@ -45,18 +65,6 @@ def main(world: World) -> None:
             world_size=world.size,
             pin_memory=world.device.type == "cuda",
         )
-        global_batch = cfg.train.batch_size * cfg.train.accumulation * world.size
-        if saved is not None and saved["clips_per_step"] != global_batch:
-            raise ConfigError(
-                f"--resume: the run's global batch is {saved['clips_per_step']}, here it is "
-                f"batch_size {cfg.train.batch_size} x {world.size} processes x accumulation "
-                f"{cfg.train.accumulation} = {global_batch}; choose values with the same product"
-            )
-        if saved is not None and saved["train_manifest"] != lists["train"].manifest:
-            raise ConfigError(
-                f"--resume: {cfg.data.train_list} does not hold the videos and labels that the run "
-                "began with; restore it, or use another run_dir"
-            )
         if world.is_main:
             start_folder(run_dir, cfg, resume, saved, world)
     trainable, total = methods.count_parameters(model)
@@ -67,22 +75,27 @@ def main(world: World) -> None:
             f"{cfg.method['name']}: {trainable:,} of {total:,} parameters train "
             f"({100 * trainable / total:.2f} %); lr {lr:g} (base_lr {cfg.train.base_lr:g} x global "
             f"batch {global_batch} / 256); {len(lists['train'].samples)} videos, "
-            f"{len(loader) // cfg.train.accumulation} steps an epoch",
+            f"{len(loader) // cfg.train.accumulation} steps an epoch; {recipe.precision} on "
+            f"{world.size} x {world.device.type}",
             flush=True,
         )
+        if recipe.warmup_epochs == recipe.epochs:
+            print("warning: train.warmup_epochs equals train.epochs: the rate only rises")
         for name, videos in lists.items():
             say_defects(name, videos)
 
     result = fit(
         model,
         loader,
-        recipe=cfg.train,
+        recipe=recipe,
         num_classes=plan.num_classes,
         normalization=plan.normalization,
         paths=[sample.path for sample in lists["train"].samples],
+        loss=partial(classification_loss, label_smoothing=recipe.label_smoothing),
         world=world,
         run_dir=run_dir,
         description=assemble.describe(cfg, plan, backbone, lists["train"].manifest),
+        facts=facts,
         resume_state=saved,
         validate=validation(model, cfg, plan, lists, world),
         select_best="dev" in lists,
@@ -118,37 +131,65 @@ def previous_run(run_dir: Path, cfg: Config, resume: bool) -> dict[str, Any] | N
     return runs.load_trainer(last)
 
 
-def load_lists(cfg: Config, plan: DataPlan, world: World) -> dict[str, VideoList]:
-    """The lists that are set, by split; the main process first, since it may count frames."""
+def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """What the configuration does not show must be as it was when the run began."""
+    mends = {
+        "global_batch": "choose batch_size x processes x accumulation with the same product",
+        "backbone": "give the weights file that the run began with",
+        "precision": "this machine computes in another one: set train.precision from the start",
+        "manifests": "a list, or what can be read of it, has changed: restore it",
+    }
+    for key, mend in mends.items():
+        if before[key] != now[key]:
+            raise ConfigError(
+                f"--resume: {key} was {before[key]}, here it is {now[key]}; {mend}, or use another "
+                "run_dir"
+            )
+
+
+def read_lists(cfg: Config, plan: DataPlan) -> dict[str, list[Sample]]:
+    """The lists that are set, by split, with what can be known to be wrong before any decoding."""
     given = {
         "train": cfg.data.train_list,
         "dev": cfg.data.dev_list,
         "test": cfg.data.test_list,
     }
+    lists = {
+        split: read_list(path, cfg.data.root, plan.num_classes, cfg.data.check_files)
+        for split, path in given.items()
+        if path is not None
+    }
+    for first, second in combinations(lists, 2):
+        known = {os.path.normpath(sample.path) for sample in lists[first]}
+        both = [s.path for s in lists[second] if os.path.normpath(s.path) in known]
+        if both:
+            raise ConfigError(
+                f"data.{first}_list and data.{second}_list share {len(both)} videos ({both[0]}, "
+                "...); a video belongs to one of them"
+            )
+    return lists
+
+
+def count_frames(
+    cfg: Config, plan: DataPlan, samples: dict[str, list[Sample]], world: World
+) -> dict[str, VideoList]:
+    """The lists with their frame counts; the main process first, since it may have to decode."""
     lists: dict[str, VideoList] = {}
     for mains_turn in (True, False):
         with together(world):
             if world.is_main == mains_turn:
                 lists = {
                     split: data.load_list(
-                        cfg.data, plan, path, training=split == "train", progress=world.is_main
+                        cfg.data,
+                        plan,
+                        getattr(cfg.data, f"{split}_list"),
+                        listed,
+                        training=split == "train",
+                        progress=world.is_main,
                     )
-                    for split, path in given.items()
-                    if path is not None
+                    for split, listed in samples.items()
                 }
     return lists
-
-
-def check_disjoint(lists: dict[str, VideoList]) -> None:
-    """No video may stand in two of the lists: that would train or choose on the test list."""
-    for first, second in combinations(lists, 2):
-        known = {sample.path for sample in lists[first].samples}
-        both = [sample.path for sample in lists[second].samples if sample.path in known]
-        if both:
-            raise ConfigError(
-                f"data.{first}_list and data.{second}_list share {len(both)} videos ({both[0]}, "
-                "...); a video belongs to one of them"
-            )
 
 
 def start_folder(
@@ -198,7 +239,7 @@ def validation(
             num_crops=1,
             normalization=plan.normalization,
             views_per_forward=cfg.eval.views_per_forward,
-            precision=cfg.train.precision,
+            precision=resolved_precision(world.device, cfg.train.precision),
             world=world,
             label=f"validate on {split}",
         )

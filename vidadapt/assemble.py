@@ -42,11 +42,20 @@ def adapted_model(
         patch_size=chosen.patch_size,
         drop_path=chosen.drop_path,
         head=chosen.head,
+        interpolate_from=_grid(chosen.position_grid),
         weights=chosen.weights if load_backbone else None,
     )
     backbone = fingerprint(model)
     methods.apply(model, config.method)
     return model, report, backbone
+
+
+def _grid(sizes: list[int] | None) -> tuple[int, int, int] | None:
+    if sizes is None:
+        return None
+    if len(sizes) != 3 or min(sizes) < 1:
+        raise ConfigError(f"model.position_grid: expected [t, h, w], each 1 or more, got {sizes}")
+    return sizes[0], sizes[1], sizes[2]
 
 
 def describe(config: Config, plan: DataPlan, backbone: str, manifest: str) -> dict[str, Any]:
@@ -63,6 +72,7 @@ def describe(config: Config, plan: DataPlan, backbone: str, manifest: str) -> di
             "backbone": config.model.backbone,
             "tubelet_size": config.model.tubelet_size,
             "patch_size": config.model.patch_size,
+            "position_grid": config.model.position_grid,
             "head": config.model.head,
             "fingerprint": backbone,
         },
@@ -98,6 +108,11 @@ def load_adapted_model(config: Config, plan: DataPlan, folder: Path) -> VideoViT
         for key, value in asked["model"].items()
         if key != "fingerprint" and about["model"].get(key) != value
     ]
+    if about.get("clip", {}).get("normalization") != plan.normalization:
+        differing.append(
+            f"data.normalization: {about['clip']['normalization']!r} in the file, "
+            f"{plan.normalization!r} asked for"
+        )
     old, new = about.get("label_names"), asked["label_names"]
     if old is not None and new is not None and old != new:
         changed = [f"{i}: {a!r} / {b!r}" for i, (a, b) in enumerate(zip(old, new, strict=False))]

@@ -119,6 +119,13 @@ def parse_evaluate(argv: list[str], methods: Methods) -> tuple[Config | None, Ev
     if (run_dir is None) == (options.from_scores is None):
         raise ConfigError("give either --run_dir FOLDER or --from-scores FILE")
     if run_dir is None:
+        given = {word.partition("=")[0] for word in argv if word.startswith("--")}
+        ignored = sorted(given - {"--from-scores", "--eval.fusion", "--out"})
+        if ignored:
+            raise ConfigError(
+                f"{', '.join(ignored)}: has no effect with --from-scores, which takes only "
+                "--eval.fusion and --out"
+            )
         return None, options
     return _config(parser, parsed, run_dir), options
 

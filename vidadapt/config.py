@@ -81,6 +81,8 @@ class ModelConfig:
         tubelet_size: frames of one token.
         patch_size: side of one token in pixels; default: the backbone's.
         drop_path: stochastic depth rate of the last block, rising linearly from 0.
+        position_grid: token grid [t, h, w] of the pre-training, to interpolate its position table;
+            default: the table is computed anew for this model's tokens, as VideoMAE does.
         head: key of `vidadapt.models.heads.HEADS`.
     """
 
@@ -89,6 +91,7 @@ class ModelConfig:
     tubelet_size: int = 2
     patch_size: int | None = None
     drop_path: float = 0.0
+    position_grid: list[int] | None = None
     head: str = "batchnorm_linear"
 
 
@@ -183,8 +186,9 @@ SECTIONS: dict[str, type] = {
 }
 
 
-# What may change when a run is resumed: it alters neither what is computed nor its result. The
-# global batch is checked apart, so that batch_size and accumulation may share it out differently.
+# What may change when a run is resumed. The global batch is checked apart: batch_size, processes
+# and accumulation may share it out differently, which is said, since BatchNorm's statistics and
+# the random numbers of dropout and mixing are each process's own.
 FREE_ON_RESUME = {
     "run_dir",
     "data.root",
@@ -213,12 +217,21 @@ def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -
     return found
 
 
+def check_evaluation(config: Config) -> None:
+    """The part of `check` that an evaluation needs."""
+    if config.eval.views_per_forward < 1:
+        raise ConfigError(
+            f"eval.views_per_forward: expected 1 or more, got {config.eval.views_per_forward}"
+        )
+
+
 def check(config: Config, world_size: int) -> None:
     """What can be known to be impossible from the configuration alone.
 
     Raises:
         ConfigError: naming the key, what was expected and how to mend it.
     """
+    check_evaluation(config)
     recipe = config.train
     at_least = {
         "train.epochs": (recipe.epochs, 1),
@@ -232,10 +245,9 @@ def check(config: Config, world_size: int) -> None:
         "train.cutmix": (recipe.cutmix, 0),
         "train.clip_grad": (recipe.clip_grad, 0),
         "train.seed": (recipe.seed, 0),
-        "eval.views_per_forward": (config.eval.views_per_forward, 1),
     }
     for key, (value, least) in at_least.items():
-        if value < least:
+        if not value >= least:  # not a number, too
             raise ConfigError(f"{key}: expected {least} or more, got {value}")
     for key, share in {
         "train.label_smoothing": recipe.label_smoothing,
@@ -254,6 +266,13 @@ def check(config: Config, world_size: int) -> None:
         )
     if config.data.train_list is None:
         raise ConfigError("data.train_list: is not set; give a list of `path label` lines")
+    if recipe.ema > 0 and config.model.head == "batchnorm_linear":
+        raise ConfigError(
+            "train.ema: the statistics of the BatchNorm in model.head batchnorm_linear would be "
+            "those of other weights than the averaged ones; use model.head linear, or train.ema 0"
+        )
+    if recipe.layer_decay < 1 and config.method["name"] == "linear":
+        raise ConfigError("train.layer_decay: has no effect on a linear probe; set it to 1")
     if recipe.batch_size == 1 and config.model.head == "batchnorm_linear":
         raise ConfigError(
             "train.batch_size: the BatchNorm of model.head batchnorm_linear needs 2 clips or more "

@@ -23,11 +23,16 @@ from torch import nn
 
 @dataclass(frozen=True)
 class World:
-    """This process among its peers: `rank` of `size`, and the device that it computes on."""
+    """This process among its peers: `rank` of `size`, and the device that it computes on.
+
+    `control` carries what the processes tell each other (errors, scores), on the CPU and with
+    all the time that one of them may need alone, e.g. to count the frames of a large set.
+    """
 
     rank: int
     size: int
     device: torch.device
+    control: dist.ProcessGroup | None = None
 
     @property
     def is_main(self) -> bool:
@@ -61,6 +66,8 @@ def start(timeout_minutes: float = 30.0) -> World:
     if size > 1:
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+        control: Any = dist.new_group(backend="gloo", timeout=timedelta(days=7))
+        return World(rank, size, device, control)
     return World(rank, size, device)
 
 
@@ -111,10 +118,18 @@ def launch(main: Callable[[World], None], user_errors: tuple[type[Exception], ..
         _leave(world, None)
     except user_errors as error:
         where = f"[rank {world.rank}] " if world.rank else ""
-        _leave(world, f"{where}error: {error}")
+        _leave(world, f"{where}error: {_message(error)}")
+    except dist.DistError as error:
+        _leave(world, f"[rank {world.rank}] lost another process: {_message(error)}")
     except Exception:
         _leave(world, traceback.format_exc())
     stop()
+
+
+def _message(error: Exception) -> str:
+    """The error's own words; those of a loader's worker come wrapped in its traceback."""
+    text = str(error).strip()
+    return text.splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text
 
 
 def _leave(world: World, message: str | None) -> None:
@@ -131,18 +146,12 @@ def _leave(world: World, message: str | None) -> None:
     sys.exit(1)
 
 
-def barrier(world: World) -> None:
-    """Wait for all processes."""
-    if world.size > 1:
-        dist.barrier()
-
-
 def gather_objects(world: World, value: Any) -> list[Any]:
     """One picklable value from every process, in rank order, on every process."""
     if world.size == 1:
         return [value]
     values: list[Any] = [None] * world.size
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=world.control)
     return values
 
 
@@ -156,14 +165,15 @@ def sum_over_ranks(world: World, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def average_buffers(world: World, model: nn.Module) -> None:
-    """Replace each floating-point buffer (BatchNorm statistics) by its mean over the processes.
+    """Replace each saved floating-point buffer (BatchNorm's) by its mean over the processes.
 
     The statistics then stand on every sample that was seen, not only on rank 0's.
     """
     if world.size == 1:
         return
-    for buffer in model.buffers():
-        if buffer.is_floating_point():
+    saved = model.state_dict().keys()
+    for name, buffer in model.named_buffers():
+        if name in saved and buffer.is_floating_point():
             dist.all_reduce(buffer)
             buffer /= world.size
 

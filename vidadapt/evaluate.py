@@ -7,22 +7,25 @@ evaluation fails. Nothing is padded; a video that cannot be read is listed and c
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import nn
 
 from vidadapt.data.transforms import normalize
-from vidadapt.distributed import World, gather_objects
+from vidadapt.distributed import World, gather_objects, together
 from vidadapt.metrics import accuracies, label_ranks
 from vidadapt.progress import track
 
 Fusion = Literal["softmax", "logits"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,15 @@ class Scores:
     errors: dict[str, str]
 
 
-def autocast(device: torch.device, precision: str) -> Any:
-    """The context for mixed precision on a device.
-
-    Args:
-        precision: `fp32` (does nothing), `bf16`, `fp16`, or `auto`: bf16 where the device computes
-            in it, else fp32.
-    """
+def resolved_precision(device: torch.device, precision: Precision) -> Precision:
+    """`fp32`, `bf16` or `fp16`; `auto` becomes bf16 where the device computes in it, else fp32."""
     if precision == "auto":
-        precision = "bf16" if _computes_bf16(device) else "fp32"
+        return "bf16" if _computes_bf16(device) else "fp32"
+    return precision
+
+
+def autocast(device: torch.device, precision: str) -> Any:
+    """The context for mixed precision on a device; does nothing for `fp32`."""
     if precision == "fp32":
         return nullcontext()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
@@ -102,7 +105,6 @@ def score_views(
         ValueError: a score that is not finite, or no video could be read.
     """
     model.eval()
-    num_views = num_clips * num_crops
     mine: list[tuple[int, np.ndarray | None, str]] = []
     share = len(range(world.rank, len(paths), world.size))
     for item in track(
@@ -120,6 +122,20 @@ def score_views(
         logits = torch.cat(parts).cpu().numpy()
         mine.append((index, logits, ""))
     gathered = [entry for part in gather_objects(world, mine) for entry in part]
+    with together(world):
+        return _collected(gathered, paths, labels, num_classes, num_clips, num_crops)
+
+
+def _collected(
+    gathered: list[tuple[int, np.ndarray | None, str]],
+    paths: list[str],
+    labels: list[int],
+    num_classes: int,
+    num_clips: int,
+    num_crops: int,
+) -> Scores:
+    """The gathered logits in list order, with every video there exactly once."""
+    num_views = num_clips * num_crops
     seen = sorted(index for index, _, _ in gathered)
     if seen != list(range(len(paths))):
         raise RuntimeError(
@@ -132,7 +148,10 @@ def score_views(
         if values is None:
             errors[paths[index]] = error
         elif not np.isfinite(values).all():
-            raise ValueError(f"{paths[index]}: the model's scores are not finite")
+            raise ValueError(
+                f"{paths[index]}: the model's scores are not finite; use train.precision fp32, or "
+                "an earlier checkpoint"
+            )
         else:
             logits[index] = values
     if len(errors) == len(paths):
@@ -211,7 +230,7 @@ def load_scores(path: Path) -> tuple[Scores, dict[str, Any]]:
         ids, clips, crops = table["id"], table["clip"], table["crop"]
         logits, labels = table["logits"], table["label"]
         errors, about = json.loads(str(table["errors"])), json.loads(str(table["about"]))
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: not a scores file of tools/evaluate.py ({error})") from error
     num_views = (int(clips.max()) + 1) * (int(crops.max()) + 1)
     paths = ids[::num_views].tolist()

@@ -13,24 +13,35 @@ Item = TypeVar("Item")
 
 
 def track(
-    items: Iterable[Item], *, total: int, label: str, unit: str, shown: bool = True
+    items: Iterable[Item],
+    *,
+    total: int,
+    label: str,
+    unit: str,
+    units_per_item: int = 1,
+    shown: bool = True,
 ) -> Iterator[Item]:
-    """Yield the items while showing how many of `total` are done, how fast, and how long it takes.
+    """Yield the items while showing how many units are done, how fast, and how long it takes.
 
     Without a terminal a line is printed every ten seconds.
 
     Args:
+        total: units in all, `units_per_item` for each item.
         shown: whether to print at all (only the main process does).
     """
     if not shown:
         yield from items
         return
     if sys.stderr.isatty():
-        yield from tqdm(items, total=total, desc=label, unit=unit, leave=False)
+        with tqdm(total=total, desc=label, unit=" " + unit, leave=False) as bar:
+            for item in items:
+                yield item
+                bar.update(units_per_item)
         return
     start = said = time.monotonic()
-    for done, item in enumerate(items, start=1):
+    for number, item in enumerate(items, start=1):
         yield item
+        done = number * units_per_item
         now = time.monotonic()
         if now - said >= 10 and done < total:
             rate = done / (now - start)

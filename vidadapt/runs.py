@@ -35,6 +35,19 @@ class RunError(ValueError):
     """A run folder or a checkpoint in it cannot be used as asked."""
 
 
+def check_writable(key: str, folder: Path) -> None:
+    """Make the folder and write to it, or raise `RunError` naming the configuration key."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise RunError(
+            f"{key}: cannot write to {folder} ({error.strerror}); choose another folder"
+        ) from error
+
+
 def check_free(run_dir: str | Path, resume: bool) -> None:
     """Raise `RunError` if the folder holds something and `resume` is not asked for."""
     folder = Path(run_dir)
@@ -52,16 +65,7 @@ def create(run_dir: str | Path, resume: bool) -> None:
         RunError: it holds something and `resume` is not asked for, or it cannot be written.
     """
     check_free(run_dir, resume)
-    folder = Path(run_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe.{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise RunError(
-            f"run_dir: cannot write to {folder} ({error.strerror}); choose another folder"
-        ) from error
+    check_writable("run_dir", Path(run_dir))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -118,18 +122,17 @@ def append_lines(path: Path, lines: list[dict[str, Any]]) -> None:
         file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
-def drop_lines_from(path: Path, key: str, first: int) -> int:
-    """Keep the JSON lines whose `key` is below `first`; how many were dropped.
+def drop_lines_from(path: Path, key: str, first: int) -> None:
+    """Keep the JSON lines whose `key` is below `first`.
 
     A resumed run calls this, so that what it computes again does not stand in the log twice.
     """
     if not path.exists():
-        return 0
+        return
     lines = path.read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if _value(line, key) < first]
     if len(kept) < len(lines):
         write_text(path, "".join(line + "\n" for line in kept))
-    return len(lines) - len(kept)
 
 
 def _value(line: str, key: str) -> float:
@@ -165,16 +168,19 @@ def save_checkpoint(
         write_json(temporary / DESCRIPTION, description)
         if trainer is not None:
             torch.save(trainer, temporary / TRAINER)
+        for file in temporary.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
         previous = folder.with_name(folder.name + ".old")
-        shutil.rmtree(previous, ignore_errors=True)
         if folder.exists():
+            shutil.rmtree(previous, ignore_errors=True)
             folder.rename(previous)
         temporary.rename(folder)
         shutil.rmtree(previous, ignore_errors=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise RunError(
             f"cannot write the checkpoint {folder}: {error}; the previous one is unharmed. Make "
-            "room or choose another run_dir, then continue with --resume true"
+            "room or choose another run_dir, then continue with --resume"
         ) from error
 
 

@@ -50,9 +50,11 @@ def fit(
     num_classes: int,
     normalization: str,
     paths: list[str],
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     world: World,
     run_dir: Path,
     description: dict[str, Any],
+    facts: dict[str, Any],
     resume_state: dict[str, Any] | None,
     validate: Callable[[], dict[str, float]] | None,
     select_best: bool,
@@ -65,14 +67,18 @@ def fit(
         loader: batches {"clip": uint8 (B, 3, T, S, S), "label": int64 (B,), "index": int64 (B,)};
             its `batch_sampler` has `set_epoch`, `steps` and `keys_per_epoch`.
         paths: list paths of the training samples, for messages.
+        loss: mean loss from float32 logits (B, K) and the batch's targets, e.g.
+            `classification_loss`.
         description: written beside the weights.
-        resume_state: what `runs.load_trainer` gave; continues after its epoch.
+        facts: kept with the trainer state, for the caller to compare before it resumes.
+        resume_state: what `runs.load_trainer` gave; continues after its epoch. Its tensors are
+            dropped once they are in place.
         validate: accuracies of the current weights, e.g. {"dev_top1": 61.2, ...}.
         select_best: keep the checkpoint with the best `dev_top1`.
 
     Returns:
-        Summary: epochs, steps, train_loss, seconds, clips_per_second, and the last and best
-        validation results.
+        Summary: epochs, steps, seconds; `last`, the last epoch's log line; `best`, the results of
+        the best epoch or None.
 
     Raises:
         NonFiniteLoss: with step and files; nothing is overwritten.
@@ -99,10 +105,15 @@ def fit(
     if resume_state is not None:
         _restore(resume_state, model, optimizer, scaler, average)
         state = {key: resume_state[key] for key in state}
+        resume_state.clear()
     if recipe.compile:
         model.compile()
     wrapped = parallel(world, model)
-    board = SummaryWriter(run_dir / "tensorboard") if world.is_main else None
+    board = (
+        SummaryWriter(run_dir / "tensorboard", purge_step=state["epoch"] * steps)
+        if world.is_main
+        else None
+    )
 
     for epoch in range(state["epoch"], recipe.epochs):
         began = time.monotonic()
@@ -119,6 +130,7 @@ def fit(
             num_classes=num_classes,
             normalization=normalization,
             paths=paths,
+            loss_function=loss,
             world=world,
             optimizer=optimizer,
             scaler=scaler,
@@ -157,8 +169,7 @@ def fit(
                 "optimizer": optimizer.state_dict(),
                 "scaler": scaler.state_dict(),
                 "average": None if average is None else average.values,
-                "clips_per_step": clips_per_step,
-                "train_manifest": description["train_manifest"],
+                "facts": facts,
             }
             _write_log(run_dir, board, epoch, steps, step_losses, lrs, state["latest"])
             if is_best:
@@ -187,6 +198,7 @@ def _train_epoch(
     num_classes: int,
     normalization: str,
     paths: list[str],
+    loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     world: World,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -198,10 +210,16 @@ def _train_epoch(
     lrs: list[float] = []
     waiting = [0.0]
     pending: Callable[[], None] | None = None
-    batches = _timed(loader, waiting)
-    for number, batch in enumerate(
-        track(batches, total=len(loader), label=label, unit="batches", shown=world.is_main)
-    ):
+    clips_per_batch = recipe.batch_size * world.size
+    batches = track(
+        _timed(loader, waiting),
+        total=len(loader) * clips_per_batch,
+        label=label,
+        unit="clips",
+        units_per_item=clips_per_batch,
+        shown=world.is_main,
+    )
+    for number, batch in enumerate(batches):
         step, micro = first_step + number // recipe.accumulation, number % recipe.accumulation
         last_micro = micro == recipe.accumulation - 1
         if micro == 0:
@@ -224,7 +242,7 @@ def _train_epoch(
         with without_sync(model, not last_micro):
             with autocast(world.device, recipe.precision):
                 logits = model(clip)
-            loss = classification_loss(logits.float(), targets, recipe.label_smoothing)
+            loss = loss_function(logits.float(), targets)
             scaler.scale(loss / recipe.accumulation).backward()
         losses[-1] += loss.detach() / recipe.accumulation
         if pending is not None:
@@ -300,7 +318,7 @@ def _check_finite(model: nn.Module) -> None:
 
 def _mixed_seed(seed: int, epoch: int, rank: int) -> int:
     """One number for torch's generator (dropout, drop path) of this epoch on this rank."""
-    return (seed * 1_000_003 + epoch) * 65_537 + rank
+    return ((seed * 1_000_003 + epoch) * 65_537 + rank) % 2**63
 
 
 def _restore(

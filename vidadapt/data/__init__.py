@@ -7,7 +7,7 @@ problem that can be known before training), then `train_loader` and `eval_loader
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from vidadapt.config import DataConfig, EvalConfig
 from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.frame_index import FrameCount, frame_counts, truncated
-from vidadapt.data.lists import SHOWN, Sample, manifest_hash, read_label_names, read_list
+from vidadapt.data.lists import SHOWN, Sample, manifest_hash, read_label_names
 from vidadapt.data.readers import READERS, ReadError, check_reader
 from vidadapt.data.sampling import SAMPLINGS, Sampling
 from vidadapt.data.transforms import NORMALIZATIONS, TRAIN_CROPS
@@ -158,25 +158,25 @@ def load_list(
     data: DataConfig,
     plan: DataPlan,
     list_path: str | Path,
+    samples: Sequence[Sample],
     *,
     training: bool,
     progress: bool = True,
 ) -> VideoList:
-    """Read a list and the frame count of each of its files; report every defect now.
+    """Look up the frame count of each file of a list; report every defect now.
 
     The frame-count index beside the list is built at first use, which takes a while for a large
     set: with several processes, let one of them return from here before the others call it.
 
     Args:
+        samples: what `lists.read_list` found in the list.
         training: leave unreadable videos out, up to `data.max_unreadable`. Otherwise they stay and
             are listed as warnings.
 
     Raises:
-        ListError: see `read_list`.
         ReadError: more unreadable training videos than allowed, or no readable video at all.
         ValueError: truncated files with `data.truncated` "error".
     """
-    samples = read_list(list_path, data.root, plan.num_classes, data.check_files)
     counts = frame_counts(
         list_path,
         data.root,

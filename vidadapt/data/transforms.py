@@ -8,6 +8,8 @@ in AdaptFormer's training crop; its and VideoMAE's test resize with OpenCV, with
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from torchvision.transforms import v2
@@ -33,8 +35,15 @@ def normalize(clip: torch.Tensor, name: str) -> torch.Tensor:
 
     `name` is a key of `NORMALIZATIONS`: `imagenet` is what VideoMAE and AdaptFormer train with.
     """
-    mean, std = (clip.new_tensor(v, dtype=torch.float32) for v in NORMALIZATIONS[name])
-    return (clip.float() / 255 - mean.view(3, 1, 1, 1)) / std.view(3, 1, 1, 1)
+    mean, std = _constants(name, clip.device)
+    return (clip.float() / 255 - mean) / std
+
+
+@functools.cache
+def _constants(name: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation (3, 1, 1, 1) on a device; kept, since copying them there would wait."""
+    mean, std = (torch.tensor(values, device=device) for values in NORMALIZATIONS[name])
+    return mean.view(3, 1, 1, 1), std.view(3, 1, 1, 1)
 
 
 def train_clip(

@@ -1,0 +1,35 @@
+"""What only a GPU can show; skipped, and counted as such, where there is none."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ALONE, load_tool
+
+from vidadapt.distributed import World
+from vidadapt.evaluate import load_scores
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_run_on_the_gpu_scores_the_same_on_the_cpu(tiny_set, tmp_path, monkeypatch, precision):
+    run = tmp_path / "run"
+    gpu = World(0, 1, torch.device("cuda", 0))
+    options = tiny_set.options(train__precision=precision, train__accumulation=2)
+    monkeypatch.setattr(sys, "argv", ["train", *options, "--run_dir", str(run)])
+    load_tool("train").main(gpu)
+    scores = []
+    for world, name in ((gpu, "gpu"), (ALONE, "cpu")):
+        out = tmp_path / name
+        arguments = ["--run_dir", str(run), "--train.precision", "fp32", "--out", str(out)]
+        monkeypatch.setattr(sys, "argv", ["evaluate", *arguments])
+        load_tool("evaluate").main(world)
+        scores.append(load_scores(out / "scores.npz")[0].logits)
+    np.testing.assert_allclose(scores[0], scores[1], atol=2e-2)

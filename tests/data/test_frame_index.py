@@ -1,16 +1,23 @@
 """The frame-count index: counted once, refreshed where a file changed, whatever a decoder does."""
 
 import csv
+import errno
 import os
 import signal
+import struct
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
-from videos import grey_frames, write_video
+from videos import grey_frames, indices_of, write_video
 
+from vidadapt.data import frame_index, sequential
 from vidadapt.data.frame_index import FrameCount, frame_counts, index_path, truncated
 from vidadapt.data.isolated import run_isolated
 from vidadapt.data.readers import open_video
@@ -103,6 +110,187 @@ def test_a_file_that_is_no_index_is_refused(folder: Path) -> None:
     index_path(folder / "list.txt").write_text("a.mp4 3\n")
     with pytest.raises(ValueError, match=r"frames\.csv:1: .*delete"):
         count(folder)
+
+
+def test_an_index_that_cannot_be_read_names_the_key(folder: Path) -> None:
+    index_path(folder / "list.txt").mkdir()  # unreadable to the superuser too
+    with pytest.raises(OSError, match=r"frames\.csv: .* cannot be read .*data\.index_dir"):
+        count(folder)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
+def test_a_forbidden_index_names_the_key(folder: Path) -> None:
+    count(folder)
+    index_path(folder / "list.txt").chmod(0)
+    with pytest.raises(OSError, match=r"cannot be read .*data\.index_dir"):
+        count(folder)
+
+
+def test_a_row_that_is_no_csv_is_refused(folder: Path) -> None:
+    count(folder)
+    with index_path(folder / "list.txt").open("a") as file:
+        file.write("x" * (csv.field_size_limit() + 1) + "\n")
+    with pytest.raises(ValueError, match=r"frames\.csv:6: .*delete"):
+        count(folder)
+
+
+KILLED = """
+import sys, time
+from vidadapt.data import frame_index
+
+def stuck(*arguments):
+    for number, result in enumerate(honest(*arguments)):
+        if number == 3:
+            time.sleep(1000)
+        yield result
+
+honest, frame_index.run_isolated = frame_index.run_isolated, stuck
+folder, *paths = sys.argv[1:]
+frame_index.frame_counts(
+    f"{folder}/list.txt", f"{folder}/videos", paths, progress=False, store_every=0
+)
+"""
+
+
+def rows_of(index: Path) -> dict[str, list[str]]:
+    with index.open(newline="") as file:
+        return {row[0]: row for row in list(csv.reader(file))[1:]}
+
+
+def test_what_was_counted_survives_a_kill(folder: Path) -> None:
+    index = index_path(folder / "list.txt")
+    child = subprocess.Popen([sys.executable, "-c", KILLED, str(folder), *PATHS])
+    try:
+        while child.poll() is None and not (index.exists() and len(rows_of(index)) == 3):
+            time.sleep(0.05)
+    finally:
+        child.kill()
+        child.wait()
+    assert {path: int(row[4]) for path, row in rows_of(index).items()} == {
+        "a.mp4": 10, "b #1, c.mp4": 20, "sub/c.mp4": 30
+    }  # fmt: skip
+    assert [path.name for path in folder.glob(".*.tmp")] == []
+    assert [known.num_frames for known in count(folder).values()] == [10, 20, 30, 0]
+
+
+def test_two_runs_at_once_keep_each_other_s_rows(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = frame_index.run_isolated
+
+    def interrupted(*arguments: object) -> Iterator[object]:
+        """The other run begins and ends while this one is counting."""
+        for number, result in enumerate(honest(*arguments)):  # type: ignore[arg-type]
+            if number == 0:
+                monkeypatch.setattr(frame_index, "run_isolated", honest)
+                count(folder, PATHS[2:])
+                count(folder, PATHS[1:2], reader="pyav")
+            yield result
+
+    monkeypatch.setattr(frame_index, "run_isolated", interrupted)
+    count(folder, PATHS[:2])
+    with index_path(folder / "list.txt").open(newline="") as file:
+        rows = [(row[0], row[3]) for row in list(csv.reader(file))[1:]]
+    assert sorted(rows) == sorted([(p, "decord") for p in PATHS] + [(PATHS[1], "pyav")])
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux")
+def test_faults_of_the_machine_are_told_but_not_kept(folder: Path) -> None:
+    (folder / "videos" / "io.mp4").symlink_to("/proc/self/mem")  # reading it gives EIO
+    counts = count(folder, ["a.mp4", "io.mp4", "bad.mp4"])
+    assert "io.mp4: Input/output error" in counts["io.mp4"].error
+    assert rows_of(index_path(folder / "list.txt")).keys() == {"a.mp4", "bad.mp4"}
+    (folder / "videos" / "io.mp4").unlink()
+    write_video(folder / "videos" / "io.mp4", grey_frames(7, 96, 96))
+    assert count(folder, ["io.mp4"])["io.mp4"].num_frames == 7
+
+
+def test_errors_that_stop_within_a_file_are_not_kept_either(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FFmpeg calls damage an input/output error, too: what decodes counts, for this run."""
+    honest = av.open
+
+    class Failing:
+        """A container that breaks off after four packets."""
+
+        def __init__(self, *arguments: object, **options: object) -> None:
+            self.container = honest(*arguments, **options)  # type: ignore[call-overload]
+            self.streams, self.format = self.container.streams, self.container.format
+
+        def __enter__(self) -> "Failing":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.container.close()
+
+        def demux(self, stream: av.VideoStream) -> Iterator[av.Packet]:
+            for number, packet in enumerate(self.container.demux(stream)):
+                if number == 4:
+                    raise OSError(errno.EIO, "Input/output error")
+                yield packet
+
+    monkeypatch.setattr(av, "open", Failing)
+    job = frame_index._Job(frame_index.Stamp("a", 0, 0, "pyav"), str(folder / "videos" / "a.mp4"))
+    known, lasts = frame_index._count(job)
+    assert (known.num_frames, known.header_frames, known.error, lasts) == (4, 10, "", False)
+    monkeypatch.setattr(sequential, "unreadable_bytes", lambda path: "Stale file handle")
+    known, lasts = frame_index._count(job)
+    assert known.error.endswith("a.mp4: Stale file handle") and not lasts
+
+
+def test_a_process_that_dies_costs_its_file_this_run_only(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame_index, "_count", die_on_b)
+    counts = count(folder)
+    assert "b #1, c.mp4: the decoder process died" in counts["b #1, c.mp4"].error
+    assert rows_of(index_path(folder / "list.txt")).keys() == set(PATHS) - {"b #1, c.mp4"}
+    monkeypatch.undo()
+    assert count(folder)["b #1, c.mp4"].num_frames == 20
+
+
+def die_on_b(job: frame_index._Job) -> tuple[FrameCount, bool]:
+    if job.stamp.path.startswith("b "):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return frame_index._count(job)
+
+
+def hide(video: Path, first: int, kept: int) -> None:
+    """Let the edit list of an mp4 of 24 frames a second show only some frames."""
+    data = bytearray(video.read_bytes())
+    at = data.index(b"elst") + 12
+    _, start = struct.unpack(">Ii", data[at : at + 8])
+    scale = 512  # of PyAV's mp4: ticks of one frame
+    data[at : at + 8] = struct.pack(">Ii", kept * 1000 // 24, start + first * scale)
+    video.write_bytes(data)
+
+
+@pytest.mark.parametrize(("first", "kept"), [(4, 26), (16, 14), (0, 20), (16, 8)])
+@pytest.mark.parametrize("reader", ["decord", "pyav"])
+def test_frames_that_an_edit_list_hides_are_not_missing(
+    tmp_path: Path, first: int, kept: int, reader: str
+) -> None:
+    video = tmp_path / "videos" / "trimmed.mp4"
+    write_video(video, grey_frames(30, 96, 96), key_every=10)
+    hide(video, first, kept)
+    known = count(tmp_path, [video.name], reader=reader)[video.name]
+    assert (known.num_frames, known.header_frames) == (kept, kept)
+    with open_video(video, known.reader, known.num_frames) as opened:
+        clip = opened.frames(np.arange(kept))
+    assert indices_of(clip.transpose(3, 0, 1, 2)) == list(range(first, first + kept))
+
+
+def test_a_truncated_file_with_an_edit_list_is_still_truncated(tmp_path: Path) -> None:
+    video = tmp_path / "videos" / "cut.mp4"
+    write_video(video, grey_frames(30, 96, 96), header_first=True, key_every=10)
+    hide(video, 4, 26)
+    data = video.read_bytes()
+    start = data.index(b"mdat")
+    video.write_bytes(data[: start + (len(data) - start) * 2 // 3])
+    known = count(tmp_path, [video.name])[video.name]
+    assert known.header_frames == 26
+    assert truncated(known) and known.num_frames > 0
 
 
 def test_truncated_tolerates_one_frame() -> None:

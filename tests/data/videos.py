@@ -8,12 +8,14 @@ import numpy as np
 STEP, DARKEST = 4, 16  # grey levels between two frames, and of frame 0: H.264 is off by 1 or 2
 
 
-def write_video(path: Path, frames: np.ndarray, header_first: bool = False) -> None:
+def write_video(
+    path: Path, frames: np.ndarray, header_first: bool = False, key_every: int = 250
+) -> None:
     """Encode (T, H, W, 3) uint8 RGB, even sides, as it would come from a phone: H.264, 4:2:0."""
     path.parent.mkdir(parents=True, exist_ok=True)
     options = {"movflags": "faststart"} if header_first else {}
     with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream("libx264", rate=24)
+        stream = container.add_stream("libx264", rate=24, options={"g": str(key_every)})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for frame in frames:

@@ -2,20 +2,24 @@
 
 `train.txt` gets `train.txt.frames.csv`. A row holds while the file keeps its size and modification
 time; a changed file is counted again. Delete a row, or the index, to have a file counted again.
+That a file does not decode is kept too; a fault that need not be the file's is not.
 """
 
 from __future__ import annotations
 
 import csv
 import os
+import secrets
+import socket
 import stat
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from vidadapt.data.isolated import run_isolated
-from vidadapt.data.readers import ReadError, check_reader, open_video
+from vidadapt.data.readers import ReadError, TransientReadError, check_reader, open_video
 from vidadapt.progress import track
 
 HEADER = ["path", "size", "mtime_ns", "requested"]
@@ -29,7 +33,8 @@ class FrameCount:
     Attributes:
         path: as in the list.
         num_frames: frames that decode; 0 if the video is unreadable.
-        header_frames: frames that the header promises, or None where it tells nothing.
+        header_frames: frames that the header promises, less those that an edit list hides, or None
+            where it tells nothing.
         codec: e.g. `h264`; empty if unreadable.
         reader: name of the reader that holds its contract on this file: what `open_video` is to be
             given.
@@ -81,13 +86,16 @@ def frame_counts(
     num_workers: int = 0,
     progress: bool = True,
     time_limit: float = 300.0,
+    store_every: float = 60.0,
 ) -> dict[str, FrameCount]:
     """Exact frame counts of a list's videos, keyed by list path; the index is brought up to date.
 
     Only files that are new or changed are decoded, in max(1, num_workers) processes of their own:
-    one that crashes or hangs in a decoder is recorded as that file's error. What was counted is
-    kept if the call is interrupted. Missing and forbidden files get an `error` that is not kept.
-    Several processes should not build one index at once: nothing breaks, but work is repeated.
+    one that crashes or hangs in a decoder becomes that file's `error`. An error that need not be
+    the file's fault is returned but not kept: missing and forbidden files, dead and hung
+    processes, input/output errors, lack of memory. The index is stored on the way, so that a kill
+    loses little. Several processes that build one index at once keep each other's rows, but each
+    counts all of its own list.
 
     Args:
         list_path: the list; only its name and folder are used.
@@ -98,9 +106,11 @@ def frame_counts(
         num_workers: decoding processes.
         progress: show it on stderr, as plain lines where that is no terminal.
         time_limit: seconds after which the decoding of one file counts as hung.
+        store_every: seconds between two stores of the index.
 
     Raises:
         OSError: the index cannot be read or written; names `data.index_dir`.
+        ValueError: the index is none; names the line.
         ValueError, ImportError: see `check_reader`.
     """
     check_reader(reader)
@@ -118,8 +128,10 @@ def frame_counts(
         else:
             jobs.append(_Job(stamp, str(file)))
     if jobs:
-        counted = _count_all(jobs, known, index, max(1, num_workers), progress, time_limit)
-        counts |= {stamp.path: count for stamp, count in counted.items()}
+        label = f"counting frames for {index.name}"
+        results = run_isolated(_count, jobs, max(1, num_workers), time_limit)
+        shown = track(results, total=len(jobs), label=label, unit="videos", shown=progress)
+        counts |= _count_all(shown, index, store_every)
     return {path: counts[path] for path in paths}
 
 
@@ -137,73 +149,99 @@ def _stamp(path: str, file: Path, reader: str) -> Stamp | str:
 
 
 def _count_all(
-    jobs: Sequence[_Job],
-    known: dict[Stamp, FrameCount],
+    results: Iterable[tuple[_Job, tuple[FrameCount, bool] | None, str]],
     index: Path,
-    num_workers: int,
-    progress: bool,
-    time_limit: float,
-) -> dict[Stamp, FrameCount]:
-    """Count every job's frames and write the index, also if interrupted on the way."""
-    counted: dict[Stamp, FrameCount] = {}
-    temporary = index.with_name(f".{index.name}.{os.getpid()}.tmp")
-    try:  # before the work, not after
+    store_every: float,
+) -> dict[str, FrameCount]:
+    """Every job's count by path, as `run_isolated` yields it; the index is stored on the way."""
+    counts: dict[str, FrameCount] = {}
+    lasting: dict[Stamp, FrameCount] = {}
+    _merge({}, index)  # before the work, not after
+    stored = time.monotonic()
+    try:
+        for job, result, death in results:
+            count, lasts = result or (_failed(job, f"{job.file}: {death}"), False)
+            counts[job.stamp.path] = count
+            if lasts:
+                lasting[job.stamp] = count
+            if time.monotonic() - stored >= store_every:
+                _merge(lasting, index)
+                stored = time.monotonic()
+    finally:
+        _merge(lasting, index)
+    return counts
+
+
+def _failed(job: _Job, error: str) -> FrameCount:
+    return FrameCount(job.stamp.path, 0, None, "", job.stamp.requested, error)
+
+
+def _count(job: _Job) -> tuple[FrameCount, bool]:
+    """Count one file's frames; any failure becomes its error. And whether that lasts."""
+    try:
+        with open_video(job.file, job.stamp.requested) as video:
+            num_frames = len(video)  # may decode the file, and so learn what the rest is
+            facts = (num_frames, video.header_frames, video.codec, video.reader, "")
+            return FrameCount(job.stamp.path, *facts), not video.transient
+    except TransientReadError as error:
+        return _failed(job, str(error)), False
+    except ReadError as error:
+        return _failed(job, str(error)), True
+    except Exception as error:
+        return _failed(job, f"{job.file}: {error!r}"), False
+
+
+def _merge(rows: dict[Stamp, FrameCount], index: Path) -> None:
+    """Replace the index by what it holds now, other processes' rows included, and `rows`."""
+    renewed = {(stamp.path, stamp.requested) for stamp in rows}
+    found = _load(index)
+    kept = {s: count for s, count in found.items() if (s.path, s.requested) not in renewed}
+    unique = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
+    temporary = index.with_name(f".{index.name}.{unique}.tmp")
+    try:
         index.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
+        try:
+            _store(kept | rows, temporary)
+            temporary.replace(index)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OSError(
             f"{index}: the frame-count index cannot be written ({error.strerror}); "
             "set data.index_dir to a folder that can"
         ) from error
-    try:
-        results = run_isolated(_count, jobs, num_workers, time_limit)
-        label = f"counting frames for {index.name}"
-        for job, count, death in track(
-            results, total=len(jobs), label=label, unit="videos", shown=progress
-        ):
-            if death:
-                stamp = job.stamp
-                count = FrameCount(stamp.path, 0, None, "", stamp.requested, f"{job.file}: {death}")
-            counted[job.stamp] = count
-    finally:
-        renewed = {(stamp.path, stamp.requested) for stamp in counted}
-        kept = {s: c for s, c in known.items() if (s.path, s.requested) not in renewed}
-        _store(kept | counted, temporary)
-        temporary.replace(index)
-    return counted
-
-
-def _count(job: _Job) -> FrameCount:
-    """Count one file's frames; any failure becomes its error."""
-    path, requested = job.stamp.path, job.stamp.requested
-    try:
-        with open_video(job.file, requested) as video:
-            return FrameCount(path, len(video), video.header_frames, video.codec, video.reader, "")
-    except ReadError as error:
-        return FrameCount(path, 0, None, "", requested, str(error))
-    except Exception as error:
-        return FrameCount(path, 0, None, "", requested, f"{job.file}: {error!r}")
 
 
 def _load(index: Path) -> dict[Stamp, FrameCount]:
     """Rows of an index file; empty where there is none."""
-    if not index.exists():
+    try:
+        with index.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            return _rows(file, index)
+    except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise OSError(
+            f"{index}: the frame-count index cannot be read ({error.strerror}); "
+            "make it readable, or set data.index_dir to another folder"
+        ) from error
+
+
+def _rows(file: Iterable[str], index: Path) -> dict[Stamp, FrameCount]:
     rows: dict[Stamp, FrameCount] = {}
-    with index.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        for number, row in enumerate(csv.reader(file), start=1):
-            if number == 1 and row == HEADER:
+    reader = csv.reader(file)
+    try:
+        for row in reader:
+            if reader.line_num == 1 and row == HEADER:
                 continue
-            try:
-                path, size, mtime_ns, requested, num, header, codec, reader, error = row
-                stamp = Stamp(path, int(size), int(mtime_ns), requested)
-                header_frames = int(header) if header else None
-                rows[stamp] = FrameCount(path, int(num), header_frames, codec, reader, error)
-            except ValueError as problem:
-                raise ValueError(
-                    f"{index}:{number}: no row of a frame-count index; delete the file, "
-                    "and the frames are counted anew"
-                ) from problem
+            path, size, mtime_ns, requested, num, header, codec, served, error = row
+            stamp = Stamp(path, int(size), int(mtime_ns), requested)
+            header_frames = int(header) if header else None
+            rows[stamp] = FrameCount(path, int(num), header_frames, codec, served, error)
+    except (ValueError, csv.Error) as problem:
+        raise ValueError(
+            f"{index}:{reader.line_num}: no row of a frame-count index; delete the file, "
+            "and the frames are counted anew"
+        ) from problem
     return rows
 
 

@@ -1,0 +1,217 @@
+"""Sequential decoding with PyAV, from frame 0: exact on every file that FFmpeg decodes.
+
+`survey` learns what decides who may read a file, `read_sequentially` reads it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from vidadapt.data.seekable import Shown, holds_idr, order_doubt, output_doubt, stream_doubt
+
+DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
+TRANSIENT = (OSError, MemoryError)  # may be the machine's fault: EIO, ESTALE, ENOMEM, EMFILE
+
+
+class ReadError(Exception):
+    """A video cannot be read; the message names the file and the cause."""
+
+
+class TransientReadError(ReadError):
+    """A video cannot be read now, by a fault that need not be the file's: disk, network, memory."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What walking through the packets of a file tells.
+
+    Attributes:
+        codec: codec of the best video stream, e.g. `h264`.
+        header_frames: number of frames that the header promises; None where it tells nothing. After
+            a decode, less those that an edit list hides.
+        num_frames: number of frames that decode; None if nothing was decoded.
+        doubt: why a seeking reader may break the contract on this file; empty: no reason found.
+        cause: the first error that was met; empty: none.
+        transient: the first error that need not be the file's fault; empty: none.
+    """
+
+    codec: str
+    header_frames: int | None
+    num_frames: int | None
+    doubt: str
+    cause: str
+    transient: str = ""
+
+
+def survey(path: str, decode: bool) -> Survey:
+    """Walk through all packets of the best video stream, decoding them or not.
+
+    Raises:
+        ReadError: the file cannot be opened or holds no video stream.
+        TransientReadError: its bytes cannot be read.
+    """
+    faults: list[Exception] = []
+    num_hidden = 0
+    stamps: list[int | None] = []
+    keys: list[int] = []
+    shown: list[Shown] = []
+    odd = ""
+    with _open(path) as container:
+        stream = _best_stream(container, path)
+        context, header_frames = stream.codec_context, stream.frames or None
+        codec, form = context.codec.canonical_name, container.format.name.split(",")[0]
+        field_order = getattr(context, "field_order", None)  # PyAV 18 and newer
+        doubt = stream_doubt(
+            form, codec, context.pix_fmt, (context.width, context.height), field_order
+        )
+        for packet in itertools.chain(_packets(container, stream, faults), [None]):
+            if packet is not None:
+                stamps.append(packet.pts)
+                if packet.is_keyframe:
+                    keys.append(len(stamps) - 1)
+                    if codec == "h264" and not (doubt or odd):
+                        idr = holds_idr(bytes(packet), context.extradata)
+                        odd = "" if idr else "a key frame that is no IDR picture"
+                num_hidden += packet.is_discard
+                if packet.is_discard or packet.is_corrupt:
+                    odd = odd or "discarded or corrupt packets"
+            for frame in _decode(context, packet, faults) if decode else ():
+                size = (frame.width, frame.height, frame.format.name)
+                flags = (bool(frame.key_frame), frame.is_corrupt, frame.interlaced_frame)
+                shown.append(Shown(frame.pts, size, *flags))
+    doubt = doubt or odd or order_doubt(stamps, keys)
+    cause = cause_of(faults[0]) if faults else ""
+    if not decode:
+        return Survey(codec, header_frames, None, doubt or cause, cause)
+    transient = next((cause_of(fault) for fault in faults if isinstance(fault, TRANSIENT)), "")
+    if transient and (why := unreadable_bytes(path)):
+        raise TransientReadError(f"{path}: {why}")
+    num_visible = len(stamps) - num_hidden
+    if form == "mov" and header_frames and header_frames > num_visible:
+        header_frames -= _num_hidden(path, num_visible)
+    doubt = doubt or output_doubt(shown, len(stamps), keys) or cause
+    return Survey(codec, header_frames, len(shown), doubt, cause, transient)
+
+
+def counted(path: str) -> Survey:
+    """`survey` with a full decode; ReadError if no frame decodes."""
+    facts = survey(path, decode=True)
+    if not facts.num_frames:
+        kind = TransientReadError if facts.transient else ReadError
+        raise kind(f"{path}: no frame decodes ({facts.cause or 'the stream is empty'})")
+    return facts
+
+
+def header_facts(path: str) -> tuple[str, int | None]:
+    """Codec of the best video stream, and how many frames its header promises, if it tells."""
+    with _open(path) as container:
+        stream = _best_stream(container, path)
+        return stream.codec_context.codec.canonical_name, stream.frames or None
+
+
+def unreadable_bytes(path: str) -> str:
+    """Why a file's bytes cannot be read; empty if they can.
+
+    FFmpeg also reports damage as input/output errors; this tells a failing disk from it.
+    """
+    try:
+        with Path(path).open("rb", buffering=0) as file:
+            while file.read(1 << 20):
+                pass
+    except OSError as error:
+        return cause_of(error)
+    return ""
+
+
+def _num_hidden(path: str, num_visible: int) -> int:
+    """Packets of an mp4 that its edit list hides.
+
+    FFmpeg flags those from the key frame before the edit on, and drops the earlier ones.
+    """
+    with _open(path, {"ignore_editlist": "1"}) as container:
+        stream = _best_stream(container, path)
+        return max(0, sum(1 for _ in _packets(container, stream, [])) - num_visible)
+
+
+def _open(path: str, options: dict[str, str] | None = None) -> Any:
+    try:
+        return av.open(path, options=options or {})
+    except DECODE_ERRORS as error:
+        kind = TransientReadError if isinstance(error, TRANSIENT) else ReadError
+        raise kind(f"{path}: {cause_of(error)}") from error
+
+
+def cause_of(error: BaseException) -> str:
+    """One line of an error, without number and path."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).strip().splitlines()[0]
+
+
+def _best_stream(container: Any, path: str) -> Any:
+    """The container's best video stream, set to one thread: more conceal damage in another way."""
+    stream = container.streams.best("video")
+    if stream is None or stream.codec_context is None:
+        raise ReadError(f"{path}: no video stream that can be decoded")
+    stream.codec_context.thread_count = 1
+    stream.codec_context.thread_type = "NONE"
+    return stream
+
+
+def _packets(container: Any, stream: Any, faults: list[Exception]) -> Iterator[Any]:
+    """The stream's packets that hold data; a demuxing error ends them and joins `faults`."""
+    try:
+        for packet in container.demux(stream):
+            if packet.size:  # an empty packet would switch the decoder to draining
+                yield packet
+    except DECODE_ERRORS as error:
+        faults.append(error)
+
+
+def _decode(context: Any, packet: Any, faults: list[Exception]) -> list[Any]:
+    """Frames that one packet (None: the end) yields; an undecodable packet joins `faults`."""
+    try:
+        return list(context.decode(packet))
+    except DECODE_ERRORS as error:
+        faults.append(error)
+        return []
+
+
+def read_sequentially(path: str, wanted: Sequence[int]) -> list[np.ndarray]:
+    """Frames at `wanted` (ascending, distinct), decoding from frame 0 to the last of them.
+
+    Returns fewer frames than wanted where the stream ends before.
+    """
+    found: list[np.ndarray] = []
+    faults: list[Exception] = []
+    size: tuple[int, int] | None = None
+    convert = VideoReformatter()
+    position = 0
+    with _open(path) as container:
+        stream = _best_stream(container, path)
+        for packet in itertools.chain(_packets(container, stream, faults), [None]):
+            for frame in _decode(stream.codec_context, packet, faults):
+                size = size or (frame.width, frame.height)
+                if position == wanted[len(found)]:
+                    try:
+                        rgb = convert.reformat(frame, *size, format="rgb24").to_ndarray()
+                    except DECODE_ERRORS as error:
+                        raise ReadError(f"{path}: frame {position}: {cause_of(error)}") from error
+                    found.append(_upright(rgb, frame.rotation))
+                    if len(found) == len(wanted):
+                        return found
+                position += 1
+    return found
+
+
+def _upright(rgb: np.ndarray, rotation: int) -> np.ndarray:
+    """Apply the rotation in degrees of a frame's display matrix, if it is a meaningful one."""
+    turns = rotation // 90 if rotation % 90 == 0 and abs(rotation) < 360 else 0
+    return np.rot90(rgb, turns)

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 from vidadapt.data import synthetic
+from vidadapt.data.frame_index import FrameCount, frame_counts, index_path, truncated
+from vidadapt.data.lists import SHOWN, read_list
+from vidadapt.data.readers import READERS
 
 
 def _counts(text: str) -> dict[str, int]:
@@ -34,6 +37,12 @@ def _difficulty(text: str) -> float | tuple[float, float]:
     raise argparse.ArgumentTypeError(f"expected one number or a range such as 0,0.5, got {text!r}")
 
 
+def _processes(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of processes from 1, got {text!r}")
+    return int(text)
+
+
 def _add_synthetic(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "synthetic",
@@ -51,8 +60,9 @@ def _add_synthetic(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         "--family",
         choices=list(synthetic.FAMILIES),
         default="source",
-        help="source, target: actions told apart by motion, with no class, shape, colour range or "
-        "background in common; appearance: classes told apart by one frame",
+        help="source, target: actions, most in mirrored or time-reversed pairs that a frame of "
+        "unknown time cannot tell apart, with no class, shape, colour range or background in "
+        "common; appearance: classes told apart by one frame",
     )
     parser.add_argument(
         "--counts",
@@ -82,9 +92,9 @@ def _add_synthetic(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     )
     parser.add_argument(
         "--processes",
-        type=int,
-        default=None,
-        help="rendering processes; default: one per processor",
+        type=_processes,
+        default=synthetic.cores(),
+        help="rendering processes",
     )
     parser.add_argument(
         "--sheet", type=Path, default=None, help="also write a PNG of frames of every class"
@@ -111,14 +121,85 @@ def _synthetic(args: argparse.Namespace) -> None:
     print(f"{out}: {sum(args.counts.values())} videos of {len(names)} classes; {lists}; labels.txt")
 
 
+def _add_index(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "index",
+        help="count the frames of listed videos, before a training does",
+        description="Decode every video of the lists once and keep its exact number of frames in "
+        "an index beside the list. Run again, it counts only what is new or changed.",
+        epilog="example: python tools/prepare.py index train.txt test.txt --root /data/ssv2",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("lists", type=Path, nargs="+", metavar="LIST", help="'path label' list")
+    parser.add_argument(
+        "--root", type=Path, required=True, help="folder that the paths are relative to (data.root)"
+    )
+    parser.add_argument(
+        "--reader",
+        choices=list(READERS),
+        default="decord",
+        help="as data.reader of the training: each reader has rows of its own",
+    )
+    parser.add_argument(
+        "--processes", type=_processes, default=synthetic.cores(), help="decoding processes"
+    )
+    parser.add_argument(
+        "--index-dir",
+        type=Path,
+        default=None,
+        help="as data.index_dir of the training: folder of the index where the list's cannot be "
+        "written",
+    )
+    parser.set_defaults(run=_index)
+
+
+def _index(args: argparse.Namespace) -> None:
+    for list_path in args.lists:
+        # Labels are the training's business, and a missing file is a line of the summary.
+        samples = read_list(list_path, args.root, num_classes=sys.maxsize, check_files=False)
+        counts = frame_counts(
+            list_path,
+            args.root,
+            [sample.path for sample in samples],
+            reader=args.reader,
+            index_dir=args.index_dir,
+            num_workers=args.processes,
+        )
+        print(_summary(list_path, list(counts.values())))
+        print(f"  index: {index_path(list_path, args.index_dir)}")
+
+
+def _summary(list_path: Path, counts: list[FrameCount]) -> str:
+    readable = [count for count in counts if not count.error]
+    errors = [count.error for count in counts if count.error]
+    cut = [
+        f"{count.path}: the header promises {count.header_frames} frames, {count.num_frames} decode"
+        for count in readable
+        if truncated(count)
+    ]
+    served = [count.reader for count in readable]
+    readers = ", ".join(f"{name} ({served.count(name)})" for name in sorted(set(served)))
+    lines = [
+        f"{list_path}: {len(counts)} videos, {len(readable)} readable, {len(errors)} unreadable, "
+        f"{len(cut)} truncated; {sum(count.num_frames for count in readable)} frames",
+        f"  readers: {readers or 'none'}",
+    ]
+    for title, entries in (("unreadable", errors), ("truncated", cut)):
+        lines += [f"  {title}: {entry}" for entry in entries[:SHOWN]]
+        if len(entries) > SHOWN:
+            lines.append(f"  {title}: ... and {len(entries) - SHOWN} more")
+    return "\n".join(lines)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_synthetic(commands)
+    _add_index(commands)
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except (ValueError, FileExistsError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"prepare: {error}")
 
 

@@ -103,8 +103,11 @@ def test_there_and_back_ends_where_it_began() -> None:
         assert abs(path[-1, 0] - path[0, 0]) < 0.2
 
 
-def test_one_frame_does_not_tell_mirrored_moves_apart() -> None:
-    """Positions over all frames of left and right moves have the same spread and mean."""
+def test_a_frame_of_unknown_time_does_not_tell_mirrored_moves_apart() -> None:
+    """Positions over all frames of left and right moves have the same spread and mean.
+
+    Those of the first frames alone do not, nor should they.
+    """
     right, left = (
         np.concatenate(
             [centres(f"moving something {way}", "source", seed)[:, 0] for seed in range(80)]
@@ -157,6 +160,14 @@ def test_set_is_listed_resumed_and_repeated_exactly(tmp_path: Path) -> None:
 
     with pytest.raises(FileExistsError, match=r"other settings .*seed"):
         make_set(one, "appearance", counts, seed=5)
+
+
+def test_counts_in_another_order_are_other_settings(tmp_path: Path) -> None:
+    counts = {"train": 1, "test": 1}
+    make_set(tmp_path / "set", "appearance", counts, num_processes=1)
+    with pytest.raises(FileExistsError, match=r"other settings \(counts\)"):
+        make_set(tmp_path / "set", "appearance", {"test": 1, "train": 1}, num_processes=1)
+    make_set(tmp_path / "set", "appearance", counts, num_processes=1)
 
 
 def test_class_folders(tmp_path: Path) -> None:

@@ -111,10 +111,11 @@ def make_set(
     there are kept, so an interrupted call resumes; the lists are written last.
 
     Args:
-        counts: split name -> number of videos, e.g. {"train": 1000, "dev": 200, "test": 400}.
+        counts: split name -> number of videos, e.g. {"train": 1000, "dev": 200, "test": 400}. A
+            split's place decides its seed, so another order makes another set.
         difficulty: one number, or a range that each video draws its own from.
         layout: videos in one folder, or in a folder a class as HMDB51 has them.
-        num_processes: rendering processes; default: one per processor.
+        num_processes: rendering processes, at least 1; default: one per processor.
     Returns:
         `out_dir` as a Path.
     Raises:
@@ -149,7 +150,8 @@ def make_set(
     for folder in {(out / v.path).parent for v in missing}:
         folder.mkdir(parents=True, exist_ok=True)
     work = partial(_render_to_file, out, family, names)
-    with ProcessPoolExecutor(num_processes or _cores(), mp_context=get_context("spawn")) as pool:
+    workers = cores() if num_processes is None else num_processes
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         rendered = pool.map(work, missing, chunksize=8)
         for _ in track(
             rendered, total=len(missing), label=f"render {family}", unit="videos", shown=progress
@@ -161,7 +163,7 @@ def make_set(
     return out
 
 
-def _cores() -> int:
+def cores() -> int:
     """Processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -171,8 +173,10 @@ def _cores() -> int:
 def _claim(out: Path, settings: dict[str, Any]) -> None:
     record = out / "set.json"
     if record.exists():
-        if (found := json.loads(record.read_text())) != settings:
-            differing = [k for k in settings if found.get(k) != settings[k]]
+        found = json.loads(record.read_text())
+        # A split's seed is its place, so the order of the counts matters: compare as text.
+        differing = [k for k in settings if json.dumps(found.get(k)) != json.dumps(settings[k])]
+        if differing or found.keys() != settings.keys():
             raise FileExistsError(
                 f"{out} holds a set made with other settings ({', '.join(differing)}): "
                 f"choose another folder, or delete this one to render it anew"

@@ -2,7 +2,9 @@
 
 Units: the origin is the centre of the frame, x to the right, y down, and the short side of the
 frame spans -1 to 1. Progress `u` is a (T,) array rising from 0 to 1 while the action lasts.
-Actions come in time-reversed or mirrored pairs, so that one frame alone cannot tell them apart.
+Most actions come in time-reversed or mirrored pairs: a frame of unknown time cannot tell the two of
+a pair apart. With a known time it can: an object that moves right starts further left. The source
+actions without a partner are dropping, passing, chasing, pushing, trembling, blinking and resting.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """The three families of synthetic videos and the renderer of one video.
 
-In `source` and `target` what tells the classes apart is motion through time; the two share no
-class, shape, object pattern, colour range or background. In `appearance` the class is the shape, so
-one frame suffices. Every video is a pure function of (action, family, seed, difficulty).
+In `source` and `target` a class is a motion. The two actions of a mirrored or time-reversed pair
+cannot be told apart by a frame of unknown time (see `synthetic_actions`, also for those without a
+partner). The two families share no class, shape, object pattern, colour range or background. In
+`appearance` the class is the shape, so one frame suffices. Every video is a pure function of
+(action, family, seed, difficulty).
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from vidadapt.data import synthetic_render
 from vidadapt.data.synthetic import FAMILIES, labels, make_set, render, write_video
-from vidadapt.data.synthetic_actions import SOURCE_ACTIONS, TARGET_ACTIONS
+from vidadapt.data.synthetic_actions import COMPOSED_ACTIONS, SOURCE_ACTIONS, TARGET_ACTIONS
 from vidadapt.data.synthetic_drawing import BACKGROUNDS, PATTERNS, SHAPES
 
 REPO = Path(__file__).resolve().parents[2]
@@ -37,7 +38,7 @@ def centres(action: str, family: str, seed: int) -> np.ndarray:
 
 def test_source_and_target_share_nothing() -> None:
     source, target = FAMILIES["source"], FAMILIES["target"]
-    assert not set(SOURCE_ACTIONS) & set(TARGET_ACTIONS)
+    assert not set(SOURCE_ACTIONS) & set(TARGET_ACTIONS | COMPOSED_ACTIONS)
     assert not set(source.shapes) & set(target.shapes)
     assert not set(source.patterns) & set(target.patterns)
     assert not set(source.backgrounds) & set(target.backgrounds)
@@ -45,6 +46,13 @@ def test_source_and_target_share_nothing() -> None:
         for other_low, other_high in target.hues:
             turns = np.arange(-1, 2)
             assert not ((low + turns <= other_high) & (other_low <= high + turns)).any()
+
+
+def test_the_demo_backbone_was_trained_on_no_target_action() -> None:
+    """What its run recorded, against what the demo adapts it to."""
+    trained_on = json.loads((REPO / "docs" / "demo_backbone" / "adapter.json").read_text())
+    assert trained_on["label_names"] == labels("source")
+    assert not set(trained_on["label_names"]) & set(labels("target"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -97,7 +105,7 @@ def test_moves_go_where_their_name_says(action: str, axis: int, sign: int) -> No
 
 def test_there_and_back_ends_where_it_began() -> None:
     for seed in range(6):
-        path = centres("moving something right and back", "target", seed)
+        path = centres("moving something right and back", "composed", seed)
         middle = len(path) // 2
         assert path[middle, 0] - path[0, 0] > 0.4
         assert abs(path[-1, 0] - path[0, 0]) < 0.2
@@ -173,7 +181,7 @@ def test_counts_in_another_order_are_other_settings(tmp_path: Path) -> None:
 def test_class_folders(tmp_path: Path) -> None:
     out = make_set(
         tmp_path / "set",
-        "target",
+        "composed",
         {"train": 3},
         layout="class_folders",
         suffix=".avi",
@@ -187,7 +195,7 @@ def test_class_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"family": "nothing"}, "known: source, target, appearance"),
+        ({"family": "nothing"}, "known: source, target, composed, appearance"),
         ({"difficulty": (0.5, 0.1)}, "rising range"),
         ({"layout": "deep"}, "class_folders"),
         ({"suffix": ".mov"}, "choose one of"),

@@ -243,7 +243,21 @@ def _resting(rng: np.random.Generator, u: Array) -> list[Track]:
     return [_track(u, x, y, rng.uniform(0.8, 1.4), _turned(rng))]
 
 
-# --- events put together: never part of the source -----------------------------------------
+# --- near the source, but never part of it: between its directions, and two events at once ------
+
+
+def _turning_while_resizing(turn: int, growth: int) -> Action:
+    def action(rng: np.random.Generator, u: Array) -> list[Track]:
+        ratio = rng.uniform(1.9, 2.8)
+        x, y = _spot(rng)
+        size = rng.uniform(0.8, 1.0) * ratio ** (growth * (u - 0.5))
+        sweep = np.deg2rad(rng.uniform(120, 260))
+        return [_track(u, x, y, size, _turned(rng) + turn * sweep * u)]
+
+    return action
+
+
+# --- events put together in time: never part of the source ---------------------------------
 
 
 def _returning(degrees: float) -> Action:
@@ -339,6 +353,21 @@ SOURCE_ACTIONS: dict[str, Action] = {
 }
 
 TARGET_ACTIONS: dict[str, Action] = {
+    "moving something right, slightly up": _moving(22.5),
+    "moving something up, slightly right": _moving(67.5),
+    "moving something up, slightly left": _moving(112.5),
+    "moving something left, slightly up": _moving(157.5),
+    "moving something left, slightly down": _moving(202.5),
+    "moving something down, slightly left": _moving(247.5),
+    "moving something down, slightly right": _moving(292.5),
+    "moving something right, slightly down": _moving(337.5),
+    "something approaching while it turns clockwise": _turning_while_resizing(1, 1),
+    "something receding while it turns clockwise": _turning_while_resizing(1, -1),
+    "something approaching while it turns counter-clockwise": _turning_while_resizing(-1, 1),
+    "something receding while it turns counter-clockwise": _turning_while_resizing(-1, -1),
+}
+
+COMPOSED_ACTIONS: dict[str, Action] = {
     "moving something right and back": _returning(0),
     "moving something left and back": _returning(180),
     "moving something up and back": _returning(90),

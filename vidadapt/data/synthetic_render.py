@@ -1,21 +1,24 @@
-"""The three families of synthetic videos and the renderer of one video.
+"""The families of synthetic videos and the renderer of one video.
 
-In `source` and `target` a class is a motion. The two actions of a mirrored or time-reversed pair
-cannot be told apart by a frame of unknown time (see `synthetic_actions`, also for those without a
-partner). The two families share no class, shape, object pattern, colour range or background. In
-`appearance` the class is the shape, so one frame suffices. Every video is a pure function of
-(action, family, seed, difficulty).
+In `source`, `target` and `composed` a class is a motion; `target` lies between and across the
+source's motions, `composed` puts them one after the other. The two actions of a mirrored or
+time-reversed pair cannot be told apart by a frame of unknown time (see `synthetic_actions`, also
+for those without a partner). `target` and `composed` share no class, shape, object pattern, colour
+range or background with `source`. In `appearance` the class is the shape, so one frame suffices.
+Every video is a pure function of (action, family, seed, difficulty).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidadapt.data.synthetic_actions import (
+    COMPOSED_ACTIONS,
     SOURCE_ACTIONS,
     TARGET_ACTIONS,
     Action,
@@ -54,6 +57,13 @@ _APPEARANCE = {
     "a crescent": "crescent",
 }
 
+_UNSEEN_LOOKS: dict[str, Any] = {
+    "shapes": ("star", "hexagon", "crescent", "ell"),
+    "patterns": ("spot", "wedge", "quarter"),
+    "backgrounds": ("checks", "dots", "waves"),
+    "hues": ((0.12, 0.20), (0.45, 0.53), (0.72, 0.92)),
+}
+
 FAMILIES: dict[str, Family] = {
     "source": Family(
         SOURCE_ACTIONS,
@@ -62,13 +72,8 @@ FAMILIES: dict[str, Family] = {
         backgrounds=("gradient", "clouds", "stripes"),
         hues=((-0.03, 0.10), (0.25, 0.40), (0.55, 0.68)),
     ),
-    "target": Family(
-        TARGET_ACTIONS,
-        shapes=("star", "hexagon", "crescent", "ell"),
-        patterns=("spot", "wedge", "quarter"),
-        backgrounds=("checks", "dots", "waves"),
-        hues=((0.12, 0.20), (0.45, 0.53), (0.72, 0.92)),
-    ),
+    "target": Family(TARGET_ACTIONS, **_UNSEEN_LOOKS),
+    "composed": Family(COMPOSED_ACTIONS, **_UNSEEN_LOOKS),
     "appearance": Family(
         dict.fromkeys(_APPEARANCE, wandering),
         shapes=tuple(_APPEARANCE.values()),

@@ -183,10 +183,10 @@ def _check_divides(name: str, value: int, divisor_name: str, divisor: int) -> No
 
 
 def _init_linear(module: nn.Module) -> None:
-    """Xavier, as VideoMAE's pre-training does, for a model that is trained from scratch.
+    """Xavier, as VideoMAE's pre-training, for a model that is trained from scratch.
 
-    The fixed deviation of 0.02 of its fine-tuning code is too small for narrow models: vit_tiny
-    stays at chance with it for thousands of steps.
+    Its fine-tuning code draws with a fixed deviation of 0.02, which is meant for wide models whose
+    weights are loaded.
     """
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)

@@ -253,7 +253,7 @@ def test_an_occupied_folder_is_not_overwritten(tiny_set, run_tool, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_refused(tiny_set, run_tool, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises((ValueError, OSError), match="file"):
+    with pytest.raises(ValueError, match=r"run_dir: cannot write to .*file"):
         run_tool("train", *tiny_set.options(), "--run_dir", tmp_path / "file" / "run")
 
 

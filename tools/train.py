@@ -17,6 +17,7 @@ from torch import nn
 from vidadapt import assemble, command_line, config, data, distributed, methods, optim, runs
 from vidadapt.config import Config, ConfigError
 from vidadapt.data import DataPlan, VideoList
+from vidadapt.data.epochs import steps_per_epoch
 from vidadapt.data.lists import Sample, read_list
 from vidadapt.data.readers import ReadError
 from vidadapt.distributed import World, together
@@ -38,6 +39,13 @@ def main(world: World) -> None:
         model, report, backbone = assemble.adapted_model(cfg, plan)
         model.to(world.device)
         samples = read_lists(cfg, plan)
+        steps_per_epoch(
+            len(samples["train"]),
+            batch_size=recipe.batch_size,
+            world_size=world.size,
+            accumulation=recipe.accumulation,
+            repeats=cfg.data.repeated_augmentation,
+        )
     lists = count_frames(cfg, plan, samples, world)
     facts = {
         "global_batch": global_batch,

@@ -49,9 +49,14 @@ def check_writable(key: str, folder: Path) -> None:
 
 
 def check_free(run_dir: str | Path, resume: bool) -> None:
-    """Raise `RunError` if the folder holds something and `resume` is not asked for."""
+    """Raise `RunError` if the folder cannot be made, or holds something without `resume`."""
     folder = Path(run_dir)
-    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise RunError(
+            f"run_dir: cannot write to {folder} (below {nearest}); choose another folder"
+        )
+    if not resume and folder.exists() and any(folder.iterdir()):
         raise RunError(
             f"run_dir: {folder} exists and is not empty; continue it with --resume, or choose "
             "another folder"

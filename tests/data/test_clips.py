@@ -9,7 +9,7 @@ from videos import grey_frames, indices_of, textured_frames, write_video
 
 from vidadapt.config import DataConfig, EvalConfig
 from vidadapt.data import DATASETS, eval_loader, load_list, resolve, train_loader
-from vidadapt.data.lists import ListError, Sample, write_list
+from vidadapt.data.lists import ListError, Sample, read_list, write_list
 from vidadapt.data.readers import ReadError, open_video
 from vidadapt.data.sampling import SAMPLINGS, eval_indices
 from vidadapt.data.transforms import eval_crops
@@ -62,7 +62,8 @@ def config(folder, **options):
 
 def loaded(data, training=True):
     plan = resolve(data, EvalConfig())
-    return plan, load_list(data, plan, data.train_list, training=training, progress=False)
+    samples = read_list(data.train_list, data.root, plan.num_classes, data.check_files)
+    return plan, load_list(data, plan, data.train_list, samples, training=training, progress=False)
 
 
 def train_batches(data, *, epochs=(0,), seed=0, **split):

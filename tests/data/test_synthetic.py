@@ -230,7 +230,7 @@ def test_command_line(tmp_path: Path) -> None:
         "0.2",
     )
     assert done.returncode == 0, done.stderr
-    assert "3 videos of 14 classes; train.txt (2), test.txt (1)" in done.stdout
+    assert "3 videos of 12 classes; train.txt (2), test.txt (1)" in done.stdout
     assert len((out / "train.txt").read_text().splitlines()) == 2
 
     refused = prepare("synthetic", str(out), "--family", "source")

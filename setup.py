@@ -1,12 +1,14 @@
 """Package metadata; tool settings live in pyproject.toml."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="vidadapt",
     version="0.1.0",
     description="Parameter-efficient fine-tuning of video transformers for action recognition",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_packages(include=["vidadapt", "vidadapt.*"]),

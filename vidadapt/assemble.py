@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,8 @@ def load_adapted_model(config: Config, plan: DataPlan, folder: Path) -> VideoViT
         )
     old, new = about.get("label_names"), asked["label_names"]
     if old is not None and new is not None and old != new:
-        changed = [f"{i}: {a!r} / {b!r}" for i, (a, b) in enumerate(zip(old, new, strict=False))]
-        changed = [line for line, a, b in zip(changed, old, new, strict=False) if a != b]
+        pairs = enumerate(zip_longest(old, new))
+        changed = [f"{i}: {a!r} / {b!r}" for i, (a, b) in pairs if a != b]
         differing.append(f"label names (file / asked for): {', '.join(changed[:5])}")
     if differing:
         raise ConfigError(f"{source}: trained with another configuration; " + "; ".join(differing))

@@ -158,6 +158,15 @@ def test_evaluation_is_the_same_with_0_and_2_workers(textured):
     same(alone, list(eval_loader(replace(data, num_workers=2), plan, videos)))
 
 
+def test_workers_are_no_forks_of_a_process_with_threads(textured):
+    """A fork taken while gloo's threads held a lock left a worker hanging at its first line."""
+    data = config(textured, num_workers=1)
+    plan, videos = loaded(data)
+    for loader in (train_loader(data, plan, videos, seed=0, batch_size=2),
+                   eval_loader(data, plan, videos)):  # fmt: skip
+        assert loader.multiprocessing_context.get_start_method() != "fork"
+
+
 def test_loading_leaves_the_global_generators_alone(textured):
     data = config(textured, **RANDOM)
     torch.manual_seed(1)

@@ -302,6 +302,8 @@ def _worker_options(data: DataConfig, pin_memory: bool) -> dict[str, Any]:
         "persistent_workers": data.num_workers > 0,
         "pin_memory": pin_memory,
         "worker_init_fn": _one_thread,
+        # Forking this process, which by now has threads (gloo, autograd), can deadlock a worker.
+        "multiprocessing_context": "forkserver" if data.num_workers > 0 else None,
         # The loader draws a seed, which no item uses, for its workers: not from the global one.
         "generator": torch.Generator(),
     }

@@ -42,7 +42,7 @@ def run_isolated(
         time_limit: seconds for one job, the start of its worker included.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([function.__module__])
+    context.set_forkserver_preload(["__main__", function.__module__])
     waiting = deque(jobs)
     workers: list[_Worker] = []
     try:

@@ -9,13 +9,13 @@ from typing import Any
 from vidadapt import methods, models, runs
 from vidadapt.config import Config, ConfigError
 from vidadapt.data import DataPlan
-from vidadapt.models.vit import VideoViT
+from vidadapt.models import VideoModel
 from vidadapt.models.weights import LoadReport, fingerprint
 
 
 def adapted_model(
     config: Config, plan: DataPlan, *, load_backbone: bool = True
-) -> tuple[VideoViT, LoadReport | None, str]:
+) -> tuple[VideoModel, LoadReport | None, str]:
     """Load strictly, freeze, inject, unfreeze the head.
 
     Args:
@@ -69,14 +69,7 @@ def describe(config: Config, plan: DataPlan, backbone: str, manifest: str) -> di
     return {
         "format": "vidadapt-adapter-1",
         "method": dict(config.method),
-        "model": {
-            "backbone": config.model.backbone,
-            "tubelet_size": config.model.tubelet_size,
-            "patch_size": config.model.patch_size,
-            "position_grid": config.model.position_grid,
-            "head": config.model.head,
-            "fingerprint": backbone,
-        },
+        "model": {**_architecture(config), "fingerprint": backbone},
         "clip": {
             "num_frames": plan.sampling.num_frames,
             "crop_size": plan.crop_size,
@@ -89,7 +82,13 @@ def describe(config: Config, plan: DataPlan, backbone: str, manifest: str) -> di
     }
 
 
-def load_adapted_model(config: Config, plan: DataPlan, folder: Path) -> VideoViT:
+def _architecture(config: Config) -> dict[str, Any]:
+    """What of the model's configuration a checkpoint depends on."""
+    chosen = vars(config.model)
+    return {key: value for key, value in chosen.items() if key not in ("weights", "drop_path")}
+
+
+def load_adapted_model(config: Config, plan: DataPlan, folder: Path) -> VideoModel:
     """The model of a checkpoint folder, ready to evaluate.
 
     Raises:

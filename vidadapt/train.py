@@ -21,7 +21,7 @@ from vidadapt.data.transforms import normalize
 from vidadapt.distributed import World, average_buffers, parallel, sum_over_ranks, without_sync
 from vidadapt.evaluate import autocast
 from vidadapt.methods import load_trainable_state, train_mode, trainable_state
-from vidadapt.models.vit import VideoViT
+from vidadapt.models import VideoModel
 from vidadapt.optim import (
     WeightAverage,
     build_optimizer,
@@ -43,7 +43,7 @@ class NonFiniteLoss(RuntimeError):
 
 
 def fit(
-    model: VideoViT,
+    model: VideoModel,
     loader: DataLoader,
     *,
     recipe: TrainConfig,

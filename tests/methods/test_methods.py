@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from vidadapt import methods
-from vidadapt.methods.adaptformer import chosen_layers
+from vidadapt.methods.layers import chosen_layers
 from vidadapt.models import build
 
 # fc_norm's scale and shift cancel in the BatchNorm that follows it, so their gradients are ~0.

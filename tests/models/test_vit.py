@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidadapt.models import BACKBONES, build
+from vidadapt.models.blocks import Block
 from vidadapt.models.positions import interpolated_table, sincos_table
-from vidadapt.models.vit import Block, VideoViT, attention
+from vidadapt.models.vit import VideoViT, attention
 
 
 def tiny(num_frames: int = 8, crop_size: int = 32, **options) -> VideoViT:

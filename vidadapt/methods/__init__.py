@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from vidadapt.methods import adaptformer, baselines
-from vidadapt.models.vit import VideoViT
+from vidadapt.models import VideoModel
 
 METHODS: dict[str, Callable[..., None]] = {
     "adaptformer": adaptformer.inject,
@@ -37,7 +37,7 @@ def default_options(name: str) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def apply(model: VideoViT, method: dict[str, Any]) -> None:
+def apply(model: VideoModel, method: dict[str, Any]) -> None:
     """Freeze the backbone, inject the method, make fc_norm and the head trainable.
 
     Args:
@@ -60,6 +60,34 @@ def apply(model: VideoViT, method: dict[str, Any]) -> None:
     METHODS[method["name"]](model, **options)
     model.fc_norm.requires_grad_(True)
     model.head.requires_grad_(True)
+
+
+# Method -> fold what it trained into the backbone, in place; exact up to rounding, in eval mode.
+MERGES: dict[str, Callable[[VideoModel], None]] = {}
+
+# Method -> why it cannot be folded.
+UNMERGEABLE = {
+    "adaptformer": "its bottleneck has a ReLU",
+    "linear": "it leaves the backbone as it is",
+    "full": "it is the backbone already",
+}
+
+
+def merge(model: VideoModel, name: str) -> None:
+    """Fold a method into the backbone, which becomes a plain one with the same logits.
+
+    Compute in float32 or float64: folding in half precision rounds.
+
+    Args:
+        model: with the method applied and trained; edited in place.
+        name: key of `METHODS`.
+
+    Raises:
+        ValueError: this method cannot be folded, and why.
+    """
+    if name not in MERGES:
+        raise ValueError(f"method {name} cannot be merged into the backbone: {UNMERGEABLE[name]}")
+    MERGES[name](model)
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -87,13 +115,11 @@ def train_mode(model: nn.Module) -> None:
 
 def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """The tensors that make the method's own file: trainable parameters and all saved buffers."""
-    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-    parameters = {name for name, _ in model.named_parameters()}
-    return {
-        name: tensor.detach()
-        for name, tensor in model.state_dict().items()
-        if name in trainable or name not in parameters
-    }
+    # A parameter that several modules share is named once here, several times in the state dict.
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    buffers = {name: t for name, t in model.state_dict().items() if name not in parameters}
+    return {name: tensor.detach() for name, tensor in (trained | buffers).items()}
 
 
 def load_trainable_state(model: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:

@@ -11,13 +11,15 @@ release hard-codes 768), any layers, sequential form and learnable scale are opt
 from __future__ import annotations
 
 import math
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from vidadapt.models.vit import Block, VideoViT
+from vidadapt.methods.layers import chosen_slots
+from vidadapt.models import VideoModel
+from vidadapt.models.blocks import Block
 
 
 class Adapter(nn.Module):
@@ -81,16 +83,16 @@ class AdaptMLPBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         block = self.block
-        x = x + block.drop_path1(block.attn(block.norm1(x)))
+        x = x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))
         normalized = block.norm2(x)
-        mlp_out = block.drop_path2(block.mlp(normalized))
+        mlp_out = block.drop_path2(block.ls2(block.mlp(normalized)))
         if self.form == "sequential":
             return x + mlp_out + self.adapter(mlp_out)
         return x + mlp_out + self.adapter(x if self.input == "stream" else normalized)
 
 
 def inject(
-    model: VideoViT,
+    model: VideoModel,
     *,
     bottleneck: int = 64,
     scale: float = 0.1,
@@ -101,11 +103,10 @@ def inject(
     dropout: float = 0.0,
     init: Literal["zero_up", "released"] = "zero_up",
 ) -> None:
-    """Put an adapter into the chosen blocks of a frozen `VideoViT`.
+    """Put an adapter into the chosen blocks of a frozen backbone.
 
     Args:
-        model: backbone with `blocks` (each norm1, attn, drop_path1, norm2, mlp, drop_path2) and
-            `width`; edited in place.
+        model: any backbone; edited in place.
         bottleneck: width of the adapter.
         scale: factor s of the adapter's output.
         learnable_scale: train s, one per layer, starting from `scale`.
@@ -130,41 +131,13 @@ def inject(
             "method.input: a sequential adapter reads the MLP's output; 'normalized' is for "
             "method.form: parallel"
         )
-    for layer in chosen_layers(layers, len(model.blocks)):
+    for slot in chosen_slots(model, layers):
         adapter = Adapter(
-            model.width,
+            slot.width,
             bottleneck,
             scale=scale,
             learnable_scale=learnable_scale,
             dropout=dropout,
             init=init,
         )
-        block = cast(Block, model.blocks[layer - 1])
-        model.blocks[layer - 1] = AdaptMLPBlock(block, adapter, form=form, input=input)
-
-
-def chosen_layers(layers: str | list[int], depth: int) -> list[int]:
-    """Layer numbers from 1, sorted, from `all`, an inclusive range `a-b`, or a list.
-
-    Raises:
-        ValueError: malformed, empty, repeated or outside 1..depth.
-
-    >>> chosen_layers("7-12", 12), chosen_layers([1, 3], 12)
-    ([7, 8, 9, 10, 11, 12], [1, 3])
-    """
-    expected = f"'all', a range such as '1-{depth}', or a list of numbers in 1..{depth}"
-    if layers == "all":
-        return list(range(1, depth + 1))
-    if isinstance(layers, str):
-        first, _, last = layers.partition("-")
-        if not (first.strip().isdigit() and last.strip().isdigit()):
-            raise ValueError(f"method.layers: expected {expected}, got {layers!r}")
-        numbers = list(range(int(first), int(last) + 1))
-    else:
-        numbers = sorted(layers)
-    if not numbers or len(set(numbers)) != len(numbers) or numbers[0] < 1 or numbers[-1] > depth:
-        raise ValueError(
-            f"method.layers: expected {expected} for this backbone of {depth} blocks, "
-            f"got {layers!r}"
-        )
-    return numbers
+        slot.put(AdaptMLPBlock(slot.block, adapter, form=form, input=input))

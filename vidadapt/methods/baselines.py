@@ -6,13 +6,13 @@ and as the papers count it) -> BatchNorm without affine -> Linear.
 
 from __future__ import annotations
 
-from vidadapt.models.vit import VideoViT
+from vidadapt.models import VideoModel
 
 
-def inject_linear(model: VideoViT) -> None:
+def inject_linear(model: VideoModel) -> None:
     """Nothing inside the backbone; the head and fc_norm are made trainable for every method."""
 
 
-def inject_full(model: VideoViT) -> None:
+def inject_full(model: VideoModel) -> None:
     """Train every parameter."""
     model.requires_grad_(True)

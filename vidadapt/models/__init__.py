@@ -11,6 +11,8 @@ from vidadapt.models.positions import interpolated_table
 from vidadapt.models.vit import VideoViT
 from vidadapt.models.weights import LoadReport, load_weights
 
+VideoModel = VideoViT  # what methods, training and evaluation take
+
 BACKBONES: dict[str, dict[str, Any]] = {
     "vit_tiny": {"width": 192, "depth": 6, "num_heads": 3},
     "vit_small": {"width": 384, "depth": 12, "num_heads": 6},
@@ -42,7 +44,7 @@ def build(
     weights: str | Path | None = None,
     keep_head: bool = False,
     interpolate_from: tuple[int, int, int] | None = None,
-) -> tuple[VideoViT, LoadReport | None]:
+) -> tuple[VideoModel, LoadReport | None]:
     """A backbone with a head, every parameter trainable, and what was loaded into it.
 
     Args:
@@ -76,6 +78,7 @@ def build(
         num_classes=num_classes,
         **sizes,
     )
+    model.name = backbone
     model.head = new_head(model.width, num_classes)
     if interpolate_from is not None:
         model.pos_embed = interpolated_table(interpolate_from, model.grid, model.width)

@@ -1,11 +1,22 @@
-"""Heads: pooled features (B, D) become logits (B, K). All parameters of a head are trainable."""
+"""Heads: features become logits (B, K). All parameters of a head are trainable."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from timm.layers import trunc_normal_
-from torch import nn
+from timm.layers import AttentionPoolLatent, trunc_normal_
+from torch import Tensor, nn
+
+
+def read_out(tokens: Tensor, fc_norm: nn.Module, head: nn.Module) -> Tensor:
+    """Tokens (B, N, D) to logits (B, K): pool, fc_norm, head.
+
+    The pool is the mean over the tokens. `AttentiveHead` pools by itself: fc_norm, then the head,
+    on all tokens.
+    """
+    if isinstance(head, AttentiveHead):
+        return head(fc_norm(tokens))
+    return head(fc_norm(tokens.mean(dim=1)))
 
 
 def linear(width: int, num_classes: int) -> nn.Module:
@@ -29,7 +40,29 @@ def batchnorm_linear(width: int, num_classes: int) -> nn.Module:
     return nn.Sequential(nn.BatchNorm1d(width, affine=False, eps=1e-6), layer)
 
 
+class AttentiveHead(nn.Module):
+    """One learned query attends to all tokens (B, N, D), then an MLP with residual, then linear.
+
+    The attentive probe of V-JEPA (Bardes et al., "Revisiting Feature Prediction for Learning
+    Visual Representations from Video", 2024, arXiv 2404.08471). Differs from its release in: timm's
+    `AttentionPoolLatent`, which projects the attended values and does not add the query to them;
+    64 channels a head; the norm in front of the tokens is the model's `fc_norm`; VideoMAE's
+    initialisation of the last layer. Parameters: 12 D^2 + 12 D, and the last layer's (D + 1) K.
+    """
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.pool = AttentionPoolLatent(
+            width, num_heads=max(width // 64, 1), norm_layer=nn.LayerNorm
+        )
+        self.classifier = linear(width, num_classes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.classifier(self.pool(tokens))
+
+
 HEADS: dict[str, Callable[[int, int], nn.Module]] = {
     "linear": linear,
     "batchnorm_linear": batchnorm_linear,
+    "attentive": AttentiveHead,
 }

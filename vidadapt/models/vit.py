@@ -12,7 +12,8 @@ from einops import rearrange
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
-from vidadapt.models.heads import linear
+from vidadapt.models.blocks import AttentionKind, Block, Slot
+from vidadapt.models.heads import linear, read_out
 from vidadapt.models.positions import sincos_table
 
 NORM_EPS = 1e-6
@@ -54,43 +55,47 @@ class PatchEmbed(nn.Module):
         return F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
 
 
+class QkvLinear(nn.Linear):
+    """The projection to queries, keys and values, whose bias its caller puts together.
+
+    A module of its own, so that a method may replace it.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 3 * width, bias=False)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:  # type: ignore[override]
+        return F.linear(x, self.weight, bias)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention over tokens (B, N, D) with query and value biases only."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.qkv = QkvLinear(width)
         self.q_bias = nn.Parameter(torch.zeros(width))
         self.v_bias = nn.Parameter(torch.zeros(width))
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = F.linear(x, self.qkv.weight, bias)
+        qkv = self.qkv(x, bias)
         q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         return self.proj(rearrange(attention(q, k, v), "b h n d -> b n (h d)"))
 
 
-class Block(nn.Module):
-    """Pre-norm transformer block over tokens (B, N, D).
-
-    Its parts (`norm1`, `attn`, `drop_path1`, `norm2`, `mlp`, `drop_path2`) are what a method's
-    wrapper re-uses when it restates the two lines of `forward`.
-    """
-
-    def __init__(self, width: int, num_heads: int, mlp_ratio: float, drop_path: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.attn = Attention(width, num_heads)
-        self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.mlp = Mlp(width, round(width * mlp_ratio))  # timm's: exact GELU, no dropout
-        self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path1(self.attn(self.norm1(x)))
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+def vit_block(width: int, num_heads: int, mlp_ratio: float, drop_path: float) -> Block:
+    """A block of the ViT: attention, then timm's MLP (exact GELU, no dropout)."""
+    return Block(
+        norm1=nn.LayerNorm(width, eps=NORM_EPS),
+        attn=Attention(width, num_heads),
+        drop_path1=DropPath(drop_path) if drop_path > 0 else None,
+        norm2=nn.LayerNorm(width, eps=NORM_EPS),
+        mlp=Mlp(width, round(width * mlp_ratio)),
+        drop_path2=DropPath(drop_path) if drop_path > 0 else None,
+    )
 
 
 class VideoViT(nn.Module):
@@ -109,7 +114,11 @@ class VideoViT(nn.Module):
         num_classes: K. The head is `heads.linear`; `build` sets another one.
 
     Attributes:
+        name: for messages.
+        attention: how the tokens of a block see each other.
         grid: tokens along time, height, width (t, h, w).
+        num_prefix_tokens: tokens before those of the grid (class token, registers).
+        rows_per_clip: rows of a block's batch that one clip takes; 1: all its frames in one row.
         pos_embed: (t * h * w, D) buffer, fixed, absent from the state dict.
 
     Raises:
@@ -117,6 +126,9 @@ class VideoViT(nn.Module):
     """
 
     pos_embed: Tensor
+    attention: AttentionKind = "global"
+    num_prefix_tokens = 0
+    rows_per_clip = 1
 
     def __init__(
         self,
@@ -148,10 +160,15 @@ class VideoViT(nn.Module):
         table = sincos_table(self.grid[0] * self.grid[1] * self.grid[2], width)
         self.register_buffer("pos_embed", table, persistent=False)
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
-        self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio, rate) for rate in rates)
+        self.blocks = nn.ModuleList(vit_block(width, num_heads, mlp_ratio, rate) for rate in rates)
         self.fc_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.apply(_init_linear)
         self.head = linear(width, num_classes)
+        self.name = "tubelet ViT"
+
+    def slots(self) -> list[Slot]:
+        """The places of the blocks, in the order in which they run."""
+        return [Slot(self.blocks, index, self.width) for index in range(len(self.blocks))]
 
     def embed(self, clip: Tensor) -> Tensor:
         """Clip (B, 3, T, S, S) to the tokens (B, N, D) that enter the first block."""
@@ -168,8 +185,8 @@ class VideoViT(nn.Module):
         return x
 
     def forward_head(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, N, D) to logits (B, K): mean over the tokens, fc_norm, head."""
-        return self.head(self.fc_norm(tokens.mean(dim=1)))
+        """Tokens (B, N, D) to logits (B, K), see `heads.read_out`."""
+        return read_out(tokens, self.fc_norm, self.head)
 
     def forward(self, clip: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(clip))

@@ -1,7 +1,8 @@
 """The whole system on generated videos: a frozen tiny backbone adapted to actions it never saw.
 
-    python tools/demo.py           linear probe and AdaptFormer, trained and evaluated; a table
-    python tools/demo.py --study   the learning-rate grid, three seeds, one and two times the epochs
+    python tools/demo.py             linear probe and AdaptFormer, trained and evaluated; a table
+    python tools/demo.py --compare   every method of configs/demo, its rate from a grid, one seed
+    python tools/demo.py --study     both of the first, three seeds, one and two times the epochs
 
 Everything runs through tools/prepare.py, tools/train.py and tools/evaluate.py in processes of
 their own. What is finished is kept: run again, it goes on where it stopped.
@@ -14,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -22,6 +24,10 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 METHODS = ("linear", "adaptformer")
+COMPARED = (
+    *("linear", "attentive", "bitfit", "vpt", "ssf", "lora", "arc", "arc_att", "st_adapter"),
+    *("losa", "adaptformer"),
+)
 GLOBAL_BATCH = 32
 VIEWS = (2, 3)
 EPOCHS = 12
@@ -36,6 +42,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--study", action="store_true", help="grid, seeds and twice the epochs")
+    parser.add_argument(
+        "--compare", nargs="*", choices=COMPARED, metavar="CONFIG",
+        help=f"grid and one seed of these configs; default: all of {', '.join(COMPARED)}",
+    )  # fmt: skip
     parser.add_argument("--data", type=Path, default=Path("demo_data/target"))
     parser.add_argument("--out", type=Path, default=None, help="default: runs/demo or runs/study")
     arguments = parser.parse_args()
@@ -45,7 +55,9 @@ def main() -> None:
         "prepare", "synthetic", arguments.data, "--family", "target", "--counts", COUNTS,
         "--difficulty", DIFFICULTY, "--seed", 0,
     )  # fmt: skip
-    if arguments.study:
+    if arguments.compare is not None:
+        compare(arguments.compare or COMPARED, arguments.data, arguments.out or Path("runs/study"))
+    elif arguments.study:
         study(arguments.data, arguments.out or Path("runs/study"))
     else:
         demo(arguments.data, arguments.out or Path("runs/demo"))
@@ -69,28 +81,52 @@ def study(videos: Path, out: Path) -> None:
     The learning rate of a method is the one of the grid with the best top-1 on the development
     list, at seed 0 and one time the epochs.
     """
-    chosen, grids = {}, {}
-    for method in METHODS:
-        found = {}
-        for base_lr in GRID:
-            name = f"{method}_{EPOCHS}_epochs_lr{base_lr:g}_seed0"
-            say(name)
-            found[base_lr] = train(method, videos, out / name, base_lr=base_lr, seed=0)
-        grids[method] = {f"{lr:g}": run["best"]["dev_top1"] for lr, run in found.items()}
-        chosen[method] = max(found, key=lambda lr: found[lr]["best"]["dev_top1"])
+    grids = {method: grid(method, videos, out) for method in METHODS}
     results: list[dict[str, Any]] = []
     for epochs in (EPOCHS, 2 * EPOCHS):
         for seed in SEEDS:
             for method in METHODS:
-                base_lr = chosen[method]
-                name = f"{method}_{epochs}_epochs_lr{base_lr:g}_seed{seed}"
-                say(name)
-                row = adapt(method, videos, out / name, epochs=epochs, base_lr=base_lr, seed=seed)
-                about = {"epochs": epochs, "base_lr": base_lr, "seed": seed}
-                results.append({**row, **about, "grid_dev_top1": grids[method]})
+                results.append(chosen_run(method, videos, out, grids[method], epochs, seed))
             (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     print_study(results)
     print(f"all figures: {out / 'results.json'}")
+
+
+def compare(methods: Sequence[str], videos: Path, out: Path) -> None:
+    """One seed of each method at the rate that a grid chose on the development list."""
+    rows = []
+    for method in methods:
+        rows.append(chosen_run(method, videos, out, grid(method, videos, out), EPOCHS, 0))
+        (out / "compare.json").write_text(json.dumps(rows, indent=2) + "\n")
+    print_table(rows)
+    print(f"all figures: {out / 'compare.json'}")
+
+
+def grid(method: str, videos: Path, out: Path) -> dict[float, float]:
+    """Best top-1 on the development list by base_lr, at seed 0 and one time the epochs."""
+    found = {}
+    for base_lr in GRID:
+        name = run_name(method, EPOCHS, base_lr, 0)
+        say(name)
+        run = train(method, videos, out / name, base_lr=base_lr, seed=0)
+        found[base_lr] = run["best"]["dev_top1"]
+    return found
+
+
+def chosen_run(
+    method: str, videos: Path, out: Path, rates: dict[float, float], epochs: int, seed: int
+) -> dict[str, Any]:
+    """Train and evaluate at the best rate of a grid."""
+    base_lr = max(rates, key=lambda rate: rates[rate])
+    name = run_name(method, epochs, base_lr, seed)
+    say(name)
+    row = adapt(method, videos, out / name, epochs=epochs, base_lr=base_lr, seed=seed)
+    by_rate = {f"{rate:g}": top1 for rate, top1 in rates.items()}
+    return {**row, "epochs": epochs, "base_lr": base_lr, "seed": seed, "grid_dev_top1": by_rate}
+
+
+def run_name(method: str, epochs: int, base_lr: float, seed: int) -> str:
+    return f"{method}_{epochs}_epochs_lr{base_lr:g}_seed{seed}"
 
 
 def adapt(method: str, videos: Path, run_dir: Path, **recipe: object) -> dict[str, Any]:

@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidadapt.methods import adaptformer, baselines
+from vidadapt.methods import adaptformer, arc, baselines, vpt
 from vidadapt.models import VideoModel
 
 METHODS: dict[str, Callable[..., None]] = {
     "adaptformer": adaptformer.inject,
+    "arc": arc.inject,
+    "vpt": vpt.inject,
     "linear": baselines.inject_linear,
     "full": baselines.inject_full,
 }
@@ -63,11 +65,12 @@ def apply(model: VideoModel, method: dict[str, Any]) -> None:
 
 
 # Method -> fold what it trained into the backbone, in place; exact up to rounding, in eval mode.
-MERGES: dict[str, Callable[[VideoModel], None]] = {}
+MERGES: dict[str, Callable[[VideoModel], None]] = {"arc": arc.merge}
 
 # Method -> why it cannot be folded.
 UNMERGEABLE = {
     "adaptformer": "its bottleneck has a ReLU",
+    "vpt": "prompts are tokens, which every token attends to, and not a change of weights",
     "linear": "it leaves the backbone as it is",
     "full": "it is the backbone already",
 }

@@ -92,12 +92,31 @@ def write_qkv(attn: Any, weight: Tensor, bias: Tensor) -> None:
         write_linear(linear, rows, shift)
 
 
+def first_linears(mlp: Any) -> list[nn.Linear]:
+    """The linear layers of an MLP that read its input: fc1, or the two of a gated one.
+
+    Raises:
+        ValueError: an MLP of another form.
+    """
+    for names in (("fc1",), ("fc1_g", "fc1_x")):
+        found = [getattr(mlp, name, None) for name in names]
+        linears = [linear for linear in found if isinstance(linear, nn.Linear)]
+        if len(linears) == len(names):
+            return linears
+    raise ValueError(f"cannot be merged: {type(mlp).__name__} has no linear layer fc1")
+
+
 def _has_biases_beside(attn: Any) -> bool:
     return isinstance(getattr(attn, "q_bias", None), Tensor)
 
 
 def _projections(attn: Any) -> list[nn.Linear]:
     """The linear layers whose outputs are queries, keys and values, in this order."""
+    if getattr(attn, "gate", None) is not None:
+        raise ValueError(
+            f"cannot be merged: {type(attn).__name__} has a gate, a fourth layer that reads its "
+            "input"
+        )
     if isinstance(getattr(attn, "qkv", None), nn.Linear):
         return [attn.qkv]
     separate = [getattr(attn, name, None) for name in ("q_proj", "k_proj", "v_proj")]

@@ -1,0 +1,177 @@
+"""ARC against a slow restatement, its counts, and what merging leaves."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import slow_vit
+import torch
+from kinds import clips, disturb
+
+from vidadapt import methods
+from vidadapt.models import build
+
+
+def small_model(**options):
+    torch.manual_seed(0)
+    model, _ = build("vit_tiny", num_frames=4, crop_size=32, num_classes=5, **options)
+    return model
+
+
+def adapted(**options):
+    model = small_model()
+    methods.apply(model, {"name": "arc", **options})
+    return model
+
+
+def move(model) -> None:
+    """Adapters far from the identity, unlike their start and as no two layers have them."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+
+
+def slow_arc(arc):
+    """x + x (P diag(c)) P^T + b for one token, number by number."""
+    if arc is None:
+        return lambda token: token
+    width, rank = arc.projection.shape
+
+    def adapt(token: torch.Tensor) -> torch.Tensor:
+        hidden = [
+            sum(token[i] * arc.projection[i, k] * arc.scale[k] for i in range(width))
+            for k in range(rank)
+        ]
+        change = [
+            sum(hidden[k] * arc.projection[j, k] for k in range(rank)) + arc.bias[j]
+            for j in range(width)
+        ]
+        return token + torch.stack(change)
+
+    return adapt
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("positions", ["both", "attention"])
+def test_the_whole_forward_is_the_papers_equation(positions):
+    model = slow_vit.tiny_vit()
+    methods.apply(model, {"name": "arc", "rank": 4, "positions": positions})
+    move(model.double().eval())
+    clip = slow_vit.one_clip()
+    tokens = slow_vit.embed(model, clip)
+    for block in model.blocks:
+        norm2, at_mlp = block.norm2, None
+        if positions == "both":
+            norm2, at_mlp = block.norm2.norm, block.norm2.arc
+        tokens = slow_vit.block(
+            SimpleNamespace(norm1=block.norm1.norm, attn=block.attn, norm2=norm2, mlp=block.mlp),
+            tokens,
+            before_attention=slow_arc(block.norm1.arc),
+            before_mlp=slow_arc(at_mlp),
+        )
+    expected = slow_vit.read_out(model, tokens)
+    assert (expected - slow_vit.tiny_vit()(clip[None])[0]).abs().max() > 0.01
+    torch.testing.assert_close(model(clip[None])[0], expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "both", "attention"),
+    [
+        ("vit_base", 96_432, 48_216),
+        ("vit_small", 48_816, 24_408),
+        ("vit_large", 153_952, 76_976),
+        ("vit_huge", 213_120, 106_560),
+    ],
+)
+def test_trainable_parameters_at_rank_50(backbone, both, attention):
+    for positions, adapters in {"both": both, "attention": attention}.items():
+        with torch.device("meta"):
+            model, _ = build(backbone, num_frames=8, crop_size=224, num_classes=174)
+            methods.apply(model, {"name": "arc", "positions": positions})
+        readout = (model.width + 1) * 174 + 2 * model.width
+        assert methods.count_parameters(model)[0] == adapters + readout
+
+
+def test_matrices_are_shared_by_the_layers_and_saved_once():
+    model = adapted(rank=7)
+    blocks = model.blocks
+    assert all(block.norm1.arc.projection is blocks[0].norm1.arc.projection for block in blocks)
+    assert all(block.norm2.arc.projection is blocks[0].norm2.arc.projection for block in blocks)
+    assert blocks[0].norm1.arc.projection is not blocks[0].norm2.arc.projection
+    saved = methods.trainable_state(model)
+    assert sum(name.endswith("projection") for name in saved) == 2
+    bound = math.sqrt(6 / (192 + 7))
+    assert 0.99 * bound < blocks[0].norm1.arc.projection.abs().max() <= bound
+
+
+@pytest.mark.parametrize("options", [{"positions": "attention"}, {"positions": "both"}])
+def test_adapters_start_as_the_identity(options):
+    with torch.no_grad():
+        expected = small_model().eval()(clips())
+        assert torch.equal(adapted(**options).eval()(clips()), expected)
+
+
+def test_the_released_start_is_not_the_identity_and_only_the_mlp_is_why():
+    model = adapted(init="released")
+    bound = math.sqrt(6 / 51)
+    largest = max(block.norm2.arc.scale.abs().max().item() for block in model.blocks)
+    assert 0.95 * bound < largest <= bound
+    assert not any(block.norm1.arc.scale.any() for block in model.blocks)
+    with torch.no_grad():
+        change = model.eval()(clips()) - small_model().eval()(clips())
+    assert change.abs().max() > 1e-3
+
+
+def test_only_the_chosen_layers_are_adapted():
+    model = adapted(layers=[2, 5], rank=3)
+    plain = small_model()
+    changed = [i for i, block in enumerate(model.blocks) if "arc" in str(block)]
+    assert changed == [1, 4]
+    adapters = 2 * 192 * 3 + 2 * 2 * (3 + 192)
+    for parameter in (plain.fc_norm, plain.head):
+        adapters += sum(p.numel() for p in parameter.parameters())
+    assert methods.count_parameters(model)[0] == adapters
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("positions", ["both", "attention"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=["fp32", "fp64"]
+)
+def test_a_merged_model_is_a_plain_one_with_the_same_logits(positions, dtype, tolerance):
+    model = adapted(positions=positions, dropout=0.3, init="identity")
+    disturb(model)
+    for block in model.blocks:
+        block.attn.q_bias.normal_()
+    model.to(dtype).eval()
+    unmerged = model(clips(8).to(dtype))
+    methods.merge(model, "arc")
+    plain = small_model()
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    assert [type(m) for m in model.modules()] == [type(m) for m in plain.modules()]
+    assert (model(clips(8).to(dtype)) - unmerged).abs().max() < tolerance
+    frozen = small_model().to(dtype).eval()
+    frozen.load_state_dict({**model.state_dict(), **backbone_of(frozen)})
+    assert (frozen(clips(8).to(dtype)) - unmerged).abs().max() > 1e-2
+
+
+def backbone_of(model):
+    return {k: v for k, v in model.state_dict().items() if k.startswith("blocks")}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rank": 0}, r"method\.rank: expected 1 or more, got 0"),
+        ({"dropout": -0.1}, r"method\.dropout: expected a rate in \[0, 1\), got -0.1"),
+        ({"init": "released", "positions": "attention"}, r"method\.init"),
+        ({"layers": "3-9"}, r"method\.layers"),
+    ],
+)
+def test_impossible_options_name_the_key(options, message):
+    with pytest.raises(ValueError, match=message):
+        adapted(**options)

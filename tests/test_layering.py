@@ -27,6 +27,7 @@ MAY_IMPORT = {
         *("data", "evaluate", "optim", "runs", "distributed", "models", "methods", "config"),
         "progress",
     },
+    "benchmark": {"distributed", "models", "methods"},
     "assemble": {"config", "data", "methods", "models", "runs"},
 }
 ONLY_IN = {

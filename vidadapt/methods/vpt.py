@@ -12,7 +12,7 @@ no projection of the prompts; dropout is per clip or frame, as in VPT; AdaptForm
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,8 @@ def inject(
 ) -> None:
     """Put prompts in front of the tokens of a frozen backbone.
 
-    Where a backbone takes a clip frame by frame, each frame gets the prompts. Trainable parameters:
+    Where a backbone takes a clip frame by frame, each frame gets the prompts; where it rotates
+    queries and keys by position, those of prompts are not rotated. Trainable parameters:
     `num_prompts` * D, for every block if deep.
 
     Args:
@@ -93,7 +94,6 @@ def inject(
     slots = model.slots()
     bound = _bound(model, num_prompts, slots[0].width, init)
     for slot in slots:
-        _lengthen_prefix(slot.block.attn, num_prompts)
         prompts = None
         if form == "deep" or slot is slots[0]:
             prompts = Prompts(num_prompts, slot.width, bound=bound, dropout=dropout)
@@ -112,10 +112,3 @@ def _bound(model: nn.Module, count: int, width: int, init: Init) -> float:
             "has no convolution that embeds patches; choose 'xavier'"
         )
     return math.sqrt(6 / (patch.weight[0].numel() + width))
-
-
-def _lengthen_prefix(attn: Any, count: int) -> None:
-    """Tell attention that rotates by position how many tokens in front have none."""
-    for module in attn.modules():
-        if hasattr(module, "num_prefix_tokens"):
-            module.num_prefix_tokens += count

@@ -14,13 +14,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidadapt.methods import adaptformer, arc, baselines, vpt
+from vidadapt.methods import adaptformer, arc, baselines, lora, ssf, st_adapter, vpt
 from vidadapt.models import VideoModel
 
 METHODS: dict[str, Callable[..., None]] = {
     "adaptformer": adaptformer.inject,
     "arc": arc.inject,
     "vpt": vpt.inject,
+    "lora": lora.inject,
+    "ssf": ssf.inject,
+    "st_adapter": st_adapter.inject,
+    "bitfit": baselines.inject_bitfit,
     "linear": baselines.inject_linear,
     "full": baselines.inject_full,
 }
@@ -65,12 +69,18 @@ def apply(model: VideoModel, method: dict[str, Any]) -> None:
 
 
 # Method -> fold what it trained into the backbone, in place; exact up to rounding, in eval mode.
-MERGES: dict[str, Callable[[VideoModel], None]] = {"arc": arc.merge}
+MERGES: dict[str, Callable[[VideoModel], None]] = {
+    "arc": arc.merge,
+    "lora": lora.merge,
+    "ssf": ssf.merge,
+}
 
 # Method -> why it cannot be folded.
 UNMERGEABLE = {
     "adaptformer": "its bottleneck has a ReLU",
     "vpt": "prompts are tokens, which every token attends to, and not a change of weights",
+    "st_adapter": "its convolution mixes neighbouring tokens, which no layer of the backbone does",
+    "bitfit": "it trains biases that the backbone has already",
     "linear": "it leaves the backbone as it is",
     "full": "it is the backbone already",
 }

@@ -76,13 +76,17 @@ class ModelConfig:
     """The backbone and the file its weights come from.
 
     Attributes:
-        backbone: key of `vidadapt.models.BACKBONES`.
+        backbone: key of `vidadapt.models.BACKBONES`, or `timm/NAME` for an image model of timm's.
         weights: checkpoint file (any recognised family, or `demo`); none: random initialisation.
-        tubelet_size: frames of one token.
-        patch_size: side of one token in pixels; default: the backbone's.
+        tubelet_size: frames of one token; not used frame by frame.
+        patch_size: side of one token in pixels, of a tubelet ViT; default: the backbone's.
         drop_path: stochastic depth rate of the last block, rising linearly from 0.
         position_grid: token grid [t, h, w] of the pre-training, to interpolate its position table;
             default: the table is computed anew for this model's tokens, as VideoMAE does.
+        from_image: how an image model becomes a video model: `inflate` (default) makes its patches
+            tubelets and attends over space and time, `frames` runs it on every frame and averages.
+        inflation: how an image model's patch embedding becomes that of a tubelet: `average`
+            (default; its weights shared out over the frames) or `centre` (all on the middle one).
         head: key of `vidadapt.models.heads.HEADS`.
     """
 
@@ -92,6 +96,8 @@ class ModelConfig:
     patch_size: int | None = None
     drop_path: float = 0.0
     position_grid: list[int] | None = None
+    from_image: Literal["inflate", "frames"] | None = None
+    inflation: Literal["average", "centre"] | None = None
     head: str = "batchnorm_linear"
 
 

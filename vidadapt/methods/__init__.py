@@ -46,6 +46,10 @@ def default_options(name: str) -> dict[str, Any]:
 def apply(model: VideoModel, method: dict[str, Any]) -> None:
     """Freeze the backbone, inject the method, make fc_norm and the head trainable.
 
+    The temporal positions of an inflated image model, which no image file holds, are trained where
+    they cost no further backward pass: where the method trains something in the first block.
+    Elsewhere (linear, side networks, layers 7-12) they stay at zero.
+
     Args:
         model: backbone with loaded weights, `fc_norm` and `head`; edited in place.
         method: {"name": key of METHODS, **options}.
@@ -66,6 +70,15 @@ def apply(model: VideoModel, method: dict[str, Any]) -> None:
     METHODS[method["name"]](model, **options)
     model.fc_norm.requires_grad_(True)
     model.head.requires_grad_(True)
+    if model.time_embed is not None and _first_block_trains(model):
+        model.time_embed.requires_grad_(True)
+
+
+def _first_block_trains(model: VideoModel) -> bool:
+    slots = model.slots()
+    # A side network stands in the place of all blocks and runs them without a graph.
+    in_place = len(slots) == model.depth
+    return in_place and any(p.requires_grad for p in slots[0].block.parameters())
 
 
 # Method -> fold what it trained into the backbone, in place; exact up to rounding, in eval mode.

@@ -13,6 +13,7 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from vidadapt.models.blocks import AttentionKind, Block, Slot
+from vidadapt.models.clip_shape import require_clip, require_divides
 from vidadapt.models.heads import linear, read_out
 from vidadapt.models.positions import sincos_table
 
@@ -43,10 +44,12 @@ class PatchEmbed(nn.Module):
     in bf16 (forward and backward, one core, ViT-B at 224 px and ViT-tiny at 64 px).
     """
 
-    def __init__(self, tubelet_size: int, patch_size: int, width: int) -> None:
+    def __init__(
+        self, tubelet_size: int, patch_size: int, width: int, *, bias: bool = True
+    ) -> None:
         super().__init__()
         self.tubelet = (tubelet_size, patch_size, patch_size)
-        self.proj = nn.Conv3d(3, width, kernel_size=self.tubelet, stride=self.tubelet)
+        self.proj = nn.Conv3d(3, width, kernel_size=self.tubelet, stride=self.tubelet, bias=bias)
 
     def forward(self, clip: Tensor) -> Tensor:
         pt, ph, pw = self.tubelet
@@ -120,6 +123,7 @@ class VideoViT(nn.Module):
         num_prefix_tokens: tokens before those of the grid (class token, registers).
         rows_per_clip: rows of a block's batch that one clip takes; 1: all its frames in one row.
         pos_embed: (t * h * w, D) buffer, fixed, absent from the state dict.
+        time_embed: none; inflated image models have one.
 
     Raises:
         ValueError: sizes that do not divide, or fewer than one class.
@@ -129,6 +133,7 @@ class VideoViT(nn.Module):
     attention: AttentionKind = "global"
     num_prefix_tokens = 0
     rows_per_clip = 1
+    time_embed: nn.Module | None = None
 
     def __init__(
         self,
@@ -145,9 +150,9 @@ class VideoViT(nn.Module):
         num_classes: int,
     ) -> None:
         super().__init__()
-        _check_divides("num_frames", num_frames, "tubelet_size", tubelet_size)
-        _check_divides("crop_size", crop_size, "patch_size", patch_size)
-        _check_divides("width", width, "num_heads", num_heads)
+        require_divides("num_frames", num_frames, "tubelet_size", tubelet_size)
+        require_divides("crop_size", crop_size, "patch_size", patch_size)
+        require_divides("width", width, "num_heads", num_heads)
         if num_classes < 1:
             raise ValueError(f"num_classes is {num_classes}; a model needs at least 1 class")
         if not 0 <= drop_path < 1:
@@ -172,9 +177,7 @@ class VideoViT(nn.Module):
 
     def embed(self, clip: Tensor) -> Tensor:
         """Clip (B, 3, T, S, S) to the tokens (B, N, D) that enter the first block."""
-        if clip.ndim != 5 or tuple(clip.shape[1:]) != self.clip_shape:
-            want = ", ".join(str(n) for n in self.clip_shape)
-            raise ValueError(f"clip has shape {tuple(clip.shape)}; this model takes (B, {want})")
+        require_clip(clip, self.clip_shape)
         return self.patch_embed(clip) + self.pos_embed
 
     def forward_features(self, clip: Tensor) -> Tensor:
@@ -190,13 +193,6 @@ class VideoViT(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(clip))
-
-
-def _check_divides(name: str, value: int, divisor_name: str, divisor: int) -> None:
-    if divisor < 1 or value < 1 or value % divisor != 0:
-        raise ValueError(
-            f"{name} is {value}, which is not a positive multiple of {divisor_name} ({divisor})"
-        )
 
 
 def _init_linear(module: nn.Module) -> None:

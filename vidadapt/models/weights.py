@@ -27,7 +27,10 @@ from vidadapt.models.tensor_files import read_tensors
 
 State = dict[str, Tensor]
 
-BACKBONE = ("patch_embed.", "blocks.")
+BACKBONE = ("patch_embed.", "blocks.")  # of a tubelet ViT
+
+# What a task trains around the backbone of any model.
+NOT_BACKBONE = ("fc_norm.", "head.", "time_embed.")
 
 # Tensors, under our names, that a fine-tuned classifier has no use for.
 UNUSED = {
@@ -122,8 +125,8 @@ def load_weights(
 
 
 def backbone_state(model: nn.Module) -> State:
-    """The tensors that make a backbone (patch embedding and blocks), by name, not copied."""
-    return {k: v for k, v in model.state_dict().items() if k.startswith(BACKBONE)}
+    """The tensors that make a backbone, by name, not copied: all but `NOT_BACKBONE`."""
+    return {k: v for k, v in model.state_dict().items() if not k.startswith(NOT_BACKBONE)}
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -1,0 +1,28 @@
+"""What a clip must look like to enter a model."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def require_clip(clip: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse a batch of clips that is not (B, *shape).
+
+    Raises:
+        ValueError: naming both shapes.
+    """
+    if clip.ndim != 5 or tuple(clip.shape[1:]) != shape:
+        want = ", ".join(str(n) for n in shape)
+        raise ValueError(f"clip has shape {tuple(clip.shape)}; this model takes (B, {want})")
+
+
+def require_divides(name: str, value: int, divisor_name: str, divisor: int) -> None:
+    """Refuse a size that does not divide.
+
+    Raises:
+        ValueError: naming both numbers.
+    """
+    if divisor < 1 or value < 1 or value % divisor != 0:
+        raise ValueError(
+            f"{name} is {value}, which is not a positive multiple of {divisor_name} ({divisor})"
+        )

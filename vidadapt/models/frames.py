@@ -1,0 +1,118 @@
+"""An image model on every frame, and the mean over time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from einops import rearrange
+from timm.models.eva import Eva
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor, nn
+
+from vidadapt.models.blocks import Slot
+from vidadapt.models.clip_shape import require_clip
+from vidadapt.models.heads import linear, read_out
+from vidadapt.models.image import attention_kind, edit_blocks, rotary_embedding
+from vidadapt.models.vit import NORM_EPS
+
+
+class FrameByFrame(nn.Module):
+    """Clip (B, 3, T, S, S), float, normalised, to logits (B, K), by an image model.
+
+    The image model sees every frame alone and pools as it does on images (class token, mean over
+    patches, attention pool; its own norms included), then: mean over time, `fc_norm`, `head`. With
+    T = 1 the features are the image model's. Nothing in the backbone knows the order of frames.
+
+    Args:
+        image: timm model of a class in `image.ATTENTION`, as a rule with loaded weights; held, and
+            its blocks are put into the form that methods edit.
+        num_frames: T.
+        crop_size: S, pixels; the image model's.
+        num_classes: K. The head is `heads.linear`; `build` sets another one.
+
+    Attributes: as those of `VideoViT`;
+        grid: (T, h, w), with h and w of the patch embedding (later stages of Swin have fewer).
+        rows_per_clip: T.
+
+    Raises:
+        ValueError: a model whose blocks cannot be edited.
+    """
+
+    time_embed: nn.Module | None = None
+
+    def __init__(
+        self,
+        image: Any,
+        *,
+        num_frames: int,
+        crop_size: int,
+        num_classes: int,
+        name: str = "frame-by-frame model",
+    ) -> None:
+        super().__init__()
+        if num_frames < 1:
+            raise ValueError(f"num_frames is {num_frames}; a clip has at least 1 frame")
+        self.name = name
+        self.attention = attention_kind(image, name)
+        rotary = rotary_embedding(image, name)
+        for container in _containers(image):
+            edit_blocks(container, rotary)
+        self.image = image
+        embed = image.stem if hasattr(image, "stem") else image.patch_embed
+        self.grid = (num_frames, *embed.grid_size)
+        self.rows_per_clip = num_frames
+        self.clip_shape = (3, num_frames, crop_size, crop_size)
+        self.num_prefix_tokens = getattr(image, "num_prefix_tokens", 0)
+        self.width, self.depth = image.head_hidden_size, len(self.slots())
+        self.fc_norm = nn.LayerNorm(self.width, eps=NORM_EPS)
+        self.head = linear(self.width, num_classes)
+
+    def slots(self) -> list[Slot]:
+        """The places of the blocks, in the order in which they run."""
+        return [
+            Slot(container, index, width, stage)
+            for stage, (container, width) in enumerate(
+                zip(_containers(self.image), _widths(self.image), strict=True)
+            )
+            for index in range(len(container))
+        ]
+
+    def frame_features(self, frames: Tensor) -> Tensor:
+        """Frames (rows, 3, S, S) to the image model's pooled features (rows, D)."""
+        image = self.image
+        if isinstance(image, Eva):
+            # Its own loop hands the rotation to every block; here the blocks hold it.
+            x, _ = image._pos_embed(image.patch_embed(frames))
+            x = image.norm_pre(x)
+            for block in image.blocks:
+                x = block(x)
+            tokens = image.norm(x)
+        else:
+            tokens = image.forward_features(frames)
+        return image.forward_head(tokens, pre_logits=True)
+
+    def forward_features(self, clip: Tensor) -> Tensor:
+        """Clip (B, 3, T, S, S) to the features (B, T, D) of its frames."""
+        require_clip(clip, self.clip_shape)
+        features = self.frame_features(rearrange(clip, "b c t h w -> (b t) c h w"))
+        return rearrange(features, "(b t) d -> b t d", b=len(clip))
+
+    def forward_head(self, tokens: Tensor) -> Tensor:
+        """Features (B, T, D) of the frames to logits (B, K), see `heads.read_out`."""
+        return read_out(tokens, self.fc_norm, self.head)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(clip))
+
+
+def _containers(image: Any) -> list[nn.Sequential | nn.ModuleList]:
+    """Where the blocks stand, by stage."""
+    if isinstance(image, SwinTransformer):
+        return [stage.blocks for stage in image.layers]
+    return [image.blocks]
+
+
+def _widths(image: Any) -> list[int]:
+    if isinstance(image, SwinTransformer):
+        return [info["num_chs"] for info in image.feature_info]
+    return [image.embed_dim]

@@ -1,0 +1,115 @@
+"""timm's image models: which of them can become video models, and how one is made."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import timm
+from timm.models.eva import Eva
+from timm.models.mlp_mixer import MlpMixer
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from vidadapt.models.blocks import AttentionKind
+from vidadapt.models.clip_shape import require_divides
+from vidadapt.models.timm_blocks import CONVERTERS, as_block
+
+PREFIX = "timm/"
+
+# Classes of image models (and their subclasses) whose blocks can be edited.
+ATTENTION: dict[type[nn.Module], AttentionKind] = {
+    VisionTransformer: "global",
+    Eva: "global",
+    SwinTransformer: "window",
+    MlpMixer: "none",
+}
+
+
+def create_image_model(
+    name: str, *, crop_size: int, drop_path: float = 0.0, average_pool: bool = False
+) -> nn.Module:
+    """A timm image model without a classifier, at random, for crops of `crop_size` pixels.
+
+    Args:
+        name: `timm/` and any name that `timm.create_model` knows, with or without a tag.
+        drop_path: stochastic depth rate of the last block.
+        average_pool: with the pool of models that average tokens, then apply fc_norm; default:
+            the model's own.
+
+    Raises:
+        ValueError: a name that timm does not know, a class without blocks that can be edited, or a
+            crop that is no whole number of patches.
+    """
+    bare = name.removeprefix(PREFIX)
+    if not timm.is_model(bare):
+        near = difflib.get_close_matches(bare.split(".")[0], timm.list_models(), n=3)
+        hint = f"; did you mean {' or '.join(PREFIX + n for n in near)}?" if near else ""
+        raise ValueError(f"model.backbone: timm has no model {bare!r}{hint}")
+    options: dict[str, Any] = {"global_pool": "avg"} if average_pool else {}
+    try:
+        image = timm.create_model(
+            bare,
+            pretrained=False,
+            num_classes=0,
+            img_size=crop_size,
+            drop_path_rate=drop_path,
+            **options,
+        )
+    except TypeError as error:  # timm passes what a model does not take on to its constructor
+        raise ValueError(f"model.backbone: {name} is {_no_family()} ({error})") from error
+    attention_kind(image, name)
+    embed = image.stem if isinstance(image, MlpMixer) else image.patch_embed
+    require_divides("crop_size", crop_size, "patch size", embed.feat_ratio())
+    return image
+
+
+def attention_kind(image: nn.Module, name: str) -> AttentionKind:
+    """How the tokens of the model's blocks see each other.
+
+    Raises:
+        ValueError: no class whose blocks can be edited.
+    """
+    for cls, kind in ATTENTION.items():
+        if isinstance(image, cls):
+            return kind
+    blocks = sorted({type(m).__name__ for m in image.modules() if "Block" in type(m).__name__})
+    raise ValueError(
+        f"model.backbone: {name} ({type(image).__name__}, blocks: {', '.join(blocks) or 'none'}) "
+        f"is {_no_family()}"
+    )
+
+
+def _no_family() -> str:
+    classes = ", ".join(cls.__name__ for cls in ATTENTION)
+    blocks = ", ".join(cls.__name__ for cls in CONVERTERS)
+    return f"of no class that can become a video model: {classes}, with blocks {blocks}"
+
+
+def edit_blocks(
+    container: nn.Sequential | nn.ModuleList, rotary: Tensor | None = None
+) -> nn.Sequential | nn.ModuleList:
+    """Put the `Block` form of every block of a container in its place, and return the container."""
+    for index, block in enumerate(container):
+        container[index] = as_block(block, rotary)
+    return container
+
+
+def rotary_embedding(image: Any, name: str) -> Tensor | None:
+    """The fixed rotation (h * w, 2 * D / heads) of an EVA or DINOv3 model's tokens; none elsewhere.
+
+    Raises:
+        ValueError: a rotation with learned frequencies of its own in every block.
+    """
+    if getattr(image, "rope", None) is None:
+        return None
+    if image.rope_mixed:
+        raise ValueError(
+            f"model.backbone: {name} learns rotary frequencies of every block (mixed RoPE), which "
+            "is not supported; choose a model whose rotation is fixed"
+        )
+    training = image.rope.training
+    table = image.rope.eval().get_embed(shape=image.patch_embed.grid_size)
+    image.rope.train(training)
+    return table.detach().clone()

@@ -1,0 +1,120 @@
+"""timm's transformer blocks become `Block`s, the one form that methods edit.
+
+A `Block` takes over the parts of timm's block (same tensors, same arithmetic) and is called with
+tokens alone. Layouts that are no pre-norm residual pair of token mixing and MLP are refused: a
+method's equation would not mean the same there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from timm.layers import LayerScale
+from timm.models.eva import EvaBlock
+from timm.models.mlp_mixer import MixerBlock, ResBlock
+from timm.models.swin_transformer import SwinTransformerBlock
+from timm.models.vision_transformer import Block as VitBlock
+from torch import Tensor, nn
+
+from vidadapt.models.blocks import Block
+from vidadapt.models.timm_attention import RotaryAttention, ShiftedWindowAttention, TokenMixing
+
+
+def _vit(block: Any, rotary: Tensor | None) -> Block:
+    return Block(
+        norm1=block.norm1,
+        attn=block.attn,
+        ls1=block.ls1,
+        drop_path1=block.drop_path1,
+        norm2=block.norm2,
+        mlp=block.mlp,
+        ls2=block.ls2,
+        drop_path2=block.drop_path2,
+    )
+
+
+def _eva(block: Any, rotary: Tensor | None) -> Block:
+    return Block(
+        norm1=block.norm1,
+        attn=RotaryAttention(block.attn, rotary),
+        ls1=_layer_scale(block.gamma_1),
+        drop_path1=block.drop_path1,
+        norm2=block.norm2,
+        mlp=block.mlp,
+        ls2=_layer_scale(block.gamma_2),
+        drop_path2=block.drop_path2,
+    )
+
+
+def _swin(block: Any, rotary: Tensor | None) -> Block:
+    return Block(
+        norm1=block.norm1,
+        attn=ShiftedWindowAttention(block),
+        drop_path1=block.drop_path1,
+        norm2=block.norm2,
+        mlp=block.mlp,
+        drop_path2=block.drop_path2,
+    )
+
+
+def _mixer(block: Any, rotary: Tensor | None) -> Block:
+    return Block(
+        norm1=block.norm1,
+        attn=TokenMixing(block.mlp_tokens),
+        drop_path1=block.drop_path,
+        norm2=block.norm2,
+        mlp=block.mlp_channels,
+        drop_path2=block.drop_path,
+    )
+
+
+def _res_mlp(block: Any, rotary: Tensor | None) -> Block:
+    return Block(
+        norm1=block.norm1,
+        attn=TokenMixing(block.linear_tokens),
+        ls1=_layer_scale(block.ls1),
+        drop_path1=block.drop_path,
+        norm2=block.norm2,
+        mlp=block.mlp_channels,
+        ls2=_layer_scale(block.ls2),
+        drop_path2=block.drop_path,
+    )
+
+
+CONVERTERS: dict[type[nn.Module], Callable[[Any, Tensor | None], Block]] = {
+    VitBlock: _vit,
+    EvaBlock: _eva,
+    SwinTransformerBlock: _swin,
+    MixerBlock: _mixer,
+    ResBlock: _res_mlp,
+}
+
+
+def as_block(block: nn.Module, rotary: Tensor | None = None) -> Block:
+    """A timm block in the form that methods edit; it takes over the parts, which are not copied.
+
+    Args:
+        block: instance of a key of `CONVERTERS`.
+        rotary: (tokens, 2 * D / heads) rotary embedding for an EVA block's attention.
+
+    Raises:
+        ValueError: another class of block, naming it and those that are known.
+    """
+    convert = CONVERTERS.get(type(block))
+    if convert is None:
+        known = ", ".join(cls.__name__ for cls in CONVERTERS)
+        raise ValueError(
+            f"model.backbone: blocks of class {type(block).__name__} have not the form x + "
+            f"mix(norm(x)), x + mlp(norm(x)) that methods edit; known classes: {known}"
+        )
+    return convert(block, rotary)
+
+
+def _layer_scale(gamma: nn.Parameter | None) -> nn.Module | None:
+    """timm's LayerScale around an existing parameter (D,); none: none."""
+    if gamma is None:
+        return None
+    scale = LayerScale(len(gamma), device="meta")
+    scale.gamma = gamma
+    return scale

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidadapt.methods import adaptformer, arc, baselines, lora, ssf, st_adapter, vpt
+from vidadapt.methods import adaptformer, arc, baselines, lora, losa, ssf, st_adapter, vpt
 from vidadapt.models import VideoModel
 
 METHODS: dict[str, Callable[..., None]] = {
@@ -22,6 +22,7 @@ METHODS: dict[str, Callable[..., None]] = {
     "arc": arc.inject,
     "vpt": vpt.inject,
     "lora": lora.inject,
+    "losa": losa.inject,
     "ssf": ssf.inject,
     "st_adapter": st_adapter.inject,
     "bitfit": baselines.inject_bitfit,
@@ -91,6 +92,7 @@ MERGES: dict[str, Callable[[VideoModel], None]] = {
 # Method -> why it cannot be folded.
 UNMERGEABLE = {
     "adaptformer": "its bottleneck has a ReLU",
+    "losa": "it reads features of all blocks and changes none",
     "vpt": "prompts are tokens, which every token attends to, and not a change of weights",
     "st_adapter": "its convolution mixes neighbouring tokens, which no layer of the backbone does",
     "bitfit": "it trains biases that the backbone has already",

@@ -1,0 +1,222 @@
+"""LoSA: a light network beside the frozen backbone refines its features; no graph enters it.
+
+Paper: Mercea et al., "Time-, Memory- and Parameter-Efficient Visual Adaptation", CVPR 2024, arXiv
+2402.02887. No code was released.
+
+The paper's: with b_1 ... b_L the outputs of the backbone's L blocks,
+
+    y_0 = b_L,    y_i = g_i(b_i + y_{i-1}) + y_{i-1},    the features are y_L;
+
+the backbone computes without gradients; g_i is a low-rank mixer, low-rank MLPs that alternate over
+channels and tokens; for video the tokens are mixed over time and over space in turn.
+
+Ours, as the paper's text leaves them open, chosen on the development list of docs/demo_study.md:
+
+    g(u)  = up(GELU(space(time(down(LN(u))))))           down: D -> r_c, up: r_c -> D
+    time  : h + W2 GELU(W1 h)  over the times of a place     W1: n_t -> r_t, W2: r_t -> n_t
+    space : h + W2 GELU(W1 h)  over the places of a time     W1: n_s -> r_s, W2: r_s -> n_s
+
+The tokens are mixed inside the channels' bottleneck, where that is cheap (mixed at full width, each
+mixer as a branch of its own, accuracy was 13 points lower at the same rate and parameters). LN has
+no parameters, `down` would absorb them. Only `up` starts at zero, so that g = 0 and the function is
+the linear probe's. Every layer is tapped, or those chosen. In a joint space-time model, prefix
+tokens (class, registers) belong to no place or time and pass the token mixers by; where each frame
+is a row of its own they are further places of their frame. Under autocast the b_i are kept in its
+type, and the sums b_i + y are rounded to it; y is not.
+
+Parameters: (2 D r_c + r_c + D) + (2 n_t r_t + r_t + n_t) + (2 n_s r_s + r_s + n_s) a tapped layer.
+The mixers fix n_t and n_s: a file fits one clip length and crop size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vidadapt.methods.layers import chosen_layers, require_global_attention
+from vidadapt.models import VideoModel
+
+NORM_EPS = 1e-6
+
+
+class TokenMixer(nn.Module):
+    """h + W2 gelu(W1 h + b1) + b2 over the rows of h (n, columns), through `rank` rows."""
+
+    def __init__(self, count: int, rank: int) -> None:
+        super().__init__()
+        self.down = _linear(count, rank)
+        self.up = _linear(rank, count)
+
+    def forward(self, h: Tensor) -> Tensor:
+        # Tokens first and all else in columns: one plain product, no transposed copy.
+        hidden = functional.gelu(torch.addmm(self.down.bias[:, None], self.down.weight, h))
+        return h + torch.addmm(self.up.bias[:, None], self.up.weight, hidden)
+
+
+class Mixer(nn.Module):
+    """g of one layer: tokens (rows, N, D) to their change (rows, N, D); zero at the start.
+
+    Behind `num_passing` tokens a row holds n_t * n_s, time-major; or n_t rows of n_s are a clip.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        num_times: int,
+        num_places: int,
+        num_passing: int,
+        channel_rank: int,
+        temporal_rank: int,
+        spatial_rank: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.num_times, self.num_places = num_times, num_places
+        self.num_passing, self.dropout = num_passing, dropout
+        self.down = _linear(width, channel_rank)
+        self.time = TokenMixer(num_times, temporal_rank)
+        self.space = TokenMixer(num_places, spatial_rank)
+        self.up = _linear(channel_rank, width)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, u: Tensor) -> Tensor:
+        h = self.down(functional.layer_norm(u, u.shape[-1:], eps=NORM_EPS))
+        passing, grid = h[:, : self.num_passing], h[:, self.num_passing :]
+        mixed = grid.reshape(-1, self.num_times, self.num_places, h.shape[-1])
+        sizes = {"b": len(mixed), "s": self.num_places, "t": self.num_times}
+        mixed = self.time(rearrange(mixed, "b t s r -> t (b s r)"))
+        mixed = self.space(rearrange(mixed, "t (b s r) -> s (b t r)", b=sizes["b"], s=sizes["s"]))
+        mixed = rearrange(mixed, "s (b t r) -> b t s r", b=sizes["b"], t=sizes["t"])
+        h = functional.gelu(torch.cat([passing, mixed.reshape(grid.shape)], dim=1))
+        return self.up(functional.dropout(h, self.dropout, self.training))
+
+
+class Side(nn.Module):
+    """The trainable half: y_0 = b_L, y_i = g_i(b_i + y_{i-1}) + y_{i-1}.
+
+    Called with b_L and the tapped b_i, all (rows, N, D), as `SideNetwork.frozen_features` gives
+    them; returns y of the last tapped layer, of b_L's shape and type.
+    """
+
+    def __init__(self, mixers: Iterable[Mixer]) -> None:
+        super().__init__()
+        self.mixers = nn.ModuleList(mixers)
+
+    def forward(self, last: Tensor, *taps: Tensor) -> Tensor:
+        y = last
+        for mixer, tap in zip(self.mixers, taps, strict=True):
+            y = y + mixer(tap + y.to(tap.dtype)).to(y.dtype)
+        return y
+
+
+class SideNetwork(nn.Module):
+    """All blocks of a backbone, frozen, and the side network that reads them; tokens (rows, N, D).
+
+    Args:
+        blocks: in the order in which they run.
+        side: called with the outputs of the last block and of those in `layers`.
+        layers: numbers of the tapped blocks, from 1.
+    """
+
+    def __init__(self, blocks: nn.ModuleList, side: Side, layers: Collection[int]) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.side = side
+        self.layers = tuple(layers)
+
+    # Not inference_mode: its tensors could not be kept for backward.
+    @torch.no_grad()
+    def frozen_features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Tokens that enter the first block to b_L and the tapped b_i, without a graph.
+
+        They hold for every side network with the same `layers` on this backbone; b_L is the plain
+        backbone's output. Under autocast the b_i are in its type, b_L in the blocks' own.
+        """
+        taps = []
+        for number, block in enumerate(self.blocks, start=1):
+            x = block(x)
+            if number in self.layers:
+                taps.append(_in_autocast_type(x))
+        return x, *taps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.side(*self.frozen_features(x))
+
+
+def inject(
+    model: VideoModel,
+    *,
+    channel_rank: int = 32,
+    temporal_rank: int = 8,
+    spatial_rank: int = 16,
+    layers: str | list[int] = "all",
+    dropout: float = 0.0,
+) -> None:
+    """Put a side network in the place of a frozen backbone's blocks, which it holds.
+
+    The function is unchanged at the start. Afterwards `model.slots()` has one place, that of the
+    side network.
+
+    Args:
+        model: a backbone with global attention; edited in place.
+        channel_rank: r_c, channels in which the tokens are mixed.
+        temporal_rank: r_t of the mixers over time; may be more than the n_t times there are.
+        spatial_rank: r_s of the mixers over places.
+        layers: the tapped blocks: `all`, an inclusive range counted from 1 (`7-12`), or a list.
+        dropout: inside the channels' bottleneck.
+
+    Raises:
+        ValueError: an option that cannot be met, named, or a backbone without global attention.
+    """
+    require_global_attention(
+        model, "losa", "a side network needs the same tokens behind all blocks"
+    )
+    for name, rank in [
+        ("channel_rank", channel_rank),
+        ("temporal_rank", temporal_rank),
+        ("spatial_rank", spatial_rank),
+    ]:
+        if rank < 1:
+            raise ValueError(f"method.{name}: expected 1 or more, got {rank}")
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"method.dropout: expected a rate in [0, 1), got {dropout}")
+    slots = model.slots()
+    chosen = chosen_layers(layers, len(slots))
+    num_times, height, width = model.grid
+    a_row_a_frame = model.rows_per_clip > 1
+    prefix = model.num_prefix_tokens
+    side = Side(
+        Mixer(
+            model.width,
+            num_times=num_times,
+            num_places=height * width + (prefix if a_row_a_frame else 0),
+            num_passing=0 if a_row_a_frame else prefix,
+            channel_rank=channel_rank,
+            temporal_rank=temporal_rank,
+            spatial_rank=spatial_rank,
+            dropout=dropout,
+        )
+        for _ in chosen
+    )
+    container = slots[0].container
+    blocks = nn.ModuleList(container)
+    del container[:]
+    container.append(SideNetwork(blocks, side, chosen))
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _in_autocast_type(x: Tensor) -> Tensor:
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x

@@ -29,6 +29,9 @@ MAY_IMPORT = {
     },
     "benchmark": {"distributed", "models", "methods"},
     "assemble": {"config", "data", "methods", "models", "runs"},
+    "adapters": {"assemble", "config", "data", "methods", "models", "runs"},
+    "routing": set(),
+    "bank": {"adapters", "assemble", "config", "data", "methods", "models", "routing"},
 }
 ONLY_IN = {
     "decord": {"data/readers.py"},

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vidadapt import assemble, command_line, config, data, distributed, methods, runs
+from vidadapt import adapters, command_line, config, data, distributed, methods, runs
 from vidadapt.command_line import EvaluateOptions
 from vidadapt.config import Config, ConfigError
 from vidadapt.data.lists import read_list
 from vidadapt.data.readers import ReadError
-from vidadapt.distributed import World, together
+from vidadapt.distributed import World, main_first, together
 from vidadapt.evaluate import (
     load_scores,
     metrics,
@@ -26,7 +26,12 @@ from vidadapt.progress import duration
 
 def main(world: World) -> None:
     with together(world):
-        cfg, options = command_line.parse_evaluate(sys.argv[1:], methods.METHODS)
+        argv = sys.argv[1:]
+        alone = command_line.adapter_option(argv)
+        adapter = None if alone is None else adapters.read_adapter(alone)
+        cfg, options = command_line.parse_evaluate(
+            argv, methods.METHODS, None if adapter is None else adapter.config
+        )
         if cfg is not None:
             config.check_evaluation(cfg)
     if cfg is None:
@@ -35,21 +40,25 @@ def main(world: World) -> None:
         return
     began = time.monotonic()
     with together(world):
-        plan = data.resolve(cfg.data, cfg.eval)
+        if adapter is None:
+            plan = data.resolve(cfg.data, cfg.eval)
+            folder = adapters.checkpoint_folder(Path(cfg.run_dir), options.checkpoint)
+        else:
+            plan = adapters.with_views(adapter.plan, cfg.eval.num_clips, cfg.eval.num_crops)
+            folder = adapter.folder
         listed = cfg.data.test_list if options.split == "test" else cfg.data.dev_list
         if listed is None:
             raise ConfigError(f"data.{options.split}_list: is not set; give the list to evaluate")
-        folder = checkpoint_folder(Path(cfg.run_dir), options.checkpoint)
         out = output_folder(cfg, options, plan.num_clips, plan.num_crops, folder)
-        model = assemble.load_adapted_model(cfg, plan, folder).to(world.device)
+        model = adapters.load_adapted_model(cfg, plan, folder).to(world.device)
         precision = resolved_precision(world.device, cfg.train.precision)
         samples = read_list(listed, cfg.data.root, plan.num_classes, cfg.data.check_files)
-    for mains_turn in (True, False):  # the main process may have to count frames first
-        with together(world):
-            if world.is_main == mains_turn:
-                videos = data.load_list(
-                    cfg.data, plan, listed, samples, training=False, progress=world.is_main
-                )
+    videos = main_first(
+        world,
+        lambda: data.load_list(
+            cfg.data, plan, listed, samples, training=False, progress=world.is_main
+        ),
+    )
     with together(world):
         check_same_list(out, videos.manifest)
     scores = score_views(
@@ -89,18 +98,6 @@ def main(world: World) -> None:
         save_scores(out / "scores.npz", scores, about)
         runs.write_json(out / "metrics.json", result)
         say(out, result)
-
-
-def checkpoint_folder(run_dir: Path, wanted: str | None) -> Path:
-    """`best` (chosen on a development list) if the run has one, else `last`; or what is asked."""
-    for name in (wanted,) if wanted else ("best", "last"):
-        found = runs.find_checkpoint(run_dir / name)
-        if found is not None:
-            return found
-    raise ConfigError(
-        f"--checkpoint: {run_dir} holds no {wanted or 'best or last'} checkpoint; a run writes one "
-        "at the end of each epoch (best only with data.dev_list)"
-    )
 
 
 def output_folder(

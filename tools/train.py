@@ -14,13 +14,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidadapt import assemble, command_line, config, data, distributed, methods, optim, runs
+from vidadapt import (
+    adapters,
+    assemble,
+    command_line,
+    config,
+    data,
+    distributed,
+    methods,
+    optim,
+    runs,
+)
 from vidadapt.config import Config, ConfigError
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.epochs import steps_per_epoch
 from vidadapt.data.lists import Sample, read_list
 from vidadapt.data.readers import ReadError
-from vidadapt.distributed import World, together
+from vidadapt.distributed import World, main_first, together
 from vidadapt.evaluate import metrics, resolved_precision, score_views
 from vidadapt.progress import duration
 from vidadapt.train import NonFiniteLoss, classification_loss, fit
@@ -102,7 +112,7 @@ def main(world: World) -> None:
         loss=partial(classification_loss, label_smoothing=recipe.label_smoothing),
         world=world,
         run_dir=run_dir,
-        description=assemble.describe(cfg, plan, backbone, lists["train"].manifest),
+        description=adapters.describe(cfg, plan, backbone, lists["train"].manifest),
         facts=facts,
         resume_state=saved,
         validate=validation(model, cfg, plan, lists, world),
@@ -182,22 +192,20 @@ def count_frames(
     cfg: Config, plan: DataPlan, samples: dict[str, list[Sample]], world: World
 ) -> dict[str, VideoList]:
     """The lists with their frame counts; the main process first, since it may have to decode."""
-    lists: dict[str, VideoList] = {}
-    for mains_turn in (True, False):
-        with together(world):
-            if world.is_main == mains_turn:
-                lists = {
-                    split: data.load_list(
-                        cfg.data,
-                        plan,
-                        getattr(cfg.data, f"{split}_list"),
-                        listed,
-                        training=split == "train",
-                        progress=world.is_main,
-                    )
-                    for split, listed in samples.items()
-                }
-    return lists
+    return main_first(
+        world,
+        lambda: {
+            split: data.load_list(
+                cfg.data,
+                plan,
+                getattr(cfg.data, f"{split}_list"),
+                listed,
+                training=split == "train",
+                progress=world.is_main,
+            )
+            for split, listed in samples.items()
+        },
+    )
 
 
 def start_folder(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from vidadapt.config import SECTIONS, Config, ConfigError, as_dict
+from vidadapt.config import SECTIONS, Config, ConfigError, EvalConfig, as_dict
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class EvaluateOptions:
 
     Attributes:
         run_dir: run folder to evaluate.
+        adapter: adapter folder to evaluate, without its run.
         checkpoint: which of its checkpoints; default: `best` if the run chose one on a
             development list, else `last`.
         split: which list.
@@ -35,6 +36,7 @@ class EvaluateOptions:
     """
 
     run_dir: str | None = None
+    adapter: str | None = None
     checkpoint: Literal["best", "last"] | None = None
     split: Literal["test", "dev"] = "test"
     out: str | None = None
@@ -54,14 +56,25 @@ Any key of the configuration is an option. The options of a method are shown for
     python tools/train.py --method.name full --help
 """
 
-EVALUATE_HELP = """Evaluate a run on a list, several clips x crops a video, exactly.
+EVALUATE_HELP = """Evaluate on a list, several clips x crops a video, exactly.
 
     python tools/evaluate.py --run_dir runs/ssv2_adaptformer --eval.num_clips 4 --eval.num_crops 3
     torchrun --nproc-per-node 8 tools/evaluate.py --run_dir runs/ssv2_adaptformer --split dev
+    python tools/evaluate.py --adapter ssv2_adapter --data.root VIDEOS --data.test_list test.txt \\
+        --model.weights videomae_vit_b.pth
     python tools/evaluate.py --from-scores runs/.../scores.npz --eval.fusion logits
 
-The run's own configuration is the default of every option below.
+The configuration of the run or the adapter is the default of every option below.
 """
+
+# The options that an evaluation is about; those of the second kind only with a run, since an
+# adapter's are its own. A run's others can be given, too, but only as they were in training.
+RUN_KEYS = ("data.label_names", "data.sampling", "data.stride")
+EVALUATION_KEYS = (
+    *("data.root", "data.test_list", "data.dev_list", "data.reader", "data.num_workers"),
+    *("data.index_dir", "data.truncated", "data.check_files", "model.weights", "train.precision"),
+    *(f"eval.{key}" for key in EvalConfig.__dataclass_fields__),
+)
 
 
 def parse_train(argv: list[str], methods: Methods) -> tuple[Config, bool]:
@@ -78,8 +91,23 @@ def parse_train(argv: list[str], methods: Methods) -> tuple[Config, bool]:
     return _config(parser, parsed, parsed.run_dir), parsed.resume
 
 
-def parse_evaluate(argv: list[str], methods: Methods) -> tuple[Config | None, EvaluateOptions]:
-    """The run's configuration with overrides (None for `--from-scores`), and what is asked.
+def adapter_option(argv: list[str]) -> str | None:
+    """The folder that `--adapter` names, whose configuration `parse_evaluate` is to be given."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--adapter")
+    return early.parse_known_args(argv)[0].adapter
+
+
+def parse_evaluate(
+    argv: list[str], methods: Methods, adapter: Config | None = None
+) -> tuple[Config | None, EvaluateOptions]:
+    """The run's or adapter's configuration with overrides, and what is asked.
+
+    Args:
+        adapter: configuration of the adapter that `--adapter` names.
+
+    Returns:
+        Configuration (None for `--from-scores`) and options.
 
     Raises:
         ConfigError: unknown or malformed keys, no such run.
@@ -88,6 +116,8 @@ def parse_evaluate(argv: list[str], methods: Methods) -> tuple[Config | None, Ev
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--run_dir")
     run_dir = early.parse_known_args(argv)[0].run_dir
+    if adapter is not None:
+        _refuse_options(argv, {"adapter", "split", "out", "help", *EVALUATION_KEYS}, "--adapter")
     if run_dir is not None:
         saved = Path(run_dir) / "config.yaml"
         if not saved.is_file():
@@ -95,8 +125,11 @@ def parse_evaluate(argv: list[str], methods: Methods) -> tuple[Config | None, Ev
                 f"--run_dir: {saved} does not exist; give a folder made by tools/train.py"
             )
         argv = ["--config", str(saved), *argv]
-    parser = _parser("tools/evaluate.py", EVALUATE_HELP, methods, _method_name(argv, methods))
+    parser = _empty_parser("tools/evaluate.py", EVALUATE_HELP)
     parser.add_argument("--run_dir", type=str | None, help="run folder to evaluate")
+    parser.add_argument(
+        "--adapter", type=str | None, help="adapter folder to evaluate, without its run"
+    )
     parser.add_argument(
         "--checkpoint",
         type=Literal["best", "last"] | None,
@@ -107,27 +140,51 @@ def parse_evaluate(argv: list[str], methods: Methods) -> tuple[Config | None, Ev
     parser.add_argument(
         "--from-scores", type=str | None, help="recompute from this scores.npz, without a model"
     )
+    method = _method_name(argv, methods) if adapter is None else adapter.method["name"]
+    _add_sections(parser, methods, method, ("eval", "data", "model", "train"))
+    for action in parser._actions:
+        section = action.dest.partition(".")[0]
+        shown = (*EVALUATION_KEYS, *RUN_KEYS)
+        if section in ("config", "method", *SECTIONS) and action.dest not in shown:
+            action.help = argparse.SUPPRESS
+    if adapter is not None:
+        parser.set_defaults(_flat(as_dict(adapter)))
     parsed = _parse(parser, argv)
     options = EvaluateOptions(
         run_dir,
+        parsed.adapter,
         parsed.checkpoint,
         parsed.split,
         parsed.out,
         parsed.from_scores,
         parsed.eval.fusion,
     )
-    if (run_dir is None) == (options.from_scores is None):
-        raise ConfigError("give either --run_dir FOLDER or --from-scores FILE")
-    if run_dir is None:
-        given = {word.partition("=")[0] for word in argv if word.startswith("--")}
-        ignored = sorted(given - {"--from-scores", "--eval.fusion", "--out"})
-        if ignored:
-            raise ConfigError(
-                f"{', '.join(ignored)}: has no effect with --from-scores, which takes only "
-                "--eval.fusion and --out"
-            )
+    if [run_dir, options.adapter, options.from_scores].count(None) != 2:
+        raise ConfigError("give one of --run_dir FOLDER, --adapter FOLDER and --from-scores FILE")
+    if options.from_scores is not None:
+        _refuse_options(argv, {"from-scores", "eval.fusion", "out"}, "--from-scores")
         return None, options
-    return _config(parser, parsed, run_dir), options
+    return _config(parser, parsed, run_dir or str(Path(options.adapter or "").parent)), options
+
+
+def _refuse_options(argv: list[str], taken: set[str], mode: str) -> None:
+    given = {word[2:].partition("=")[0] for word in argv if word.startswith("--")}
+    if ignored := sorted(f"--{key}" for key in given - taken):
+        raise ConfigError(
+            f"{', '.join(ignored)}: has no effect with {mode}, which takes only "
+            + ", ".join(f"--{key}" for key in sorted(taken - {mode[2:], "help"}))
+        )
+
+
+def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}, without run_dir."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif prefix + key != "run_dir":
+            flat[prefix + key] = value
+    return flat
 
 
 def dump(config: Config) -> str:
@@ -141,21 +198,32 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def _parser(prog: str, description: str, methods: Methods, method: str) -> ArgumentParser:
-    parser = ArgumentParser(
+    parser = _empty_parser(prog, description)
+    _add_sections(parser, methods, method, SECTIONS)
+    return parser
+
+
+def _empty_parser(prog: str, description: str) -> ArgumentParser:
+    return ArgumentParser(
         prog=prog,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         exit_on_error=False,
         allow_abbrev=False,
     )
+
+
+def _add_sections(
+    parser: ArgumentParser, methods: Methods, method: str, sections: Iterable[str]
+) -> None:
+    """The keys of the configuration, with the options of the method that is meant."""
     parser.add_argument("--config", action="config", help="YAML file; may be given several times")
     parser.add_argument(
         "--method.name", type=str, default="adaptformer", help=f"one of {', '.join(methods)}"
     )
     parser.add_function_arguments(methods[method], "method", skip={"model"})
-    for name, section in SECTIONS.items():
-        parser.add_class_arguments(section, name)
-    return parser
+    for name in sections:
+        parser.add_class_arguments(SECTIONS[name], name)
 
 
 def _parse(parser: ArgumentParser, argv: list[str]) -> Namespace:

@@ -14,11 +14,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,18 @@ def together(world: World) -> Iterator[None]:
     if first != world.rank:
         raise PeerError(f"rank {first}: {failures[first]}") from error
     raise error
+
+
+def main_first(world: World, step: Callable[[], Result]) -> Result:
+    """A step that the main process may have to do alone: it returns from it before others begin.
+
+    It succeeds on all processes or fails on all of them, see `together`.
+    """
+    for mains_turn in (True, False):
+        with together(world):
+            if world.is_main == mains_turn:
+                result = step()
+    return result
 
 
 def launch(main: Callable[[World], None], user_errors: tuple[type[Exception], ...]) -> None:

@@ -69,7 +69,7 @@ def fit(
         paths: list paths of the training samples, for messages.
         loss: mean loss from float32 logits (B, K) and the batch's targets, e.g.
             `classification_loss`.
-        description: written beside the weights.
+        description: written beside the weights, with the results of the epoch as `metrics`.
         facts: kept with the trainer state, for the caller to compare before it resumes.
         resume_state: what `runs.load_trainer` gave; continues after its epoch. Its tensors are
             dropped once they are in place.
@@ -172,9 +172,10 @@ def fit(
                 "facts": facts,
             }
             _write_log(run_dir, board, epoch, steps, step_losses, lrs, state["latest"])
+            about = {**description, "metrics": {"epoch": epoch + 1, **results}}
             if is_best:
-                runs.save_checkpoint(run_dir / "best", evaluated, description)
-            runs.save_checkpoint(run_dir / "last", evaluated, description, trainer)
+                runs.save_checkpoint(run_dir / "best", evaluated, about)
+            runs.save_checkpoint(run_dir / "last", evaluated, about, trainer)
             _say(state, recipe.epochs)
     if board is not None:
         board.close()

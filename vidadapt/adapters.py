@@ -1,0 +1,357 @@
+"""Adapter files: what a method trained, and all that is needed to put it back to work.
+
+A folder of `adapter.safetensors` (trainable tensors and buffers) and `adapter.json` (readable):
+with the file of the backbone's weights, nothing else is needed. `load_adapter` does it in one call;
+`vidadapt.bank` serves several adapters from one backbone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vidadapt import data, methods, runs
+from vidadapt.assemble import adapted_model
+from vidadapt.config import Config, ConfigError, DataConfig, EvalConfig, ModelConfig, TrainConfig
+from vidadapt.data import DataPlan
+from vidadapt.data.sampling import Sampling
+from vidadapt.models import VideoModel
+
+FORMAT, FORMATS = "vidadapt-adapter-2", ("vidadapt-adapter-1", "vidadapt-adapter-2")
+
+# Of the model's configuration, what a backbone that is already built does not depend on.
+NOT_OF_THE_BACKBONE = ("weights", "drop_path", "head")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter folder that has been read.
+
+    Attributes:
+        folder: where it lies.
+        tensors: name -> trained tensor or buffer.
+        about: the content of adapter.json.
+        config: what it says, as a configuration; `config.model.weights` is only a hint.
+        plan: its clips, classes and views.
+    """
+
+    folder: Path
+    tensors: dict[str, torch.Tensor]
+    about: dict[str, Any]
+    config: Config
+    plan: DataPlan
+
+    @property
+    def source(self) -> str:
+        return str(self.folder / runs.TENSORS)
+
+    def label(self, number: int) -> str:
+        """The name of a class, or its number where the adapter was trained without names."""
+        names = self.plan.label_names
+        return f"class {number}" if names is None else names[number]
+
+
+def describe(config: Config, plan: DataPlan, backbone: str, manifest: str) -> dict[str, Any]:
+    """The readable half of an adapter file.
+
+    Args:
+        backbone: fingerprint from `adapted_model`.
+        manifest: hash of the training list.
+    """
+    sampling = config.data.sampling or data.DATASETS[plan.dataset].sampling
+    return {
+        "format": FORMAT,
+        "method": dict(config.method),
+        "model": {**_trained_model(config.model), "fingerprint": backbone},
+        "clip": {
+            "num_frames": plan.sampling.num_frames,
+            "crop_size": plan.crop_size,
+            "normalization": plan.normalization,
+            "sampling": sampling,
+            "policy": plan.sampling.policy,
+            "stride": plan.sampling.stride,
+        },
+        "evaluation": {
+            **asdict(config.eval),
+            "num_clips": plan.num_clips,
+            "num_crops": plan.num_crops,
+            "precision": config.train.precision,
+        },
+        "reader": config.data.reader,
+        "dataset": plan.dataset,
+        "num_classes": plan.num_classes,
+        "label_names": None if plan.label_names is None else list(plan.label_names),
+        "train_manifest": manifest,
+        "metrics": {},
+    }
+
+
+def _trained_model(model: ModelConfig) -> dict[str, Any]:
+    return {key: value for key, value in vars(model).items() if key != "drop_path"}
+
+
+def save_adapter(folder: str | Path, model: nn.Module, description: dict[str, Any]) -> None:
+    """Write an adapter folder, replacing the one of the same name.
+
+    Args:
+        model: with the method applied; its trainable tensors and buffers are written.
+        description: from `describe`, with `metrics` filled in by whoever knows them.
+
+    Raises:
+        runs.RunError: the disk refused; the previous folder stays whole.
+    """
+    runs.save_checkpoint(Path(folder), methods.trainable_state(model), description)
+
+
+def load_adapter(
+    folder: str | Path, *, weights: str | Path | None = None
+) -> tuple[VideoModel, Adapter]:
+    """The adapted model, in eval mode, and what its file says, from nothing but the two files.
+
+    Args:
+        folder: holds adapter.safetensors and adapter.json; see also `find_adapter`.
+        weights: the backbone's weights; default: the file that the adapter names.
+
+    Raises:
+        ValueError: a damaged file, another backbone than the adapter's; the message says which.
+        FileNotFoundError: no such weights.
+    """
+    adapter = read_adapter(folder)
+    config = with_weights(adapter, weights)
+    return load_adapted_model(config, adapter.plan, adapter.folder), adapter
+
+
+def with_weights(adapter: Adapter, weights: str | Path | None) -> Config:
+    """The adapter's configuration with the file of the backbone's weights that is to be used.
+
+    Raises:
+        ConfigError: it names a file that is not there, and none was given.
+    """
+    model = adapter.config.model
+    if weights is not None:
+        return replace(adapter.config, model=replace(model, weights=str(weights)))
+    hint = model.weights
+    if hint not in (None, "demo") and not Path(hint).exists() and _is_path(hint):
+        raise ConfigError(
+            f"{adapter.folder / runs.DESCRIPTION}: was trained on the weights {hint}, which is "
+            "not there; give the file with --weights (weights= in Python)"
+        )
+    return adapter.config
+
+
+def _is_path(weights: str) -> bool:
+    """Whether weights are a file rather than a name on a hub, e.g. `hf-hub:...`."""
+    return ":" not in weights
+
+
+def find_adapter(folder: str | Path) -> Path:
+    """An adapter folder itself, or a run's folder: its `best` if it has one, else its `last`.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    folder = Path(folder)
+    if (folder / runs.DESCRIPTION).is_file():
+        return folder
+    return checkpoint_folder(folder, None, "--adapter")
+
+
+def checkpoint_folder(run_dir: Path, wanted: str | None, key: str = "--checkpoint") -> Path:
+    """`best` (chosen on a development list) if the run has one, else `last`; or what is asked."""
+    for name in (wanted,) if wanted else ("best", "last"):
+        found = runs.find_checkpoint(run_dir / name)
+        if found is not None:
+            return found
+    raise ConfigError(
+        f"{key}: {run_dir} holds no {wanted or 'best or last'} checkpoint; a run writes one "
+        "at the end of each epoch (best only with data.dev_list)"
+    )
+
+
+def read_adapter(folder: str | Path) -> Adapter:
+    """Read an adapter folder.
+
+    Raises:
+        runs.RunError: missing, damaged or incomplete, naming the file; or of format 1, which
+            does not say how clips are cut and views fused.
+    """
+    folder = Path(folder)
+    tensors, about = _read(folder)
+    file = folder / runs.DESCRIPTION
+    if about["format"] == "vidadapt-adapter-1":
+        raise runs.RunError(
+            f"{file}: format vidadapt-adapter-1 does not hold the sampling and the fusion of its "
+            "evaluation; evaluate it with tools/evaluate.py --run_dir, whose config.yaml holds "
+            "them, or train again"
+        )
+    try:
+        return Adapter(folder, tensors, about, _config(folder, about), _plan(about))
+    except (KeyError, TypeError, ValueError) as error:
+        raise runs.RunError(
+            f"{file}: is incomplete, or was written by another version of vidadapt ({error!r})"
+        ) from error
+
+
+def _read(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    tensors, about = runs.load_checkpoint(folder)
+    if about.get("format") not in FORMATS:
+        raise runs.RunError(
+            f"{folder / runs.DESCRIPTION}: format {about.get('format')!r} is none of "
+            f"{', '.join(FORMATS)}; update vidadapt"
+        )
+    return tensors, about
+
+
+def _config(folder: Path, about: dict[str, Any]) -> Config:
+    clip, evaluation = about["clip"], about["evaluation"]
+    return Config(
+        run_dir=str(folder.parent),
+        method=about["method"],
+        data=DataConfig(
+            dataset=about["dataset"],
+            sampling=clip["sampling"],
+            num_frames=clip["num_frames"],
+            crop_size=clip["crop_size"],
+            normalization=clip["normalization"],
+            reader=about["reader"],
+        ),
+        model=ModelConfig(**{k: v for k, v in about["model"].items() if k != "fingerprint"}),
+        train=TrainConfig(precision=evaluation["precision"]),
+        eval=EvalConfig(**{k: v for k, v in evaluation.items() if k != "precision"}),
+    )
+
+
+def _plan(about: dict[str, Any]) -> DataPlan:
+    clip, evaluation, names = about["clip"], about["evaluation"], about["label_names"]
+    views = evaluation["num_clips"], evaluation["num_crops"]
+    return DataPlan(
+        dataset=about["dataset"],
+        num_classes=about["num_classes"],
+        label_names=None if names is None else tuple(names),
+        sampling=Sampling(clip["policy"], clip["num_frames"], clip["stride"], *views),
+        flip=False,
+        num_clips=views[0],
+        num_crops=views[1],
+        crop_size=clip["crop_size"],
+        normalization=clip["normalization"],
+    )
+
+
+def bare_plan(num_frames: int, crop_size: int) -> DataPlan:
+    """Clips of a shape, of no data set in particular: what a backbone alone needs to know."""
+    sampling = Sampling("uniform", num_frames, 1, 1, 1)
+    return DataPlan("custom", 1, None, sampling, False, 1, 1, crop_size, "imagenet")
+
+
+def with_views(plan: DataPlan, num_clips: int | None, num_crops: int | None) -> DataPlan:
+    """The plan with other views at evaluation; None: its own.
+
+    Raises:
+        ValueError: fewer than one.
+    """
+    num_clips = plan.num_clips if num_clips is None else num_clips
+    num_crops = plan.num_crops if num_crops is None else num_crops
+    sampling = replace(plan.sampling, num_clips=num_clips, num_crops=num_crops)
+    return replace(plan, sampling=sampling, num_clips=num_clips, num_crops=num_crops)
+
+
+def load_adapted_model(config: Config, plan: DataPlan, folder: Path) -> VideoModel:
+    """The model of an adapter folder, in eval mode, if it is what the configuration asks for.
+
+    Reads format 1, too.
+
+    Raises:
+        runs.RunError, ValueError: a missing or damaged file, or one that was trained with another
+            method, backbone, geometry, number of classes or label names; the message says which.
+    """
+    tensors, about = _read(folder)
+    source = str(folder / runs.TENSORS)
+    refuse(source, differences(about, config, plan))
+    # A file that holds every parameter (full fine-tuning) needs no backbone.
+    model, _, backbone = adapted_model(config, plan, load_backbone=False)
+    if not holds_all(model, tensors):
+        model, _, backbone = adapted_model(config, plan)
+        refuse_backbone(source, about, backbone, f"model.weights ({config.model.weights})")
+    methods.load_trainable_state(model, tensors, source)
+    return model.eval()
+
+
+def holds_all(model: nn.Module, tensors: dict[str, torch.Tensor]) -> bool:
+    """Whether a file holds every parameter of the model, so that no backbone shows through."""
+    return {name for name, _ in model.named_parameters()} <= tensors.keys()
+
+
+def differences(about: dict[str, Any], config: Config, plan: DataPlan) -> list[str]:
+    """Where an adapter is not what a configuration asks for; the backbone's weights apart."""
+    options = methods.default_options(config.method["name"])
+    trained, asked = about["method"], config.method
+    if trained["name"] == asked["name"]:
+        trained, asked = {**options, **trained}, {**options, **asked}
+    old, new = about.get("label_names"), plan.label_names
+    pairs = enumerate(zip_longest(old or (), new or ()) if old and new else ())
+    renamed = [f"{number}: {a!r} / {b!r}" for number, (a, b) in pairs if a != b]
+    return [
+        *_different("method", trained, asked, "asked for"),
+        *model_differences(about, config.model, "asked for", leave_out=("weights", "drop_path")),
+        *clip_differences(about, plan.sampling.num_frames, plan.crop_size, "asked for"),
+        *_different(
+            "data.normalization", about["clip"]["normalization"], plan.normalization, "asked for"
+        ),
+        *_different("num_classes", about["num_classes"], plan.num_classes, "asked for"),
+        *([f"label names (file / asked for): {', '.join(renamed[:5])}"] if renamed else []),
+    ]
+
+
+def model_differences(
+    about: dict[str, Any],
+    model: ModelConfig,
+    here: str,
+    leave_out: Iterable[str] = NOT_OF_THE_BACKBONE,
+) -> list[str]:
+    """Where an adapter's backbone is built otherwise; a key that the file lacks has its default."""
+    defaults = {field.name: field.default for field in fields(ModelConfig)}
+    return [
+        line
+        for key, value in vars(model).items()
+        if key not in leave_out
+        for line in _different(f"model.{key}", about["model"].get(key, defaults[key]), value, here)
+    ]
+
+
+def clip_differences(
+    about: dict[str, Any], num_frames: int, crop_size: int, here: str
+) -> list[str]:
+    """Where an adapter's clips, and with them its tokens, have another shape."""
+    clip = about["clip"]
+    return [
+        *_different("data.num_frames", clip["num_frames"], num_frames, here),
+        *_different("data.crop_size", clip["crop_size"], crop_size, here),
+    ]
+
+
+def _different(key: str, in_file: Any, value: Any, here: str) -> list[str]:
+    same = in_file == value
+    return [] if same else [f"{key}: {in_file!r} in the file, {value!r} {here}"]
+
+
+def refuse(source: str, found: list[str]) -> None:
+    """Raise `ConfigError` that spells the differences out, if there are any."""
+    if found:
+        raise ConfigError(f"{source}: trained with another configuration; " + "; ".join(found))
+
+
+def refuse_backbone(source: str, about: dict[str, Any], backbone: str, weights: str) -> None:
+    """Raise `ConfigError` if the fingerprint of the backbone is not the file's."""
+    trained = about["model"]["fingerprint"]
+    if trained != backbone:
+        raise ConfigError(
+            f"{source}: was trained on another backbone than {weights}: fingerprint "
+            f"{trained[:12]} in the file, {backbone[:12]} here; give the weights file that it was "
+            f"trained with ({about['model'].get('weights') or 'its name is not in the file'})"
+        )

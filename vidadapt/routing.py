@@ -1,0 +1,245 @@
+"""Several models that differ in a few places run as one on a batch that mixes them.
+
+The models are copies of one frozen backbone, each edited by a method; what is frozen is the same
+tensor in all of them. `Pass` walks their module trees in parallel: where the trees are the same,
+one of them is taken and computes all rows of the batch at once; where they differ, a `Routed`
+module sends each model's rows through that model's own part. So the frozen part of a block runs
+once however many tasks are in the batch, if their methods leave it in the same place.
+
+Rows are clip-major: a batch of B clips is B * k rows (k frames or windows a clip), those of one
+model in one piece. A place where that does not hold, or whose outputs do not fit each other (other
+numbers of tokens), is found when it runs, and is routed one level higher. Models that come to
+differ at their roots run one after another.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# The read-out is each model's own and runs by itself.
+READ_OUT = ("fc_norm", "head")
+NEVER_CALLED = (nn.ModuleList, nn.ModuleDict)
+_TORCHS_OWN = frozenset(vars(nn.Module()))
+
+
+class CannotRoute(RuntimeError):
+    """Rows cannot be shared out at this place of the tree."""
+
+    def __init__(self, place: str, why: str) -> None:
+        super().__init__(f"{place}: {why}")
+        self.place = place
+
+
+class Routed(nn.Module):
+    """One module of each model; each gets its own rows of every argument, in order.
+
+    Args:
+        place: name in the tree, for `CannotRoute`.
+        parts: one module a model.
+        counts: clips of each model in the batch that is running; the owner of this list fills it.
+    """
+
+    def __init__(self, place: str, parts: Sequence[nn.Module], counts: list[int]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.place = place
+        self.counts = counts
+
+    def forward(self, x: Tensor, *others: Any) -> Tensor:
+        rows, clips = x.shape[0], sum(self.counts)
+        if rows % clips:
+            raise CannotRoute(self.place, f"{rows} rows are no multiple of {clips} clips")
+        sizes = [count * (rows // clips) for count in self.counts]
+        arguments = [self._shared_out(argument, x, sizes) for argument in (x, *others)]
+        found = [
+            part(*(pieces[number] for pieces in arguments))
+            for number, part in enumerate(self.parts)
+        ]
+        for output, size in zip(found, sizes, strict=True):
+            if not isinstance(output, Tensor) or output.shape[0] != size:
+                raise CannotRoute(self.place, "its output is no tensor with the rows of its input")
+            if output.shape[1:] != found[0].shape[1:] or output.dtype != found[0].dtype:
+                raise CannotRoute(self.place, "outputs of different shapes")
+        return torch.cat(found)
+
+    def _shared_out(self, argument: Any, x: Tensor, sizes: list[int]) -> Sequence[Any]:
+        """One piece a model: rows of a tensor that has the rows of x, else the same for all."""
+        if isinstance(argument, Tensor) and argument.ndim == x.ndim and len(argument) == len(x):
+            return argument.split(sizes)
+        return [argument] * len(sizes)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("__"):
+                raise
+        # Whoever holds this place reads it (`proj.weight`) rather than calling it.
+        raise CannotRoute(self.place, f"its attribute {name!r} is read")
+
+
+class Pass:
+    """Models that run together.
+
+    Args:
+        models: name -> model with `forward_features`: (B, 3, T, S, S) to tokens (B * k, ...).
+
+    Raises:
+        CannotRoute: the models differ at their roots.
+    """
+
+    def __init__(self, models: Mapping[str, nn.Module]) -> None:
+        self.models = dict(models)
+        self.counts: list[int] = []
+        self.barred: set[str] = set()
+        self.trunk = self._joined()
+
+    def features(self, clips: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tokens of each model for its own clips, computed in one forward pass.
+
+        Args:
+            clips: name -> (B_name, 3, T, S, S), for exactly the models of this pass.
+
+        Raises:
+            CannotRoute: the models have come to differ at their roots; run them apart.
+        """
+        while True:
+            self.counts[:] = [len(clips[name]) for name in self.models]
+            try:
+                tokens = self.trunk.forward_features(torch.cat([clips[n] for n in self.models]))
+                break
+            except CannotRoute as fault:
+                self.barred.add(fault.place)
+                self.trunk = self._joined()
+        k = len(tokens) // sum(self.counts)
+        pieces = tokens.split([count * k for count in self.counts])
+        return dict(zip(self.models, pieces, strict=True))
+
+    def _joined(self) -> Any:
+        roots = [without_read_out(model) for model in self.models.values()]
+        trunk = self._join("", roots)
+        if trunk is None:
+            raise CannotRoute("", "the models differ at their roots")
+        return trunk
+
+    def _join(self, place: str, parts: Sequence[nn.Module]) -> nn.Module | None:
+        """One module for all parts; None if the module that holds them has to be routed."""
+        first = parts[0]
+        if all(same(first, other) for other in parts[1:]):
+            return first
+        called = place != "" and not isinstance(first, NEVER_CALLED)
+        if _alike(parts) and (not called or _frozen_in_common(parts)):
+            children: dict[str, nn.Module | None] = {}
+            for name in first._modules:
+                below = [part._modules[name] for part in parts]
+                if any(child is None for child in below):
+                    if not all(child is None for child in below):
+                        break
+                    children[name] = None
+                    continue
+                joined = self._join(f"{place}.{name}".lstrip("."), below)  # type: ignore[arg-type]
+                if joined is None:
+                    break
+                children[name] = joined
+            else:
+                return _with_children(first, children)
+        if called and place not in self.barred:
+            return Routed(place, parts, self.counts)
+        return None
+
+
+def passes(models: Mapping[str, nn.Module]) -> list[Pass]:
+    """The models in as few passes as their structures allow, each put where it first fits."""
+    groups: list[Pass] = []
+    for name, model in models.items():
+        for place, group in enumerate(groups):
+            try:
+                groups[place] = Pass({**group.models, name: model})
+                break
+            except CannotRoute:
+                continue
+        else:
+            groups.append(Pass({name: model}))
+    return groups
+
+
+def apart(group: Pass) -> list[Pass]:
+    """A pass that failed at its root, as one pass for each structure: equal names and shapes."""
+    by_structure: dict[Any, dict[str, nn.Module]] = {}
+    for name, model in group.models.items():
+        names = [
+            (key, tuple(tensor.shape))
+            for key, tensor in model.state_dict().items()
+            if not key.startswith(READ_OUT)
+        ]
+        by_structure.setdefault(tuple(names), {})[name] = model
+    if len(by_structure) == 1:
+        return [Pass({name: model}) for name, model in group.models.items()]
+    return [Pass(models) for models in by_structure.values()]
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    """Whether two trees are equal in structure and hold the very same tensors."""
+    if first is second:
+        return True
+    return (
+        _alike([first, second])
+        and all(
+            (a is None and b is None) or (a is not None and b is not None and same(a, b))
+            for a, b in zip(first._modules.values(), second._modules.values(), strict=True)
+        )
+    )  # fmt: skip
+
+
+def _alike(parts: Sequence[nn.Module]) -> bool:
+    """Whether modules have one class, equal attributes, the same tensors and names of children."""
+    first = parts[0]
+    return all(
+        type(other) is type(first)
+        and list(other._modules) == list(first._modules)
+        and _same_tensors(other._parameters, first._parameters)
+        and _same_tensors(other._buffers, first._buffers)
+        and _equal(_attributes(other), _attributes(first))
+        for other in parts[1:]
+    )
+
+
+def _same_tensors(first: Mapping[str, Tensor | None], second: Mapping[str, Tensor | None]) -> bool:
+    return first.keys() == second.keys() and all(first[key] is second[key] for key in first)
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    return {key: value for key, value in vars(module).items() if key not in _TORCHS_OWN}
+
+
+def _equal(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Equal attributes; what has no notion of equality counts as different."""
+    return first.keys() == second.keys() and all(
+        a is b or (type(a) is type(b) and not isinstance(a, Tensor) and (a == b) is True)
+        for a, b in ((first[key], second[key]) for key in first)
+    )
+
+
+def _frozen_in_common(parts: Sequence[nn.Module]) -> bool:
+    """Whether the trees hold a tensor in common, so that going into them saves something."""
+    held = [{id(tensor) for tensor in part.parameters()} for part in parts]
+    return bool(set.intersection(*held))
+
+
+def without_read_out(model: nn.Module) -> nn.Module:
+    """The model, holding its very tensors, without its norm and head."""
+    return _with_children(
+        model, {k: None if k in READ_OUT else child for k, child in model._modules.items()}
+    )
+
+
+def _with_children(module: nn.Module, children: Mapping[str, nn.Module | None]) -> nn.Module:
+    """A module like this one, holding its very tensors, with other children."""
+    other = copy.copy(module)
+    other.__dict__["_modules"] = dict(children)
+    return other

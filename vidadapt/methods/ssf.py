@@ -75,7 +75,9 @@ def inject(model: VideoModel, *, init: Literal["identity", "released"] = "identi
 
     The operations are: the patch embedding, every LayerNorm outside `fc_norm` and the head, and
     every linear layer of the blocks (qkv, proj, fc1, fc2). On a tubelet ViT with MLP ratio 4 that
-    is 2 D + 22 D parameters a block: 204,288 on ViT-B.
+    is 2 D for the patch embedding and 22 D for each of L blocks, D (22 L + 2) parameters together:
+    204,288 on ViT-B. A scale keeps its input for the backward pass, so that SSF needs more memory
+    for activations than training all parameters does: 5 D more for a token and block.
 
     Args:
         model: any backbone; edited in place.

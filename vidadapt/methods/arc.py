@@ -28,6 +28,7 @@ from vidadapt.methods.folding import (
 from vidadapt.methods.layers import chosen_slots
 from vidadapt.models import VideoModel
 from vidadapt.models.blocks import Block
+from vidadapt.models.timm_attention import ShiftedWindowAttention
 
 
 class ARC(nn.Module):
@@ -150,7 +151,8 @@ def merge(model: VideoModel) -> None:
 
     VideoMAE's attention has no key bias, and W_k b may be dropped exactly: it adds q_i . W_k b to
     all scores of query i, which the softmax cancels. Where a layer has no bias and that does not
-    hold (keys that are rotated or normalised), b goes into the norm in front instead, as b M^-1.
+    hold (keys that are rotated or normalised), and in front of windows, which are padded with
+    zeros, b goes into the norm instead, as b M^-1.
 
     Raises:
         ValueError: nothing was merged: on windowed attention the adapters of the MLP rewrite the
@@ -182,7 +184,8 @@ LARGEST_CONDITION = 1e4
 def _takes_bias(block: Block, norm: str) -> bool:
     """Whether the layers behind a norm can hold W b."""
     if norm == "norm1":
-        return holds_qkv_bias(block.attn)
+        # Windows are padded with zeros behind the norm, which b would change.
+        return not isinstance(block.attn, ShiftedWindowAttention) and holds_qkv_bias(block.attn)
     return all(linear.bias is not None for linear in first_linears(block.mlp))
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vidadapt.models import vit
+from vidadapt.models.timm_attention import RotaryAttention
 
 
 def read_linear(linear: nn.Linear) -> tuple[Tensor, Tensor]:
@@ -40,11 +41,13 @@ def holds_qkv_bias(attn: Any) -> bool:
 
     True with a bias for queries, keys and values, and for the tubelet ViT's attention, which has
     none for keys: a key bias b adds q_i . b to all scores of query i, which the softmax cancels.
-    That argument fails where keys are rotated or normalised on their way to the scores, so no other
-    attention without a key bias is trusted to be one where it holds.
+    That argument fails where keys are rotated or normalised on their way to the scores, so it is
+    made only for attentions known not to do so.
     """
     if isinstance(attn, vit.Attention):
         return True
+    if isinstance(attn, RotaryAttention) and attn.q_bias is not None:
+        return attn.rotary is None and isinstance(attn.k_norm, nn.Identity)
     return all(linear.bias is not None for linear in _projections(attn))
 
 

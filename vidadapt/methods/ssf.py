@@ -84,7 +84,19 @@ def inject(model: VideoModel, *, init: Literal["identity", "released"] = "identi
         init: `identity`: gamma 1, beta 0, so that the function is unchanged at the start;
             `released`: the normals of the release.
     """
-    readout = {*model.fc_norm.modules(), *model.head.modules()}
+    for place, channels, has_shift in _operations(model):
+        frozen = place.module
+        delta = ScaleShift(
+            channels,
+            has_shift=has_shift,
+            channels_first=isinstance(frozen, nn.Conv2d | nn.Conv3d),
+            init=init,
+        )
+        place.put(SSF(frozen, delta))
+
+
+def _operations(model: VideoModel) -> list[tuple[Place, int, bool]]:
+    """What is scaled and shifted: its place, its channels, and whether it can hold a shift."""
     found: list[tuple[Place, int, bool]] = []
     for slot in model.slots():
         for place in places(slot.block, nn.Linear):
@@ -95,6 +107,7 @@ def inject(model: VideoModel, *, init: Literal["identity", "released"] = "identi
             else:
                 has_shift = linear.bias is not None
             found.append((place, linear.out_features, has_shift))
+    readout = {*model.fc_norm.modules(), *model.head.modules()}
     for place in places(model, nn.LayerNorm):
         norm = place.module
         assert isinstance(norm, nn.LayerNorm)
@@ -103,15 +116,7 @@ def inject(model: VideoModel, *, init: Literal["identity", "released"] = "identi
     for place in _patch_projections(model):
         conv = _convolution(place.module)
         found.append((place, conv.out_channels, conv.bias is not None))
-    for place, channels, has_shift in found:
-        frozen = place.module
-        delta = ScaleShift(
-            channels,
-            has_shift=has_shift,
-            channels_first=isinstance(frozen, nn.Conv2d | nn.Conv3d),
-            init=init,
-        )
-        place.put(SSF(frozen, delta))
+    return found
 
 
 def _patch_projections(model: VideoModel) -> list[Place]:

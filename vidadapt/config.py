@@ -77,7 +77,9 @@ class ModelConfig:
 
     Attributes:
         backbone: key of `vidadapt.models.BACKBONES`, or `timm/NAME` for an image model of timm's.
-        weights: checkpoint file (any recognised family, or `demo`); none: random initialisation.
+        weights: checkpoint file (any recognised family, or `demo`), or from the Hugging Face hub
+            `hub:OWNER/REPO`, `hub:OWNER/REPO/FILE`, or `hub`: timm's own; none: random
+            initialisation.
         tubelet_size: frames of one token; not used frame by frame.
         patch_size: side of one token in pixels, of a tubelet ViT; default: the backbone's.
         drop_path: stochastic depth rate of the last block, rising linearly from 0.

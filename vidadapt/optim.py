@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 import torch
 from torch import nn
@@ -35,21 +34,26 @@ def lr_at(
     return minimum + (peak - minimum) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def layer_of(name: str, depth: int) -> int:
-    """Layer number of a parameter for layer-wise decay (VideoMAE, BEiT).
+def layers_of(model: nn.Module, depth: int) -> dict[str, int]:
+    """Layer number of every parameter for layer-wise decay (VideoMAE, BEiT), by name.
 
-    The patch embedding is layer 0, block k (from 0) layer k + 1, everything after layer
-    depth + 1.
-
-    >>> layer_of("patch_embed.proj.weight", 12), layer_of("blocks.3.norm1.bias", 12)
-    (0, 4)
-    >>> layer_of("fc_norm.weight", 12)
-    13
+    The blocks have the numbers 1 to depth, in the order of `model.slots()`. What the model holds
+    before its first block (patch embedding, positions, class token) is layer 0, what it holds
+    between two blocks belongs to the second of them, and everything after the last one is layer
+    depth + 1. A parameter that several blocks share has the first one's number.
     """
-    if name.startswith("patch_embed."):
-        return 0
-    block = re.match(r"blocks\.(\d+)\.", name)
-    return int(block.group(1)) + 1 if block else depth + 1
+    slots = model.slots()  # type: ignore[operator]
+    number_of: dict[int, int] = {}
+    for number, slot in enumerate(slots, start=1):
+        for parameter in slot.block.parameters():
+            number_of.setdefault(id(parameter), number)
+    layers = {}
+    reached = 0  # the last block passed so far
+    for name, parameter in model.named_parameters():
+        reached = max(reached, number_of.get(id(parameter), 0))
+        outside = 0 if reached == 0 else depth + 1 if reached == len(slots) else reached + 1
+        layers[name] = number_of.get(id(parameter), outside)
+    return layers
 
 
 def parameter_groups(
@@ -61,11 +65,12 @@ def parameter_groups(
     layer_decay ** (depth + 1 - layer).
     """
     groups: dict[tuple[bool, int], dict] = {}
+    layers = {} if layer_decay == 1.0 else layers_of(model, depth)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         decays = parameter.ndim > 1 and weight_decay > 0
-        layer = layer_of(name, depth) if layer_decay != 1.0 else depth + 1
+        layer = layers.get(name, depth + 1)
         group = groups.setdefault(
             (decays, layer),
             {

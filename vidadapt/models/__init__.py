@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from vidadapt.models.frames import FrameByFrame
+from vidadapt.models.from_image import video_from_image
 from vidadapt.models.heads import HEADS
-from vidadapt.models.image import PREFIX, create_image_model
+from vidadapt.models.hub import hub_file, is_hub_name
+from vidadapt.models.image import PREFIX
 from vidadapt.models.inflated import InflatedViT
 from vidadapt.models.positions import interpolated_table
 from vidadapt.models.vit import VideoViT
@@ -32,10 +34,6 @@ BACKBONES: dict[str, dict[str, Any]] = {
 }
 
 DEMO_WEIGHTS = Path(__file__).parents[1] / "weights" / "demo_vit_tiny.safetensors"
-
-# Two ways in which an image model becomes a video model, see `InflatedViT` and `FrameByFrame`.
-FROM_IMAGE = ("inflate", "frames")
-INFLATIONS = ("average", "centre")
 
 
 def build(
@@ -65,8 +63,10 @@ def build(
         patch_size: side of one token in pixels, of a tubelet ViT; default: the backbone's.
         drop_path: stochastic depth rate of the last block.
         head: key of `HEADS`.
-        weights: checkpoint file of any recognised family, or `demo` for the tiny backbone shipped
-            with the package; none: random initialisation.
+        weights: checkpoint file of any recognised family; `demo` for the tiny backbone shipped
+            with the package; `hub:OWNER/REPO`, `hub:OWNER/REPO/FILE` or `hub` (what timm publishes
+            for its model) for a file of the Hugging Face hub, see `hub.hub_file`; none: random
+            initialisation.
         keep_head: take the head from the file too; it must have K classes and the same kind.
         interpolate_from: token grid (t, h, w) of the pre-training whose position table is to be
             interpolated, of a tubelet ViT; default: the table is recomputed for this model's
@@ -86,18 +86,21 @@ def build(
             f"is for tubelet ViTs ({', '.join(BACKBONES)}); leave it out with {backbone}",
             {"patch_size": patch_size, "position_grid": interpolate_from},
         )
-        model = _from_image(
+        if keep_head:
+            raise ValueError(f"keep_head: {backbone} gets a new head; its file has none for clips")
+        model, report = video_from_image(
             backbone,
-            from_image or "inflate",
-            inflation,
             num_frames=num_frames,
             crop_size=crop_size,
             num_classes=num_classes,
             tubelet_size=tubelet_size,
             drop_path=drop_path,
+            from_image=from_image,
+            inflation=inflation,
+            weights=_local(weights, backbone),
         )
         model.head = new_head(model.width, num_classes)
-        return model, None
+        return model, report
     _require_unset(
         f"is for image models (model.backbone: {PREFIX}NAME); leave it out with {backbone}",
         {"from_image": from_image, "inflation": inflation},
@@ -105,7 +108,7 @@ def build(
     sizes = {"patch_size": 16, **_choose("backbone", backbone, BACKBONES)}
     if patch_size is not None:
         sizes["patch_size"] = patch_size
-    model = VideoViT(
+    vit = VideoViT(
         num_frames=num_frames,
         crop_size=crop_size,
         tubelet_size=tubelet_size,
@@ -113,65 +116,30 @@ def build(
         num_classes=num_classes,
         **sizes,
     )
-    model.name = backbone
-    model.head = new_head(model.width, num_classes)
+    vit.name = backbone
+    vit.head = new_head(vit.width, num_classes)
     if interpolate_from is not None:
-        model.pos_embed = interpolated_table(interpolate_from, model.grid, model.width)
+        vit.pos_embed = interpolated_table(interpolate_from, vit.grid, vit.width)
+    path = _local(weights, backbone)
+    if path is None:
+        return vit, None
+    return vit, load_weights(vit, path, keep_head=keep_head, known_sizes=BACKBONES)
+
+
+def _local(weights: str | Path | None, backbone: str) -> Path | None:
+    """The file that `weights` names, fetched from the hub where it says so."""
     if weights is None:
-        return model, None
-    path = DEMO_WEIGHTS if weights == "demo" else Path(weights)
-    return model, load_weights(model, path, keep_head=keep_head, known_sizes=BACKBONES)
-
-
-def _from_image(
-    backbone: str,
-    how: str,
-    inflation: str | None,
-    *,
-    num_frames: int,
-    crop_size: int,
-    num_classes: int,
-    tubelet_size: int,
-    drop_path: float,
-) -> InflatedViT | FrameByFrame:
-    _require_one_of("model.from_image", how, FROM_IMAGE)
-    _require_one_of("model.inflation", inflation or "average", INFLATIONS)
-    if how == "frames":
-        _require_unset("is for model.from_image: inflate", {"inflation": inflation})
-        if tubelet_size != 2:  # the default
-            raise ValueError(
-                f"model.tubelet_size: {tubelet_size} is for model.from_image: inflate; frame by "
-                "frame there are no tubelets"
-            )
-    image = create_image_model(backbone, crop_size=crop_size, drop_path=drop_path)
-    if how == "frames":
-        return FrameByFrame(
-            image,
-            num_frames=num_frames,
-            crop_size=crop_size,
-            num_classes=num_classes,
-            name=backbone,
-        )
-    return InflatedViT(
-        image,
-        num_frames=num_frames,
-        crop_size=crop_size,
-        tubelet_size=tubelet_size,
-        inflation=inflation or "average",
-        num_classes=num_classes,
-        name=backbone,
-    )
+        return None
+    if isinstance(weights, str) and is_hub_name(weights):
+        of_timm = backbone.startswith(PREFIX)
+        return hub_file(weights, backbone.removeprefix(PREFIX) if of_timm else None)
+    return DEMO_WEIGHTS if weights == "demo" else Path(weights)
 
 
 def _require_unset(why: str, options: dict[str, Any]) -> None:
     for key, value in options.items():
         if value is not None:
             raise ValueError(f"model.{key}: {value!r} {why}")
-
-
-def _require_one_of(key: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{key}: expected {' or '.join(known)}, got {value!r}")
 
 
 def _choose(kind: str, name: str, choices: dict[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from einops import rearrange
 from timm.models.eva import Eva
@@ -108,7 +108,7 @@ class FrameByFrame(nn.Module):
 def _containers(image: Any) -> list[nn.Sequential | nn.ModuleList]:
     """Where the blocks stand, by stage."""
     if isinstance(image, SwinTransformer):
-        return [stage.blocks for stage in image.layers]
+        return [cast(nn.Sequential, stage.blocks) for stage in image.layers]
     return [image.blocks]
 
 

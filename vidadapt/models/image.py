@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vidadapt.models.blocks import AttentionKind
 from vidadapt.models.clip_shape import require_divides
-from vidadapt.models.timm_blocks import CONVERTERS, as_block
+from vidadapt.models.timm_blocks import CONVERTERS, as_block, class_name
 
 PREFIX = "timm/"
 
@@ -60,7 +60,7 @@ def create_image_model(
     except TypeError as error:  # timm passes what a model does not take on to its constructor
         raise ValueError(f"model.backbone: {name} is {_no_family()} ({error})") from error
     attention_kind(image, name)
-    embed = image.stem if isinstance(image, MlpMixer) else image.patch_embed
+    embed: Any = image.stem if isinstance(image, MlpMixer) else image.patch_embed
     require_divides("crop_size", crop_size, "patch size", embed.feat_ratio())
     return image
 
@@ -74,7 +74,8 @@ def attention_kind(image: nn.Module, name: str) -> AttentionKind:
     for cls, kind in ATTENTION.items():
         if isinstance(image, cls):
             return kind
-    blocks = sorted({type(m).__name__ for m in image.modules() if "Block" in type(m).__name__})
+    classes = {type(module) for module in image.modules()}
+    blocks = sorted(class_name(cls) for cls in classes if "Block" in cls.__name__)
     raise ValueError(
         f"model.backbone: {name} ({type(image).__name__}, blocks: {', '.join(blocks) or 'none'}) "
         f"is {_no_family()}"
@@ -83,7 +84,7 @@ def attention_kind(image: nn.Module, name: str) -> AttentionKind:
 
 def _no_family() -> str:
     classes = ", ".join(cls.__name__ for cls in ATTENTION)
-    blocks = ", ".join(cls.__name__ for cls in CONVERTERS)
+    blocks = ", ".join(map(class_name, CONVERTERS))
     return f"of no class that can become a video model: {classes}, with blocks {blocks}"
 
 

@@ -35,7 +35,7 @@ def inflate(weight: Tensor, frames: int, how: str) -> Tensor:
     [0.0, 6.0, 0.0]
     """
     if how == "average":
-        return repeat(weight / frames, "d c h w -> d c t h w", t=frames)
+        return repeat(weight / frames, "d c h w -> d c t h w", t=frames).contiguous()
     inflated = weight.new_zeros(*weight.shape[:2], frames, *weight.shape[2:])
     inflated[:, :, frames // 2] = weight
     return inflated

@@ -44,7 +44,7 @@ class RotaryAttention(nn.Module):
                 "no joint qkv projection, which methods edit; choose another backbone"
             )
         self.num_heads = attn.num_heads
-        self.half = bool(attn.rotate_half)
+        self.rotate_half = bool(attn.rotate_half)
         self.q_bias, self.v_bias = None, None
         joined = _joined_qkv(attn) if attn.qkv is None else attn.qkv
         if getattr(attn, "q_bias", None) is not None:
@@ -58,7 +58,7 @@ class RotaryAttention(nn.Module):
         self.register_buffer("rotary", rotary, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.q_bias is None:
+        if self.q_bias is None or self.v_bias is None:
             qkv = self.qkv(x)
         else:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
@@ -66,16 +66,17 @@ class RotaryAttention(nn.Module):
         q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         q, k = self.q_norm(q), self.k_norm(k)
         if self.rotary is not None:
-            q, k = self._rotated(q).type_as(v), self._rotated(k).type_as(v)
+            q, k = self._rotated(q, self.rotary), self._rotated(k, self.rotary)
         out = self.norm(rearrange(attention(q, k, v), "b h n d -> b n (h d)"))
         if self.gate is not None:
             out = out * self.gate(x).sigmoid()
         return self.proj(out)
 
-    def _rotated(self, x: Tensor) -> Tensor:
-        first = x.shape[2] - len(self.rotary)
-        turned = apply_rot_embed_cat(x[:, :, first:], self.rotary, half=self.half)
-        return torch.cat([x[:, :, :first], turned], dim=2)
+    def _rotated(self, x: Tensor, rotary: Tensor) -> Tensor:
+        """Queries or keys (rows, heads, N, D / heads), the last len(rotary) turned."""
+        first = x.shape[2] - len(rotary)
+        turned = apply_rot_embed_cat(x[:, :, first:], rotary, half=self.rotate_half)
+        return torch.cat([x[:, :, :first], turned], dim=2).type_as(x)
 
 
 def _joined_qkv(attn: Any) -> nn.Linear:
@@ -154,7 +155,7 @@ class ShiftedWindowAttention(nn.Module):
 
 
 class TokenMixing(nn.Module):
-    """The part of a Mixer block that mixes tokens (rows, N, D): a map over N, the same for all D."""
+    """What mixes tokens (rows, N, D) in a Mixer block: one map over N for all channels."""
 
     def __init__(self, over_tokens: nn.Module) -> None:
         super().__init__()

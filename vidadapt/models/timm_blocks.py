@@ -103,12 +103,21 @@ def as_block(block: nn.Module, rotary: Tensor | None = None) -> Block:
     """
     convert = CONVERTERS.get(type(block))
     if convert is None:
-        known = ", ".join(cls.__name__ for cls in CONVERTERS)
         raise ValueError(
-            f"model.backbone: blocks of class {type(block).__name__} have not the form x + "
-            f"mix(norm(x)), x + mlp(norm(x)) that methods edit; known classes: {known}"
+            f"model.backbone: blocks of class {class_name(type(block))} have not the form "
+            "x + mix(norm(x)), then x + mlp(norm(x)), that methods edit; known classes: "
+            + ", ".join(map(class_name, CONVERTERS))
         )
     return convert(block, rotary)
+
+
+def class_name(cls: type) -> str:
+    """Class with its module, since several of timm's are called Block.
+
+    >>> class_name(VitBlock)
+    'vision_transformer.Block'
+    """
+    return f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"
 
 
 def _layer_scale(gamma: nn.Parameter | None) -> nn.Module | None:

@@ -15,22 +15,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vidadapt.models.coverage import NOT_BACKBONE, LoadReport, State, listed, require_match
 from vidadapt.models.positions import sincos_table
 from vidadapt.models.tensor_files import read_tensors
 
-State = dict[str, Tensor]
-
 BACKBONE = ("patch_embed.", "blocks.")  # of a tubelet ViT
-
-# What a task trains around the backbone of any model.
-NOT_BACKBONE = ("fc_norm.", "head.", "time_embed.")
 
 # Tensors, under our names, that a fine-tuned classifier has no use for.
 UNUSED = {
@@ -42,41 +37,6 @@ UNUSED = {
     "fixed sin-cos positions (computed, not stored)": r"pos_embed$",
 }
 OLD_HEAD = {"old head (a new one is trained)": r"head\."}
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What was taken from a weights file, what was not and why.
-
-    Attributes:
-        path: the file.
-        family: whose layout it has.
-        loaded: names of the model's tensors that came from the file.
-        loaded_values: number of values in them.
-        fresh: names of the model's tensors that the file lacks and that keep their initial values.
-        dropped: reason to the file's tensor names (in our spelling) that are not used.
-    """
-
-    path: Path
-    family: str
-    loaded: tuple[str, ...]
-    loaded_values: int
-    fresh: tuple[str, ...]
-    dropped: dict[str, tuple[str, ...]]
-
-    def __str__(self) -> str:
-        count = f"{len(self.loaded)} tensors, {self.loaded_values:,} values"
-        extras = [name for name in self.loaded if not name.startswith(BACKBONE)]
-        lines = [
-            f"weights {self.path}",
-            f"  layout   {self.family}",
-            f"  loaded   {count}: whole backbone" + (f" + {_names(extras)}" if extras else ""),
-        ]
-        if self.fresh:
-            lines.append(f"  fresh    {_names(self.fresh)}")
-        for reason, names in self.dropped.items():
-            lines.append(f"  dropped  {len(names)} tensors: {reason}; {_names(names)}")
-        return "\n".join(lines)
 
 
 def load_weights(
@@ -112,7 +72,9 @@ def load_weights(
     if any(name.startswith("fc_norm.") for name in used):
         parts += ("fc_norm.",)
     required = [name for name in target if name.startswith(parts)]
-    _require_match(path, used, target, required, known_sizes or {})
+    size = _describe_size(used, known_sizes or {})
+    advice = f"the file looks like {size}; choose the backbone, patch and tubelet size to match"
+    require_match(path, used, target, required, advice)
     model.load_state_dict({**target, **used}, strict=True)
     return LoadReport(
         path=path,
@@ -224,15 +186,20 @@ FAMILIES: dict[str, tuple[str, Callable[[State], State]]] = {
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.|model\.)+")
 
 
+def without_wrappers(tensors: State) -> State:
+    """Tensors of a file without the prefixes that wrappers leave in front of every name."""
+    return _renamed(tensors, lambda name: WRAPPERS.sub("", name))
+
+
 def _to_our_names(path: Path, tensors: State, top_key: str | None) -> tuple[str, State]:
-    bare = _renamed(tensors, lambda name: WRAPPERS.sub("", name))
+    bare = without_wrappers(tensors)
     for family, (pattern, convert) in FAMILIES.items():
         if any(re.match(pattern, name) for name in bare):
             where = f", under `{top_key}`" if top_key else ""
             return f"{family}{where}", convert(bare)
     raise ValueError(
         f"{path} holds none of the known layouts ({'; '.join(FAMILIES)}): it has no patch "
-        f"embedding under a known name. Its first tensors: {_names(list(tensors))}"
+        f"embedding under a known name. Its first tensors: {listed(list(tensors))}"
     )
 
 
@@ -243,37 +210,6 @@ def _require_fixed_positions(path: Path, stored: Tensor) -> None:
             f"{path} holds position codes (`pos_embed`) that are not the fixed sin-cos table; "
             f"this model has no learned positions, so the file's features would change"
         )
-
-
-def _require_match(
-    path: Path,
-    used: State,
-    target: State,
-    required: list[str],
-    known_sizes: Mapping[str, Mapping[str, Any]],
-) -> None:
-    missing = [name for name in required if name not in used]
-    unexpected = [name for name in used if name not in target]
-    mismatched = [
-        f"{name} is {tuple(tensor.shape)}, needs {tuple(target[name].shape)}"
-        for name, tensor in used.items()
-        if name in target and tensor.shape != target[name].shape
-    ]
-    if not (missing or unexpected or mismatched):
-        return
-    lines = [f"{path} does not fit this model; nothing was loaded"]
-    for kind, names in (
-        ("missing from the file", missing),
-        ("of another shape", mismatched),
-        ("in the file but not in the model", unexpected),
-    ):
-        if names:
-            lines.append(f"  {len(names)} tensors {kind}: {_names(names)}")
-    size = _describe_size(used, known_sizes)
-    lines.append(
-        f"  the file looks like {size}; choose the backbone, patch and tubelet size to match"
-    )
-    raise ValueError("\n".join(lines))
 
 
 def _describe_size(state: State, known_sizes: Mapping[str, Mapping[str, Any]]) -> str:
@@ -289,8 +225,3 @@ def _describe_size(state: State, known_sizes: Mapping[str, Mapping[str, Any]]) -
     name = f"{fits[0]}: " if fits else ""
     tubelet = "x".join(str(n) for n in patch.shape[2:])
     return f"{name}width {width}, {depth} blocks, tubelet {tubelet}"
-
-
-def _names(names: list[str] | tuple[str, ...], limit: int = 6) -> str:
-    more = f", ... ({len(names) - limit} more)" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

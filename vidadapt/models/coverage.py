@@ -1,0 +1,96 @@
+"""What of a weights file reached the model: the report, and the error when not all did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+# What a task trains around the backbone of any model.
+NOT_BACKBONE = ("fc_norm.", "head.", "time_embed.")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What was taken from a weights file, what was not and why.
+
+    Attributes:
+        path: the file.
+        family: whose layout it has.
+        loaded: names of the model's tensors that came from the file (image models: timm's names).
+        loaded_values: number of values in them.
+        fresh: names of the model's tensors that the file lacks and that keep their initial values.
+        dropped: reason to the file's tensor names that are not used.
+        notes: what else became of the file's model, a line each.
+    """
+
+    path: Path
+    family: str
+    loaded: tuple[str, ...]
+    loaded_values: int
+    fresh: tuple[str, ...]
+    dropped: dict[str, tuple[str, ...]]
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        count = f"{len(self.loaded)} tensors, {self.loaded_values:,} values"
+        extras = [name for name in self.loaded if name.startswith(NOT_BACKBONE)]
+        lines = [
+            f"weights {self.path}",
+            f"  layout   {self.family}",
+            f"  loaded   {count}: whole backbone" + (f" + {listed(extras)}" if extras else ""),
+        ]
+        if self.fresh:
+            lines.append(f"  fresh    {listed(self.fresh)}")
+        for reason, names in self.dropped.items():
+            lines.append(f"  dropped  {len(names)} tensors: {reason}; {listed(names)}")
+        lines += [f"  note     {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def require_match(
+    path: Path, used: State, target: State, required: Sequence[str], advice: str
+) -> None:
+    """Refuse tensors that are not exactly those required, with their shapes.
+
+    Args:
+        used: tensors of the file under the model's names.
+        target: the model's tensors.
+        required: names in `target` that must be found.
+        advice: last line of the message: what the file is and how to mend it.
+
+    Raises:
+        ValueError: all missing, mismatched and unexpected tensors.
+    """
+    missing = [name for name in required if name not in used]
+    unexpected = [name for name in used if name not in target]
+    mismatched = [
+        f"{name} is {tuple(tensor.shape)}, needs {tuple(target[name].shape)}"
+        for name, tensor in used.items()
+        if name in target and tensor.shape != target[name].shape
+    ]
+    if not (missing or unexpected or mismatched):
+        return
+    lines = [f"{path} does not fit this model; nothing was loaded"]
+    for kind, names in (
+        ("missing from the file", missing),
+        ("of another shape", mismatched),
+        ("in the file but not in the model", unexpected),
+    ):
+        if names:
+            lines.append(f"  {len(names)} tensors {kind}: {listed(names)}")
+    raise ValueError("\n".join([*lines, f"  {advice}"]))
+
+
+def listed(names: Sequence[str], limit: int = 6) -> str:
+    """The first names, and how many more there are.
+
+    >>> listed(["a", "b", "c"], limit=2)
+    'a, b, ... (1 more)'
+    """
+    more = f", ... ({len(names) - limit} more)" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

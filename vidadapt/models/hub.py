@@ -1,0 +1,87 @@
+"""Weights from the Hugging Face hub, only where the user names it: `hub:REPO` or `hub`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import timm
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+HUB = "hub"
+
+# Looked for in a repository in this order.
+FILES = (
+    "model.safetensors",
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_pytorch_model.bin",
+)
+
+
+def is_hub_name(weights: str) -> bool:
+    """Whether `weights` names the hub rather than a file.
+
+    >>> is_hub_name("hub"), is_hub_name("hub:owner/repo"), is_hub_name("hub.pth")
+    (True, True, False)
+    """
+    return weights == HUB or weights.startswith(f"{HUB}:")
+
+
+def hub_file(weights: str, timm_name: str | None) -> Path:
+    """The local copy of a file of the hub, from its cache or downloaded into it.
+
+    Args:
+        weights: `hub:OWNER/REPO` (the first of `FILES` that it has), `hub:OWNER/REPO/FILE`, or
+            `hub`: what timm itself loads for `timm_name`.
+        timm_name: timm's name of the model, with or without a tag; none: not one of timm's.
+
+    Raises:
+        ValueError: not such a name, no such repository or file, or no network.
+    """
+    repository, names = _wanted(weights, timm_name)
+    for name in names:
+        cached = try_to_load_from_cache(repository, name)
+        if isinstance(cached, str):
+            return Path(cached)
+    for name in names:
+        try:
+            return Path(hf_hub_download(repository, name))
+        except LocalEntryNotFoundError as error:  # also an EntryNotFoundError
+            raise _unreachable(repository, error) from error
+        except EntryNotFoundError:
+            continue
+        except (HfHubHTTPError, OSError) as error:
+            raise _unreachable(repository, error) from error
+        except ValueError as error:  # no name of a repository
+            raise ValueError(f"model.weights: {weights!r}: {error}") from error
+    raise ValueError(
+        f"model.weights: {repository} has none of {', '.join(names)}; name the file: "
+        f"hub:{repository}/FILE"
+    )
+
+
+def _wanted(weights: str, timm_name: str | None) -> tuple[str, tuple[str, ...]]:
+    if weights == HUB:
+        config = None if timm_name is None else timm.get_pretrained_cfg(timm_name)
+        if config is None or not config.hf_hub_id:
+            raise ValueError(
+                "model.weights: hub alone stands for what timm publishes for model.backbone "
+                "timm/NAME, and there is nothing for this backbone; give hub:OWNER/REPO or a file"
+            )
+        return config.hf_hub_id, (config.hf_hub_filename,) if config.hf_hub_filename else FILES
+    parts = weights.removeprefix(f"{HUB}:").split("/", 2)
+    if len(parts) < 2 or not all(parts):
+        raise ValueError(
+            f"model.weights: {weights!r}: expected hub:OWNER/REPO or hub:OWNER/REPO/FILE"
+        )
+    return "/".join(parts[:2]), tuple(parts[2:]) or FILES
+
+
+def _unreachable(repository: str, error: Exception) -> ValueError:
+    cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ValueError(
+        f"model.weights: {repository} could not be fetched from the Hugging Face hub ({cause}). "
+        "It takes a network and, for some repositories, a login. Or fetch the file elsewhere and "
+        "give its path: --model.weights FILE"
+    )

@@ -1,0 +1,76 @@
+"""What a plain classifier file holds: names and tensors that other programs load, too.
+
+Layouts: `backbone` is the patch embedding and the blocks alone; `vidadapt` adds fc_norm and the
+head; `videomae` is the same in the form of MCG-NJU/VideoMAE's fine-tuned files, which its own
+fine-tuning code loads: a torch file with the tensors under `module`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vidadapt.models.positions import sincos_table
+from vidadapt.models.vit import VideoViT
+from vidadapt.models.weights import BACKBONE
+
+LAYOUTS = ("backbone", "vidadapt", "videomae")
+VIDEOMAE_HEAD = {"head.weight", "head.bias"}
+
+
+def fold_batchnorm(head: nn.Module) -> nn.Module:
+    """A parameter-free BatchNorm before a linear layer, folded into one; other heads as they are.
+
+    With its running mean m and variance v, W (x - m) / sqrt(v + eps) + b is a linear layer with
+    W' = W diag(1 / sqrt(v + eps)) and b' = b - W' m: exact up to one rounding, in eval mode.
+    """
+    if not (isinstance(head, nn.Sequential) and isinstance(head[0], nn.BatchNorm1d)):
+        return head
+    norm, linear = head
+    assert isinstance(norm, nn.BatchNorm1d) and isinstance(linear, nn.Linear)
+    assert norm.running_mean is not None and norm.running_var is not None
+    weight = linear.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    bias = linear.bias.detach().double() - weight @ norm.running_mean.double()
+    folded = nn.Linear(linear.in_features, linear.out_features).to(linear.weight)
+    with torch.no_grad():
+        folded.weight.copy_(weight)
+        folded.bias.copy_(bias)
+    return folded
+
+
+def plain_state(model: VideoViT, layout: str) -> dict[str, Tensor]:
+    """The tensors of a model without a method, whose head is folded, for one of `LAYOUTS`.
+
+    Raises:
+        ValueError: VideoMAE's code has no such head, or no such positions.
+    """
+    state = model.state_dict()
+    if layout == "backbone":
+        return {name: tensor for name, tensor in state.items() if name.startswith(BACKBONE)}
+    if layout == "videomae":
+        if {name for name in state if name.startswith("head.")} != VIDEOMAE_HEAD:
+            raise ValueError(
+                "--layout: videomae is for linear heads, and this head is of another kind (model."
+                "head); choose --layout vidadapt, or backbone"
+            )
+        if not torch.equal(model.pos_embed.cpu(), sincos_table(*model.pos_embed.shape)):
+            raise ValueError(
+                "--layout: this model interpolates its positions (model.position_grid), and "
+                "VideoMAE's code computes them anew; choose --layout vidadapt and give the same "
+                "position_grid where the file is used"
+            )
+    return state
+
+
+def write_plain(path: Path, state: dict[str, Tensor], layout: str, dtype: torch.dtype) -> None:
+    """Write the tensors as one file, atomically: safetensors, or for `videomae` a torch file."""
+    cast = {name: tensor.detach().to(dtype).contiguous() for name, tensor in state.items()}
+    temporary = path.with_name(path.name + ".tmp")
+    if layout == "videomae":
+        torch.save({"module": cast}, temporary)
+    else:
+        save_file(cast, temporary)
+    temporary.replace(path)

@@ -1,4 +1,4 @@
-"""Contracts of every method, and AdaptFormer's equations against a slow restatement."""
+"""AdaptFormer against the paper's numbers and a slow restatement; how a method is chosen."""
 
 from __future__ import annotations
 
@@ -6,32 +6,17 @@ import copy
 
 import pytest
 import torch
-from torch.nn import functional
+from kinds import clips
 
 from vidadapt import methods
 from vidadapt.methods.layers import chosen_layers
 from vidadapt.models import build
-
-# fc_norm's scale and shift cancel in the BatchNorm that follows it, so their gradients are ~0.
-CANCELLED = ("fc_norm.weight", "fc_norm.bias")
 
 
 def small_model(num_classes: int = 5):
     torch.manual_seed(0)
     model, _ = build("vit_tiny", num_frames=4, crop_size=32, num_classes=num_classes)
     return model
-
-
-def clips(batch: int = 4) -> torch.Tensor:
-    return torch.randn(batch, 3, 4, 32, 32, generator=torch.Generator().manual_seed(1))
-
-
-def disturb(model) -> None:
-    """Move what is trained a little, as some training would."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn(parameter.shape) * 0.02)
 
 
 @pytest.mark.parametrize(
@@ -44,10 +29,21 @@ def disturb(model) -> None:
         ({"name": "adaptformer", "bottleneck": 32}, 174, 734_766),
         ({"name": "adaptformer"}, 174, 1_324_974),
         ({"name": "adaptformer", "layers": "1-6"}, 174, 730_158),
+        ({"name": "adaptformer", "layers": "7-12"}, 174, 730_158),
+        ({"name": "adaptformer", "form": "sequential"}, 174, 1_324_974),
+        ({"name": "adaptformer", "scale": 0.01}, 174, 1_324_974),
+        ({"name": "vpt"}, 174, 144_558),
+        ({"name": "vpt", "num_prompts": 8}, 174, 209_070),
+        ({"name": "arc"}, 174, 231_774),
+        ({"name": "arc", "positions": "attention"}, 174, 183_558),
         ({"name": "adaptformer", "bottleneck": 256}, 174, 4_866_222),
         ({"name": "full"}, 174, 86_361_006),
         ({"name": "linear"}, 51, 40_755),
         ({"name": "adaptformer"}, 51, 1_230_387),
+        ({"name": "vpt"}, 51, 49_971),
+        ({"name": "vpt", "num_prompts": 8}, 51, 114_483),
+        ({"name": "arc"}, 51, 137_187),
+        ({"name": "arc", "positions": "attention"}, 51, 88_971),
         ({"name": "full"}, 51, 86_266_419),
     ],
 )
@@ -56,52 +52,6 @@ def test_trainable_parameters_of_vit_base_are_the_papers(method, num_classes, tr
         model, _ = build("vit_base", num_frames=8, crop_size=224, num_classes=num_classes)
         methods.apply(model, method)
     assert methods.count_parameters(model)[0] == trainable
-
-
-@pytest.mark.parametrize("name", methods.METHODS)
-def test_the_function_is_unchanged_at_initialisation(name):
-    model = small_model().eval()
-    expected = model(clips())
-    methods.apply(model, {"name": name})
-    assert torch.equal(model.eval()(clips()), expected)
-
-
-@pytest.mark.parametrize("name", methods.METHODS)
-def test_two_steps_move_what_is_trained_and_nothing_else(name):
-    model = small_model()
-    methods.apply(model, {"name": name})
-    disturb(model)
-    methods.train_mode(model)
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    trained = {k: p for k, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.SGD(trained.values(), lr=0.1)
-    largest = dict.fromkeys(trained, 0.0)
-    for step in range(2):
-        optimizer.zero_grad()
-        functional.cross_entropy(model(clips(8)), torch.arange(8) % 5).backward()
-        for key, parameter in trained.items():
-            assert parameter.grad is not None, key
-            largest[key] = max(largest[key], parameter.grad.abs().max().item())
-        optimizer.step()
-        assert step == 0 or all(
-            torch.equal(before[k], v)
-            for k, v in model.state_dict().items()
-            if k not in trained and not k.startswith("head.0.")
-        )
-    top = max(largest.values())
-    for key, value in largest.items():
-        assert value > 1e-6 * top or key in CANCELLED, key
-
-
-@pytest.mark.parametrize("name", methods.METHODS)
-def test_a_saved_state_gives_the_same_function(name):
-    first = small_model()
-    methods.apply(first, {"name": name})
-    disturb(first)
-    second = small_model()
-    methods.apply(second, {"name": name})
-    methods.load_trainable_state(second, methods.trainable_state(first), "test")
-    assert torch.equal(first.eval()(clips()), second.eval()(clips()))
 
 
 def test_a_state_of_another_width_is_refused_with_the_tensors_named():
@@ -126,38 +76,28 @@ def test_frozen_parts_stay_in_eval_mode_and_out_of_the_graph():
     assert tokens.grad_fn is None
 
 
-def naive_adapted_block(wrapper, x: torch.Tensor) -> torch.Tensor:
-    """AdaptFormer Eq. 3-4 and its released code, matrix by matrix."""
+def adapted_block_by_loops(wrapper, x: torch.Tensor) -> torch.Tensor:
+    """AdaptFormer Eq. 3-4 and its released code on one clip (N, D), number by number."""
     block, adapter = wrapper.block, wrapper.adapter
-    x = x + block.attn(block.norm1(x))
+    x = x + block.attn(block.norm1(x[None]))[0]
     normalized = block.norm2(x)
     mlp = block.mlp(normalized)
     source = {"stream": x, "normalized": normalized}[wrapper.input]
     if wrapper.form == "sequential":
         source = mlp
-    hidden = torch.clamp(source @ adapter.down.weight.T + adapter.down.bias, min=0)
-    branch = hidden @ adapter.up.weight.T + adapter.up.bias
-    return x + mlp + adapter.scale * branch
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"input": "normalized", "scale": 0.5},
-        {"form": "sequential"},
-        {"learnable_scale": True, "scale": 0.3},
-    ],
-)
-def test_adapted_block_is_the_papers_equation(options):
-    model = small_model()
-    methods.apply(model, {"name": "adaptformer", "bottleneck": 7, **options})
-    wrapper = model.blocks[2].eval()
-    with torch.no_grad():
-        for parameter in wrapper.adapter.parameters():
-            parameter.add_(torch.randn(parameter.shape) * 0.3)
-    x = torch.randn(2, 8, 192, generator=torch.Generator().manual_seed(2))
-    torch.testing.assert_close(wrapper(x), naive_adapted_block(wrapper, x), rtol=1e-5, atol=1e-5)
+    down, up = adapter.down, adapter.up
+    out = x + mlp
+    for token in range(len(x)):
+        hidden = [
+            max(0.0, sum(w * v for w, v in zip(row, source[token].tolist(), strict=True)) + bias)
+            for row, bias in zip(down.weight.tolist(), down.bias.tolist(), strict=True)
+        ]
+        for channel, (row, bias) in enumerate(
+            zip(up.weight.tolist(), up.bias.tolist(), strict=True)
+        ):
+            branch = sum(w * v for w, v in zip(row, hidden, strict=True)) + bias
+            out[token, channel] += float(adapter.scale) * branch
+    return out
 
 
 def test_scale_zero_is_the_frozen_model_whatever_the_adapter_holds():

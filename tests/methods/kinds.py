@@ -1,0 +1,90 @@
+"""One small model of each kind of backbone, and what a method adds to it by closed formula."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+import torch
+from timm.models import register_model
+from timm.models.eva import Eva
+from timm.models.mlp_mixer import MlpMixer
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import VisionTransformer
+
+from vidadapt.models import VideoModel, build
+
+NUM_CLASSES = 5
+
+# timm's classes at sizes that test in milliseconds.
+SMALL = {
+    VisionTransformer: {"patch_size": 16, "embed_dim": 48, "depth": 3, "num_heads": 3},
+    Eva: {
+        **{"patch_size": 16, "embed_dim": 48, "depth": 3, "num_heads": 3, "init_values": 1.0},
+        **{"use_rot_pos_emb": True, "use_abs_pos_emb": False, "num_reg_tokens": 2},
+    },
+    SwinTransformer: {
+        **{"patch_size": 4, "window_size": 4, "embed_dim": 24, "depths": (2, 2)},
+        **{"num_heads": (2, 4)},
+    },
+    MlpMixer: {"patch_size": 8, "embed_dim": 48, "num_blocks": 3},
+}
+
+
+def _registered(cls: type, sizes: dict) -> None:
+    def small(pretrained: bool = False, **options: Any) -> torch.nn.Module:
+        chosen = {k: v for k, v in options.items() if not k.startswith(("pretrained", "cache"))}
+        return cls(**{**sizes, **chosen})
+
+    small.__name__ = f"small_{cls.__name__.lower()}"
+    globals()[small.__name__] = small
+    register_model(small)
+
+
+for _cls, _sizes in SMALL.items():
+    _registered(_cls, _sizes)
+
+INFLATED, FRAMES = {"from_image": "inflate"}, {"from_image": "frames"}
+
+# Title in the README -> backbone and how an image model becomes a video model.
+KINDS: dict[str, dict] = {
+    "tubelet ViT": {"backbone": "vit_tiny"},
+    "inflated ViT": {"backbone": "timm/small_visiontransformer", **INFLATED},
+    "inflated EVA": {"backbone": "timm/small_eva", **INFLATED},
+    "frame-wise ViT": {"backbone": "timm/small_visiontransformer", **FRAMES},
+    "frame-wise Swin": {"backbone": "timm/small_swintransformer", **FRAMES},
+    "frame-wise Mixer": {"backbone": "timm/small_mlpmixer", **FRAMES},
+}
+
+# What a method must be told to be defined on a kind, beyond its defaults.
+OPTIONS: dict[tuple[str, str], dict] = {("lora", "frame-wise Mixer"): {"targets": ["fc1", "fc2"]}}
+
+
+def chosen(method: str, kind: str) -> dict:
+    """The method with the options that it needs on this kind."""
+    return {"name": method, **OPTIONS.get((method, kind), {})}
+
+
+@functools.cache
+def _built(kind: str) -> VideoModel:
+    torch.manual_seed(0)
+    return build(num_frames=4, crop_size=32, num_classes=NUM_CLASSES, **KINDS[kind])[0]
+
+
+def fresh(kind: str) -> VideoModel:
+    """A model of this kind with the same random weights at every call."""
+    return copy.deepcopy(_built(kind))
+
+
+def clips(batch: int = 4) -> torch.Tensor:
+    return torch.randn(batch, 3, 4, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def disturb(model: torch.nn.Module) -> None:
+    """Move what is trained a little, as some training would."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.02)

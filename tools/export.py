@@ -1,4 +1,4 @@
-"""Export: write the backbone of a fully fine-tuned run as one weights file."""
+"""Export: write a run's model as one plain weights file, its method merged into the backbone."""
 
 from __future__ import annotations
 
@@ -7,47 +7,112 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from torch import Tensor
 
-from vidadapt import runs
+from vidadapt import methods, runs
+from vidadapt.adapters import load_adapter
+from vidadapt.models.plain import LAYOUTS, fold_batchnorm, plain_state, write_plain
+from vidadapt.models.vit import VideoViT
 from vidadapt.models.weights import BACKBONE
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
+# Methods that add no tensors to the backbone: there is nothing to merge.
+ADD_NOTHING = ("full", "linear", "bitfit")
+
+DESCRIPTION = (
+    __doc__
+    + """
+
+Methods that are linear maps (arc, lora, ssf) are merged exactly; full, linear and bitfit have
+nothing to merge; the others are refused with the reason.
+
+layouts:
+  backbone  patch embedding and blocks, safetensors: model.weights of another run (fresh head)
+  vidadapt  and fc_norm and head: also the trained classifier, with models.build(keep_head=True)
+  videomae  the same as a .pth file that MCG-NJU/VideoMAE's own fine-tuning code loads
+A BatchNorm in front of the linear head is folded into it: use model.head linear with the file."""
+)
+
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__ + " Head and fc_norm stay behind; --model.weights takes the file.",
-        epilog="example: python tools/export.py runs/mine/last backbone.safetensors --dtype fp16",
+        description=DESCRIPTION,
+        epilog="example: python tools/export.py runs/mine/last merged.pth --layout videomae",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("checkpoint", type=Path, help="folder last or best of a run")
     parser.add_argument("out", type=Path, help="file to write")
+    parser.add_argument("--layout", choices=LAYOUTS, default="backbone", help="default: backbone")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="default: fp32")
+    parser.add_argument(
+        "--weights", type=Path, help="weights of the backbone; default: the run's model.weights"
+    )
     arguments = parser.parse_args(argv)
+    dtype = DTYPES[arguments.dtype]
     try:
-        size = export(arguments.checkpoint, arguments.out, DTYPES[arguments.dtype])
+        change = export(
+            arguments.checkpoint, arguments.out, arguments.layout, dtype, arguments.weights
+        )
     except (ValueError, OSError) as error:
         sys.exit(f"export: {error}")
-    print(f"{arguments.out}: {size / 1e6:.2f} MB, {arguments.dtype}")
+    size = arguments.out.stat().st_size / 1e6
+    print(f"{arguments.out}: {size:.2f} MB, {arguments.dtype}, layout {arguments.layout}")
+    if change is not None:
+        print(f"largest change of a logit on random clips: {change:.1e}")
 
 
-def export(checkpoint: Path, out: Path, dtype: torch.dtype) -> int:
-    """Write the backbone; the number of bytes.
+def export(
+    checkpoint: Path, out: Path, layout: str, dtype: torch.dtype, weights: Path | None
+) -> float | None:
+    """Write the file; the largest change of a logit through merging, folding and rounding.
+
+    None where nothing is computed: the backbone of a fully fine-tuned run is copied.
 
     Raises:
-        ValueError: the checkpoint is damaged, or its method trained only a part of the backbone.
+        ValueError: the checkpoint is damaged, its method cannot be merged, the layout cannot hold
+            its head or positions, or its backbone is no tubelet ViT.
     """
     tensors, about = runs.load_checkpoint(checkpoint)
-    if about["method"]["name"] != "full":
+    name = about["method"]["name"]
+    if name == "full" and layout == "backbone":
+        backbone = {key: t for key, t in tensors.items() if key.startswith(BACKBONE)}
+        write_plain(out, backbone, layout, dtype)
+        return None
+    _check_mergeable(checkpoint, name)
+    model, _ = load_adapter(checkpoint, weights=weights)
+    if not isinstance(model, VideoViT):
         raise ValueError(
-            f"{checkpoint}: holds what method {about['method']['name']} trained, not a whole "
-            "backbone; only runs with method.name full can be exported"
+            f"{checkpoint}: its backbone is {model.name}, whose merged weights no layout holds; "
+            "only tubelet ViTs are exported. In Python, methods.merge(model, name) merges it"
         )
-    backbone = {name: t.to(dtype) for name, t in tensors.items() if name.startswith(BACKBONE)}
-    temporary = out.with_name(out.name + ".tmp")
-    save_file(backbone, temporary)
-    temporary.replace(out)
-    return out.stat().st_size
+    clips = torch.randn(4, *model.clip_shape, generator=torch.Generator().manual_seed(0))
+    before = _logits(model, clips)
+    if name in methods.MERGES:
+        methods.merge(model, name)
+    model.head = fold_batchnorm(model.head)
+    state = plain_state(model, layout)
+    change = (_logits(model.to(dtype).float(), clips) - before).abs().max().item()
+    if dtype == torch.float32 and change > 1e-4 * max(1.0, before.abs().max().item()):
+        raise ValueError(
+            f"{checkpoint}: merging changed a logit by {change:.1e}, which is more than rounding; "
+            "nothing was written"
+        )
+    write_plain(out, state, layout, dtype)
+    return change
+
+
+def _check_mergeable(checkpoint: Path, name: str) -> None:
+    if name not in methods.MERGES and name not in ADD_NOTHING:
+        raise ValueError(
+            f"{checkpoint}: method {name} cannot be merged into the backbone: "
+            f"{methods.UNMERGEABLE[name]}; keep the adapter beside the backbone"
+        )
+
+
+@torch.no_grad()
+def _logits(model: VideoViT, clips: Tensor) -> Tensor:
+    return model.eval()(clips)
 
 
 if __name__ == "__main__":

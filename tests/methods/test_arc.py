@@ -7,11 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 import slow_vit
+import timm
 import torch
 from kinds import clips, disturb
 
 from vidadapt import methods
 from vidadapt.models import build
+from vidadapt.models.frames import FrameByFrame
 
 
 def small_model(**options):
@@ -161,6 +163,111 @@ def test_a_merged_model_is_a_plain_one_with_the_same_logits(positions, dtype, to
 
 def backbone_of(model):
     return {k: v for k, v in model.state_dict().items() if k.startswith("blocks")}
+
+
+SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 3, "img_size": 32, "num_classes": 0}
+
+# timm's name -> changed sizes. Where ARC's bias goes when it merges is another story in each.
+IMAGE_MODELS = {
+    "vit_tiny_patch16_224": SMALL,  # biases for q, k, v
+    "eva_giant_patch14_224": {**SMALL, "img_size": 28},  # none for k
+    "eva02_base_patch14_224": {**SMALL, "img_size": 28},  # none for k, rotated; gated MLP
+    "vit_small_patch16_dinov3": SMALL,  # none at all, rotated
+    "vit_small_patch16_rope_224": SMALL,  # biases for q, k, v; rotated
+    "swin_tiny_patch4_window7_224": {  # maps of 8 x 8 and 4 x 4: windows of 3 x 3 are padded
+        **{"img_size": 32, "embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4)},
+        **{"num_classes": 0, "window_size": 3},
+    },
+}
+
+
+def image_model(name: str) -> FrameByFrame:
+    sizes = IMAGE_MODELS[name]
+    torch.manual_seed(0)
+    model = FrameByFrame(
+        timm.create_model(name, **sizes), num_frames=2, crop_size=sizes["img_size"], num_classes=5
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model.double().eval()
+
+
+def frames(model) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(4)
+    return torch.randn(3, *model.clip_shape, generator=generator, dtype=torch.float64)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", IMAGE_MODELS)
+def test_image_models_merge_exactly(name):
+    model = image_model(name)
+    plain = model.state_dict()
+    expected = model(frames(model))
+    methods.apply(model, {"name": "arc", "rank": 5, "positions": "attention"})
+    disturb(model)
+    model.double()
+    unmerged = model(frames(model))
+    methods.merge(model, "arc")
+    assert (model(frames(model)) - unmerged).abs().max() < 1e-12
+    assert (expected - unmerged).abs().max() > 1e-3
+    assert model.state_dict().keys() == plain.keys()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["eva02_base_patch14_224", "vit_small_patch16_dinov3"])
+def test_the_mlp_position_merges_into_gated_and_plain_mlps(name):
+    model = image_model(name)
+    methods.apply(model, {"name": "arc", "rank": 5})
+    disturb(model)
+    model.double()
+    unmerged = model(frames(model))
+    methods.merge(model, "arc")
+    assert (model(frames(model)) - unmerged).abs().max() < 1e-12
+
+
+@torch.no_grad()
+def test_on_windows_the_mlp_position_rewrites_the_stream_and_does_not_merge():
+    model = image_model("swin_tiny_patch4_window7_224")
+    methods.apply(model, {"name": "arc", "rank": 5})
+    move(model)
+    model.double()
+    wrapper = model.slots()[0].block
+    block, width = wrapper.block, model.slots()[0].width
+    x = torch.randn(2, 8, 8, width, dtype=torch.float64)
+    after_attention = x + block.attn(block.norm1(x))
+    adapted = torch.stack([slow_arc(wrapper.arc)(t) for t in after_attention.reshape(-1, width)])
+    adapted = adapted.view_as(x)
+    expected = adapted + block.mlp(block.norm2(adapted))
+    torch.testing.assert_close(wrapper(x), expected, rtol=0, atol=1e-12)
+    before = model(frames(model))
+    with pytest.raises(ValueError, match=r"residual stream.*method\.positions: attention"):
+        methods.merge(model, "arc")
+    assert torch.equal(model(frames(model)), before)
+
+
+def test_stages_share_within_themselves():
+    with torch.device("meta"):
+        swin = timm.create_model("swin_base_patch4_window7_224", num_classes=0)
+        model = FrameByFrame(swin, num_frames=1, crop_size=224, num_classes=5)
+        methods.apply(model, {"name": "arc"})
+    adapters = [p.numel() for name, p in model.named_parameters() if ".arc." in name]
+    assert sum(adapters) == 218_464
+    assert sum(n % 50 == 0 and n > 5_000 for n in adapters) == 2 * 4
+
+
+@torch.no_grad()
+def test_a_bias_that_fits_nowhere_is_refused_before_anything_is_written():
+    model = image_model("vit_small_patch16_dinov3")
+    methods.apply(model, {"name": "arc", "rank": 1, "positions": "attention"})
+    disturb(model)
+    last = model.slots()[-1].block.norm1.arc
+    last.scale.fill_(-1 / (last.projection**2).sum())  # M has an eigenvalue 0
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"cannot be merged into this backbone: .* norm1"):
+        methods.merge(model, "arc")
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize(

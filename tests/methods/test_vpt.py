@@ -6,10 +6,12 @@ import math
 
 import pytest
 import slow_vit
+import timm
 import torch
 
 from vidadapt import methods
 from vidadapt.models import build
+from vidadapt.models.frames import FrameByFrame
 
 
 def prompted(**options):
@@ -138,6 +140,56 @@ def test_dropout_falls_on_the_prompts_alone_and_only_in_training():
     dropped = out[:, 0] == 0
     assert 0.4 < dropped.double().mean() < 0.6
     assert torch.equal(out[:, 0], torch.where(dropped, 0, kept.expand(50, -1)))
+
+
+def small_image_model(name: str, **sizes):
+    small = {"embed_dim": 48, "depth": 2, "num_heads": 3, "img_size": 32, "num_classes": 0}
+    torch.manual_seed(0)
+    model = timm.create_model(name, **{**small, **sizes}).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["vit_small_patch16_dinov3", "eva02_base_patch14_224"])
+def test_rotation_leaves_the_prompts_out_as_it_does_other_tokens_without_a_place(name):
+    sizes = {"img_size": 28} if "14" in name else {}
+    theirs, ours = small_image_model(name, **sizes), small_image_model(name, **sizes)
+    side = sizes.get("img_size", 32)
+    model = FrameByFrame(ours, num_frames=1, crop_size=side, num_classes=5).double().eval()
+    methods.apply(model, {"name": "vpt", "num_prompts": 3})
+    wrapper, block = model.slots()[0].block, theirs.blocks[0]
+    image = torch.randn(2, 3, side, side, dtype=torch.float64)
+    x, rotary = theirs._pos_embed(theirs.patch_embed(image))
+    prompts = wrapper.prompts.tokens.double()
+    block.attn.num_prefix_tokens += 3
+    expected = block(torch.cat([prompts.expand(2, -1, -1), x], dim=1), rope=rotary)[:, 3:]
+    torch.testing.assert_close(wrapper.double()(x), expected, rtol=0, atol=1e-10)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("form", ["deep", "shallow"])
+def test_every_frame_of_an_image_model_gets_the_prompts(form):
+    image = small_image_model("vit_tiny_patch16_224")
+    model = FrameByFrame(image, num_frames=4, crop_size=32, num_classes=5)
+    methods.apply(model, {"name": "vpt", "num_prompts": 2, "form": form})
+    seen = []
+    for slot in model.slots():
+        slot.block.block.attn.register_forward_hook(lambda _, given, out: seen.append(out.shape))
+    clip = torch.randn(3, 3, 4, 32, 32, dtype=torch.float64)
+    assert model.double().eval()(clip).shape == (3, 5)
+    # Clips x frames; prompts, class token, 2 x 2 patches.
+    assert seen == [(12, 2 + 1 + 4, 48)] * 2
+
+
+def test_the_bound_of_an_image_model_is_vpts_own():
+    image = small_image_model("vit_tiny_patch16_224")
+    model = FrameByFrame(image, num_frames=1, crop_size=32, num_classes=5)
+    methods.apply(model, {"name": "vpt", "num_prompts": 50, "init": "uniform"})
+    bound = math.sqrt(6 / (3 * 16 * 16 + 48))
+    assert 0.99 * bound < model.slots()[0].block.prompts.tokens.abs().max() <= bound
 
 
 @pytest.mark.parametrize(

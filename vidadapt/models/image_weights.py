@@ -32,11 +32,12 @@ UNUSED = {
     ),
     "decoder of the pre-training": r"decoder_(embed|pos_embed|blocks|norm|pred)(\.|$)",
     "mask token of the pre-training": r"(.*\.)?mask_token$",
+    "norm of DINOv3's local crops": r"local_cls_norm\.",
     "layer before the old head": r"pre_logits\.",
     "old head": r"(visual\.)?(head|head_dist|head_drop|lm_head)\.|visual\.proj$",
     "buffers that are computed": (
-        r".*(relative_position_index|\.attn_mask|rope_embed\.periods|attn\.rope\.freqs_\w+|"
-        r"qkv\.bias_mask|local_cls_norm\.\w+)$|rope\.freqs_\w+$"
+        r".*(relative_position_index|\.attn_mask|rope_embed\.periods|rope\.freqs_\w+|"
+        r"qkv\.bias_mask)$"
     ),
 }
 # Under timm's names.

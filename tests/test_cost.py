@@ -198,6 +198,18 @@ def test_table_and_json_agree(tmp_path, capsys):
     assert re.search(r"1/3 full: \d", output.err)
 
 
+def test_a_method_that_the_backbone_rules_out_is_a_row_with_its_reason(tmp_path, capsys):
+    file = tmp_path / "cost.json"
+    backbone = "timm/swin_tiny_patch4_window7_224"
+    options = ("--backbone", backbone, "--from_image", "frames", "--num_frames", 2, "--no-time")
+    cost("--method", "vpt", "linear", *options, "--json", file)
+    vpt, linear = json.loads(file.read_text())
+    assert vpt["trainable"] is None and not vpt["failed"]
+    assert "vpt" in vpt["problem"] and backbone in vpt["problem"]
+    assert linear["trainable"] == 2 * 768 + 769 * 174
+    assert f"vpt: {vpt['problem']}" in capsys.readouterr().out
+
+
 def test_noisy_times_are_pointed_out():
     tool = load_tool("cost")
     quiet = {"label": "a", "problem": None, "step_spread_percent": 9.0}

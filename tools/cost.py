@@ -72,6 +72,11 @@ examples:
     parser.add_argument("--num_frames", type=int, default=defaults.num_frames, metavar="T")
     parser.add_argument("--crop_size", type=int, default=defaults.crop_size, metavar="S")
     parser.add_argument("--num_classes", type=int, default=defaults.num_classes, metavar="K")
+    parser.add_argument(
+        "--from_image",
+        help="how an image model (--backbone timm/NAME) becomes a video model, inflate or frames; "
+        "default: inflate",
+    )
     parser.add_argument("--head", default=defaults.head, help="default: %(default)s")
     parser.add_argument(
         "--batch_size", type=int, default=defaults.batch_size, help="clips; default: %(default)s"
@@ -227,7 +232,8 @@ def table(entries: list[dict[str, Any]]) -> list[str]:
 def title(setting: Setting, entries: list[dict[str, Any]]) -> str:
     """What the table is about, in one line."""
     size = f"{setting.num_frames} frames of {setting.crop_size} x {setting.crop_size}"
-    model = f"{setting.backbone}, {size}, {setting.num_classes} classes, head {setting.head}"
+    made = f" (from_image {setting.from_image})" if setting.from_image else ""
+    model = f"{setting.backbone}{made}, {size}, {setting.num_classes} classes, head {setting.head}"
     threads = next((e["threads"] for e in entries if e["threads"]), None)
     if threads is None:
         return model

@@ -49,6 +49,7 @@ class Setting:
         num_frames: T of a clip.
         crop_size: S of a clip, pixels.
         num_classes: K.
+        from_image: how an image model becomes a video model: `inflate` (default) or `frames`.
         head: key of `HEADS`.
         batch_size: clips of a training step.
         precision: fp32, or autocast to bf16.
@@ -59,6 +60,7 @@ class Setting:
     num_frames: int = 8
     crop_size: int = 224
     num_classes: int = 174
+    from_image: str | None = None
     head: str = "batchnorm_linear"
     batch_size: int = 2
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -189,6 +191,7 @@ def bare_model(setting: Setting) -> VideoModel:
         num_frames=setting.num_frames,
         crop_size=setting.crop_size,
         num_classes=setting.num_classes,
+        from_image=setting.from_image,
         head=setting.head,
     )
     return model

@@ -6,7 +6,8 @@ import copy
 
 import pytest
 import torch
-from kinds import clips, disturb
+from kinds import clips, disturb, fresh
+from timm.layers import SwiGLU
 from torch import nn
 
 from vidadapt import methods
@@ -146,6 +147,17 @@ def test_targets_of_attention_need_an_attention():
 def test_impossible_options_name_the_key(options, message):
     with pytest.raises(ValueError, match=message):
         methods.apply(small_model(), {"name": "lora", **options})
+
+
+def test_both_first_layers_of_a_gated_mlp_are_fc1():
+    model = fresh("inflated ViT")
+    for slot in model.slots():
+        slot.block.mlp = SwiGLU(48, 96)
+    expected = model.eval()(clips())
+    methods.apply(model, {"name": "lora", "targets": ["fc1", "fc2"], "layers": [2]})
+    wrapped = {place.name for place in places(model.slots()[1].block, LoRALinear)}
+    assert wrapped == {"fc1_g", "fc1_x", "fc2"}
+    assert torch.equal(model.eval()(clips()), expected)
 
 
 def test_a_target_that_the_backbone_does_not_have_is_refused():

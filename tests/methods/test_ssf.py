@@ -119,6 +119,16 @@ def test_after_a_convolution_channels_come_second():
         torch.testing.assert_close(found[:, channel], expected)
 
 
+def test_in_half_precision_scales_keep_their_small_steps():
+    delta = ScaleShift(4, has_shift=True, channels_first=False, init="identity")
+    nn.init.constant_(delta.scale, 1.003)  # 1 in bfloat16
+    x = torch.linspace(1, 2, 400).view(100, 4).bfloat16()
+    found = delta(x)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, (x.float() * 1.003).bfloat16())
+    assert not torch.equal(found, x)
+
+
 def test_a_layer_without_a_bias_gets_no_shift():
     model = small_model()
     for block in model.blocks:

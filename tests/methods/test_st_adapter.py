@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kinds import clips, disturb
+from kinds import clips, disturb, fresh
 
 from vidadapt import methods
 from vidadapt.methods.st_adapter import Adapter
@@ -119,6 +119,18 @@ def test_every_adapter_of_every_block_has_a_gradient():
     for block in model.blocks:
         for adapter in (block.before_attention, block.before_mlp):
             assert all(p.grad.abs().max() > 1e-6 for p in adapter.parameters())
+
+
+def test_an_adapter_that_the_class_token_would_never_see_is_refused():
+    with pytest.raises(ValueError, match=r"method\.position: .* would train nothing.* layers: 1-2"):
+        methods.apply(fresh("frame-wise ViT"), {"name": "st_adapter", "position": "both"})
+    model = fresh("frame-wise ViT")
+    methods.apply(model, {"name": "st_adapter", "position": "both", "layers": "1-2"})
+    disturb(model)
+    model.eval()(clips()).square().sum().backward()
+    for slot in model.slots()[:2]:
+        adapters = (slot.block.before_attention, slot.block.before_mlp)
+        assert all(p.grad.abs().max() > 1e-6 for a in adapters for p in a.parameters())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ one grouped convolution); nothing merges by itself when the model is put into ev
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +30,9 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "fc1": ("mlp", ("fc1", "fc1_g", "fc1_x")),
     "fc2": ("mlp", ("fc2",)),
 }
+
+# A list, as options are in YAML and JSON, where a tuple would not be equal to itself read again.
+QUERIES_AND_VALUES = ["q", "v"]
 
 
 class LowRank(nn.Module):
@@ -96,7 +98,7 @@ def inject(
     rank: int = 8,
     alpha: float = 8.0,
     dropout: float = 0.0,
-    targets: Sequence[str] = ("q", "v"),
+    targets: list[str] = QUERIES_AND_VALUES,
     layers: str | list[int] = "all",
 ) -> None:
     """Put low-rank branches beside the chosen linear layers of the chosen blocks.

@@ -48,8 +48,10 @@ class ScaleShift(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shape = [1, -1] + [1] * (x.ndim - 2) if self.channels_first else [-1]
-        x = x * self.scale.view(shape)
-        return x if self.shift is None else x + self.shift.view(shape)
+        # Under autocast x may be in half precision, in which a scale near 1 has no small steps.
+        y = x * self.scale.view(shape)
+        y = y if self.shift is None else y + self.shift.view(shape)
+        return y.to(x.dtype)
 
     def fold(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """The affine map (weight (C, ...), bias (C,)), float64, with this one behind it."""

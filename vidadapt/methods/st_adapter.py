@@ -15,7 +15,6 @@ adapter is refused, see `inject`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 from einops import rearrange
@@ -26,6 +25,9 @@ from vidadapt.methods.layers import chosen_slots
 from vidadapt.models import VideoModel
 from vidadapt.models.blocks import Block, Slot
 from vidadapt.models.frames import FrameByFrame
+
+# A list, as options are in YAML and JSON, where a tuple would not be equal to itself read again.
+TIME_ONLY = [3, 1, 1]
 
 
 class Adapter(nn.Module):
@@ -102,7 +104,7 @@ def inject(
     model: VideoModel,
     *,
     bottleneck: int = 384,
-    kernel: Sequence[int] = (3, 1, 1),
+    kernel: list[int] = TIME_ONLY,
     position: Literal["attention", "mlp", "both"] = "attention",
     layers: str | list[int] = "all",
 ) -> None:

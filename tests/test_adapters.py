@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from vidadapt import adapters, data, methods
 from vidadapt.adapters import load_adapter, save_adapter
@@ -108,3 +111,156 @@ def test_a_mixed_batch_gives_what_each_task_gives_alone(make):
         for i, found in enumerate(bank.logits(clips, names)):
             alone = expected(models[names[i]], clips[i : i + 1])[0]
             torch.testing.assert_close(found, alone, rtol=0, atol=1e-5)
+
+
+class LinearCalls(TorchFunctionMode):
+    """How often each weight is used by a linear layer, by the place of its data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of: Counter[int] = Counter()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.nn.functional.linear:
+            self.of[args[1].data_ptr()] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def frozen_weights(bank: AdapterBank) -> dict[str, int]:
+    return {
+        name: parameter.data_ptr()
+        for name, parameter in bank._plain.named_parameters()
+        if name.startswith("blocks") and name.endswith(("qkv.weight", "fc1.weight"))
+    }
+
+
+def test_what_two_tasks_have_in_common_runs_once_on_the_mixed_batch(make):
+    bank = AdapterBank.for_adapter(make("small", TASKS["small"])[0])
+    bank.add("a", make("small", TASKS["small"], 3)[0])
+    bank.add("b", make("wide", TASKS["wide"], 5)[0])
+    bank.add("c", make("probe", TASKS["probe"], 4)[0])
+    for names, times in ((["a", "b", "b", "a"], 1), (["a", "c", "a"], 2)):
+        bank.logits(random_clips(len(names)), names)
+        with LinearCalls() as calls:
+            bank.logits(random_clips(len(names)), names)
+        assert {calls.of[place] for place in frozen_weights(bank).values()} == {times}
+
+
+def test_tasks_that_leave_the_features_alone_share_one_pass(make):
+    bank = AdapterBank.for_adapter(make("one", TASKS["probe"])[0])
+    models = {}
+    tasks = {
+        "one": TASKS["probe"],
+        "side": {"name": "losa"},
+        "other": {"name": "losa", "layers": "3-5", "channel_rank": 8},
+    }
+    for number, (name, method) in enumerate(tasks.items()):
+        folder, models[name] = make(name, method, classes=3 + number)
+        bank.add(name, folder)
+    clips = random_clips(3)
+    with LinearCalls() as calls:
+        found = bank.all_logits(clips)
+    assert {calls.of[place] for place in frozen_weights(bank).values()} == {1}
+    folder, models["small"] = make("small", TASKS["small"])
+    bank.add("small", folder)
+    found = bank.all_logits(clips)
+    assert list(found) == ["one", "side", "other", "small"]
+    for name, values in found.items():
+        torch.testing.assert_close(values, expected(models[name], clips), rtol=0, atol=1e-5)
+
+
+def test_a_second_task_costs_its_own_tensors_only(make):
+    folder, _ = make("one", TASKS["small"])
+    bank = AdapterBank.for_adapter(folder)
+    backbone = {t.data_ptr() for n, t in bank._plain.named_parameters() if "blocks" in n}
+    for name in ("small", "probe", "bitfit", "losa", "vpt"):
+        folder, _ = make(name, TASKS[name])
+        adapter = bank.add(name, folder)
+        assert bank.own_bytes(name) == sum(t.nbytes for t in adapter.tensors.values())
+        places = {t.data_ptr() for t in bank._tasks[name].model.parameters()}
+        missing = len(backbone - places)
+        assert missing == (6 * 7 if name == "bitfit" else 0)  # its biases are its own
+    folder, _ = make("whole", TASKS["whole"])
+    adapter = bank.add("whole", folder)
+    assert bank.own_bytes("whole") == sum(t.nbytes for t in adapter.tensors.values())
+
+
+def test_tasks_that_trained_the_backbone_leave_it_and_other_tasks_as_they_were(make):
+    folder, small = make("small", TASKS["small"])
+    bank = AdapterBank.for_adapter(folder)
+    clips = random_clips(2)
+    before = bank.features(clips).clone()
+    bank.add("small", folder)
+    for name in ("bitfit", "whole"):
+        bank.add(name, make(name, TASKS[name])[0])
+    assert torch.equal(bank.features(clips), before)
+    torch.testing.assert_close(bank.logits(clips, "small"), expected(small, clips))
+    bank.remove("bitfit")
+    assert bank.names == ("small", "whole")
+    assert bank.logits(clips, ["whole", "small"])[1].shape == (3,)
+    with pytest.raises(ValueError, match="'bitfit' is not in the bank, which holds small, whole"):
+        bank.logits(clips, "bitfit")
+
+
+def test_adapters_can_be_compared(make):
+    bank = AdapterBank.for_adapter(make("a", TASKS["probe"])[0])
+    bank.add("a", make("a", TASKS["probe"], 7)[0])
+    bank.add("b", make("b", TASKS["small"], 2)[0])
+    clips = random_clips(2)
+    said = bank.compare(clips, "a", "b")
+    logits = bank.logits(clips, "a")
+    for clip, row in zip(said, logits, strict=True):
+        assert [len(clip[name]) for name in ("a", "b")] == [5, 2]
+        label, share = clip["a"][0]
+        assert label == f"class {row.argmax()} of 7"
+        assert share == pytest.approx(row.softmax(0).max().item(), abs=1e-6)
+
+
+def test_what_does_not_fit_is_refused_with_the_differences(make, tiny_set, tmp_path):
+    folder, _ = make("one", TASKS["small"])
+    bank = AdapterBank.for_adapter(folder)
+    bank.add("one", folder)
+    with pytest.raises(ValueError, match="'one' is in the bank already"):
+        bank.add("one", folder)
+    with pytest.raises(ValueError, match="2 clips, but 1 tasks"):
+        bank.logits(random_clips(2), ["one"])
+    with pytest.raises(ValueError, match=r"expected uint8 \(B, 3, 4, 32, 32\), got .*3, 2, 32, 32"):
+        bank.logits(random_clips(1)[:, :, :2], "one")
+    about = json.loads((folder / "adapter.json").read_text())
+    for section, key, value, words in (
+        ("clip", "num_frames", 8, r"data\.num_frames: 8 in the file, 4 in the bank"),
+        ("clip", "crop_size", 64, r"data\.crop_size: 64 in the file, 32 in the bank"),
+        ("model", "tubelet_size", 1, r"model\.tubelet_size: 1 in the file, 2 in the bank"),
+        ("model", "fingerprint", "0" * 64, r"another backbone .*000000000000 in the file"),
+        ("method", "bottleneck", 9, r"of another shape \(\d+\): .*in the file"),
+        ("method", "name", "linear", r"not in this model \(\d+\): blocks\.0\.adapter"),
+    ):
+        other = {**about, section: {**about[section], key: value}}
+        if (key, value) == ("name", "linear"):
+            other["method"] = {"name": "linear"}
+        (folder / "adapter.json").write_text(json.dumps(other))
+        with pytest.raises(ValueError, match=words):
+            bank.add("other", folder)
+    assert bank.names == ("one",)
+
+
+def test_files_that_cannot_stand_alone_say_so(make, tmp_path):
+    folder, _ = make("one", TASKS["small"])
+    about = json.loads((folder / "adapter.json").read_text())
+    cases = {
+        "vidadapt-adapter-1": r"format vidadapt-adapter-1 does not hold the sampling .*--run_dir",
+        "vidadapt-adapter-9": r"format 'vidadapt-adapter-9' is none of",
+    }
+    for name, words in cases.items():
+        (folder / "adapter.json").write_text(json.dumps({**about, "format": name}))
+        with pytest.raises(ValueError, match=words):
+            load_adapter(folder)
+    (folder / "adapter.json").write_text(json.dumps({k: about[k] for k in about if k != "clip"}))
+    with pytest.raises(ValueError, match=r"adapter\.json: is incomplete.*'clip'"):
+        load_adapter(folder)
+    moved = {**about, "model": {**about["model"], "weights": "gone/backbone.pth"}}
+    (folder / "adapter.json").write_text(json.dumps(moved))
+    with pytest.raises(ValueError, match=r"gone/backbone\.pth, which is not there; give"):
+        load_adapter(folder)
+    with pytest.raises(ValueError, match="holds no best or last checkpoint"):
+        adapters.find_adapter(tmp_path)

@@ -31,7 +31,12 @@ MAY_IMPORT = {
     "assemble": {"config", "data", "methods", "models", "runs"},
     "adapters": {"assemble", "config", "data", "methods", "models", "runs"},
     "routing": set(),
-    "bank": {"adapters", "assemble", "config", "data", "methods", "models", "routing"},
+    "replay": {"methods", "models", "routing"},
+    "predict": {"adapters", "bank", "config", "data", "evaluate"},
+    "contact_sheet": {"predict"},
+    "bank": {
+        *("adapters", "assemble", "config", "data", "methods", "models", "replay", "routing"),
+    },
 }
 ONLY_IN = {
     "decord": {"data/readers.py"},

@@ -26,20 +26,21 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from vidadapt import adapters, methods
+from vidadapt import adapters, methods, replay
 from vidadapt.adapters import Adapter
 from vidadapt.assemble import adapted_model
 from vidadapt.config import Config, ModelConfig
 from vidadapt.data.transforms import normalize
 from vidadapt.models import VideoModel
 from vidadapt.models.heads import HEADS
-from vidadapt.routing import READ_OUT, CannotRoute, Pass, apart, passes, same, without_read_out
+from vidadapt.routing import READ_OUT, CannotRoute, Pass, apart, passes
 
 
 @dataclass(frozen=True)
 class _Task:
     adapter: Adapter
     model: VideoModel
+    leaves_features: bool
 
 
 class AdapterBank:
@@ -126,7 +127,7 @@ class AdapterBank:
         _unshare(model, self._plain, adapter.tensors)
         methods.load_trainable_state(model, adapter.tensors, adapter.source)
         model.to(self.device).eval().requires_grad_(False)
-        self._tasks[name] = _Task(adapter, model)
+        self._tasks[name] = _Task(adapter, model, replay.leaves_features(model, self._plain))
         return adapter
 
     def remove(self, name: str) -> None:
@@ -216,18 +217,24 @@ class AdapterBank:
         Returns:
             name -> (B, K) float32.
         """
-        frozen: dict[str, Tensor] = {}  # by normalisation
+        chosen = {name: self._task(name) for name in (self.names if names is None else names)}
         found: dict[str, Tensor] = {}
-        for name in self.names if names is None else names:
-            task = self._task(name)
-            if not self._leaves_features(task.model):
-                found[name] = self.logits(clips, name)
+        for kind in {task.adapter.plan.normalization for task in chosen.values()}:
+            alike = {
+                name: task.model
+                for name, task in chosen.items()
+                if task.leaves_features and task.adapter.plan.normalization == kind
+            }
+            if not alike:
                 continue
-            kind = task.adapter.plan.normalization
-            if kind not in frozen:
-                frozen[kind] = self.features(clips, normalization=kind)
-            found[name] = self._read_out(name, frozen[kind])
-        return found
+            ready = self._normalized(clips, kind)
+            tokens, outputs = replay.record(self._plain, ready)
+            for name, model in alike.items():
+                own = replay.replayed(model, ready, outputs) if replay.has_side(model) else tokens
+                found[name] = self._read_out(name, own)
+        for name in chosen.keys() - found.keys():
+            found[name] = self.logits(clips, name)
+        return {name: found[name] for name in chosen}
 
     def compare(
         self, clips: Tensor, *names: str, top: int = 5
@@ -290,10 +297,6 @@ class AdapterBank:
 
     def _read_out(self, name: str, tokens: Tensor) -> Tensor:
         return self._task(name).model.forward_head(tokens).float()
-
-    def _leaves_features(self, model: VideoModel) -> bool:
-        """Whether a task's tokens are the plain backbone's."""
-        return same(without_read_out(model), without_read_out(self._plain))
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

@@ -147,7 +147,7 @@ class Pass:
                     break
                 children[name] = joined
             else:
-                return _with_children(first, children)
+                return with_children(first, children)
         if called and place not in self.barred:
             return Routed(place, parts, self.counts)
         return None
@@ -233,12 +233,12 @@ def _frozen_in_common(parts: Sequence[nn.Module]) -> bool:
 
 def without_read_out(model: nn.Module) -> nn.Module:
     """The model, holding its very tensors, without its norm and head."""
-    return _with_children(
+    return with_children(
         model, {k: None if k in READ_OUT else child for k, child in model._modules.items()}
     )
 
 
-def _with_children(module: nn.Module, children: Mapping[str, nn.Module | None]) -> nn.Module:
+def with_children(module: nn.Module, children: Mapping[str, nn.Module | None]) -> nn.Module:
     """A module like this one, holding its very tensors, with other children."""
     other = copy.copy(module)
     other.__dict__["_modules"] = dict(children)

@@ -1,0 +1,316 @@
+"""What adapters say of video files: labels with probabilities, from the views of the evaluation.
+
+Adapters of one backbone whose clips are cut alike share the decoded views, and the backbone's pass
+where their methods allow it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidadapt import adapters, data
+from vidadapt.adapters import Adapter
+from vidadapt.bank import AdapterBank
+from vidadapt.config import Config, DataConfig
+from vidadapt.data import DataPlan, VideoList
+from vidadapt.data.frame_index import FrameCount, frame_counts
+from vidadapt.data.lists import HEADER_FIELDS, ListError, Sample, parse_line
+from vidadapt.data.sampling import eval_indices
+from vidadapt.data.times import frame_times
+from vidadapt.evaluate import autocast, fuse, resolved_precision
+
+VIDEOS = (
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"),
+    *(".3gp", ".ogv"),
+)
+LISTS = (".txt", ".csv", ".tsv", ".lst", ".list")
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video as the user names it, with its label where a list gives one."""
+
+    path: str
+    label: int | None = None
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One label, with its name and the probability that an adapter gives it."""
+
+    label: int
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The clip of a prediction that a picture shows: the middle one, centre crop.
+
+    Attributes:
+        frames: (T, S, S, 3) uint8, as the model saw them.
+        times: seconds of each frame; None where the file does not tell.
+    """
+
+    frames: np.ndarray
+    times: list[float] | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What every adapter says of one video.
+
+    Attributes:
+        error: why the video cannot be read; empty: it can.
+        guesses: adapter -> its most probable labels, best first.
+        views: adapter -> e.g. "4 clips x 3 crops".
+        shown: for pictures; None unless asked for.
+    """
+
+    video: Video
+    error: str
+    guesses: dict[str, list[Guess]]
+    views: dict[str, str]
+    shown: Shown | None
+
+
+def find_videos(arguments: Sequence[str], root: str | None = None) -> list[Video]:
+    """The videos that files, folders (at any depth) and lists name, each once, in their order.
+
+    Args:
+        arguments: folders; lists, known by their ending (see `LISTS`), of lines `path label` or
+            `path`; anything else is a video.
+        root: folder that the paths of lists are relative to; default: the list's own.
+
+    Raises:
+        ListError: a list that cannot be read, or a folder or a list without videos.
+    """
+    found: dict[str, Video] = {}
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            inside = [
+                Video(str(file))
+                for file in sorted(path.rglob("*"))
+                if file.suffix.lower() in VIDEOS and file.is_file()
+            ]
+            if not inside:
+                raise ListError(f"{path}: no file in this folder ends in {', '.join(VIDEOS)}")
+        elif path.suffix.lower() in LISTS:
+            inside = _listed(path, path.parent if root is None else Path(root))
+        else:
+            inside = [Video(argument)]
+        for video in inside:
+            found.setdefault(os.path.normpath(video.path), video)
+    return list(found.values())
+
+
+def _listed(path: Path, root: Path) -> list[Video]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ListError(f"cannot read {path}: {error}") from error
+    videos: list[Video] = []
+    for line in (line.strip() for line in lines):
+        fields = parse_line(line)
+        if not line or (not videos and fields is not None and fields[1].lower() in HEADER_FIELDS):
+            continue
+        # A path may end in a number, too: a file of that name is what is meant.
+        labelled = fields is not None and fields[1].isdigit() and not (root / line).is_file()
+        if labelled and fields is not None:
+            videos.append(Video(str(root / fields[0]), int(fields[1])))
+        else:
+            videos.append(Video(str(root / line)))
+    if not videos:
+        raise ListError(f"{path} lists no video; expected lines 'path label' or 'path'")
+    return videos
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """A short name for each adapter folder: as much of its path's end as tells them apart.
+
+    >>> names_of([Path("runs/a/best"), Path("runs/b/best"), Path("c")])
+    ['a/best', 'b/best', 'c']
+    """
+    parts = [Path(os.path.normpath(folder)).parts for folder in folders]
+    names = []
+    for mine in parts:
+        count = 2 if mine[-1] in ("best", "last") else 1
+        while count < len(mine) and sum(o[-count:] == mine[-count:] for o in parts) > 1:
+            count += 1
+        names.append("/".join(mine[-count:]))
+    return names
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Adapters that share decoding and a backbone."""
+
+    config: Config
+    plan: DataPlan
+    bank: AdapterBank
+    views: str
+    precision: str
+
+
+class Predictor:
+    """Adapters, ready to look at videos.
+
+    Args:
+        folders: name -> adapter folder.
+        weights: the backbone's weights; default: the file that each adapter names.
+        num_clips, num_crops: views; default: those of each adapter's evaluation.
+        device: where to compute.
+
+    Raises:
+        ValueError, FileNotFoundError: a damaged adapter, another backbone, weights that are not
+            there; see `AdapterBank`.
+    """
+
+    def __init__(
+        self,
+        folders: Mapping[str, Path],
+        *,
+        weights: str | None = None,
+        num_clips: int | None = None,
+        num_crops: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.names = list(folders)
+        groups: dict[Any, _Group] = {}
+        for name, folder in folders.items():
+            adapter = adapters.read_adapter(folder)
+            plan = adapters.with_views(adapter.plan, num_clips, num_crops)
+            key = _key(adapter, plan)
+            if key not in groups:
+                config = adapters.with_weights(adapter, weights)
+                bank = AdapterBank(
+                    config.model,
+                    num_frames=plan.sampling.num_frames,
+                    crop_size=plan.crop_size,
+                    device=self.device,
+                )
+                views = f"{plan.num_clips} clips x {plan.num_crops} crops"
+                precision = resolved_precision(self.device, config.train.precision)
+                groups[key] = _Group(config, plan, bank, views, precision)
+            groups[key].bank.add(name, folder)
+        self._groups = list(groups.values())
+
+    def adapter(self, name: str) -> Adapter:
+        """What an adapter's file says."""
+        return next(g.bank.adapter(name) for g in self._groups if name in g.bank.names)
+
+    def __call__(
+        self,
+        videos: Sequence[Video],
+        *,
+        top: int = 5,
+        num_workers: int = 0,
+        shown: bool = False,
+        progress: bool = True,
+    ) -> Iterator[Prediction]:
+        """Predictions, one for each video, in their order; unreadable ones carry their `error`.
+
+        Args:
+            top: how many labels.
+            num_workers: decoding processes.
+            shown: keep a clip of each video for a picture.
+            progress: show that of counting frames.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            loaders = [
+                self._loader(group, videos, num_workers, Path(scratch), progress)
+                for group in self._groups
+            ]
+            for video, *items in zip(videos, *(loader for loader, _ in loaders), strict=True):
+                error = next((item["error"] for item in items if item["views"] is None), "")
+                if error:
+                    yield Prediction(video, error, {}, {}, None)
+                    continue
+                guesses: dict[str, list[Guess]] = {}
+                views: dict[str, str] = {}
+                for group, item in zip(self._groups, items, strict=True):
+                    guesses |= self._guesses(group, item["views"], video, top)
+                    views |= dict.fromkeys(group.bank.names, group.views)
+                group, (_, counts) = self._groups[0], loaders[0]
+                clip = _middle(group.plan, items[0]["views"], counts, video) if shown else None
+                ordered = {name: guesses[name] for name in self.names}
+                yield Prediction(video, "", ordered, views, clip)
+
+    def _loader(
+        self,
+        group: _Group,
+        videos: Sequence[Video],
+        num_workers: int,
+        scratch: Path,
+        progress: bool,
+    ) -> tuple[Any, dict[str, FrameCount]]:
+        reader = group.config.data.reader
+        samples = tuple(Sample(_absolute(video), 0) for video in videos)
+        paths = [sample.path for sample in samples]
+        counts = frame_counts(
+            scratch / "videos", "/", paths, reader, num_workers=num_workers, progress=progress
+        )
+        listed = VideoList("", samples, counts, (), (), "")
+        options = DataConfig(root="/", reader=reader, num_workers=num_workers)
+        return data.eval_loader(options, group.plan, listed), counts
+
+    def _guesses(
+        self, group: _Group, views: torch.Tensor, video: Video, top: int
+    ) -> dict[str, list[Guess]]:
+        """The labels of all adapters of a group from views (V, 3, T, S, S) uint8 of one video."""
+        parts = []
+        for chunk in views.split(group.config.eval.views_per_forward):
+            with autocast(self.device, group.precision):
+                parts.append(group.bank.all_logits(chunk))
+        found = {}
+        for name in group.bank.names:
+            logits = torch.cat([part[name] for part in parts]).cpu().numpy()
+            if not np.isfinite(logits).all():
+                raise ValueError(f"{video.path}: the scores of {name} are not finite")
+            adapter = group.bank.adapter(name)
+            shares = probabilities(logits, adapter.config.eval.fusion)
+            best = np.argsort(-shares, kind="stable")[:top]
+            found[name] = [Guess(int(k), adapter.label(int(k)), float(shares[k])) for k in best]
+        return found
+
+
+def probabilities(logits: np.ndarray, fusion: Any) -> np.ndarray:
+    """Logits (V, K) of a video's views to probabilities (K,), fused as in the evaluation."""
+    scores = fuse(logits[None], fusion)[0]
+    if fusion == "logits":
+        scores = np.exp(scores - scores.max())
+    return scores / scores.sum()
+
+
+def _key(adapter: Adapter, plan: DataPlan) -> Any:
+    """Equal for adapters that share decoding and a backbone."""
+    config = adapter.config
+    model = {k: repr(v) for k, v in vars(config.model).items()}
+    built = tuple(model[k] for k in sorted(model) if k not in adapters.NOT_OF_THE_BACKBONE)
+    facts = (config.data.reader, config.train.precision, config.eval.views_per_forward)
+    return (adapter.about["model"]["fingerprint"], built, plan.sampling, plan.crop_size, *facts)
+
+
+def _middle(
+    plan: DataPlan, views: torch.Tensor, counts: dict[str, FrameCount], video: Video
+) -> Shown:
+    clip, crop = plan.num_clips // 2, plan.num_crops // 2
+    frames = views[clip * plan.num_crops + crop].permute(1, 2, 3, 0).numpy()
+    path = _absolute(video)
+    num_frames = counts[path].num_frames
+    indices = eval_indices(plan.sampling, num_frames, plan.num_clips)[clip].tolist()
+    return Shown(frames, frame_times(path, indices, num_frames))
+
+
+def _absolute(video: Video) -> str:
+    return os.path.abspath(video.path)  # noqa: PTH100 (Path.absolute would keep "..")

@@ -7,7 +7,7 @@ import functools
 
 import pytest
 import torch
-from kinds import NUM_CLASSES, clips, disturb, fresh
+from kinds import KINDS, NUM_CLASSES, clips, disturb, fresh
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
@@ -39,7 +39,7 @@ def big_clips() -> torch.Tensor:
     return torch.randn(CLIPS, 3, 4, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
-def kept_bytes(model: nn.Module) -> int:
+def kept_bytes(model: nn.Module, clip: torch.Tensor | None = None) -> int:
     """Bytes that a forward pass keeps for backward: each storage once, the model's own not."""
     own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -49,7 +49,7 @@ def kept_bytes(model: nn.Module) -> int:
         kept[storage.data_ptr()] = storage
         return tensor
 
-    clip = big_clips()
+    clip = big_clips() if clip is None else clip
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         logits = model(clip)
     assert logits.requires_grad
@@ -106,6 +106,16 @@ def test_a_linear_probe_keeps_what_its_head_needs(head):
     fc_norm = pooled + 2 * CLIPS * FLOAT
     batch_norm = pooled + 2 * WIDTH * FLOAT if head == "batchnorm_linear" else 0
     assert kept_bytes(model_with({"name": "linear"}, head)) == fc_norm + batch_norm + pooled
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_linear_probe_keeps_nothing_of_any_backbone(kind):
+    model = fresh(kind)
+    methods.apply(model, {"name": "linear"})
+    methods.train_mode(model)
+    pooled = CLIPS * model.width * FLOAT
+    head = 3 * pooled + 2 * CLIPS * FLOAT + 2 * model.width * FLOAT
+    assert kept_bytes(model, clips(CLIPS)) == head
 
 
 def test_biases_train_without_any_input_of_a_linear_layer():

@@ -10,7 +10,8 @@ The paper's: with b_1 ... b_L the outputs of the backbone's L blocks,
 the backbone computes without gradients; g_i is a low-rank mixer, low-rank MLPs that alternate over
 channels and tokens; for video the tokens are mixed over time and over space in turn.
 
-Ours, as the paper's text leaves them open, chosen on the development list of docs/demo_study.md:
+Ours, where our sources for the paper leave it open, chosen on development videos of the demo's target
+actions (docs/demo_study.md):
 
     g(u)  = up(GELU(space(time(down(LN(u))))))           down: D -> r_c, up: r_c -> D
     time  : h + W2 GELU(W1 h)  over the times of a place     W1: n_t -> r_t, W2: r_t -> n_t
@@ -88,11 +89,11 @@ class Mixer(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         h = self.down(functional.layer_norm(u, u.shape[-1:], eps=NORM_EPS))
         passing, grid = h[:, : self.num_passing], h[:, self.num_passing :]
-        mixed = grid.reshape(-1, self.num_times, self.num_places, h.shape[-1])
-        sizes = {"b": len(mixed), "s": self.num_places, "t": self.num_times}
-        mixed = self.time(rearrange(mixed, "b t s r -> t (b s r)"))
-        mixed = self.space(rearrange(mixed, "t (b s r) -> s (b t r)", b=sizes["b"], s=sizes["s"]))
-        mixed = rearrange(mixed, "s (b t r) -> b t s r", b=sizes["b"], t=sizes["t"])
+        clips = grid.reshape(-1, self.num_times, self.num_places, h.shape[-1])
+        b, t, s, _ = clips.shape
+        mixed = self.time(rearrange(clips, "b t s r -> t (b s r)"))
+        mixed = self.space(rearrange(mixed, "t (b s r) -> s (b t r)", b=b, s=s))
+        mixed = rearrange(mixed, "s (b t r) -> b t s r", b=b, t=t)
         h = functional.gelu(torch.cat([passing, mixed.reshape(grid.shape)], dim=1))
         return self.up(functional.dropout(h, self.dropout, self.training))
 
@@ -101,7 +102,7 @@ class Side(nn.Module):
     """The trainable half: y_0 = b_L, y_i = g_i(b_i + y_{i-1}) + y_{i-1}.
 
     Called with b_L and the tapped b_i, all (rows, N, D), as `SideNetwork.frozen_features` gives
-    them; returns y of the last tapped layer, of b_L's shape and type.
+    them; returns y of the last tapped layer, of b_L's shape.
     """
 
     def __init__(self, mixers: Iterable[Mixer]) -> None:
@@ -111,7 +112,7 @@ class Side(nn.Module):
     def forward(self, last: Tensor, *taps: Tensor) -> Tensor:
         y = last
         for mixer, tap in zip(self.mixers, taps, strict=True):
-            y = y + mixer(tap + y.to(tap.dtype)).to(y.dtype)
+            y = y + mixer(tap + y.to(tap.dtype))
         return y
 
 

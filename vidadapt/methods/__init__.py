@@ -48,8 +48,9 @@ def apply(model: VideoModel, method: dict[str, Any]) -> None:
     """Freeze the backbone, inject the method, make fc_norm and the head trainable.
 
     The temporal positions of an inflated image model, which no image file holds, are trained where
-    they cost no further backward pass: where the method trains something in the first block.
-    Elsewhere (linear, side networks, layers 7-12) they stay at zero.
+    the method trains something in the first block, so that the backward pass goes there anyway;
+    they add at most the way back through that block's attention. Elsewhere (linear, side networks,
+    layers 7-12) they stay at zero, and no graph reaches them.
 
     Args:
         model: backbone with loaded weights, `fc_norm` and `head`; edited in place.

@@ -128,13 +128,14 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 def train_mode(model: nn.Module) -> None:
     """Put what is trained into train mode and keep what is frozen in eval mode.
 
-    A module trains if a parameter below it does; one without parameters (dropout, the head's
-    BatchNorm) follows the module that holds it.
+    A module trains if every parameter below it does; one without parameters (dropout, the head's
+    BatchNorm) follows the module that holds it. So dropout and drop path of a block stay off where
+    a method trains only a part of it.
     """
 
     def visit(module: nn.Module, parent_trains: bool) -> None:
         parameters = list(module.parameters())
-        trains = any(p.requires_grad for p in parameters) if parameters else parent_trains
+        trains = all(p.requires_grad for p in parameters) if parameters else parent_trains
         module.training = trains
         for child in module.children():
             visit(child, trains)

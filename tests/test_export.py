@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from conftest import load_tool
 from safetensors.torch import load_file
 
-from vidadapt import adapters, data, methods, models
+from vidadapt import adapters, command_line, data, methods, models
 from vidadapt.assemble import adapted_model
 from vidadapt.config import Config, DataConfig, EvalConfig, ModelConfig
 from vidadapt.models.heads import batchnorm_linear
@@ -181,6 +182,22 @@ def test_the_backbone_file_can_have_moved(run, tiny_set, tmp_path):
         export(folder, tmp_path / "out", "--layout", "vidadapt")
     weights = tmp_path / "elsewhere.safetensors"
     export(folder, tmp_path / "out", "--layout", "vidadapt", "--weights", weights)
+    plain, _ = models.build(
+        "vit_tiny", **GEOMETRY, head="linear", weights=tmp_path / "out", keep_head=True
+    )
+    assert (logits(plain) - logits(adapted)).abs().max() < 1e-5
+
+
+def test_a_checkpoint_of_the_first_format_takes_the_rest_from_its_run(run, tiny_set, tmp_path):
+    folder, adapted = run("arc")
+    about = json.loads((folder / "adapter.json").read_text())
+    about["format"] = "vidadapt-adapter-1"
+    del about["evaluation"], about["reader"], about["metrics"]
+    (folder / "adapter.json").write_text(json.dumps(about))
+    options = tiny_set.options(method__name="arc")
+    cfg, _ = command_line.parse_train([*options, "--run_dir", str(folder.parent)], methods.METHODS)
+    (folder.parent / "config.yaml").write_text(command_line.dump(cfg))
+    export(folder, tmp_path / "out", "--layout", "vidadapt")
     plain, _ = models.build(
         "vit_tiny", **GEOMETRY, head="linear", weights=tmp_path / "out", keep_head=True
     )

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vidadapt import methods, runs
-from vidadapt.adapters import load_adapter
+from vidadapt import command_line, data, methods, runs
+from vidadapt.adapters import load_adapted_model, load_adapter
+from vidadapt.models import VideoModel
 from vidadapt.models.plain import LAYOUTS, fold_batchnorm, plain_state, write_plain
 from vidadapt.models.vit import VideoViT
 from vidadapt.models.weights import BACKBONE
@@ -80,7 +81,7 @@ def export(
         write_plain(out, backbone, layout, dtype)
         return None
     _check_mergeable(checkpoint, name)
-    model, _ = load_adapter(checkpoint, weights=weights)
+    model = _load(checkpoint, about["format"], weights)
     if not isinstance(model, VideoViT):
         raise ValueError(
             f"{checkpoint}: its backbone is {model.name}, whose merged weights no layout holds; "
@@ -108,6 +109,17 @@ def _check_mergeable(checkpoint: Path, name: str) -> None:
             f"{checkpoint}: method {name} cannot be merged into the backbone: "
             f"{methods.UNMERGEABLE[name]}; keep the adapter beside the backbone"
         )
+
+
+def _load(checkpoint: Path, format: str, weights: Path | None) -> VideoModel:
+    if format != "vidadapt-adapter-1":
+        return load_adapter(checkpoint, weights=weights)[0]
+    # The first format does not stand alone: the run's config.yaml has the rest.
+    given = [] if weights is None else ["--model.weights", str(weights)]
+    run = ["--run_dir", str(checkpoint.parent), *given]
+    config, _ = command_line.parse_evaluate(run, methods.METHODS)
+    assert config is not None
+    return load_adapted_model(config, data.resolve(config.data, config.eval), checkpoint)
 
 
 @torch.no_grad()

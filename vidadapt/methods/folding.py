@@ -43,12 +43,16 @@ def holds_qkv_bias(attn: Any) -> bool:
     none for keys: a key bias b adds q_i . b to all scores of query i, which the softmax cancels.
     That argument fails where keys are rotated or normalised on their way to the scores, so it is
     made only for attentions known not to do so.
+
+    Raises:
+        ValueError: no attention, or one with other layers that read its input.
     """
+    projections = _projections(attn)
     if isinstance(attn, vit.Attention):
         return True
     if isinstance(attn, RotaryAttention) and attn.q_bias is not None:
         return attn.rotary is None and isinstance(attn.k_norm, nn.Identity)
-    return all(linear.bias is not None for linear in _projections(attn))
+    return all(linear.bias is not None for linear in projections)
 
 
 def read_qkv(attn: Any) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,8 @@ The paper's: with b_1 ... b_L the outputs of the backbone's L blocks,
 the backbone computes without gradients; g_i is a low-rank mixer, low-rank MLPs that alternate over
 channels and tokens; for video the tokens are mixed over time and over space in turn.
 
-Ours, where our sources for the paper leave it open, chosen on development videos of the demo's target
-actions (docs/demo_study.md):
+Ours, where our sources for the paper leave it open, chosen on development videos of the demo's
+target actions (docs/demo_study.md):
 
     g(u)  = up(GELU(space(time(down(LN(u))))))           down: D -> r_c, up: r_c -> D
     time  : h + W2 GELU(W1 h)  over the times of a place     W1: n_t -> r_t, W2: r_t -> n_t

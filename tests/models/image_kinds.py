@@ -20,6 +20,7 @@ VITS: dict[str, tuple[str, dict[str, Any]]] = {
     "DINOv2, registers, LayerScale": ("vit_small_patch14_reg4_dinov2", {"img_size": 42}),
     "CLIP, norm in front": ("vit_base_patch16_clip_224", {}),
     "SigLIP, attention pool": ("vit_base_patch16_siglip_224", {}),
+    "DeiT III, LayerScale": ("deit3_small_patch16_224", {}),
     "average pool": ("vit_tiny_patch16_224", {"global_pool": "avg"}),
     "EVA, no rotation": ("eva_large_patch14_196", {"img_size": 28}),
     "EVA-02, rotation, separate qkv": ("eva02_base_patch14_224", {"img_size": 28}),

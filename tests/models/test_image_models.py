@@ -163,7 +163,7 @@ def test_slots_of_swin_have_their_stage_and_width():
 KINDS = {
     "tubelet": ("vit_tiny", None),
     "inflated": ("timm/vit_tiny_patch16_224", "inflate"),
-    "frames": ("timm/mixer_s32_224", "frames"),
+    "frames": ("timm/vit_tiny_patch16_224", "frames"),
 }
 
 
@@ -267,6 +267,27 @@ def test_temporal_positions_train_where_the_gradient_passes_anyway(method, train
         assert methods.count_parameters(frames)[0] == without
 
 
+def test_no_graph_reaches_the_blocks_below_the_first_that_is_trained():
+    model = built("inflated")
+    methods.apply(model, {"name": "adaptformer", "layers": "7-12"})
+    tokens = model.embed(torch.randn(2, 3, 4, 32, 32))
+    for block in model.blocks[:6]:
+        tokens = block(tokens)
+    assert tokens.grad_fn is None
+
+
+@pytest.mark.parametrize("kind", [*VITS, *OTHERS])
+def test_bf16_autocast_and_float64_stay_close(kind):
+    _, video = frame_by_frame(kind, 2)
+    clip = picture(kind, 2, 2).transpose(1, 2)
+    exact = video.forward_features(clip)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loose = video.forward_features(clip)
+    assert (loose - exact).abs().max() < 0.1 * exact.abs().max()
+    double = video.double().forward_features(clip.double())
+    assert double.dtype == torch.float64 and torch.allclose(double.float(), exact, atol=1e-4)
+
+
 def layers_of(model: nn.Module, depth: int) -> dict[str, int]:
     """Layer of each parameter, read off its learning rate."""
     groups = parameter_groups(model, depth=depth, weight_decay=0.0, layer_decay=0.5)
@@ -309,6 +330,7 @@ def test_drop_path_is_what_was_asked_for():
     ("options", "message"),
     [
         ({"backbone": "vit_tiny", "from_image": "frames"}, "model.from_image: 'frames' is for ima"),
+        ({"backbone": "vit_tiny_patch16_224"}, "model.backbone: write timm/vit_tiny_patch16_224"),
         ({"backbone": "vit_tiny", "inflation": "centre"}, "model.inflation: 'centre' is for image"),
         ({"backbone": "timm/swin_tiny_patch4_window7_224"}, "inflate is not defined on timm/swin_"
          "tiny_patch4_window7_224, which attends within windows; use model.from_image: frames"),

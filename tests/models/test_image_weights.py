@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from torch import Tensor
 
 from vidadapt.models import build
 from vidadapt.models.image_weights import load_image_weights
+from vidadapt.models.tensor_files import read_tensors
 from vidadapt.models.weights import backbone_state, fingerprint
 
 State = dict[str, Tensor]
@@ -157,6 +161,10 @@ def swin_original(state: State) -> State:
     }
 
 
+def deit3(state: State) -> State:
+    return renamed(with_head(state), {r"\.ls([12])\.gamma$": r".gamma_\1"})
+
+
 SWIN = "Swin, shifted windows"
 LAYOUTS: dict[str, tuple[str, Callable[[State], State], str, set[str]]] = {
     "timm": ("class token", with_head, "timm", {"old head"}),
@@ -201,6 +209,7 @@ LAYOUTS: dict[str, tuple[str, Callable[[State], State], str, set[str]]] = {
         "EVA-CLIP",
         {"text tower of a CLIP model", "old head", "buffers that are computed"},
     ),
+    "deit3": ("DeiT III, LayerScale", deit3, "timm", {"old head"}),
     "swin": (SWIN, swin_original, "timm", {"old head", "buffers that are computed"}),
 }
 
@@ -296,6 +305,26 @@ def test_positions_of_another_grid_are_resampled_by_timm_and_said():
     assert "pos_embed from (1, 5, 48) to (1, 17, 48)" in notes[0]
     _, (_, _, _, notes) = load("class token", source)
     assert not any("resampled" in note for note in notes)
+
+
+def test_an_image_file_for_a_tubelet_vit_is_sent_to_its_backbone(tiny, tmp_path):
+    save_file(tiny.state_dict(), tmp_path / "image.safetensors")
+    with pytest.raises(ValueError, match=r"looks like an image model .* model\.backbone timm/NAME"):
+        video("vit_tiny", weights=tmp_path / "image.safetensors")
+
+
+def test_a_torchscript_archive_is_refused_with_the_way_out(tmp_path, monkeypatch):
+    path = tmp_path / "ViT-B-16.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, its files are not gone
+        torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), noise(1, 2)), path)
+        with pytest.raises(ValueError, match="a TorchScript program") as refused:
+            video(weights=path)
+        _, _, script, *files = shlex.split(str(refused.value).splitlines()[1])
+        monkeypatch.setattr(sys, "argv", ["-c", *files])
+        exec(script)
+    tensors, key = read_tensors(tmp_path / "ViT-B-16_tensors.pth")
+    assert set(tensors) == {"weight", "bias"} and key == "model"
 
 
 # --- through build --------------------------------------------------------------------------------

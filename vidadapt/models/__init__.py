@@ -6,6 +6,8 @@ import difflib
 from pathlib import Path
 from typing import Any
 
+import timm
+
 from vidadapt.models.frames import FrameByFrame
 from vidadapt.models.from_image import video_from_image
 from vidadapt.models.heads import HEADS
@@ -105,6 +107,8 @@ def build(
         f"is for image models (model.backbone: {PREFIX}NAME); leave it out with {backbone}",
         {"from_image": from_image, "inflation": inflation},
     )
+    if backbone not in BACKBONES and timm.is_model(backbone):
+        raise ValueError(f"model.backbone: write {PREFIX}{backbone} for this model of timm's")
     sizes = {"patch_size": 16, **_choose("backbone", backbone, BACKBONES)}
     if patch_size is not None:
         sizes["patch_size"] = patch_size

@@ -44,6 +44,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
 
 
 def _torch_load(path: Path) -> Any:
+    if _is_torchscript(path):
+        raise ValueError(_refusal(path, ["a TorchScript program"], SCRIPTED))
     # The official VideoMAE files carry their command line.
     with torch.serialization.safe_globals([argparse.Namespace]):
         try:
@@ -56,19 +58,30 @@ def _torch_load(path: Path) -> Any:
                 raise _unreadable(path, "torch file", error) from error
             if zipfile.is_zipfile(path):
                 refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-            raise ValueError(_refusal(path, sorted(set(refused)))) from error
+            raise ValueError(_refusal(path, sorted(set(refused)), PICKLED)) from error
         except Exception as error:  # a damaged file makes the unpickler fail in any way
             raise _unreadable(path, "torch file", error) from error
 
 
-def _refusal(path: Path, names: list[str]) -> str:
+def _is_torchscript(path: Path) -> bool:
+    """Whether a file is a compiled program with its tensors, as OpenAI publishes CLIP."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+# How to take the tensors (m) out of a file whose reading runs code.
+PICKLED = (
+    "c = torch.load(sys.argv[1], map_location='cpu', weights_only=False); "
+    f"m = next((c[k] for k in {MODEL_KEYS} if k in c), c); "
+)
+SCRIPTED = "m = torch.jit.load(sys.argv[1], map_location='cpu').state_dict(); "
+
+
+def _refusal(path: Path, names: list[str], take: str) -> str:
     target = path.with_name(f"{path.stem}_tensors.pth")
-    script = (
-        "import sys, torch; "
-        "c = torch.load(sys.argv[1], map_location='cpu', weights_only=False); "
-        f"m = next((c[k] for k in {MODEL_KEYS} if k in c), c); "
-        "torch.save({'model': dict(m)}, sys.argv[2])"
-    )
+    script = f"import sys, torch; {take}torch.save({{'model': dict(m)}}, sys.argv[2])"
     command = f'python -c "{script}" {shlex.quote(str(path))} {shlex.quote(str(target))}'
     return (
         f"{path} holds objects other than tensors, which are not loaded because unpickling them "

@@ -66,8 +66,6 @@ def load_weights(
     dropped = {reason: tuple(k for k in state if re.match(unused[reason], k)) for reason in unused}
     dropped = {reason: names for reason, names in dropped.items() if names}
     used = {k: v for k, v in state.items() if not any(k in names for names in dropped.values())}
-    if "pos_embed" in state:
-        _require_fixed_positions(path, state["pos_embed"])
     parts = BACKBONE + (("head.",) if keep_head else ())
     if any(name.startswith("fc_norm.") for name in used):
         parts += ("fc_norm.",)
@@ -75,6 +73,8 @@ def load_weights(
     size = _describe_size(used, known_sizes or {})
     advice = f"the file looks like {size}; choose the backbone, patch and tubelet size to match"
     require_match(path, used, target, required, advice)
+    if "pos_embed" in state:
+        _require_fixed_positions(path, state["pos_embed"])
     model.load_state_dict({**target, **used}, strict=True)
     return LoadReport(
         path=path,
@@ -216,6 +216,8 @@ def _describe_size(state: State, known_sizes: Mapping[str, Mapping[str, Any]]) -
     """Width, depth, tubelet and patch of a file, and the backbone that has them."""
     blocks = {int(m[1]) for name in state if (m := re.match(r"blocks\.(\d+)\.", name))}
     patch = state.get("patch_embed.proj.weight")
+    if patch is not None and patch.ndim == 4:
+        return f"an image model ({len(blocks)} blocks), which is for model.backbone timm/NAME"
     if patch is None or patch.ndim != 5:
         return f"no tubelet ViT ({len(blocks)} blocks)"
     width, depth = patch.shape[0], len(blocks)

@@ -131,6 +131,15 @@ def dinov3(state: State) -> State:
     )
 
 
+def dinov3_with_biases(state: State) -> State:
+    """One bias of all three projections, whose middle third is masked."""
+    out = {k: t for k, t in dinov3(state).items() if not k.endswith(("q_bias", "v_bias"))}
+    for block in ("blocks.0.attn", "blocks.1.attn"):
+        q, v = state[f"{block}.q_bias"], state[f"{block}.v_bias"]
+        out[f"{block}.qkv.bias"] = torch.cat([q, torch.zeros(48), v])
+    return out
+
+
 def eva_clip(state: State) -> State:
     names = {
         r"mlp\.norm\.": "mlp.ffn_ln.",
@@ -203,6 +212,12 @@ LAYOUTS: dict[str, tuple[str, Callable[[State], State], str, set[str]]] = {
             "biases that are zero, which this model does not have",
         },
     ),
+    "dinov3 with biases": (
+        "DINOv3 with biases",
+        dinov3_with_biases,
+        "DINOv3",
+        {"buffers that are computed", "mask token of the pre-training"},
+    ),
     "eva": (
         "EVA-02, rotation, separate qkv",
         eva_clip,
@@ -273,6 +288,7 @@ def test_an_attention_pool_is_left_out_of_an_inflated_model():
         ("clip", lambda s: s.pop("visual.ln_pre.bias"), r"missing .*norm_pre\.bias"),
         # timm drops what is not under `visual.`
         ("clip", lambda s: s.update({"adapter.weight": noise(3)}), r"not in .*adapter\.weight"),
+        ("clip", lambda s: s.update({"b.pos_embed": noise(3)}), r"not in .*: b\.pos_embed"),
         ("dinov3", lambda s: s["blocks.1.attn.qkv.bias"].add_(1), r"not in .*blocks\.1\.attn\.qkv"),
         ("swin", lambda s: s.pop("norm.weight"), r"missing .*norm\.weight"),
     ],

@@ -47,8 +47,8 @@ ATTENTION_POOL = r"attn_pool\."
 # Tensors that converters change, so that they cannot be found again by their memory: tables that
 # are resampled, and class tokens to which their position is added.
 REWRITTEN = re.compile(
-    r"(.*\.)?(pos_embed|positional_embedding|cls_token|class_embedding|"
-    r"relative_position_bias_table)$"
+    r"(visual\.)?(trunk\.)?(pos_embed|positional_embedding|cls_token|class_embedding|"
+    r"layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table)$"
 )
 
 # Layout -> a tensor that only this layout has; the first that is found.

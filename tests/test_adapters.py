@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from torch.overrides import TorchFunctionMode
 
 from vidadapt import adapters, data, methods
@@ -70,8 +72,6 @@ TASKS = {
     "wide": {"name": "adaptformer", "bottleneck": 7, "learnable_scale": True},
     "late": {"name": "adaptformer", "bottleneck": 4, "layers": "4-6"},
     "behind": {"name": "adaptformer", "bottleneck": 4, "form": "sequential"},
-    "probe": {"name": "linear"},
-    "whole": {"name": "full"},
     **{name: {"name": name} for name in methods.METHODS},
 }
 
@@ -104,13 +104,50 @@ def test_a_mixed_batch_gives_what_each_task_gives_alone(make):
     for number, (name, method) in enumerate(TASKS.items()):
         folder, models[name] = make(name, method, classes=2 + number)
         bank.add(name, folder)
-    batches = [[name, "small", name, "probe"] for name in TASKS]
+    batches = [[name, "small", name, "linear"] for name in TASKS]
     batches += [["small", "late", "behind", "wide", "small"], [*TASKS]]
     for names in batches:
         clips = random_clips(len(names))
         for i, found in enumerate(bank.logits(clips, names)):
             alone = expected(models[names[i]], clips[i : i + 1])[0]
             torch.testing.assert_close(found, alone, rtol=0, atol=1e-5)
+
+
+KINDS = {
+    "inflated ViT": ("vit_tiny_patch16_224", "inflate", ["arc", "vpt", "losa", "bitfit", "linear"]),
+    "frame by frame ViT": ("vit_tiny_patch16_224", "frames", ["vpt", "losa", "linear"]),
+    "frame by frame Swin": ("swin_tiny_patch4_window7_224", "frames", ["arc"]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_image_backbones_serve_mixed_batches_too(make, tmp_path, kind):
+    backbone, how, others = KINDS[kind]
+    torch.manual_seed(0)
+    image = timm.create_model(backbone, img_size=SIDE, num_classes=0)
+    save_file(image.state_dict(), tmp_path / "image.safetensors")
+    model = {
+        "backbone": f"timm/{backbone}",
+        "from_image": how,
+        "weights": str(tmp_path / "image.safetensors"),
+    }
+    names, models, bank = ["small", "wide", *others], {}, None
+    for number, name in enumerate(names):
+        folder, models[name] = make(name, TASKS[name], 2 + number, **model)
+        bank = bank or AdapterBank.for_adapter(folder)
+        bank.add(name, folder)
+    names.append("small")
+    clips = random_clips(len(names))
+    for i, found in enumerate(bank.logits(clips, names)):
+        alone = expected(models[names[i]], clips[i : i + 1])[0]
+        torch.testing.assert_close(found, alone, rtol=0, atol=1e-5)
+    clips = clips[:2]
+    for name, found in bank.all_logits(clips).items():
+        torch.testing.assert_close(found, expected(models[name], clips), rtol=0, atol=1e-5)
+    bank.logits(clips, ["small", "wide"])
+    with LinearCalls() as calls:
+        bank.logits(clips, ["small", "wide"])
+    assert {calls.of[place] for place in frozen_weights(bank).values()} == {1}
 
 
 class LinearCalls(TorchFunctionMode):
@@ -130,7 +167,7 @@ def frozen_weights(bank: AdapterBank) -> dict[str, int]:
     return {
         name: parameter.data_ptr()
         for name, parameter in bank._plain.named_parameters()
-        if name.startswith("blocks") and name.endswith(("qkv.weight", "fc1.weight"))
+        if "blocks." in name and name.endswith(("qkv.weight", "fc1.weight"))
     }
 
 
@@ -138,7 +175,7 @@ def test_what_two_tasks_have_in_common_runs_once_on_the_mixed_batch(make):
     bank = AdapterBank.for_adapter(make("small", TASKS["small"])[0])
     bank.add("a", make("small", TASKS["small"], 3)[0])
     bank.add("b", make("wide", TASKS["wide"], 5)[0])
-    bank.add("c", make("probe", TASKS["probe"], 4)[0])
+    bank.add("c", make("linear", TASKS["linear"], 4)[0])
     for names, times in ((["a", "b", "b", "a"], 1), (["a", "c", "a"], 2)):
         bank.logits(random_clips(len(names)), names)
         with LinearCalls() as calls:
@@ -147,10 +184,10 @@ def test_what_two_tasks_have_in_common_runs_once_on_the_mixed_batch(make):
 
 
 def test_tasks_that_leave_the_features_alone_share_one_pass(make):
-    bank = AdapterBank.for_adapter(make("one", TASKS["probe"])[0])
+    bank = AdapterBank.for_adapter(make("one", TASKS["linear"])[0])
     models = {}
     tasks = {
-        "one": TASKS["probe"],
+        "one": TASKS["linear"],
         "side": {"name": "losa"},
         "other": {"name": "losa", "layers": "3-5", "channel_rank": 8},
     }
@@ -173,16 +210,16 @@ def test_a_second_task_costs_its_own_tensors_only(make):
     folder, _ = make("one", TASKS["small"])
     bank = AdapterBank.for_adapter(folder)
     backbone = {t.data_ptr() for n, t in bank._plain.named_parameters() if "blocks" in n}
-    for name in ("small", "probe", "bitfit", "losa", "vpt"):
+    for name in ("small", "linear", "bitfit", "losa", "vpt"):
         folder, _ = make(name, TASKS[name])
         adapter = bank.add(name, folder)
         assert bank.own_bytes(name) == sum(t.nbytes for t in adapter.tensors.values())
         places = {t.data_ptr() for t in bank._tasks[name].model.parameters()}
         missing = len(backbone - places)
         assert missing == (6 * 7 if name == "bitfit" else 0)  # its biases are its own
-    folder, _ = make("whole", TASKS["whole"])
-    adapter = bank.add("whole", folder)
-    assert bank.own_bytes("whole") == sum(t.nbytes for t in adapter.tensors.values())
+    folder, _ = make("full", TASKS["full"])
+    adapter = bank.add("full", folder)
+    assert bank.own_bytes("full") == sum(t.nbytes for t in adapter.tensors.values())
 
 
 def test_tasks_that_trained_the_backbone_leave_it_and_other_tasks_as_they_were(make):
@@ -191,20 +228,20 @@ def test_tasks_that_trained_the_backbone_leave_it_and_other_tasks_as_they_were(m
     clips = random_clips(2)
     before = bank.features(clips).clone()
     bank.add("small", folder)
-    for name in ("bitfit", "whole"):
+    for name in ("bitfit", "full"):
         bank.add(name, make(name, TASKS[name])[0])
     assert torch.equal(bank.features(clips), before)
     torch.testing.assert_close(bank.logits(clips, "small"), expected(small, clips))
     bank.remove("bitfit")
-    assert bank.names == ("small", "whole")
-    assert bank.logits(clips, ["whole", "small"])[1].shape == (3,)
-    with pytest.raises(ValueError, match="'bitfit' is not in the bank, which holds small, whole"):
+    assert bank.names == ("small", "full")
+    assert bank.logits(clips, ["full", "small"])[1].shape == (3,)
+    with pytest.raises(ValueError, match="'bitfit' is not in the bank, which holds small, full"):
         bank.logits(clips, "bitfit")
 
 
 def test_adapters_can_be_compared(make):
-    bank = AdapterBank.for_adapter(make("a", TASKS["probe"])[0])
-    bank.add("a", make("a", TASKS["probe"], 7)[0])
+    bank = AdapterBank.for_adapter(make("a", TASKS["linear"])[0])
+    bank.add("a", make("a", TASKS["linear"], 7)[0])
     bank.add("b", make("b", TASKS["small"], 2)[0])
     clips = random_clips(2)
     said = bank.compare(clips, "a", "b")

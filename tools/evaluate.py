@@ -28,7 +28,7 @@ def main(world: World) -> None:
     with together(world):
         argv = sys.argv[1:]
         alone = command_line.adapter_option(argv)
-        adapter = None if alone is None else adapters.read_adapter(alone)
+        adapter = None if alone is None else adapters.read_adapter(adapters.find_adapter(alone))
         cfg, options = command_line.parse_evaluate(
             argv, methods.METHODS, None if adapter is None else adapter.config
         )

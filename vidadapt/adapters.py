@@ -22,6 +22,7 @@ from vidadapt.config import Config, ConfigError, DataConfig, EvalConfig, ModelCo
 from vidadapt.data import DataPlan
 from vidadapt.data.sampling import Sampling
 from vidadapt.models import VideoModel
+from vidadapt.models.hub import is_hub_name
 
 FORMAT, FORMATS = "vidadapt-adapter-2", ("vidadapt-adapter-1", "vidadapt-adapter-2")
 
@@ -137,17 +138,13 @@ def with_weights(adapter: Adapter, weights: str | Path | None) -> Config:
     if weights is not None:
         return replace(adapter.config, model=replace(model, weights=str(weights)))
     hint = model.weights
-    if hint not in (None, "demo") and not Path(hint).exists() and _is_path(hint):
+    is_file = hint is not None and hint != "demo" and not is_hub_name(hint)
+    if is_file and not Path(str(hint)).exists():
         raise ConfigError(
             f"{adapter.folder / runs.DESCRIPTION}: was trained on the weights {hint}, which is "
             "not there; give the file with --weights (weights= in Python)"
         )
     return adapter.config
-
-
-def _is_path(weights: str) -> bool:
-    """Whether weights are a file rather than a name on a hub, e.g. `hf-hub:...`."""
-    return ":" not in weights
 
 
 def find_adapter(folder: str | Path) -> Path:

@@ -12,10 +12,10 @@ from vidadapt.predict import Guess, Prediction, Shown
 
 MARGIN, GAP = 24, 4
 THUMB, COLUMNS = 132, 8
-PANEL, BAR = 340, 24
+PANEL, BAR = 420, 24
 HEADER, LINE = 34, 22
 WHITE, INK, GREY, RULE = (255, 255, 255), (28, 30, 34), (120, 124, 130), (222, 224, 228)
-BEST, OTHER, GIVEN, FAULT = (66, 133, 204), (190, 211, 233), (72, 164, 98), (190, 52, 52)
+BEST, OTHER, GIVEN, FAULT = (122, 172, 226), (203, 220, 239), (126, 199, 148), (190, 52, 52)
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -46,15 +46,18 @@ def sheet(predictions: Sequence[Prediction]) -> Image.Image:
     panels = max([len(p.guesses) for p in predictions] or [1])
     width = 2 * MARGIN + columns * (THUMB + GAP) + max(panels, 1) * (MARGIN + PANEL)
     heights = [_height(p, columns) for p in predictions]
-    image = Image.new("RGB", (width, MARGIN + sum(heights)), WHITE)
+    image = Image.new("RGB", (width, MARGIN + sum(heights) + LINE), WHITE)
     draw = ImageDraw.Draw(image)
     top = MARGIN
     for prediction, height in zip(predictions, heights, strict=True):
         _draw_row(image, draw, prediction, top, columns)
         top += height
-        if prediction is not predictions[-1]:
-            line = top - MARGIN * 3 // 4
-            draw.line([(MARGIN, line), (width - MARGIN, line)], fill=RULE)
+        line = top - MARGIN * 3 // 4
+        draw.line([(MARGIN, line), (width - MARGIN, line)], fill=RULE)
+    note = "Frames: the middle clip of the evaluation, centre crop, as the model sees it."
+    if any(p.video.label is not None for p in predictions):
+        note += " Green: the label that the list gives."
+    draw.text((MARGIN, image.height - LINE - 8), note, fill=GREY, font=_font(13))
     return image
 
 
@@ -128,13 +131,17 @@ def _draw_bars(
 
 
 def _fitted(draw: ImageDraw.ImageDraw, text: str, width: int, size: int) -> str:
-    """The text, shortened with an ellipsis to fit into `width` pixels."""
+    """The text; one that is wider than `width` pixels loses its middle.
+
+    Labels often differ in their last words, paths in their last folders.
+    """
     font = _font(size)
-    if draw.textlength(text, font=font) <= width:
-        return text
-    while text and draw.textlength(text + "...", font=font) > width:
-        text = text[:-1]
-    return text + "..."
+    kept, short = len(text), text
+    while kept > 0 and draw.textlength(short, font=font) > width:
+        kept -= 1
+        head = kept // 2
+        short = f"{text[:head]}...{text[len(text) - kept + head :]}"
+    return short
 
 
 def _font(size: int) -> Font:

@@ -224,45 +224,52 @@ class Predictor:
             top: how many labels.
             num_workers: decoding processes.
             shown: keep a clip of each video for a picture.
-            progress: show that of counting frames.
+            progress: show that of counting frames, which comes first.
         """
-        with tempfile.TemporaryDirectory() as scratch:
-            loaders = [
-                self._loader(group, videos, num_workers, Path(scratch), progress)
-                for group in self._groups
-            ]
-            for video, *items in zip(videos, *(loader for loader, _ in loaders), strict=True):
-                error = next((item["error"] for item in items if item["views"] is None), "")
-                if error:
-                    yield Prediction(video, error, {}, {}, None)
-                    continue
-                guesses: dict[str, list[Guess]] = {}
-                views: dict[str, str] = {}
-                for group, item in zip(self._groups, items, strict=True):
-                    guesses |= self._guesses(group, item["views"], video, top)
-                    views |= dict.fromkeys(group.bank.names, group.views)
-                group, (_, counts) = self._groups[0], loaders[0]
-                clip = _middle(group.plan, items[0]["views"], counts, video) if shown else None
-                ordered = {name: guesses[name] for name in self.names}
-                yield Prediction(video, "", ordered, views, clip)
-
-    def _loader(
-        self,
-        group: _Group,
-        videos: Sequence[Video],
-        num_workers: int,
-        scratch: Path,
-        progress: bool,
-    ) -> tuple[Any, dict[str, FrameCount]]:
-        reader = group.config.data.reader
         samples = tuple(Sample(_absolute(video), 0) for video in videos)
         paths = [sample.path for sample in samples]
-        counts = frame_counts(
-            scratch / "videos", "/", paths, reader, num_workers=num_workers, progress=progress
-        )
-        listed = VideoList("", samples, counts, (), (), "")
-        options = DataConfig(root="/", reader=reader, num_workers=num_workers)
-        return data.eval_loader(options, group.plan, listed), counts
+        lists: list[VideoList] = []
+        with tempfile.TemporaryDirectory() as scratch:
+            for group in self._groups:
+                counts = frame_counts(
+                    Path(scratch) / "videos",
+                    "/",
+                    paths,
+                    group.config.data.reader,
+                    num_workers=num_workers,
+                    progress=progress,
+                )
+                lists.append(VideoList("", samples, counts, (), (), ""))
+        return self._each(videos, lists, top, num_workers, shown)
+
+    def _each(
+        self,
+        videos: Sequence[Video],
+        lists: Sequence[VideoList],
+        top: int,
+        num_workers: int,
+        shown: bool,
+    ) -> Iterator[Prediction]:
+        options = DataConfig(root="/", num_workers=num_workers)
+        loaders = [
+            data.eval_loader(options, group.plan, listed)
+            for group, listed in zip(self._groups, lists, strict=True)
+        ]
+        for video, *items in zip(videos, *loaders, strict=True):
+            error = next((item["error"] for item in items if item["views"] is None), "")
+            if error:
+                error = error.removeprefix(f"{_absolute(video)}: ")  # it is named beside it
+                yield Prediction(video, error, {}, {}, None)
+                continue
+            guesses: dict[str, list[Guess]] = {}
+            views: dict[str, str] = {}
+            for group, item in zip(self._groups, items, strict=True):
+                guesses |= self._guesses(group, item["views"], video, top)
+                views |= dict.fromkeys(group.bank.names, group.views)
+            plan, counts = self._groups[0].plan, lists[0].counts
+            clip = _middle(plan, items[0]["views"], counts, video) if shown else None
+            ordered = {name: guesses[name] for name in self.names}
+            yield Prediction(video, "", ordered, views, clip)
 
     def _guesses(
         self, group: _Group, views: torch.Tensor, video: Video, top: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import timm
@@ -301,3 +302,20 @@ def test_files_that_cannot_stand_alone_say_so(make, tmp_path):
         load_adapter(folder)
     with pytest.raises(ValueError, match="holds no best or last checkpoint"):
         adapters.find_adapter(tmp_path)
+
+
+def test_a_file_of_format_1_serves_the_evaluation_of_its_run(make, tiny_set):
+    folder, model = make("one", TASKS["small"])
+    about = json.loads((folder / "adapter.json").read_text())
+    kept = ("method", "model", "dataset", "num_classes", "label_names", "train_manifest")
+    clip = {key: about["clip"][key] for key in ("num_frames", "crop_size", "normalization")}
+    older = {"format": "vidadapt-adapter-1", **{key: about[key] for key in kept}, "clip": clip}
+    for key in ("weights", "from_image"):
+        del older["model"][key]
+    (folder / "adapter.json").write_text(json.dumps(older))
+    cfg = make_config(tiny_set, TASKS["small"], 3)
+    again = adapters.load_adapted_model(cfg, data.resolve(cfg.data, cfg.eval), folder)
+    assert torch.equal(expected(again, random_clips(2)), expected(model, random_clips(2)))
+    wide = replace(cfg, data=replace(cfg.data, num_frames=8))
+    with pytest.raises(ValueError, match=r"data\.num_frames: 4 in the file, 8 asked for"):
+        adapters.load_adapted_model(wide, data.resolve(wide.data, wide.eval), folder)

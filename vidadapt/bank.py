@@ -12,7 +12,7 @@
 
 A task is a copy of the backbone's modules that holds the backbone's very tensors, with the method
 applied to it; so it costs its own tensors only. Clips are uint8, as the loaders give them: each
-task normalises them as it was trained.
+task normalises them as it was trained. One thread at a time.
 """
 
 from __future__ import annotations

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 
 import pytest
+import torch
 from conftest import ROOT
 
-from vidadapt import command_line, config, methods
+from vidadapt import adapters, assemble, command_line, config, data, methods
+from vidadapt.data.transforms import normalize
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -54,6 +57,49 @@ def test_evaluation_commands_parse(monkeypatch, tmp_path):
     assert arguments_of("evaluate")
     for arguments in arguments_of("evaluate"):
         command_line.parse_evaluate(arguments, methods.METHODS)
+
+
+def test_the_bank_example_runs_and_a_mixed_batch_equals_separate_passes(
+    tiny_set, tmp_path, monkeypatch
+):
+    for name, labels, method in (
+        ("actions", "red\ngreen\nblue\n", {"name": "adaptformer", "bottleneck": 4}),
+        ("gestures", "up\ndown\n", {"name": "adaptformer", "bottleneck": 7}),
+    ):
+        (tmp_path / f"{name}.txt").write_text(labels)
+        cfg = config.Config(
+            run_dir="",
+            method=method,
+            data=config.DataConfig(
+                label_names=str(tmp_path / f"{name}.txt"), num_frames=4, crop_size=32
+            ),
+            model=config.ModelConfig(backbone="vit_tiny", weights=str(tiny_set.weights)),
+        )
+        plan = data.resolve(cfg.data, cfg.eval)
+        torch.manual_seed(len(name))
+        model, _, backbone = assemble.adapted_model(cfg, plan)
+        with torch.no_grad():
+            for tensor in methods.trainable_state(model).values():
+                if tensor.is_floating_point():
+                    tensor.add_(torch.rand(tensor.shape) * 0.05)
+        folder = tmp_path / "runs" / name / "best"
+        adapters.save_adapter(folder, model, adapters.describe(cfg, plan, backbone, "0" * 64))
+    for path, name in zip(sorted(tiny_set.root.glob("test*.mp4")), "abc", strict=False):
+        shutil.copy(path, tmp_path / f"{name}.mp4")
+    monkeypatch.chdir(tmp_path)
+    [example] = [code for code in re.findall(r"```python\n(.*?)```", TEXT, re.S) if "Bank" in code]
+    found: dict = {}
+    exec(example, found)
+    assert [len(one) for one in found["scores"]] == [3, 2, 3]
+    assert [set(said) for said in found["both"]] == [{"actions", "gestures"}] * 3
+    assert found["plain"].shape == (3, 8, 192)
+    for number, name in enumerate(("actions", "gestures", "actions")):
+        if name in found["bank"].names:
+            alone = found["bank"].logits(found["clips"][number][None], name)[0]
+        else:
+            model, _ = adapters.load_adapter(f"runs/{name}/best")
+            alone = model(normalize(found["clips"][number][None], "imagenet"))[0]
+        torch.testing.assert_close(found["scores"][number], alone, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])

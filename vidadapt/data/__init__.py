@@ -7,6 +7,7 @@ problem that can be known before training), then `train_loader` and `eval_loader
 from __future__ import annotations
 
 import difflib
+import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -294,6 +295,33 @@ def eval_loader(
     )
     mine = range(rank, len(views), world_size)
     return DataLoader(views, batch_size=None, sampler=mine, **_worker_options(data, pin_memory))
+
+
+def centre_clips(videos: Sequence[str | Path], plan: DataPlan, reader: str) -> torch.Tensor:
+    """The middle clip and crop of each video: (B, 3, T, S, S) uint8.
+
+    Frames are counted anew, in a process of its own; for many videos use lists and loaders.
+
+    Args:
+        videos: files.
+        reader: key of `READERS`.
+
+    Raises:
+        ReadError: a video that cannot be read, with the cause.
+    """
+    samples = tuple(Sample(str(Path(video).absolute()), 0) for video in videos)
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = [sample.path for sample in samples]
+        counts = frame_counts(Path(scratch) / "videos", "/", paths, reader, progress=False)
+    views = EvalViews(
+        samples, counts, "/", plan.sampling, num_clips=1, num_crops=1, crop_size=plan.crop_size
+    )
+    clips = []
+    for item in (views[index] for index in range(len(views))):
+        if item["views"] is None:
+            raise ReadError(item["error"])
+        clips.append(item["views"][0])
+    return torch.stack(clips)
 
 
 def _worker_options(data: DataConfig, pin_memory: bool) -> dict[str, Any]:

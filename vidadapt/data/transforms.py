@@ -20,6 +20,10 @@ from vidadapt.data.sampling import spread
 NORMALIZATIONS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": (
+        (0.48145466, 0.4578275, 0.40821073),
+        (0.26862954, 0.26130258, 0.27577711),
+    ),
 }
 TRAIN_CROPS = ("multi_scale", "random_resized")
 SCALES = (1.0, 0.875, 0.75, 0.66)
@@ -33,7 +37,8 @@ OFFSETS = (
 def normalize(clip: torch.Tensor, name: str) -> torch.Tensor:
     """uint8 clips (..., 3, T, H, W) on any device -> float32, (x / 255 - mean) / std per channel.
 
-    `name` is a key of `NORMALIZATIONS`: `imagenet` is what VideoMAE and AdaptFormer train with.
+    `name` is a key of `NORMALIZATIONS`: `imagenet` is what VideoMAE and AdaptFormer train with,
+    `half` what SigLIP and many ImageNet-21k ViTs do, `clip` what OpenAI's CLIP and EVA do.
     """
     mean, std = _constants(name, clip.device)
     return (clip.float() / 255 - mean) / std

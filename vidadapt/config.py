@@ -279,8 +279,11 @@ def check(config: Config, world_size: int) -> None:
             "train.ema: the statistics of the BatchNorm in model.head batchnorm_linear would be "
             "those of other weights than the averaged ones; use model.head linear, or train.ema 0"
         )
-    if recipe.layer_decay < 1 and config.method["name"] == "linear":
-        raise ConfigError("train.layer_decay: has no effect on a linear probe; set it to 1")
+    if recipe.layer_decay < 1 and config.method["name"] in ("linear", "losa"):
+        raise ConfigError(
+            f"train.layer_decay: {config.method['name']} trains nothing inside the backbone's "
+            "layers; set it to 1"
+        )
     if recipe.batch_size == 1 and config.model.head == "batchnorm_linear":
         raise ConfigError(
             "train.batch_size: the BatchNorm of model.head batchnorm_linear needs 2 clips or more "

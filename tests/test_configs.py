@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, launch
 
-from vidadapt import models
+from vidadapt import command_line, config, data, methods, models
 from vidadapt.data.lists import Sample, write_list
 from vidadapt.data.synthetic import write_video
 
@@ -50,6 +52,32 @@ def test_adaptformer_config_trains_and_evaluates(dataset, tmp_path):
     assert found["fusion"] == "logits"
     assert found["num_videos"] == 2
     assert found["unreadable"] == []
+
+
+CONFIGS = sorted((ROOT / "configs").glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_config_binds_and_trains_as_many_parameters_as_it_says(path):
+    cfg, _ = command_line.parse_train(["--config", str(path), "--run_dir", "x"], methods.METHODS)
+    config.check(replace(cfg, data=replace(cfg.data, train_list="train.txt")), 2)
+    demo = cfg.data.dataset == "custom"
+    with torch.device("meta"):
+        model, _ = models.build(
+            cfg.model.backbone,
+            num_frames=16 if cfg.data.sampling == "videomae_uniform" else 8,
+            crop_size=cfg.data.crop_size,
+            num_classes=12 if demo else data.DATASETS[cfg.data.dataset].num_classes,
+            head=cfg.model.head,
+        )
+        methods.apply(model, cfg.method)
+    count = f"{methods.count_parameters(model)[0]:,}"
+    said = re.search(r"\(([\d,]+) trainable parameters\)", path.read_text())
+    assert said is None if demo else said is not None and said.group(1) == count
+    if not demo:
+        row = f"| `{path.parent.name}/{path.stem}` |"
+        [line] = [x for x in (ROOT / "README.md").read_text().splitlines() if x.startswith(row)]
+        assert f"| {count} |" in line
 
 
 def test_the_configs_of_a_data_set_differ_in_recipe_not_in_data():

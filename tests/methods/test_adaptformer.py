@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 
 import pytest
+import slow_vit
 import torch
 from kinds import clips
+from timm.layers import LayerScale
 
 from vidadapt import methods
 from vidadapt.methods.layers import chosen_layers
@@ -76,28 +78,67 @@ def test_frozen_parts_stay_in_eval_mode_and_out_of_the_graph():
     assert tokens.grad_fn is None
 
 
-def adapted_block_by_loops(wrapper, x: torch.Tensor) -> torch.Tensor:
-    """AdaptFormer Eq. 3-4 and its released code on one clip (N, D), number by number."""
+def slow_adapter(adapter, token: torch.Tensor) -> torch.Tensor:
+    """s * up(relu(down(x))) for one token, number by number."""
+    width, bottleneck = adapter.up.weight.shape
+    hidden = [
+        max(
+            0,
+            sum(adapter.down.weight[j, i] * token[i] for i in range(width)) + adapter.down.bias[j],
+        )
+        for j in range(bottleneck)
+    ]
+    change = [
+        sum(adapter.up.weight[i, j] * hidden[j] for j in range(bottleneck)) + adapter.up.bias[i]
+        for i in range(width)
+    ]
+    return adapter.scale * torch.stack(change)
+
+
+def slow_block(wrapper, tokens: list[torch.Tensor]) -> list[torch.Tensor]:
+    """AdaptFormer Eq. 3-4 as released; LayerScale stays inside the frozen branches."""
     block, adapter = wrapper.block, wrapper.adapter
-    x = x + block.attn(block.norm1(x[None]))[0]
-    normalized = block.norm2(x)
-    mlp = block.mlp(normalized)
-    source = {"stream": x, "normalized": normalized}[wrapper.input]
-    if wrapper.form == "sequential":
-        source = mlp
-    down, up = adapter.down, adapter.up
-    out = x + mlp
-    for token in range(len(x)):
-        hidden = [
-            max(0.0, sum(w * v for w, v in zip(row, source[token].tolist(), strict=True)) + bias)
-            for row, bias in zip(down.weight.tolist(), down.bias.tolist(), strict=True)
-        ]
-        for channel, (row, bias) in enumerate(
-            zip(up.weight.tolist(), up.bias.tolist(), strict=True)
-        ):
-            branch = sum(w * v for w, v in zip(row, hidden, strict=True)) + bias
-            out[token, channel] += float(adapter.scale) * branch
+    normed = [slow_vit.norm(block.norm1, token) for token in tokens]
+    mixed = slow_vit.attention(block.attn, normed)
+    out = []
+    for token, change in zip(tokens, mixed, strict=True):
+        stream = token + block.ls1.gamma * change
+        normalized = slow_vit.norm(block.norm2, stream)
+        mlp = block.ls2.gamma * slow_vit.mlp(block.mlp, normalized)
+        source = {"stream": stream, "normalized": normalized}[wrapper.input]
+        if wrapper.form == "sequential":
+            source = mlp
+        out.append(stream + mlp + slow_adapter(adapter, source))
     return out
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"input": "normalized", "scale": 0.5},
+        {"form": "sequential"},
+        {"learnable_scale": True, "scale": 2},
+    ],
+)
+def test_the_whole_forward_is_the_papers_equation(options):
+    model = slow_vit.tiny_vit()
+    for block in model.blocks:
+        block.ls1, block.ls2 = LayerScale(12, 0.7), LayerScale(12, 0.2)
+    model.double()
+    frozen, clip = copy.deepcopy(model), slow_vit.one_clip()
+    torch.manual_seed(2)
+    methods.apply(model, {"name": "adaptformer", "bottleneck": 3, **options})
+    for wrapper in model.blocks:
+        for parameter in wrapper.adapter.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.3)
+    tokens = slow_vit.embed(model, clip)
+    for wrapper in model.double().eval().blocks:
+        tokens = slow_block(wrapper, tokens)
+    expected = slow_vit.read_out(model, tokens)
+    assert (expected - frozen(clip[None])[0]).abs().max() > 1e-3
+    torch.testing.assert_close(model(clip[None])[0], expected, rtol=0, atol=1e-9)
 
 
 def test_scale_zero_is_the_frozen_model_whatever_the_adapter_holds():
@@ -132,6 +173,11 @@ def test_layers_that_do_not_exist_are_refused(layers):
         ({"name": "adaptformer", "bottleneck": 0}, "method.bottleneck"),
         ({"name": "adaptformer", "form": "sequential", "input": "normalized"}, "method.input"),
         ({"name": "linear", "bottleneck": 4}, "method.bottleneck"),
+        (
+            {"name": "adaptformer", "form": "serial"},
+            "method.form: expected parallel or sequential, got 'serial'",
+        ),
+        ({"name": "vpt", "init": "Uniform"}, "method.init: expected xavier or uniform"),
     ],
 )
 def test_impossible_options_name_the_key(method, message):

@@ -181,6 +181,13 @@ def test_a_method_that_cannot_be_merged_says_why(method):
         methods.merge(adapted(method, "tubelet ViT"), method)
 
 
+@pytest.mark.parametrize("method", methods.MERGES)
+def test_a_method_that_is_not_there_cannot_be_merged(method):
+    model = adapted("adaptformer", "tubelet ViT")
+    with pytest.raises(ValueError, match=f"nothing of method {method} is in this model"):
+        methods.merge(model, method)
+
+
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_unknown_options_are_refused_with_the_key(method):
     with pytest.raises(ValueError, match=r"method\.no_such_option"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
@@ -68,6 +68,7 @@ def apply(model: VideoModel, method: dict[str, Any]) -> None:
                 f"method.{key}: {method['name']} has no such option; "
                 + (f"did you mean {' or '.join(near)}?" if near else "it has none")
             )
+    _check_choices(METHODS[method["name"]], options)
     model.requires_grad_(False)
     METHODS[method["name"]](model, **options)
     model.fc_norm.requires_grad_(True)
@@ -76,11 +77,20 @@ def apply(model: VideoModel, method: dict[str, Any]) -> None:
         model.time_embed.requires_grad_(True)
 
 
+def _check_choices(inject: Callable[..., None], options: dict[str, Any]) -> None:
+    types = get_type_hints(inject)
+    for key, value in options.items():
+        choices = get_args(types[key]) if get_origin(types[key]) is Literal else (value,)
+        if value not in choices:
+            raise ValueError(f"method.{key}: expected {' or '.join(choices)}, got {value!r}")
+
+
 def _first_block_trains(model: VideoModel) -> bool:
-    slots = model.slots()
+    first: nn.Module = model.slots()[0].block
     # A side network stands in the place of all blocks and runs them without a graph.
-    in_place = len(slots) == model.depth
-    return in_place and any(p.requires_grad for p in slots[0].block.parameters())
+    if isinstance(first, losa.SideNetwork):
+        return False
+    return any(parameter.requires_grad for parameter in first.parameters())
 
 
 # Method -> fold what it trained into the backbone, in place; exact up to rounding, in eval mode.
@@ -112,11 +122,14 @@ def merge(model: VideoModel, name: str) -> None:
         name: key of `METHODS`.
 
     Raises:
-        ValueError: this method cannot be folded, and why.
+        ValueError: this method cannot be folded, and why; or it was not applied to the model.
     """
     if name not in MERGES:
         raise ValueError(f"method {name} cannot be merged into the backbone: {UNMERGEABLE[name]}")
+    adapted = model.state_dict().keys()
     MERGES[name](model)
+    if model.state_dict().keys() == adapted:
+        raise ValueError(f"nothing of method {name} is in this model; it is as it was")
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

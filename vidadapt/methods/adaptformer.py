@@ -43,7 +43,7 @@ class Adapter(nn.Module):
         self.down = nn.Linear(width, bottleneck)
         self.up = nn.Linear(bottleneck, width)
         self.dropout = dropout
-        self.scale = nn.Parameter(torch.tensor(scale)) if learnable_scale else scale
+        self.scale = nn.Parameter(torch.tensor(float(scale))) if learnable_scale else scale
         nn.init.zeros_(self.down.bias)
         nn.init.zeros_(self.up.bias)
         if init == "zero_up":

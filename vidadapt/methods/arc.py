@@ -169,7 +169,7 @@ def merge(model: VideoModel) -> None:
         (block, name)
         for block in blocks
         for name in ("norm1", "norm2")
-        if isinstance(getattr(block, name), NormARC)
+        if isinstance(getattr(block, name, None), NormARC)
     ]
     for block, name in places:
         _check_place(block, name)

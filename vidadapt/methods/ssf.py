@@ -140,10 +140,8 @@ def merge(model: VideoModel) -> None:
     Exact up to one rounding: gamma * (W x + b) + beta has the weight diag(gamma) W and the bias
     gamma * b + beta, for linear layers, for the affine part of a LayerNorm and for the patch
     embedding alike. The tubelet ViT has no place for the shift of the keys, and needs none: it adds
-    q_i . beta to all scores of query i, and the softmax cancels what is equal for all keys.
-
-    Raises:
-        ValueError: see `folding.write_qkv`.
+    q_i . beta to all scores of query i, and the softmax cancels what is equal for all keys. Every
+    other shift has a place, as `inject` made none without.
     """
     for place in places(model, SSF):
         wrapper = place.module

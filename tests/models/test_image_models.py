@@ -267,6 +267,13 @@ def test_temporal_positions_train_where_the_gradient_passes_anyway(method, train
         assert methods.count_parameters(frames)[0] == without
 
 
+def test_below_a_side_network_temporal_positions_stay_frozen_whatever_the_depth():
+    image = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32, depth=1)
+    model = InflatedViT(image, num_frames=4, crop_size=32, num_classes=5)
+    methods.apply(model, {"name": "losa"})
+    assert not model.time_embed.weight.requires_grad
+
+
 def test_no_graph_reaches_the_blocks_below_the_first_that_is_trained():
     model = built("inflated")
     methods.apply(model, {"name": "adaptformer", "layers": "7-12"})

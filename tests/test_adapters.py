@@ -304,6 +304,18 @@ def test_files_that_cannot_stand_alone_say_so(make, tmp_path):
         adapters.find_adapter(tmp_path)
 
 
+@pytest.mark.parametrize("form", ["inflate", "frames"])
+def test_full_fine_tuning_of_an_image_model_needs_no_file_of_the_backbone(make, tmp_path, form):
+    weights, name = tmp_path / "image.pth", "vit_tiny_patch16_224"
+    image = timm.create_model(name, num_classes=0, img_size=SIDE)
+    torch.save(image.state_dict(), weights)
+    chosen = {"backbone": f"timm/{name}", "weights": str(weights), "from_image": form}
+    folder, model = make("full", TASKS["full"], **chosen)
+    weights.unlink()
+    again, _ = load_adapter(folder)
+    assert torch.equal(expected(again, random_clips(2)), expected(model, random_clips(2)))
+
+
 def test_a_file_of_format_1_serves_the_evaluation_of_its_run(make, tiny_set):
     folder, model = make("one", TASKS["small"])
     about = json.loads((folder / "adapter.json").read_text())

@@ -117,14 +117,16 @@ def load_adapter(
 
     Args:
         folder: holds adapter.safetensors and adapter.json; see also `find_adapter`.
-        weights: the backbone's weights; default: the file that the adapter names.
+        weights: the backbone's weights; default: the file that the adapter names. The file of a
+            full fine-tuning holds them itself.
 
     Raises:
         ValueError: a damaged file, another backbone than the adapter's; the message says which.
         FileNotFoundError: no such weights.
     """
     adapter = read_adapter(folder)
-    config = with_weights(adapter, weights)
+    alone = weights is None and adapter.config.method["name"] == "full"
+    config = adapter.config if alone else with_weights(adapter, weights)
     return load_adapted_model(config, adapter.plan, adapter.folder), adapter
 
 
@@ -156,6 +158,8 @@ def find_adapter(folder: str | Path) -> Path:
     folder = Path(folder)
     if (folder / runs.DESCRIPTION).is_file():
         return folder
+    if not folder.is_dir():
+        raise ConfigError(f"--adapter: the folder {folder} does not exist")
     return checkpoint_folder(folder, None, "--adapter")
 
 
@@ -286,15 +290,11 @@ def holds_all(model: nn.Module, tensors: dict[str, torch.Tensor]) -> bool:
 
 def differences(about: dict[str, Any], config: Config, plan: DataPlan) -> list[str]:
     """Where an adapter is not what a configuration asks for; the backbone's weights apart."""
-    options = methods.default_options(config.method["name"])
-    trained, asked = about["method"], config.method
-    if trained["name"] == asked["name"]:
-        trained, asked = {**options, **trained}, {**options, **asked}
     old, new = about.get("label_names"), plan.label_names
     pairs = enumerate(zip_longest(old or (), new or ()) if old and new else ())
     renamed = [f"{number}: {a!r} / {b!r}" for number, (a, b) in pairs if a != b]
     return [
-        *_different("method", trained, asked, "asked for"),
+        *_method_differences(about["method"], config.method),
         *model_differences(about, config.model, "asked for", leave_out=("weights", "drop_path")),
         *clip_differences(about, plan.sampling.num_frames, plan.crop_size, "asked for"),
         *_different(
@@ -302,6 +302,19 @@ def differences(about: dict[str, Any], config: Config, plan: DataPlan) -> list[s
         ),
         *_different("num_classes", about["num_classes"], plan.num_classes, "asked for"),
         *([f"label names (file / asked for): {', '.join(renamed[:5])}"] if renamed else []),
+    ]
+
+
+def _method_differences(trained: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """An option that one of them lacks has its default."""
+    if trained["name"] != asked["name"]:
+        return _different("method.name", trained["name"], asked["name"], "asked for")
+    options = methods.default_options(asked["name"])
+    trained, asked = {**options, **trained}, {**options, **asked}
+    return [
+        line
+        for key in sorted(trained.keys() | asked.keys())
+        for line in _different(f"method.{key}", trained.get(key), asked.get(key), "asked for")
     ]
 
 

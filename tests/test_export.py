@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from conftest import load_tool
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from vidadapt import adapters, command_line, data, methods, models
 from vidadapt.assemble import adapted_model
@@ -125,6 +125,29 @@ def test_the_backbone_of_full_fine_tuning_is_copied(run, tmp_path):
         name for name in stock_names(6) if not name.startswith(("fc_norm", "head"))
     }
     assert all(torch.equal(half[name], trained.state_dict()[name].half()) for name in half)
+
+
+@pytest.mark.parametrize("form", ["inflate", "frames"])
+def test_the_backbone_of_a_fully_fine_tuned_image_model_is_whole(run, tmp_path, form):
+    image = {"backbone": "timm/vit_tiny_patch16_224", "from_image": form}
+    folder, trained = run("full", **image, weights=None)
+    export(folder, tmp_path / "out")
+    again, _ = models.build(**image, **GEOMETRY, weights=tmp_path / "out")
+    clip = torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        found, expected = (m.eval().forward_features(clip) for m in (again, trained))
+    assert torch.equal(found, expected)
+
+
+def test_numbers_that_half_precision_cannot_hold_are_refused(run, tmp_path):
+    folder, _ = run("arc", head="linear")
+    state = load_file(folder / "adapter.safetensors")
+    state["head.bias"] += 1e6
+    save_file(state, folder / "adapter.safetensors")
+    options = ("--layout", "vidadapt", "--dtype", "fp16")
+    with pytest.raises(SystemExit, match=r"changed a logit by inf.*--dtype fp32"):
+        export(folder, tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_change_is_said_and_half_precision_shows_in_it(run, tmp_path, capsys):

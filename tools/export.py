@@ -14,12 +14,13 @@ from vidadapt.adapters import load_adapted_model, load_adapter
 from vidadapt.models import VideoModel
 from vidadapt.models.plain import LAYOUTS, fold_batchnorm, plain_state, write_plain
 from vidadapt.models.vit import VideoViT
-from vidadapt.models.weights import BACKBONE
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 # Methods that add no tensors to the backbone: there is nothing to merge.
 ADD_NOTHING = ("full", "linear", "bitfit")
+
+READOUT = ("fc_norm.", "head.")
 
 DESCRIPTION = (
     __doc__
@@ -29,7 +30,7 @@ Methods that are linear maps (arc, lora, ssf) are merged exactly; full, linear a
 nothing to merge; the others are refused with the reason.
 
 layouts:
-  backbone  patch embedding and blocks, safetensors: model.weights of another run (fresh head)
+  backbone  all but fc_norm and head, safetensors: model.weights of another run (fresh head)
   vidadapt  and fc_norm and head: also the trained classifier, with models.build(keep_head=True)
   videomae  the same as a .pth file that MCG-NJU/VideoMAE's own fine-tuning code loads
 A BatchNorm in front of the linear head is folded into it: use model.head linear with the file."""
@@ -52,6 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     dtype = DTYPES[arguments.dtype]
     try:
+        runs.check_writable("out", arguments.out.absolute().parent)
         change = export(
             arguments.checkpoint, arguments.out, arguments.layout, dtype, arguments.weights
         )
@@ -72,12 +74,13 @@ def export(
 
     Raises:
         ValueError: the checkpoint is damaged, its method cannot be merged, the layout cannot hold
-            its head or positions, or its backbone is no tubelet ViT.
+            its head or positions, its backbone is no tubelet ViT (but a fully fine-tuned one may be
+            of any kind in the layout backbone), or numbers overflow in fp16.
     """
     tensors, about = runs.load_checkpoint(checkpoint)
     name = about["method"]["name"]
     if name == "full" and layout == "backbone":
-        backbone = {key: t for key, t in tensors.items() if key.startswith(BACKBONE)}
+        backbone = {key: t for key, t in tensors.items() if not key.startswith(READOUT)}
         write_plain(out, backbone, layout, dtype)
         return None
     _check_mergeable(checkpoint, name)
@@ -94,10 +97,12 @@ def export(
     model.head = fold_batchnorm(model.head)
     state = plain_state(model, layout)
     change = (_logits(model.to(dtype).float(), clips) - before).abs().max().item()
-    if dtype == torch.float32 and change > 1e-4 * max(1.0, before.abs().max().item()):
+    exact = dtype == torch.float32
+    limit = 1e-4 * max(1.0, before.abs().max().item()) if exact else torch.inf
+    if not change < limit:  # not a number, too
         raise ValueError(
-            f"{checkpoint}: merging changed a logit by {change:.1e}, which is more than rounding; "
-            "nothing was written"
+            f"{checkpoint}: merging changed a logit by {change:.1e}, which is more than rounding"
+            f"{'' if exact else '; choose --dtype fp32'}; nothing was written"
         )
     write_plain(out, state, layout, dtype)
     return change

@@ -151,6 +151,34 @@ def test_image_backbones_serve_mixed_batches_too(make, tmp_path, kind):
     assert {calls.of[place] for place in frozen_weights(bank).values()} == {1}
 
 
+def test_a_name_that_is_used_again_is_the_new_adapter(make):
+    folder, _ = make("old", TASKS["small"])
+    bank = AdapterBank.for_adapter(folder)
+    bank.add("other", make("other", TASKS["arc"])[0])
+    bank.add("name", folder)
+    clips = random_clips(2)
+    bank.logits(clips, ["name", "other"])
+    bank.remove("name")
+    folder, model = make("new one", TASKS["vpt"], classes=5)
+    bank.add("name", folder)
+    found = bank.logits(clips, ["name", "other"])[0]
+    torch.testing.assert_close(found, expected(model, clips[:1])[0], rtol=0, atol=1e-5)
+
+
+def test_a_bank_does_not_grow_with_the_batches_it_has_seen(make, monkeypatch):
+    monkeypatch.setattr("vidadapt.bank.KEPT_PASSES", 2)
+    folder, model = make("one", TASKS["small"])
+    bank = AdapterBank.for_adapter(folder)
+    clips = random_clips(3)
+    for name in "abc":
+        bank.add(name, folder)
+    for names in ("aab", "bbc", "aac", "abc", "bab", "abc"):
+        for i, found in enumerate(bank.logits(clips, list(names))):
+            alone = expected(model, clips[i : i + 1])[0]
+            torch.testing.assert_close(found, alone, rtol=0, atol=1e-5)
+        assert len(bank._passes) <= 2
+
+
 class LinearCalls(TorchFunctionMode):
     """How often each weight is used by a linear layer, by the place of its data."""
 
@@ -262,8 +290,11 @@ def test_what_does_not_fit_is_refused_with_the_differences(make, tiny_set, tmp_p
         bank.add("one", folder)
     with pytest.raises(ValueError, match="2 clips, but 1 tasks"):
         bank.logits(random_clips(2), ["one"])
-    with pytest.raises(ValueError, match=r"expected uint8 \(B, 3, 4, 32, 32\), got .*3, 2, 32, 32"):
+    expected_shape = r"expected uint8 \(B, 3, 4, 32, 32\), B not 0, got .*"
+    with pytest.raises(ValueError, match=expected_shape + "3, 2, 32, 32"):
         bank.logits(random_clips(1)[:, :, :2], "one")
+    with pytest.raises(ValueError, match=expected_shape + r"\(0, 3"):
+        bank.logits(random_clips(0), "one")
     about = json.loads((folder / "adapter.json").read_text())
     for section, key, value, words in (
         ("clip", "num_frames", 8, r"data\.num_frames: 8 in the file, 4 in the bank"),
@@ -302,6 +333,8 @@ def test_files_that_cannot_stand_alone_say_so(make, tmp_path):
         load_adapter(folder)
     with pytest.raises(ValueError, match="holds no best or last checkpoint"):
         adapters.find_adapter(tmp_path)
+    with pytest.raises(ValueError, match=r"--adapter: the folder .*nowhere does not exist"):
+        adapters.find_adapter(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("form", ["inflate", "frames"])

@@ -146,7 +146,7 @@ def test_a_scores_file_with_a_missing_view_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--method.bottleneck", "8"], r"method: .*'bottleneck': 64.* in the file"),
+        (["--method.bottleneck", "8"], r"; method\.bottleneck: 64 in the file, 8 asked for$"),
         (["--model.backbone", "vit_small"], r"model\.backbone: 'vit_tiny' in the file"),
         (["--checkpoint", "best", "--run_dir", "nowhere"], r"nowhere/config\.yaml does not exist"),
         (["--split", "dev", "--data.dev_list", "null"], r"data\.dev_list: is not set"),

@@ -173,6 +173,34 @@ def test_lists_and_folders_name_each_video_once(tiny_set, tmp_path):
 def test_names_tell_adapters_apart():
     folders = [Path("runs/a/best"), Path("other/a/best"), Path("mine/")]
     assert names_of(folders) == ["runs/a/best", "other/a/best", "mine"]
+    assert names_of([Path("/best"), Path("/a/best")]) == ["/best", "a/best"]
+    with pytest.raises(ValueError, match=r"--adapter: a/\.\./b is given twice"):
+        names_of([Path("b"), Path("a/../b")])
+
+
+def test_labels_mean_nothing_to_adapters_of_different_classes(tiny_set, folders, capsys, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(folders["probe"], other)
+    about = json.loads((other / "adapter.json").read_text())
+    about["label_names"] = ["up", "down", "left"]
+    (other / "adapter.json").write_text(json.dumps(about))
+    arguments = [tiny_set.lists["test"], "--adapter", folders["probe"], "--num_clips", 1]
+    status, out, _ = predict(capsys, *arguments)
+    assert status == 0 and "<- the list's" in out and "the first label is the list's" in out
+    status, out, err = predict(capsys, *arguments, "--adapter", other)
+    assert status == 0 and "the list" not in out and "labels of the list are left out" in err
+
+
+def test_an_evaluation_of_a_runs_folder_stays_in_it(tiny_set, folders, run_tool, tmp_path):
+    run = tmp_path / "runs" / "mine"
+    shutil.copytree(folders["inside"], run / "best")
+    for folder in (run, run / "best"):
+        run_tool(
+            "evaluate", "--adapter", folder, "--data.root", tiny_set.root,
+            "--data.test_list", tiny_set.lists["test"], "--data.num_workers", 0,
+        )  # fmt: skip
+        shutil.rmtree(run / "eval_test_best_1x3")
+    assert [path.name for path in run.parent.iterdir()] == ["mine"]
 
 
 def test_what_cannot_be_meant_is_refused(tiny_set, folders, run_tool, capsys, tmp_path):
@@ -191,6 +219,11 @@ def test_what_cannot_be_meant_is_refused(tiny_set, folders, run_tool, capsys, tm
         predict(capsys, tiny_set.root, "--adapter", tmp_path)
     with pytest.raises(ValueError, match="--sheet: the folder of"):
         predict(capsys, tiny_set.root, "--adapter", copy, "--sheet", tmp_path / "no" / "x.png")
+    with pytest.raises(ValueError, match=r"--sheet: expected a file that ends in \.png"):
+        predict(capsys, tiny_set.root, "--adapter", copy, "--sheet", tmp_path)
+    with pytest.raises(SystemExit):
+        predict(capsys, tiny_set.root, "--adapter", copy, "--device", "gpu")
+    assert "error: --device: gpu cannot be used" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"--data\.num_frames: has no effect with --adapter"):
         run_tool("evaluate", "--adapter", copy, "--data.num_frames", 8)
     with pytest.raises(ValueError, match="give one of --run_dir FOLDER, --adapter FOLDER and"):

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ EPILOG = f"""examples:
 A video is looked at as in the adapter's evaluation: its own clips, crops, normalisation and fusion.
 Adapters of one backbone whose clips are cut alike share the decoding, and linear probes and LoSA
 also one pass of the backbone. Lists ({", ".join(LISTS)}) hold lines `path label` or
-`path`; with labels, the summary says how many predictions agree. Videos that cannot be read are
+`path`; with labels, the summary says how many predictions agree, unless the
+adapters have different classes. Videos that cannot be read are
 listed at the end, and the exit status is 1 then.
 """
 
@@ -65,6 +66,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=device, help="default here: %(default)s")
     options = parser.parse_args(argv)
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        parser.error(f"--device: {options.device} cannot be used: {str(error).splitlines()[0]}")
     for name, least in (("top", 1), ("num_clips", 1), ("num_crops", 1), ("num_workers", 0)):
         value = getattr(options, name)
         if value is not None and value < least:
@@ -76,8 +81,8 @@ def main(argv: list[str] | None = None) -> int:
     """Predict as the arguments say; the exit status: 1 if some video could not be read."""
     options = parse(sys.argv[1:] if argv is None else argv)
     began = time.monotonic()
-    if options.sheet is not None and not options.sheet.absolute().parent.is_dir():
-        raise ValueError(f"--sheet: the folder of {options.sheet} does not exist; make it first")
+    if options.sheet is not None:
+        check_sheet(options.sheet)
     videos = find_videos(options.videos, options.root)
     folders = [adapters.find_adapter(folder) for folder in options.adapter]
     predictor = Predictor(
@@ -87,6 +92,15 @@ def main(argv: list[str] | None = None) -> int:
         num_crops=options.num_crops,
         device=options.device,
     )
+    if len({predictor.adapter(name).classes for name in predictor.names}) > 1 and any(
+        video.label is not None for video in videos
+    ):
+        print(
+            "labels of the list are left out: the adapters have different classes, so the same "
+            "number means different things to them",
+            file=sys.stderr,
+        )
+        videos = [replace(video, label=None) for video in videos]
     workers = options.num_workers
     if workers is None:
         workers = 0 if len(videos) < 8 else min(4, os.cpu_count() or 1)
@@ -109,6 +123,14 @@ def main(argv: list[str] | None = None) -> int:
         for prediction in unreadable:
             print(f"  {prediction.video.path}: {prediction.error}", file=sys.stderr)
     return 1 if unreadable else 0
+
+
+def check_sheet(path: Path) -> None:
+    """Raise `ValueError` if no picture can be written there, before any work is done."""
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"--sheet: expected a file that ends in .png, got {path}")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"--sheet: the folder of {path} does not exist; make it first")
 
 
 def _printed(predictions: Iterator[Prediction], as_json: bool) -> Iterator[Prediction]:

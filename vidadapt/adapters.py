@@ -52,6 +52,11 @@ class Adapter:
     def source(self) -> str:
         return str(self.folder / runs.TENSORS)
 
+    @property
+    def classes(self) -> tuple[int, tuple[str, ...] | None]:
+        """Number and names: equal for adapters to which a label means the same."""
+        return self.plan.num_classes, self.plan.label_names
+
     def label(self, number: int) -> str:
         """The name of a class, or its number where the adapter was trained without names."""
         names = self.plan.label_names

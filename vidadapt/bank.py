@@ -35,6 +35,9 @@ from vidadapt.models import VideoModel
 from vidadapt.models.heads import HEADS
 from vidadapt.routing import READ_OUT, CannotRoute, Pass, apart, passes
 
+# Combinations of tasks whose passes are kept: n tasks have 2^n of them.
+KEPT_PASSES = 64
+
 
 @dataclass(frozen=True)
 class _Task:
@@ -268,10 +271,10 @@ class AdapterBank:
 
     def _normalized(self, clips: Tensor, normalization: str) -> Tensor:
         want = (3, self.num_frames, self.crop_size, self.crop_size)
-        if clips.dtype != torch.uint8 or tuple(clips.shape[1:]) != want:
+        if clips.dtype != torch.uint8 or tuple(clips.shape[1:]) != want or len(clips) == 0:
             raise ValueError(
-                f"clips: expected uint8 (B, {', '.join(map(str, want))}), got {clips.dtype} "
-                f"{tuple(clips.shape)}; another geometry needs a bank of its own"
+                f"clips: expected uint8 (B, {', '.join(map(str, want))}), B not 0, got "
+                f"{clips.dtype} {tuple(clips.shape)}; another geometry needs a bank of its own"
             )
         return normalize(clips.to(self.device, non_blocking=True), normalization)
 
@@ -283,6 +286,8 @@ class AdapterBank:
         }
         key = tuple(ready)
         if key not in self._passes:
+            if len(self._passes) >= KEPT_PASSES:
+                del self._passes[next(iter(self._passes))]
             self._passes[key] = passes({name: self._tasks[name].model for name in key})
         found: dict[str, Tensor] = {}
         waiting = list(self._passes[key])

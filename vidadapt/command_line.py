@@ -164,7 +164,9 @@ def parse_evaluate(
     if options.from_scores is not None:
         _refuse_options(argv, {"from-scores", "eval.fusion", "out"}, "--from-scores")
         return None, options
-    return _config(parser, parsed, run_dir or str(Path(options.adapter or "").parent)), options
+    home = run_dir if adapter is None else adapter.run_dir
+    assert home is not None
+    return _config(parser, parsed, home), options
 
 
 def _refuse_options(argv: list[str], taken: set[str], mode: str) -> None:

@@ -19,7 +19,7 @@ import torch
 from vidadapt import adapters, data
 from vidadapt.adapters import Adapter
 from vidadapt.bank import AdapterBank
-from vidadapt.config import Config, DataConfig
+from vidadapt.config import Config, ConfigError, DataConfig
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.frame_index import FrameCount, frame_counts
 from vidadapt.data.lists import HEADER_FIELDS, ListError, Sample, parse_line
@@ -137,16 +137,22 @@ def _listed(path: Path, root: Path) -> list[Video]:
 def names_of(folders: Sequence[Path]) -> list[str]:
     """A short name for each adapter folder: as much of its path's end as tells them apart.
 
+    Raises:
+        ConfigError: a folder that is given twice.
+
     >>> names_of([Path("runs/a/best"), Path("runs/b/best"), Path("c")])
     ['a/best', 'b/best', 'c']
     """
     parts = [Path(os.path.normpath(folder)).parts for folder in folders]
+    for number, mine in enumerate(parts):
+        if mine in parts[:number]:
+            raise ConfigError(f"--adapter: {folders[number]} is given twice")
     names = []
     for mine in parts:
         count = 2 if mine[-1] in ("best", "last") else 1
         while count < len(mine) and sum(o[-count:] == mine[-count:] for o in parts) > 1:
             count += 1
-        names.append("/".join(mine[-count:]))
+        names.append(str(Path(*mine[-count:])))
     return names
 
 

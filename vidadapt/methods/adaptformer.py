@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from vidadapt.methods.layers import chosen_slots
+from vidadapt.methods.options import require_counts, require_rate
 from vidadapt.models import VideoModel
 from vidadapt.models.blocks import Block
 
@@ -122,10 +123,8 @@ def inject(
     Raises:
         ValueError: an option that cannot be met, named.
     """
-    if bottleneck < 1:
-        raise ValueError(f"method.bottleneck: expected 1 or more, got {bottleneck}")
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"method.dropout: expected a rate in [0, 1), got {dropout}")
+    require_counts(bottleneck=bottleneck)
+    require_rate(dropout)
     if form == "sequential" and input == "normalized":
         raise ValueError(
             "method.input: a sequential adapter reads the MLP's output; 'normalized' is for "

@@ -26,6 +26,7 @@ from vidadapt.methods.folding import (
     write_qkv,
 )
 from vidadapt.methods.layers import chosen_slots
+from vidadapt.methods.options import require_counts, require_rate
 from vidadapt.models import VideoModel
 from vidadapt.models.blocks import Block
 from vidadapt.models.timm_attention import ShiftedWindowAttention
@@ -115,10 +116,8 @@ def inject(
     Raises:
         ValueError: an option that cannot be met, named.
     """
-    if rank < 1:
-        raise ValueError(f"method.rank: expected 1 or more, got {rank}")
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"method.dropout: expected a rate in [0, 1), got {dropout}")
+    require_counts(rank=rank)
+    require_rate(dropout)
     if init == "released" and positions == "attention":
         raise ValueError(
             "method.init: 'released' is about the MLP position; with method.positions: attention "

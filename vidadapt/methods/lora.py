@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from vidadapt.methods.folding import read_linear, write_linear
 from vidadapt.methods.layers import chosen_slots
+from vidadapt.methods.options import require_counts, require_rate
 from vidadapt.methods.places import places
 from vidadapt.models import VideoModel
 
@@ -117,10 +118,8 @@ def inject(
     Raises:
         ValueError: an option that cannot be met, named; targets that this backbone does not have.
     """
-    if rank < 1:
-        raise ValueError(f"method.rank: expected 1 or more, got {rank}")
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"method.dropout: expected a rate in [0, 1), got {dropout}")
+    require_counts(rank=rank)
+    require_rate(dropout)
     if isinstance(targets, str) or not targets or not set(targets) <= set(TARGETS):
         raise ValueError(
             f"method.targets: expected a list of {', '.join(TARGETS)}, got {targets!r}"

@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidadapt.methods.layers import chosen_layers, require_global_attention
+from vidadapt.methods.options import require_counts, require_rate
 from vidadapt.models import VideoModel
 
 NORM_EPS = 1e-6
@@ -178,15 +179,10 @@ def inject(
     require_global_attention(
         model, "losa", "a side network needs the same tokens behind all blocks"
     )
-    for name, rank in [
-        ("channel_rank", channel_rank),
-        ("temporal_rank", temporal_rank),
-        ("spatial_rank", spatial_rank),
-    ]:
-        if rank < 1:
-            raise ValueError(f"method.{name}: expected 1 or more, got {rank}")
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"method.dropout: expected a rate in [0, 1), got {dropout}")
+    require_counts(
+        channel_rank=channel_rank, temporal_rank=temporal_rank, spatial_rank=spatial_rank
+    )
+    require_rate(dropout)
     slots = model.slots()
     chosen = chosen_layers(layers, len(slots))
     num_times, height, width = model.grid

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidadapt.methods.layers import chosen_slots
+from vidadapt.methods.options import require_counts
 from vidadapt.models import VideoModel
 from vidadapt.models.blocks import Block, Slot
 from vidadapt.models.frames import FrameByFrame
@@ -141,8 +142,7 @@ def inject(
     Raises:
         ValueError: an option that cannot be met, named.
     """
-    if bottleneck < 1:
-        raise ValueError(f"method.bottleneck: expected 1 or more, got {bottleneck}")
+    require_counts(bottleneck=bottleneck)
     taps = tuple(kernel)
     if len(taps) != 3 or any(n < 1 or n % 2 == 0 for n in taps):
         raise ValueError(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidadapt.methods.layers import require_global_attention
+from vidadapt.methods.options import require_counts, require_rate
 from vidadapt.models import VideoModel
 
 Init = Literal["xavier", "uniform"]
@@ -87,10 +88,8 @@ def inject(
         ValueError: an option that cannot be met, named, or a backbone without global attention.
     """
     require_global_attention(model, "vpt", "prompts would have no place among its tokens")
-    if num_prompts < 1:
-        raise ValueError(f"method.num_prompts: expected 1 or more, got {num_prompts}")
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"method.dropout: expected a rate in [0, 1), got {dropout}")
+    require_counts(num_prompts=num_prompts)
+    require_rate(dropout)
     slots = model.slots()
     bound = _bound(model, num_prompts, slots[0].width, init)
     for slot in slots:

@@ -165,4 +165,5 @@ def test_a_target_that_the_backbone_does_not_have_is_refused():
     for block in model.blocks:
         block.mlp = nn.Sequential(nn.Linear(192, 192))
     with pytest.raises(ValueError, match="no linear layer fc1 in the blocks of vit_tiny"):
-        methods.apply(model, {"name": "lora", "targets": ["fc1"]})
+        methods.apply(model, {"name": "lora", "targets": ["q", "fc1"]})
+    assert not places(model, LoRALinear)

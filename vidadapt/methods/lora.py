@@ -18,7 +18,7 @@ from torch.nn import functional
 from vidadapt.methods.folding import read_linear, write_linear
 from vidadapt.methods.layers import chosen_slots
 from vidadapt.methods.options import require_counts, require_rate
-from vidadapt.methods.places import places
+from vidadapt.methods.places import Place, places
 from vidadapt.models import VideoModel
 
 QKV = ("q", "k", "v")
@@ -137,6 +137,7 @@ def inject(
         return LowRank(in_features, out_features, rank=rank, alpha=alpha, dropout=dropout)
 
     chosen_parts = [part for part in QKV if part in targets]
+    wrappers: list[tuple[Place, LoRALinear]] = []
     for slot in chosen_slots(model, layers):
         for part, names in dict.fromkeys(TARGETS[target] for target in targets):
             found = [p for p in places(getattr(slot.block, part), nn.Linear) if p.name in names]
@@ -151,9 +152,11 @@ def inject(
                 inputs, outputs = frozen.in_features, frozen.out_features
                 if names == ("qkv",):
                     parts = {name: branch(inputs, outputs // 3) for name in chosen_parts}
-                    place.put(LoRALinear(frozen, QkvLowRank(parts)))
+                    wrappers.append((place, LoRALinear(frozen, QkvLowRank(parts))))
                 else:
-                    place.put(LoRALinear(frozen, branch(inputs, outputs)))
+                    wrappers.append((place, LoRALinear(frozen, branch(inputs, outputs))))
+    for place, wrapper in wrappers:
+        place.put(wrapper)
 
 
 def merge(model: VideoModel) -> None:

@@ -344,3 +344,15 @@ def test_indices_of_the_whole_list_agree_with_reading(folder: Path) -> None:
             with open_video(folder / "videos" / path, known.reader, known.num_frames) as video:
                 frames = video.frames(np.arange(len(video)))
             assert len(frames) == known.num_frames
+
+
+def test_a_script_without_a_main_guard_is_told_so_and_counts_nothing(folder: Path) -> None:
+    script = folder / "script.py"
+    script.write_text(
+        "from vidadapt.data.frame_index import frame_counts\n"
+        f"frame_counts({str(folder / 'list.txt')!r}, {str(folder / 'videos')!r}, {PATHS})\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "under `if __name__ ==" in done.stderr.splitlines()[-1]
+    assert rows_of(index_path(folder / "list.txt")) == {}

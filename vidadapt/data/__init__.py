@@ -308,7 +308,10 @@ def centre_clips(videos: Sequence[str | Path], plan: DataPlan, reader: str) -> t
 
     Raises:
         ReadError: a video that cannot be read, with the cause.
+        ValueError: no video.
     """
+    if not videos:
+        raise ValueError("videos: expected one or more")
     samples = tuple(Sample(str(Path(video).absolute()), 0) for video in videos)
     with tempfile.TemporaryDirectory() as scratch:
         paths = [sample.path for sample in samples]

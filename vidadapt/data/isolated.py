@@ -14,6 +14,11 @@ from typing import Any, TypeVar
 
 Job = TypeVar("Job")
 
+CANNOT_START = (
+    "a process for decoding could not start; it imports the script that is running, which has to "
+    'be a file whose work stands under `if __name__ == "__main__":` (its own error is above)'
+)
+
 
 @dataclass
 class _Worker:
@@ -21,6 +26,7 @@ class _Worker:
     pipe: Connection
     job: Any
     deadline: float
+    has_started: bool = False
 
 
 def run_isolated(
@@ -40,6 +46,10 @@ def run_isolated(
         jobs: its arguments.
         num_workers: processes.
         time_limit: seconds for one job, the start of its worker included.
+
+    Raises:
+        RuntimeError: a worker died before it took its job; as a rule the script that runs this
+            has no main guard.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", function.__module__])
@@ -61,12 +71,17 @@ def run_isolated(
                 if worker.pipe in ready:
                     try:
                         result = worker.pipe.recv()
-                    except (EOFError, OSError):
+                    except (EOFError, OSError) as fault:
                         worker.process.join()
+                        if not worker.has_started:
+                            raise RuntimeError(CANNOT_START) from fault
                         error = f"the decoder process died (exit code {worker.process.exitcode})"
                 elif time.monotonic() >= worker.deadline:
                     error = f"the decoder process did not finish within {time_limit:g} s"
                 else:
+                    continue
+                if not worker.has_started and not error:
+                    worker.has_started = True
                     continue
                 done = worker.job
                 if waiting and not error:
@@ -93,6 +108,7 @@ def _end(worker: _Worker) -> None:
 
 
 def _serve(pipe: Connection, function: Callable[[Any], Any]) -> None:
+    pipe.send("started")
     while True:
         try:
             job = pipe.recv()

@@ -39,6 +39,7 @@ setup(
             "types-tqdm",
             "torchmetrics>=1.4",
             "transformers>=5",
+            "peft",
         ],
     },
 )

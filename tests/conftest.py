@@ -17,10 +17,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vidadapt import models
+from vidadapt import adapters, assemble, data, methods, models
+from vidadapt.config import Config
 from vidadapt.data.lists import Sample, write_list
 from vidadapt.data.synthetic import write_video
 from vidadapt.distributed import World
+from vidadapt.models import VideoModel
 
 ROOT = Path(__file__).parents[1]
 ALONE = World(0, 1, torch.device("cpu"))
@@ -85,6 +87,22 @@ def tiny_set(tmp_path_factory) -> TinySet:
     weights = root / "backbone.safetensors"
     save_file({k: v for k, v in model.state_dict().items() if "head" not in k}, weights)
     return TinySet(root, lists, weights)
+
+
+def write_adapter(
+    folder: Path, cfg: Config, *, seed: int, spread: float = 0.05, metrics: dict | None = None
+) -> VideoModel:
+    """Write the adapter of a configuration, its trained tensors moved at random; its model."""
+    plan = data.resolve(cfg.data, cfg.eval)
+    model, _, backbone = assemble.adapted_model(cfg, plan)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in methods.trainable_state(model).values():
+            if tensor.is_floating_point():
+                tensor.add_(torch.rand(tensor.shape, generator=generator) * spread)
+    about = adapters.describe(cfg, plan, backbone, "0" * 64)
+    adapters.save_adapter(folder, model, about | ({"metrics": metrics} if metrics else {}))
+    return model.eval()
 
 
 def load_tool(name: str) -> ModuleType:

@@ -10,12 +10,12 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+from conftest import write_adapter
 from safetensors.torch import save_file
 from torch.overrides import TorchFunctionMode
 
 from vidadapt import adapters, data, methods
 from vidadapt.adapters import load_adapter, save_adapter
-from vidadapt.assemble import adapted_model
 from vidadapt.bank import AdapterBank
 from vidadapt.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
 
@@ -39,18 +39,11 @@ def make_config(tiny_set, method: dict, classes: int, **model) -> Config:
 def make(tiny_set, tmp_path) -> Callable:
     """Write the adapter of a method whose trained tensors have been moved at random."""
 
-    def write(name: str, method: dict, classes: int = 3, **model):
-        cfg = make_config(tiny_set, method, classes, **model)
-        plan = data.resolve(cfg.data, cfg.eval)
-        adapted, _, backbone = adapted_model(cfg, plan)
-        generator = torch.Generator().manual_seed(len(name))
-        with torch.no_grad():
-            for tensor in methods.trainable_state(adapted).values():
-                if tensor.is_floating_point():
-                    tensor.add_(torch.rand(tensor.shape, generator=generator) * 0.02)
-        about = adapters.describe(cfg, plan, backbone, "a" * 64)
-        save_adapter(tmp_path / name, adapted, {**about, "metrics": {"epoch": 3, "dev_top1": 50.0}})
-        return tmp_path / name, adapted.eval()
+    def write(name: str, method: dict, classes: int = 3, **sizes):
+        cfg = make_config(tiny_set, method, classes, **sizes)
+        metrics = {"epoch": 3, "dev_top1": 50.0}
+        model = write_adapter(tmp_path / name, cfg, seed=len(name), spread=0.02, metrics=metrics)
+        return tmp_path / name, model
 
     return write
 

@@ -13,15 +13,16 @@ PACKAGE = ROOT / "vidadapt"
 
 MAY_IMPORT = {
     "config": set(),
-    "command_line": {"config"},
+    "command_line": {"config", "naming"},
     "progress": set(),
+    "naming": set(),
     "metrics": set(),
     "optim": set(),
     "distributed": set(),
     "runs": set(),
-    "models": set(),
-    "methods": {"models"},
-    "data": {"config", "progress"},
+    "models": {"naming"},
+    "methods": {"models", "naming"},
+    "data": {"config", "progress", "naming"},
     "evaluate": {"data", "metrics", "distributed", "models", "progress"},
     "train": {
         *("data", "evaluate", "optim", "runs", "distributed", "models", "methods", "config"),

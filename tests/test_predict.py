@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import load_tool
+from conftest import load_tool, write_adapter
 from PIL import Image
 
-from vidadapt import adapters, data, methods
-from vidadapt.assemble import adapted_model
 from vidadapt.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
 from vidadapt.contact_sheet import MARGIN, THUMB, write_sheets
 from vidadapt.data.lists import ListError
@@ -42,15 +40,9 @@ def folders(tiny_set, tmp_path_factory) -> dict[str, Path]:
             train=TrainConfig(precision="fp32"),
             eval=EvalConfig(num_clips=num_clips, num_crops=3, fusion=fusion),
         )
-        plan = data.resolve(cfg.data, cfg.eval)
-        model, _, backbone = adapted_model(cfg, plan)
-        generator = torch.Generator().manual_seed(len(made))
-        with torch.no_grad():
-            for tensor in methods.trainable_state(model).values():
-                if tensor.is_floating_point():
-                    tensor.add_(torch.rand(tensor.shape, generator=generator) * 0.05)
-        made[name] = root / name / "best"
-        adapters.save_adapter(made[name], model, adapters.describe(cfg, plan, backbone, "0" * 64))
+        folder = root / name / "best"
+        write_adapter(folder, cfg, seed=len(made))
+        made[name] = folder
     return made
 
 

@@ -10,9 +10,9 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, write_adapter
 
-from vidadapt import adapters, assemble, command_line, config, data, methods
+from vidadapt import adapters, command_line, config, methods
 from vidadapt.data.transforms import normalize
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -75,15 +75,7 @@ def test_the_bank_example_runs_and_a_mixed_batch_equals_separate_passes(tiny_set
             ),
             model=config.ModelConfig(backbone="vit_tiny", weights=str(tiny_set.weights)),
         )
-        plan = data.resolve(cfg.data, cfg.eval)
-        torch.manual_seed(len(name))
-        model, _, backbone = assemble.adapted_model(cfg, plan)
-        with torch.no_grad():
-            for tensor in methods.trainable_state(model).values():
-                if tensor.is_floating_point():
-                    tensor.add_(torch.rand(tensor.shape) * 0.05)
-        folder = tmp_path / "runs" / name / "best"
-        adapters.save_adapter(folder, model, adapters.describe(cfg, plan, backbone, "0" * 64))
+        write_adapter(tmp_path / "runs" / name / "best", cfg, seed=len(name))
     for path, name in zip(sorted(tiny_set.root.glob("test*.mp4")), "abc", strict=False):
         shutil.copy(path, tmp_path / f"{name}.mp4")
     [example] = [code for code in re.findall(r"```python\n(.*?)```", TEXT, re.S) if "Bank" in code]

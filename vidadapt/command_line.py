@@ -7,7 +7,6 @@ options of the method that was chosen.
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from vidadapt.config import SECTIONS, Config, ConfigError, EvalConfig, as_dict
+from vidadapt.naming import did_you_mean, require_known
 
 
 @dataclass(frozen=True)
@@ -242,8 +242,8 @@ def _with_near_names(message: str, parser: ArgumentParser) -> str:
         unknown = [f"{group.group(1)}.{group.group(2)}"]
     else:
         unknown = re.findall(r"--([\w.]+)", message) if "nrecognized" in message else []
-    hints = {key: difflib.get_close_matches(key, known, n=3, cutoff=0.6) for key in unknown}
-    said = [f"{key}: did you mean {' or '.join(near)}?" for key, near in hints.items() if near]
+    hints = {key: did_you_mean(key, known) for key in unknown}
+    said = [f"{key}: {hint}" for key, hint in hints.items() if hint]
     return "\n".join([message.strip(), *said])
 
 
@@ -266,10 +266,7 @@ def _method_name(argv: list[str], methods: Methods) -> str:
         if isinstance(content, dict) and isinstance(content.get("method"), dict):
             name = content["method"].get("name")
     name = "adaptformer" if name is None else name
-    if name not in methods:
-        near = difflib.get_close_matches(str(name), methods, n=3, cutoff=0.4) or list(methods)
-        raise ConfigError(f"method.name: {name!r} is unknown; did you mean {' or '.join(near)}?")
-    return name
+    return require_known("method.name", str(name), methods)
 
 
 def _config(parser: ArgumentParser, parsed: Namespace, run_dir: str) -> Config:

@@ -322,8 +322,8 @@ def test_overrides(root):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dataset": "hmdb"}, r"unknown data.dataset 'hmdb'; did you mean hmdb51"),
-        ({"sampling": "adaptformr"}, r"unknown data.sampling .*did you mean adaptformer"),
+        ({"dataset": "hmdb"}, r"data.dataset: 'hmdb' is unknown; did you mean hmdb51"),
+        ({"sampling": "adaptformr"}, r"data.sampling: .*did you mean adaptformer"),
         ({"normalization": "imagenets"}, r"did you mean imagenet"),
         ({"reader": "decrod"}, r"did you mean decord"),
         ({"train_crop": "multiscale"}, r"did you mean multi_scale"),

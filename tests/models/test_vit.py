@@ -256,8 +256,8 @@ def test_heads_start_as_published():
         ({"crop_size": 100}, "crop_size is 100.*patch_size"),
         ({"num_classes": 0}, "num_classes is 0"),
         ({"drop_path": 1.0}, "drop_path is 1.0"),
-        ({"backbone": "vit_bas"}, "unknown backbone 'vit_bas'; did you mean vit_base"),
-        ({"head": "linaer"}, "unknown head 'linaer'; did you mean linear"),
+        ({"backbone": "vit_bas"}, "model.backbone: 'vit_bas' is unknown; did you mean vit_base"),
+        ({"head": "linaer"}, "model.head: 'linaer' is unknown; did you mean linear"),
     ],
 )
 def test_impossible_options_are_named(options, message):

@@ -6,9 +6,8 @@ problem that can be known before training), then `train_loader` and `eval_loader
 
 from __future__ import annotations
 
-import difflib
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from vidadapt.data.lists import SHOWN, Sample, manifest_hash, read_label_names
 from vidadapt.data.readers import READERS, ReadError, check_reader
 from vidadapt.data.sampling import SAMPLINGS, Sampling
 from vidadapt.data.transforms import NORMALIZATIONS, TRAIN_CROPS
+from vidadapt.naming import require_known
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,10 @@ def resolve(data: DataConfig, evaluation: EvalConfig) -> DataPlan:
         ImportError: the reader asked for cannot be loaded.
     """
     _check_ranges(data)
-    dataset = DATASETS[_known("data.dataset", data.dataset, DATASETS)]
-    _known("data.normalization", data.normalization, NORMALIZATIONS)
-    _known("data.train_crop", data.train_crop, TRAIN_CROPS)
-    check_reader(_known("data.reader", data.reader, READERS))
+    dataset = DATASETS[require_known("data.dataset", data.dataset, DATASETS)]
+    require_known("data.normalization", data.normalization, NORMALIZATIONS)
+    require_known("data.train_crop", data.train_crop, TRAIN_CROPS)
+    check_reader(require_known("data.reader", data.reader, READERS))
     names = tuple(read_label_names(data.label_names)) if data.label_names else None
     if dataset.num_classes is None and names is None:
         raise ValueError(
@@ -134,7 +134,7 @@ def resolve(data: DataConfig, evaluation: EvalConfig) -> DataPlan:
             f"data.flip must not be true for {data.dataset}: mirroring turns some of its classes "
             "into others; leave it out"
         )
-    preset = SAMPLINGS[_known("data.sampling", data.sampling or dataset.sampling, SAMPLINGS)]
+    preset = SAMPLINGS[require_known("data.sampling", data.sampling or dataset.sampling, SAMPLINGS)]
     overrides: dict[str, Any] = {
         "num_frames": data.num_frames,
         "stride": data.stride,
@@ -355,15 +355,6 @@ def _check_ranges(data: DataConfig) -> None:
             raise ValueError(f"data.{name} must be at least {least}, not {getattr(data, name)}")
     if not 0 <= data.random_erasing <= 1:
         raise ValueError(f"data.random_erasing is a probability, not {data.random_erasing}")
-
-
-def _known(option: str, name: str, names: Collection[str]) -> str:
-    """`name` if it is one of `names`, else an error with the near ones."""
-    if name in names:
-        return name
-    near = difflib.get_close_matches(name, names, n=3)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise ValueError(f"unknown {option} {name!r}; {hint}known: {', '.join(names)}")
 
 
 def _listing(title: str, lines: list[str]) -> str:

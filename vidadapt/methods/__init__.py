@@ -6,7 +6,6 @@ options. What it creates is trainable because new parameters are; nothing is mat
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -16,6 +15,7 @@ from torch import nn
 
 from vidadapt.methods import adaptformer, arc, baselines, lora, losa, ssf, st_adapter, vpt
 from vidadapt.models import VideoModel
+from vidadapt.naming import did_you_mean, require_known
 
 METHODS: dict[str, Callable[..., None]] = {
     "adaptformer": adaptformer.inject,
@@ -37,10 +37,8 @@ def default_options(name: str) -> dict[str, Any]:
     Raises:
         ValueError: unknown method, with the near names.
     """
-    if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=3, cutoff=0.4) or list(METHODS)
-        raise ValueError(f"method.name: {name!r} is unknown; did you mean {' or '.join(near)}?")
-    parameters = inspect.signature(METHODS[name]).parameters.values()
+    chosen = METHODS[require_known("method.name", name, METHODS)]
+    parameters = inspect.signature(chosen).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
@@ -63,11 +61,8 @@ def apply(model: VideoModel, method: dict[str, Any]) -> None:
     known = default_options(method["name"])
     for key in options:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=3, cutoff=0.4) or sorted(known)
-            raise ValueError(
-                f"method.{key}: {method['name']} has no such option; "
-                + (f"did you mean {' or '.join(near)}?" if near else "it has none")
-            )
+            hint = did_you_mean(key, known) or f"it has {', '.join(sorted(known)) or 'none'}"
+            raise ValueError(f"method.{key}: {method['name']} has no such option; {hint}")
     _check_choices(METHODS[method["name"]], options)
     model.requires_grad_(False)
     METHODS[method["name"]](model, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from vidadapt.models.inflated import InflatedViT
 from vidadapt.models.positions import interpolated_table
 from vidadapt.models.vit import VideoViT
 from vidadapt.models.weights import LoadReport, load_weights
+from vidadapt.naming import require_known
 
 VideoModel = VideoViT | InflatedViT | FrameByFrame  # what methods, training and evaluation take
 
@@ -82,7 +82,7 @@ def build(
             weights that do not fit.
         FileNotFoundError: no such weights file.
     """
-    new_head = _choose("head", head, HEADS)
+    new_head = HEADS[require_known("model.head", head, HEADS)]
     if backbone.startswith(PREFIX):
         _require_unset(
             f"is for tubelet ViTs ({', '.join(BACKBONES)}); leave it out with {backbone}",
@@ -109,7 +109,7 @@ def build(
     )
     if backbone not in BACKBONES and timm.is_model(backbone):
         raise ValueError(f"model.backbone: write {PREFIX}{backbone} for this model of timm's")
-    sizes = {"patch_size": 16, **_choose("backbone", backbone, BACKBONES)}
+    sizes = {"patch_size": 16, **BACKBONES[require_known("model.backbone", backbone, BACKBONES)]}
     if patch_size is not None:
         sizes["patch_size"] = patch_size
     vit = VideoViT(
@@ -144,11 +144,3 @@ def _require_unset(why: str, options: dict[str, Any]) -> None:
     for key, value in options.items():
         if value is not None:
             raise ValueError(f"model.{key}: {value!r} {why}")
-
-
-def _choose(kind: str, name: str, choices: dict[str, Any]) -> Any:
-    if name not in choices:
-        near = difflib.get_close_matches(name, choices, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"unknown {kind} {name!r}{hint} (known: {', '.join(choices)})")
-    return choices[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import timm
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from vidadapt.models.blocks import AttentionKind
 from vidadapt.models.clip_shape import require_divides
 from vidadapt.models.timm_blocks import CONVERTERS, as_block, class_name
+from vidadapt.naming import did_you_mean
 
 PREFIX = "timm/"
 
@@ -44,9 +44,9 @@ def create_image_model(
     """
     bare = name.removeprefix(PREFIX)
     if not timm.is_model(bare):
-        near = difflib.get_close_matches(bare.split(".")[0], timm.list_models(), n=3)
-        hint = f"; did you mean {' or '.join(PREFIX + n for n in near)}?" if near else ""
-        raise ValueError(f"model.backbone: timm has no model {bare!r}{hint}")
+        known = [PREFIX + model for model in timm.list_models()]
+        hint = did_you_mean(name.split(".")[0], known)
+        raise ValueError(f"model.backbone: timm has no model {bare!r}; {hint}".rstrip("; "))
     options: dict[str, Any] = {"global_pool": "avg"} if average_pool else {}
     try:
         image = timm.create_model(

@@ -1,0 +1,32 @@
+"""Names that a user mistyped: the near ones, and one error for all of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question with the known names near a wrong one; empty if none is near.
+
+    >>> did_you_mean("adaptfomer", ["linear", "adaptformer"]), did_you_mean("x", ["linear"])
+    ('did you mean adaptformer?', '')
+    """
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else ""
+
+
+def require_known(key: str, name: str, known: Iterable[str]) -> str:
+    """`name`, if it is one of `known`.
+
+    Args:
+        key: of the configuration.
+
+    Raises:
+        ValueError: naming the key, the near names and all known ones.
+    """
+    names = list(known)
+    if name in names:
+        return name
+    hint = " ".join(filter(None, [did_you_mean(name, names), f"Known: {', '.join(names)}"]))
+    raise ValueError(f"{key}: {name!r} is unknown; {hint}")

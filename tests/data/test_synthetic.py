@@ -236,3 +236,17 @@ def test_command_line(tmp_path: Path) -> None:
     refused = prepare("synthetic", str(out), "--family", "source")
     assert refused.returncode == 1 and "other settings" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm", ".avi"])
+def test_the_same_frames_give_the_same_bytes_whatever_memory_held(tmp_path, suffix):
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 255, (6, 8, 3), np.uint8).repeat(20, 0).repeat(16, 1)
+    frames = np.stack([np.roll(picture, shift, axis=1)[:112, :90] for shift in range(30)])
+    frames += rng.integers(0, 20, frames.shape, np.uint8)
+    kept, found = [], set()
+    for number in range(12):
+        kept.append(rng.integers(0, 255, (50 + 37 * number, 301, 7), np.uint8))
+        write_video(tmp_path / f"{number}{suffix}", frames, 12)
+        found.add((tmp_path / f"{number}{suffix}").read_bytes())
+    assert len(found) == 1

@@ -30,13 +30,15 @@ MAY_IMPORT = {
     },
     "benchmark": {"distributed", "models", "methods"},
     "assemble": {"config", "data", "methods", "models", "runs"},
-    "adapters": {"assemble", "config", "data", "methods", "models", "runs"},
+    "differences": {"config", "data", "methods"},
+    "adapters": {"assemble", "config", "data", "differences", "methods", "models", "runs"},
     "routing": set(),
     "replay": {"methods", "models", "routing"},
-    "predict": {"adapters", "bank", "config", "data", "evaluate"},
+    "predict": {"adapters", "bank", "config", "data", "differences", "evaluate"},
     "contact_sheet": {"predict"},
     "bank": {
-        *("adapters", "assemble", "config", "data", "methods", "models", "replay", "routing"),
+        *("adapters", "assemble", "config", "data", "differences", "methods", "models", "replay"),
+        "routing",
     },
 }
 ONLY_IN = {

@@ -31,6 +31,7 @@ from vidadapt.adapters import Adapter
 from vidadapt.assemble import adapted_model
 from vidadapt.config import Config, ModelConfig
 from vidadapt.data.transforms import normalize
+from vidadapt.differences import clip_differences, model_differences, refuse, refuse_backbone
 from vidadapt.models import VideoModel
 from vidadapt.models.heads import HEADS
 from vidadapt.routing import READ_OUT, CannotRoute, Pass, apart, passes
@@ -114,11 +115,11 @@ class AdapterBank:
             raise ValueError(f"{name!r} is in the bank already; remove it, or choose another name")
         adapter = adapters.read_adapter(folder)
         about, plan = adapter.about, adapter.plan
-        adapters.refuse(
+        refuse(
             adapter.source,
             [
-                *adapters.model_differences(about, self.config, "in the bank"),
-                *adapters.clip_differences(about, self.num_frames, self.crop_size, "in the bank"),
+                *model_differences(about, self.config, "in the bank"),
+                *clip_differences(about, self.num_frames, self.crop_size, "in the bank"),
             ],
         )
         model = _sharing_copy(self._plain)
@@ -126,7 +127,7 @@ class AdapterBank:
         methods.apply(model, adapter.config.method)
         if not adapters.holds_all(model, adapter.tensors):
             weights = f"the bank's ({self.config.weights})"
-            adapters.refuse_backbone(adapter.source, about, self.fingerprint, weights)
+            refuse_backbone(adapter.source, about, self.fingerprint, weights)
         _unshare(model, self._plain, adapter.tensors)
         methods.load_trainable_state(model, adapter.tensors, adapter.source)
         model.to(self.device).eval().requires_grad_(False)

@@ -25,6 +25,7 @@ from vidadapt.data.frame_index import FrameCount, frame_counts
 from vidadapt.data.lists import HEADER_FIELDS, ListError, Sample, parse_line
 from vidadapt.data.sampling import eval_indices
 from vidadapt.data.times import frame_times
+from vidadapt.differences import NOT_OF_THE_BACKBONE
 from vidadapt.evaluate import autocast, fuse, resolved_precision
 
 VIDEOS = (
@@ -309,7 +310,7 @@ def _key(adapter: Adapter, plan: DataPlan) -> Any:
     """Equal for adapters that share decoding and a backbone."""
     config = adapter.config
     model = {k: repr(v) for k, v in vars(config.model).items()}
-    built = tuple(model[k] for k in sorted(model) if k not in adapters.NOT_OF_THE_BACKBONE)
+    built = tuple(model[k] for k in sorted(model) if k not in NOT_OF_THE_BACKBONE)
     facts = (config.data.reader, config.train.precision, config.eval.views_per_forward)
     return (adapter.about["model"]["fingerprint"], built, plan.sampling, plan.crop_size, *facts)
 

@@ -7,7 +7,6 @@ where their methods allow it.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from vidadapt.adapters import Adapter
 from vidadapt.bank import AdapterBank
 from vidadapt.config import Config, ConfigError, DataConfig
 from vidadapt.data import DataPlan, VideoList
-from vidadapt.data.frame_index import FrameCount, frame_counts
+from vidadapt.data.frame_index import FrameCount
 from vidadapt.data.lists import HEADER_FIELDS, ListError, Sample, parse_line
 from vidadapt.data.sampling import eval_indices
 from vidadapt.data.times import frame_times
@@ -235,18 +234,14 @@ class Predictor:
         """
         samples = tuple(Sample(_absolute(video), 0) for video in videos)
         paths = [sample.path for sample in samples]
-        lists: list[VideoList] = []
-        with tempfile.TemporaryDirectory() as scratch:
-            for group in self._groups:
-                counts = frame_counts(
-                    Path(scratch) / "videos",
-                    "/",
-                    paths,
-                    group.config.data.reader,
-                    num_workers=num_workers,
-                    progress=progress,
-                )
-                lists.append(VideoList("", samples, counts, (), (), ""))
+        counts = {
+            reader: data.count_files(paths, reader, num_workers=num_workers, progress=progress)
+            for reader in {group.config.data.reader for group in self._groups}
+        }
+        lists = [
+            VideoList("", samples, counts[group.config.data.reader], (), (), "")
+            for group in self._groups
+        ]
         return self._each(videos, lists, top, num_workers, shown)
 
     def _each(
@@ -301,9 +296,7 @@ class Predictor:
 def probabilities(logits: np.ndarray, fusion: Any) -> np.ndarray:
     """Logits (V, K) of a video's views to probabilities (K,), fused as in the evaluation."""
     scores = fuse(logits[None], fusion)[0]
-    if fusion == "logits":
-        scores = np.exp(scores - scores.max())
-    return scores / scores.sum()
+    return scores if fusion == "softmax" else fuse(scores[None, None], "softmax")[0]
 
 
 def _key(adapter: Adapter, plan: DataPlan) -> Any:

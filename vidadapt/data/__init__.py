@@ -297,6 +297,26 @@ def eval_loader(
     return DataLoader(views, batch_size=None, sampler=mine, **_worker_options(data, pin_memory))
 
 
+def count_files(
+    paths: Sequence[str], reader: str, *, num_workers: int = 0, progress: bool = False
+) -> dict[str, FrameCount]:
+    """Frame counts of files that stand in no list; no index is kept.
+
+    Args:
+        paths: absolute.
+        reader, num_workers, progress: see `frame_counts`.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        return frame_counts(
+            Path(scratch) / "videos",
+            "/",
+            paths,
+            reader,
+            num_workers=num_workers,
+            progress=progress,
+        )
+
+
 def centre_clips(videos: Sequence[str | Path], plan: DataPlan, reader: str) -> torch.Tensor:
     """The middle clip and crop of each video: (B, 3, T, S, S) uint8.
 
@@ -313,9 +333,7 @@ def centre_clips(videos: Sequence[str | Path], plan: DataPlan, reader: str) -> t
     if not videos:
         raise ValueError("videos: expected one or more")
     samples = tuple(Sample(str(Path(video).absolute()), 0) for video in videos)
-    with tempfile.TemporaryDirectory() as scratch:
-        paths = [sample.path for sample in samples]
-        counts = frame_counts(Path(scratch) / "videos", "/", paths, reader, progress=False)
+    counts = count_files([sample.path for sample in samples], reader)
     views = EvalViews(
         samples, counts, "/", plan.sampling, num_clips=1, num_crops=1, crop_size=plan.crop_size
     )

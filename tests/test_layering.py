@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "replay": {"methods", "models", "routing"},
     "predict": {"adapters", "bank", "config", "data", "differences", "evaluate"},
     "contact_sheet": {"predict"},
+    "prepare": {"data", "naming", "progress"},
     "bank": {
         *("adapters", "assemble", "config", "data", "differences", "methods", "models", "replay"),
         "routing",

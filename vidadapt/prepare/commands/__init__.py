@@ -1,0 +1,1 @@
+"""The sub-commands of tools/prepare.py: options, and what each calls."""

@@ -1,0 +1,82 @@
+"""prepare.py index: count frames ahead."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from vidadapt.data.frame_index import FrameCount, frame_counts, index_path, truncated
+from vidadapt.data.lists import SHOWN, read_list
+from vidadapt.data.readers import READERS
+from vidadapt.data.synthetic import cores
+from vidadapt.prepare.commands.options import processes
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the sub-command."""
+    parser = commands.add_parser(
+        "index",
+        help="count the frames of listed videos, before a training does",
+        description="Decode every video of the lists once and keep its exact number of frames in "
+        "an index beside the list. Run again, it counts only what is new or changed.",
+        epilog="example: python tools/prepare.py index train.txt test.txt --root /data/ssv2",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("lists", type=Path, nargs="+", metavar="LIST", help="'path label' list")
+    parser.add_argument(
+        "--root", type=Path, required=True, help="folder that the paths are relative to (data.root)"
+    )
+    parser.add_argument(
+        "--reader",
+        choices=list(READERS),
+        default="decord",
+        help="as data.reader of the training: each reader has rows of its own",
+    )
+    parser.add_argument("--processes", type=processes, default=cores(), help="decoding processes")
+    parser.add_argument(
+        "--index-dir",
+        type=Path,
+        default=None,
+        help="as data.index_dir of the training: folder of the index where the list's cannot be "
+        "written",
+    )
+    parser.set_defaults(run=_index)
+
+
+def _index(args: argparse.Namespace) -> None:
+    for list_path in args.lists:
+        # Labels are the training's business, and a missing file is a line of the summary.
+        samples = read_list(list_path, args.root, num_classes=sys.maxsize, check_files=False)
+        counts = frame_counts(
+            list_path,
+            args.root,
+            [sample.path for sample in samples],
+            reader=args.reader,
+            index_dir=args.index_dir,
+            num_workers=args.processes,
+        )
+        print(_summary(list_path, list(counts.values())))
+        print(f"  index: {index_path(list_path, args.index_dir)}")
+
+
+def _summary(list_path: Path, counts: list[FrameCount]) -> str:
+    readable = [count for count in counts if not count.error]
+    errors = [count.error for count in counts if count.error]
+    cut = [
+        f"{count.path}: the header promises {count.header_frames} frames, {count.num_frames} decode"
+        for count in readable
+        if truncated(count)
+    ]
+    served = [count.reader for count in readable]
+    readers = ", ".join(f"{name} ({served.count(name)})" for name in sorted(set(served)))
+    lines = [
+        f"{list_path}: {len(counts)} videos, {len(readable)} readable, {len(errors)} unreadable, "
+        f"{len(cut)} truncated; {sum(count.num_frames for count in readable)} frames",
+        f"  readers: {readers or 'none'}",
+    ]
+    for title, entries in (("unreadable", errors), ("truncated", cut)):
+        lines += [f"  {title}: {entry}" for entry in entries[:SHOWN]]
+        if len(entries) > SHOWN:
+            lines.append(f"  {title}: ... and {len(entries) - SHOWN} more")
+    return "\n".join(lines)

@@ -1,0 +1,12 @@
+"""Option types that several sub-commands share."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def processes(text: str) -> int:
+    """A number of processes, from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of processes from 1, got {text!r}")
+    return int(text)

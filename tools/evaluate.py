@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vidadapt import adapters, command_line, config, data, distributed, methods, runs
 from vidadapt.command_line import EvaluateOptions
 from vidadapt.config import Config, ConfigError
-from vidadapt.data.lists import read_list
+from vidadapt.data.lists import check_label_names, read_list
+from vidadapt.data.prepared import with_lists
 from vidadapt.data.readers import ReadError
 from vidadapt.distributed import World, main_first, together
 from vidadapt.evaluate import (
@@ -40,6 +42,7 @@ def main(world: World) -> None:
         return
     began = time.monotonic()
     with together(world):
+        cfg = replace(cfg, data=with_lists(cfg.data, same_dataset=adapter is None))
         if adapter is None:
             plan = data.resolve(cfg.data, cfg.eval)
             folder = adapters.checkpoint_folder(Path(cfg.run_dir), options.checkpoint)
@@ -51,6 +54,7 @@ def main(world: World) -> None:
             raise ConfigError(f"data.{options.split}_list: is not set; give the list to evaluate")
         out = output_folder(cfg, options, plan.num_clips, plan.num_crops, folder)
         model = adapters.load_adapted_model(cfg, plan, folder).to(world.device)
+        check_label_names(listed, plan.label_names, cfg.data.label_names)
         precision = resolved_precision(world.device, cfg.train.precision)
         samples = read_list(listed, cfg.data.root, plan.num_classes, cfg.data.check_files)
     videos = main_first(

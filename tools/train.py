@@ -28,7 +28,8 @@ from vidadapt import (
 from vidadapt.config import Config, ConfigError
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.epochs import steps_per_epoch
-from vidadapt.data.lists import Sample, read_list
+from vidadapt.data.lists import Sample, check_label_names, read_list
+from vidadapt.data.prepared import with_lists
 from vidadapt.data.readers import ReadError
 from vidadapt.distributed import World, main_first, together
 from vidadapt.evaluate import metrics, resolved_precision, score_views
@@ -39,6 +40,7 @@ from vidadapt.train import NonFiniteLoss, classification_loss, fit
 def main(world: World) -> None:
     with together(world):
         cfg, resume = command_line.parse_train(sys.argv[1:], methods.METHODS)
+        cfg = replace(cfg, data=with_lists(cfg.data))
         config.check(cfg, world.size)
         plan = data.resolve(cfg.data, cfg.eval)
         recipe = replace(cfg.train, precision=resolved_precision(world.device, cfg.train.precision))
@@ -172,6 +174,8 @@ def read_lists(cfg: Config, plan: DataPlan) -> dict[str, list[Sample]]:
         "dev": cfg.data.dev_list,
         "test": cfg.data.test_list,
     }
+    for path in filter(None, given.values()):
+        check_label_names(path, plan.label_names)
     lists = {
         split: read_list(path, cfg.data.root, plan.num_classes, cfg.data.check_files)
         for split, path in given.items()

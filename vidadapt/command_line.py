@@ -49,7 +49,7 @@ Methods = Mapping[str, Callable[..., None]]
 TRAIN_HELP = """Adapt a video transformer to a list of videos.
 
     python tools/train.py --config configs/ssv2/adaptformer.yaml --run_dir runs/ssv2_adaptformer \\
-        --data.root VIDEOS --data.train_list train.txt --model.weights videomae_vit_b.pth
+        --data.lists LISTS_OF_PREPARE --model.weights videomae_vit_b.pth
     torchrun --nproc-per-node 8 tools/train.py --config ... --train.epochs 10
 
 Any key of the configuration is an option. The options of a method are shown for the chosen one:
@@ -67,9 +67,10 @@ EVALUATE_HELP = """Evaluate on a list, several clips x crops a video, exactly.
 The configuration of the run or the adapter is the default of every option below.
 """
 
-# The options that an evaluation is about; those of the second kind only with a run, since an
-# adapter's are its own. A run's others can be given, too, but only as they were in training.
+# The options that an evaluation is about: with a run, with an adapter alone, with both. A run's
+# others can be given, too, but only as they were in training.
 RUN_KEYS = ("data.label_names", "data.sampling", "data.stride")
+ADAPTER_KEYS = ("data.lists", "data.label_names")
 EVALUATION_KEYS = (
     *("data.root", "data.test_list", "data.dev_list", "data.reader", "data.num_workers"),
     *("data.index_dir", "data.truncated", "data.check_files", "model.weights", "train.precision"),
@@ -117,7 +118,9 @@ def parse_evaluate(
     early.add_argument("--run_dir")
     run_dir = early.parse_known_args(argv)[0].run_dir
     if adapter is not None:
-        _refuse_options(argv, {"adapter", "split", "out", "help", *EVALUATION_KEYS}, "--adapter")
+        _refuse_options(
+            argv, {"adapter", "split", "out", "help", *EVALUATION_KEYS, *ADAPTER_KEYS}, "--adapter"
+        )
     if run_dir is not None:
         saved = Path(run_dir) / "config.yaml"
         if not saved.is_file():
@@ -144,7 +147,7 @@ def parse_evaluate(
     _add_sections(parser, methods, method, ("eval", "data", "model", "train"))
     for action in parser._actions:
         section = action.dest.partition(".")[0]
-        shown = (*EVALUATION_KEYS, *RUN_KEYS)
+        shown = (*EVALUATION_KEYS, *RUN_KEYS, *ADAPTER_KEYS)
         if section in ("config", "method", *SECTIONS) and action.dest not in shown:
             action.help = argparse.SUPPRESS
     if adapter is not None:

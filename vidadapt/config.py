@@ -21,6 +21,8 @@ class DataConfig:
     Attributes:
         dataset: key of `vidadapt.data.DATASETS`; carries the number of classes, the flip rule and
             the sampling preset.
+        lists: folder written by tools/prepare.py; stands for its lists, label names and root of
+            videos. It has a development split where one was asked for.
         root: folder that the paths in the lists are relative to.
         train_list: `path label` list to train on.
         dev_list: development split for choosing the best epoch; never the test list.
@@ -48,6 +50,7 @@ class DataConfig:
     """
 
     dataset: str = "custom"
+    lists: str | None = None
     root: str = "."
     train_list: str | None = None
     dev_list: str | None = None
@@ -273,7 +276,10 @@ def check(config: Config, world_size: int) -> None:
             f"{recipe.epochs}; the peak learning rate would never be reached"
         )
     if config.data.train_list is None:
-        raise ConfigError("data.train_list: is not set; give a list of `path label` lines")
+        raise ConfigError(
+            "data.train_list: is not set; give a list of `path label` lines, or data.lists with a "
+            "folder written by tools/prepare.py"
+        )
     if recipe.ema > 0 and config.model.head == "batchnorm_linear":
         raise ConfigError(
             "train.ema: the statistics of the BatchNorm in model.head batchnorm_linear would be "

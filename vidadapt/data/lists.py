@@ -14,9 +14,11 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 HEADER_FIELDS = ("label", "labels", "label_id", "class", "class_id", "target")
+LABELS = "labels.txt"  # class names beside a list
 SHOWN = 10  # offenders listed in one error
 _LINE = re.compile(r"(?P<path>.+?)(?:[ \t]*,[ \t]*|[ \t]+)(?P<label>[^ \t,]+)")
 _INTEGER = re.compile(r"-?[0-9]+")
@@ -135,6 +137,36 @@ def read_label_names(path: str | Path) -> list[str]:
     if problems:
         raise ListError(_summary(f"{path} has {len(problems)} bad line(s)", problems))
     return names
+
+
+def check_label_names(
+    list_path: str | Path, label_names: Sequence[str] | None, given: str | Path | None = None
+) -> None:
+    """Check that a list's labels mean the classes that a model knows.
+
+    Args:
+        list_path: its names are those of `LABELS` beside it, where there is such a file.
+        label_names: the model's; None: it knows only numbers.
+        given: another file that says what the list's labels mean.
+
+    Raises:
+        ListError: they differ, with the differences.
+    """
+    beside = Path(list_path).with_name(LABELS)
+    files = [Path(given)] if given is not None else []
+    for file in [*files, *([beside] if beside.is_file() else [])]:
+        theirs = read_label_names(file)
+        if label_names is None or theirs == list(label_names):
+            continue
+        pairs = enumerate(zip_longest(theirs, label_names))
+        found = [f"{i}: {a!r} in the list, {b!r} in the model" for i, (a, b) in pairs if a != b]
+        raise ListError(
+            _summary(
+                f"{list_path}: its labels mean other classes than the model's: {len(found)} of the "
+                f"names in {file} differ (if that file is not this list's, move it away)",
+                found,
+            )
+        )
 
 
 def manifest_hash(samples: Sequence[Sample], label_names: Sequence[str] | None) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from vidadapt.config import DataConfig
 
 RECORD = "prepared.json"
 
@@ -62,3 +64,37 @@ def root_of(list_path: str | Path) -> str | None:
     """The folder of videos of a list that lies in a prepared folder; None: it lies in none."""
     folder = Path(list_path).parent
     return read_prepared(folder).root if (folder / RECORD).is_file() else None
+
+
+def with_lists(data: DataConfig, *, same_dataset: bool = True) -> DataConfig:
+    """The data options with `data.lists` spelled out: its lists, label names and root of videos.
+
+    Args:
+        data: a root other than "." is kept: the videos have moved.
+        same_dataset: whether data.dataset must be the folder's.
+
+    Raises:
+        ValueError: the folder is none that was prepared, or holds another data set; or one of the
+            keys that it stands for is given, too.
+    """
+    if data.lists is None:
+        return data
+    keys = [f"{split}_list" for split in ("train", "dev", "test")] + ["label_names"]
+    if given := [f"data.{key}" for key in keys if getattr(data, key) is not None]:
+        raise ValueError(f"data.lists stands for {', '.join(given)}, too: give one or the other")
+    folder, prepared = Path(data.lists), read_prepared(data.lists)
+    if same_dataset and data.dataset != prepared.dataset:
+        raise ValueError(
+            f"data.lists: {folder} holds {prepared.dataset}, but data.dataset is {data.dataset}; "
+            f"use a configuration for {prepared.dataset}, or add --data.dataset {prepared.dataset}"
+        )
+    lists = {split: str(folder / name) for split, name in prepared.lists.items()}
+    return replace(
+        data,
+        lists=None,
+        root=prepared.root if data.root == "." else data.root,
+        train_list=lists.get("train"),
+        dev_list=lists.get("dev"),
+        test_list=lists.get("test"),
+        label_names=str(folder / prepared.label_names),
+    )

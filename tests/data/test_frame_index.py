@@ -231,11 +231,11 @@ def test_errors_that_stop_within_a_file_are_not_kept_either(
                 yield packet
 
     monkeypatch.setattr(av, "open", Failing)
-    job = frame_index._Job(frame_index.Stamp("a", 0, 0, "pyav"), str(folder / "videos" / "a.mp4"))
-    known, lasts = frame_index._count(job)
+    job = frame_index.Job(frame_index.Stamp("a", 0, 0, "pyav"), str(folder / "videos" / "a.mp4"))
+    known, lasts, _ = frame_index._count(job)
     assert (known.num_frames, known.header_frames, known.error, lasts) == (4, 10, "", False)
     monkeypatch.setattr(sequential, "unreadable_bytes", lambda path: "Stale file handle")
-    known, lasts = frame_index._count(job)
+    known, lasts, _ = frame_index._count(job)
     assert known.error.endswith("a.mp4: Stale file handle") and not lasts
 
 
@@ -250,7 +250,7 @@ def test_a_process_that_dies_costs_its_file_this_run_only(
     assert count(folder)["b #1, c.mp4"].num_frames == 20
 
 
-def die_on_b(job: frame_index._Job) -> tuple[FrameCount, bool]:
+def die_on_b(job: frame_index.Job) -> frame_index.Counted:
     if job.stamp.path.startswith("b "):
         os.kill(os.getpid(), signal.SIGSEGV)
     return frame_index._count(job)

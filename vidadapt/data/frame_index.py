@@ -13,13 +13,14 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from vidadapt.data.isolated import run_isolated
 from vidadapt.data.readers import ReadError, TransientReadError, check_reader, open_video
+from vidadapt.data.sequential import Survey
 from vidadapt.progress import track
 
 HEADER = ["path", "size", "mtime_ns", "requested"]
@@ -58,9 +59,25 @@ class Stamp(NamedTuple):
     requested: str
 
 
-class _Job(NamedTuple):
+class Job(NamedTuple):
+    """A file to decode: its list path and state, and where it lies."""
+
     stamp: Stamp
     file: str
+
+
+class Counted(NamedTuple):
+    """What decoding a file came to.
+
+    Attributes:
+        row: what the index holds of it.
+        lasts: False: an error that need not be the file's fault was met; not kept in the index.
+        survey: all that the decode told; None if the file is unreadable.
+    """
+
+    row: FrameCount
+    lasts: bool
+    survey: Survey | None
 
 
 def truncated(count: FrameCount) -> bool:
@@ -87,6 +104,7 @@ def frame_counts(
     progress: bool = True,
     time_limit: float = 300.0,
     store_every: float = 60.0,
+    decode: bool = True,
 ) -> dict[str, FrameCount]:
     """Exact frame counts of a list's videos, keyed by list path; the index is brought up to date.
 
@@ -107,6 +125,8 @@ def frame_counts(
         progress: show it on stderr, as plain lines where that is no terminal.
         time_limit: seconds after which the decoding of one file counts as hung.
         store_every: seconds between two stores of the index.
+        decode: False: tell only what the index knows and which files are not there; videos that
+            would have to be decoded are left out of the result.
 
     Raises:
         OSError: the index cannot be read or written; names `data.index_dir`.
@@ -115,27 +135,27 @@ def frame_counts(
     """
     check_reader(reader)
     index = index_path(list_path, index_dir)
-    known = _load(index)
+    known = load_index(index)
     counts: dict[str, FrameCount] = {}
-    jobs: list[_Job] = []
+    jobs: list[Job] = []
     for path in dict.fromkeys(paths):
         file = Path(root) / path
-        stamp = _stamp(path, file, reader)
+        stamp = stamp_of(path, file, reader)
         if isinstance(stamp, str):
             counts[path] = FrameCount(path, 0, None, "", reader, f"{file}: {stamp}")
         elif stamp in known:
             counts[path] = known[stamp]
-        else:
-            jobs.append(_Job(stamp, str(file)))
+        elif decode:
+            jobs.append(Job(stamp, str(file)))
     if jobs:
         label = f"counting frames for {index.name}"
-        results = run_isolated(_count, jobs, max(1, num_workers), time_limit)
-        shown = track(results, total=len(jobs), label=label, unit="videos", shown=progress)
-        counts |= _count_all(shown, index, store_every)
-    return {path: counts[path] for path in paths}
+        found = count_jobs(jobs, index, num_workers, time_limit, store_every)
+        for _, result in track(found, total=len(jobs), label=label, unit="videos", shown=progress):
+            counts[result.row.path] = result.row
+    return {path: counts[path] for path in paths if path in counts}
 
 
-def _stamp(path: str, file: Path, reader: str) -> Stamp | str:
+def stamp_of(path: str, file: Path, reader: str) -> Stamp | str:
     """The file's stamp, or why there is none."""
     try:
         facts = file.stat()
@@ -148,53 +168,55 @@ def _stamp(path: str, file: Path, reader: str) -> Stamp | str:
     return Stamp(path, facts.st_size, facts.st_mtime_ns, reader)
 
 
-def _count_all(
-    results: Iterable[tuple[_Job, tuple[FrameCount, bool] | None, str]],
-    index: Path,
-    store_every: float,
-) -> dict[str, FrameCount]:
-    """Every job's count by path, as `run_isolated` yields it; the index is stored on the way."""
-    counts: dict[str, FrameCount] = {}
+def count_jobs(
+    jobs: Sequence[Job], index: Path, num_workers: int, time_limit: float, store_every: float
+) -> Iterator[tuple[Job, Counted]]:
+    """Decode files, each once, as `frame_counts` does; the index is stored on the way."""
     lasting: dict[Stamp, FrameCount] = {}
-    _merge({}, index)  # before the work, not after
+    merge_index({}, index)  # before the work, not after
     stored = time.monotonic()
     try:
-        for job, result, death in results:
-            count, lasts = result or (_failed(job, f"{job.file}: {death}"), False)
-            counts[job.stamp.path] = count
-            if lasts:
-                lasting[job.stamp] = count
+        for job, result, death in run_isolated(_count, jobs, max(1, num_workers), time_limit):
+            found = result or _failed(job, f"{job.file}: {death}", lasts=False)
+            if found.lasts:
+                lasting[job.stamp] = found.row
+            yield job, found
             if time.monotonic() - stored >= store_every:
-                _merge(lasting, index)
+                merge_index(lasting, index)
                 stored = time.monotonic()
     finally:
-        _merge(lasting, index)
-    return counts
+        merge_index(lasting, index)
 
 
-def _failed(job: _Job, error: str) -> FrameCount:
-    return FrameCount(job.stamp.path, 0, None, "", job.stamp.requested, error)
+def _failed(job: Job, error: str, lasts: bool) -> Counted:
+    count = FrameCount(job.stamp.path, 0, None, "", job.stamp.requested, error)
+    return Counted(count, lasts, None)
 
 
-def _count(job: _Job) -> tuple[FrameCount, bool]:
-    """Count one file's frames; any failure becomes its error. And whether that lasts."""
+def _count(job: Job) -> Counted:
+    """Count one file's frames; any failure becomes its error."""
     try:
         with open_video(job.file, job.stamp.requested) as video:
             num_frames = len(video)  # may decode the file, and so learn what the rest is
             facts = (num_frames, video.header_frames, video.codec, video.reader, "")
-            return FrameCount(job.stamp.path, *facts), not video.transient
+            count = FrameCount(job.stamp.path, *facts)
+            return Counted(count, not video.transient, video.survey)
     except TransientReadError as error:
-        return _failed(job, str(error)), False
+        return _failed(job, str(error), lasts=False)
     except ReadError as error:
-        return _failed(job, str(error)), True
+        return _failed(job, str(error), lasts=True)
     except Exception as error:
-        return _failed(job, f"{job.file}: {error!r}"), False
+        return _failed(job, f"{job.file}: {error!r}", lasts=False)
 
 
-def _merge(rows: dict[Stamp, FrameCount], index: Path) -> None:
-    """Replace the index by what it holds now, other processes' rows included, and `rows`."""
+def merge_index(rows: dict[Stamp, FrameCount], index: Path) -> None:
+    """Replace the index by what it holds now, other processes' rows included, and `rows`.
+
+    Raises:
+        OSError, ValueError: see `frame_counts`.
+    """
     renewed = {(stamp.path, stamp.requested) for stamp in rows}
-    found = _load(index)
+    found = load_index(index)
     kept = {s: count for s, count in found.items() if (s.path, s.requested) not in renewed}
     unique = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
     temporary = index.with_name(f".{index.name}.{unique}.tmp")
@@ -212,8 +234,12 @@ def _merge(rows: dict[Stamp, FrameCount], index: Path) -> None:
         ) from error
 
 
-def _load(index: Path) -> dict[Stamp, FrameCount]:
-    """Rows of an index file; empty where there is none."""
+def load_index(index: Path) -> dict[Stamp, FrameCount]:
+    """Rows of an index file; empty where there is none.
+
+    Raises:
+        OSError, ValueError: see `frame_counts`.
+    """
     try:
         with index.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             return _rows(file, index)

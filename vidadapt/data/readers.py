@@ -59,6 +59,7 @@ class Video:
         header_frames: number of frames that the header promises, or None; less those that an edit
             list hides once the frames have been counted.
         transient: an error met while counting that need not be the file's fault; empty: none.
+        survey: all that is known of the file, see `Survey`.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Video:
         self.codec = survey.codec
         self.header_frames = survey.header_frames
         self.transient = survey.transient
+        self.survey = survey
         self._num_frames = survey.num_frames
         self._read: Read | None = read
 
@@ -83,7 +85,7 @@ class Video:
             ReadError: no frame decodes.
         """
         if self._num_frames is None:
-            facts = counted(self.path)
+            facts = self.survey = counted(self.path)
             self._num_frames = facts.num_frames
             self.header_frames, self.transient = facts.header_frames, facts.transient
         assert self._num_frames is not None

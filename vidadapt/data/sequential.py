@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,30 @@ class TransientReadError(ReadError):
 
 
 @dataclass(frozen=True)
+class Look:
+    """What a video looks like, by its stream and its decoded frames.
+
+    Attributes:
+        container: by FFmpeg's first name of it, e.g. `mov` (mp4, too), `matroska` (webm, too).
+        pixel_format: of the first frame, by FFmpeg's name, e.g. `yuv420p`.
+        width, height: of the first frame in pixels, as shown: after the rotation.
+        rotation: of the first frame's display matrix in degrees, as it stands in the file; shown
+            is what `applied_turns` makes of it.
+        frame_rate: mean frames a second by the stream's header; None where it tells nothing.
+        duration: seconds, from the first to the last frame's timestamp and one frame more; where
+            frames lack timestamps, their number by `frame_rate`. None: neither is known.
+    """
+
+    container: str
+    pixel_format: str
+    width: int
+    height: int
+    rotation: int
+    frame_rate: float | None
+    duration: float | None
+
+
+@dataclass(frozen=True)
 class Survey:
     """What walking through the packets of a file tells.
 
@@ -41,6 +66,7 @@ class Survey:
         doubt: why a seeking reader may break the contract on this file; empty: no reason found.
         cause: the first error that was met; empty: none.
         transient: the first error that need not be the file's fault; empty: none.
+        look: what the frames look like; None if none was decoded.
     """
 
     codec: str
@@ -49,6 +75,7 @@ class Survey:
     doubt: str
     cause: str
     transient: str = ""
+    look: Look | None = None
 
 
 def survey(path: str, decode: bool) -> Survey:
@@ -64,10 +91,12 @@ def survey(path: str, decode: bool) -> Survey:
     keys: list[int] = []
     shown: list[Shown] = []
     odd = ""
+    rotation = 0
     with _open(path) as container:
         stream = _best_stream(container, path)
         context, header_frames = stream.codec_context, stream.frames or None
         codec, form = context.codec.canonical_name, container.format.name.split(",")[0]
+        rate, tick = stream.average_rate, stream.time_base
         field_order = getattr(context, "field_order", None)  # PyAV 18 and newer
         doubt = stream_doubt(
             form, codec, context.pix_fmt, (context.width, context.height), field_order
@@ -86,6 +115,7 @@ def survey(path: str, decode: bool) -> Survey:
             for frame in _decode(context, packet, faults) if decode else ():
                 size = (frame.width, frame.height, frame.format.name)
                 flags = (bool(frame.key_frame), frame.is_corrupt, frame.interlaced_frame)
+                rotation = rotation if shown else frame.rotation
                 shown.append(Shown(frame.pts, size, *flags))
     doubt = doubt or odd or order_doubt(stamps, keys)
     cause = cause_of(faults[0]) if faults else ""
@@ -98,7 +128,35 @@ def survey(path: str, decode: bool) -> Survey:
     if form == "mov" and header_frames and header_frames > num_visible:
         header_frames -= _num_hidden(path, num_visible)
     doubt = doubt or output_doubt(shown, len(stamps), keys) or cause
-    return Survey(codec, header_frames, len(shown), doubt, cause, transient)
+    look = _look(form, shown, rotation, rate, tick) if shown else None
+    return Survey(codec, header_frames, len(shown), doubt, cause, transient, look)
+
+
+def _look(
+    container: str,
+    shown: Sequence[Shown],
+    rotation: int,
+    rate: Fraction | None,
+    tick: Fraction | None,
+) -> Look:
+    """What the decoded frames look like; `tick` is the unit of their timestamps in seconds."""
+    width, height, pixel_format = shown[0].size
+    if applied_turns(rotation) % 2:
+        width, height = height, width
+    stamps = [frame.stamp for frame in shown if frame.stamp is not None]
+    span = max(stamps) - min(stamps) if len(stamps) == len(shown) else 0
+    duration = len(shown) / rate if rate else None
+    if span and tick:
+        duration = span * tick * Fraction(len(shown), len(shown) - 1)
+    return Look(
+        container,
+        pixel_format,
+        width,
+        height,
+        rotation,
+        float(rate) if rate else None,
+        None if duration is None else float(duration),
+    )
 
 
 def counted(path: str) -> Survey:
@@ -213,5 +271,13 @@ def read_sequentially(path: str, wanted: Sequence[int]) -> list[np.ndarray]:
 
 def _upright(rgb: np.ndarray, rotation: int) -> np.ndarray:
     """Apply the rotation in degrees of a frame's display matrix, if it is a meaningful one."""
-    turns = rotation // 90 if rotation % 90 == 0 and abs(rotation) < 360 else 0
-    return np.rot90(rgb, turns)
+    return np.rot90(rgb, applied_turns(rotation))
+
+
+def applied_turns(rotation: int) -> int:
+    """Quarter turns to the left that show a frame upright; 0 for a rotation that means nothing.
+
+    >>> applied_turns(-90), applied_turns(180), applied_turns(-2147483648), applied_turns(45)
+    (-1, 2, 0, 0)
+    """
+    return rotation // 90 if rotation % 90 == 0 and abs(rotation) < 360 else 0

@@ -14,15 +14,21 @@ class Report:
 
     Attributes:
         problems: what makes the result other than the source promises.
+        missing: what the source promises and is not here; a partial copy may be meant so.
         notes: what is worth knowing and changes nothing.
     """
 
     problems: dict[str, list[str]] = field(default_factory=dict)
+    missing: dict[str, list[str]] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
 
     def problem(self, title: str, line: str) -> None:
-        """Add a line under a problem's title, e.g. ("videos without a file", "123 (train)")."""
+        """Add a line under a problem's title, e.g. ("unknown templates", "train.json:3")."""
         self.problems.setdefault(title, []).append(line)
+
+    def lack(self, title: str, line: str) -> None:
+        """Add a line under a title of what is missing, e.g. ("videos without a file", "123")."""
+        self.missing.setdefault(title, []).append(line)
 
     def note(self, title: str, line: str) -> None:
         """Add a line under a note's title."""
@@ -31,7 +37,8 @@ class Report:
     def text(self, shown: int | None = SHOWN) -> str:
         """All titles with their numbers, and the first `shown` lines of each (None: all)."""
         lines = []
-        for kind, findings in (("problem", self.problems), ("note", self.notes)):
+        kinds = (("problem", self.problems), ("missing", self.missing), ("note", self.notes))
+        for kind, findings in kinds:
             for title, found in findings.items():
                 lines.append(f"{kind}: {title} ({len(found)})")
                 lines += [f"  {line}" for line in found[:shown]]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vidadapt.prepare.report import Report
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -33,9 +35,26 @@ class Annotations:
         label_names: K names in label order.
         splits: `train`, `dev`, `val`, `test`, those that the source has, in this order.
         expected: official number of videos of a split; empty where there is none.
+        unlisted: keys of videos that the source names and puts in none of `splits`: they may lie
+            among the others without a word (test videos without labels, clips that a split skips).
     """
 
     dataset: str
     label_names: tuple[str, ...]
     splits: dict[str, tuple[Entry, ...]]
     expected: dict[str, int]
+    unlisted: tuple[str, ...] = ()
+
+
+def check_counts(annotations: Annotations, report: Report) -> None:
+    """Report splits whose number of entries is not the official one, before any file is sought.
+
+    Fewer is missing, more is a problem.
+    """
+    for split, expected in annotations.expected.items():
+        number = len(annotations.splits.get(split, ()))
+        line = f"{split}: {number:,} videos are annotated, officially {expected:,}"
+        if number < expected:
+            report.lack("official counts", line)
+        elif number > expected:
+            report.problem("official counts", line)

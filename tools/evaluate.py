@@ -14,6 +14,7 @@ from vidadapt.command_line import EvaluateOptions
 from vidadapt.config import Config, ConfigError
 from vidadapt.data.lists import check_label_names, read_list
 from vidadapt.data.prepared import with_lists
+from vidadapt.data.quarantine import read_quarantine
 from vidadapt.data.readers import ReadError
 from vidadapt.distributed import World, main_first, together
 from vidadapt.evaluate import (
@@ -56,7 +57,13 @@ def main(world: World) -> None:
         model = adapters.load_adapted_model(cfg, plan, folder).to(world.device)
         check_label_names(listed, plan.label_names, cfg.data.label_names)
         precision = resolved_precision(world.device, cfg.train.precision)
-        samples = read_list(listed, cfg.data.root, plan.num_classes, cfg.data.check_files)
+        samples = read_list(
+            listed,
+            cfg.data.root,
+            plan.num_classes,
+            cfg.data.check_files,
+            read_quarantine(cfg.data.quarantine),
+        )
     videos = main_first(
         world,
         lambda: data.load_list(

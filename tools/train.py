@@ -30,6 +30,7 @@ from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.epochs import steps_per_epoch
 from vidadapt.data.lists import Sample, check_label_names, read_list
 from vidadapt.data.prepared import with_lists
+from vidadapt.data.quarantine import read_quarantine
 from vidadapt.data.readers import ReadError
 from vidadapt.distributed import World, main_first, together
 from vidadapt.evaluate import metrics, resolved_precision, score_views
@@ -176,8 +177,9 @@ def read_lists(cfg: Config, plan: DataPlan) -> dict[str, list[Sample]]:
     }
     for path in filter(None, given.values()):
         check_label_names(path, plan.label_names)
+    quarantine = read_quarantine(cfg.data.quarantine)
     lists = {
-        split: read_list(path, cfg.data.root, plan.num_classes, cfg.data.check_files)
+        split: read_list(path, cfg.data.root, plan.num_classes, cfg.data.check_files, quarantine)
         for split, path in given.items()
         if path is not None
     }

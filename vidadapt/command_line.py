@@ -73,7 +73,8 @@ RUN_KEYS = ("data.label_names", "data.sampling", "data.stride")
 ADAPTER_KEYS = ("data.lists", "data.label_names")
 EVALUATION_KEYS = (
     *("data.root", "data.test_list", "data.dev_list", "data.reader", "data.num_workers"),
-    *("data.index_dir", "data.truncated", "data.check_files", "model.weights", "train.precision"),
+    *("data.index_dir", "data.truncated", "data.check_files", "data.quarantine"),
+    *("model.weights", "train.precision"),
     *(f"eval.{key}" for key in EvalConfig.__dataclass_fields__),
 )
 

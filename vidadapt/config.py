@@ -46,6 +46,9 @@ class DataConfig:
         truncated: what to do with a file whose header promises more frames than decode.
         max_unreadable: how many unreadable training videos may be left out (listed, counted);
             one more is an error. Evaluation never leaves a video out.
+        quarantine: file of tools/check_videos.py that lists broken videos. They are never opened:
+            training leaves them out (listed, not part of max_unreadable), evaluation counts them
+            as wrong.
         check_files: check up front that every listed file exists.
     """
 
@@ -71,6 +74,7 @@ class DataConfig:
     index_dir: str | None = None
     truncated: Literal["warn", "error"] = "warn"
     max_unreadable: int = 0
+    quarantine: str | None = None
     check_files: bool = True
 
 

@@ -6,6 +6,7 @@ problem that can be known before training), then `train_loader` and `eval_loader
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.frame_index import FrameCount, frame_counts, truncated
 from vidadapt.data.lists import SHOWN, Sample, manifest_hash, read_label_names
+from vidadapt.data.quarantine import read_quarantine
 from vidadapt.data.readers import READERS, ReadError, check_reader
 from vidadapt.data.sampling import SAMPLINGS, Sampling
 from vidadapt.data.transforms import NORMALIZATIONS, TRAIN_CROPS
@@ -89,10 +91,10 @@ class VideoList:
         path: the list file.
         samples: the videos, in the list's order, less those left out of training.
         counts: by path, the exact number of frames of each video.
-        left_out: unreadable training videos that are not in `samples`, as "file: cause". Evaluation
-            leaves nothing out.
+        left_out: unreadable and quarantined training videos that are not in `samples`, as
+            "file: cause". Evaluation leaves nothing out.
         warnings: one line per video with a defect that does not stop the run (truncated files;
-            unreadable videos, which evaluation counts as wrong).
+            unreadable and quarantined videos, which evaluation counts as wrong).
         manifest: hash of the samples and the label names.
     """
 
@@ -171,23 +173,25 @@ def load_list(
 
     Args:
         samples: what `lists.read_list` found in the list.
-        training: leave unreadable videos out, up to `data.max_unreadable`. Otherwise they stay and
-            are listed as warnings.
+        training: leave unreadable videos out, up to `data.max_unreadable`, and all quarantined
+            ones. Otherwise they stay and are listed as warnings.
 
     Raises:
         ReadError: more unreadable training videos than allowed, or no readable video at all.
-        ValueError: truncated files with `data.truncated` "error".
+        ValueError: truncated files with `data.truncated` "error"; an unusable quarantine.
     """
-    counts = frame_counts(
+    barred = _quarantined(data, samples)
+    counts = barred | frame_counts(
         list_path,
         data.root,
-        [sample.path for sample in samples],
+        [sample.path for sample in samples if sample.path not in barred],
         reader=data.reader,
         index_dir=data.index_dir,
         num_workers=data.num_workers,
         progress=progress,
     )
-    unreadable = [counts[s.path].error for s in samples if counts[s.path].error]
+    broken = [sample.path for sample in samples if counts[sample.path].error]
+    unreadable = [counts[path].error for path in broken if path not in barred]
     cut = [
         f"{s.path}: the header promises {counts[s.path].header_frames} frames, "
         f"{counts[s.path].num_frames} decode"
@@ -198,14 +202,16 @@ def load_list(
         raise ValueError(
             _listing(f"{list_path}: {len(cut)} truncated video(s), and data.truncated=error", cut)
         )
-    if len(unreadable) == len(samples):
-        raise ReadError(_listing(f"{list_path}: no video can be read", unreadable))
+    causes = [counts[path].error for path in broken]
+    if len(broken) == len(samples):
+        raise ReadError(_listing(f"{list_path}: no video can be read", causes))
     if training and len(unreadable) > data.max_unreadable:
         raise ReadError(
             _listing(
                 f"{list_path}: {len(unreadable)} unreadable training video(s), "
                 f"data.max_unreadable allows {data.max_unreadable}; mend them, remove them from "
-                "the list, or raise data.max_unreadable",
+                "the list, list them in data.quarantine (tools/check_videos.py does), or raise "
+                "data.max_unreadable",
                 unreadable,
             )
         )
@@ -214,10 +220,25 @@ def load_list(
         path=str(list_path),
         samples=kept,
         counts=counts,
-        left_out=tuple(unreadable) if training else (),
-        warnings=tuple(cut if training else unreadable + cut),
+        left_out=tuple(causes) if training else (),
+        warnings=tuple(cut if training else causes + cut),
         manifest=manifest_hash(kept, plan.label_names),
     )
+
+
+def _quarantined(data: DataConfig, samples: Sequence[Sample]) -> dict[str, FrameCount]:
+    """What stands for the frame counts of quarantined videos, by path; their files are not opened.
+
+    Raises:
+        ListError: see `read_quarantine`.
+    """
+    listed = read_quarantine(data.quarantine)
+    found: dict[str, FrameCount] = {}
+    for sample in samples:
+        if cause := listed.get(os.path.normpath(sample.path)):
+            error = f"{Path(data.root) / sample.path}: {cause} (quarantined by {data.quarantine})"
+            found[sample.path] = FrameCount(sample.path, 0, None, "", data.reader, error)
+    return found
 
 
 def train_loader(

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -51,7 +51,11 @@ def parse_line(line: str) -> tuple[str, str] | None:
 
 
 def read_list(
-    list_path: str | Path, root: str | Path, num_classes: int, check_files: bool = True
+    list_path: str | Path,
+    root: str | Path,
+    num_classes: int,
+    check_files: bool = True,
+    quarantine: Container[str] = (),
 ) -> list[Sample]:
     """Read a `path label` list in its own order.
 
@@ -60,6 +64,7 @@ def read_list(
         root: folder that the paths are relative to (absolute paths stand for themselves).
         num_classes: labels must lie in [0, num_classes).
         check_files: check that every file exists.
+        quarantine: normalised paths that need not exist, see `quarantine.read_quarantine`.
 
     Raises:
         ListError: the list is missing or empty, or lines are malformed, out of range, duplicates of
@@ -89,7 +94,8 @@ def read_list(
             continue
         first_line_of[key] = number
         samples.append(sample)
-        if check_files and not (Path(root) / sample.path).is_file():
+        looked_for = check_files and key not in quarantine
+        if looked_for and not (Path(root) / sample.path).is_file():
             problems.append(f"{list_path}:{number}: no such file: {Path(root) / sample.path}")
     if problems:
         raise ListError(_summary(f"{list_path} has {len(problems)} bad line(s)", problems))

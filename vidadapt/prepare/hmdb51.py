@@ -36,6 +36,7 @@ PER_CLASS = {"train": 70, "test": 30}
 # Numbered the other way round in class lists that were sorted without regard to "_".
 OTHERWISE_NUMBERED = (("kick", "kick_ball"), ("sword", "sword_exercise"))
 _VALUES = {"0": "unused", "1": "train", "2": "test"}
+_LINE = re.compile(r"(?P<file>.*\S)\s+(?P<value>[012])")
 # Visible body parts, camera motion, people, view, quality, number.
 _TAIL = r"_(?:f|u|h|l)_(?:cm|nm)_np[0-9]+_(?:fr|ba|le|ri)_(?:goo|med|bad)_[0-9]+"
 
@@ -127,14 +128,16 @@ def _read_file(path: Path, name: str, label: int, report: Report) -> dict[str, l
         if not line.strip():
             continue
         source = f"{path.name}:{number}"
-        file, value = (["", *line.rsplit(maxsplit=1)])[-2:]
-        stem = file.strip().removesuffix(".avi")
-        group = film(stem, name)
-        if value not in _VALUES or not stem:
+        match = _LINE.fullmatch(line.strip())
+        if match is None:
             report.problem(
                 "unusable lines", f"{source}: expected 'NAME.avi' and 0, 1 or 2, got {line!r}"
             )
-        elif group is None:
+            continue
+        file = match["file"]
+        stem = file.removesuffix(".avi")
+        group = film(stem, name)
+        if group is None:
             report.problem(
                 "names of another class",
                 f"{source}: {file!r}, expected ..._{name}_... as in the file's name; left out",
@@ -146,7 +149,7 @@ def _read_file(path: Path, name: str, label: int, report: Report) -> dict[str, l
             )
         else:
             first[stem] = number
-            sides[_VALUES[value]].append(Entry(f"{name}/{stem}", label, group, source))
+            sides[_VALUES[match["value"]]].append(Entry(f"{name}/{stem}", label, group, source))
     return sides
 
 

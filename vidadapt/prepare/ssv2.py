@@ -55,7 +55,7 @@ def read(folder: Path, report: Report) -> Annotations:
     }
     expected = {split: OFFICIAL[split] for split in splits}
     test_ids = _test_ids(folder, report)
-    answers = folder_of(folder, "test-answers.csv")
+    answers = _answers_file(folder)
     if answers is not None:
         splits["test"] = _answers(answers, label_of, test_ids, report)
         expected["test"] = OFFICIAL["test"]
@@ -88,9 +88,9 @@ def class_name(template: str) -> str:
     return template.replace("[", "").replace("]", "").strip()
 
 
-def folder_of(folder: Path, name: str) -> Path | None:
-    """The file in the folder or in its `labels`; None: in neither."""
-    return next((folder / p / name for p in PLACES if (folder / p / name).is_file()), None)
+def _answers_file(folder: Path) -> Path | None:
+    wanted = [folder / place / "test-answers.csv" for place in PLACES]
+    return next((path for path in wanted if path.is_file()), None)
 
 
 def _find(folder: Path, name: str, report: Report) -> Path:

@@ -53,8 +53,8 @@ def test_hmdb51_names_are_sorted_and_those_of_the_reader() -> None:
 
 def test_readme_is_right_about_numbers_that_differ_elsewhere() -> None:
     names = read_label_names(LISTS / "hmdb51" / "labels.txt")
-    without_underscore = sorted(names, key=lambda name: name.replace("_", "") + ".rar")
-    moved = {i: name for i, name in enumerate(without_underscore) if names[i] != name}
+    as_archives = sorted(names, key=lambda name: f"{name}.rar".replace("_", "").replace(".", ""))
+    moved = {i: name for i, name in enumerate(as_archives) if names[i] != name}
     assert moved == {20: "kick_ball", 21: "kick", 44: "sword_exercise", 45: "sword"}
     official = read_label_names(LISTS / "ucf101" / "labels.txt")
     assert official == sorted(official, key=str.lower) != sorted(official)
@@ -114,6 +114,14 @@ def test_readme_is_right_about_films_on_both_sides(split: int, films: int, video
     assert (len({entry.group for entry in shared}), len(shared)) == (films, videos)
     in_class = {(entry.label, entry.group) for entry in splits["train"]}
     assert not [entry for entry in splits["test"] if (entry.label, entry.group) in in_class]
+
+
+@needs_labels
+def test_a_class_list_with_other_numbers_is_passed_around() -> None:
+    text = (LABELS / "hmdb51_splits" / "class_list.txt").read_text(encoding="utf-8")
+    names = read_label_names(LISTS / "hmdb51" / "labels.txt")
+    moved = {i: line.strip() for i, line in enumerate(text.split("\n")) if line.strip() != names[i]}
+    assert moved == {20: "kick_ball", 21: "kick", 44: "sword_exercise", 45: "sword"}
 
 
 @needs_labels

@@ -33,7 +33,7 @@ CLASSES = (
 # fmt: on
 SPLITS = (1, 2, 3)
 PER_CLASS = {"train": 70, "test": 30}
-# Numbered the other way round in class lists that were sorted without regard to "_".
+# Numbered the other way round in a class list that is passed around with the split files.
 OTHERWISE_NUMBERED = (("kick", "kick_ball"), ("sword", "sword_exercise"))
 _VALUES = {"0": "unused", "1": "train", "2": "test"}
 _LINE = re.compile(r"(?P<file>.*\S)\s+(?P<value>[012])")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vidadapt.data.isolated import run_isolated
+from vidadapt.data.packed import file_of
 from vidadapt.data.readers import ReadError, TransientReadError, check_reader, open_video
 from vidadapt.data.sequential import Survey
 from vidadapt.progress import track
@@ -156,7 +157,8 @@ def frame_counts(
 
 
 def stamp_of(path: str, file: Path, reader: str) -> Stamp | str:
-    """The file's stamp, or why there is none."""
+    """The file's stamp (a packed video's: of its tar), or why there is none."""
+    file = file_of(file)
     try:
         facts = file.stat()
     except OSError as error:

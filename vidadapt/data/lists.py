@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
+from vidadapt.data.packed import file_of
+
 HEADER_FIELDS = ("label", "labels", "label_id", "class", "class_id", "target")
 LABELS = "labels.txt"  # class names beside a list
 SHOWN = 10  # offenders listed in one error
@@ -95,7 +97,7 @@ def read_list(
         first_line_of[key] = number
         samples.append(sample)
         looked_for = check_files and key not in quarantine
-        if looked_for and not (Path(root) / sample.path).is_file():
+        if looked_for and not file_of(Path(root) / sample.path).is_file():
             problems.append(f"{list_path}:{number}: no such file: {Path(root) / sample.path}")
     if problems:
         raise ListError(_summary(f"{list_path} has {len(problems)} bad line(s)", problems))

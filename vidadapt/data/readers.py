@@ -28,10 +28,12 @@ import os
 import stat
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType, TracebackType
 
 import numpy as np
 
+from vidadapt.data import packed
 from vidadapt.data.sequential import (
     ReadError,
     Survey,
@@ -45,7 +47,7 @@ from vidadapt.data.sequential import (
 
 __all__ = ["READERS", "ReadError", "TransientReadError", "Video", "check_reader", "open_video"]
 
-Read = Callable[[Sequence[int]], list[np.ndarray]]
+Read = Callable[[Sequence[int]], Sequence[np.ndarray] | np.ndarray]
 
 
 class Video:
@@ -123,6 +125,8 @@ class Video:
                 f"was counted as {self._num_frames} frames; has the file changed? "
                 "Delete its frame-count index"
             )
+        if isinstance(found, np.ndarray) and wanted == distinct:
+            return found
         place = {index: i for i, index in enumerate(distinct)}
         return np.stack([found[place[i]] for i in wanted])
 
@@ -148,7 +152,8 @@ def open_video(
     """Open a video file for exact reading.
 
     Args:
-        path: a regular file; names may begin with `-` and hold any character.
+        path: a regular file; names may begin with `-` and hold any character. Or a packed video,
+            `shards/00000.tar/NAME` (see `packed`), which is always read by the reader "packed".
         reader: key of `READERS`. Pass `FrameCount.reader` where the file is in the frame-count
             index: it was chosen after a full decode, so it also knows of damaged packets.
         num_frames: exact number of frames if known; without it decord and torchcodec decode the
@@ -160,6 +165,9 @@ def open_video(
         ValueError: no such reader.
         ImportError: torchcodec cannot be loaded.
     """
+    place = packed.split(path)
+    if place is not None:
+        return _open_packed(*place)
     check_reader(reader)
     # An absolute path is never taken for an option or a protocol ("-x.mp4", "a:b.mp4").
     absolute = os.path.abspath(path)  # noqa: PTH100 (Path.absolute would keep "..")
@@ -172,6 +180,14 @@ def open_video(
     if not stat.S_ISREG(mode):
         raise TransientReadError(f"{absolute}: not a regular file")
     return READERS[reader](absolute, num_frames)
+
+
+def _open_packed(tar: Path, name: str) -> Video:
+    """A packed video; a frame's JPEG is decoded alone, whatever was read before."""
+    frames = packed.frames_of(tar, name)
+    facts = Survey("mjpeg", len(frames), len(frames), "", "")
+    read = functools.partial(packed.read, tar, name, frames)
+    return Video(f"{tar}/{name}", "packed", facts, read)
 
 
 def check_reader(reader: str) -> None:
@@ -225,9 +241,9 @@ def open_decord(path: str, num_frames: int | None) -> Video:
     if len(reader) != facts.num_frames:
         return _sequential(path, facts)
 
-    def read(wanted: Sequence[int]) -> list[np.ndarray]:
+    def read(wanted: Sequence[int]) -> np.ndarray:
         try:
-            return list(reader.get_batch(list(wanted)).asnumpy())
+            return reader.get_batch(list(wanted)).asnumpy()
         except decord.DECORDError as error:
             raise ReadError(f"{path}: decord cannot decode it: {cause_of(error)}") from error
 
@@ -256,9 +272,9 @@ def open_torchcodec(path: str, num_frames: int | None) -> Video:
     if len(decoder) != facts.num_frames:
         return _sequential(path, facts)
 
-    def read(wanted: Sequence[int]) -> list[np.ndarray]:
+    def read(wanted: Sequence[int]) -> np.ndarray:
         try:
-            return list(decoder.get_frames_at(list(wanted)).data.numpy())
+            return decoder.get_frames_at(list(wanted)).data.numpy()
         except RuntimeError as error:
             raise ReadError(f"{path}: torchcodec cannot decode it: {cause_of(error)}") from error
 

@@ -1,12 +1,13 @@
 """Sequential decoding with PyAV, from frame 0: exact on every file that FFmpeg decodes.
 
-`survey` learns what decides who may read a file, `read_sequentially` reads it.
+`survey` learns what decides who may read a file; `read_sequentially` and `all_frames` read it.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -40,9 +41,10 @@ class Look:
         width, height: of the first frame in pixels, as shown: after the rotation.
         rotation: of the first frame's display matrix in degrees, as it stands in the file; shown
             is what `applied_turns` makes of it.
-        frame_rate: mean frames a second by the stream's header; None where it tells nothing.
+        frame_rate: mean frames a second by the stream's header, or else by the timestamps.
         duration: seconds, from the first to the last frame's timestamp and one frame more; where
-            frames lack timestamps, their number by `frame_rate`. None: neither is known.
+            frames lack timestamps, their number by the header's rate. None, as the rate: there are
+            neither.
     """
 
     container: str
@@ -148,6 +150,7 @@ def _look(
     duration = len(shown) / rate if rate else None
     if span and tick:
         duration = span * tick * Fraction(len(shown), len(shown) - 1)
+        rate = rate or len(shown) / duration
     return Look(
         container,
         pixel_format,
@@ -248,25 +251,56 @@ def read_sequentially(path: str, wanted: Sequence[int]) -> list[np.ndarray]:
     Returns fewer frames than wanted where the stream ends before.
     """
     found: list[np.ndarray] = []
+    for position, frame in enumerate(_frames(path, [])):
+        if position == wanted[len(found)]:
+            found.append(frame())
+            if len(found) == len(wanted):
+                break
+    return found
+
+
+def all_frames(path: str) -> Iterator[np.ndarray]:
+    """Every frame (H, W, 3) uint8 of a sequential decode, one after the other.
+
+    Raises:
+        ReadError: the file cannot be opened, or no frame decodes.
+        TransientReadError: frames may be missing by a fault that need not be the file's.
+    """
     faults: list[Exception] = []
+    number = 0
+    for frame in _frames(path, faults):
+        yield frame()
+        number += 1
+    for fault in faults:
+        if isinstance(fault, MemoryError):
+            raise TransientReadError(f"{path}: {cause_of(fault)}")
+    if any(isinstance(fault, TRANSIENT) for fault in faults) and (why := unreadable_bytes(path)):
+        raise TransientReadError(f"{path}: {why}")
+    if not number:
+        cause = cause_of(faults[0]) if faults else "the stream is empty"
+        raise ReadError(f"{path}: no frame decodes ({cause})")
+
+
+def _frames(path: str, faults: list[Exception]) -> Iterator[Callable[[], np.ndarray]]:
+    """Each frame in order, as a function that converts it: only those wanted need to be."""
     size: tuple[int, int] | None = None
     convert = VideoReformatter()
     position = 0
+
+    def rgb(frame: Any, position: int, size: tuple[int, int]) -> np.ndarray:
+        try:
+            array = convert.reformat(frame, *size, format="rgb24").to_ndarray()
+        except DECODE_ERRORS as error:
+            raise ReadError(f"{path}: frame {position}: {cause_of(error)}") from error
+        return _upright(array, frame.rotation)
+
     with _open(path) as container:
         stream = _best_stream(container, path)
         for packet in itertools.chain(_packets(container, stream, faults), [None]):
             for frame in _decode(stream.codec_context, packet, faults):
                 size = size or (frame.width, frame.height)
-                if position == wanted[len(found)]:
-                    try:
-                        rgb = convert.reformat(frame, *size, format="rgb24").to_ndarray()
-                    except DECODE_ERRORS as error:
-                        raise ReadError(f"{path}: frame {position}: {cause_of(error)}") from error
-                    found.append(_upright(rgb, frame.rotation))
-                    if len(found) == len(wanted):
-                        return found
+                yield functools.partial(rgb, frame, position, size)
                 position += 1
-    return found
 
 
 def _upright(rgb: np.ndarray, rotation: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 Each function writes `annotations/` and `videos/` below a folder. Names, values and layouts are
 those of the originals; which videos there are is a choice, and every video's content is its own.
+Readers of annotations alone are tested without them (`with_videos`).
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ def ssv2(
     below: str = "",
     suffix: Literal[".webm", ".mp4"] = ".webm",
     answers: bool = False,
+    with_videos: bool = True,
 ) -> Layout:
     """The JSON files in `annotations/` (or in its sub-folder `below`), videos named by id."""
     files = folder / "annotations" / below
@@ -121,7 +123,7 @@ def ssv2(
         text = "".join(f"{video};{names[label]}\n" for video, label in rows)
         (files / "test-answers.csv").write_text(text, encoding="utf-8")
         samples["test"] = [(f"{video}{suffix}", label) for video, label in rows]
-    for split in SSV2_RECORDS.values():
+    for split in SSV2_RECORDS.values() if with_videos else ():
         for entry in split:
             small_video(folder / "videos" / f"{entry[0]}{suffix}")
     return Layout(folder / "annotations", folder / "videos", samples)
@@ -199,7 +201,7 @@ HMDB51_FILES: dict[str, tuple[tuple[str, str, str], ...]] = {
 }
 
 
-def hmdb51(folder: Path, *, split: int = 1) -> Layout:
+def hmdb51(folder: Path, *, split: int = 1, with_videos: bool = True) -> Layout:
     """All three splits' files of nine classes, class folders of .avi; `samples` of one split."""
     annotations, videos = folder / "annotations", folder / "videos"
     annotations.mkdir(parents=True, exist_ok=True)
@@ -214,7 +216,8 @@ def hmdb51(folder: Path, *, split: int = 1) -> Layout:
             path.write_text(text, encoding="utf-8")
         for film, rest, values in files:
             file = f"{film}_{name}_{rest}.avi"
-            small_video(videos / name / file)
+            if with_videos:
+                small_video(videos / name / file)
             side = {"1": "train", "2": "test"}.get(values[split - 1])
             if side:
                 samples[side].append((f"{name}/{file}", hmdb51_names().index(name)))
@@ -231,7 +234,7 @@ UCF101_CLASSES = {
 UCF101_GROUPS = {1: ("g01",), 8: ("g08",), 15: ("g15",), 22: ("g22", "g25")}
 
 
-def ucf101(folder: Path, *, split: int = 1) -> Layout:
+def ucf101(folder: Path, *, split: int = 1, with_videos: bool = True) -> Layout:
     """classInd.txt of all classes, the lists of all three splits, two clips a group; CRLF."""
     annotations, videos = folder / "annotations", folder / "videos"
     annotations.mkdir(parents=True, exist_ok=True)
@@ -254,7 +257,7 @@ def ucf101(folder: Path, *, split: int = 1) -> Layout:
         write_crlf(annotations / f"testlist{number:02d}.txt", [path for path, _ in sides["test"]])
         if number == split:
             samples = sides
-    for path, _ in samples["train"] + samples["test"]:
+    for path, _ in samples["train"] + samples["test"] if with_videos else ():
         small_video(videos / path)
     return Layout(annotations, videos, samples)
 
@@ -289,6 +292,7 @@ def kinetics(
     folders: Literal["spaces", "underscores", "flat"] = "spaces",
     named: Literal["clip", "id"] = "clip",
     is_cc: bool = True,
+    with_videos: bool = True,
 ) -> Layout:
     """A csv a split; files named by id and times (or by id) in class folders, or in one."""
     annotations, videos = folder / "annotations", folder / "videos"
@@ -303,7 +307,8 @@ def kinetics(
             stem = f"{video}_{start:06d}_{end:06d}" if named == "clip" else video
             parent = {"spaces": label, "underscores": label.replace(" ", "_")}.get(folders)
             path = f"{parent}/{stem}.mp4" if parent else f"{stem}.mp4"
-            small_video(videos / path)
+            if with_videos:
+                small_video(videos / path)
             samples.setdefault({"validate": "val"}.get(split, split), []).append(
                 (path, names.index(label))
             )

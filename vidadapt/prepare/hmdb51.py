@@ -69,8 +69,8 @@ def read(folder: Path, split: int, report: Report) -> Annotations:
         )
     for name in sorted(files.keys() - set(CLASSES)):
         hint = did_you_mean(name, CLASSES)
-        line = f"{files[name].name}: HMDB51 has no class {name!r} {hint}".rstrip()
-        report.problem("split files of another set", f"{line}; the file is left out")
+        line = f"{files[name].name}: HMDB51 has no class {name!r}, the file is left out; {hint}"
+        report.problem("split files of another set", line.rstrip("; "))
     sides: dict[str, list[Entry]] = {"train": [], "test": [], "unused": []}
     for label, name in enumerate(CLASSES):
         if name not in files:

@@ -168,8 +168,8 @@ def _classes(found: set[str], report: Report) -> tuple[str, tuple[str, ...]]:
         return "kinetics400", known
     if len(names) == len(known):
         for name in sorted(found - set(known)):
-            line = f"{name!r} is no class of Kinetics-400 {did_you_mean(name, known)}"
-            report.problem("class names", line.rstrip())
+            line = f"{name!r} is no class of Kinetics-400; {did_you_mean(name, known)}"
+            report.problem("class names", line.rstrip("; "))
     line = f"{len(names)} classes, {len(found & set(known))} of them Kinetics-400's"
     report.note("data set", f"{line}: prepared as custom, ids by sorted names")
     return "custom", names

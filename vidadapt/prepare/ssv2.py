@@ -158,7 +158,7 @@ def _entries(path: Path, label_of: dict[str, int], report: Report) -> tuple[Entr
         elif class_name(template) not in label_of:
             hint = did_you_mean(class_name(template), label_of)
             report.problem(
-                "unknown templates", f"{source} (id {video}): {template!r} {hint}".rstrip()
+                "unknown templates", f"{source} (id {video}): {template!r}; {hint}".rstrip("; ")
             )
         elif video in entries:
             line = f"{source}: id {video} is already in {entries[video].source}"
@@ -215,7 +215,7 @@ def _answers(
                 report.problem("answers", f"{source}: expected 'id;label', got {';'.join(row)!r}")
             elif class_name(row[1]) not in label_of:
                 hint = did_you_mean(class_name(row[1]), label_of)
-                report.problem("unknown templates", f"{source}: {row[1]!r} {hint}".rstrip())
+                report.problem("unknown templates", f"{source}: {row[1]!r}; {hint}".rstrip("; "))
             elif row[0] in entries:
                 line = f"{source}: id {row[0]} is already in {entries[row[0]].source}"
                 report.problem("duplicate ids", f"{line}; the first counts")

@@ -120,7 +120,7 @@ def _entries(path: Path, side: str, label_of: dict[str, int], report: Report) ->
             continue
         if name not in label_of:
             hint = did_you_mean(name, label_of)
-            report.problem("unknown classes", f"{source}: {line!r} {hint}".rstrip())
+            report.problem("unknown classes", f"{source}: {line!r}; {hint}".rstrip("; "))
             continue
         group = group_of(stem, name)
         key = f"{name}/{stem}"

@@ -1,0 +1,94 @@
+"""Check: decode every file of a list once, tell what it is, and quarantine what cannot be read."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from vidadapt.data.readers import READERS, check_reader
+from vidadapt.data.synthetic import cores
+from vidadapt.prepare.check import check, plan_checks
+from vidadapt.prepare.check_summary import advice, summary
+from vidadapt.prepare.commands.options import processes
+
+EPILOG = """examples:
+  python tools/check_videos.py train.txt test.txt --root VIDEOS
+  python tools/check_videos.py PREPARED/train.txt --processes 16 --out reports
+
+It writes beside each list, or in --out:
+  LIST.check.csv       a row a file: size, reader used, container, codec, pixel format, width and
+                       height as shown, rotation, frame rate, duration, frames in the header and
+                       frames that decode, truncated or not, why no reader may seek, first error
+  LIST.check.png       histograms of length, duration, size, frame rate and classes
+  LIST.quarantine.txt  the files that cannot be read, each with its cause, for --data.quarantine
+                       of tools/train.py and tools/evaluate.py
+  LIST.frames.csv      the frame-count index: a training with the same reader decodes nothing first
+                       (with --out, give it --data.index_dir)
+
+Kill it whenever you like: run again, it goes on where it was. A row holds while the file keeps its
+size and modification time; delete it, and the file is checked anew. A file that hangs or kills the
+process that decodes it is a row with that error, and is tried again by the next run.
+The exit status is 1 if some file cannot be read.
+"""
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="tools/check_videos.py",
+        description="Decode every file of the lists once, in processes that may crash or hang.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("lists", type=Path, nargs="+", metavar="LIST", help="'path label' list")
+    parser.add_argument(
+        "--root", type=Path, metavar="DIR",
+        help="that the paths are relative to; default: what prepared.json beside the list says",
+    )  # fmt: skip
+    parser.add_argument(
+        "--reader", choices=list(READERS), default="decord",
+        help="as data.reader of the training; default %(default)s",
+    )  # fmt: skip
+    parser.add_argument(
+        "--processes", type=processes, default=cores(), metavar="N",
+        help="decoding processes; default here %(default)s",
+    )  # fmt: skip
+    parser.add_argument(
+        "--time-limit", type=seconds, default=300.0, metavar="S",
+        help="seconds after which the decoding of one file counts as hung; default %(default)g",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: beside each list")
+    return parser.parse_args(argv)
+
+
+def seconds(text: str) -> float:
+    """A time above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text!r}")
+    return value
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check as the arguments say; the exit status: 1 if some file cannot be read."""
+    args = parse(sys.argv[1:] if argv is None else argv)
+    check_reader(args.reader)
+    found = []
+    for plan in plan_checks(args.lists, args.root, args.out):
+        found.append(check(plan, args.reader, args.processes, args.time_limit))
+        print(summary(found[-1]), flush=True)
+    print(advice(found), end="\n" if any(one.unreadable() for one in found) else "")
+    return 1 if any(one.unreadable() for one in found) else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        sys.exit(f"check_videos: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; run it again, and it goes on where it was")

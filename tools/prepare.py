@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from vidadapt.prepare.commands import index, synthetic
+from vidadapt.prepare.commands import index, lists, own_lists, synthetic
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    for module in (synthetic, index):
+    for module in (lists, own_lists, synthetic, index):
         module.add(commands)
     args = parser.parse_args(argv)
     try:

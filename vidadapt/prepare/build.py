@@ -1,0 +1,281 @@
+"""From annotations and files to a folder of lists: checked, split, counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidadapt.data.frame_index import frame_counts, truncated
+from vidadapt.data.lists import (
+    LABELS,
+    ListError,
+    Sample,
+    manifest_hash,
+    parse_line,
+    read_label_names,
+    write_list,
+)
+from vidadapt.data.prepared import RECORD, Prepared, read_prepared, write_prepared
+from vidadapt.prepare import archives, overlap, videos
+from vidadapt.prepare.annotations import Annotations, Entry
+from vidadapt.prepare.report import Report
+from vidadapt.prepare.splits import merge_groups, take_out
+
+REPORT = "report.txt"
+SPLITS = ("train", "dev", "val", "test")
+Found = dict[str, tuple[tuple[Entry, Sample], ...]]  # by split
+
+
+@dataclass(frozen=True)
+class Options:
+    """How lists are made.
+
+    Attributes:
+        dev_fraction: of each class's training videos, to be taken out into `dev`; 0: none.
+        test_fraction: of each class's videos, to be taken out into `test` before; 0: none.
+        seed: of both.
+        reader: key of `vidadapt.data.readers.READERS`, for the frame-count index.
+        index: whether to count frames at all.
+        processes: for comparing files and for counting frames.
+        progress: show it on stderr.
+    """
+
+    dev_fraction: float = 0.0
+    test_fraction: float = 0.0
+    seed: int = 0
+    reader: str = "decord"
+    index: bool = True
+    processes: int = 1
+    progress: bool = True
+
+
+def build(
+    annotations: Annotations,
+    files: videos.Files,
+    out: str | Path,
+    report: Report,
+    *,
+    options: Options,
+    made_by: Mapping[str, Any],
+) -> Prepared:
+    """Write `OUT/train.txt` and its like, `labels.txt`, `report.txt` and, last, `prepared.json`.
+
+    Lists keep the annotations' order. Official lists stay as they are, also where two of them share
+    a video; in lists that are taken out here, videos of one group or of one content stay together.
+    Written again from the same, every file has the same bytes.
+
+    Args:
+        annotations: what the source says.
+        files: what `videos.find` found.
+        out: folder to write; lists in it that no `prepared.json` speaks of are not overwritten.
+        report: gets what was found; `report.txt` is written from it.
+        made_by: for `prepared.json`.
+
+    Raises:
+        ValueError: not one annotated video has a file, options contradict the splits, or the folder
+            holds other lists.
+    """
+    out = Path(out)
+    taken_out = [name for name in ("dev", "test") if getattr(options, f"{name}_fraction")]
+    if given := [name for name in taken_out if name in annotations.splits]:
+        raise ValueError(f"the source has a {given[0]} list: --{given[0]}-fraction must be 0")
+    found = _locate(annotations, files, report)
+    packed = [a for a in archives.find(files.root, files.others) if report.missing]
+    for archive in packed:
+        line = f"{archive.parts[0]}: {archives.command(archive)}"
+        report.lack("archives that are not unpacked; run this again with --unpack, or", line)
+    everything = {sample.path: None for pairs in found.values() for _, sample in pairs}
+    sizes = videos.sizes(files, everything, report)
+    found = {s: tuple(p for p in pairs if p[1].path in sizes) for s, pairs in found.items()}
+    if not any(found.values()):
+        raise ValueError(
+            f"{files.root}: not one of {_number(annotations):,} annotated videos is there, among "
+            f"{len(files.videos):,} video files\n{report.text()}"
+        )
+    same = overlap.identical(
+        files.root, sizes, report, threads=options.processes, progress=options.progress
+    )
+    _check_counts(annotations, found, report)
+    found = _split(found, same, options, report)
+    samples = {split: [sample for _, sample in pairs] for split, pairs in found.items()}
+    overlap.check_overlap(samples, same, report)
+    prepared = _write(annotations, samples, files.root, out, made_by)
+    if options.index:
+        _count_frames(samples, files.root, out, options, report)
+    report.write(out / REPORT)
+    write_prepared(out, prepared)
+    return prepared
+
+
+def _number(annotations: Annotations) -> int:
+    return sum(len(entries) for entries in annotations.splits.values())
+
+
+def _locate(annotations: Annotations, files: videos.Files, report: Report) -> Found:
+    """The entries that have a file, each file once in a split, by split."""
+    entries = [entry for entries in annotations.splits.values() for entry in entries]
+    matched = videos.match(entries, files, report)
+    videos.check_match(entries, matched, files, report, unlisted=annotations.unlisted)
+    found: Found = {}
+    for split, listed in annotations.splits.items():
+        first: dict[str, Entry] = {}
+        for entry in listed:
+            path = matched.get(entry.key)
+            if path is None:
+                continue
+            if path in first:
+                line = f"{entry.source}: {path} is already in {first[path].source}, which counts"
+                if entry.label != first[path].label:
+                    line += f" (label {first[path].label}, here {entry.label})"
+                report.problem(f"one video twice in {split}", line)
+            elif not _can_be_listed(path):
+                report.problem("names that a list cannot hold; rename the files", repr(path))
+            else:
+                first[path] = entry
+        found[split] = tuple((entry, Sample(path, entry.label)) for path, entry in first.items())
+    return found
+
+
+def _can_be_listed(path: str) -> bool:
+    """Whether a line of a list gives the path back.
+
+    >>> _can_be_listed("a b, #1.mp4"), _can_be_listed(" a.mp4"), _can_be_listed("a\\nb.mp4")
+    (True, False, False)
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return len(f"{path} ".splitlines()) == 1 and parse_line(f"{path} 0") == (path, "0")
+
+
+def _check_counts(annotations: Annotations, found: Found, report: Report) -> None:
+    """Report splits and classes that lack videos."""
+    for split, entries in annotations.splits.items():
+        here = len(found[split])
+        if here != len(entries):
+            line = f"{split}: {here:,} of {len(entries):,} annotated videos are listed"
+            report.lack("videos by split", line)
+    for split, pairs in found.items():
+        annotated = Counter(entry.label for entry in annotations.splits[split])
+        here_by_label = Counter(sample.label for _, sample in pairs)
+        for label, name in enumerate(annotations.label_names):
+            if here_by_label[label]:
+                continue
+            if annotated[label]:
+                line = f"{name} ({split}): none of {annotated[label]} videos"
+                report.lack("classes without a video", line)
+            else:
+                report.problem("classes without a video", f"{name} ({split}): none annotated")
+
+
+def _split(found: Found, same: Sequence[Sequence[str]], options: Options, report: Report) -> Found:
+    """The splits, with test and dev taken out of train as asked."""
+    if not (options.test_fraction or options.dev_fraction):
+        return found
+    key_of = {sample.path: entry.key for entry, sample in found["train"]}
+    alike = [[key_of[path] for path in paths if path in key_of] for paths in same]
+    rest = merge_groups([entry for entry, _ in found["train"]], alike)
+    places: dict[str, str] = {}
+    for name, fraction in (("test", options.test_fraction), ("dev", options.dev_fraction)):
+        rest, taken = take_out(rest, fraction, options.seed, name, report)
+        places |= {entry.key: name for entry in taken}
+    divided: dict[str, list[tuple[Entry, Sample]]] = {"train": []}
+    divided |= {name: [] for name in set(places.values())}
+    for pair in found["train"]:
+        divided[places.get(pair[0].key, "train")].append(pair)
+    parts = {name: tuple(pairs) for name, pairs in divided.items()}
+    return {name: (found | parts)[name] for name in SPLITS if name in found | parts}
+
+
+def _write(
+    annotations: Annotations,
+    samples: Mapping[str, Sequence[Sample]],
+    root: Path,
+    out: Path,
+    made_by: Mapping[str, Any],
+) -> Prepared:
+    """Write labels and lists, and take away the lists of an earlier preparation."""
+    out.mkdir(parents=True, exist_ok=True)
+    earlier = set()
+    if (out / RECORD).exists():
+        earlier = set(read_prepared(out).lists.values())
+    partial = out / f".{LABELS}.partial"
+    partial.write_text("".join(f"{name}\n" for name in annotations.label_names), encoding="utf-8")
+    names = read_label_names(partial)
+    kept = {split: found for split, found in samples.items() if found}
+    new = {f"{split}.txt" for split in kept}
+    for split in SPLITS:
+        path = out / f"{split}.txt"
+        if path.exists() and path.name not in earlier and not _holds(path, kept.get(split, ())):
+            partial.unlink()
+            raise ListError(
+                f"{path} is there and was not written by a preparation: choose another folder, or "
+                "delete it"
+            )
+    (out / RECORD).unlink(missing_ok=True)  # until all is written, the folder is none
+    for name in earlier - new:
+        (out / name).unlink(missing_ok=True)
+    partial.replace(out / LABELS)
+    for split, found in kept.items():
+        write_list(out / f"{split}.txt", found)
+    return Prepared(
+        dataset=annotations.dataset,
+        root=str(root.absolute()),
+        lists={split: f"{name}.txt" for split, name in _roles(kept).items()},
+        label_names=LABELS,
+        manifests={s: manifest_hash(kept[name], names) for s, name in _roles(kept).items()},
+        made_by=dict(made_by),
+    )
+
+
+def _holds(path: Path, samples: Sequence[Sample]) -> bool:
+    """Whether a list is what would be written: left by an earlier call that was interrupted."""
+    lines = "".join(f"{sample.path} {sample.label}\n" for sample in samples)
+    return path.read_bytes() == lines.encode()
+
+
+def _roles(splits: Mapping[str, Any]) -> dict[str, str]:
+    """Which list a run reports on, and which it selects by.
+
+    >>> _roles({"train": 1, "val": 1}), _roles({"train": 1, "val": 1, "test": 1})
+    ({'train': 'train', 'test': 'val'}, {'train': 'train', 'dev': 'val', 'test': 'test'})
+    >>> _roles({"train": 1, "dev": 1, "val": 1, "test": 1})
+    {'train': 'train', 'dev': 'dev', 'val': 'val', 'test': 'test'}
+    """
+    if "val" not in splits:
+        return {split: split for split in splits}
+    if "test" not in splits:
+        return {("test" if split == "val" else split): split for split in splits}
+    return {("dev" if split == "val" and "dev" not in splits else split): split for split in splits}
+
+
+def _count_frames(
+    samples: Mapping[str, Sequence[Sample]],
+    root: Path,
+    out: Path,
+    options: Options,
+    report: Report,
+) -> None:
+    """Fill the frame-count index of each list, and report what cannot be read in full."""
+    for split, found in samples.items():
+        if not found:
+            continue
+        counts = frame_counts(
+            out / f"{split}.txt",
+            root.absolute(),
+            [sample.path for sample in found],
+            reader=options.reader,
+            num_workers=options.processes,
+            progress=options.progress,
+        )
+        for path, count in counts.items():
+            if count.error:
+                report.problem("videos that cannot be read", f"{split}: {count.error}")
+            elif truncated(count):
+                promised = f"the header promises {count.header_frames} frames"
+                line = f"{split}: {path}: {promised}, {count.num_frames} decode"
+                report.note("truncated videos", line)

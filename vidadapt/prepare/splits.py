@@ -1,0 +1,222 @@
+"""A list taken out of another: stratified by class, by whole groups, the same for the same seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from vidadapt.prepare.annotations import Entry
+from vidadapt.prepare.report import Report
+
+
+def take_out(
+    entries: Sequence[Entry], fraction: float, seed: int, name: str, report: Report
+) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
+    """Split entries into those that stay and those that are taken out, both in their order.
+
+    Every class's number comes as near to `fraction` of its videos as whole groups allow (the larger
+    of two that are equally near), and every class keeps at least one video. The result depends on
+    the entries' keys, labels and groups and on the seed, not on their order.
+
+    Args:
+        entries: with an empty group for a video that is a group of its own.
+        fraction: of each class, in [0, 1).
+        name: of the list that is taken out, for the report.
+        report: gets a note on every class of which no video is taken out.
+
+    Raises:
+        ValueError: the fraction is out of range.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"the fraction for {name} must be at least 0 and below 1, not {fraction}")
+    if fraction == 0:
+        return tuple(entries), ()
+    members: dict[str, Counter[int]] = defaultdict(Counter)
+    for entry in entries:
+        members[_group(entry)][entry.label] += 1
+    chosen = choose_groups(members, fraction, seed)
+    kept = tuple(entry for entry in entries if _group(entry) not in chosen)
+    taken = tuple(entry for entry in entries if _group(entry) in chosen)
+    got = Counter(entry.label for entry in taken)
+    for label, count in sorted(Counter(entry.label for entry in entries).items()):
+        if not got[label]:
+            groups = sum(1 for found in members.values() if found[label])
+            report.note(
+                f"classes without a video in {name}",
+                f"label {label}: {count} videos in {groups} groups",
+            )
+    return kept, taken
+
+
+def choose_groups(members: Mapping[str, Mapping[int, int]], fraction: float, seed: int) -> set[str]:
+    """Groups whose videos come nearest to `fraction` of each class.
+
+    Groups of several classes (a film with many actions) are taken first, in random order, while
+    that brings the classes nearer to `fraction` of what such groups hold. Groups of one class then
+    fill each class up as exactly as their sizes allow: among all their sums, the nearest. Where
+    that leaves classes off their mark, groups of several classes are changed one at a time as long
+    as the summed squared distance falls.
+
+    Args:
+        members: by group, the number of videos of each label.
+        fraction: in (0, 1).
+
+    >>> sizes = {"a": {0: 3}, "b": {0: 2}, "c": {0: 5}, "d": {1: 4}}
+    >>> sum(sizes[group].get(0, 0) for group in choose_groups(sizes, 0.5, seed=0))
+    5
+    >>> "d" in choose_groups(sizes, 0.5, seed=0)  # the only one of its class
+    False
+    """
+    order = sorted(members, key=lambda group: _rank(group, seed))
+    totals = _sum(members.values())
+    targets = {label: fraction * total for label, total in totals.items()}
+    mixed = [group for group in order if len(members[group]) > 1]
+    single: dict[int, list[str]] = defaultdict(list)
+    for group in order:
+        if len(members[group]) == 1:
+            single[next(iter(members[group]))].append(group)
+
+    reachable = {  # by single groups, for the classes that mixed groups leave to them
+        label: _sums([members[group][label] for group in single[label]])
+        for label in {label for group in mixed for label in members[group]}
+    }
+
+    def distance(label: int, taken: int) -> float:
+        """How far from its target a class ends at best, given what mixed groups take of it."""
+        if taken >= totals[label]:
+            return float("inf")
+        best = _nearest(reachable[label], targets[label] - taken, totals[label] - 1 - taken)
+        return abs(taken + best - targets[label])
+
+    taken: Counter[int] = Counter()
+    chosen: set[str] = set()
+    aims = {label: fraction * n for label, n in _sum(members[group] for group in mixed).items()}
+    for group in mixed:
+        found = members[group]
+        gain = sum(
+            (taken[label] - aims[label]) ** 2 - (taken[label] + count - aims[label]) ** 2
+            for label, count in found.items()
+        )
+        if gain > 0 and all(taken[label] + count < totals[label] for label, count in found.items()):
+            chosen.add(group)
+            taken.update(found)
+    improved = True
+    while improved:
+        improved = False
+        for group in mixed:
+            sign = -1 if group in chosen else 1
+            change = sum(
+                distance(label, taken[label] + sign * count) ** 2
+                - distance(label, taken[label]) ** 2
+                for label, count in members[group].items()
+            )
+            if change < -1e-9:
+                chosen ^= {group}
+                for label, count in members[group].items():
+                    taken[label] += sign * count
+                improved = True
+    for label, groups in single.items():
+        chosen |= _fill(
+            {group: members[group][label] for group in groups},
+            targets[label] - taken[label],
+            totals[label] - 1 - taken[label],
+        )
+    return chosen
+
+
+def merge_groups(entries: Sequence[Entry], same: Iterable[Sequence[str]]) -> tuple[Entry, ...]:
+    """The entries with groups joined wherever two of their videos are the same.
+
+    Args:
+        same: keys of videos that have one content.
+
+    >>> film = [Entry("x", 0, "f", ""), Entry("y", 0, "g", ""), Entry("z", 0, "", "")]
+    >>> [entry.group for entry in merge_groups(film, [("x", "z")])]
+    ['/z', 'g', '/z']
+    """
+    group_of = {entry.key: _group(entry) for entry in entries}
+    leader: dict[str, str] = {}
+    joined: set[str] = set()
+
+    def find(group: str) -> str:
+        while group in leader:
+            group = leader[group]
+        return group
+
+    for keys in same:
+        roots = sorted({find(group_of[key]) for key in keys if key in group_of})
+        for root in roots[1:]:
+            leader[root] = roots[0]
+            joined |= {root, roots[0]}
+    return tuple(
+        replace(entry, group=find(_group(entry))) if _group(entry) in joined else entry
+        for entry in entries
+    )
+
+
+def _group(entry: Entry) -> str:
+    return entry.group or f"/{entry.key}"  # a name that no other group has
+
+
+def _rank(group: str, seed: int) -> bytes:
+    """Random, and the same on every machine."""
+    return hashlib.sha256(f"{seed} {group}".encode(errors="surrogateescape")).digest()
+
+
+def _sum(counts: Iterable[Mapping[int, int]]) -> Counter[int]:
+    total: Counter[int] = Counter()
+    for count in counts:
+        total.update(count)
+    return total
+
+
+def _sums(sizes: Sequence[int]) -> int:
+    """The sums of all subsets, as an integer whose bit n says whether n is one.
+
+    >>> [n for n in range(10) if _sums([2, 5]) >> n & 1]
+    [0, 2, 5, 7]
+    """
+    reachable = 1
+    for size in sizes:
+        reachable |= reachable << size
+    return reachable
+
+
+def _nearest(reachable: int, wanted: float, most: int) -> int:
+    """The sum up to `most` that is nearest to `wanted`, the larger of two.
+
+    >>> _nearest(_sums([2, 5]), 3.5, 9), _nearest(_sums([2, 5]), 9, 6), _nearest(_sums([2]), -1, 5)
+    (5, 5, 0)
+    """
+    sums = (n for n in range(most + 1) if reachable >> n & 1)
+    return min(sums, key=lambda n: (abs(n - wanted), -n))
+
+
+def _fill(sizes: Mapping[str, int], wanted: float, most: int) -> set[str]:
+    """Groups whose sizes add up to the sum that is nearest to `wanted`, and to `most` at most.
+
+    They are the first ones, in the order of `sizes`, with which that can be done.
+
+    >>> sorted(_fill({"a": 2, "b": 3, "c": 2, "d": 4}, 4.2, 9)), _fill({"a": 2}, 0.9, 1)
+    (['a', 'c'], set())
+    """
+    ideal = _nearest((1 << most + 1) - 1, wanted, most)
+    last: dict[int, str] = {}  # of each sum: the group that first made it possible
+    reachable = 1
+    for group, size in sizes.items():
+        new = (reachable << size) & ~reachable & ((1 << most + 1) - 1)
+        reachable |= new
+        while new:
+            lowest = new & -new
+            last[lowest.bit_length() - 1] = group
+            new ^= lowest
+        if reachable >> ideal & 1:
+            break
+    chosen: set[str] = set()
+    left = _nearest(reachable, wanted, most)
+    while left:
+        chosen.add(last[left])
+        left -= sizes[last[left]]
+    return chosen

@@ -1,0 +1,181 @@
+"""Own videos in a table, a csv file (`,` `;` or tab) with a header:
+
+    path,label,split,group
+    kitchen/0001.mp4,open fridge,train,anna
+    kitchen/0002.mp4,close fridge,test,ben
+
+`path` and `label` must be there. Labels are names, whose ids are those of the sorted names, or
+numbers, which are kept. Videos of one `group` never stand on both sides of a split made here.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidadapt.data.lists import read_label_names
+from vidadapt.naming import did_you_mean
+from vidadapt.prepare.annotations import Annotations, Entry
+from vidadapt.prepare.folder import SPLITS
+from vidadapt.prepare.report import Report
+from vidadapt.prepare.videos import Files
+
+COLUMNS = {
+    "path": "path video file filename file_name video_path file_path video_name name id video_id",
+    "label": "label label_name class class_name category action target label_id class_id",
+    "split": "split subset set partition",
+    "group": "group group_id",
+}
+_INTEGER = re.compile(r"-?[0-9]+")
+
+
+@dataclass(frozen=True)
+class _Row:
+    source: str
+    path: str
+    label: str
+    split: str
+    group: str
+
+
+def read(
+    table: Path,
+    files: Files,
+    report: Report,
+    *,
+    columns: dict[str, str | None],
+    label_names: Path | None = None,
+) -> Annotations:
+    """Read a table: the splits that it names, or `train` alone.
+
+    Args:
+        table: UTF-8 text.
+        files: of `videos.find`; paths are relative to its root, or else to the table's folder.
+        report: gets rows that cannot be used.
+        columns: by key of `COLUMNS`, the column's name; None: the first of the usual names.
+        label_names: file with one class name a line, in label order.
+
+    Raises:
+        ValueError: no header, no such column, or labels that are no classes.
+    """
+    rows = _rows(table, columns, report)
+    names, label_of = _classes(table, rows, label_names, report)
+    videos = set(files.videos)
+    entries: dict[str, list[Entry]] = {split: [] for split in ("train", "dev", "val", "test")}
+    for row in rows:
+        split = SPLITS.get(row.split.lower()) if row.split else "train"
+        path = _below_root(row.path, table, files.root, videos)
+        if row.label not in label_of:
+            hint = did_you_mean(row.label, label_of)
+            report.problem("unknown labels", f"{row.source}: {row.label!r} {hint}".rstrip())
+        elif split is None:
+            wanted = "train, dev, val or test"
+            report.problem("unknown splits", f"{row.source}: {row.split!r}, expected {wanted}")
+        elif path is None:
+            line = f"{row.source}: {row.path} is not below {files.root}"
+            report.problem("videos outside the folder of videos", line)
+        else:
+            entries[split].append(Entry(path, label_of[row.label], row.group, row.source))
+    return Annotations(
+        dataset="custom",
+        label_names=names,
+        splits={split: tuple(found) for split, found in entries.items() if found},
+        expected={},
+    )
+
+
+def _rows(table: Path, columns: dict[str, str | None], report: Report) -> list[_Row]:
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read {table}: {error}; expected a csv file in UTF-8") from error
+    first = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=first.count)
+    reader = csv.reader(text.splitlines(), delimiter=delimiter)
+    header = [name.strip() for name in next(reader, [])]
+    chosen = {key: _column(table, header, key, columns.get(key)) for key in COLUMNS}
+    rows = []
+    for cells in reader:
+        source = f"{table.name}:{reader.line_num}"
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(header):
+            line = f"{source}: {len(cells)} fields, the header has {len(header)}"
+            report.problem("unusable rows", line)
+            continue
+        values = {key: "" if at is None else cells[at].strip() for key, at in chosen.items()}
+        empty = [header[at] for at in chosen.values() if at is not None and not cells[at].strip()]
+        if (
+            not values["path"]
+            or not values["label"]
+            or (chosen["split"] is not None and not values["split"])
+        ):
+            report.problem("unusable rows", f"{source}: nothing under {', '.join(empty)}")
+        else:
+            rows.append(_Row(source, **values))
+    if not rows:
+        raise ValueError(f"{table} has no row that can be used\n{report.text()}".rstrip())
+    return rows
+
+
+def _column(table: Path, header: list[str], key: str, given: str | None) -> int | None:
+    """Where a column stands; None: a column that need not be there is not."""
+    shown = ", ".join(header)
+    if given is not None:
+        if given not in header:
+            hint = did_you_mean(given, header)
+            raise ValueError(f"{table}:1: no column {given!r} {hint} The header has: {shown}")
+        return header.index(given)
+    lower = [name.lower() for name in header]
+    usual = [name for name in COLUMNS[key].split() if name in lower]
+    if usual:
+        return lower.index(usual[0])
+    if key in ("path", "label"):
+        raise ValueError(
+            f"{table}:1: expected a header with a {key} column such as 'path,label', got "
+            f"{shown!r}; name the column with --{key}-column, or add the header"
+        )
+    return None
+
+
+def _classes(
+    table: Path, rows: list[_Row], label_names: Path | None, report: Report
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Names in label order, and the id of each label as the table writes it."""
+    written = sorted({row.label for row in rows})
+    names = tuple(read_label_names(label_names)) if label_names else ()
+    numbers = [label for label in written if _INTEGER.fullmatch(label)]
+    if len(numbers) == len(written):
+        most = max(int(label) for label in written)
+        if not names and most >= len(rows):
+            raise ValueError(
+                f"{table}: labels go up to {most}, but there are {len(rows)} videos; "
+                "expected ids from 0, or class names"
+            )
+        names = names or tuple(str(label) for label in range(most + 1))
+        return names, {n: int(n) for n in numbers if 0 <= int(n) < len(names)}
+    if numbers:
+        report.note("labels that are numbers, among names", ", ".join(numbers))
+    names = names or tuple(written)
+    lower: dict[str, str] = {}
+    for name in names:
+        if name.lower() in lower:
+            report.note("labels that differ in case alone", f"{lower[name.lower()]}, {name}")
+        lower.setdefault(name.lower(), name)
+    return names, {name: label for label, name in enumerate(names)}
+
+
+def _below_root(path: str, table: Path, root: Path, videos: set[str]) -> str | None:
+    """The path below the root, as `videos.find` writes it; None: it lies elsewhere."""
+    if path in videos:
+        return path
+    if "/" not in path:
+        path = path.replace("\\", "/")
+    places = [root / path, table.absolute().parent / path, root.absolute().parent / path]
+    below = [os.path.relpath(place, root).replace(os.sep, "/") for place in places]
+    known = [name for name in below if name in videos]
+    name = (known or below)[0]
+    return None if name.startswith("../") or os.path.isabs(name) else name  # noqa: PTH117

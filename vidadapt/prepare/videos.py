@@ -1,0 +1,240 @@
+"""The video files below a folder, and which of them an annotation means."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidadapt.naming import did_you_mean
+from vidadapt.prepare.annotations import Entry
+from vidadapt.prepare.report import Report
+
+# fmt: off
+ENDINGS = frozenset((
+    "3g2", "3gp", "asf", "avi", "divx", "f4v", "flv", "m2ts", "m2v", "m4v", "mkv", "mov", "mp4",
+    "mpeg", "mpg", "mts", "mxf", "ogg", "ogm", "ogv", "rm", "rmvb", "ts", "vob", "webm", "wmv",
+))
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Files:
+    """What lies below a folder; paths are relative to it, with `/`, and sorted.
+
+    Attributes:
+        root: the folder.
+        videos: files with one of `ENDINGS`, in any case.
+        others: all other files, less the hidden ones.
+        folders: all folders, less the hidden ones.
+    """
+
+    root: Path
+    videos: tuple[str, ...]
+    others: tuple[str, ...]
+    folders: tuple[str, ...]
+
+
+def without_ending(path: str) -> str:
+    """A path less its video ending, if it has one.
+
+    >>> without_ending("a/b.c.MP4"), without_ending("a/b.c"), without_ending("a.mp4/b")
+    ('a/b.c', 'a/b.c', 'a.mp4/b')
+    """
+    stem, dot, ending = path.rpartition(".")
+    return stem if dot and ending.lower() in ENDINGS else path
+
+
+def find(root: str | Path, report: Report) -> Files:
+    """Look through a folder once, links to folders included, each real folder once.
+
+    Hidden files and folders (`.x`, macOS's `._x`) are passed over and noted; folders that cannot
+    be read and links that lead nowhere are problems.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; expected the folder of videos")
+    videos: list[str] = []
+    others: list[str] = []
+    folders: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    waiting = [(False, "")]  # through a link, path: real folders come first
+    while waiting:
+        through_link, below = heapq.heappop(waiting)
+        try:
+            identity = _identity(str(root / below))
+            if identity in seen:
+                report.note("links to folders that were looked through already", below)
+                continue
+            seen.add(identity)
+            folders.append(below)
+            with os.scandir(root / below) as scan:
+                entries = list(scan)
+        except OSError as error:
+            report.problem("folders that cannot be read", f"{root / below}: {error.strerror}")
+            continue
+        for entry in entries:
+            path = f"{below}/{entry.name}" if below else entry.name
+            if entry.name.startswith("."):
+                report.note("hidden files and folders, passed over", path)
+            elif entry.is_symlink() and not Path(entry.path).exists():
+                report.problem("links that lead nowhere", path)
+            elif entry.is_dir():
+                heapq.heappush(waiting, (through_link or entry.is_symlink(), path))
+            elif path.rpartition(".")[2].lower() in ENDINGS:
+                videos.append(path)
+            else:
+                others.append(path)
+    return Files(root, tuple(sorted(videos)), tuple(sorted(others)), tuple(sorted(folders)))
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    facts = os.stat(folder)  # noqa: PTH116 (called for every folder)
+    return facts.st_dev, facts.st_ino
+
+
+def match(entries: Sequence[Entry], files: Files, report: Report) -> dict[str, str]:
+    """The file of each entry's key, as far as there is one.
+
+    A key with its file's ending is a path; any other is the end of a path without its ending: an id
+    finds `<id>.webm` at any depth, `class/name` finds `any/class/name.avi`. Where not one of the
+    keys' folders exists, all files lie in one, and keys are found by their names alone.
+
+    Two files for one key are a problem; the one nearest the root is taken.
+    """
+    exact = set(files.videos)
+    by_tail: dict[int, dict[str, list[str]]] = {}
+    is_flat = not _existing({_folder(entry.key) for entry in entries}, files.folders)
+
+    def candidates(name: str) -> list[str]:
+        depth = name.count("/") + 1
+        if depth not in by_tail:
+            by_tail[depth] = _tails(files.videos, depth)
+        return _distinct(files.root, by_tail[depth].get(name, []))
+
+    matched: dict[str, str] = {}
+    for key in dict.fromkeys(entry.key for entry in entries):
+        if key in exact:
+            matched[key] = key
+            continue
+        found = candidates(key) or candidates(without_ending(key))
+        if not found and is_flat:
+            found = candidates(without_ending(key.rpartition("/")[2]))
+            if len(found) > 1:
+                line = f"{key}: {', '.join(found)}"
+                report.problem("several files of one name; none is taken", line)
+                continue
+        if len(found) > 1:
+            line = f"{key}: {', '.join(found)}"
+            report.problem("two files for one video; the first is taken", line)
+        if found:
+            matched[key] = found[0]
+    return matched
+
+
+def check_match(
+    entries: Sequence[Entry],
+    matched: dict[str, str],
+    files: Files,
+    report: Report,
+    *,
+    unlisted: Collection[str] = (),
+) -> None:
+    """Report entries without a file, folders that are misspelt, and videos without an entry.
+
+    Args:
+        entries: of all splits.
+        matched: of `match`.
+        unlisted: keys that the source names without a label: their videos are no surprise.
+    """
+    without = [entry for entry in entries if entry.key not in matched]
+    for entry in without:
+        report.lack("annotated videos without a file", f"{entry.key} ({entry.source})")
+    wanted = {_folder(entry.key) for entry in entries} - {""}
+    existing = _existing(wanted, files.folders)
+    if existing:
+        holding = {_folder(video) for video in files.videos}
+        unclaimed = {folder for folder in holding if not _existing(wanted, [folder])} - {""}
+        names = sorted({folder.rpartition("/")[2] for folder in unclaimed})
+        for folder in sorted(wanted - existing):
+            hint = _misspelt(folder.rpartition("/")[2], names)
+            if hint:
+                report.problem("annotated folders under another name", f"{folder}: {hint}")
+            else:
+                report.lack("annotated folders that are not there", folder)
+        for folder in sorted(unclaimed):
+            report.note("folders of videos that no annotation names", folder)
+    taken = set(matched.values())
+    rest = [video for video in files.videos if video not in taken]
+    if unlisted:
+        known = set(match([Entry(key, 0, "", "") for key in unlisted], files, Report()).values())
+        rest = [video for video in rest if video not in known]
+    for video in rest:
+        report.note("videos that no annotation names", video)
+
+
+def sizes(files: Files, paths: Iterable[str], report: Report) -> dict[str, int]:
+    """Bytes of each file that is not empty; the empty ones, and those that are none, are told."""
+    found = {}
+    for path in paths:
+        try:
+            facts = (files.root / path).stat()
+        except OSError as error:
+            report.problem("files that cannot be looked at", f"{path}: {error.strerror}")
+            continue
+        if not stat.S_ISREG(facts.st_mode):
+            report.problem("files that cannot be looked at", f"{path}: not a regular file")
+        elif facts.st_size == 0:
+            report.lack("empty files (0 bytes), left out", path)
+        else:
+            found[path] = facts.st_size
+    return found
+
+
+def _misspelt(name: str, unclaimed: list[str]) -> str:
+    """Which folders may be meant by a name that none has; empty: none comes near.
+
+    >>> _misspelt("brush_hair", ["Brush_Hair", "rush"]), _misspelt("walk", ["wlak"])
+    ('did you mean Brush_Hair?', 'did you mean wlak?')
+    """
+    same = [other for other in unclaimed if other.lower() == name.lower()]
+    return f"did you mean {same[0]}?" if same else did_you_mean(name, unclaimed)
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _existing(wanted: set[str], folders: Iterable[str]) -> set[str]:
+    """Those of the folders that exist, at any depth."""
+    depths = {folder.count("/") + 1 for folder in wanted if folder}
+    tails = {"/".join(folder.split("/")[-depth:]) for folder in folders for depth in depths}
+    return (wanted & tails) - {""}
+
+
+def _tails(videos: Sequence[str], depth: int) -> dict[str, list[str]]:
+    """Videos by the last `depth` parts of their paths, without endings; nearest the root first."""
+    tails = defaultdict(list)
+    for video in videos:
+        tails["/".join(without_ending(video).split("/")[-depth:])].append(video)
+    return {
+        tail: sorted(found, key=lambda video: (video.count("/"), video))
+        for tail, found in tails.items()
+    }
+
+
+def _distinct(root: Path, candidates: list[str]) -> list[str]:
+    """Paths that are really different files (not links to one)."""
+    if len(candidates) < 2:
+        return candidates
+    by_identity: dict[tuple[int, int], str] = {}
+    for candidate in candidates:
+        by_identity.setdefault(_identity(str(root / candidate)), candidate)
+    return list(by_identity.values())

@@ -28,8 +28,8 @@ class Layout:
     Attributes:
         annotations: folder of the annotation files.
         videos: folder of the videos.
-        samples: split -> (path below `videos`, label), in the order of the annotations; the test
-            split of SSv2, which has no labels, is left out.
+        samples: split -> (path below `videos`, label), in the order of the annotations; `test` of
+            SSv2 with its answers only.
     """
 
     annotations: Path
@@ -57,7 +57,7 @@ def small_video(path: Path, num_frames: int = 4) -> None:
 
 
 # id, template, what fills its brackets. The first two are real records, and so is every bracket.
-SSV2_RECORDS = {
+SSV2_RECORDS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
     "train": (
         ("78687", "Holding [something] next to [something]", ("potato", "vicks vaporub bottle")),
         ("42326", "Pushing [something] from left to right", ("a cup",)),
@@ -80,8 +80,8 @@ SSV2_RECORDS = {
         ("5", "Pushing [something] from left to right", ("a 3€ coin",)),
         ("998", "Trying to bend [something unbendable] so nothing happens", ("a spoon",)),
     ),
-    "test": (("1420",), ("166429",), ("3",)),
 }
+SSV2_TEST_IDS = ("1420", "166429", "3")
 
 
 def ssv2_label(template: str) -> int:
@@ -117,15 +117,15 @@ def ssv2(
             sample = (f"{video}{suffix}", ssv2_label(template))
             samples.setdefault({"validation": "val"}.get(split, split), []).append(sample)
         write_json(files / f"{prefix}{split}.json", records)
-    write_json(files / f"{prefix}test.json", [{"id": record[0]} for record in SSV2_RECORDS["test"]])
+    write_json(files / f"{prefix}test.json", [{"id": video} for video in SSV2_TEST_IDS])
     if answers:
-        rows = [(record[0], 11 * i) for i, record in enumerate(SSV2_RECORDS["test"])]
+        rows = [(video, 11 * i) for i, video in enumerate(SSV2_TEST_IDS)]
         text = "".join(f"{video};{names[label]}\n" for video, label in rows)
         (files / "test-answers.csv").write_text(text, encoding="utf-8")
         samples["test"] = [(f"{video}{suffix}", label) for video, label in rows]
-    for split in SSV2_RECORDS.values() if with_videos else ():
-        for entry in split:
-            small_video(folder / "videos" / f"{entry[0]}{suffix}")
+    ids = [record[0] for records in SSV2_RECORDS.values() for record in records]
+    for video in (*ids, *SSV2_TEST_IDS) if with_videos else ():
+        small_video(folder / "videos" / f"{video}{suffix}")
     return Layout(folder / "annotations", folder / "videos", samples)
 
 

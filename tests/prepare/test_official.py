@@ -48,14 +48,22 @@ def test_ssv2_under_both_names_in_both_places(naming, below, tmp_path) -> None:
     assert read.unlisted == ("1420", "166429", "3")
     assert not report.problems
     assert set(report.missing) == {"official counts"}  # it is a miniature
-    assert [line.split(":")[0] for line in report.missing["official counts"]] == [
-        "test",
-        "train",
-        "val",
+    assert report.missing["official counts"] == [
+        "3 test videos, officially 27,157",
+        "train: 10 videos are annotated, officially 168,913",
+        "val: 4 videos are annotated, officially 24,777",
     ]
-    assert report.notes["test list"] == [
-        "3 videos without public labels, officially 27,157: in no list"
+    assert report.notes["in no list"] == [
+        "3 test videos, officially 27,157: published results are on the validation list"
     ]
+
+
+def test_ssv2_of_the_promised_size_leaves_nothing_to_report(tmp_path, monkeypatch) -> None:
+    layout = ssv2_files(tmp_path)
+    monkeypatch.setattr(ssv2, "OFFICIAL", {"train": 10, "val": 4, "test": 3})
+    report = Report()
+    ssv2.read(layout.annotations, report)
+    assert not report.problems and not report.missing
 
 
 def test_ssv2_entries_say_where_they_come_from(tmp_path) -> None:
@@ -65,13 +73,18 @@ def test_ssv2_entries_say_where_they_come_from(tmp_path) -> None:
     assert entry.source == "something-something-v2-train.json, record 3"
 
 
-def test_ssv2_test_answers_give_a_test_list(tmp_path) -> None:
+def test_ssv2_test_answers_give_a_test_list_if_asked_for(tmp_path) -> None:
     layout = ssv2_files(tmp_path, naming="plain", below="labels", answers=True)
-    report = Report()
-    read = ssv2.read(layout.annotations, report)
+    read = ssv2.read(layout.annotations, Report(), test_list=True)
     assert read_samples(read) == keyed(layout.samples)
     assert (read.expected["test"], read.unlisted) == (27_157, ())
-    assert "not on this one" in report.notes["test list"][0]
+    read = ssv2.read(layout.annotations, Report())
+    assert (set(read.splits), len(read.unlisted)) == ({"train", "val"}, 3)
+
+
+def test_ssv2_test_list_without_answers(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"holds no test-answers\.csv"):
+        ssv2.read(ssv2_files(tmp_path).annotations, Report(), test_list=True)
 
 
 def test_ssv2_answers_that_do_not_fit(tmp_path) -> None:
@@ -81,7 +94,7 @@ def test_ssv2_answers_that_do_not_fit(tmp_path) -> None:
         f"1420;{name}\n1420;{name}\n166429;Jumping\nno line\n\n99;{name}\n", encoding="utf-8"
     )
     report = Report()
-    read = ssv2.read(layout.annotations, report)
+    read = ssv2.read(layout.annotations, report, test_list=True)
     assert [entry.key for entry in read.splits["test"]] == ["1420", "99"]
     assert read.unlisted == ("166429", "3")
     assert "test-answers.csv:2" in report.problems["duplicate ids"][0]
@@ -488,7 +501,7 @@ def test_kinetics_by_name_of_the_clip_or_of_the_video(named, is_cc, tmp_path) ->
     by_id = kinetics.named_by_id(path.stem for path in layout.videos.iterdir())
     assert by_id == (named == "id")
     report = Report()
-    read = kinetics.read(layout.annotations, report, by_id=by_id)
+    read = kinetics.read(layout.annotations, report, by_id=by_id, test_list=True)
     assert read_samples(read) == keyed(layout.samples)
     assert read.expected == {"train": 7, "val": 3, "test": 1}
     assert (read.dataset, len(read.label_names)) == ("kinetics400", 400)
@@ -506,16 +519,22 @@ def test_kinetics_one_csv_alone(tmp_path) -> None:
     }
 
 
-def test_kinetics_test_lines_without_a_label_are_in_no_list(tmp_path) -> None:
+@pytest.mark.parametrize("labelled", [True, False])
+def test_kinetics_test_lines_are_in_a_list_if_asked_for_and_labelled(labelled, tmp_path) -> None:
     layout = layouts.kinetics(tmp_path, with_videos=False)
-    (layout.annotations / "test.csv").write_text(
-        "youtube_id,time_start,time_end,split\ntttttttttt1,8,18,test\n", encoding="utf-8"
-    )
+    if not labelled:
+        (layout.annotations / "test.csv").write_text(
+            "youtube_id,time_start,time_end,split\ntttttttttt1,8,18,test\n", encoding="utf-8"
+        )
     report = Report()
     read = kinetics.read(layout.annotations, report)
     assert set(read.splits) == {"train", "val"}
     assert read.unlisted == ("tttttttttt1_000008_000018",)
-    assert report.notes["test list"] == ["1 videos without a label: in no list"]
+    assert report.notes["in no list"] == [
+        "1 test videos: published results are on the validation list"
+    ]
+    read = kinetics.read(layout.annotations, Report(), test_list=True)
+    assert ("test" in read.splits, bool(read.unlisted)) == (labelled, not labelled)
 
 
 def test_kinetics_bad_lines_are_told_and_the_rest_goes_on(tmp_path) -> None:
@@ -587,7 +606,10 @@ def test_kinetics_with_other_classes_is_custom(tmp_path) -> None:
     [
         (b"path,label\na.mp4,1\n", r"no column youtube_id, time_start, time_end, split"),
         (b"", "no column"),
-        (b"youtube_id,time_start,time_end,split\na_b-c_d-e_f,0,10,test\n", "no line has a label"),
+        (
+            b"youtube_id,time_start,time_end,split\na_b-c_d-e_f,0,10,test\n",
+            "no training or validation line",
+        ),
         (b"label\xff\xfe", "cannot read .*train.csv"),
     ],
 )

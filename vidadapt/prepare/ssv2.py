@@ -9,8 +9,8 @@
 The newer download names the files labels.json, train.json, validation.json and test.json, and puts
 them in a folder `labels`; both names are found there too. Videos may be transcoded (ID.mp4).
 168,913 training, 24,777 validation and 27,157 test videos of 174 classes. Published results are on
-the validation videos. Test labels are in the newer download only (test-answers.csv, lines
-`id;label`); without that file there is no test list.
+the validation videos. The test videos' labels are in the newer download only (test-answers.csv,
+lines `id;label`), and no list is made of them unless asked for.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,20 @@ CLASSES = 174
 OFFICIAL = {"train": 168_913, "val": 24_777, "test": 27_157}
 PREFIXES = ("something-something-v2-", "")
 PLACES = ("", "labels")
+ANSWERS = "test-answers.csv"
 _DECIMAL = re.compile(r"[0-9]+")
 
 
-def read(folder: Path, report: Report) -> Annotations:
-    """Read the official JSON files: splits `train` and `val`, and `test` with test-answers.csv.
+def read(folder: Path, report: Report, *, test_list: bool = False) -> Annotations:
+    """Read the official JSON files: splits `train` and `val`, and `test` if asked for.
 
     A class is `labels.json`'s id of the record's template without its brackets.
 
     Args:
         folder: holds the files under either of their names, itself or in a sub-folder `labels`.
         report: gets every record that cannot be used, and counts that differ.
+        test_list: also make a test list, of test-answers.csv. Results on it cannot be compared with
+            published ones, which are on the validation list.
 
     Raises:
         ValueError: a file is missing or no JSON of the expected kind, or the ids in labels.json are
@@ -55,18 +59,16 @@ def read(folder: Path, report: Report) -> Annotations:
     }
     expected = {split: OFFICIAL[split] for split in splits}
     test_ids = _test_ids(folder, report)
-    answers = _answers_file(folder)
-    if answers is not None:
-        splits["test"] = _answers(answers, label_of, test_ids, report)
+    if test_list:
+        splits["test"] = _answers(_answers_file(folder), label_of, test_ids, report)
         expected["test"] = OFFICIAL["test"]
-        report.note("test list", "published results are on the validation list, not on this one")
     elif test_ids:
-        line = f"{len(test_ids):,} videos without public labels, officially {OFFICIAL['test']:,}"
-        report.note("test list", f"{line}: in no list")
+        line = f"{len(test_ids):,} test videos, officially {OFFICIAL['test']:,}"
+        report.note("in no list", f"{line}: published results are on the validation list")
         if len(test_ids) < OFFICIAL["test"]:
-            report.lack("official counts", f"test: {line}")
+            report.lack("official counts", line)
         elif len(test_ids) > OFFICIAL["test"]:
-            report.problem("official counts", f"test: {line}")
+            report.problem("official counts", line)
     listed = {entry.key for entry in splits.get("test", ())}
     annotations = Annotations(
         dataset="ssv2",
@@ -88,9 +90,15 @@ def class_name(template: str) -> str:
     return template.replace("[", "").replace("]", "").strip()
 
 
-def _answers_file(folder: Path) -> Path | None:
-    wanted = [folder / place / "test-answers.csv" for place in PLACES]
-    return next((path for path in wanted if path.is_file()), None)
+def _answers_file(folder: Path) -> Path:
+    wanted = [folder / place / ANSWERS for place in PLACES]
+    found = next((path for path in wanted if path.is_file()), None)
+    if found is None:
+        raise ValueError(
+            f"{folder} holds no {ANSWERS}, nor does its sub-folder labels: without it there is no "
+            "test list"
+        )
+    return found
 
 
 def _find(folder: Path, name: str, report: Report) -> Path:
@@ -147,6 +155,7 @@ def _number(value: object) -> int | None:
 
 def _entries(path: Path, label_of: dict[str, int], report: Report) -> tuple[Entry, ...]:
     entries: dict[str, Entry] = {}
+    near = cache(partial(did_you_mean, known=tuple(label_of)))  # slow, and of few templates
     for source, video, record in _records(path, report):
         template = record.get("template")
         if "template" not in record:
@@ -156,7 +165,7 @@ def _entries(path: Path, label_of: dict[str, int], report: Report) -> tuple[Entr
                 "wrong types", f"{source} (id {video}): template is {template!r}, expected text"
             )
         elif class_name(template) not in label_of:
-            hint = did_you_mean(class_name(template), label_of)
+            hint = near(class_name(template))
             report.problem(
                 "unknown templates", f"{source} (id {video}): {template!r}; {hint}".rstrip("; ")
             )
@@ -206,6 +215,7 @@ def _answers(
 ) -> tuple[Entry, ...]:
     """Lines `id;label name`, without a header."""
     entries: dict[str, Entry] = {}
+    near = cache(partial(did_you_mean, known=tuple(label_of)))
     with path.open(encoding="utf-8-sig", newline="") as file:
         for number, row in enumerate(csv.reader(file, delimiter=";"), start=1):
             source = f"{path.name}:{number}"
@@ -214,7 +224,7 @@ def _answers(
             if len(row) != 2 or _number(row[0]) is None:
                 report.problem("answers", f"{source}: expected 'id;label', got {';'.join(row)!r}")
             elif class_name(row[1]) not in label_of:
-                hint = did_you_mean(class_name(row[1]), label_of)
+                hint = near(class_name(row[1]))
                 report.problem("unknown templates", f"{source}: {row[1]!r}; {hint}".rstrip("; "))
             elif row[0] in entries:
                 line = f"{source}: id {row[0]} is already in {entries[row[0]].source}"

@@ -15,6 +15,7 @@ names. A line of a training list is `CLASS/NAME.avi NUMBER`, of a test list `CLA
 from __future__ import annotations
 
 import re
+from functools import cache, partial
 from pathlib import Path
 
 from vidadapt.naming import did_you_mean
@@ -109,6 +110,7 @@ def _classes(path: Path) -> tuple[str, ...]:
 
 def _entries(path: Path, side: str, label_of: dict[str, int], report: Report) -> tuple[Entry, ...]:
     entries: dict[str, Entry] = {}
+    near = cache(partial(did_you_mean, known=tuple(label_of)))  # slow, and of few names
     for source, line in _lines(path):
         file, number = line, ""
         if side == "train":
@@ -119,8 +121,7 @@ def _entries(path: Path, side: str, label_of: dict[str, int], report: Report) ->
             report.problem("unusable lines", f"{source}: expected '{wanted}', got {line!r}")
             continue
         if name not in label_of:
-            hint = did_you_mean(name, label_of)
-            report.problem("unknown classes", f"{source}: {line!r}; {hint}".rstrip("; "))
+            report.problem("unknown classes", f"{source}: {line!r}; {near(name)}".rstrip("; "))
             continue
         group = group_of(stem, name)
         key = f"{name}/{stem}"

@@ -20,6 +20,7 @@ from vidadapt.prepare.check_table import Row
 
 BLUE, ORANGE, RED, GREY = "#4878a8", "#e0963c", "#c0443c", "#6a6e74"
 SHOWN = 8  # distinct sizes, rates or classes that get a bar of their own; more: a histogram
+PLAIN: dict[str, Any] = {"parse_math": False}  # a name may hold dollar signs
 TITLE: dict[str, Any] = {"fontsize": 14, "loc": "left", "pad": 10}
 
 
@@ -36,7 +37,7 @@ def write_picture(
     spaced = ConstrainedLayoutEngine(h_pad=0.15, w_pad=0.12)
     figure = Figure(figsize=(12, 13), dpi=150, layout=spaced)
     FigureCanvasAgg(figure)
-    figure.suptitle(f"{title}: {len(rows):,} videos", fontsize=18, fontweight="bold")
+    figure.suptitle(f"{title}: {len(rows):,} videos", fontsize=18, fontweight="bold", **PLAIN)
     panels = figure.subplots(3, 2)
     for panel in panels.flat:
         panel.tick_params(labelsize=11)
@@ -83,6 +84,7 @@ def _histogram(panel: Axes, values: Sequence[float], title: str, unit: str, grai
         f"{unit}   (min {low:,.4g}, median {middle:,.4g}, max {high:,.4g})", fontsize=11
     )
     panel.set_ylabel("videos", fontsize=11)
+    bins: np.ndarray
     if high > 10 * middle:
         bins = np.geomspace(max(low, 1e-3), high * 1.001, 41)
         panel.set_xscale("log")
@@ -126,7 +128,7 @@ def _bars(
     bars = panel.barh(range(len(counts)), numbers, color=colours, height=0.7)
     shares = [f"{n:,} ({100 * n / sum(numbers):.3g} %)" if n else "0" for n in numbers]
     panel.bar_label(bars, shares, padding=4, fontsize=11)
-    panel.set_yticks(range(len(counts)), names)
+    panel.set_yticks(range(len(counts)), names, **PLAIN)
     panel.set_ylim(max(len(counts), 3) - 0.5, -0.5)  # one bar alone would fill the panel
     panel.set_xlabel("videos", fontsize=11)
     panel.set_xlim(0, max(1, *numbers) * 1.45)
@@ -154,7 +156,7 @@ def _classes(panel: Axes, counts: list[tuple[int, int]], label_names: Sequence[s
         lines.append(f"{word} {number:,}: {_short(class_name(label, label_names), 40)}")
     # Above the bars, which are lower on the right.
     panel.set_ylim(0, max(sizes) * 1.45)
-    where: dict[str, Any] = {"transform": panel.transAxes, "ha": "right", "va": "top"}
+    where: dict[str, Any] = {"transform": panel.transAxes, "ha": "right", "va": "top", **PLAIN}
     panel.text(0.99, 0.98, "\n".join(lines), fontsize=11, linespacing=1.4, **where)
 
 

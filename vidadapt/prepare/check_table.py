@@ -68,9 +68,8 @@ class Row:
     def frame_count(self, file: str) -> FrameCount:
         """The row of the frame-count index; `file` is where the video lies."""
         error = "" if self.num_frames else f"{file}: {self.error}"
-        return FrameCount(
-            self.path, self.num_frames, self.header_frames, self.codec, self.reader, error
-        )
+        reader = self.reader or self.requested
+        return FrameCount(self.path, self.num_frames, self.header_frames, self.codec, reader, error)
 
 
 HEADER = [field.name for field in fields(Row)]

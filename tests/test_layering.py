@@ -35,7 +35,9 @@ MAY_IMPORT = {
     "routing": set(),
     "replay": {"methods", "models", "routing"},
     "predict": {"adapters", "bank", "config", "data", "differences", "evaluate"},
-    "contact_sheet": {"predict"},
+    "lettering": set(),
+    "contact_sheet": {"lettering", "predict"},
+    "browse": {"config", "data", "lettering", "progress"},
     "prepare": {"data", "naming", "progress"},
     "bank": {
         *("adapters", "assemble", "config", "data", "differences", "methods", "models", "replay"),

@@ -44,6 +44,29 @@ class EvaluateOptions:
     fusion: Literal["softmax", "logits"] = "softmax"
 
 
+@dataclass(frozen=True)
+class BrowseOptions:
+    """What a look at the data is asked for beside the configuration of the training.
+
+    Attributes:
+        list_path: list to look at.
+        out: folder for index.html and sheet.png; default: browse/<name of the list>.
+        clips_per_class: how many videos of each class, chosen by train.seed.
+        classes: how many classes, the first ones; default: all.
+        epochs: from epoch 0 on, as many training views of each video as these epochs show.
+        evaluation: also show the centre view, as validation sees it.
+        thumb: side of a frame on the page in pixels; default: what keeps the page near 20 MB.
+    """
+
+    list_path: str
+    out: str | None
+    clips_per_class: int
+    classes: int | None
+    epochs: int
+    evaluation: bool
+    thumb: int | None
+
+
 Methods = Mapping[str, Callable[..., None]]
 
 TRAIN_HELP = """Adapt a video transformer to a list of videos.
@@ -66,6 +89,23 @@ EVALUATE_HELP = """Evaluate on a list, several clips x crops a video, exactly.
 
 The configuration of the run or the adapter is the default of every option below.
 """
+
+BROWSE_HELP = """Look at a list as a training would see it, before spending days on it.
+
+    python tools/browse.py train.txt --config configs/ssv2/adaptformer.yaml --data.root VIDEOS
+    python tools/browse.py LISTS_OF_PREPARE/train.txt --data.rand_augment true --epochs 3
+    python tools/browse.py train.txt --config runs/mine/config.yaml
+
+Writes index.html (one file, opens without a network) and sheet.png: for a few videos of each class
+the frames after sampling, crop, flip and augmentation, as the same keys of tools/train.py give
+them. Label names are those of data.label_names, else of labels.txt beside the list. Videos that
+cannot be read are shown with the cause, and the exit status is 1 then.
+"""
+BROWSE_KEYS = (
+    *("dataset", "lists", "root", "label_names", "sampling", "num_frames", "stride", "crop_size"),
+    *("train_crop", "flip", "rand_augment", "random_erasing", "repeated_augmentation", "reader"),
+    *("num_workers", "index_dir"),
+)
 
 # The options that an evaluation is about: with a run, with an adapter alone, with both. A run's
 # others can be given, too, but only as they were in training.
@@ -91,6 +131,50 @@ def parse_train(argv: list[str], methods: Methods) -> tuple[Config, bool]:
     parser.add_argument("--resume", action="store_true", help="continue the run in run_dir")
     parsed = _parse(parser, argv)
     return _config(parser, parsed, parsed.run_dir), parsed.resume
+
+
+def parse_browse(argv: list[str], methods: Methods) -> tuple[Config, BrowseOptions]:
+    """The configuration of the training that a list is looked at for, and what is asked.
+
+    Raises:
+        ConfigError: unknown or malformed keys, a number that is too small.
+        SystemExit: after --help.
+    """
+    parser = _empty_parser("tools/browse.py", BROWSE_HELP)
+    parser.add_argument("list", type=str, help="`path label` list")
+    parser.add_argument("--out", type=str | None, help="folder; default: browse/<name of the list>")
+    numbers = {
+        "clips-per-class": (int, 3, "videos of each class, chosen by train.seed"),
+        "classes": (int | None, None, "only the first N classes"),
+        "epochs": (int, 1, "training views of the first N epochs, each video in each"),
+        "thumb": (int | None, None, "side of a frame in pixels; default: page of about 20 MB"),
+    }
+    for name, (kind, default, text) in numbers.items():
+        parser.add_argument(f"--{name}", type=kind, default=default, metavar="N", help=text)
+    parser.add_argument("--no-evaluation", action="store_true", help="training views only")
+    parser.add_argument("--run_dir", type=str, default="", help=argparse.SUPPRESS)
+    _add_sections(parser, methods, _method_name(argv, methods), SECTIONS)
+    shown = {"config", "train.seed", *(f"data.{key}" for key in BROWSE_KEYS)}
+    for action in parser._actions:
+        if action.dest.partition(".")[0] in ("method", *SECTIONS) and action.dest not in shown:
+            action.help = argparse.SUPPRESS
+    parsed = _parse(parser, argv)
+    for name in numbers:
+        value = parsed[name.replace("-", "_")]
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name}: expected 1 or more, got {value}")
+    if parsed.train.seed < 0:
+        raise ConfigError(f"train.seed: expected 0 or more, got {parsed.train.seed}")
+    options = BrowseOptions(
+        parsed.list,
+        parsed.out,
+        parsed.clips_per_class,
+        parsed.classes,
+        parsed.epochs,
+        not parsed.no_evaluation,
+        parsed.thumb,
+    )
+    return _config(parser, parsed, parsed.run_dir), options
 
 
 def adapter_option(argv: list[str]) -> str | None:

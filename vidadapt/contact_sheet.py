@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from vidadapt.lettering import fitted, font
 from vidadapt.predict import Guess, Prediction, Shown
 
 MARGIN, GAP = 24, 4
@@ -16,8 +17,6 @@ PANEL, BAR = 420, 24
 HEADER, LINE = 34, 22
 WHITE, INK, GREY, RULE = (255, 255, 255), (28, 30, 34), (120, 124, 130), (222, 224, 228)
 BEST, OTHER, GIVEN, FAULT = (122, 172, 226), (203, 220, 239), (126, 199, 148), (190, 52, 52)
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def write_sheets(
@@ -57,7 +56,7 @@ def sheet(predictions: Sequence[Prediction]) -> Image.Image:
     note = "Frames: the middle clip of the evaluation, centre crop, as the model sees it."
     if any(p.video.label is not None for p in predictions):
         note += " Green: the label that the list gives."
-    draw.text((MARGIN, image.height - LINE - 8), note, fill=GREY, font=_font(13))
+    draw.text((MARGIN, image.height - LINE - 8), note, fill=GREY, font=font(13))
     return image
 
 
@@ -73,24 +72,24 @@ def _draw_row(
 ) -> None:
     width = image.width - 2 * MARGIN
     path = Path(prediction.video.path)
-    name = _fitted(draw, path.name, width * 2 // 3, 19)
-    draw.text((MARGIN, top), name, fill=INK, font=_font(19))
-    rest = MARGIN + draw.textlength(name, font=_font(19)) + 12
-    where = _fitted(draw, str(path.parent), int(MARGIN + width - rest), 14)
-    draw.text((rest, top + 4), where, fill=GREY, font=_font(14))
+    name = fitted(draw, path.name, width * 2 // 3, 19)
+    draw.text((MARGIN, top), name, fill=INK, font=font(19))
+    rest = MARGIN + draw.textlength(name, font=font(19)) + 12
+    where = fitted(draw, str(path.parent), int(MARGIN + width - rest), 14)
+    draw.text((rest, top + 4), where, fill=GREY, font=font(14))
     top += HEADER
     if prediction.error:
-        said = _fitted(draw, f"cannot be read: {prediction.error}", width, 15)
-        draw.text((MARGIN, top), said, fill=FAULT, font=_font(15))
+        said = fitted(draw, f"cannot be read: {prediction.error}", width, 15)
+        draw.text((MARGIN, top), said, fill=FAULT, font=font(15))
         return
     if prediction.shown is not None:
         _draw_frames(image, draw, prediction.shown, top, columns)
     left = 2 * MARGIN + columns * (THUMB + GAP)
     for adapter, guesses in prediction.guesses.items():
         views = prediction.views[adapter]
-        title = _fitted(draw, adapter, PANEL - int(draw.textlength(views, font=_font(12))) - 12, 15)
-        draw.text((left, top - 2), title, fill=INK, font=_font(15))
-        draw.text((left + PANEL, top), views, fill=GREY, font=_font(12), anchor="ra")
+        title = fitted(draw, adapter, PANEL - int(draw.textlength(views, font=font(12))) - 12, 15)
+        draw.text((left, top - 2), title, fill=INK, font=font(15))
+        draw.text((left + PANEL, top), views, fill=GREY, font=font(12), anchor="ra")
         _draw_bars(draw, guesses, prediction.video.label, left, top + LINE)
         left += PANEL + MARGIN
 
@@ -106,9 +105,9 @@ def _draw_frames(
         if shown.times is None:
             continue
         text, corner = f"{shown.times[number]:.2f} s", (left + 5, upper + THUMB - 5)
-        box = draw.textbbox(corner, text, font=_font(12), anchor="ls")
+        box = draw.textbbox(corner, text, font=font(12), anchor="ls")
         draw.rectangle((box[0] - 4, box[1] - 3, box[2] + 4, box[3] + 4), fill=INK)
-        draw.text(corner, text, fill=WHITE, font=_font(12), anchor="ls")
+        draw.text(corner, text, fill=WHITE, font=font(12), anchor="ls")
 
 
 def _draw_bars(
@@ -125,28 +124,6 @@ def _draw_bars(
             draw.rectangle((left, upper, left + length, upper + BAR), fill=colour)
         middle = upper + BAR // 2
         share = f"{100 * guess.probability:.1f} %"
-        text = _fitted(draw, guess.name, PANEL - 80, 14)
-        draw.text((left + 7, middle), text, fill=INK, font=_font(14), anchor="lm")
-        draw.text((left + PANEL - 7, middle), share, fill=INK, font=_font(14), anchor="rm")
-
-
-def _fitted(draw: ImageDraw.ImageDraw, text: str, width: int, size: int) -> str:
-    """The text; one that is wider than `width` pixels loses its middle.
-
-    Labels often differ in their last words, paths in their last folders.
-    """
-    font = _font(size)
-    kept, short = len(text), text
-    while kept > 0 and draw.textlength(short, font=font) > width:
-        kept -= 1
-        head = kept // 2
-        short = f"{text[:head]}...{text[len(text) - kept + head :]}"
-    return short
-
-
-def _font(size: int) -> Font:
-    """DejaVu Sans where the system has it (it knows more scripts), else Pillow's own font."""
-    try:
-        return ImageFont.truetype("DejaVuSans.ttf", size)
-    except OSError:
-        return ImageFont.load_default(size)
+        text = fitted(draw, guess.name, PANEL - 80, 14)
+        draw.text((left + 7, middle), text, fill=INK, font=font(14), anchor="lm")
+        draw.text((left + PANEL - 7, middle), share, fill=INK, font=font(14), anchor="rm")

@@ -1,0 +1,186 @@
+"""Browse: a few videos of each class as a training would see them, as a page and a picture."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vidadapt import command_line, data, methods
+from vidadapt.browse import Found, look
+from vidadapt.browse.page import write_page
+from vidadapt.browse.sheet import write_sheet
+from vidadapt.command_line import BrowseOptions
+from vidadapt.config import Config, DataConfig
+from vidadapt.data import DATASETS, DataPlan
+from vidadapt.data.lists import LABELS, check_label_names, read_list
+from vidadapt.data.prepared import RECORD, read_prepared, with_lists
+from vidadapt.data.readers import ReadError
+from vidadapt.progress import duration
+
+MANY = 100_000  # more classes than any list has: a label beyond is a slip
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Look at a list as the arguments say; the exit status: 1 if some video cannot be read."""
+    began = time.monotonic()
+    cfg, options = command_line.parse_browse(
+        sys.argv[1:] if argv is None else argv, methods.METHODS
+    )
+    list_path = Path(options.list_path)
+    settings = of_list(cfg.data, list_path)
+    plan = plan_of(cfg, settings, list_path)
+    samples = read_list(list_path, settings.root, plan.num_classes, check_files=False)
+    out = Path(options.out or Path("browse") / list_path.stem)
+    out.mkdir(parents=True, exist_ok=True)
+    found = look(
+        settings,
+        plan,
+        list_path,
+        samples,
+        num_classes=min(plan.num_classes, options.classes or plan.num_classes),
+        clips_per_class=options.clips_per_class,
+        epochs=options.epochs,
+        seed=cfg.train.seed,
+        evaluation=options.evaluation,
+        thumb=options.thumb,
+    )
+    notes = notes_of(cfg, settings, plan, found, len(samples))
+    facts = facts_of(cfg, settings, plan, options, len(samples))
+    page = out / "index.html"
+    write_page(found.shelves, page, title=str(list_path), facts=facts, notes=notes)
+    sheets = write_sheet(found.shelves, out / "sheet.png")
+    say(found, notes, [page, *sheets], time.monotonic() - began)
+    return 1 if found.num_broken else 0
+
+
+def of_list(settings: DataConfig, list_path: Path) -> DataConfig:
+    """The data options, completed by what lies beside the list: root, label names, data set."""
+    settings = with_lists(settings)
+    folder = list_path.parent
+    names = settings.label_names
+    if (folder / RECORD).is_file():
+        stated = settings.dataset != DataConfig.dataset
+        dataset = settings.dataset if stated else read_prepared(folder).dataset
+        settings = with_lists(
+            replace(
+                settings,
+                lists=str(folder),
+                dataset=dataset,
+                train_list=None,
+                dev_list=None,
+                test_list=None,
+                label_names=None,
+            )
+        )
+    elif names is None and (folder / LABELS).is_file():
+        names = str(folder / LABELS)
+    return replace(settings, label_names=names or settings.label_names)
+
+
+def plan_of(cfg: Config, settings: DataConfig, list_path: Path) -> DataPlan:
+    """The training's plan. Without names a custom list has as many classes as its labels need."""
+    dataset = DATASETS.get(settings.dataset)
+    if settings.label_names is not None or dataset is None or dataset.num_classes is not None:
+        plan = data.resolve(settings, cfg.eval)
+        check_label_names(list_path, plan.label_names)
+        return plan
+    samples = read_list(list_path, settings.root, MANY, check_files=False)
+    numbers = range(max(sample.label for sample in samples) + 1)
+    with tempfile.TemporaryDirectory() as scratch:
+        names = Path(scratch) / LABELS
+        names.write_text("".join(f"{number}\n" for number in numbers), encoding="utf-8")
+        plan = data.resolve(replace(settings, label_names=str(names)), cfg.eval)
+    return replace(plan, label_names=None)
+
+
+def facts_of(
+    cfg: Config, settings: DataConfig, plan: DataPlan, options: BrowseOptions, num_videos: int
+) -> dict[str, str]:
+    """What stands at the top of the page."""
+    sampling = plan.sampling
+    if sampling.policy == "dense":
+        frames = f"{sampling.num_frames} frames, {sampling.stride} apart (dense)"
+    else:
+        frames = f"{sampling.num_frames} frames, one of each segment (uniform)"
+    erasing = settings.random_erasing
+    return {
+        "videos": f"{num_videos:,} in {plan.num_classes} classes",
+        "data.root": settings.root,
+        "data.dataset": settings.dataset,
+        "data.label_names": settings.label_names or "none",
+        "clip": frames,
+        "crop": f"{plan.crop_size} x {plan.crop_size}, {settings.train_crop}",
+        "mirrored at random": "yes" if plan.flip else "no",
+        "RandAugment": "yes" if settings.rand_augment else "no",
+        "random erasing": f"of {100 * erasing:g} % of the clips" if erasing else "no",
+        "copies of a video in an epoch": str(settings.repeated_augmentation),
+        "train.seed": str(cfg.train.seed),
+        "shown": f"up to {options.clips_per_class} random videos of a class, "
+        + ("epoch 0" if options.epochs == 1 else f"epochs 0 to {options.epochs - 1}"),
+    }
+
+
+def notes_of(
+    cfg: Config, settings: DataConfig, plan: DataPlan, found: Found, num_videos: int
+) -> list[str]:
+    """What a reader must know before looking: what is broken, empty or not shown."""
+    notes = []
+    shown, broken = len(found.shelves), found.num_broken
+    if broken == num_videos:
+        notes.append(f"No video can be read: is data.root, {settings.root}, the right folder?")
+    elif broken:
+        notes.append(
+            f"{broken:,} of {num_videos:,} videos are missing or cannot be read: each is named at "
+            "its class. Training stops at missing files, and at more than "
+            f"{settings.max_unreadable} unreadable videos (data.max_unreadable)."
+        )
+    if empty := [str(shelf.label) for shelf in found.shelves if not shelf.num_videos]:
+        more = f" and {len(empty) - 20} more" if len(empty) > 20 else ""
+        notes.append(
+            f"{len(empty)} of the classes shown have no video in this list: "
+            f"{', '.join(empty[:20])}{more}."
+        )
+    if shown < plan.num_classes:
+        notes.append(
+            f"Shown are the first {shown} of {plan.num_classes} classes (--classes)."
+            + (
+                f" {len(found.elsewhere):,} of the broken videos are in the classes left out."
+                if found.elsewhere
+                else ""
+            )
+        )
+    if found.unchecked:
+        notes.append(
+            f"{found.unchecked:,} of {num_videos:,} videos have not been decoded by anyone yet, so "
+            "there may be more broken ones."
+        )
+    if cfg.train.mixup or cfg.train.cutmix:
+        notes.append("Mixup and cutmix mix whole batches later: they are not shown.")
+    return notes
+
+
+def say(found: Found, notes: Sequence[str], files: Sequence[Path], seconds: float) -> None:
+    """The summary on stdout."""
+    clips = [clip for shelf in found.shelves for clip in shelf.clips]
+    views = sum(len(clip.views) for clip in clips)
+    print(
+        f"{len(found.shelves)} classes, {len(clips)} videos in {views} views, "
+        f"{found.num_broken} broken, in {duration(seconds)}"
+    )
+    for note in notes:
+        print(f"  {note}")
+    for file in files:
+        print(f"  {file}: {file.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (ValueError, OSError, ImportError, ReadError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from vidadapt.prepare.commands import index, lists, own_lists, synthetic
+from vidadapt.prepare.commands import fast, index, lists, own_lists, synthetic
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    for module in (lists, own_lists, synthetic, index):
+    for module in (lists, own_lists, synthetic, index, fast):
         module.add(commands)
     args = parser.parse_args(argv)
     try:

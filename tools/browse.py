@@ -141,8 +141,7 @@ def notes_of(
     if empty := [str(shelf.label) for shelf in found.shelves if not shelf.num_videos]:
         more = f" and {len(empty) - 20} more" if len(empty) > 20 else ""
         notes.append(
-            f"{len(empty)} of the classes shown have no video in this list: "
-            f"{', '.join(empty[:20])}{more}."
+            f"Classes without a video in this list ({len(empty)}): {', '.join(empty[:20])}{more}."
         )
     if shown < plan.num_classes:
         notes.append(
@@ -155,8 +154,8 @@ def notes_of(
         )
     if found.unchecked:
         notes.append(
-            f"{found.unchecked:,} of {num_videos:,} videos have not been decoded by anyone yet, so "
-            "there may be more broken ones."
+            f"{found.unchecked:,} of {num_videos:,} videos have not been decoded yet, so there may "
+            "be more broken ones: tools/check_videos.py finds them."
         )
     if cfg.train.mixup or cfg.train.cutmix:
         notes.append("Mixup and cutmix mix whole batches later: they are not shown.")

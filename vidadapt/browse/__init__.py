@@ -7,77 +7,30 @@
 from __future__ import annotations
 
 import functools
-import io
 import os
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from vidadapt import data
+from vidadapt.browse.views import Clip, Looks
 from vidadapt.config import DataConfig
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.clips import EvalViews, TrainClips
-from vidadapt.data.frame_index import FrameCount, frame_counts, truncated
+from vidadapt.data.frame_index import FrameCount, frame_counts
 from vidadapt.data.lists import Sample
-from vidadapt.data.readers import ReadError, open_video
-from vidadapt.data.sampling import eval_indices, train_indices
-from vidadapt.data.seeding import seeded
-from vidadapt.data.times import frame_times
 from vidadapt.progress import track
 
 LARGEST, SMALLEST = 160, 48  # side of a frame in pixels, unless told
 PIXELS = 64_000_000  # of a page; about 0.23 bytes each, and a third more in base64: 20 MB
 ROUNDS = 5  # how often broken videos are passed over for others of their class
 WIDEST = 16_383  # what a WebP file can hold
-
-
-@dataclass(frozen=True)
-class View:
-    """One clip of a video.
-
-    Attributes:
-        epoch, copy: of a training clip; None: the centre view of validation.
-        indices: T frame indices.
-        times: their seconds from the first frame; None where the file does not tell.
-        strip: its T frames side by side, a WebP file.
-    """
-
-    epoch: int | None
-    copy: int | None
-    indices: tuple[int, ...]
-    times: tuple[float, ...] | None
-    strip: bytes
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One video that was looked at.
-
-    Attributes:
-        path: as in the list.
-        count: its frames, codec and reader.
-        width, height: pixels of a frame, upright.
-        views: those of training first.
-        error: why it cannot be read; empty: it can. Then there are no views.
-    """
-
-    path: str
-    count: FrameCount
-    width: int
-    height: int
-    views: tuple[View, ...]
-    error: str
-
-    @property
-    def truncated(self) -> bool:
-        return truncated(self.count)
 
 
 @dataclass(frozen=True)
@@ -155,7 +108,7 @@ def thumb_side(num_views: int, num_frames: int, crop_size: int) -> int:
     (160, 87, 64)
     """
     fitting = int((PIXELS / max(1, num_views * num_frames)) ** 0.5)
-    return min(crop_size, WIDEST // num_frames, LARGEST, max(SMALLEST, fitting))
+    return min(crop_size, LARGEST, max(SMALLEST, fitting))
 
 
 def look(
@@ -209,7 +162,9 @@ def look(
         counts |= counted(new)
     keys = [(e, c) for e in range(epochs) for c in range(options.repeated_augmentation)]
     num_views = len(chosen) * (len(keys) + evaluation)
-    side = thumb or thumb_side(num_views, plan.sampling.num_frames, plan.crop_size)
+    num_frames, crop_size = plan.sampling.num_frames, plan.crop_size
+    side = thumb or thumb_side(num_views, num_frames, crop_size)
+    side = min(side, crop_size, WIDEST // num_frames)
     clips = []
     readable = [sample for sample in chosen if not _error(counts, sample)]
     if readable:
@@ -219,7 +174,7 @@ def look(
         seen = data.eval_loader(options, plan, listed, num_clips=1, num_crops=1).dataset
         assert isinstance(trained, TrainClips) and isinstance(seen, EvalViews)
         place = {sample.path: index for index, sample in enumerate(kept)}
-        todo = _Looks(trained, seen if evaluation else None, keys, min(side, plan.crop_size))
+        todo = Looks(trained, seen if evaluation else None, keys, side)
         loader = _loader(todo, [place[sample.path] for sample in readable], options.num_workers)
         shown = track(
             loader, total=len(readable), label="looking at videos", unit="videos", shown=progress
@@ -232,7 +187,7 @@ def _error(counts: Mapping[str, FrameCount], sample: Sample) -> str:
     return counts[sample.path].error if sample.path in counts else ""
 
 
-def _loader(looks: _Looks, places: Sequence[int], num_workers: int) -> DataLoader[Any]:
+def _loader(looks: Looks, places: Sequence[int], num_workers: int) -> DataLoader[Any]:
     return DataLoader(
         looks,
         batch_size=None,
@@ -246,72 +201,6 @@ def _loader(looks: _Looks, places: Sequence[int], num_workers: int) -> DataLoade
 
 def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
-
-
-class _Looks(Dataset[Clip]):
-    """All that is shown of the video at a place of the training list."""
-
-    def __init__(
-        self,
-        trained: TrainClips,
-        validated: EvalViews | None,
-        keys: Sequence[tuple[int, int]],
-        side: int,
-    ) -> None:
-        self.trained, self.validated, self.keys, self.side = trained, validated, keys, side
-
-    def __getitem__(self, place: int) -> Clip:
-        sample = self.trained.samples[place]
-        count = self.trained.counts[sample.path]
-        file = self.trained.root / sample.path
-        try:
-            with open_video(file, reader=count.reader, num_frames=count.num_frames) as video:
-                height, width = video.frames([0]).shape[1:3]
-            views = tuple(self._views(place, str(file), count))
-        except ReadError as error:
-            return Clip(sample.path, count, 0, 0, (), str(error))
-        return Clip(sample.path, count, width, height, views, "")
-
-    def _views(self, place: int, file: str, count: FrameCount) -> Iterator[View]:
-        sampling, num_frames = self.trained.sampling, count.num_frames
-        for epoch, copy in self.keys:
-            clip = self.trained[epoch, place, copy]["clip"]
-            with seeded(self.trained.seed, epoch, place, copy) as rng:
-                indices = train_indices(sampling, num_frames, rng)  # TrainClips' first draw, too
-            yield self._view(epoch, copy, clip, indices, file, num_frames)
-        if self.validated is not None:
-            item = self.validated[place]
-            if item["views"] is None:
-                raise ReadError(item["error"])
-            indices = eval_indices(sampling, num_frames, 1)[0]
-            yield self._view(None, None, item["views"][0], indices, file, num_frames)
-
-    def _view(
-        self,
-        epoch: int | None,
-        copy: int | None,
-        clip: torch.Tensor,
-        indices: np.ndarray,
-        file: str,
-        num_frames: int,
-    ) -> View:
-        places = tuple(indices.tolist())
-        times = frame_times(file, places, num_frames)
-        strip = strip_of(clip.permute(1, 2, 3, 0).numpy(), self.side)
-        return View(epoch, copy, places, None if times is None else tuple(times), strip)
-
-
-def strip_of(frames: np.ndarray, side: int) -> bytes:
-    """(T, S, S, 3) uint8 frames side by side, each `side` pixels wide, as a WebP file."""
-    strip = Image.new("RGB", (side * len(frames), side))
-    for number, frame in enumerate(frames):
-        image = Image.fromarray(np.ascontiguousarray(frame))
-        if image.width != side:
-            image = image.resize((side, side), Image.Resampling.LANCZOS)
-        strip.paste(image, (number * side, 0))
-    file = io.BytesIO()
-    strip.save(file, format="WEBP", quality=80, method=3)
-    return file.getvalue()
 
 
 def _without_file(cause: str, file: Path) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from vidadapt.browse import Clip, Shelf, View
+from vidadapt.browse import Shelf
 from vidadapt.browse.style import SCRIPT, STYLE
+from vidadapt.browse.views import Clip, View
 
 BROKEN_SHOWN = 5  # further ones of a class are folded away
 INDEX_OPEN = 60  # classes up to which the index is unfolded
@@ -140,7 +141,8 @@ def _card(clip: Clip) -> str:
     folder, _, name = clip.path.rpartition("/")
     count = clip.count
     times = [view.times[-1] for view in clip.views if view.times]
-    facts = [f"{count.num_frames} frames", f"{clip.width} x {clip.height}", count.codec]
+    frames = f"{count.num_frames} frame{'s' * (count.num_frames != 1)}"
+    facts = [frames, f"{clip.width} x {clip.height}", count.codec]
     facts += [f"read by {count.reader}"] + ([] if times else ["no times known"])
     cut = (
         f'<p class="fault">truncated: the header promises {count.header_frames} frames</p>'

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from vidadapt.browse import Clip, Shelf
+from vidadapt.browse import Shelf
 from vidadapt.browse.page import heading
+from vidadapt.browse.views import Clip
 from vidadapt.lettering import fitted, font
 
 MARGIN, GAP, LINE = 20, 16, 19

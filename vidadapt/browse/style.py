@@ -50,7 +50,7 @@ article { background: var(--card); border: 1px solid var(--rule); border-radius:
   padding: 10px 12px; min-width: 0; }
 h3 { font-size: 14px; margin: 0; overflow-wrap: anywhere; }
 article p { margin: 0 0 6px; font-size: 13px; overflow-wrap: anywhere; }
-.broken { border-color: var(--fault); }
+.broken { border-color: var(--fault); grid-column: 1 / -1; }
 .broken ul { margin: 4px 0 2px; padding-left: 20px; font-size: 13px; overflow-wrap: anywhere; }
 figure { margin: 8px 0 0; }
 figcaption { font-size: 12px; color: var(--grey); }
@@ -63,10 +63,10 @@ figcaption b { color: var(--ink); font-weight: 600; }
 .frames { display: grid; grid-auto-columns: minmax(0, 1fr); grid-auto-flow: column; padding: 0;
   list-style: none; margin: 1px 0 0; text-align: center; font-size: 11px; line-height: 1.25; }
 .frames small { display: block; color: var(--grey); font-size: 10px; }
-.views { display: block; }
 .play .cards { grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--moving)), 1fr)); }
-.play .views { display: flex; flex-wrap: wrap; gap: 10px; }
-.play figure { flex: 0 0 176px; width: 176px; }
+.play .views { display: grid; gap: 0 10px;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 160px), 1fr)); }
+.play figure { min-width: 0; }
 .play .strip { aspect-ratio: 1; }
 .play .strip img { width: auto; max-width: none; height: 100%; }
 .play .strip img { animation: turn var(--turn) steps(var(--count)) infinite; }

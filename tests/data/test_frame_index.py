@@ -232,17 +232,17 @@ def test_errors_that_stop_within_a_file_are_not_kept_either(
 
     monkeypatch.setattr(av, "open", Failing)
     job = frame_index.Job(frame_index.Stamp("a", 0, 0, "pyav"), str(folder / "videos" / "a.mp4"))
-    known, lasts, _ = frame_index._count(job)
+    known, lasts, _ = frame_index.count_file(job)
     assert (known.num_frames, known.header_frames, known.error, lasts) == (4, 10, "", False)
     monkeypatch.setattr(sequential, "unreadable_bytes", lambda path: "Stale file handle")
-    known, lasts, _ = frame_index._count(job)
+    known, lasts, _ = frame_index.count_file(job)
     assert known.error.endswith("a.mp4: Stale file handle") and not lasts
 
 
 def test_a_process_that_dies_costs_its_file_this_run_only(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frame_index, "_count", die_on_b)
+    monkeypatch.setattr(frame_index, "count_file", die_on_b)
     counts = count(folder)
     assert "b #1, c.mp4: the decoder process died" in counts["b #1, c.mp4"].error
     assert rows_of(index_path(folder / "list.txt")).keys() == set(PATHS) - {"b #1, c.mp4"}
@@ -253,7 +253,7 @@ def test_a_process_that_dies_costs_its_file_this_run_only(
 def die_on_b(job: frame_index.Job) -> frame_index.Counted:
     if job.stamp.path.startswith("b "):
         os.kill(os.getpid(), signal.SIGSEGV)
-    return frame_index._count(job)
+    return frame_index.count_file(job)
 
 
 def hide(video: Path, first: int, kept: int) -> None:

@@ -13,7 +13,7 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -150,7 +150,7 @@ def frame_counts(
             jobs.append(Job(stamp, str(file)))
     if jobs:
         label = f"counting frames for {index.name}"
-        found = count_jobs(jobs, index, num_workers, time_limit, store_every)
+        found = count_jobs(count_file, jobs, index, num_workers, time_limit, store_every)
         for _, result in track(found, total=len(jobs), label=label, unit="videos", shown=progress):
             counts[result.row.path] = result.row
     return {path: counts[path] for path in paths if path in counts}
@@ -171,15 +171,24 @@ def stamp_of(path: str, file: Path, reader: str) -> Stamp | str:
 
 
 def count_jobs(
-    jobs: Sequence[Job], index: Path, num_workers: int, time_limit: float, store_every: float
+    count: Callable[[Job], Counted],
+    jobs: Sequence[Job],
+    index: Path,
+    num_workers: int,
+    time_limit: float,
+    store_every: float,
 ) -> Iterator[tuple[Job, Counted]]:
-    """Decode files, each once, as `frame_counts` does; the index is stored on the way."""
+    """Decode files, each once, as `frame_counts` does; the index is stored on the way.
+
+    Args:
+        count: `count_file`, or what does as much.
+    """
     lasting: dict[Stamp, FrameCount] = {}
     merge_index({}, index)  # before the work, not after
     stored = time.monotonic()
     try:
-        for job, result, death in run_isolated(_count, jobs, max(1, num_workers), time_limit):
-            found = result or _failed(job, f"{job.file}: {death}", lasts=False)
+        for job, result, death in run_isolated(count, jobs, max(1, num_workers), time_limit):
+            found = result or failed(job, f"{job.file}: {death}", lasts=False)
             if found.lasts:
                 lasting[job.stamp] = found.row
             yield job, found
@@ -190,12 +199,13 @@ def count_jobs(
         merge_index(lasting, index)
 
 
-def _failed(job: Job, error: str, lasts: bool) -> Counted:
+def failed(job: Job, error: str, lasts: bool) -> Counted:
+    """The result of a file that cannot be read."""
     count = FrameCount(job.stamp.path, 0, None, "", job.stamp.requested, error)
     return Counted(count, lasts, None)
 
 
-def _count(job: Job) -> Counted:
+def count_file(job: Job) -> Counted:
     """Count one file's frames; any failure becomes its error."""
     try:
         with open_video(job.file, job.stamp.requested) as video:
@@ -204,11 +214,11 @@ def _count(job: Job) -> Counted:
             count = FrameCount(job.stamp.path, *facts)
             return Counted(count, not video.transient, video.survey)
     except TransientReadError as error:
-        return _failed(job, str(error), lasts=False)
+        return failed(job, str(error), lasts=False)
     except ReadError as error:
-        return _failed(job, str(error), lasts=True)
+        return failed(job, str(error), lasts=True)
     except Exception as error:
-        return _failed(job, f"{job.file}: {error!r}", lasts=False)
+        return failed(job, f"{job.file}: {error!r}", lasts=False)
 
 
 def merge_index(rows: dict[Stamp, FrameCount], index: Path) -> None:

@@ -19,6 +19,7 @@ from vidadapt.data.frame_index import (
 from vidadapt.data.lists import read_label_names, read_list
 from vidadapt.data.prepared import root_of
 from vidadapt.data.quarantine import write_quarantine
+from vidadapt.prepare.check_file import decode_whole
 from vidadapt.prepare.check_picture import write_picture
 from vidadapt.prepare.check_table import Row, appending, read_table, row_of, write_table
 from vidadapt.progress import track
@@ -144,7 +145,7 @@ def check(
     if missing := held.keys() - load_index(plan.index).keys():
         merge_index({stamp: held[stamp] for stamp in missing}, plan.index)
     with appending(plan.table) as append:
-        results = count_jobs(jobs, plan.index, num_processes, time_limit, STORE_EVERY)
+        results = count_jobs(decode_whole, jobs, plan.index, num_processes, time_limit, STORE_EVERY)
         title = f"checking {plan.list_path.name}"
         for job, found in track(
             results, total=len(jobs), label=title, unit="videos", shown=progress

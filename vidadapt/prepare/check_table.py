@@ -19,8 +19,8 @@ class Row:
 
     Attributes:
         path, label: as in the list.
-        size: in bytes.
-        mtime_ns: modification time in nanoseconds.
+        size: in bytes; of a packed video, that of its tar.
+        mtime_ns: modification time in nanoseconds, of the same.
         requested: the reader that was asked for.
         reader: the one that holds its contract on this file.
         container, pixel_format: by FFmpeg's names.

@@ -1,0 +1,32 @@
+"""One file decoded whole, in a process that may die of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vidadapt.data.frame_index import Counted, Job, count_file, failed
+from vidadapt.data.readers import ReadError, TransientReadError, open_video
+from vidadapt.data.sequential import Look
+
+CHUNK = 64  # packed frames in memory at once
+
+
+def decode_whole(job: Job) -> Counted:
+    """What `count_file` finds, which decodes all frames; packed ones, which it does not, too."""
+    found = count_file(job)
+    if found.survey is None or found.row.reader != "packed":
+        return found
+    sizes = set()
+    try:
+        with open_video(job.file) as video:
+            for start in range(0, len(video), CHUNK):
+                frames = video.frames(range(start, min(start + CHUNK, len(video))))
+                sizes.add((frames.shape[2], frames.shape[1]))
+        if len(sizes) > 1:
+            raise ReadError(f"{job.file}: its frames differ in size")
+    except TransientReadError as error:
+        return failed(job, str(error), lasts=False)
+    except (ReadError, MemoryError) as error:
+        return failed(job, str(error) or repr(error), lasts=isinstance(error, ReadError))
+    look = Look("tar", "", *sizes.pop(), rotation=0, frame_rate=None, duration=None)
+    return found._replace(survey=replace(found.survey, look=look))

@@ -136,7 +136,8 @@ def notes_of(
         notes.append(
             f"{broken:,} of {num_videos:,} videos are missing or cannot be read: each is named at "
             "its class. Training stops at missing files, and at more than "
-            f"{settings.max_unreadable} unreadable videos (data.max_unreadable)."
+            f"{settings.max_unreadable} unreadable videos (data.max_unreadable), "
+            "where data.quarantine does not name them."
         )
     if empty := [str(shelf.label) for shelf in found.shelves if not shelf.num_videos]:
         more = f" and {len(empty) - 20} more" if len(empty) > 20 else ""

@@ -104,7 +104,7 @@ cannot be read are shown with the cause, and the exit status is 1 then.
 BROWSE_KEYS = (
     *("dataset", "lists", "root", "label_names", "sampling", "num_frames", "stride", "crop_size"),
     *("train_crop", "flip", "rand_augment", "random_erasing", "repeated_augmentation", "reader"),
-    *("num_workers", "index_dir"),
+    *("num_workers", "index_dir", "quarantine", "max_unreadable"),
 )
 
 # The options that an evaluation is about: with a run, with an adapter alone, with both. A run's

@@ -129,7 +129,8 @@ def look(
 
     Only the chosen videos are decoded. A training clip is what `data.train_loader` gives for the
     same seed and key (epoch, place, copy), with `data.repeated_augmentation` copies; places are
-    counted without the videos that are known to be unreadable, as training leaves them out.
+    counted without the videos that are known to be unreadable or quarantined, as training leaves
+    them out.
 
     Args:
         samples: of the whole list.
@@ -140,7 +141,7 @@ def look(
         thumb: side of a frame in pixels, at most the crop's; default: see `thumb_side`.
 
     Raises:
-        OSError, ValueError: the frame-count index cannot be read or written.
+        OSError, ValueError: the frame-count index cannot be read or written, or the quarantine.
     """
     counted = functools.partial(
         frame_counts,
@@ -151,7 +152,9 @@ def look(
         num_workers=options.num_workers,
         progress=progress,
     )
-    counts = counted([sample.path for sample in samples], decode=False)
+    counts = data.quarantined(options, samples)
+    paths = [sample.path for sample in samples if sample.path not in counts]
+    counts |= counted(paths, decode=False)
     chosen: list[Sample] = []
     for _ in range(ROUNDS):
         broken = {path for path, count in counts.items() if count.error}

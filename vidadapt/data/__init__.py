@@ -180,7 +180,7 @@ def load_list(
         ReadError: more unreadable training videos than allowed, or no readable video at all.
         ValueError: truncated files with `data.truncated` "error"; an unusable quarantine.
     """
-    barred = _quarantined(data, samples)
+    barred = quarantined(data, samples)
     counts = barred | frame_counts(
         list_path,
         data.root,
@@ -226,7 +226,7 @@ def load_list(
     )
 
 
-def _quarantined(data: DataConfig, samples: Sequence[Sample]) -> dict[str, FrameCount]:
+def quarantined(data: DataConfig, samples: Sequence[Sample]) -> dict[str, FrameCount]:
     """What stands for the frame counts of quarantined videos, by path; their files are not opened.
 
     Raises:

@@ -30,7 +30,7 @@ SIGNATURES = {  # kind: place and bytes
     "gzip": (0, b"\x1f\x8b\x08"),
     "tar": (257, b"ustar"),
 }
-# The first of these programs that is installed and succeeds unpacks rar and 7z archives.
+# What unpacks rar and 7z archives. bsdtar stands last: it does not check what a rar has stored.
 TOOLS = {
     "unrar": ("unrar", "x", "-o-", "-idq", "{archive}", "{folder}/"),
     "unar": ("unar", "-quiet", "-force-skip", "-no-directory", "-o", "{folder}", "{archive}"),
@@ -39,6 +39,7 @@ TOOLS = {
     "bsdtar": ("bsdtar", "-x", "-k", "-f", "{archive}", "-C", "{folder}"),
 }
 STAGE = ".unpacking"  # folder beside the archives, for what is not yet whole
+UNPACKED = ".unpacked"  # ending of the hidden file that says that an archive is done
 _PART = re.compile(r"20bn-something-something-v2-[0-9][0-9]")
 _LATER_VOLUME = re.compile(r".*\.(?:part0*(?:[2-9]|1[0-9]+)\.rar|r[0-9][0-9])", re.IGNORECASE)
 _PICTURES = (".jpg", ".jpeg", ".png", ".npy", ".txt", ".json", ".xml", ".wav", ".mp3")
@@ -82,8 +83,7 @@ def command(archive: Archive) -> str:
     """The shell command that unpacks an archive beside itself without overwriting anything."""
     first, folder = archive.parts[0], archive.parts[0].parent
     if archive.kind in ("rar", "7z"):
-        tool = next((name for name in TOOLS if shutil.which(name)), "unrar")
-        return shlex.join(_filled(TOOLS[tool], first, folder))
+        return shlex.join(_filled(TOOLS[tool(archive.kind) or "unrar"], first, folder))
     if archive.kind == "zip":
         return shlex.join(["unzip", "-n", str(first), "-d", str(folder)])
     tar = shlex.join(["tar", "-xkzf" if archive.kind == "gzip" else "-xkf"])
@@ -171,39 +171,44 @@ def _extract(archive: Archive, folder: Path) -> str:
             ):
                 packed.extractall(folder, filter="data")
         else:
-            return _extract_by_program(archive.parts[0], folder)
+            return _extract_by_program(archive.parts[0], archive.kind, folder)
     except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
         return str(error) or type(error).__name__
     return ""
 
 
-def _extract_by_program(archive: Path, folder: Path) -> str:
-    errors = []
-    for name, words in TOOLS.items():
-        if shutil.which(name) is None:
+def tool(kind: str) -> str | None:
+    """The first of `TOOLS` that is installed and reads archives of a kind, "rar" or "7z"."""
+    for name in TOOLS:
+        if shutil.which(name) is None or (name == "unrar" and kind != "rar"):
             continue
-        done = subprocess.run(
-            _filled(words, archive, folder),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        if done.returncode == 0:
-            return ""
-        said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-        errors.append(f"{name}: {said}")
-    return "; ".join(errors) or f"install one of {', '.join(TOOLS)} and run this again"
+        if name in ("7z", "7zz"):  # many distributions build it without rar
+            told = subprocess.run([name, "i"], capture_output=True, text=True, check=False).stdout
+            if not re.search(rf"\b{kind}\b", told, re.IGNORECASE):
+                continue
+        return name
+    return None
+
+
+def _extract_by_program(archive: Path, kind: str, folder: Path) -> str:
+    name = tool(kind)
+    if name is None:
+        return f"install one of {', '.join(TOOLS)} and run this again"
+    done = subprocess.run(
+        _filled(TOOLS[name], archive, folder),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+    return f"{name}: {said}" if done.returncode else ""
 
 
 def _filled(words: Sequence[str], archive: Path, folder: Path) -> list[str]:
     # An absolute path is never taken for an option.
-    names = {"{archive}": str(archive.absolute()), "{folder}": str(folder.absolute())}
-    filled = list(words)
-    for key, value in names.items():
-        filled = [word.replace(key, value) for word in filled]
-    return filled
+    return [word.format(archive=archive.absolute(), folder=folder.absolute()) for word in words]
 
 
 def _move(stage: Path, folder: Path, report: Report) -> tuple[int, int]:
@@ -233,7 +238,7 @@ def _kind(path: Path) -> str | None:
 
 def _marker(archive: Archive) -> Path:
     first = archive.parts[0]
-    return first.with_name(f".{first.name}.unpacked")
+    return first.with_name(f".{first.name}{UNPACKED}")
 
 
 def _stamp(archive: Archive) -> str:

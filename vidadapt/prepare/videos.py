@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vidadapt.naming import did_you_mean
 from vidadapt.prepare.annotations import Entry
+from vidadapt.prepare.archives import UNPACKED
 from vidadapt.prepare.report import Report
 
 # fmt: off
@@ -82,7 +83,9 @@ def find(root: str | Path, report: Report) -> Files:
             continue
         for entry in entries:
             path = f"{below}/{entry.name}" if below else entry.name
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") and entry.name.endswith(UNPACKED):
+                continue
+            elif entry.name.startswith("."):
                 report.note("hidden files and folders, passed over", path)
             elif entry.is_symlink() and not Path(entry.path).exists():
                 report.problem("links that lead nowhere", path)

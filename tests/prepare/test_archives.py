@@ -1,0 +1,241 @@
+"""Archives among the videos: recognised by their bytes, unpacked as a whole, never overwriting."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import struct
+import subprocess
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import layouts
+import pytest
+from conftest import load_tool
+
+from vidadapt.prepare import archives, videos
+from vidadapt.prepare.report import Report
+
+needs_rar = pytest.mark.skipif(
+    archives.tool("rar") is None,
+    reason=f"needs one of {', '.join(archives.TOOLS)} to unpack rar archives",
+)
+
+
+def rar(members: dict[str, bytes]) -> bytes:
+    """A rar archive (format 4) whose members are stored as they are, from the format's layout."""
+
+    def block(kind: int, flags: int, fields: bytes) -> bytes:
+        header = struct.pack("<BHH", kind, flags, 7 + len(fields)) + fields
+        return struct.pack("<H", zlib.crc32(header) & 0xFFFF) + header
+
+    blocks = [b"Rar!\x1a\x07\x00", block(0x73, 0, bytes(6))]
+    for name, data in members.items():
+        unix, version, stored, mode = 3, 20, 0x30, 0o100644
+        name = name.replace("/", "\\")  # the format's separator, on all systems
+        fields = struct.pack("<IIBII", len(data), len(data), unix, zlib.crc32(data), 0x5A8F6000)
+        fields += struct.pack("<BBHI", version, stored, len(name), mode) + name.encode()
+        blocks += [block(0x74, 0x8000, fields), data]
+    return b"".join([*blocks, block(0x7B, 0x4000, b"")])
+
+
+def prepare(*arguments: object) -> int:
+    """Run the command; its exit status."""
+    try:
+        load_tool("prepare").main([*map(str, arguments), "--no-index", "--processes", "1"])
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code)
+        return end.code if isinstance(end.code, int) else 1
+    return 0
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file that is not hidden."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def tar_gz(members: dict[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return packed.getvalue()
+
+
+def found_in(folder: Path) -> list[archives.Archive]:
+    return archives.find(folder, videos.find(folder, Report()).others)
+
+
+def test_archives_are_known_by_their_bytes(tmp_path: Path) -> None:
+    (tmp_path / "class").mkdir()
+    (tmp_path / "walk.rar").write_bytes(rar({"a.avi": b"a"}))
+    (tmp_path / "class" / "named otherwise").write_bytes(rar({"a.avi": b"a"}))
+    (tmp_path / "no archive.rar").write_bytes(b"not found")
+    (tmp_path / "set.part2.rar").write_bytes(rar({"a.avi": b"a"}))
+    (tmp_path / "rest.tgz").write_bytes(tar_gz({"b.avi": b"b"}))
+    found = {
+        archive.parts[0].relative_to(tmp_path).as_posix(): archive.kind
+        for archive in found_in(tmp_path)
+    }
+    assert found == {"class/named otherwise": "rar", "rest.tgz": "gzip", "walk.rar": "rar"}
+
+
+@pytest.fixture
+def hmdb51(tmp_path: Path) -> tuple[layouts.Layout, dict[str, bytes]]:
+    """The official download: a rar of a rar for each class, and what they hold."""
+    layout = layouts.hmdb51(tmp_path)
+    whole = contents(layout.videos)
+    classes: dict[str, dict[str, bytes]] = {}
+    for path, data in whole.items():
+        classes.setdefault(path.split("/")[0], {})[path] = data
+    shutil.rmtree(layout.videos)
+    layout.videos.mkdir()
+    outer = rar({f"{name}.rar": rar(members) for name, members in classes.items()})
+    (layout.videos / "hmdb51_org.rar").write_bytes(outer)
+    return layout, whole
+
+
+def hmdb51_command(layout: layouts.Layout, out: Path) -> list[object]:
+    return ["hmdb51", "--annotations", layout.annotations, "--videos", layout.videos, out]
+
+
+def test_a_rar_is_told_with_the_command_that_unpacks_it(hmdb51, tmp_path: Path, capsys) -> None:
+    layout, _ = hmdb51
+    assert prepare(*hmdb51_command(layout, tmp_path / "out"), "--allow-partial") == 1
+    told = capsys.readouterr().out
+    archive = layout.videos / "hmdb51_org.rar"
+    assert "not one of 33 annotated videos is there" in told
+    assert "archives that are not unpacked; run this again with --unpack, or" in told
+    command = archives.command(found_in(layout.videos)[0])
+    assert f"{archive}: {command}" in told
+    assert command.split()[0] == (archives.tool("rar") or "unrar")
+
+
+@needs_rar
+def test_the_command_that_is_told_unpacks(hmdb51) -> None:
+    layout, whole = hmdb51
+    for _ in range(2):  # the rar, then those that were in it
+        for archive in found_in(layout.videos):
+            command = archives.command(archive)
+            done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{command}: {done.stderr}{done.stdout}"
+            archive.parts[0].unlink()
+    assert contents(layout.videos) == whole
+
+
+@needs_rar
+def test_a_rar_of_rars_is_unpacked_without_overwriting(hmdb51, tmp_path: Path, capsys) -> None:
+    layout, whole = hmdb51
+    mine = next(iter(whole))
+    (layout.videos / mine).parent.mkdir()
+    (layout.videos / mine).write_bytes(b"mine")
+    outer = layout.videos / "hmdb51_org.rar"
+    command = hmdb51_command(layout, tmp_path / "out")
+    assert prepare(*command, "--allow-partial", "--unpack") == 0
+    number = len(whole)
+    assert f"1 archives, {number - 1} new files, 1 that were there kept" in capsys.readouterr().out
+    expected = {**whole, mine: b"mine", "hmdb51_org.rar": outer.read_bytes()}
+    assert contents(layout.videos) == expected
+    lists = contents(tmp_path / "out")
+    assert prepare(*command, "--allow-partial", "--unpack") == 0  # and is not unpacked again
+    assert "note: unpacked" not in capsys.readouterr().out
+    again = contents(tmp_path / "out")
+    assert {k: v for k, v in again.items() if k != "report.txt"} == {
+        k: v for k, v in lists.items() if k != "report.txt"
+    }
+
+
+@needs_rar
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_rar_leaves_no_half_file(hmdb51, damage, tmp_path: Path, capsys) -> None:
+    layout, whole = hmdb51
+    archive = layout.videos / "hmdb51_org.rar"
+    data = bytearray(archive.read_bytes())
+    if damage == "cut":
+        data = data[: len(data) * 2 // 3]
+    else:
+        data[len(data) * 2 // 3] ^= 0xFF
+    archive.write_bytes(data)
+    command = hmdb51_command(layout, tmp_path / "out")
+    assert prepare(*command, "--allow-partial", "--unpack") == 1
+    assert "problem: archives that cannot be unpacked" in capsys.readouterr().out
+    left = contents(layout.videos)
+    left.pop("hmdb51_org.rar")
+    assert left.items() <= whole.items() and len(left) < len(whole)
+    assert not (layout.videos / archives.STAGE).exists()
+    assert found_in(layout.videos), "it may be tried again"
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_the_parts_of_something_something_are_joined(zipped, tmp_path: Path, capsys) -> None:
+    layout = layouts.ssv2(tmp_path)
+    whole = contents(layout.videos)
+    shutil.rmtree(layout.videos)
+    layout.videos.mkdir()
+    tar = tar_gz({f"20bn-something-something-v2/{name}": data for name, data in whole.items()})
+    size = len(tar) // 3 + 1
+    for number in range(3):
+        name = f"20bn-something-something-v2-{number:02d}"
+        part = tar[number * size : (number + 1) * size]
+        if zipped:
+            with zipfile.ZipFile(layout.videos / f"{name}.zip", "w") as packed:
+                packed.writestr(name, part)
+        else:
+            (layout.videos / name).write_bytes(part)
+    command = ["ssv2", "--annotations", layout.annotations, "--videos", layout.videos]
+    command += [tmp_path / "out", "--allow-partial"]
+    assert prepare(*command) == 1
+    told = capsys.readouterr().out
+    first = layout.videos / "20bn-something-something-v2-00"
+    assert (f"unzip -n {first}.zip" if zipped else f"cat {first} {first.parent}") in told
+    assert prepare(*command, "--unpack") == 0
+    unpacked = contents(layout.videos / "20bn-something-something-v2")
+    assert unpacked == whole
+    lines = (tmp_path / "out" / "train.txt").read_text().splitlines()
+    assert lines == [
+        f"20bn-something-something-v2/{path} {label}" for path, label in layout.samples["train"]
+    ]
+
+
+def test_the_command_told_for_parts_unpacks_them(tmp_path: Path) -> None:
+    tar = tar_gz({"v/1.webm": b"one", "v/2.webm": b"two"})
+    folder = tmp_path / "my videos"
+    folder.mkdir()
+    (folder / "20bn-something-something-v2-00").write_bytes(tar[:60])
+    (folder / "20bn-something-something-v2-01").write_bytes(tar[60:])
+    (archive,) = found_in(folder)
+    subprocess.run(archives.command(archive), shell=True, check=True)
+    assert {p: d for p, d in contents(folder).items() if p.startswith("v/")} == {
+        "v/1.webm": b"one",
+        "v/2.webm": b"two",
+    }
+
+
+def test_a_missing_part_is_told(tmp_path: Path) -> None:
+    tar = tar_gz({"v/1.webm": b"one"})
+    (tmp_path / "20bn-something-something-v2-00").write_bytes(tar[:60])
+    (tmp_path / "20bn-something-something-v2-02").write_bytes(tar[60:])
+    report = Report()
+    archives.unpack(found_in(tmp_path), report, progress=False)
+    (line,) = report.problems["archives that cannot be unpacked"]
+    assert line.endswith("parts are missing, there are 00, 02")
+    assert len(contents(tmp_path)) == 2
+
+
+def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / "evil.tgz").write_bytes(tar_gz({"../outside.avi": b"x"}))
+    report = Report()
+    archives.unpack(found_in(folder), report, progress=False)
+    assert not (tmp_path / "outside.avi").exists()
+    assert "archives that cannot be unpacked" in report.problems

@@ -6,7 +6,6 @@ problem that can be known before training), then `train_loader` and `eval_loader
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.frame_index import FrameCount, frame_counts, truncated
 from vidadapt.data.lists import SHOWN, Sample, manifest_hash, read_label_names
-from vidadapt.data.quarantine import read_quarantine
+from vidadapt.data.quarantine import quarantined
 from vidadapt.data.readers import READERS, ReadError, check_reader
 from vidadapt.data.sampling import SAMPLINGS, Sampling
 from vidadapt.data.transforms import NORMALIZATIONS, TRAIN_CROPS
@@ -224,21 +223,6 @@ def load_list(
         warnings=tuple(cut if training else causes + cut),
         manifest=manifest_hash(kept, plan.label_names),
     )
-
-
-def quarantined(data: DataConfig, samples: Sequence[Sample]) -> dict[str, FrameCount]:
-    """What stands for the frame counts of quarantined videos, by path; their files are not opened.
-
-    Raises:
-        ListError: see `read_quarantine`.
-    """
-    listed = read_quarantine(data.quarantine)
-    found: dict[str, FrameCount] = {}
-    for sample in samples:
-        if cause := listed.get(os.path.normpath(sample.path)):
-            error = f"{Path(data.root) / sample.path}: {cause} (quarantined by {data.quarantine})"
-            found[sample.path] = FrameCount(sample.path, 0, None, "", data.reader, error)
-    return found
 
 
 def train_loader(

@@ -7,10 +7,12 @@ One file a line: its list path, a tab, and why it is there. tools/check_videos.p
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vidadapt.data.lists import SHOWN, ListError
+from vidadapt.config import DataConfig
+from vidadapt.data.frame_index import FrameCount
+from vidadapt.data.lists import SHOWN, ListError, Sample
 
 
 def read_quarantine(path: str | Path | None) -> dict[str, str]:
@@ -46,6 +48,21 @@ def read_quarantine(path: str | Path | None) -> dict[str, str]:
         title = f"data.quarantine: {path}: expected lines of a path, a tab and the cause:"
         raise ListError("\n  ".join([title, *problems[:SHOWN], *rest]))
     return causes
+
+
+def quarantined(data: DataConfig, samples: Sequence[Sample]) -> dict[str, FrameCount]:
+    """What stands for the frame counts of quarantined videos, by path; their files are not opened.
+
+    Raises:
+        ListError: see `read_quarantine`.
+    """
+    listed = read_quarantine(data.quarantine)
+    found: dict[str, FrameCount] = {}
+    for sample in samples:
+        if cause := listed.get(os.path.normpath(sample.path)):
+            error = f"{Path(data.root) / sample.path}: {cause} (quarantined by {data.quarantine})"
+            found[sample.path] = FrameCount(sample.path, 0, None, "", data.reader, error)
+    return found
 
 
 def write_quarantine(path: Path, causes: Mapping[str, str]) -> None:

@@ -18,7 +18,7 @@ import layouts
 import pytest
 from conftest import ROOT, load_tool
 
-from vidadapt.data.frame_index import index_path
+from vidadapt.data.frame_index import frame_counts, index_path
 from vidadapt.data.lists import Sample, manifest_hash, read_label_names, read_list
 from vidadapt.data.prepared import RECORD, read_prepared
 
@@ -175,6 +175,28 @@ def test_frames_are_counted_and_running_again_changes_nothing(made, run, tmp_pat
     run(*command, "--reader", "pyav", index=True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == first
     assert index_path(out / "train.txt").stat().st_mtime_ns == indexed, "nothing is counted again"
+
+
+def test_no_video_is_counted_for_two_lists(made, run, tmp_path: Path) -> None:
+    layout, out = made["hmdb51"], tmp_path / "out"
+    pyav = ("--allow-partial", "--reader", "pyav")
+    run(*official("hmdb51", layout, out / "split1", *pyav), index=True)
+    for name in ("train", "test"):  # marked, so that a count is told from one carried over
+        index = index_path(out / "split1" / f"{name}.txt")
+        index.write_text(index.read_text().replace(",pyav,4,", ",pyav,44,"))
+    run(
+        *official("hmdb51", layout, out, *pyav, "--split", "all", "--dev-fraction", "0.3"),
+        index=True,
+    )
+    first = {path for name in ("train", "test") for path, _ in layout.samples[name]}
+    for split in (1, 2, 3):
+        for name in ("train", "dev", "test"):
+            path = out / f"split{split}" / f"{name}.txt"
+            paths = [path for path, _ in lines_of(path)]
+            counts = frame_counts(path, layout.videos, paths, reader="pyav", decode=False)
+            assert set(counts) == set(paths)
+            for path, count in counts.items():
+                assert count.num_frames == (44 if path in first else 4)
 
 
 @pytest.mark.skipif(not SPLITS.is_dir(), reason=f"needs the official split files of {SPLITS}")

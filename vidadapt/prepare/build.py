@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidadapt.data.frame_index import frame_counts, truncated
+from vidadapt.data.frame_index import (
+    frame_counts,
+    index_path,
+    load_index,
+    merge_index,
+    truncated,
+)
 from vidadapt.data.lists import (
     LABELS,
     ListError,
@@ -39,6 +45,7 @@ class Options:
         seed: of both.
         reader: key of `vidadapt.data.readers.READERS`, for the frame-count index.
         index: whether to count frames at all.
+        known: folders of lists of the same videos, whose frame counts hold here, too.
         processes: for comparing files and for counting frames.
         progress: show it on stderr.
     """
@@ -48,6 +55,7 @@ class Options:
     seed: int = 0
     reader: str = "decord"
     index: bool = True
+    known: tuple[Path, ...] = ()
     processes: int = 1
     progress: bool = True
 
@@ -261,10 +269,20 @@ def _count_frames(
     options: Options,
     report: Report,
 ) -> None:
-    """Fill the frame-count index of each list, and report what cannot be read in full."""
+    """Fill the frame-count index of each list, and report what cannot be read in full.
+
+    A video that another list had before (of another seed, fraction or official split) is not
+    counted again.
+    """
+    indexes = [index_path(folder / f"{s}.txt") for folder in (*options.known, out) for s in SPLITS]
+    known = {stamp: count for index in indexes for stamp, count in load_index(index).items()}
     for split, found in samples.items():
         if not found:
             continue
+        index, paths = index_path(out / f"{split}.txt"), {sample.path for sample in found}
+        rows = {stamp: count for stamp, count in known.items() if stamp.path in paths}
+        if rows.keys() - load_index(index).keys():
+            merge_index(rows, index)
         counts = frame_counts(
             out / f"{split}.txt",
             root.absolute(),

@@ -116,6 +116,7 @@ def prepare(
             seed=args.seed,
             reader=args.reader,
             index=not args.no_index,
+            known=tuple(reads),
             processes=args.processes,
         )
         made_by = {"command": args.command, **given, "dev_fraction": dev, "test_fraction": test}

@@ -7,6 +7,10 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
 
 from vidadapt.config import DataConfig
 from vidadapt.data import DataPlan, VideoList, train_loader
@@ -49,7 +53,7 @@ def loader_rates(
 
     Args:
         num_frames: T of a clip.
-        num_workers: loader processes; 0: this one.
+        num_workers: loader processes; 0: this one, with one thread like a loader process.
         clips_per_round: at least; a round goes over all videos once or several times.
 
     Raises:
@@ -79,16 +83,22 @@ def loader_rates(
         videos = VideoList(name, tuple(timed.samples), dict(timed.counts), (), (), "")
         loaders[name] = train_loader(config, plan, videos, batch_size=batch_size, seed=0)
     rates: dict[str, list[float]] = {name: [] for name in sets}
-    for number in range(rounds + 1):
-        for name, loader in loaders.items():
-            loader.batch_sampler.set_epoch(number)  # type: ignore[union-attr]
-            clips = 0
-            start = time.perf_counter()
-            for batch in loader:
-                clips += len(batch["label"])
-            if number:
-                rates[name].append(clips / (time.perf_counter() - start))
-    return {name: tuple(values) for name, values in rates.items()}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for number in range(rounds + 1):
+            for name, loader in loaders.items():
+                rates[name].append(_rate(loader, number))
+    finally:
+        torch.set_num_threads(threads)
+    return {name: tuple(values[1:]) for name, values in rates.items()}
+
+
+def _rate(loader: DataLoader[Any], epoch: int) -> float:
+    loader.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+    start = time.perf_counter()
+    clips = sum(len(batch["label"]) for batch in loader)
+    return clips / (time.perf_counter() - start)
 
 
 def gain(rates: Mapping[str, Sequence[float]], name: str, over: str) -> float:

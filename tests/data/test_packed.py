@@ -1,0 +1,194 @@
+"""Packed videos: exact frames out of a tar, whoever made it, and every damage told."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from videos import grey_frames, indices_of
+
+from vidadapt.data import packed
+from vidadapt.data.clips import TrainClips
+from vidadapt.data.frame_index import frame_counts, index_path
+from vidadapt.data.lists import ListError, Sample, read_list
+from vidadapt.data.readers import ReadError, TransientReadError, open_video
+from vidadapt.data.sampling import SAMPLINGS, train_indices
+
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding")  # of torchvision 0.29
+LONG = "a folder with a name of more than a hundred letters, " * 3 + "[x] #1 & ü, c"
+NAMES = ["videos/1.webm", LONG, "videos/10.webm", "ö.avi"]
+
+
+def jpegs(count: int, seed: int, height: int = 48, width: int = 65) -> list[bytes]:
+    """JPEG files of smooth random pictures, no two alike."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        small = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+        file = io.BytesIO()
+        small.resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", quality=85)
+        found.append(file.getvalue())
+    return found
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def by_pillow(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+@pytest.fixture(scope="module")
+def videos() -> dict[str, list[bytes]]:
+    return {name: jpegs(5 + number, number) for number, name in enumerate(NAMES)}
+
+
+@pytest.fixture
+def tar(tmp_path: Path, videos: dict[str, list[bytes]]) -> Path:
+    members = [(f"{n}/{i:06d}.jpg", data) for n, v in videos.items() for i, data in enumerate(v)]
+    write_tar(tmp_path / "00000.tar", members)
+    return tmp_path / "00000.tar"
+
+
+@pytest.mark.parametrize("with_torchvision", [True, False])
+def test_any_frames_in_any_order_are_those_of_the_files(
+    tar: Path, videos, monkeypatch, with_torchvision: bool
+) -> None:
+    if not with_torchvision:
+        monkeypatch.setattr(packed, "decode_jpeg", None)
+    rng = np.random.default_rng(0)
+    for name, data in videos.items():
+        with open_video(tar / name) as video:
+            assert (len(video), video.reader) == (len(data), "packed")
+            for _ in range(4):
+                wanted = rng.integers(len(data), size=6)
+                expected = np.stack([by_pillow(data[i]) for i in wanted])
+                assert np.array_equal(video.frames(wanted), expected)
+            with pytest.raises(IndexError, match=f"frame {len(data)} of a video of {len(data)}"):
+                video.frames([0, len(data)])
+
+
+def test_tars_made_elsewhere_are_read(tmp_path: Path) -> None:
+    """Frames out of order, numbers without zeros, ./ before the names, other files between."""
+    a, b = jpegs(12, 1), jpegs(3, 2)
+    members = [(f"./set/a/img_{i}.JPG", a[i]) for i in (11, 2, 0, 1, 10, 9, 3, 4, 5, 6, 7, 8)]
+    members[3:3] = [(f"./set/b/{i}.jpeg", b[i]) for i in (2, 0, 1)]
+    members += [("./set/a/notes.txt", b"no frame"), ("./cover.jpg", b[0]), ("./set/c/0.png", b"-")]
+    write_tar(tmp_path / "x.tar", members)
+    for name, data in (("set/a", a), ("set/b", b)):
+        found = open_video(f"{tmp_path}/x.tar/{name}").frames(range(len(data)))
+        assert np.array_equal(found, np.stack([by_pillow(one) for one in data]))
+    with pytest.raises(ReadError, match=r"x.tar/set/c: the tar holds no frames of that name"):
+        open_video(tmp_path / "x.tar/set/c")
+
+
+def test_the_index_is_kept_and_made_anew_for_another_tar(tar: Path, videos) -> None:
+    index = packed.index_of(tar)
+    open_video(tar / NAMES[0])
+    assert index.is_file() and index.stat().st_size < 2000 + 12 * sum(map(len, videos.values()))
+    written = index.stat().st_mtime_ns
+    os.utime(tar, ns=(1, 1))  # another state of the tar for this process: the index is read again
+    assert len(open_video(tar / NAMES[1])) == len(videos[NAMES[1]])
+    assert index.stat().st_mtime_ns == written
+    write_tar(tar, [("new/0.jpg", videos[NAMES[0]][0])])
+    assert len(open_video(tar / "new")) == 1
+    with pytest.raises(ReadError, match="holds no frames of that name"):
+        open_video(tar / NAMES[0])
+
+
+def test_a_folder_that_cannot_be_written_will_do(tar: Path, videos) -> None:
+    packed.index_of(tar).mkdir()  # neither can the index be read nor replaced
+    assert len(open_video(tar / NAMES[2])) == len(videos[NAMES[2]])
+
+
+def test_a_damaged_index_is_made_anew(tar: Path, videos) -> None:
+    packed.index_of(tar).write_bytes(b"\x93NUMPY")
+    assert len(open_video(tar / NAMES[2])) == len(videos[NAMES[2]])
+    assert packed.index_of(tar).stat().st_size > 100
+
+
+def test_damage_is_told(tar: Path, videos, tmp_path: Path) -> None:
+    with pytest.raises(TransientReadError, match=r"none.tar: no such file"):
+        open_video(tmp_path / "none.tar" / "a")
+    data = tar.read_bytes()
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ReadError, match=r"cut.tar: no whole uncompressed tar"):
+        open_video(cut / NAMES[0])
+    (tmp_path / "text.tar").write_text("no tar" * 200)
+    with pytest.raises(ReadError, match=r"text.tar: no whole uncompressed tar"):
+        open_video(tmp_path / "text.tar" / "a")
+    whole, other = videos[NAMES[0]], jpegs(1, 9, height=40)
+    bad = [whole[0], whole[1][:-300] + bytes(300), whole[2][:50] + whole[2][-20:], *other]
+    write_tar(tmp_path / "bad.tar", [(f"v/{i}.jpg", one) for i, one in enumerate(bad)])
+    with open_video(tmp_path / "bad.tar" / "v") as video:
+        assert np.array_equal(video.frames([0])[0], by_pillow(whole[0]))
+        for wanted, message in (([0, 1], "frame 1: a JPEG that ends early"), ([0, 2], "frame 2: ")):
+            with pytest.raises(ReadError, match=message):
+                video.frames(wanted)
+        with pytest.raises(ReadError, match="differ in size"):
+            video.frames([0, 3])
+
+
+def test_a_folder_may_be_called_like_a_tar(tmp_path: Path) -> None:
+    (tmp_path / "UCF101.tar").mkdir()
+    assert packed.file_of(tmp_path / "UCF101.tar" / "a.avi") == tmp_path / "UCF101.tar" / "a.avi"
+    assert packed.split(tmp_path / "UCF101.tar" / "b.tar" / "c") == (
+        tmp_path / "UCF101.tar" / "b.tar",
+        "c",
+    )
+
+
+def test_lists_and_the_frame_index_take_packed_videos(tar: Path, videos) -> None:
+    root, list_path = tar.parent, tar.parent / "train.txt"
+    paths = [f"{tar.name}/{name}" for name in NAMES]
+    list_path.write_text("".join(f"{path} 0\n" for path in paths), encoding="utf-8")
+    assert [s.path for s in read_list(list_path, root, 1)] == paths
+    counts = frame_counts(list_path, root, paths, progress=False)
+    assert [counts[path].num_frames for path in paths] == [len(videos[name]) for name in NAMES]
+    assert {(count.reader, count.codec) for count in counts.values()} == {("packed", "mjpeg")}
+    assert frame_counts(list_path, root, paths, decode=False) == counts
+    assert index_path(list_path).read_text(encoding="utf-8").count("00000.tar/") == len(NAMES)
+    os.utime(tar, ns=(1, 1))
+    assert frame_counts(list_path, root, paths, decode=False) == {}
+    tar.rename(root / "moved.tar")
+    with pytest.raises(ListError, match=r"train.txt:1: no such file: .*00000.tar"):
+        read_list(list_path, root, 1)
+
+
+def test_clips_hold_the_frames_that_the_sampling_chose(tmp_path: Path) -> None:
+    members = []
+    for i, frame in enumerate(grey_frames(50)):
+        file = io.BytesIO()
+        Image.fromarray(frame).save(file, "JPEG", quality=90)
+        members.append((f"v/{i:06d}.jpg", file.getvalue()))
+    write_tar(tmp_path / "a.tar", members)
+    counts = frame_counts(tmp_path / "list.txt", tmp_path, ["a.tar/v"], progress=False)
+    for name in ("uniform8", "adaptformer"):
+        clips = TrainClips(
+            [Sample("a.tar/v", 0)],
+            counts,
+            tmp_path,
+            SAMPLINGS[name],
+            crop_size=32,
+            train_crop="multi_scale",
+            flip=False,
+            rand_augment=False,
+            random_erasing=0.0,
+            seed=0,
+        )
+        for epoch in range(3):
+            found = indices_of(clips[(epoch, 0, 0)]["clip"].numpy())
+            assert found == sorted(found) and len(set(found)) > 5
+            if name == "adaptformer":
+                steps = set(np.diff(found).tolist())
+                assert steps == {SAMPLINGS[name].stride}
+    assert len(train_indices(SAMPLINGS["uniform8"], 50, np.random.default_rng(0))) == 8

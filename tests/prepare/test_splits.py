@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,16 @@ from vidadapt.prepare.report import Report
 from vidadapt.prepare.splits import choose_groups, merge_groups, take_out
 
 SPLITS = Path(__file__).parents[3] / "shared" / "labels" / "hmdb51_splits"
+
+
+NAMES = [f"class {label}" for label in range(51)]
+
+
+def taken_out(
+    entries: Sequence[Entry], fraction: float, seed: int, report: Report | None = None
+) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
+    report = Report() if report is None else report
+    return take_out(entries, fraction, seed, name="dev", label_names=NAMES, report=report)
 
 
 def entries_of(sizes: dict[str, dict[int, int]]) -> list[Entry]:
@@ -75,13 +86,13 @@ def test_groups_of_several_classes_come_near_to_the_best() -> None:
 
 def test_order_does_not_matter_but_the_seed_does() -> None:
     entries = [Entry(f"video {i}", i % 4, f"film {i // 3}" if i % 2 else "", "") for i in range(90)]
-    kept, taken = take_out(entries, 0.2, 7, "dev", Report())
+    kept, taken = taken_out(entries, 0.2, 7)
     assert sorted(kept + taken, key=entries.index) == entries
     shuffled = random.Random(0).sample(entries, len(entries))
-    kept_then, taken_then = take_out(shuffled, 0.2, 7, "dev", Report())
+    kept_then, taken_then = taken_out(shuffled, 0.2, 7)
     assert set(taken_then) == set(taken)
     assert kept_then == tuple(entry for entry in shuffled if entry in set(kept))
-    others = [take_out(entries, 0.2, seed, "dev", Report())[1] for seed in range(5)]
+    others = [taken_out(entries, 0.2, seed)[1] for seed in range(5)]
     assert len(set(others)) == 5
 
 
@@ -89,19 +100,19 @@ def test_every_class_keeps_a_video_and_the_report_names_those_without_one_in_dev
     entries = entries_of({"a": {0: 3}, "b": {1: 1}, "c": {1: 1}, "d": {0: 1, 2: 9}})
     for fraction in (0.1, 0.5, 0.9):
         report = Report()
-        kept, taken = take_out(entries, fraction, 0, "dev", report)
+        kept, taken = taken_out(entries, fraction, 0, report)
         assert {entry.label for entry in kept} == {0, 1, 2}
         assert not {entry.group for entry in kept} & {entry.group for entry in taken}
         told = report.notes["classes without a video in dev"]
         missing = {0, 1, 2} - {entry.label for entry in taken}
-        assert [line.split(":")[0] for line in told] == [f"label {label}" for label in missing]
-        assert "label 2: 9 videos in 1 groups" in told
+        assert [line.split(":")[0] for line in told] == [NAMES[label] for label in sorted(missing)]
+        assert "class 2: 9 videos in 1 groups" in told
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, 1.5])
 def test_a_fraction_out_of_range_is_refused(fraction: float) -> None:
     with pytest.raises(ValueError, match="fraction for dev must be at least 0 and below 1"):
-        take_out([Entry("a", 0, "", "")], fraction, 0, "dev", Report())
+        taken_out([Entry("a", 0, "", "")], fraction, 0)
 
 
 def test_the_same_content_joins_groups() -> None:
@@ -118,7 +129,7 @@ def test_the_same_content_joins_groups() -> None:
 @pytest.mark.parametrize("split", [1, 2, 3])
 def test_hmdb51_gets_a_tenth_of_every_class_without_sharing_a_film(split: int) -> None:
     entries = hmdb51.read(SPLITS, split, Report()).splits["train"]
-    kept, taken = take_out(entries, 0.1, 0, "dev", Report())
+    kept, taken = taken_out(entries, 0.1, 0)
     assert len({entry.group for entry in entries}) > 900, "groups are films"
     assert not {entry.group for entry in kept} & {entry.group for entry in taken}
     counts = Counter(entry.label for entry in taken)

@@ -107,7 +107,7 @@ def build(
         files.root, sizes, report, threads=options.processes, progress=options.progress
     )
     _check_counts(annotations, found, report)
-    found = _split(found, same, options, report)
+    found = _split(found, same, annotations.label_names, options, report)
     samples = {split: [sample for _, sample in pairs] for split, pairs in found.items()}
     overlap.check_overlap(samples, same, report)
     prepared = _write(annotations, samples, files.root, out, made_by)
@@ -181,7 +181,13 @@ def _check_counts(annotations: Annotations, found: Found, report: Report) -> Non
                 tell("classes without a video", f"{name} ({split}): none annotated")
 
 
-def _split(found: Found, same: Sequence[Sequence[str]], options: Options, report: Report) -> Found:
+def _split(
+    found: Found,
+    same: Sequence[Sequence[str]],
+    label_names: Sequence[str],
+    options: Options,
+    report: Report,
+) -> Found:
     """The splits, with test and dev taken out of train as asked."""
     if not (options.test_fraction or options.dev_fraction):
         return found
@@ -190,7 +196,9 @@ def _split(found: Found, same: Sequence[Sequence[str]], options: Options, report
     rest = merge_groups([entry for entry, _ in found["train"]], alike)
     places: dict[str, str] = {}
     for name, fraction in (("test", options.test_fraction), ("dev", options.dev_fraction)):
-        rest, taken = take_out(rest, fraction, options.seed, name, report)
+        rest, taken = take_out(
+            rest, fraction, options.seed, name=name, label_names=label_names, report=report
+        )
         places |= {entry.key: name for entry in taken}
     divided: dict[str, list[tuple[Entry, Sample]]] = {"train": []}
     divided |= {name: [] for name in set(places.values())}
@@ -293,7 +301,10 @@ def _count_frames(
         )
         for path, count in counts.items():
             if count.error:
-                report.problem("videos that cannot be read", f"{split}: {count.error}")
+                report.problem(
+                    "videos that cannot be read; see tools/check_videos.py",
+                    f"{split}: {count.error}",
+                )
             elif truncated(count):
                 promised = f"the header promises {count.header_frames} frames"
                 line = f"{split}: {path}: {promised}, {count.num_frames} decode"

@@ -53,13 +53,16 @@ def read(files: Files, report: Report) -> Annotations:
     present = {"train", *split_of.values()}
     entries: dict[str, list[Entry]] = {s: [] for s in SPLITS.values() if s in present}
     named: list[tuple[str, str, str]] = []  # split, class, video
+    outside: list[str] = []
     for video in files.videos:
         parts = video.split("/")
         split = split_of.get(parts[0], "") if split_of else "train"
         inner = parts[1:] if split_of else parts
         if not split:
+            outside.append(video)
             report.problem(f"videos outside {', '.join(split_of)}; left out", video)
         elif len(inner) < 2:
+            outside.append(video)
             report.problem("videos in no class folder; left out", video)
         else:
             named.append((split, inner[0], video))
@@ -80,6 +83,7 @@ def read(files: Files, report: Report) -> Annotations:
         label_names=tuple(names),
         splits={split: tuple(found) for split, found in entries.items()},
         expected={},
+        unlisted=tuple(outside),  # reported above
     )
 
 

@@ -12,7 +12,13 @@ from vidadapt.prepare.report import Report
 
 
 def take_out(
-    entries: Sequence[Entry], fraction: float, seed: int, name: str, report: Report
+    entries: Sequence[Entry],
+    fraction: float,
+    seed: int,
+    *,
+    name: str,
+    label_names: Sequence[str],
+    report: Report,
 ) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
     """Split entries into those that stay and those that are taken out, both in their order.
 
@@ -24,6 +30,7 @@ def take_out(
         entries: with an empty group for a video that is a group of its own.
         fraction: of each class, in [0, 1).
         name: of the list that is taken out, for the report.
+        label_names: of the classes, for the report.
         report: gets a note on every class of which no video is taken out.
 
     Raises:
@@ -45,7 +52,7 @@ def take_out(
             groups = sum(1 for found in members.values() if found[label])
             report.note(
                 f"classes without a video in {name}",
-                f"label {label}: {count} videos in {groups} groups",
+                f"{label_names[label]}: {count} videos in {groups} groups",
             )
     return kept, taken
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import os
 import stat
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,10 @@ from vidadapt.prepare.report import Report
 
 # fmt: off
 ENDINGS = frozenset((
-    "3g2", "3gp", "asf", "avi", "divx", "f4v", "flv", "m2ts", "m2v", "m4v", "mkv", "mov", "mp4",
-    "mpeg", "mpg", "mts", "mxf", "ogg", "ogm", "ogv", "rm", "rmvb", "ts", "vob", "webm", "wmv",
+    "264", "265", "3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "h264", "hevc", "ivf",
+    "m1v", "m2p", "m2ts", "m2v", "m4v", "mjpeg", "mjpg", "mkv", "mov", "mp4", "mpe", "mpeg", "mpg",
+    "mts", "mxf", "ogg", "oggtheora", "ogm", "ogv", "qt", "rm", "rmvb", "ts", "vob", "webm", "wmv",
+    "y4m",
 ))
 # fmt: on
 
@@ -95,6 +97,9 @@ def find(root: str | Path, report: Report) -> Files:
                 videos.append(path)
             else:
                 others.append(path)
+    endings = Counter(os.path.splitext(path)[1].lower() for path in others)  # noqa: PTH122
+    for ending, number in sorted(endings.items()):
+        report.note("files that are no videos by their ending", f"{ending or 'none'}: {number:,}")
     return Files(root, tuple(sorted(videos)), tuple(sorted(others)), tuple(sorted(folders)))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import layouts
 import pytest
-from conftest import load_tool
+from commands import prepare
 
 from vidadapt.prepare import archives, videos
 from vidadapt.prepare.report import Report
@@ -39,17 +39,6 @@ def rar(members: dict[str, bytes]) -> bytes:
         fields += struct.pack("<BBHI", version, stored, len(name), mode) + name.encode()
         blocks += [block(0x74, 0x8000, fields), data]
     return b"".join([*blocks, block(0x7B, 0x4000, b"")])
-
-
-def prepare(*arguments: object) -> int:
-    """Run the command; its exit status."""
-    try:
-        load_tool("prepare").main([*map(str, arguments), "--no-index", "--processes", "1"])
-    except SystemExit as end:
-        if isinstance(end.code, str):
-            print(end.code)
-        return end.code if isinstance(end.code, int) else 1
-    return 0
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -108,10 +97,11 @@ def hmdb51_command(layout: layouts.Layout, out: Path) -> list[object]:
     return ["hmdb51", "--annotations", layout.annotations, "--videos", layout.videos, out]
 
 
-def test_a_rar_is_told_with_the_command_that_unpacks_it(hmdb51, tmp_path: Path, capsys) -> None:
+def test_a_rar_is_told_with_the_command_that_unpacks_it(hmdb51, tmp_path: Path) -> None:
     layout, _ = hmdb51
-    assert prepare(*hmdb51_command(layout, tmp_path / "out"), "--allow-partial") == 1
-    told = capsys.readouterr().out
+    done = prepare(*hmdb51_command(layout, tmp_path / "out"), "--allow-partial")
+    assert done.status == 1
+    told = done.told
     archive = layout.videos / "hmdb51_org.rar"
     assert "not one of 33 annotated videos is there" in told
     assert "archives that are not unpacked; run this again with --unpack, or" in told
@@ -133,21 +123,21 @@ def test_the_command_that_is_told_unpacks(hmdb51) -> None:
 
 
 @needs_rar
-def test_a_rar_of_rars_is_unpacked_without_overwriting(hmdb51, tmp_path: Path, capsys) -> None:
+def test_a_rar_of_rars_is_unpacked_without_overwriting(hmdb51, tmp_path: Path) -> None:
     layout, whole = hmdb51
     mine = next(iter(whole))
     (layout.videos / mine).parent.mkdir()
     (layout.videos / mine).write_bytes(b"mine")
     outer = layout.videos / "hmdb51_org.rar"
     command = hmdb51_command(layout, tmp_path / "out")
-    assert prepare(*command, "--allow-partial", "--unpack") == 0
-    number = len(whole)
-    assert f"1 archives, {number - 1} new files, 1 that were there kept" in capsys.readouterr().out
+    done = prepare(*command, "--allow-partial", "--unpack")
+    assert done.status == 0
+    assert f"1 archives, {len(whole) - 1} new files, 1 that were there kept" in done.told
     expected = {**whole, mine: b"mine", "hmdb51_org.rar": outer.read_bytes()}
     assert contents(layout.videos) == expected
     lists = contents(tmp_path / "out")
-    assert prepare(*command, "--allow-partial", "--unpack") == 0  # and is not unpacked again
-    assert "note: unpacked" not in capsys.readouterr().out
+    done = prepare(*command, "--allow-partial", "--unpack")
+    assert done.status == 0 and "note: unpacked" not in done.told, "it is not unpacked again"
     again = contents(tmp_path / "out")
     assert {k: v for k, v in again.items() if k != "report.txt"} == {
         k: v for k, v in lists.items() if k != "report.txt"
@@ -156,7 +146,7 @@ def test_a_rar_of_rars_is_unpacked_without_overwriting(hmdb51, tmp_path: Path, c
 
 @needs_rar
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
-def test_a_damaged_rar_leaves_no_half_file(hmdb51, damage, tmp_path: Path, capsys) -> None:
+def test_a_damaged_rar_leaves_no_half_file(hmdb51, damage, tmp_path: Path) -> None:
     layout, whole = hmdb51
     archive = layout.videos / "hmdb51_org.rar"
     data = bytearray(archive.read_bytes())
@@ -166,8 +156,8 @@ def test_a_damaged_rar_leaves_no_half_file(hmdb51, damage, tmp_path: Path, capsy
         data[len(data) * 2 // 3] ^= 0xFF
     archive.write_bytes(data)
     command = hmdb51_command(layout, tmp_path / "out")
-    assert prepare(*command, "--allow-partial", "--unpack") == 1
-    assert "problem: archives that cannot be unpacked" in capsys.readouterr().out
+    done = prepare(*command, "--allow-partial", "--unpack")
+    assert done.status == 1 and "problem: archives that cannot be unpacked" in done.told
     left = contents(layout.videos)
     left.pop("hmdb51_org.rar")
     assert left.items() <= whole.items() and len(left) < len(whole)
@@ -176,7 +166,7 @@ def test_a_damaged_rar_leaves_no_half_file(hmdb51, damage, tmp_path: Path, capsy
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_the_parts_of_something_something_are_joined(zipped, tmp_path: Path, capsys) -> None:
+def test_the_parts_of_something_something_are_joined(zipped, tmp_path: Path) -> None:
     layout = layouts.ssv2(tmp_path)
     whole = contents(layout.videos)
     shutil.rmtree(layout.videos)
@@ -193,11 +183,11 @@ def test_the_parts_of_something_something_are_joined(zipped, tmp_path: Path, cap
             (layout.videos / name).write_bytes(part)
     command = ["ssv2", "--annotations", layout.annotations, "--videos", layout.videos]
     command += [tmp_path / "out", "--allow-partial"]
-    assert prepare(*command) == 1
-    told = capsys.readouterr().out
+    done = prepare(*command)
+    assert done.status == 1
     first = layout.videos / "20bn-something-something-v2-00"
-    assert (f"unzip -n {first}.zip" if zipped else f"cat {first} {first.parent}") in told
-    assert prepare(*command, "--unpack") == 0
+    assert (f"unzip -n {first}.zip" if zipped else f"cat {first} {first.parent}") in done.told
+    assert prepare(*command, "--unpack").status == 0
     unpacked = contents(layout.videos / "20bn-something-something-v2")
     assert unpacked == whole
     lines = (tmp_path / "out" / "train.txt").read_text().splitlines()

@@ -15,23 +15,15 @@ from vidadapt.data.frame_index import (
     merge_index,
     truncated,
 )
-from vidadapt.data.lists import (
-    LABELS,
-    ListError,
-    Sample,
-    manifest_hash,
-    parse_line,
-    read_label_names,
-    write_list,
-)
-from vidadapt.data.prepared import RECORD, Prepared, read_prepared, write_prepared
+from vidadapt.data.lists import Sample, parse_line
+from vidadapt.data.prepared import Prepared, write_prepared
 from vidadapt.prepare import archives, overlap, videos
 from vidadapt.prepare.annotations import Annotations, Entry
 from vidadapt.prepare.report import Report
 from vidadapt.prepare.splits import merge_groups, take_out
+from vidadapt.prepare.write import SPLITS, write_lists
 
 REPORT = "report.txt"
-SPLITS = ("train", "dev", "val", "test")
 Found = dict[str, tuple[tuple[Entry, Sample], ...]]  # by split
 
 
@@ -110,7 +102,7 @@ def build(
     found = _split(found, same, annotations.label_names, options, report)
     samples = {split: [sample for _, sample in pairs] for split, pairs in found.items()}
     overlap.check_overlap(samples, same, report)
-    prepared = _write(annotations, samples, files.root, out, made_by)
+    prepared = write_lists(annotations, samples, files.root, out, made_by)
     if options.index:
         _count_frames(samples, files.root, out, options, report)
     report.write(out / REPORT)
@@ -206,68 +198,6 @@ def _split(
         divided[places.get(pair[0].key, "train")].append(pair)
     parts = {name: tuple(pairs) for name, pairs in divided.items()}
     return {name: (found | parts)[name] for name in SPLITS if name in found | parts}
-
-
-def _write(
-    annotations: Annotations,
-    samples: Mapping[str, Sequence[Sample]],
-    root: Path,
-    out: Path,
-    made_by: Mapping[str, Any],
-) -> Prepared:
-    """Write labels and lists, and take away the lists of an earlier preparation."""
-    out.mkdir(parents=True, exist_ok=True)
-    earlier = set()
-    if (out / RECORD).exists():
-        earlier = set(read_prepared(out).lists.values())
-    partial = out / f".{LABELS}.partial"
-    partial.write_text("".join(f"{name}\n" for name in annotations.label_names), encoding="utf-8")
-    names = read_label_names(partial)
-    kept = {split: found for split, found in samples.items() if found}
-    new = {f"{split}.txt" for split in kept}
-    for split in SPLITS:
-        path = out / f"{split}.txt"
-        if path.exists() and path.name not in earlier and not _holds(path, kept.get(split, ())):
-            partial.unlink()
-            raise ListError(
-                f"{path} is there and was not written by a preparation: choose another folder, or "
-                "delete it"
-            )
-    (out / RECORD).unlink(missing_ok=True)  # until all is written, the folder is none
-    for name in earlier - new:
-        (out / name).unlink(missing_ok=True)
-    partial.replace(out / LABELS)
-    for split, found in kept.items():
-        write_list(out / f"{split}.txt", found)
-    return Prepared(
-        dataset=annotations.dataset,
-        root=str(root.absolute()),
-        lists={split: f"{name}.txt" for split, name in _roles(kept).items()},
-        label_names=LABELS,
-        manifests={s: manifest_hash(kept[name], names) for s, name in _roles(kept).items()},
-        made_by=dict(made_by),
-    )
-
-
-def _holds(path: Path, samples: Sequence[Sample]) -> bool:
-    """Whether a list is what would be written: left by an earlier call that was interrupted."""
-    lines = "".join(f"{sample.path} {sample.label}\n" for sample in samples)
-    return path.read_bytes() == lines.encode()
-
-
-def _roles(splits: Mapping[str, Any]) -> dict[str, str]:
-    """Which list a run reports on, and which it selects by.
-
-    >>> _roles({"train": 1, "val": 1}), _roles({"train": 1, "val": 1, "test": 1})
-    ({'train': 'train', 'test': 'val'}, {'train': 'train', 'dev': 'val', 'test': 'test'})
-    >>> _roles({"train": 1, "dev": 1, "val": 1, "test": 1})
-    {'train': 'train', 'dev': 'dev', 'val': 'val', 'test': 'test'}
-    """
-    if "val" not in splits:
-        return {split: split for split in splits}
-    if "test" not in splits:
-        return {("test" if split == "val" else split): split for split in splits}
-    return {("dev" if split == "val" and "dev" not in splits else split): split for split in splits}
 
 
 def _count_frames(

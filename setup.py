@@ -25,6 +25,7 @@ setup(
         "jsonargparse[signatures]>=4.49",
         "pyyaml",
         "pillow",
+        "matplotlib",
         "huggingface-hub",
         "tqdm",
         "tensorboard",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -79,57 +80,75 @@ def choose_groups(members: Mapping[str, Mapping[int, int]], fraction: float, see
     order = sorted(members, key=lambda group: _rank(group, seed))
     totals = _sum(members.values())
     targets = {label: fraction * total for label, total in totals.items()}
-    mixed = [group for group in order if len(members[group]) > 1]
-    single: dict[int, list[str]] = defaultdict(list)
+    single: dict[int, dict[str, int]] = defaultdict(dict)  # label: group: videos
     for group in order:
         if len(members[group]) == 1:
-            single[next(iter(members[group]))].append(group)
+            ((label, number),) = members[group].items()
+            single[label][group] = number
+    mixed = {group: members[group] for group in order if len(members[group]) > 1}
+    chosen = _first_choice(mixed, fraction, totals)
+    chosen = _improved(chosen, mixed, single, targets, totals)
+    taken = _sum(mixed[group] for group in chosen)
+    for label, sizes in single.items():
+        left = targets[label] - taken[label]
+        chosen |= _fill(sizes, left, totals[label] - 1 - taken[label])
+    return chosen
 
-    reachable = {  # by single groups, for the classes that mixed groups leave to them
-        label: _sums([members[group][label] for group in single[label]])
-        for label in {label for group in mixed for label in members[group]}
-    }
 
-    def distance(label: int, taken: int) -> float:
-        """How far from its target a class ends at best, given what mixed groups take of it."""
-        if taken >= totals[label]:
-            return float("inf")
-        best = _nearest(reachable[label], targets[label] - taken, totals[label] - 1 - taken)
-        return abs(taken + best - targets[label])
-
+def _first_choice(
+    mixed: Mapping[str, Mapping[int, int]], fraction: float, totals: Mapping[int, int]
+) -> set[str]:
+    """Groups in their order, as long as each brings the classes nearer to their part of `mixed`."""
+    aims = {label: fraction * number for label, number in _sum(mixed.values()).items()}
     taken: Counter[int] = Counter()
-    chosen: set[str] = set()
-    aims = {label: fraction * n for label, n in _sum(members[group] for group in mixed).items()}
-    for group in mixed:
-        found = members[group]
+    chosen = set()
+    for group, found in mixed.items():
         gain = sum(
-            (taken[label] - aims[label]) ** 2 - (taken[label] + count - aims[label]) ** 2
-            for label, count in found.items()
+            (taken[label] - aims[label]) ** 2 - (taken[label] + number - aims[label]) ** 2
+            for label, number in found.items()
         )
-        if gain > 0 and all(taken[label] + count < totals[label] for label, count in found.items()):
+        if gain > 0 and all(taken[label] + n < totals[label] for label, n in found.items()):
             chosen.add(group)
             taken.update(found)
+    return chosen
+
+
+def _improved(
+    chosen: set[str],
+    mixed: Mapping[str, Mapping[int, int]],
+    single: Mapping[int, Mapping[str, int]],
+    targets: Mapping[int, float],
+    totals: Mapping[int, int],
+) -> set[str]:
+    """The choice changed, group by group, until no change brings the classes nearer."""
+    chosen = set(chosen)
+    taken = _sum(mixed[group] for group in chosen)
+    reachable = {
+        label: _sums(list(single.get(label, {}).values())) for label in _sum(mixed.values())
+    }
+
+    def distance(label: int, number: int) -> float:
+        """How far from its target a class ends at best if mixed groups take so many of it."""
+        if number >= totals[label]:
+            return math.inf  # it would keep no video
+        most = totals[label] - 1 - number
+        best = _nearest(reachable[label], targets[label] - number, most)
+        return (number + best - targets[label]) ** 2
+
     improved = True
     while improved:
         improved = False
-        for group in mixed:
+        for group, found in mixed.items():
             sign = -1 if group in chosen else 1
             change = sum(
-                distance(label, taken[label] + sign * count) ** 2
-                - distance(label, taken[label]) ** 2
-                for label, count in members[group].items()
+                distance(label, taken[label] + sign * number) - distance(label, taken[label])
+                for label, number in found.items()
             )
             if change < -1e-9:
                 chosen ^= {group}
-                for label, count in members[group].items():
-                    taken[label] += sign * count
+                for label, number in found.items():
+                    taken[label] += sign * number
                 improved = True
-    for label, groups in single.items():
-        chosen |= _fill(
-            {group: members[group][label] for group in groups},
-            targets[label] - taken[label],
-            totals[label] - 1 - taken[label],
-        )
     return chosen
 
 
@@ -197,8 +216,14 @@ def _nearest(reachable: int, wanted: float, most: int) -> int:
     >>> _nearest(_sums([2, 5]), 3.5, 9), _nearest(_sums([2, 5]), 9, 6), _nearest(_sums([2]), -1, 5)
     (5, 5, 0)
     """
-    sums = (n for n in range(most + 1) if reachable >> n & 1)
-    return min(sums, key=lambda n: (abs(n - wanted), -n))
+    reachable &= (1 << most + 1) - 1
+    at = max(0, min(most, math.floor(wanted)))
+    below = (reachable & (1 << at + 1) - 1).bit_length() - 1
+    higher = reachable >> at + 1
+    if not higher:
+        return below
+    above = at + (higher & -higher).bit_length()
+    return above if above - wanted <= wanted - below else below
 
 
 def _fill(sizes: Mapping[str, int], wanted: float, most: int) -> set[str]:

@@ -118,31 +118,36 @@ def frames_of(tar: Path, name: str) -> np.ndarray:
     return index.frames[int(index.first[place]) : int(index.first[place + 1])]
 
 
-def read(tar: Path, name: str, frames: np.ndarray, wanted: Sequence[int]) -> list[np.ndarray]:
-    """Frames at `wanted`, each (H, W, 3) uint8; only their bytes are read.
+def read(tar: Path, name: str, frames: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
+    """Frames at `wanted` (T, H, W, 3) uint8; only their bytes are read.
 
     Args:
         frames: what `frames_of` returned.
+        wanted: one or more.
 
     Raises:
         ReadError: a frame is damaged, or of another size than the rest.
         TransientReadError: the tar cannot be read now.
     """
-    found: list[np.ndarray] = []
+    found = np.empty(0, np.uint8)
+    index = 0
     try:
         with tar.open("rb", buffering=0) as file:
-            for index in wanted:
+            for number, index in enumerate(wanted):
                 offset, size = frames[index].tolist()
                 data = torch.empty(size, dtype=torch.uint8)
                 if os.preadv(file.fileno(), [data.numpy().data], offset) != size:
                     raise ValueError("the tar ends early")
-                found.append(decoded(data))
+                frame = decoded(data)
+                if number == 0:
+                    found = np.empty((len(wanted), *frame.shape), np.uint8)
+                if frame.shape != found.shape[1:]:
+                    raise ValueError("of another size than the first that was wanted")
+                found[number] = frame  # while it is in the processor's cache
     except ValueError as error:
-        raise ReadError(f"{tar}/{name}: frame {wanted[len(found)]}: {error}") from error
+        raise ReadError(f"{tar}/{name}: frame {index}: {error}") from error
     except OSError as error:
         raise TransientReadError(f"{tar}: {cause_of(error)}") from error
-    if len({frame.shape for frame in found}) > 1:
-        raise ReadError(f"{tar}/{name}: its frames differ in size")
     return found
 
 

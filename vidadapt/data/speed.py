@@ -67,7 +67,7 @@ def loader_rates(
         config = DataConfig(
             root=timed.root,
             num_workers=num_workers,
-            repeated_augmentation=math.ceil(clips_per_round / len(timed.samples)),
+            repeated_augmentation=math.ceil(max(clips_per_round, batch_size) / len(timed.samples)),
         )
         plan = DataPlan(
             dataset=config.dataset,

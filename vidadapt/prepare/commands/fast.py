@@ -205,7 +205,7 @@ def _speed(
         "source": Timed("/", [Sample(file, 0) for file in files], before),
         "copy": Timed(str(out), [Sample(copy.copy, 0) for copy in chosen], counts),
     }
-    rates = loader_rates(sets, TIMED_FRAMES, num_workers=0)
+    rates = loader_rates(sets, TIMED_FRAMES, num_workers=0, clips_per_round=TIMED_VIDEOS)
     old, new = (median(rates[name]) for name in ("source", "copy"))
     return (
         f"speed: {old:.0f} clips/s of a loader process from the sources, {new:.0f} from the copies "

@@ -1,0 +1,295 @@
+"""How fast videos load: clips a second of the training loader from originals and from copies.
+
+Without arguments 500 webm files like Something-Something's and 200 avi files like HMDB51's are
+generated, transcoded and packed (tools/prepare.py transcode, frames), which is kept in --folder
+for the next call. With lists or prepared folders, those are compared instead: they must list the
+same videos in the same order, the first is what the others are compared with.
+
+Rates mean little, since they depend on the machine and on what else it does; ratios come from one
+run in which the sets take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import av
+import numpy as np
+
+from vidadapt.data.frame_index import frame_counts
+from vidadapt.data.lists import read_list
+from vidadapt.data.packed import file_of
+from vidadapt.data.prepared import RECORD, read_prepared, root_of
+from vidadapt.data.speed import Timed, gain, loader_rates
+from vidadapt.data.synthetic import cores
+from vidadapt.progress import track
+
+FRAMES = (2, 4, 8, 16)
+COPIES = {"transcoded": "transcode", "packed": "frames"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of generated videos.
+
+    Attributes:
+        size: height and width.
+        frames: fewest and most.
+        rate: frames a second.
+        codec, options: of FFmpeg.
+    """
+
+    suffix: str
+    size: tuple[int, int]
+    frames: tuple[int, int]
+    rate: int
+    codec: str
+    options: dict[str, str]
+
+
+# Lengths and sizes are those of the real sets; the bit rates make files as large as theirs: 88 kB a
+# video (19.4 GB for 220,847) in Something-Something V2, 310 kB (2.1 GB for 6,766) in HMDB51. HMDB51
+# has B-frames, which no reader may seek in.
+KINDS = {
+    "webm": Kind(
+        ".webm",
+        (240, 426),
+        (30, 60),
+        12,
+        "libvpx-vp9",
+        {"b": "150k", "deadline": "realtime", "cpu-used": "6", "g": "128"},
+    ),
+    "avi": Kind(".avi", (240, 320), (70, 110), 30, "mpeg4", {"b": "900k", "bf": "2", "g": "250"}),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    try:
+        if args.sets:
+            if len(args.sets) < 2:
+                raise ValueError("give two or more lists or folders to compare, or none")
+            comparisons = {"sets": [read_set(path, args.root) for path in args.sets]}
+        else:
+            comparisons = generated_sets(args)
+        results = [
+            row
+            for title, sets in comparisons.items()
+            for row in compare(title, dict(sets), args.frames, args)
+        ]
+    except (ValueError, OSError) as error:
+        sys.exit(f"bench_loader: {error}")
+    print("\n".join(table(results)))
+    if args.json is not None:
+        args.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="""examples:
+  python tools/bench_loader.py --webm 50 --avi 20 --json loader.json
+  python tools/bench_loader.py ssv2/train.txt ssv2_fast/train.txt ssv2_frames/train.txt""",
+    )
+    parser.add_argument("sets", type=Path, nargs="*", metavar="LIST|FOLDER")
+    parser.add_argument("--root", type=Path, help="of lists that lie in no prepared folder")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("demo_data/bench_loader"), help="(%(default)s)"
+    )
+    parser.add_argument("--webm", type=int, default=500, help="files to generate (%(default)s)")
+    parser.add_argument("--avi", type=int, default=200, help="files to generate (%(default)s)")
+    parser.add_argument(
+        "--frames", type=int, nargs="+", default=FRAMES, help="of a clip (2 4 8 16)"
+    )
+    parser.add_argument("--workers", type=int, default=cores(), help="of the loader (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="that count (%(default)s)")
+    parser.add_argument("--clips", type=int, default=256, help="in a round (%(default)s)")
+    parser.add_argument("--json", type=Path, help="file for the rates of all rounds")
+    return parser.parse_args(argv)
+
+
+def compare(
+    title: str, sets: Mapping[str, Timed], frames: Sequence[int], args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """A row for each number of frames: the rates of all rounds, and the gain over the first set."""
+    first, *others = sets
+    number = len(sets[first].samples)
+    for name in others:
+        if [s.label for s in sets[name].samples] != [s.label for s in sets[first].samples]:
+            raise ValueError(f"{name} does not list the same videos as {first}")
+    rows = []
+    for num_frames in frames:
+        rates = loader_rates(
+            sets,
+            num_frames,
+            num_workers=args.workers,
+            rounds=args.rounds,
+            clips_per_round=args.clips,
+        )
+        row = {
+            "set": title,
+            "videos": number,
+            "frames": num_frames,
+            "workers": args.workers,
+            "bytes": {name: size_of(timed) for name, timed in sets.items()},
+            "rates": rates,
+            "gains": {name: gain(rates, name, first) for name in others},
+        }
+        print(f"{title}, {num_frames} frames: done", file=sys.stderr, flush=True)
+        rows.append(row)
+    return rows
+
+
+def table(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Markdown, a line for each set and number of frames."""
+    lines = []
+    names: list[str] = []
+    for row in results:
+        if list(row["rates"]) != names:
+            names = list(row["rates"])
+            cells = ["videos", "frames", *(f"{name}, clips/s" for name in names)]
+            cells += [f"{name} : {names[0]}" for name in names[1:]]
+            lines += ["", f"| {' | '.join(cells)} |", "|---" * len(cells) + "|"]
+        rates = [f"{median(values):.0f}" for values in row["rates"].values()]
+        gains = [f"{value:.1f}" for value in row["gains"].values()]
+        cells = [f"{row['videos']} {row['set']}", str(row["frames"]), *rates, *gains]
+        lines.append(f"| {' | '.join(cells)} |")
+    sizes = {row["set"]: row["bytes"] for row in results}
+    for title, found in sizes.items():
+        first, *others = found
+        parts = [f"{name} {found[name] / found[first]:.1f} times" for name in others]
+        lines += ["", f"{title}: {first} {found[first] / 1e6:.0f} MB, {', '.join(parts)} as large"]
+    lines += ["", f"{results[0]['workers']} loader processes, crops of 224 px, medians of rounds"]
+    return lines[1:]
+
+
+def read_set(path: Path, root: Path | None) -> tuple[str, Timed]:
+    """A list, or the training list of a prepared folder, with its frames counted."""
+    if path.is_dir():
+        name = read_prepared(path).lists.get("train")
+        if name is None:
+            raise ValueError(f"{path / RECORD} names no training list; give the list itself")
+        path = path / name
+    known = root if root is not None else root_of(path)
+    if known is None:
+        raise ValueError(f"{path} lies in no prepared folder; say with --root where its videos are")
+    samples = read_list(path, known, sys.maxsize)
+    paths = [sample.path for sample in samples]
+    counts = frame_counts(path, known, paths, num_workers=cores())
+    if errors := [count.error for count in counts.values() if count.error]:
+        raise ValueError(errors[0])
+    return str(path), Timed(str(known), samples, counts)
+
+
+def size_of(timed: Timed) -> int:
+    """Bytes on disk of what a set reads."""
+    files = {file_of(Path(timed.root) / sample.path) for sample in timed.samples}
+    return sum(file.stat().st_size for file in files)
+
+
+def generated_sets(args: argparse.Namespace) -> dict[str, list[tuple[str, Timed]]]:
+    """Generate what is missing, copy it with the commands, and read all."""
+    comparisons = {}
+    for name, number in (("webm", args.webm), ("avi", args.avi)):
+        if not number:
+            continue
+        folder = args.folder / f"{name}_{number}"
+        listed = generate(KINDS[name], number, folder / "videos")
+        sets = [("originals", read_set(listed, listed.parent)[1])]
+        for title, command in COPIES.items():
+            out = folder / title
+            tool = str(Path(__file__).with_name("prepare.py"))
+            call = [sys.executable, tool, command, str(listed), "--root", str(listed.parent)]
+            subprocess.run([*call, "--out", str(out)], check=True, stdout=sys.stderr)
+            sets.append((title, read_set(out / listed.name, out)[1]))
+        comparisons[name] = sets
+    return comparisons
+
+
+def generate(kind: Kind, number: int, folder: Path) -> Path:
+    """Write the videos that are missing, and their list."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{i:05d}{kind.suffix}" for i in range(number)]
+    missing = [i for i, name in enumerate(names) if not (folder / name).exists()]
+    with ProcessPoolExecutor(cores(), mp_context=get_context("spawn")) as pool:
+        written = pool.map(partial(write, kind, folder), missing, chunksize=4)
+        label = f"generate {kind.suffix}"
+        for _ in track(written, total=len(missing), label=label, unit="videos"):
+            pass
+    listed = folder / "train.txt"
+    listed.write_text("".join(f"{name} {i % 10}\n" for i, name in enumerate(names)))
+    return listed
+
+
+def write(kind: Kind, folder: Path, number: int) -> None:
+    """Encode one video."""
+    rng = np.random.default_rng([number, *kind.size])
+    frames = scene(rng, int(rng.integers(kind.frames[0], kind.frames[1] + 1)), *kind.size)
+    part = folder / f".{number:05d}.part{kind.suffix}"
+    with av.open(str(part), "w") as container:
+        stream: Any = container.add_stream(kind.codec, rate=kind.rate, options=kind.options)
+        stream.height, stream.width, stream.pix_fmt = *kind.size, "yuv420p"
+        stream.codec_context.thread_count = 1
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    part.replace(folder / f"{number:05d}{kind.suffix}")
+
+
+def scene(rng: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:
+    """Frames (T, H, W, 3) uint8: a hand-held camera on a still scene through which a thing moves.
+
+    The amplitude of both falls with frequency as f^-1.6, and there is some noise: their frames, as
+    JPEGs of the same quality, are then as large as those of real clips of HMDB51 and others.
+    """
+    margin, side = 40, 96
+    still = texture(rng, height + 2 * margin, width + 2 * margin)
+    thing = texture(rng, side, side)
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    cover = np.clip(side / 2 - 2 - np.hypot(y, x), 0, 1)[..., None].astype(np.float32)
+    shake = np.cumsum(rng.normal(scale=1.5, size=(count, 2)), axis=0)
+    shake = np.clip(shake - shake.mean(axis=0), 2 - margin, margin - 2) + margin
+    start, end = rng.uniform(0, 1, (2, 2)) * (height - side, width - side)
+    frames = np.empty((count, height, width, 3), np.uint8)
+    for i in range(count):
+        top, left = shake[i].astype(int)
+        down, right = (shake[i] - (top, left)).astype(np.float32)
+        part = still[top : top + height + 1, left : left + width + 1]
+        part = part[:-1] * (1 - down) + part[1:] * down
+        part = part[:, :-1] * (1 - right) + part[:, 1:] * right
+        at = (start + (end - start) * i / max(count - 1, 1)).astype(int)
+        place = (slice(at[0], at[0] + side), slice(at[1], at[1] + side))
+        part[place] = part[place] * (1 - cover) + thing * cover
+        part += rng.normal(scale=2, size=(height, width, 1)).astype(np.float32)
+        frames[i] = part.clip(0, 255)
+    return frames
+
+
+def texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Random picture (H, W, 3) float32, mostly of greys."""
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = np.inf
+
+    def plane(slope: float) -> np.ndarray:
+        noise = rng.normal(size=frequency.shape) + 1j * rng.normal(size=frequency.shape)
+        values = np.fft.irfft2(noise / frequency**slope, s=(height, width))
+        return values / values.std()
+
+    grey = 128 + 50 * plane(1.6)
+    return np.stack([grey + 18 * plane(2.0) for _ in range(3)], axis=-1).astype(np.float32)
+
+
+if __name__ == "__main__":
+    main()

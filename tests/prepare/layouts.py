@@ -28,8 +28,7 @@ class Layout:
     Attributes:
         annotations: folder of the annotation files.
         videos: folder of the videos.
-        samples: split -> (path below `videos`, label), in the order of the annotations; `test` of
-            SSv2 with its answers only.
+        samples: split -> (path below `videos`, label), in the order of the annotations.
     """
 
     annotations: Path
@@ -94,7 +93,6 @@ def ssv2(
     naming: Literal["official", "plain"] = "official",
     below: str = "",
     suffix: Literal[".webm", ".mp4"] = ".webm",
-    answers: bool = False,
     with_videos: bool = True,
 ) -> Layout:
     """The JSON files in `annotations/` (or in its sub-folder `below`), videos named by id."""
@@ -118,11 +116,6 @@ def ssv2(
             samples.setdefault({"validation": "val"}.get(split, split), []).append(sample)
         write_json(files / f"{prefix}{split}.json", records)
     write_json(files / f"{prefix}test.json", [{"id": video} for video in SSV2_TEST_IDS])
-    if answers:
-        rows = [(video, 11 * i) for i, video in enumerate(SSV2_TEST_IDS)]
-        text = "".join(f"{video};{names[label]}\n" for video, label in rows)
-        (files / "test-answers.csv").write_text(text, encoding="utf-8")
-        samples["test"] = [(f"{video}{suffix}", label) for video, label in rows]
     ids = [record[0] for records in SSV2_RECORDS.values() for record in records]
     for video in (*ids, *SSV2_TEST_IDS) if with_videos else ():
         small_video(folder / "videos" / f"{video}{suffix}")
@@ -309,9 +302,9 @@ def kinetics(
             path = f"{parent}/{stem}.mp4" if parent else f"{stem}.mp4"
             if with_videos:
                 small_video(videos / path)
-            samples.setdefault({"validate": "val"}.get(split, split), []).append(
-                (path, names.index(label))
-            )
+            if split != "test":
+                sample = (path, names.index(label))
+                samples.setdefault({"validate": "val"}.get(split, split), []).append(sample)
         text = "".join(f"{line}\n" for line in lines)
         (annotations / f"{split}.csv").write_text(text, encoding="utf-8")
     return Layout(annotations, videos, samples)

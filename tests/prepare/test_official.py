@@ -73,37 +73,6 @@ def test_ssv2_entries_say_where_they_come_from(tmp_path) -> None:
     assert entry.source == "something-something-v2-train.json, record 3"
 
 
-def test_ssv2_test_answers_give_a_test_list_if_asked_for(tmp_path) -> None:
-    layout = ssv2_files(tmp_path, naming="plain", below="labels", answers=True)
-    read = ssv2.read(layout.annotations, Report(), test_list=True)
-    assert read_samples(read) == keyed(layout.samples)
-    assert (read.expected["test"], read.unlisted) == (27_157, ())
-    read = ssv2.read(layout.annotations, Report())
-    assert (set(read.splits), len(read.unlisted)) == ({"train", "val"}, 3)
-
-
-def test_ssv2_test_list_without_answers(tmp_path) -> None:
-    with pytest.raises(ValueError, match=r"holds no test-answers\.csv"):
-        ssv2.read(ssv2_files(tmp_path).annotations, Report(), test_list=True)
-
-
-def test_ssv2_answers_that_do_not_fit(tmp_path) -> None:
-    layout = ssv2_files(tmp_path, naming="plain", answers=True)
-    name = layouts.ssv2_names()[0]
-    (layout.annotations / "test-answers.csv").write_text(
-        f"1420;{name}\n1420;{name}\n166429;Jumping\nno line\n\n99;{name}\n", encoding="utf-8"
-    )
-    report = Report()
-    read = ssv2.read(layout.annotations, report, test_list=True)
-    assert [entry.key for entry in read.splits["test"]] == ["1420", "99"]
-    assert read.unlisted == ("166429", "3")
-    assert "test-answers.csv:2" in report.problems["duplicate ids"][0]
-    assert "test-answers.csv:3" in report.problems["unknown templates"][0]
-    assert "test-answers.csv:4" in report.problems["answers"][0]
-    assert "test-answers.csv:6" in report.problems["answers without a test video"][0]
-    assert report.missing["test videos without an answer"] == ["166429", "3"]
-
-
 @pytest.mark.parametrize("kind", [str, int])
 def test_ssv2_labels_in_any_order_ids_as_text_or_numbers(kind, tmp_path) -> None:
     layout = ssv2_files(tmp_path)
@@ -501,9 +470,9 @@ def test_kinetics_by_name_of_the_clip_or_of_the_video(named, is_cc, tmp_path) ->
     by_id = kinetics.named_by_id(path.stem for path in layout.videos.iterdir())
     assert by_id == (named == "id")
     report = Report()
-    read = kinetics.read(layout.annotations, report, by_id=by_id, test_list=True)
+    read = kinetics.read(layout.annotations, report, by_id=by_id)
     assert read_samples(read) == keyed(layout.samples)
-    assert read.expected == {"train": 7, "val": 3, "test": 1}
+    assert read.expected == {"train": 7, "val": 3}
     assert (read.dataset, len(read.label_names)) == ("kinetics400", 400)
     assert not report.problems
     entry = read.splits["train"][0]
@@ -520,7 +489,7 @@ def test_kinetics_one_csv_alone(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_kinetics_test_lines_are_in_a_list_if_asked_for_and_labelled(labelled, tmp_path) -> None:
+def test_kinetics_test_lines_are_in_no_list(labelled, tmp_path) -> None:
     layout = layouts.kinetics(tmp_path, with_videos=False)
     if not labelled:
         (layout.annotations / "test.csv").write_text(
@@ -533,8 +502,6 @@ def test_kinetics_test_lines_are_in_a_list_if_asked_for_and_labelled(labelled, t
     assert report.notes["in no list"] == [
         "1 test videos: published results are on the validation list"
     ]
-    read = kinetics.read(layout.annotations, Report(), test_list=True)
-    assert ("test" in read.splits, bool(read.unlisted)) == (labelled, not labelled)
 
 
 def test_kinetics_bad_lines_are_told_and_the_rest_goes_on(tmp_path) -> None:

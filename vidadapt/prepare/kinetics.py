@@ -7,10 +7,9 @@
 
 Lines of a csv are `label,youtube_id,time_start,time_end,split` and perhaps `is_cc`, under a header
 that says so; `split` is train, validate (or val) or test. Published results are on the validation
-videos, and no list is made of test videos unless asked for. Files may be named by the id alone; so
-they are taken to be where more names have the 11 characters of an id than the 25 of a clip. Nearly
-every copy is partial, since videos vanish: what the csv files list is expected, and what is missing
-is told.
+videos, and no list is made of test videos. Files may be named by the id alone; so they are taken to
+be where more names have the 11 characters of an id than the 25 of a clip. Nearly every copy is
+partial, since videos vanish: what the csv files list is expected, and what is missing is told.
 """
 
 from __future__ import annotations
@@ -43,10 +42,8 @@ class _Row:
     source: str
 
 
-def read(
-    path: Path, report: Report, *, by_id: bool = False, test_list: bool = False
-) -> Annotations:
-    """Read the official csv files: `train` and `val`, those that there are, `test` if asked for.
+def read(path: Path, report: Report, *, by_id: bool = False) -> Annotations:
+    """Read the official csv files: `train` and `val`, those that there are.
 
     Where all names are Kinetics-400's, class ids are those of data_lists/kinetics400 (its sorted
     names), also if a csv names but some of them. Otherwise they are those of the sorted names, and
@@ -56,14 +53,12 @@ def read(
         path: a csv file, or a folder with some.
         report: gets unusable lines, and which names differ from Kinetics-400's.
         by_id: files are named by their YouTube id alone (see `named_by_id`).
-        test_list: also make a list of the test lines that have a label. Results on it cannot be
-            compared with published ones, which are on the validation list.
 
     Raises:
         ValueError: no csv file with the official columns, or no line for a list.
     """
     rows = [row for file in _files(path) for row in _rows(file, report, by_id)]
-    listed = [row for row in rows if row.label and (test_list or row.split != "test")]
+    listed = [row for row in rows if row.split != "test"]
     if not listed:
         raise ValueError(
             f"{path}: no training or validation line with a label; expected "
@@ -71,7 +66,7 @@ def read(
         )
     dataset, names = _classes({row.label for row in listed}, report)
     label_of = {name: label for label, name in enumerate(names)}
-    splits: dict[str, dict[str, Entry]] = {"train": {}, "val": {}, "test": {}}
+    splits: dict[str, dict[str, Entry]] = {"train": {}, "val": {}}
     for row in listed:
         entries = splits[row.split]
         if row.key in entries:
@@ -83,8 +78,8 @@ def read(
     keys = {entry.key for entries in splits.values() for entry in entries.values()}
     unlisted = tuple(dict.fromkeys(row.key for row in rows if row.key not in keys))
     if unlisted:
-        why = "without a label" if test_list else "published results are on the validation list"
-        report.note("in no list", f"{len(unlisted):,} test videos: {why}")
+        line = f"{len(unlisted):,} test videos: published results are on the validation list"
+        report.note("in no list", line)
     found = {split: tuple(entries.values()) for split, entries in splits.items() if entries}
     return Annotations(
         dataset=dataset,
@@ -121,6 +116,8 @@ def clip_name(video: str, start: float, end: float) -> str:
 
 def _files(path: Path) -> list[Path]:
     files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
+    # The folder of lists may be the same: it holds frame-count indexes.
+    files = [file for file in files if not file.name.endswith(".txt.frames.csv")]
     if not files:
         raise ValueError(f"{path} holds no csv file; expected train.csv, val.csv, test.csv")
     return files

@@ -9,13 +9,11 @@
 The newer download names the files labels.json, train.json, validation.json and test.json, and puts
 them in a folder `labels`; both names are found there too. Videos may be transcoded (ID.mp4).
 168,913 training, 24,777 validation and 27,157 test videos of 174 classes. Published results are on
-the validation videos. The test videos' labels are in the newer download only (test-answers.csv,
-lines `id;label`), and no list is made of them unless asked for.
+the validation videos; of the test videos, whose ids come without labels, no list is made.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from functools import cache, partial
@@ -30,20 +28,17 @@ CLASSES = 174
 OFFICIAL = {"train": 168_913, "val": 24_777, "test": 27_157}
 PREFIXES = ("something-something-v2-", "")
 PLACES = ("", "labels")
-ANSWERS = "test-answers.csv"
 _DECIMAL = re.compile(r"[0-9]+")
 
 
-def read(folder: Path, report: Report, *, test_list: bool = False) -> Annotations:
-    """Read the official JSON files: splits `train` and `val`, and `test` if asked for.
+def read(folder: Path, report: Report) -> Annotations:
+    """Read the official JSON files: splits `train` and `val`.
 
     A class is `labels.json`'s id of the record's template without its brackets.
 
     Args:
         folder: holds the files under either of their names, itself or in a sub-folder `labels`.
         report: gets every record that cannot be used, and counts that differ.
-        test_list: also make a test list, of test-answers.csv. Results on it cannot be compared with
-            published ones, which are on the validation list.
 
     Raises:
         ValueError: a file is missing or no JSON of the expected kind, or the ids in labels.json are
@@ -57,25 +52,20 @@ def read(folder: Path, report: Report, *, test_list: bool = False) -> Annotation
         split: _entries(_find(folder, f"{name}.json", report), label_of, report)
         for split, name in (("train", "train"), ("val", "validation"))
     }
-    expected = {split: OFFICIAL[split] for split in splits}
     test_ids = _test_ids(folder, report)
-    if test_list:
-        splits["test"] = _answers(_answers_file(folder), label_of, test_ids, report)
-        expected["test"] = OFFICIAL["test"]
-    elif test_ids:
+    if test_ids:
         line = f"{len(test_ids):,} test videos, officially {OFFICIAL['test']:,}"
         report.note("in no list", f"{line}: published results are on the validation list")
         if len(test_ids) < OFFICIAL["test"]:
             report.lack("official counts", line)
         elif len(test_ids) > OFFICIAL["test"]:
             report.problem("official counts", line)
-    listed = {entry.key for entry in splits.get("test", ())}
     annotations = Annotations(
         dataset="ssv2",
         label_names=tuple(sorted(label_of, key=label_of.__getitem__)),
         splits=splits,
-        expected=expected,
-        unlisted=tuple(video for video in test_ids if video not in listed),
+        expected={split: OFFICIAL[split] for split in splits},
+        unlisted=test_ids,
     )
     check_counts(annotations, report)
     return annotations
@@ -88,17 +78,6 @@ def class_name(template: str) -> str:
     'Taking one of many similar things on the table'
     """
     return template.replace("[", "").replace("]", "").strip()
-
-
-def _answers_file(folder: Path) -> Path:
-    wanted = [folder / place / ANSWERS for place in PLACES]
-    found = next((path for path in wanted if path.is_file()), None)
-    if found is None:
-        raise ValueError(
-            f"{folder} holds no {ANSWERS}, nor does its sub-folder labels: without it there is no "
-            "test list"
-        )
-    return found
 
 
 def _find(folder: Path, name: str, report: Report) -> Path:
@@ -208,32 +187,3 @@ def _test_ids(folder: Path, report: Report) -> tuple[str, ...]:
             report.problem("duplicate ids", line)
         sources.setdefault(video, source)
     return tuple(sources)
-
-
-def _answers(
-    path: Path, label_of: dict[str, int], test_ids: tuple[str, ...], report: Report
-) -> tuple[Entry, ...]:
-    """Lines `id;label name`, without a header."""
-    entries: dict[str, Entry] = {}
-    near = cache(partial(did_you_mean, known=tuple(label_of)))
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for number, row in enumerate(csv.reader(file, delimiter=";"), start=1):
-            source = f"{path.name}:{number}"
-            if not row:
-                continue
-            if len(row) != 2 or _number(row[0]) is None:
-                report.problem("answers", f"{source}: expected 'id;label', got {';'.join(row)!r}")
-            elif class_name(row[1]) not in label_of:
-                hint = near(class_name(row[1]))
-                report.problem("unknown templates", f"{source}: {row[1]!r}; {hint}".rstrip("; "))
-            elif row[0] in entries:
-                line = f"{source}: id {row[0]} is already in {entries[row[0]].source}"
-                report.problem("duplicate ids", f"{line}; the first counts")
-            else:
-                entries[row[0]] = Entry(row[0], label_of[class_name(row[1])], "", source)
-    for video in test_ids:
-        if video not in entries:
-            report.lack("test videos without an answer", video)
-    for video in entries.keys() - set(test_ids) if test_ids else ():
-        report.problem("answers without a test video", f"{entries[video].source}: id {video}")
-    return tuple(entries.values())

@@ -25,7 +25,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         ssv2.__doc__,
         f"{PROGRAM} ssv2 --annotations labels --videos 20bn-something-something-v2 data/ssv2",
     )
-    _finish(parser, has_answers=True)
+    _finish(parser)
     parser = add_parser(
         commands,
         "hmdb51",
@@ -50,12 +50,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         kinetics.__doc__,
         f"{PROGRAM} kinetics --annotations annotations --videos k400 --allow-partial data/k400",
     )
-    _finish(parser, has_answers=True)
+    _finish(parser)
 
 
-def _finish(
-    parser: argparse.ArgumentParser, has_splits: bool = False, has_answers: bool = False
-) -> None:
+def _finish(parser: argparse.ArgumentParser, has_splits: bool = False) -> None:
     parser.add_argument("--annotations", type=Path, required=True, help="the official files")
     parser.add_argument("--videos", type=Path, required=True, help="folder of the videos")
     if has_splits:
@@ -64,13 +62,6 @@ def _finish(
             choices=("1", "2", "3", "all"),
             default="1",
             help="official split; all: OUT/split1, OUT/split2 and OUT/split3 (default: 1)",
-        )
-    if has_answers:
-        parser.add_argument(
-            "--test-list",
-            action="store_true",
-            help="also list the test videos, where their labels are at hand; runs then report on "
-            "them and select by the validation list",
         )
     parser.add_argument(
         "--dev-fraction",
@@ -87,9 +78,9 @@ def _run(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.annotations}: no such folder; expected the official files")
     reads: dict[Path, Read]
     if args.command == "ssv2":
-        reads = {args.out: partial(_ssv2, args.annotations, args.test_list)}
+        reads = {args.out: partial(_ssv2, args.annotations)}
     elif args.command == "kinetics":
-        reads = {args.out: partial(_kinetics, args.annotations, args.test_list)}
+        reads = {args.out: partial(_kinetics, args.annotations)}
     else:
         split_of = {args.out: int(args.split)} if args.split != "all" else {}
         split_of = split_of or {args.out / f"split{split}": split for split in (1, 2, 3)}
@@ -101,8 +92,8 @@ def _run(args: argparse.Namespace) -> None:
     prepare(args, reads, fractions=lambda annotations: (args.dev_fraction, 0.0))
 
 
-def _ssv2(folder: Path, test_list: bool, files: Files, report: Report) -> Annotations:
-    return ssv2.read(folder, report, test_list=test_list)
+def _ssv2(folder: Path, files: Files, report: Report) -> Annotations:
+    return ssv2.read(folder, report)
 
 
 def _numbered(
@@ -115,6 +106,6 @@ def _numbered(
     return read(folder, split, report)
 
 
-def _kinetics(path: Path, test_list: bool, files: Files, report: Report) -> Annotations:
+def _kinetics(path: Path, files: Files, report: Report) -> Annotations:
     stems = (without_ending(video).rpartition("/")[2] for video in files.videos)
-    return kinetics.read(path, report, by_id=kinetics.named_by_id(stems), test_list=test_list)
+    return kinetics.read(path, report, by_id=kinetics.named_by_id(stems))

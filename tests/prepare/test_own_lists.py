@@ -15,6 +15,7 @@ from commands import lines_of, prepare
 
 from vidadapt.data.lists import read_label_names
 from vidadapt.data.prepared import RECORD, read_prepared
+from vidadapt.prepare import build
 
 
 @pytest.fixture
@@ -138,13 +139,40 @@ def test_paths_in_a_table_may_start_elsewhere(places, own, tmp_path: Path) -> No
         ("path,label\n", " has no row that can be used"),
         ("", ":1: expected a header"),
         ("path,label\na.mp4,7\nb.mp4,0\n", ": labels go up to 7, but there are 2 videos"),
+        ("path,label\na.mp4,x\nb.mp4,x\n", ": expected at least two classes, found 'x' alone"),
+        ('path,label\n"a.mp4,x\n' + "b.mp4,x\n" * 20_000, "; is a quote not closed?"),
     ],
 )
 def test_a_table_that_cannot_be_used(text, message, own, tmp_path: Path) -> None:
     (tmp_path / "clips.csv").write_text(text)
     done = prepare("csv", tmp_path / "clips.csv", tmp_path / "out", "--videos", own)
-    assert done.status == 1 and f"clips.csv{message}" in done.told
+    assert done.status == 1 and "clips.csv" in done.told and message in done.told
     assert not (tmp_path / "out").exists()
+
+
+def test_a_table_with_names_that_look_like_line_ends(own, tmp_path: Path) -> None:
+    odd = ("line\u2028separator.mp4", "two\nlines.mp4")
+    for name in odd:
+        (own / "walk" / name).write_bytes(name.encode())
+    rows = [f'"walk/{name}",walk\n' for name in odd]
+    rows += [f"{n}/{n} {i}.mp4,{n}\n" for n in ("jump", "walk") for i in range(3)]
+    (tmp_path / "clips.csv").write_text("path,label\n" + "".join(rows), encoding="utf-8")
+    done = prepare("csv", tmp_path / "clips.csv", tmp_path / "out", "--videos", own)
+    assert done.status == 1 and "missing: annotated videos" not in done.report
+    found = done.listed("problem: names that a list cannot hold; rename the files")
+    assert found == [r"'walk/line\u2028separator.mp4'", r"'walk/two\nlines.mp4'"]
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_table_without_training_videos(split, own, tmp_path: Path) -> None:
+    rows = [f"{n}/{n} {i}.mp4,{n},{split}\n" for n in ("jump", "walk") for i in range(3)]
+    (tmp_path / "clips.csv").write_text("path,label,split\n" + "".join(rows))
+    command = ["csv", tmp_path / "clips.csv", tmp_path / "out", "--videos", own]
+    done = prepare(*command)
+    assert done.status == 0, done.told
+    assert read_prepared(tmp_path / "out").lists == {"test": f"{split}.txt"}
+    done = prepare(*command, "--dev-fraction", "0.1")
+    assert done.status == 1 and "no train list: --dev-fraction must be 0" in done.told
 
 
 def test_bad_rows_of_a_table_are_told(own, tmp_path: Path) -> None:
@@ -212,6 +240,16 @@ def test_a_class_misspelt_in_one_split(own, tmp_path: Path) -> None:
     assert done.status == 1
     found = done.listed("problem: classes that train has not")
     assert found == ["test: wlak did you mean walk?"]
+
+
+def test_one_level_too_low_and_one_class_alone(own, tmp_path: Path) -> None:
+    done = prepare("folder", own / "jump", tmp_path / "out")
+    assert done.status == 1
+    assert "found none, and 10 videos in no class folder; did you mean the folder" in done.told
+    shutil.rmtree(own / "jump")
+    shutil.rmtree(own / "walk")
+    done = prepare("folder", own, tmp_path / "out")
+    assert done.status == 1 and done.told.strip().endswith("at least two classes, found run far")
 
 
 def test_one_level_too_high(own, tmp_path: Path) -> None:
@@ -294,13 +332,37 @@ def test_lists_of_an_earlier_preparation_go(prepared, own) -> None:
 
 def test_other_lists_are_not_overwritten(prepared, own) -> None:
     (prepared / RECORD).unlink()
-    assert prepare("folder", own, prepared).status == 0, "left by a call that was interrupted"
-    (prepared / RECORD).unlink()
     (prepared / "train.txt").write_text("mine.mp4 0\n")
     done = prepare("folder", own, prepared)
     assert done.status == 1 and "was not written by a preparation" in done.told
     assert (prepared / "train.txt").read_text() == "mine.mp4 0\n"
     assert not (prepared / RECORD).exists()
+
+
+def test_lists_of_another_command_are_not_overwritten(prepared, own, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in prepared.iterdir()}
+    (tmp_path / "clips.csv").write_text("path,label\njump/jump 0.mp4,a\nwalk/walk 0.mp4,b\n")
+    done = prepare("csv", tmp_path / "clips.csv", prepared, "--videos", own)
+    assert done.status == 1
+    assert f"{prepared} was written by 'prepare.py folder': choose another" in done.told
+    done = prepare("csv", tmp_path / "clips.csv", tmp_path / "clips.csv", "--videos", own)
+    assert done.status == 1 and "clips.csv is a file: expected a folder to write" in done.told
+    assert {path.name: path.read_bytes() for path in prepared.iterdir()} == before
+
+
+def test_an_interrupted_call_is_made_good_with_any_options(prepared, own, monkeypatch) -> None:
+    def interrupt(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(build, "frame_counts", interrupt)
+        prepare("folder", own, prepared, "--seed", "1", index=True)
+    assert not (prepared / RECORD).exists()
+    done = prepare("folder", own, prepared, "--seed", "2", "--dev-fraction", "0")
+    assert done.status == 0, done.told
+    assert {path.name for path in prepared.iterdir()} == {
+        *("train.txt", "test.txt", "labels.txt", RECORD, "report.txt"),
+    }
 
 
 def test_the_folder_of_lists_may_lie_among_the_videos(own, tmp_path: Path) -> None:
@@ -316,4 +378,14 @@ def test_classes_that_no_file_of_names_can_hold(prepared, own, tmp_path: Path) -
     (own / "walk " / "a.mp4").write_bytes(b"another")
     done = prepare("folder", own, prepared)
     assert done.status == 1 and "'walk' is already on line 3" in done.told
+    assert {path.name: path.read_bytes() for path in prepared.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", [b"two\nlines", b"latin \xe9"])
+def test_classes_that_no_line_can_hold(name, prepared, own) -> None:
+    before = {path.name: path.read_bytes() for path in prepared.iterdir()}
+    (own / os.fsdecode(name)).mkdir()
+    (own / os.fsdecode(name) / "a.mp4").write_bytes(b"another")
+    done = prepare("folder", own, prepared)
+    assert done.status == 1 and f"class name {os.fsdecode(name)!r}: rename" in done.told
     assert {path.name: path.read_bytes() for path in prepared.iterdir()} == before

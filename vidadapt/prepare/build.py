@@ -21,7 +21,7 @@ from vidadapt.prepare import archives, overlap, videos
 from vidadapt.prepare.annotations import Annotations, Entry
 from vidadapt.prepare.report import Report
 from vidadapt.prepare.splits import merge_groups, take_out
-from vidadapt.prepare.write import SPLITS, write_lists
+from vidadapt.prepare.write import SPLITS, UNFINISHED, fits_a_line, write_lists
 
 REPORT = "report.txt"
 Found = dict[str, tuple[tuple[Entry, Sample], ...]]  # by split
@@ -70,20 +70,22 @@ def build(
     Args:
         annotations: what the source says.
         files: what `videos.find` found.
-        out: folder to write; lists in it that no `prepared.json` speaks of are not overwritten.
+        out: folder to write; see `write.check_folder`.
         report: gets what was found; `report.txt` is written from it.
-        made_by: for `prepared.json`.
+        made_by: for `prepared.json`; its `command` is the one whose lists may be replaced.
 
     Raises:
-        ValueError: not one annotated video has a file, options contradict the splits, or the folder
-            holds other lists.
+        ValueError: not one annotated video has a file, options contradict the splits, a class name
+            that no file can hold, or the folder holds other lists.
     """
     out = Path(out)
     taken_out = [name for name in ("dev", "test") if getattr(options, f"{name}_fraction")]
     if given := [name for name in taken_out if name in annotations.splits]:
         raise ValueError(f"the source has a {given[0]} list: --{given[0]}-fraction must be 0")
+    if taken_out and "train" not in annotations.splits:
+        raise ValueError(f"the source has no train list: --{taken_out[0]}-fraction must be 0")
     found = _locate(annotations, files, report)
-    packed = [a for a in archives.find(files.root, files.others) if report.missing]
+    packed = archives.find(files.root, files.others) if report.missing else []
     for archive in packed:
         line = f"{archive.parts[0]}: {archives.command(archive)}"
         report.lack("archives that are not unpacked; run this again with --unpack, or", line)
@@ -107,6 +109,7 @@ def build(
         _count_frames(samples, files.root, out, options, report)
     report.write(out / REPORT)
     write_prepared(out, prepared)
+    (out / UNFINISHED).unlink(missing_ok=True)
     return prepared
 
 
@@ -145,11 +148,7 @@ def _can_be_listed(path: str) -> bool:
     >>> _can_be_listed("a b, #1.mp4"), _can_be_listed(" a.mp4"), _can_be_listed("a\\nb.mp4")
     (True, False, False)
     """
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return len(f"{path} ".splitlines()) == 1 and parse_line(f"{path} 0") == (path, "0")
+    return fits_a_line(path) and parse_line(f"{path} 0") == (path, "0")
 
 
 def _check_counts(annotations: Annotations, found: Found, report: Report) -> None:

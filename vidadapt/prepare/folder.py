@@ -68,10 +68,9 @@ def read(files: Files, report: Report) -> Annotations:
             named.append((split, inner[0], video))
     names = sorted({name for _, name, _ in named})
     if len(names) < 2:
-        hint = f"; did you mean {files.root / names[0]}?" if names else ""
         raise ValueError(
             f"{files.root}: expected one folder of videos per class and at least two classes, "
-            f"found {', '.join(names) or 'none'}{hint}"
+            f"found {', '.join(names) or 'none'}{_instead(files, names)}"
         )
     label_of = {name: label for label, name in enumerate(names)}
     for split, name, video in named:
@@ -85,6 +84,15 @@ def read(files: Files, report: Report) -> Annotations:
         expected={},
         unlisted=tuple(outside),  # reported above
     )
+
+
+def _instead(files: Files, names: list[str]) -> str:
+    """What may have been meant by a folder without classes."""
+    outside = sum("/" not in video for video in files.videos)
+    if outside:
+        return f", and {outside} videos in no class folder; did you mean the folder above?"
+    below = [parts[1] for parts in (video.split("/") for video in files.videos) if len(parts) > 2]
+    return f"; did you mean {files.root / names[0]}?" if len(set(below)) > 1 else ""
 
 
 def _check_classes(

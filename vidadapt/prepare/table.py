@@ -11,6 +11,7 @@ numbers, which are kept. Videos of one `group` never stand on both sides of a sp
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 from dataclasses import dataclass
@@ -59,10 +60,12 @@ def read(
         label_names: file with one class name a line, in label order.
 
     Raises:
-        ValueError: no header, no such column, or labels that are no classes.
+        ValueError: no header, no such column, or labels that are no classes, or but one.
     """
     rows = _rows(table, columns, report)
     names, label_of = _classes(table, rows, label_names, report)
+    if len(names) < 2:
+        raise ValueError(f"{table}: expected at least two classes, found {names[0]!r} alone")
     videos = set(files.videos)
     entries: dict[str, list[Entry]] = {split: [] for split in ("train", "dev", "val", "test")}
     for row in rows:
@@ -94,20 +97,24 @@ def _rows(table: Path, columns: dict[str, str | None], report: Report) -> list[_
         raise ValueError(f"cannot read {table}: {error}; expected a csv file in UTF-8") from error
     first = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(text.splitlines(), delimiter=delimiter)
-    header = [name.strip() for name in next(reader, [])]
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+    try:
+        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except csv.Error as error:
+        raise ValueError(f"{table}:{reader.line_num}: {error}; is a quote not closed?") from error
+    header = lines[0][1] if lines else []
     chosen = {key: _column(table, header, key, columns.get(key)) for key in COLUMNS}
     rows = []
-    for cells in reader:
-        source = f"{table.name}:{reader.line_num}"
-        if not any(cell.strip() for cell in cells):
+    for number, cells in lines[1:]:
+        source = f"{table.name}:{number}"
+        if not any(cells):
             continue
         if len(cells) != len(header):
             line = f"{source}: {len(cells)} fields, the header has {len(header)}"
             report.problem("unusable rows", line)
             continue
-        values = {key: "" if at is None else cells[at].strip() for key, at in chosen.items()}
-        empty = [header[at] for at in chosen.values() if at is not None and not cells[at].strip()]
+        values = {key: "" if at is None else cells[at] for key, at in chosen.items()}
+        empty = [header[at] for at in chosen.values() if at is not None and not cells[at]]
         if (
             not values["path"]
             or not values["label"]

@@ -18,6 +18,30 @@ from vidadapt.data.prepared import RECORD, Prepared, read_prepared
 from vidadapt.prepare.annotations import Annotations
 
 SPLITS = ("train", "dev", "val", "test")
+UNFINISHED = ".unfinished"  # the command that writes a folder, and its files, until all are written
+
+
+def check_folder(out: Path, command: str) -> None:
+    """Check that a command may write its lists to a folder, before hours of work are spent.
+
+    It may replace its own, also those that a call left when it was interrupted.
+
+    Raises:
+        ListError: it is no folder, or holds lists that another command wrote, or none.
+    """
+    if out.exists() and not out.is_dir():
+        raise ListError(f"{out} is a file: expected a folder to write")
+    owner, owned = _owned(out)
+    if owner not in ("", command):
+        raise ListError(
+            f"{out} was written by 'prepare.py {owner}': choose another folder, or delete it"
+        )
+    for name in (LABELS, *(f"{split}.txt" for split in SPLITS)):
+        if name not in owned and (out / name).exists():
+            raise ListError(
+                f"{out / name} is there and was not written by a preparation: choose another "
+                "folder, or delete it"
+            )
 
 
 def write_lists(
@@ -29,38 +53,34 @@ def write_lists(
 ) -> Prepared:
     """Write labels and lists, and take away the lists of an earlier preparation.
 
+    Until `prepared.json` is written, too, the file `UNFINISHED` says whose files these are.
+
     Args:
         samples: by split; empty ones get no list.
         root: folder that the paths are relative to.
 
     Raises:
-        ListError: label names that no file can hold, or the folder has other lists.
+        ListError: label names that no file can hold, or see `check_folder`.
     """
+    command = str(made_by["command"])
+    check_folder(out, command)
+    wrong = [name for name in annotations.label_names if not fits_a_line(name)]
+    if wrong:
+        raise ListError(f"no file can hold the class name {wrong[0]!r}: rename the class")
     out.mkdir(parents=True, exist_ok=True)
-    earlier = set()
-    if (out / RECORD).exists():
-        before = read_prepared(out)
-        earlier = {*before.lists.values(), before.label_names}
     kept = {split: found for split, found in samples.items() if found}
-    new = {f"{split}.txt": _text(found) for split, found in kept.items()}
-    new[LABELS] = "".join(f"{name}\n" for name in annotations.label_names)
-    for name in [LABELS, *(f"{split}.txt" for split in SPLITS)]:
-        path, text = out / name, new.get(name, "")
-        # A call that was interrupted has left what would be written now.
-        if path.exists() and name not in earlier and path.read_bytes() != text.encode():
-            raise ListError(
-                f"{path} is there and was not written by a preparation: choose another folder, or "
-                "delete it"
-            )
+    files = [LABELS, *(f"{split}.txt" for split in kept)]
+    _, earlier = _owned(out)
     partial = out / f".{LABELS}.partial"
-    partial.write_text(new[LABELS], encoding="utf-8")
+    partial.write_text("".join(f"{name}\n" for name in annotations.label_names), encoding="utf-8")
     try:
         names = read_label_names(partial)
+        _claim(out, [command, *sorted({*earlier, *files})])
         (out / RECORD).unlink(missing_ok=True)  # until all is written, the folder is none
         partial.replace(out / LABELS)
     finally:
         partial.unlink(missing_ok=True)
-    for name in earlier - new.keys():
+    for name in earlier.difference(files):
         (out / name).unlink(missing_ok=True)
     for split, found in kept.items():
         write_list(out / f"{split}.txt", found)
@@ -74,8 +94,34 @@ def write_lists(
     )
 
 
-def _text(samples: Sequence[Sample]) -> str:
-    return "".join(f"{sample.path} {sample.label}\n" for sample in samples)
+def fits_a_line(text: str) -> bool:
+    """Whether a line of a UTF-8 file can hold a text.
+
+    >>> fits_a_line("a b"), fits_a_line("a\\nb"), fits_a_line("\\udce9")
+    (True, False, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return len(f"{text} ".splitlines()) == 1
+
+
+def _owned(out: Path) -> tuple[str, set[str]]:
+    """The command that wrote a folder's lists and label names, and their files."""
+    if (out / UNFINISHED).exists():
+        command, *files = (out / UNFINISHED).read_text(encoding="utf-8").splitlines()
+        return command, set(files)
+    if (out / RECORD).exists():
+        before = read_prepared(out)
+        return before.made_by.get("command", ""), {*before.lists.values(), before.label_names}
+    return "", set()
+
+
+def _claim(out: Path, lines: Sequence[str]) -> None:
+    partial = out / f"{UNFINISHED}.partial"
+    partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    partial.replace(out / UNFINISHED)
 
 
 def _roles(splits: Mapping[str, Any]) -> dict[str, str]:

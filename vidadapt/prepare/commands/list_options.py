@@ -19,6 +19,7 @@ from vidadapt.prepare.annotations import Annotations
 from vidadapt.prepare.build import REPORT, Options, build
 from vidadapt.prepare.commands.options import processes
 from vidadapt.prepare.report import Report
+from vidadapt.prepare.write import check_folder
 
 Read = Callable[[videos.Files, Report], Annotations]
 
@@ -96,6 +97,8 @@ def prepare(
     Raises:
         SystemExit: with status 1 where something is not as the source promises.
     """
+    for out in reads:
+        check_folder(out, args.command)
     common = Report()
     files = videos.find(args.videos, common)
     packed = archives.find(files.root, files.others)
@@ -105,7 +108,7 @@ def prepare(
         files = videos.find(args.videos, common)
     sources = ("annotations", "table", "label_names")
     given = {name: str(getattr(args, name)) for name in sources if getattr(args, name, None)}
-    complete = True
+    problems = missing = False
     for out, read in reads.items():
         report = copy.deepcopy(common)
         annotations = read(files, report)
@@ -123,9 +126,15 @@ def prepare(
         made_by |= {"seed": args.seed, "allow_partial": args.allow_partial}
         prepared = build(annotations, files, out, report, options=options, made_by=made_by)
         print(_summary(out, prepared, report))
-        complete &= not report.problems and (args.allow_partial or not report.missing)
-    if not complete:
-        sys.exit(1)
+        problems |= bool(report.problems)
+        missing |= bool(report.missing)
+    if problems:
+        sys.exit("prepare: not all is as the source promises: see the problems above")
+    if missing and not args.allow_partial:
+        sys.exit(
+            "prepare: not all is there that the source promises: see what is missing above, or add "
+            "--allow-partial where that is meant so"
+        )
 
 
 def _summary(out: Path, prepared: Prepared, report: Report) -> str:

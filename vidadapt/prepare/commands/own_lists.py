@@ -74,7 +74,7 @@ def _table(args: argparse.Namespace) -> None:
 
 def _fractions(args: argparse.Namespace, annotations: Annotations) -> tuple[float, float]:
     """Of dev and test, as asked for or by default."""
-    given = set(annotations.splits) > {"train"}
+    given = set(annotations.splits) != {"train"}
     asked = {"dev": args.dev_fraction, "test": args.test_fraction}
     dev, test = (
         (0.0 if given else FRACTIONS[name]) if value is None else value

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import resource
 import signal
@@ -328,6 +329,8 @@ def test_a_full_disk_is_one_line_and_the_next_call_finishes(
     assert listed_now == [row.copy for row in load_table(out).values()]
     assert len(listed_now) == len(source.sizes)
     assert times == {file: file.stat().st_mtime_ns for file in times}
+    for file in out.rglob("*.mp4"):  # the same bytes at every call
+        assert file.read_bytes() == (made[kind] / file.relative_to(out)).read_bytes()
 
 
 def work(job: Job) -> Outcome:
@@ -400,3 +403,24 @@ def test_training_runs_on_copies(tiny_set, run_tool, tmp_path: Path, kind: str, 
     }
     run_tool("train", *tiny_set.options(**changes))
     assert "12 videos" in capsys.readouterr().out
+
+
+def test_the_benchmark_compares_lists_and_folders(made, tmp_path: Path, capsys) -> None:
+    raw = tmp_path / "rates.json"
+    options = ("--frames", 2, 4, "--workers", 0, "--rounds", 2, "--clips", 8, "--json", raw)
+    sets = [made["transcode"] / "train.txt", made["frames"]]
+    load_tool("bench_loader").main([str(part) for part in (*sets, *options)])
+    told = capsys.readouterr().out
+    rows = json.loads(raw.read_text())
+    first, second = str(sets[0]), str(sets[1] / "train.txt")
+    listed = read_list(second, made["frames"], 3)
+    shards = {made["frames"] / "/".join(s.path.split("/")[:2]) for s in listed}
+    assert [row["frames"] for row in rows] == [2, 4]
+    for row in rows:
+        assert row["videos"] == 4 and {len(rates) for rates in row["rates"].values()} == {2}
+        expected = np.median(np.divide(row["rates"][second], row["rates"][first]))
+        assert row["gains"] == {second: pytest.approx(expected)}
+        assert row["bytes"][second] == sum(shard.stat().st_size for shard in shards)
+        assert f"| 4 sets | {row['frames']} | " in told
+    with pytest.raises(SystemExit, match="does not list the same videos"):
+        load_tool("bench_loader").main([str(sets[0]), str(sets[0].with_name("val.txt"))])

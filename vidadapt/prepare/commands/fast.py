@@ -117,7 +117,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=30.0,
         metavar="DB",
-        help="floor of the worst frame of every copy (default: %(default)s)",
+        help="floor of the worst frame of every copy; films stay above 33, drawn pictures with "
+        "sharp coloured edges may come to 28 (default: %(default)s)",
     )
     parser.add_argument(
         "--processes",

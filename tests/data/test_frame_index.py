@@ -91,6 +91,18 @@ def test_parallel_is_serial(folder: Path, tmp_path: Path) -> None:
     assert indices[0] == indices[1]
 
 
+def test_what_is_known_is_told_without_decoding(folder: Path) -> None:
+    assert count(folder, decode=False) == {} and not index_path(folder / "list.txt").exists()
+    known = count(folder, PATHS[1:])
+    assert count(folder, [*PATHS, "gone.mp4"], decode=False) == known | {
+        "gone.mp4": FrameCount(
+            "gone.mp4", 0, None, "", "decord",
+            f"{folder / 'videos' / 'gone.mp4'}: No such file or directory",
+        )
+    }  # fmt: skip
+    assert len(rows_of(index_path(folder / "list.txt"))) == 3
+
+
 def test_missing_files_are_errors_that_are_not_kept(folder: Path) -> None:
     counts = count(folder, ["later.mp4", "sub", "a.mp4"])
     assert "later.mp4: No such file" in counts["later.mp4"].error
@@ -317,6 +329,8 @@ def act(job: str) -> str:
     """Stands for a decoder: does what the job says."""
     if job == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
+    if job == "ctrl-c":  # from a terminal it reaches all processes; the first one ends the others
+        os.kill(os.getpid(), signal.SIGINT)
     if job == "exit":
         os._exit(3)
     if job == "hang":
@@ -326,16 +340,17 @@ def act(job: str) -> str:
 
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_crashes_and_hangs_cost_only_their_own_job(num_workers: int) -> None:
-    jobs = ["a", "crash", "b", "hang", "exit", "c", "d"]
+    jobs = ["a", "crash", "b", "hang", "exit", "c", "ctrl-c", "d"]
     list(run_isolated(act, ["warm up"], 1, time_limit=60))  # starts the fork server
     done = {job: (result, error) for job, result, error in run_isolated(act, jobs, num_workers, 3)}
     assert {job: result for job, (result, _) in done.items()} == {
-        "a": "A", "b": "B", "c": "C", "d": "D", "crash": None, "exit": None, "hang": None
+        "a": "A", "b": "B", "c": "C", "d": "D", "ctrl-c": "CTRL-C",
+        "crash": None, "exit": None, "hang": None,
     }  # fmt: skip
     assert "exit code -11" in done["crash"][1]
     assert "exit code 3" in done["exit"][1]
     assert "within 3 s" in done["hang"][1]
-    assert not any(done[job][1] for job in "abcd")
+    assert not any(done[job][1] for job in ("a", "b", "c", "ctrl-c", "d"))
 
 
 def test_indices_of_the_whole_list_agree_with_reading(folder: Path) -> None:

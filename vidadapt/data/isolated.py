@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -108,6 +109,7 @@ def _end(worker: _Worker) -> None:
 
 
 def _serve(pipe: Connection, function: Callable[[Any], Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: the main process ends us
     pipe.send("started")
     while True:
         try:

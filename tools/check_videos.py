@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vidadapt.data.readers import READERS, check_reader
 from vidadapt.data.synthetic import cores
-from vidadapt.prepare.check import check, plan_checks
+from vidadapt.prepare.check import Checked, check, plan_checks
 from vidadapt.prepare.check_summary import advice, summary
 from vidadapt.prepare.commands.options import processes
 
@@ -77,9 +77,9 @@ def main(argv: list[str] | None = None) -> int:
     """Check as the arguments say; the exit status: 1 if some file cannot be read."""
     args = parse(sys.argv[1:] if argv is None else argv)
     check_reader(args.reader)
-    found = []
+    found: list[Checked] = []
     for plan in plan_checks(args.lists, args.root, args.out):
-        found.append(check(plan, args.reader, args.processes, args.time_limit))
+        found.append(check(plan, args.reader, args.processes, args.time_limit, found))
         print(summary(found[-1]), flush=True)
     print(advice(found), end="\n" if any(one.unreadable() for one in found) else "")
     return 1 if any(one.unreadable() for one in found) else 0

@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import re
+import runpy
 import signal
 import struct
 import subprocess
@@ -16,7 +17,7 @@ import av
 import misbehaving
 import numpy as np
 import pytest
-from conftest import TinySet, launch, load_tool
+from conftest import TinySet, load_tool
 from PIL import Image
 from videos import grey_frames, write_video
 
@@ -27,6 +28,7 @@ from vidadapt.data.prepared import Prepared, write_prepared
 from vidadapt.data.quarantine import read_quarantine
 from vidadapt.prepare.check_picture import RED
 
+TOOL = Path(__file__).parents[2] / "tools" / "check_videos.py"
 SHARED = Path(__file__).parents[3] / "shared" / "clips"
 
 
@@ -237,6 +239,20 @@ def test_only_what_changed_or_has_no_row_is_decoded_again(videos: Path) -> None:
     assert frames_of(train)["sub/c.avi"] == 0
 
 
+def test_a_wrong_root_costs_nothing_that_was_found(videos: Path) -> None:
+    train = videos / "train.txt"
+    check(train, "--root", videos / "videos")
+    written = [Path(f"{train}.{name}") for name in ("check.csv", "quarantine.txt", "frames.csv")]
+    before = [path.read_bytes() for path in written]
+    for root, message in (
+        (videos / "video", r"there is no folder .*video; give --root"),
+        (videos / "videos" / "sub", r"train\.txt: none of its 7 videos is there"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check(train, "--root", root)
+    assert [path.read_bytes() for path in written] == before
+
+
 KILLED = """
 import runpy, sys, time
 from vidadapt.data import frame_index
@@ -262,9 +278,8 @@ def test_a_killed_check_goes_on_where_it_was(tmp_path: Path, capsys) -> None:
     listed.write_text("".join(f"{number}.mp4 0\n" for number in range(30)))
     table = Path(f"{listed}.check.csv")
     (tmp_path / "killed.py").write_text(KILLED)
-    tool = Path(__file__).parents[2] / "tools" / "check_videos.py"
     child = subprocess.Popen(
-        [sys.executable, tmp_path / "killed.py", tool, listed, "--root", root, "--processes", "2"]
+        [sys.executable, tmp_path / "killed.py", TOOL, listed, "--root", root, "--processes", "2"]
     )
     try:
         while child.poll() is None and not (table.exists() and table.read_text().count("\n") == 16):
@@ -294,10 +309,10 @@ def test_files_that_hang_or_kill_their_process_are_rows(
     capsys.readouterr()
     with monkeypatch.context() as patch:
         patch.setattr(vidadapt.prepare.check, "decode_whole", misbehaving.count)
-        assert check(train, "--root", root, "--time-limit", 5, "--processes", 2) == 1
+        assert check(train, "--root", root, "--time-limit", 3, "--processes", 2) == 1
     told = capsys.readouterr().out
     assert "3 readable, 1 of them truncated; 4 unreadable" in told
-    assert "b.webm: the decoder process did not finish within 5 s" in told
+    assert "b.webm: the decoder process did not finish within 3 s" in told
     causes = read_quarantine(f"{train}.quarantine.txt")
     assert causes["sub/c.avi"] == "the decoder process died (exit code -11)"
     assert causes.keys() == {"b.webm", "sub/c.avi", "bad.mp4", "gone.mp4"}
@@ -356,6 +371,7 @@ def test_several_lists_and_one_folder_for_all_reports(
     told = capsys.readouterr().out
     quarantines = f"{out}/other.txt.quarantine.txt {out}/train.txt.quarantine.txt"
     assert f"cat {quarantines} > quarantine.txt" in told
+    assert "train.txt: 7 videos checked, 2 of them earlier" in told, "shared videos decoded twice"
 
 
 @pytest.mark.parametrize(
@@ -367,13 +383,16 @@ def test_several_lists_and_one_folder_for_all_reports(
         (["sub/train.txt"], r"labels\.txt:2: 'walk' is already on line 1"),
         (["table.txt"], r"table\.txt\.check\.csv:1: no row of a table .* delete the file"),
         (["index.txt"], r"index\.txt\.frames\.csv:1: no row"),
-        (["train.txt", "--out", "train.txt"], r"train\.txt"),
+        (["train.txt", "--out", "train.txt"], r"check\.csv cannot be written .*; give --out"),
+        (["train.txt", "gone.txt"], r"gone\.txt: none of its 1 videos is there, .*give --root"),
+        (["train.txt", "table.txt"], r"table\.txt\.check\.csv:1: no row of a table"),
     ],
 )
 def test_what_cannot_be_done_is_said_at_once(
     videos: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     (videos / "broken.txt").write_text("b.webm\n")
+    (videos / "gone.txt").write_text("gone.mp4 0\n")
     (videos / "sub").mkdir()
     (videos / "sub" / "train.txt").write_text("b.webm 0\n")
     (videos / "sub" / "labels.txt").write_text("walk\nwalk\n")
@@ -394,10 +413,18 @@ def test_a_time_limit_is_a_time(capsys: pytest.CaptureFixture[str], limit: str) 
     assert error.value.code == 2 and "seconds above 0" in capsys.readouterr().err
 
 
-def test_from_the_shell_the_exit_status_tells(videos: Path) -> None:
-    done = launch("check_videos", videos / "train.txt", "--root", videos / "videos", check=False)
-    assert done.returncode == 1 and "2 unreadable" in done.stdout
-    assert "Traceback" not in done.stderr
+def test_as_a_command_the_exit_status_tells(
+    videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check(videos / "train.txt", "--root", videos / "videos")
+    for name, status in (("train.txt", 1), ("absent.txt", "check_videos: cannot read ")):
+        arguments = [TOOL, videos / name, "--root", videos / "videos"]
+        monkeypatch.setattr(sys, "argv", [str(argument) for argument in arguments])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(TOOL), run_name="__main__")
+        code = stopped.value.code
+        assert code == status or str(code).startswith(str(status)), code
+    assert "2 unreadable" in capsys.readouterr().out
 
 
 def probed() -> dict[str, dict[str, str]]:

@@ -7,6 +7,7 @@ from conftest import load_tool
 from videos import grey_frames, write_video
 
 from vidadapt.data.frame_index import frame_counts, index_path
+from vidadapt.data.prepared import Prepared, write_prepared
 
 
 @pytest.fixture
@@ -45,6 +46,19 @@ def test_lists_are_counted_and_summed_up(root: Path, capsys: pytest.CaptureFixtu
     before = index_path(lists[1], folder).stat().st_mtime_ns
     frame_counts(lists[1], root, ["b.mp4"], reader="pyav", index_dir=folder)
     assert index_path(lists[1], folder).stat().st_mtime_ns == before
+
+
+def test_the_root_of_a_prepared_folder_is_known(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "lists").mkdir()
+    moved = (root / "test.txt").rename(root / "lists" / "test.txt")
+    with pytest.raises(SystemExit, match=r"test\.txt: no folder of videos is known; give --root"):
+        index(moved)
+    record = Prepared("custom", str(root), {"test": "test.txt"}, "labels.txt", {}, {})
+    write_prepared(root / "lists", record)
+    index(moved)
+    assert "test.txt: 1 videos, 1 readable" in capsys.readouterr().out
 
 
 def test_many_unreadable_videos_are_cut_short(

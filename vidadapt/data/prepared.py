@@ -66,6 +66,26 @@ def root_of(list_path: str | Path) -> str | None:
     return read_prepared(folder).root if (folder / RECORD).is_file() else None
 
 
+def known_root(list_path: str | Path, given: str | Path | None = None) -> Path:
+    """The folder of videos of a list, absolute: as given, or what its prepared folder says.
+
+    Raises:
+        ValueError: neither is known, or it is no folder.
+    """
+    found = root_of(list_path) if given is None else given
+    if found is None:
+        raise ValueError(
+            f"{list_path}: no folder of videos is known; give --root, the folder that its paths "
+            f"are relative to (no {RECORD} of tools/prepare.py lies beside it)"
+        )
+    if not Path(found).is_dir():
+        raise ValueError(
+            f"{list_path}: there is no folder {found}; give --root, the folder that its paths are "
+            "relative to"
+        )
+    return Path(os.path.abspath(found))  # noqa: PTH100 (as readers name files)
+
+
 def with_lists(data: DataConfig, *, same_dataset: bool = True) -> DataConfig:
     """The data options with `data.lists` spelled out: its lists, label names and root of videos.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +15,9 @@ from vidadapt.data.frame_index import (
     merge_index,
     stamp_of,
 )
-from vidadapt.data.lists import read_label_names, read_list
-from vidadapt.data.prepared import root_of
+from vidadapt.data.lists import LABELS, read_label_names, read_list
+from vidadapt.data.packed import file_of
+from vidadapt.data.prepared import known_root
 from vidadapt.data.quarantine import write_quarantine
 from vidadapt.prepare.check_file import decode_whole
 from vidadapt.prepare.check_picture import write_picture
@@ -55,7 +55,7 @@ class Checked:
 
     Attributes:
         rows: one a video, in the list's order.
-        num_held: how many rows an earlier check had left.
+        num_held: how many rows an earlier check had left, or the check of another list.
     """
 
     plan: Plan
@@ -68,32 +68,35 @@ class Checked:
 
 
 def plan_checks(lists: Sequence[Path], root: Path | None, out: Path | None) -> list[Plan]:
-    """Read the lists and settle where everything lies.
+    """Read the lists and settle where everything lies; what would stop a check later stops it here.
 
     Args:
         root: of all the lists; None: what prepared.json beside a list says.
         out: folder for the files that a check writes; None: beside each list.
 
     Raises:
-        ValueError: a list or its labels.txt cannot be used, no root is known, or two lists would
-            write the same files.
+        ValueError: a list or its labels.txt cannot be used, no root is known, none of a list's
+            videos lies in it, two lists would write the same files, or what lies at the place of
+            a table or of an index is none.
+        OSError: the files cannot be written.
     """
     plans: list[Plan] = []
     for list_path in lists:
-        found = root or root_of(list_path)
-        if found is None:
-            raise ValueError(
-                f"{list_path}: no folder of videos is known; give --root, the folder that its "
-                "paths are relative to (no prepared.json of tools/prepare.py lies beside it)"
-            )
+        found = known_root(list_path, root)
         # Labels are the training's business, and a missing file is a row of the table.
         samples = read_list(list_path, found, num_classes=sys.maxsize, check_files=False)
-        names = list_path.parent / "labels.txt"
+        if not any(file_of(found / sample.path).exists() for sample in samples):
+            raise ValueError(
+                f"{list_path}: none of its {len(samples):,} videos is there, "
+                f"{found / samples[0].path} nor any other; give --root, the folder that its paths "
+                "are relative to"
+            )
+        names = list_path.with_name(LABELS)
         folder = out or list_path.parent
         plans.append(
             Plan(
                 list_path,
-                Path(os.path.abspath(found)),  # noqa: PTH100 (as readers name files)
+                found,
                 {sample.path: sample.label for sample in samples},
                 tuple(read_label_names(names)) if names.is_file() else None,
                 folder / f"{list_path.name}.check.csv",
@@ -108,11 +111,31 @@ def plan_checks(lists: Sequence[Path], root: Path | None, out: Path | None) -> l
                 f"{list_path} and {earlier[plans[-1].table]} would both write {plans[-1].table}; "
                 "give each list once, or check those of one name one by one"
             )
+    for plan in plans:
+        _begin(plan)
     return plans
 
 
+def _begin(plan: Plan) -> None:
+    """See that the table and the index can be read and written."""
+    try:
+        read_table(plan.table)
+        plan.table.parent.mkdir(parents=True, exist_ok=True)
+        with appending(plan.table):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"{plan.table} cannot be written ({error.strerror}); give --out, a folder that can"
+        ) from error
+    load_index(plan.index)
+
+
 def check(
-    plan: Plan, reader: str, num_processes: int, time_limit: float, progress: bool = True
+    plan: Plan,
+    reader: str,
+    num_processes: int,
+    time_limit: float,
+    others: Sequence[Checked] = (),
 ) -> Checked:
     """Decode each file once, in processes of their own, and write all that is found.
 
@@ -122,13 +145,17 @@ def check(
     Args:
         reader: key of `READERS`, as data.reader of the training.
         time_limit: seconds after which the decoding of one file counts as hung.
+        others: lists that were checked just now; what they share with this one is not decoded
+            again.
 
     Raises:
         OSError: a file cannot be written.
         ValueError: what lies at the place of the table or of the index is none.
     """
-    plan.table.parent.mkdir(parents=True, exist_ok=True)
     known = read_table(plan.table)
+    for other in others:
+        if other.plan.root == plan.root:
+            known |= {row.path: row for row in other.rows if row.holds}
     rows: dict[str, Row] = {}
     jobs: list[Job] = []
     held = {}
@@ -147,9 +174,7 @@ def check(
     with appending(plan.table) as append:
         results = count_jobs(decode_whole, jobs, plan.index, num_processes, time_limit, STORE_EVERY)
         title = f"checking {plan.list_path.name}"
-        for job, found in track(
-            results, total=len(jobs), label=title, unit="videos", shown=progress
-        ):
+        for job, found in track(results, total=len(jobs), label=title, unit="videos"):
             path = job.stamp.path
             rows[path] = row_of(found, job.stamp, job.file, plan.labels[path])
             append(rows[path])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vidadapt.data.frame_index import FrameCount, frame_counts, index_path, truncated
 from vidadapt.data.lists import SHOWN, read_list
+from vidadapt.data.prepared import known_root
 from vidadapt.data.readers import READERS
 from vidadapt.data.synthetic import cores
 from vidadapt.prepare.commands.options import processes
@@ -25,7 +26,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("lists", type=Path, nargs="+", metavar="LIST", help="'path label' list")
     parser.add_argument(
-        "--root", type=Path, required=True, help="folder that the paths are relative to (data.root)"
+        "--root",
+        type=Path,
+        default=argparse.SUPPRESS,
+        help="folder that the paths are relative to (data.root; default: what prepared.json beside "
+        "the list says)",
     )
     parser.add_argument(
         "--reader",
@@ -46,11 +51,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _index(args: argparse.Namespace) -> None:
     for list_path in args.lists:
+        root = known_root(list_path, getattr(args, "root", None))
         # Labels are the training's business, and a missing file is a line of the summary.
-        samples = read_list(list_path, args.root, num_classes=sys.maxsize, check_files=False)
+        samples = read_list(list_path, root, num_classes=sys.maxsize, check_files=False)
         counts = frame_counts(
             list_path,
-            args.root,
+            root,
             [sample.path for sample in samples],
             reader=args.reader,
             index_dir=args.index_dir,

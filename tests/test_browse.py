@@ -289,13 +289,14 @@ def test_a_broken_video_is_replaced_by_another_and_the_rest_of_the_choice_stays(
 def test_quarantined_videos_are_never_opened_and_said_to_be(folder, tmp_path, capsys):
     (tmp_path / "some.txt").write_text("videos/0_1.mp4 0\nvideos/0_2.mp4 0\n")
     (tmp_path / "bad.txt").write_text("videos/0_1.mp4\tnothing moves\n")
-    status, _ = browse(
+    status, said = browse(
         capsys, tmp_path / "some.txt", "--data.root", folder, "--data.crop_size", 32,
         "--data.quarantine", tmp_path / "bad.txt", "--out", tmp_path,
     )  # fmt: skip
     page = Page(tmp_path / "index.html")
     assert status == 1 and {figure.path for figure in page.figures} == {"videos/0_2.mp4"}
     assert "nothing moves" in page.sections["c0"] and "quarantined by" in page.sections["c0"]
+    assert "1 of 2 videos are quarantined by" in said and "Training stops" not in said
 
 
 def test_a_prepared_folder_says_where_the_videos_are(folder, tmp_path, capsys):

@@ -129,15 +129,20 @@ def notes_of(
 ) -> list[str]:
     """What a reader must know before looking: what is broken, empty or not shown."""
     notes = []
-    shown, broken = len(found.shelves), found.num_broken
-    if broken == num_videos:
+    shown, broken = len(found.shelves), found.num_broken - found.num_quarantined
+    if found.num_broken == num_videos:
         notes.append(f"No video can be read: is data.root, {settings.root}, the right folder?")
     elif broken:
         notes.append(
             f"{broken:,} of {num_videos:,} videos are missing or cannot be read: each is named at "
             "its class. Training stops at missing files, and at more than "
-            f"{settings.max_unreadable} unreadable videos (data.max_unreadable), "
-            "where data.quarantine does not name them."
+            f"{settings.max_unreadable} unreadable videos (data.max_unreadable), unless "
+            "data.quarantine names them."
+        )
+    if found.num_quarantined:
+        notes.append(
+            f"{found.num_quarantined:,} of {num_videos:,} videos are quarantined by "
+            f"{settings.quarantine}: training leaves them out, evaluation counts them as wrong."
         )
     if empty := [str(shelf.label) for shelf in found.shelves if not shelf.num_videos]:
         more = f" and {len(empty) - 20} more" if len(empty) > 20 else ""

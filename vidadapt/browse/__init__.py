@@ -10,7 +10,7 @@ import functools
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.frame_index import FrameCount, frame_counts
 from vidadapt.data.lists import Sample
+from vidadapt.data.synthetic import cores
 from vidadapt.progress import track
 
 LARGEST, SMALLEST = 160, 48  # side of a frame in pixels, unless told
@@ -59,11 +60,13 @@ class Found:
     Attributes:
         shelves: the classes that are shown.
         elsewhere: "file: cause" of the broken videos of the classes that are not.
+        num_quarantined: how many of the broken videos the quarantine names.
         unchecked: how many videos of the list no one has decoded yet: they may be broken, too.
     """
 
     shelves: tuple[Shelf, ...]
     elsewhere: tuple[tuple[str, str], ...]
+    num_quarantined: int
     unchecked: int
 
     @property
@@ -143,18 +146,19 @@ def look(
     Raises:
         OSError, ValueError: the frame-count index cannot be read or written, or the quarantine.
     """
+    num_workers = min(options.num_workers, cores())
     counted = functools.partial(
         frame_counts,
         list_path,
         options.root,
         reader=options.reader,
         index_dir=options.index_dir,
-        num_workers=options.num_workers,
+        num_workers=num_workers,
         progress=progress,
     )
-    counts = data.quarantined(options, samples)
-    paths = [sample.path for sample in samples if sample.path not in counts]
-    counts |= counted(paths, decode=False)
+    barred = data.quarantined(options, samples)
+    paths = [sample.path for sample in samples if sample.path not in barred]
+    counts = barred | counted(paths, decode=False)
     chosen: list[Sample] = []
     for _ in range(ROUNDS):
         broken = {path for path, count in counts.items() if count.error}
@@ -173,17 +177,18 @@ def look(
     if readable:
         kept = tuple(sample for sample in samples if not _error(counts, sample))
         listed = VideoList(str(list_path), kept, counts, (), (), "")
-        trained = data.train_loader(options, plan, listed, batch_size=1, seed=seed).dataset
-        seen = data.eval_loader(options, plan, listed, num_clips=1, num_crops=1).dataset
+        alone = replace(options, num_workers=0)  # of these loaders only the datasets are wanted
+        trained = data.train_loader(alone, plan, listed, batch_size=1, seed=seed).dataset
+        seen = data.eval_loader(alone, plan, listed, num_clips=1, num_crops=1).dataset
         assert isinstance(trained, TrainClips) and isinstance(seen, EvalViews)
         place = {sample.path: index for index, sample in enumerate(kept)}
         todo = Looks(trained, seen if evaluation else None, keys, side)
-        loader = _loader(todo, [place[sample.path] for sample in readable], options.num_workers)
+        loader = _loader(todo, [place[sample.path] for sample in readable], num_workers)
         shown = track(
             loader, total=len(readable), label="looking at videos", unit="videos", shown=progress
         )
         clips = list(shown)
-    return _found(options.root, plan, samples, num_classes, clips, counts)
+    return _found(options.root, plan, samples, num_classes, clips, counts, len(barred))
 
 
 def _error(counts: Mapping[str, FrameCount], sample: Sample) -> str:
@@ -219,6 +224,7 @@ def _found(
     num_classes: int,
     clips: Sequence[Clip],
     counts: Mapping[str, FrameCount],
+    num_quarantined: int,
 ) -> Found:
     label_of = {sample.path: sample.label for sample in samples}
     sizes = Counter(label_of.values())
@@ -245,4 +251,4 @@ def _found(
     )
     elsewhere = [pair for label in range(num_classes, plan.num_classes) for pair in broken[label]]
     unchecked = sum(sample.path not in counts for sample in samples)
-    return Found(shelves, tuple(elsewhere), unchecked)
+    return Found(shelves, tuple(elsewhere), num_quarantined, unchecked)

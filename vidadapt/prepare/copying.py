@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -157,7 +158,7 @@ def pack_set(
     rows = load_table(out)
     copies: dict[str, Copy] = {}
     parts: dict[str, Copy] = {}
-    waiting = []  # in the order of the lists
+    waiting: deque[Job] = deque()  # in the order of the lists
     jobs = []
     for job in _jobs(sources, out, settings, None, report):
         row = rows.get(job.path)
@@ -170,11 +171,12 @@ def pack_set(
         else:
             jobs.append(job)
     open_jobs = {job.path for job in jobs}
-    number = sum(1 for _ in (out / SHARDS).glob("*.tar"))
+    number = 1 + max((int(tar.stem) for tar in (out / SHARDS).glob("*.tar")), default=-1)
     batch: list[Job] = []
+    batch_bytes = 0
 
     def close_batch() -> None:
-        nonlocal number
+        nonlocal number, batch_bytes
         shard = f"{SHARDS}/{number:05d}.tar"
         made = {j.path: replace(parts[j.path], copy=f"{shard}/{j.name}") for j in batch}
         append_table(out, made.values())  # before the shard: a kill leaves its parts in charge
@@ -183,17 +185,19 @@ def pack_set(
             job.target.unlink()
         copies.update(made)
         batch.clear()
+        batch_bytes = 0
         number += 1
 
     def settle() -> None:
+        nonlocal batch_bytes
         while waiting and waiting[0].path not in open_jobs:
-            job = waiting.pop(0)
+            job = waiting.popleft()
             if job.path not in parts:
                 continue
-            size = sum(parts[other.path].bytes for other in batch)
-            if batch and size + parts[job.path].bytes > settings.shard_bytes:
+            if batch and batch_bytes + parts[job.path].bytes > settings.shard_bytes:
                 close_batch()
             batch.append(job)
+            batch_bytes += parts[job.path].bytes
 
     settle()
     for job, outcome in _run(jobs, pack_video, out, report, num_processes, progress):

@@ -229,3 +229,12 @@ def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:
     archives.unpack(found_in(folder), report, progress=False)
     assert not (tmp_path / "outside.avi").exists()
     assert "archives that cannot be unpacked" in report.problems
+
+
+def test_an_archive_that_nothing_comes_out_of_is_not_taken_for_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "videos.tar.gz").write_bytes(tar_gz({}))
+    report = Report()
+    archives.unpack(archives.find(tmp_path, ["videos.tar.gz"]), report, progress=False)
+    (line,) = report.problems["archives that cannot be unpacked"]
+    assert line == f"{tmp_path / 'videos.tar.gz'}: no file came out of it; is it whole?"
+    assert archives.find(tmp_path, ["videos.tar.gz"]), "it is still to be unpacked"

@@ -138,6 +138,8 @@ def _unpack_into(
             fresh = stage / "fresh"
             fresh.mkdir(parents=True)
             error = _extract(archive, fresh)
+            if not error and not any(path.is_file() for path in fresh.rglob("*")):
+                error = "no file came out of it; is it whole?"
             if error:
                 line = f"{archive.parts[0]}: {error}"
                 report.problem("archives that cannot be unpacked", line)

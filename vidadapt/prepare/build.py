@@ -103,7 +103,7 @@ def build(
     _check_counts(annotations, found, report)
     found = _split(found, same, annotations.label_names, options, report)
     samples = {split: [sample for _, sample in pairs] for split, pairs in found.items()}
-    overlap.check_overlap(samples, same, report)
+    overlap.check_overlap(samples, same, annotations.label_names, report)
     prepared = write_lists(annotations, samples, files.root, out, made_by)
     if options.index:
         _count_frames(samples, files.root, out, options, report)
@@ -132,7 +132,8 @@ def _locate(annotations: Annotations, files: videos.Files, report: Report) -> Fo
             if path in first:
                 line = f"{entry.source}: {path} is already in {first[path].source}, which counts"
                 if entry.label != first[path].label:
-                    line += f" (label {first[path].label}, here {entry.label})"
+                    names = [annotations.label_names[e.label] for e in (first[path], entry)]
+                    line += f" (as {names[0]}, here {names[1]})"
                 report.problem(f"one video twice in {split}", line)
             elif not _can_be_listed(path):
                 report.problem("names that a list cannot hold; rename the files", repr(path))

@@ -47,13 +47,19 @@ def identical(
 
 
 def check_overlap(
-    splits: Mapping[str, Sequence[Sample]], same: Sequence[Sequence[str]], report: Report
+    splits: Mapping[str, Sequence[Sample]],
+    same: Sequence[Sequence[str]],
+    label_names: Sequence[str],
+    report: Report,
 ) -> None:
     """Report every two splits that share a video, and the same video twice in one split.
+
+    Videos of one content under several labels stand under a title of their own.
 
     Args:
         splits: samples by split's name.
         same: paths that have one content.
+        label_names: of the labels.
     """
     places: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for split, samples in splits.items():
@@ -64,13 +70,14 @@ def check_overlap(
         found = [(path, *place) for path in paths for place in places[path]]
         names = list(dict.fromkeys(split for _, split, _ in found))
         line = ", ".join(f"{split}: {path}" for path, split, _ in found)
-        labels = {label for _, _, label in found}
-        if len(labels) > 1:
-            line += f" (labels {', '.join(map(str, sorted(labels)))})"
+        labels = sorted({label for _, _, label in found})
+        differing = ", under different labels" if len(labels) > 1 else ""
+        if differing:
+            line += f" ({' / '.join(label_names[label] for label in labels)})"
         if len(names) > 1:
-            report.problem(f"the same video in {' and '.join(names)}", line)
+            report.problem(f"the same video in {' and '.join(names)}{differing}", line)
         elif len(found) > 1:
-            report.note(f"the same video twice in {names[0]}", line)
+            report.note(f"the same video twice in {names[0]}{differing}", line)
 
 
 def _divide(sets: Sequence[Sequence[str]], digests: Sequence[str]) -> list[list[str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from conftest import load_tool
 
 from vidadapt.data import synthetic_render
 from vidadapt.data.synthetic import FAMILIES, labels, make_set, render, write_video
@@ -206,6 +207,16 @@ def test_bad_settings_are_named(tmp_path: Path, change: dict, message: str) -> N
     settings = {"family": "source", "counts": {"train": 1}, **change}
     with pytest.raises(ValueError, match=message):
         make_set(tmp_path / "set", **settings)
+    assert not (tmp_path / "set").exists(), "nothing is claimed for settings that cannot be"
+
+
+@pytest.mark.parametrize("counts", ["train=-1", "train=1,train=2", "=3", "../x=1", "train", ""])
+def test_bad_counts_are_refused(counts: str, tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit) as end:
+        load_tool("prepare").main(["synthetic", str(tmp_path / "set"), f"--counts={counts}"])
+    assert end.value.code == 2
+    assert "expected splits, each once, with numbers such as" in capsys.readouterr().err
+    assert not (tmp_path / "set").exists()
 
 
 def test_render_names_unknown_actions() -> None:

@@ -144,11 +144,11 @@ def make_set(
         "layout": layout,
         "suffix": suffix,
     }
-    _claim(out, settings)
     splits = {
         split: _plan(split, number, names, (seed, rank), (low, high), layout, suffix)
         for rank, (split, number) in enumerate(counts.items())
     }
+    _claim(out, settings)
     missing = [v for videos in splits.values() for v in videos if not (out / v.path).exists()]
     for folder in {(out / v.path).parent for v in missing}:
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from vidadapt.data import synthetic
 from vidadapt.prepare.commands.options import processes
 
+_COUNT = re.compile(r"(?P<split>\w+)=(?P<number>[0-9]+)")
+
 
 def _counts(text: str) -> dict[str, int]:
     """'train=1000,test=400' -> {'train': 1000, 'test': 400}."""
-    try:
-        return {
-            split: int(number) for split, number in (part.split("=") for part in text.split(","))
-        }
-    except ValueError:
+    pairs = [_COUNT.fullmatch(part) for part in text.split(",")]
+    counts = {pair["split"]: int(pair["number"]) for pair in pairs if pair}
+    if len(counts) < len(pairs):
         raise argparse.ArgumentTypeError(
-            f"expected splits with numbers such as train=1000,dev=200,test=400, got {text!r}"
-        ) from None
+            f"expected splits, each once, with numbers such as train=1000,dev=200,test=400, got "
+            f"{text!r}"
+        )
+    return counts
 
 
 def _difficulty(text: str) -> float | tuple[float, float]:

@@ -218,6 +218,21 @@ def test_two_files_for_one_id(copy, tmp_path: Path) -> None:
     assert lines_of(tmp_path / "out" / "train.txt") == layout.samples["train"]
 
 
+def test_all_files_in_one_folder_are_found_by_their_names(copy, tmp_path: Path) -> None:
+    layout, flat = copy("hmdb51"), tmp_path / "flat"
+    flat.mkdir()
+    for video in layout.videos.glob("*/*.avi"):
+        video.rename(flat / video.name)
+    flat_layout = layouts.Layout(layout.annotations, flat, {})
+    done = prepare(*official("hmdb51", flat_layout, tmp_path / "out", "--allow-partial"))
+    assert done.status == 0, done.told
+    expected = [(path.split("/")[1], label) for path, label in layout.samples["train"]]
+    assert lines_of(tmp_path / "out" / "train.txt") == expected
+    number = len(layout.samples["train"]) + len(layout.samples["test"])
+    (line,) = done.listed("note: found by their names alone")
+    assert line == f"{number} videos, since not one of the annotated folders is there"
+
+
 @pytest.mark.parametrize("spelling", ["Shake_Hands", "shakehands", "shake_hand"])
 def test_a_class_folder_misspelt(spelling, copy, tmp_path: Path) -> None:
     layout = copy("hmdb51")

@@ -339,6 +339,12 @@ def test_other_lists_are_not_overwritten(prepared, own) -> None:
     assert not (prepared / RECORD).exists()
 
 
+def test_a_damaged_record_is_told_with_what_helps(prepared, own) -> None:
+    (prepared / RECORD).write_text("{")
+    done = prepare("folder", own, prepared)
+    assert done.status == 1 and f"its {RECORD} is damaged: choose another folder" in done.told
+
+
 def test_lists_of_another_command_are_not_overwritten(prepared, own, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in prepared.iterdir()}
     (tmp_path / "clips.csv").write_text("path,label\njump/jump 0.mp4,a\nwalk/walk 0.mp4,b\n")

@@ -113,7 +113,8 @@ def match(entries: Sequence[Entry], files: Files, report: Report) -> dict[str, s
 
     A key with its file's ending is a path; any other is the end of a path without its ending: an id
     finds `<id>.webm` at any depth, `class/name` finds `any/class/name.avi`. Where not one of the
-    keys' folders exists, all files lie in one, and keys are found by their names alone.
+    keys' folders exists, all files lie in one, and keys are found by their names alone, which is
+    noted.
 
     Two files for one key are a problem; the one nearest the root is taken.
     """
@@ -128,6 +129,7 @@ def match(entries: Sequence[Entry], files: Files, report: Report) -> dict[str, s
         return _distinct(files.root, by_tail[depth].get(name, []))
 
     matched: dict[str, str] = {}
+    by_name = 0
     for key in dict.fromkeys(entry.key for entry in entries):
         if key in exact:
             matched[key] = key
@@ -135,6 +137,7 @@ def match(entries: Sequence[Entry], files: Files, report: Report) -> dict[str, s
         found = candidates(key) or candidates(without_ending(key))
         if not found and is_flat:
             found = candidates(without_ending(key.rpartition("/")[2]))
+            by_name += len(found) == 1
             if len(found) > 1:
                 line = f"{key}: {', '.join(found)}"
                 report.problem("several files of one name; none is taken", line)
@@ -144,6 +147,9 @@ def match(entries: Sequence[Entry], files: Files, report: Report) -> dict[str, s
             report.problem("two files for one video; the first is taken", line)
         if found:
             matched[key] = found[0]
+    if by_name:
+        line = f"{by_name:,} videos, since not one of the annotated folders is there"
+        report.note("found by their names alone", line)
     return matched
 
 

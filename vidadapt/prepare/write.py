@@ -113,7 +113,13 @@ def _owned(out: Path) -> tuple[str, set[str]]:
         command, *files = (out / UNFINISHED).read_text(encoding="utf-8").splitlines()
         return command, set(files)
     if (out / RECORD).exists():
-        before = read_prepared(out)
+        try:
+            before = read_prepared(out)
+        except ValueError as error:
+            raise ListError(
+                f"what {out} holds is unknown, its {RECORD} is damaged: choose another folder, or "
+                "delete it"
+            ) from error
         return before.made_by.get("command", ""), {*before.lists.values(), before.label_names}
     return "", set()
 

@@ -9,7 +9,7 @@
 The newer download names the files labels.json, train.json, validation.json and test.json, and puts
 them in a folder `labels`; both names are found there too. Videos may be transcoded (ID.mp4).
 168,913 training, 24,777 validation and 27,157 test videos of 174 classes. Published results are on
-the validation videos; of the test videos, whose ids come without labels, no list is made.
+the validation videos, and no list is made of test videos.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import yaml
 from conftest import TinySet
 
 from vidadapt.config import DataConfig
-from vidadapt.data.prepared import Prepared, read_prepared, root_of, with_lists, write_prepared
+from vidadapt.data.prepared import Prepared, known_root, read_prepared, with_lists, write_prepared
 
 
 @pytest.fixture
@@ -54,6 +54,11 @@ def test_a_prepared_folder_stands_for_lists_names_and_root(tiny_set, folder, tmp
     run_tool("train", "--run_dir", run, *options(tiny_set, folder), "--resume")  # nothing differs
 
 
+def test_a_folder_without_label_names_gives_none(folder):
+    write_prepared(folder, replace(read_prepared(folder), label_names=None))
+    assert with_lists(DataConfig(lists=str(folder))).label_names is None
+
+
 def test_without_a_development_list_nothing_is_chosen(tiny_set, folder):
     write_prepared(folder, replace(read_prepared(folder), lists={"train": "train.txt"}))
     data = with_lists(DataConfig(lists=str(folder)))
@@ -65,8 +70,12 @@ def test_a_root_that_is_given_is_kept(folder):
 
 
 def test_the_root_of_a_list_is_found_beside_it(tiny_set, folder, tmp_path):
-    assert root_of(folder / "train.txt") == str(tiny_set.root)
-    assert root_of(tmp_path / "train.txt") is None
+    assert known_root(folder / "train.txt") == tiny_set.root
+    assert known_root(tmp_path / "train.txt", folder) == folder
+    with pytest.raises(ValueError, match="no folder of videos is known; give --root"):
+        known_root(tmp_path / "train.txt")
+    with pytest.raises(ValueError, match=r"there is no folder .*gone; give --root"):
+        known_root(folder / "train.txt", tmp_path / "gone")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from typing import Any
 from vidadapt.data.frame_index import frame_counts
 from vidadapt.data.lists import read_list
 from vidadapt.data.packed import file_of
-from vidadapt.data.prepared import RECORD, read_prepared, root_of
+from vidadapt.data.prepared import RECORD, known_root, read_prepared
 from vidadapt.data.speed import Timed, gain, loader_rates
 from vidadapt.data.synthetic import cores
 from vidadapt.data.synthetic_footage import FOOTAGE, generate
@@ -140,9 +140,7 @@ def read_set(path: Path, root: Path | None) -> tuple[str, Timed]:
         if name is None:
             raise ValueError(f"{path / RECORD} names no training list; give the list itself")
         path = path / name
-    known = root if root is not None else root_of(path)
-    if known is None:
-        raise ValueError(f"{path} lies in no prepared folder; say with --root where its videos are")
+    known = known_root(path, root)
     samples = read_list(path, known, sys.maxsize)
     paths = [sample.path for sample in samples]
     counts = frame_counts(path, known, paths, num_workers=cores())

@@ -22,7 +22,7 @@ from vidadapt.data import synthetic
 from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.frame_index import frame_counts
 from vidadapt.data.lists import Sample, read_list
-from vidadapt.data.prepared import read_prepared, root_of
+from vidadapt.data.prepared import known_root, read_prepared
 from vidadapt.data.readers import open_video
 from vidadapt.data.sampling import SAMPLINGS
 from vidadapt.prepare.copies import Copy, Job, Outcome, load_table, run_jobs
@@ -134,8 +134,8 @@ def test_lists_keep_their_order_without_what_failed(source: Source, made, kind: 
         ]
     assert (out / "labels.txt").read_text() == (source.root / "labels.txt").read_text()
     prepared = read_prepared(out)
-    assert prepared.lists == {"train": "train.txt", "val": "val.txt"}
-    assert root_of(out / "train.txt") == str(out)
+    assert prepared.lists == {"train": "train.txt", "test": "val.txt"}
+    assert known_root(out / "train.txt") == out
     told = (out.parent / "told").read_text()
     for text in (told, (out / "report.txt").read_text()):
         assert "broken.mp4: Invalid data" in text
@@ -369,7 +369,7 @@ def test_what_is_below_the_floor_is_not_listed(source: Source, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("transcode {list} --out {tmp}/out", "train.txt lies in no folder .* --root"),
+        ("transcode {list} --out {tmp}/out", "train.txt: no folder of videos is known; give --root"),
         ("frames {list} {tmp}/x/train.txt --out {tmp}/o --root .", "another list is called"),
         ("frames {list} --out {tmp} --root .", "is not empty and holds no copy.json"),
         ("frames {tmp}/none.txt --out {tmp}/o --root .", "cannot read .*none.txt"),

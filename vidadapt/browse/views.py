@@ -58,7 +58,7 @@ class Clip:
 
     @property
     def truncated(self) -> bool:
-        return truncated(self.count)
+        return bool(truncated(self.count))
 
 
 class Looks(Dataset[Clip]):

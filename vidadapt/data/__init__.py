@@ -191,12 +191,8 @@ def load_list(
     )
     broken = [sample.path for sample in samples if counts[sample.path].error]
     unreadable = [counts[path].error for path in broken if path not in barred]
-    cut = [
-        f"{s.path}: the header promises {counts[s.path].header_frames} frames, "
-        f"{counts[s.path].num_frames} decode"
-        for s in samples
-        if not counts[s.path].error and truncated(counts[s.path])
-    ]
+    whole = [counts[sample.path] for sample in samples if not counts[sample.path].error]
+    cut = [line for line in map(truncated, whole) if line]
     if cut and data.truncated == "error":
         raise ValueError(
             _listing(f"{list_path}: {len(cut)} truncated video(s), and data.truncated=error", cut)

@@ -81,12 +81,23 @@ class Counted(NamedTuple):
     survey: Survey | None
 
 
-def truncated(count: FrameCount) -> bool:
-    """Whether the header promises more frames than decode by more than one.
+def truncated(count: FrameCount) -> str:
+    """See `cut_short`."""
+    return cut_short(count.path, count.header_frames, count.num_frames)
 
-    One is tolerated: every HMDB51 AVI with packed B-frames promises one too many.
+
+def cut_short(path: str, promised: int | None, decoded: int) -> str:
+    """How many frames a truncated video lacks, in words; empty if it is whole.
+
+    It is truncated if its header promises more frames than decode by more than one. One is
+    tolerated: every HMDB51 AVI with packed B-frames promises one too many.
+
+    >>> cut_short("a.avi", 90, 50), cut_short("a.avi", 90, 89), cut_short("a.webm", None, 3)
+    ('a.avi: the header promises 90 frames, 50 decode', '', '')
     """
-    return count.header_frames is not None and count.header_frames > count.num_frames + 1
+    if promised is None or promised <= decoded + 1:
+        return ""
+    return f"{path}: the header promises {promised} frames, {decoded} decode"
 
 
 def index_path(list_path: str | Path, index_dir: str | Path | None = None) -> Path:

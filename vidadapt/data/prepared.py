@@ -22,7 +22,7 @@ class Prepared:
         root: absolute folder that the paths in the lists are relative to.
         lists: file names in the folder by what a run calls them: `train`, `dev`, `test` (the list
             that is reported: the validation list where the test labels are not public).
-        label_names: file name of the class names.
+        label_names: file name of the class names; None: there are none.
         manifests: by the same keys as `lists`, see `vidadapt.data.lists.manifest_hash`.
         made_by: command and options that made the folder.
     """
@@ -30,7 +30,7 @@ class Prepared:
     dataset: str
     root: str
     lists: dict[str, str]
-    label_names: str
+    label_names: str | None
     manifests: dict[str, str]
     made_by: dict[str, Any]
 
@@ -60,20 +60,18 @@ def read_prepared(folder: str | Path) -> Prepared:
         raise ValueError(f"{record} cannot be used: {error}; prepare the folder anew") from error
 
 
-def root_of(list_path: str | Path) -> str | None:
-    """The folder of videos of a list that lies in a prepared folder; None: it lies in none."""
-    folder = Path(list_path).parent
-    return read_prepared(folder).root if (folder / RECORD).is_file() else None
-
-
 def known_root(list_path: str | Path, given: str | Path | None = None) -> Path:
     """The folder of videos of a list, absolute: as given, or what its prepared folder says.
 
     Raises:
         ValueError: neither is known, or it is no folder.
     """
-    found = root_of(list_path) if given is None else given
-    if found is None:
+    folder = Path(list_path).parent
+    if given is not None:
+        found = str(given)
+    elif (folder / RECORD).is_file():
+        found = read_prepared(folder).root
+    else:
         raise ValueError(
             f"{list_path}: no folder of videos is known; give --root, the folder that its paths "
             f"are relative to (no {RECORD} of tools/prepare.py lies beside it)"
@@ -116,5 +114,5 @@ def with_lists(data: DataConfig, *, same_dataset: bool = True) -> DataConfig:
         train_list=lists.get("train"),
         dev_list=lists.get("dev"),
         test_list=lists.get("test"),
-        label_names=str(folder / prepared.label_names),
+        label_names=str(folder / prepared.label_names) if prepared.label_names else None,
     )

@@ -229,13 +229,11 @@ def _count_frames(
             num_workers=options.processes,
             progress=options.progress,
         )
-        for path, count in counts.items():
+        for count in counts.values():
             if count.error:
                 report.problem(
                     "videos that cannot be read; see tools/check_videos.py",
                     f"{split}: {count.error}",
                 )
-            elif truncated(count):
-                promised = f"the header promises {count.header_frames} frames"
-                line = f"{split}: {path}: {promised}, {count.num_frames} decode"
-                report.note("truncated videos", line)
+            elif line := truncated(count):
+                report.note("truncated videos", f"{split}: {line}")

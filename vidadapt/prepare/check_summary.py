@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import median
 
+from vidadapt.data.frame_index import cut_short
 from vidadapt.data.lists import SHOWN
 from vidadapt.prepare.check import Checked
 from vidadapt.prepare.check_picture import class_counts, class_name
@@ -38,7 +39,9 @@ def summary(checked: Checked) -> str:
         f"  frame rates: {_common(_rate(row) for row in readable)}",
         *_classes(checked),
         *_listing("unreadable", [f"{row.path}: {row.error}" for row in unreadable]),
-        *_listing("truncated", [_truncated(row) for row in cut]),
+        *_listing(
+            "truncated", [cut_short(row.path, row.header_frames, row.num_frames) for row in cut]
+        ),
         f"  table: {plan.table}",
         f"  picture: {plan.picture}",
         f"  quarantine: {plan.quarantine} ({len(unreadable):,} files)",
@@ -121,7 +124,3 @@ def _listing(title: str, entries: Sequence[str]) -> list[str]:
         *(f"    {entry}" for entry in entries[:SHOWN]),
         *(more if len(entries) > SHOWN else []),
     ]
-
-
-def _truncated(row: Row) -> str:
-    return f"{row.path}: the header promises {row.header_frames} frames, {row.num_frames} decode"

@@ -94,7 +94,7 @@ def row_of(counted: Counted, stamp: Stamp, file: str, label: int) -> Row:
         codec=count.codec,
         header_frames=count.header_frames,
         num_frames=count.num_frames,
-        truncated=bool(count.num_frames) and truncated(count),
+        truncated=bool(count.num_frames and truncated(count)),
         doubt=survey.doubt if survey else "",
         error=cause or (survey.cause if survey else ""),
         holds=counted.lasts,

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from vidadapt.data.frame_index import cut_short
 from vidadapt.data.packed import decoded, index_of, make_index
 from vidadapt.data.sequential import header_facts
 from vidadapt.prepare.copies import (
@@ -32,7 +33,6 @@ from vidadapt.prepare.copies import (
     scaled_frames,
     squared_error,
 )
-from vidadapt.prepare.transcode import cut_short
 
 END = bytes(2 * tarfile.BLOCKSIZE)  # of every tar file
 

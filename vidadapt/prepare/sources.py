@@ -20,7 +20,7 @@ from vidadapt.data.lists import (
     read_list,
     write_list,
 )
-from vidadapt.data.prepared import RECORD, Prepared, read_prepared, root_of, write_prepared
+from vidadapt.data.prepared import RECORD, Prepared, known_root, read_prepared, write_prepared
 
 READER = "decord"  # data.reader's default: the frame-count index is filled for it
 
@@ -61,19 +61,14 @@ def read_sources(list_paths: Sequence[Path], root: Path | None) -> Sources:
     """
     lists: dict[str, tuple[Sample, ...]] = {}
     roles: dict[str, str] = {}
-    roots: dict[str, Path] = {}
+    roots: dict[Path, Path] = {}
     labels: dict[str, Path] = {}
     datasets: set[str] = set()
     for path in list_paths:
         if path.name in lists:
             raise ValueError(f"{path}: another list is called {path.name}, too; rename one of them")
-        known = str(root) if root is not None else root_of(path)
-        if known is None:
-            raise ValueError(
-                f"{path} lies in no folder written by tools/prepare.py; say with --root which "
-                "folder its paths are relative to"
-            )
-        roots.setdefault(os.path.abspath(known), path)  # noqa: PTH100 (as the reader does)
+        known = known_root(path, root)
+        roots.setdefault(known, path)
         lists[path.name] = tuple(read_list(path, known, sys.maxsize, check_files=False))
         role = path.stem
         if (path.parent / RECORD).is_file():
@@ -86,6 +81,8 @@ def read_sources(list_paths: Sequence[Path], root: Path | None) -> Sources:
         if path.with_name(LABELS).is_file():
             names = "\n".join(read_label_names(path.with_name(LABELS)))
             labels.setdefault(names, path.with_name(LABELS))
+    if "val" in roles and "test" not in roles:
+        roles["test"] = roles.pop("val")  # as a preparation would call it
     if len(roots) > 1 or len(labels) > 1:
         what, files = ("roots", roots.values()) if len(roots) > 1 else ("names", labels.values())
         raise ValueError(
@@ -93,7 +90,7 @@ def read_sources(list_paths: Sequence[Path], root: Path | None) -> Sources:
             "of their own, into folders of their own"
         )
     return Sources(
-        root=Path(next(iter(roots))),
+        root=next(iter(roots)),
         lists=lists,
         roles=roles,
         dataset=datasets.pop() if len(datasets) == 1 else "custom",
@@ -144,7 +141,7 @@ def write_copied(
             dataset=sources.dataset,
             root=str(out.absolute()),
             lists=dict(sources.roles),
-            label_names=LABELS if names is not None else "",
+            label_names=LABELS if names is not None else None,
             manifests=manifests,
             made_by=dict(made_by),
         ),

@@ -19,7 +19,7 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
-from vidadapt.data.frame_index import FrameCount
+from vidadapt.data.frame_index import FrameCount, cut_short
 from vidadapt.data.readers import ReadError, Video, open_video
 from vidadapt.data.sequential import all_frames, header_facts
 from vidadapt.prepare.copies import (
@@ -88,16 +88,6 @@ def transcode_video(job: Job) -> Outcome:
             return Outcome(copy, count, note=cut_short(job.source, promised, copy.frames))
     except Exception as error:
         return failed(job, error)
-
-
-def cut_short(source: str, promised: int | None, decoded: int) -> str:
-    """A note on a source of fewer frames than its header promises; empty if it is whole.
-
-    One is tolerated: every HMDB51 AVI with packed B-frames promises one too many.
-    """
-    if promised is None or promised <= decoded + 1:
-        return ""
-    return f"{source}: the header promises {promised} frames, {decoded} decode and were copied"
 
 
 def _encoded(job: Job) -> bytes:

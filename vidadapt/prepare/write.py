@@ -120,7 +120,7 @@ def _owned(out: Path) -> tuple[str, set[str]]:
                 f"what {out} holds is unknown, its {RECORD} is damaged: choose another folder, or "
                 "delete it"
             ) from error
-        return before.made_by.get("command", ""), {*before.lists.values(), before.label_names}
+        return before.made_by.get("command", ""), {*before.lists.values(), LABELS}
     return "", set()
 
 

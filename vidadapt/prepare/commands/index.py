@@ -69,11 +69,7 @@ def _index(args: argparse.Namespace) -> None:
 def _summary(list_path: Path, counts: list[FrameCount]) -> str:
     readable = [count for count in counts if not count.error]
     errors = [count.error for count in counts if count.error]
-    cut = [
-        f"{count.path}: the header promises {count.header_frames} frames, {count.num_frames} decode"
-        for count in readable
-        if truncated(count)
-    ]
+    cut = [line for line in map(truncated, readable) if line]
     served = [count.reader for count in readable]
     readers = ", ".join(f"{name} ({served.count(name)})" for name in sorted(set(served)))
     lines = [

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from vidadapt.data.lists import read_label_names, read_list
+from vidadapt.data.lists import LABELS, read_label_names, read_list
 from vidadapt.data.prepared import Prepared
 from vidadapt.data.readers import READERS
 from vidadapt.data.synthetic import cores
@@ -138,7 +138,7 @@ def prepare(
 
 
 def _summary(out: Path, prepared: Prepared, report: Report) -> str:
-    names = read_label_names(out / prepared.label_names)
+    names = read_label_names(out / LABELS)
     lines = [f"{out}: {prepared.dataset}, {len(names)} classes, videos in {prepared.root}"]
     for name, file in prepared.lists.items():
         samples = read_list(out / file, prepared.root, len(names), check_files=False)

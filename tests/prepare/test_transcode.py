@@ -142,6 +142,7 @@ def test_lists_keep_their_order_without_what_failed(source: Source, made, kind: 
         assert "videos without a file (1)" in text and "missing.mp4" in text
     assert "train.txt: 4 of 5 videos" in told and "val.txt: 2 of 3 videos" in told
     assert "disk: " in told and "clips/s" in told and "PSNR: median" in told
+    assert ("odd.mp4: 131x95 became 130x94" in told) == (kind == "transcode")
     assert not list(out.rglob("*partial*"))
 
 
@@ -369,7 +370,10 @@ def test_what_is_below_the_floor_is_not_listed(source: Source, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("transcode {list} --out {tmp}/out", "train.txt: no folder of videos is known; give --root"),
+        (
+            "transcode {list} --out {tmp}/out",
+            "train.txt: no folder of videos is known; give --root",
+        ),
         ("frames {list} {tmp}/x/train.txt --out {tmp}/o --root .", "another list is called"),
         ("frames {list} --out {tmp} --root .", "is not empty and holds no copy.json"),
         ("frames {tmp}/none.txt --out {tmp}/o --root .", "cannot read .*none.txt"),

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vidadapt.data.frame_index import FrameCount
+from vidadapt.data.frame_index import FrameCount, cut_short
 from vidadapt.data.isolated import run_isolated
 from vidadapt.data.sequential import all_frames
 from vidadapt.progress import track
@@ -89,14 +89,14 @@ class Outcome:
         count: what a reader finds in it, as the frame-count index keeps it.
         error: why there is no copy.
         disk_full: it could not be written, which no other job could either.
-        note: what is worth knowing of the source.
+        notes: (title, line) of what is worth knowing of the source and its copy.
     """
 
     copy: Copy | None
     count: FrameCount | None
     error: str = ""
     disk_full: bool = False
-    note: str = ""
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 def run_jobs(
@@ -135,6 +135,12 @@ def time_limit(jobs: Iterable[Job]) -> float:
     Ten minutes, and for the largest file at least what 100 kB a second would take.
     """
     return 600 + max((Path(job.source).stat().st_size for job in jobs), default=0) / 100_000
+
+
+def of_truncated(source: str, promised: int | None, decoded: int) -> tuple[tuple[str, str], ...]:
+    """The note on a source that its header says is longer; none if it is whole."""
+    line = cut_short(source, promised, decoded)
+    return (("truncated sources", f"{line}, which were copied"),) if line else ()
 
 
 def failed(job: Job, error: Exception) -> Outcome:

@@ -269,8 +269,8 @@ def _run(
     ):
         if outcome.error:
             report.problem("videos that were not copied", outcome.error)
-        if outcome.note:
-            report.note("truncated sources", outcome.note)
+        for title, line in outcome.notes:
+            report.note(title, line)
         yield job, outcome
 
 

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vidadapt.data.frame_index import cut_short
 from vidadapt.data.packed import decoded, index_of, make_index
 from vidadapt.data.sequential import header_facts
 from vidadapt.prepare.copies import (
@@ -29,6 +28,7 @@ from vidadapt.prepare.copies import (
     below_floor,
     failed,
     fitted,
+    of_truncated,
     psnr,
     scaled_frames,
     squared_error,
@@ -69,7 +69,7 @@ def pack_video(job: Job) -> Outcome:
             if problem := below_floor(job, copy.worst_psnr):
                 return Outcome(None, None, problem)
             job.partial.replace(job.target)
-            return Outcome(copy, None, note=cut_short(job.source, promised, copy.frames))
+            return Outcome(copy, None, notes=of_truncated(job.source, promised, copy.frames))
     except Exception as error:
         return failed(job, error)
 

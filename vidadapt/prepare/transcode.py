@@ -19,9 +19,9 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
-from vidadapt.data.frame_index import FrameCount, cut_short
+from vidadapt.data.frame_index import FrameCount
 from vidadapt.data.readers import ReadError, Video, open_video
-from vidadapt.data.sequential import all_frames, header_facts
+from vidadapt.data.sequential import all_frames, header_facts, read_sequentially
 from vidadapt.prepare.copies import (
     Copy,
     Job,
@@ -29,6 +29,7 @@ from vidadapt.prepare.copies import (
     below_floor,
     failed,
     fitted,
+    of_truncated,
     psnr,
     scaled_frames,
     squared_error,
@@ -84,10 +85,20 @@ def transcode_video(job: Job) -> Outcome:
             )
             if problem := below_floor(job, copy.worst_psnr):
                 return Outcome(None, None, problem)
+            notes = of_truncated(job.source, promised, copy.frames) + _of_cut(job, size)
             job.partial.replace(job.target)
-            return Outcome(copy, count, note=cut_short(job.source, promised, copy.frames))
+            return Outcome(copy, count, notes=notes)
     except Exception as error:
         return failed(job, error)
+
+
+def _of_cut(job: Job, size: tuple[int, int]) -> tuple[tuple[str, str], ...]:
+    """The note on a copy that was cut to even sides; none if it was not."""
+    height, width, _ = read_sequentially(job.source, [0])[0].shape
+    if min(height, width) > job.short_side or (height, width) == size:
+        return ()
+    line = f"{job.source}: {width}x{height} became {size[1]}x{size[0]}"
+    return (("last row or column left out, since H.264's sides are even", line),)
 
 
 def _encoded(job: Job) -> bytes:

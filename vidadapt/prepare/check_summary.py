@@ -13,6 +13,7 @@ from vidadapt.prepare.check_picture import class_counts, class_name
 from vidadapt.prepare.check_table import Row
 
 COMMON = 6  # codecs, sizes, reasons that are told
+LISTED = 100  # files in the summary, by defect
 
 
 def summary(checked: Checked) -> str:
@@ -118,9 +119,9 @@ def _shown(values: Sequence[str]) -> str:
 def _listing(title: str, entries: Sequence[str]) -> list[str]:
     if not entries:
         return []
-    more = [f"    ... and {len(entries) - SHOWN:,} more in the table"]
+    more = [f"    ... and {len(entries) - LISTED:,} more in the table"]
     return [
         f"  {title} ({len(entries):,}):",
-        *(f"    {entry}" for entry in entries[:SHOWN]),
-        *(more if len(entries) > SHOWN else []),
+        *(f"    {entry}" for entry in entries[:LISTED]),
+        *(more if len(entries) > LISTED else []),
     ]

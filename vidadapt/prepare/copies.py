@@ -137,6 +137,35 @@ def time_limit(jobs: Iterable[Job]) -> float:
     return 600 + max((Path(job.source).stat().st_size for job in jobs), default=0) / 100_000
 
 
+def measured(
+    job: Job,
+    copy: str,
+    source: os.stat_result,
+    errors: Sequence[float],
+    size: tuple[int, ...],
+) -> Copy:
+    """The row of a copy that lies at the job's partial name.
+
+    Args:
+        copy: its list path.
+        source: of the source before it was read.
+        errors: mean squared error of each frame.
+        size: height and width in pixels, and whatever follows.
+    """
+    return Copy(
+        path=job.path,
+        copy=copy,
+        source_bytes=source.st_size,
+        source_mtime_ns=source.st_mtime_ns,
+        bytes=job.partial.stat().st_size,
+        frames=len(errors),
+        width=size[1],
+        height=size[0],
+        psnr=psnr(float(np.mean(errors))),
+        worst_psnr=psnr(max(errors)),
+    )
+
+
 def of_truncated(source: str, promised: int | None, decoded: int) -> tuple[tuple[str, str], ...]:
     """The note on a source that its header says is longer; none if it is whole."""
     line = cut_short(source, promised, decoded)

@@ -22,14 +22,13 @@ from PIL import Image
 from vidadapt.data.packed import decoded, index_of, make_index
 from vidadapt.data.sequential import header_facts
 from vidadapt.prepare.copies import (
-    Copy,
     Job,
     Outcome,
     below_floor,
     failed,
     fitted,
+    measured,
     of_truncated,
-    psnr,
     scaled_frames,
     squared_error,
 )
@@ -54,18 +53,7 @@ def pack_video(job: Job) -> Outcome:
                     part.write(_member(f"{job.name}/{len(errors):06d}.jpg", data))
                     errors.append(squared_error(frame, again))
                     shape = frame.shape
-            copy = Copy(
-                path=job.path,
-                copy="",
-                source_bytes=facts.st_size,
-                source_mtime_ns=facts.st_mtime_ns,
-                bytes=job.partial.stat().st_size,
-                frames=len(errors),
-                width=shape[1],
-                height=shape[0],
-                psnr=psnr(float(np.mean(errors))),
-                worst_psnr=psnr(max(errors)),
-            )
+            copy = measured(job, "", facts, errors, shape)
             if problem := below_floor(job, copy.worst_psnr):
                 return Outcome(None, None, problem)
             job.partial.replace(job.target)

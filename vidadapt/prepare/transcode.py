@@ -23,14 +23,13 @@ from vidadapt.data.frame_index import FrameCount
 from vidadapt.data.readers import ReadError, Video, open_video
 from vidadapt.data.sequential import all_frames, header_facts, read_sequentially
 from vidadapt.prepare.copies import (
-    Copy,
     Job,
     Outcome,
     below_floor,
     failed,
     fitted,
+    measured,
     of_truncated,
-    psnr,
     scaled_frames,
     squared_error,
 )
@@ -71,18 +70,7 @@ def transcode_video(job: Job) -> Outcome:
                 count = FrameCount(
                     job.name, len(video), video.header_frames, video.codec, video.reader, ""
                 )
-            copy = Copy(
-                path=job.path,
-                copy=job.name,
-                source_bytes=facts.st_size,
-                source_mtime_ns=facts.st_mtime_ns,
-                bytes=job.partial.stat().st_size,
-                frames=len(errors),
-                width=size[1],
-                height=size[0],
-                psnr=psnr(float(np.mean(errors))),
-                worst_psnr=psnr(max(errors)),
-            )
+            copy = measured(job, job.name, facts, errors, size)
             if problem := below_floor(job, copy.worst_psnr):
                 return Outcome(None, None, problem)
             notes = of_truncated(job.source, promised, copy.frames) + _of_cut(job, size)

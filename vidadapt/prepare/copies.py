@@ -174,9 +174,10 @@ def of_truncated(source: str, promised: int | None, decoded: int) -> tuple[tuple
 
 def failed(job: Job, error: Exception) -> Outcome:
     """The outcome of a job that raised."""
-    full = isinstance(error, OSError) and error.errno in DISK_FULL
-    text = str(error) if job.source in str(error) or full else f"{job.source}: {error!r}"
-    return Outcome(None, None, text, disk_full=full)
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return Outcome(None, None, f"{error.strerror}", disk_full=True)
+    told = str(error) if job.source in str(error) else f"{job.source}: {error!r}"
+    return Outcome(None, None, told)
 
 
 def scaled_frames(source: str, size: Callable[[int, int], tuple[int, int]]) -> Iterator[np.ndarray]:

@@ -104,7 +104,8 @@ def claimed(out: Path, claim: dict[str, Any]) -> Iterator[None]:
                 raise
             raise OSError(
                 f"the disk is full: {len(load_table(out))} videos are copied to {out} so far; free "
-                f"some space and give the same command again, which goes on from there ({error})"
+                f"some space and give the same command again, which goes on from there "
+                f"({error.strerror or error})"
             ) from error
 
 

@@ -19,7 +19,8 @@ from vidadapt.progress import duration
 
 NOTES = """\
 Parameters: trainable ones with head and fc_norm, % of all. File: safetensors of one task.
-GFLOP: of one clip, a multiply-add being 2; training is forward and backward.
+GFLOP: of one clip, a multiply-add being 2; training is forward and backward,
+without what --recompute computes again.
 Kept: what forward keeps for backward, MB (10^6 bytes) a clip. Peak: of a whole step with SGD and
 momentum, MB, model included. Step: median seconds, (slowest - fastest) / median."""
 
@@ -83,6 +84,12 @@ examples:
     )
     parser.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="fp32")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--recompute",
+        choices=("none", "mlp", "block"),
+        default=defaults.recompute,
+        help="as --train.recompute of train.py, in the measured steps; default: %(default)s",
+    )
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's choice")
     parser.add_argument("--steps", type=int, default=3, help="timed steps; default: %(default)s")
     parser.add_argument(
@@ -238,7 +245,8 @@ def title(setting: Setting, entries: list[dict[str, Any]]) -> str:
     if threads is None:
         return model
     where = f"cpu with {threads} threads" if setting.device == "cpu" else setting.device
-    return f"{model}; steps of {setting.batch_size} clips, {setting.precision}, {where}"
+    again = "" if setting.recompute == "none" else f", recompute {setting.recompute}"
+    return f"{model}; steps of {setting.batch_size} clips, {setting.precision}, {where}{again}"
 
 
 def remarks(entries: list[dict[str, Any]]) -> list[str]:

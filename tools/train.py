@@ -23,6 +23,7 @@ from vidadapt import (
     distributed,
     methods,
     optim,
+    recompute,
     runs,
 )
 from vidadapt.config import Config, ConfigError
@@ -51,6 +52,7 @@ def main(world: World) -> None:
         torch.manual_seed(recipe.seed)
         model, report, backbone = assemble.adapted_model(cfg, plan)
         model.to(world.device)
+        recompute.apply(model, recipe.recompute)
         samples = read_lists(cfg, plan)
         steps_per_epoch(
             len(samples["train"]),

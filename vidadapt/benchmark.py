@@ -36,7 +36,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidadapt import methods, models
+from vidadapt import methods, models, recompute
 from vidadapt.models import VideoModel
 
 
@@ -54,6 +54,8 @@ class Setting:
         batch_size: clips of a training step.
         precision: fp32, or autocast to bf16.
         device: of the measured steps.
+        recompute: what the measured steps compute again in backward, see `recompute.apply`; FLOPs
+            are counted without it.
     """
 
     backbone: str = "vit_base"
@@ -65,6 +67,7 @@ class Setting:
     batch_size: int = 2
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "cpu"
+    recompute: recompute.Recompute = "none"
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,7 @@ def measure(
     nn.Linear(64, 64, device=device)(torch.randn(64, 64, device=device)).sum().backward()
     before = _memory_now(device)
     model = adapted_model(setting, method).to(device)
+    recompute.apply(model, setting.recompute)
     clip, targets = batch(setting, device)
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad], lr=1e-3, momentum=0.9

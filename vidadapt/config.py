@@ -131,6 +131,8 @@ class TrainConfig:
         precision: autocast type; `auto`: bf16 where the device computes in it, else fp32.
         clip_grad: largest gradient norm; 0 is off.
         compile: compile the model with `torch.compile`.
+        recompute: what backward computes again in place of keeping it, with the same results:
+            `mlp`, norm2 and the MLP; or `block`, whole blocks, which keeps the least.
         seed: of everything random.
     """
 
@@ -150,6 +152,7 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     clip_grad: float = 0.0
     compile: bool = False
+    recompute: Literal["none", "mlp", "block"] = "none"
     seed: int = 0
 
 
@@ -213,6 +216,7 @@ FREE_ON_RESUME = {
     "eval.views_per_forward",
     "train.batch_size",
     "train.accumulation",
+    "train.recompute",
 }
 
 
@@ -293,6 +297,11 @@ def check(config: Config, world_size: int) -> None:
         raise ConfigError(
             f"train.layer_decay: {config.method['name']} trains nothing inside the backbone's "
             "layers; set it to 1"
+        )
+    if recipe.compile and recipe.recompute != "none":
+        raise ConfigError(
+            f"train.recompute: {recipe.recompute} does not work with train.compile, which decides "
+            "itself what to compute again; set it to none, or train.compile to false"
         )
     if recipe.batch_size == 1 and config.model.head == "batchnorm_linear":
         raise ConfigError(

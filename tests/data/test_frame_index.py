@@ -20,7 +20,7 @@ from videos import grey_frames, indices_of, write_video
 from vidadapt.data import frame_index, sequential
 from vidadapt.data.frame_index import FrameCount, frame_counts, index_path, truncated
 from vidadapt.data.isolated import run_isolated
-from vidadapt.data.readers import open_video
+from vidadapt.data.readers import open_counted, open_video
 
 SHARED = Path(__file__).parents[3] / "shared" / "clips"
 
@@ -288,7 +288,7 @@ def test_frames_that_an_edit_list_hides_are_not_missing(
     hide(video, first, kept)
     known = count(tmp_path, [video.name], reader=reader)[video.name]
     assert (known.num_frames, known.header_frames) == (kept, kept)
-    with open_video(video, known.reader, known.num_frames) as opened:
+    with open_counted(video, known.reader, known.num_frames) as opened:
         clip = opened.frames(np.arange(kept))
     assert indices_of(clip.transpose(3, 0, 1, 2)) == list(range(first, first + kept))
 
@@ -356,7 +356,7 @@ def test_crashes_and_hangs_cost_only_their_own_job(num_workers: int) -> None:
 def test_indices_of_the_whole_list_agree_with_reading(folder: Path) -> None:
     for path, known in count(folder).items():
         if not known.error:
-            with open_video(folder / "videos" / path, known.reader, known.num_frames) as video:
+            with open_counted(folder / "videos" / path, known.reader, known.num_frames) as video:
                 frames = video.frames(np.arange(len(video)))
             assert len(frames) == known.num_frames
 

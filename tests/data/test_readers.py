@@ -16,6 +16,7 @@ from vidadapt.data.readers import (
     ReadError,
     TransientReadError,
     check_reader,
+    open_counted,
     open_video,
 )
 
@@ -129,11 +130,8 @@ def assert_contract(path: Path, name: str, expected: int) -> str:
                 assert np.array_equal(frame, truth[index]), f"frame {index}"
         served_by = video.reader
     for indices in access_orders(expected, seed=expected + 1):  # on a handle each
-        with open_video(path, name, num_frames=expected) as video:
-            # Without a decode, damage is unknown: what the index recorded decides.
-            if video.reader != served_by:
-                video = open_video(path, served_by, num_frames=expected)
-            assert len(video) == expected
+        with open_counted(path, served_by, expected) as video:
+            assert (video.reader, len(video)) == (served_by, expected)
             for index, frame in zip(indices, video.frames(indices), strict=True):
                 assert np.array_equal(frame, truth[index]), f"frame {index}"
     return served_by
@@ -157,7 +155,7 @@ def test_files_without_a_frame_raise_read_error(clip: str, name: str) -> None:
     with pytest.raises(ReadError, match=re.escape(Path(clip).name)):
         len(open_video(SHARED / clip, name))
     with pytest.raises(ReadError, match=re.escape(Path(clip).name)):
-        open_video(SHARED / clip, name, num_frames=10).frames([0])
+        open_counted(SHARED / clip, name, 10).frames([0])
 
 
 @needs_shared
@@ -285,11 +283,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", available_readers())
-@pytest.mark.parametrize("num_frames", [None, 30])
-def test_indices_outside_the_video_are_errors(
-    plain: Path, name: str, num_frames: int | None
-) -> None:
-    with open_video(plain, name, num_frames) as video:
+@pytest.mark.parametrize("counted", [False, True])
+def test_indices_outside_the_video_are_errors(plain: Path, name: str, counted: bool) -> None:
+    with open_counted(plain, name, 30) if counted else open_video(plain, name) as video:
         with pytest.raises(IndexError, match="frame 30 of a video of 30 frames"):
             video.frames([3, 30])
         with pytest.raises(IndexError, match="frame -1"):
@@ -303,7 +299,7 @@ def test_indices_outside_the_video_are_errors(
 
 def test_a_file_shorter_than_its_recorded_count_is_an_error(plain: Path) -> None:
     with (
-        open_video(plain, "decord", num_frames=40) as video,
+        open_counted(plain, "decord", 40) as video,
         pytest.raises(ReadError, match=r"plain\.mp4: frame 35 .* counted as 40"),
     ):
         video.frames([2, 35])
@@ -329,7 +325,7 @@ def test_a_file_that_decord_cannot_read_is_left_to_pyav_when_counted(
         assert (video.reader, len(video)) == ("pyav", 30)
         assert spelled(video.frames([broken])) == [broken]
     if how == "raises":  # but who serves never changes during a training
-        with open_video(plain, "decord", num_frames=30) as video:
+        with open_counted(plain, "decord", 30) as video:
             with pytest.raises(ReadError, match=r"plain\.mp4: decord cannot decode it"):
                 video.frames([broken])
             assert spelled(video.frames([3])) == [3]
@@ -391,7 +387,7 @@ def test_forked_loader_workers_read_what_the_parent_reads(plain: Path) -> None:
     jobs = [(name, order) for name in available_readers() for order in orders]
 
     def read(job: tuple[str, np.ndarray]) -> np.ndarray:
-        with open_video(plain, job[0], num_frames=30) as video:
+        with open_counted(plain, job[0], 30) as video:
             return video.frames(job[1])
 
     mine = [read(job) for job in jobs]  # decoders have run in the parent before the fork

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.frame_index import FrameCount, truncated
-from vidadapt.data.readers import ReadError, open_video
+from vidadapt.data.readers import ReadError, open_counted
 from vidadapt.data.sampling import eval_indices, train_indices
 from vidadapt.data.seeding import seeded
 from vidadapt.data.times import frame_times
@@ -78,7 +78,7 @@ class Looks(Dataset[Clip]):
         count = self.trained.counts[sample.path]
         file = self.trained.root / sample.path
         try:
-            with open_video(file, reader=count.reader, num_frames=count.num_frames) as video:
+            with open_counted(file, count.reader, count.num_frames) as video:
                 height, width = video.frames([0]).shape[1:3]
             views = tuple(self._views(place, str(file), count))
         except ReadError as error:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from vidadapt.data.epochs import Key
 from vidadapt.data.frame_index import FrameCount
 from vidadapt.data.lists import Sample
-from vidadapt.data.readers import ReadError, open_video
+from vidadapt.data.readers import ReadError, open_counted
 from vidadapt.data.sampling import Sampling, eval_indices, train_indices
 from vidadapt.data.seeding import seeded
 from vidadapt.data.transforms import eval_crops, train_clip
@@ -134,5 +134,5 @@ def _frames(path: Path, count: FrameCount, indices: np.ndarray) -> np.ndarray:
 
     The reader is the one that the frame count was found with: it is known to be exact on this file.
     """
-    with open_video(path, reader=count.reader, num_frames=count.num_frames) as video:
+    with open_counted(path, count.reader, count.num_frames) as video:
         return video.frames(indices)

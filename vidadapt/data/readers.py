@@ -42,22 +42,30 @@ from vidadapt.data.sequential import (
     counted,
     header_facts,
     read_sequentially,
-    survey,
 )
 
-__all__ = ["READERS", "ReadError", "TransientReadError", "Video", "check_reader", "open_video"]
+__all__ = [
+    "READERS",
+    "ReadError",
+    "TransientReadError",
+    "Video",
+    "check_reader",
+    "open_counted",
+    "open_video",
+]
 
 Read = Callable[[Sequence[int]], Sequence[np.ndarray] | np.ndarray]
 
 
 class Video:
-    """One open video file; a context manager. `READERS` makes these, `open_video` is the entry.
+    """One open video file; a context manager. `READERS` makes these, `open_video` and
+    `open_counted` are the entries.
 
     Attributes:
         path: the file.
         reader: name of the reader that serves it, e.g. `pyav` where decord was asked for but its
             contract does not hold.
-        codec: codec of the stream that is read, e.g. `h264`.
+        codec: codec of the stream that is read, e.g. `h264`; empty from `open_counted`.
         header_frames: number of frames that the header promises, or None; less those that an edit
             list hides once the frames have been counted.
         transient: an error met while counting that need not be the file's fault; empty: none.
@@ -146,18 +154,16 @@ class Video:
         self.close()
 
 
-def open_video(
-    path: str | os.PathLike[str], reader: str = "decord", num_frames: int | None = None
-) -> Video:
+def open_video(path: str | os.PathLike[str], reader: str = "decord") -> Video:
     """Open a video file for exact reading.
+
+    decord and torchcodec decode it once, to learn whether they may seek in it and can read its ends
+    and its middle; else, or where they cannot, PyAV serves it.
 
     Args:
         path: a regular file; names may begin with `-` and hold any character. Or a packed video,
             `shards/00000.tar/NAME` (see `packed`), which is always read by the reader "packed".
-        reader: key of `READERS`. Pass `FrameCount.reader` where the file is in the frame-count
-            index: it was chosen after a full decode, so it also knows of damaged packets.
-        num_frames: exact number of frames if known; without it decord and torchcodec decode the
-            file once, to learn whether they may seek in it and can read its ends and its middle.
+        reader: key of `READERS`.
 
     Raises:
         ReadError: the file is missing or is no readable video.
@@ -169,6 +175,34 @@ def open_video(
     if place is not None:
         return _open_packed(*place)
     check_reader(reader)
+    return READERS[reader](_regular_file(path))
+
+
+def open_counted(path: str | os.PathLike[str], reader: str, num_frames: int) -> Video:
+    """Open a file of which the frame-count index tells what `open_video` has found out once.
+
+    Nothing is found out again, so it takes no longer than opening the file. Its `codec` and
+    `header_frames` are not told.
+
+    Args:
+        path: see `open_video`.
+        reader: `FrameCount.reader`: the reader that is exact on this file.
+        num_frames: `FrameCount.num_frames`.
+
+    Raises:
+        ReadError, TransientReadError, ValueError, ImportError: see `open_video`.
+    """
+    place = packed.split(path)
+    if place is not None:
+        return _open_packed(*place)
+    check_reader(reader)
+    file = _regular_file(path)
+    facts = Survey("", None, num_frames, "", "")
+    read = SEEKING[reader](file, num_frames) if reader in SEEKING else None
+    return _sequential(file, facts) if read is None else Video(file, reader, facts, read)
+
+
+def _regular_file(path: str | os.PathLike[str]) -> str:
     # An absolute path is never taken for an option or a protocol ("-x.mp4", "a:b.mp4").
     absolute = os.path.abspath(path)  # noqa: PTH100 (Path.absolute would keep "..")
     try:
@@ -179,7 +213,7 @@ def open_video(
         raise TransientReadError(f"{absolute}: {cause_of(error)}") from error
     if not stat.S_ISREG(mode):
         raise TransientReadError(f"{absolute}: not a regular file")
-    return READERS[reader](absolute, num_frames)
+    return absolute
 
 
 def _open_packed(tar: Path, name: str) -> Video:
@@ -200,23 +234,39 @@ def check_reader(reader: str) -> None:
         _decord()
 
 
-def open_pyav(path: str, num_frames: int | None) -> Video:
+def open_pyav(path: str) -> Video:
     """Sequential decoding from frame 0: holds the contract on every file that FFmpeg decodes."""
     codec, header = header_facts(path)
-    return _sequential(path, Survey(codec, header, num_frames, "", ""))
+    return _sequential(path, Survey(codec, header, None, "", ""))
 
 
 def _sequential(path: str, facts: Survey) -> Video:
     return Video(path, "pyav", facts, functools.partial(read_sequentially, path))
 
 
-def _tried(path: str, name: str, facts: Survey, read: Read) -> Video:
-    """A reader that seeks, if its first, middle and last frame are what they should be; else PyAV.
+def open_decord(path: str) -> Video:
+    """decord where it may seek, PyAV elsewhere and where decord is not installed."""
+    return open_pyav(path) if _decord() is None else _open_seeking(path, "decord")
 
-    Called where the frames have just been counted: who serves a file is settled once, for the
-    frame-count index, and never changes during a training.
+
+def open_torchcodec(path: str) -> Video:
+    """torchcodec in exact seek mode where it may seek, PyAV elsewhere.
+
+    Its exact mode still returns frames one or two early after a seek in mpeg4 with B-frames.
     """
+    return _open_seeking(path, "torchcodec")
+
+
+def _open_seeking(path: str, name: str) -> Video:
+    """A reader that seeks, where it may and its first, middle and last frame are right; else PyAV.
+
+    Who serves a file is settled here, once, for the frame-count index.
+    """
+    facts = counted(path)
     assert facts.num_frames is not None
+    read = None if facts.doubt else SEEKING[name](path, facts.num_frames)
+    if read is None:
+        return _sequential(path, facts)
     ends = sorted({0, facts.num_frames // 2, facts.num_frames - 1})
     shape = read_sequentially(path, [0])[0].shape
     try:
@@ -226,20 +276,15 @@ def _tried(path: str, name: str, facts: Survey, read: Read) -> Video:
     return Video(path, name, facts, read) if good else _sequential(path, facts)
 
 
-def open_decord(path: str, num_frames: int | None) -> Video:
-    """decord where it may seek, PyAV elsewhere and where decord is not installed."""
+def _decord_read(path: str, num_frames: int) -> Read | None:
+    """decord's frames; None: it is not installed, cannot open the file or counts it otherwise."""
     decord = _decord()
     if decord is None:
-        return open_pyav(path, num_frames)
-    facts = _facts(path, num_frames)
-    if facts.doubt:
-        return _sequential(path, facts)
+        return None
     try:
         reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
     except (decord.DECORDError, RuntimeError):
-        return _sequential(path, facts)
-    if len(reader) != facts.num_frames:
-        return _sequential(path, facts)
+        return None
 
     def read(wanted: Sequence[int]) -> np.ndarray:
         try:
@@ -247,30 +292,18 @@ def open_decord(path: str, num_frames: int | None) -> Video:
         except decord.DECORDError as error:
             raise ReadError(f"{path}: decord cannot decode it: {cause_of(error)}") from error
 
-    return (
-        Video(path, "decord", facts, read)
-        if num_frames is not None
-        else _tried(path, "decord", facts, read)
-    )
+    return read if len(reader) == num_frames else None
 
 
-def open_torchcodec(path: str, num_frames: int | None) -> Video:
-    """torchcodec in exact seek mode where it may seek, PyAV elsewhere.
-
-    Its exact mode still returns frames one or two early after a seek in mpeg4 with B-frames.
-    """
+def _torchcodec_read(path: str, num_frames: int) -> Read | None:
+    """torchcodec's frames; None: it cannot open the file or counts it otherwise."""
     torchcodec = _torchcodec()
-    facts = _facts(path, num_frames)
-    if facts.doubt:
-        return _sequential(path, facts)
     try:
         decoder = torchcodec.VideoDecoder(
             path, seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC"
         )
     except (RuntimeError, ValueError):
-        return _sequential(path, facts)
-    if len(decoder) != facts.num_frames:
-        return _sequential(path, facts)
+        return None
 
     def read(wanted: Sequence[int]) -> np.ndarray:
         try:
@@ -278,24 +311,18 @@ def open_torchcodec(path: str, num_frames: int | None) -> Video:
         except RuntimeError as error:
             raise ReadError(f"{path}: torchcodec cannot decode it: {cause_of(error)}") from error
 
-    if num_frames is not None:
-        return Video(path, "torchcodec", facts, read)
-    return _tried(path, "torchcodec", facts, read)
+    return read if len(decoder) == num_frames else None
 
 
-READERS: dict[str, Callable[[str, int | None], Video]] = {
+SEEKING: dict[str, Callable[[str, int], Read | None]] = {
+    "decord": _decord_read,
+    "torchcodec": _torchcodec_read,
+}
+READERS: dict[str, Callable[[str], Video]] = {
     "decord": open_decord,
     "pyav": open_pyav,
     "torchcodec": open_torchcodec,
 }
-
-
-def _facts(path: str, num_frames: int | None) -> Survey:
-    """What decides who reads the file; decodes it only where the number of frames is unknown."""
-    if num_frames is None:
-        return counted(path)
-    facts = survey(path, decode=False)
-    return Survey(facts.codec, facts.header_frames, num_frames, facts.doubt, facts.cause)
 
 
 @functools.cache

@@ -289,7 +289,8 @@ def _frames(path: str, faults: list[Exception]) -> Iterator[Callable[[], np.ndar
 
     def rgb(frame: Any, position: int, size: tuple[int, int]) -> np.ndarray:
         try:
-            array = convert.reformat(frame, *size, format="rgb24").to_ndarray()
+            # By default every converter starts threads of its own: slower, and unsafe to fork.
+            array = convert.reformat(frame, *size, format="rgb24", threads=1).to_ndarray()
         except DECODE_ERRORS as error:
             raise ReadError(f"{path}: frame {position}: {cause_of(error)}") from error
         return _upright(array, frame.rotation)

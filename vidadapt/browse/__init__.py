@@ -12,10 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader
 
 from vidadapt import data
@@ -183,7 +181,12 @@ def look(
         assert isinstance(trained, TrainClips) and isinstance(seen, EvalViews)
         place = {sample.path: index for index, sample in enumerate(kept)}
         todo = Looks(trained, seen if evaluation else None, keys, side)
-        loader = _loader(todo, [place[sample.path] for sample in readable], num_workers)
+        loader = DataLoader(
+            todo,
+            batch_size=None,
+            sampler=[place[sample.path] for sample in readable],
+            **data.worker_options(num_workers),
+        )
         shown = track(
             loader, total=len(readable), label="looking at videos", unit="videos", shown=progress
         )
@@ -193,22 +196,6 @@ def look(
 
 def _error(counts: Mapping[str, FrameCount], sample: Sample) -> str:
     return counts[sample.path].error if sample.path in counts else ""
-
-
-def _loader(looks: Looks, places: Sequence[int], num_workers: int) -> DataLoader[Any]:
-    return DataLoader(
-        looks,
-        batch_size=None,
-        sampler=places,
-        num_workers=num_workers,
-        worker_init_fn=_one_thread,
-        multiprocessing_context="forkserver" if num_workers > 0 else None,
-        generator=torch.Generator(),
-    )
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)
 
 
 def _without_file(cause: str, file: Path) -> str:

@@ -19,7 +19,7 @@ from vidadapt.config import DataConfig, EvalConfig
 from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.frame_index import FrameCount, frame_counts, truncated
-from vidadapt.data.lists import SHOWN, Sample, manifest_hash, read_label_names
+from vidadapt.data.lists import Sample, listing, manifest_hash, read_label_names
 from vidadapt.data.quarantine import quarantined
 from vidadapt.data.readers import READERS, ReadError, check_reader
 from vidadapt.data.sampling import SAMPLINGS, Sampling
@@ -195,14 +195,14 @@ def load_list(
     cut = [line for line in map(truncated, whole) if line]
     if cut and data.truncated == "error":
         raise ValueError(
-            _listing(f"{list_path}: {len(cut)} truncated video(s), and data.truncated=error", cut)
+            listing(f"{list_path}: {len(cut)} truncated video(s), and data.truncated=error", cut)
         )
     causes = [counts[path].error for path in broken]
     if len(broken) == len(samples):
-        raise ReadError(_listing(f"{list_path}: no video can be read", causes))
+        raise ReadError(listing(f"{list_path}: no video can be read", causes))
     if training and len(unreadable) > data.max_unreadable:
         raise ReadError(
-            _listing(
+            listing(
                 f"{list_path}: {len(unreadable)} unreadable training video(s), "
                 f"data.max_unreadable allows {data.max_unreadable}; mend them, remove them from "
                 "the list, list them in data.quarantine (tools/check_videos.py does), or raise "
@@ -265,7 +265,7 @@ def train_loader(
         accumulation=accumulation,
         repeats=data.repeated_augmentation,
     )
-    return DataLoader(clips, batch_sampler=batches, **_worker_options(data, pin_memory))
+    return DataLoader(clips, batch_sampler=batches, **worker_options(data.num_workers, pin_memory))
 
 
 def eval_loader(
@@ -295,7 +295,9 @@ def eval_loader(
         crop_size=plan.crop_size,
     )
     mine = range(rank, len(views), world_size)
-    return DataLoader(views, batch_size=None, sampler=mine, **_worker_options(data, pin_memory))
+    return DataLoader(
+        views, batch_size=None, sampler=mine, **worker_options(data.num_workers, pin_memory)
+    )
 
 
 def count_files(
@@ -346,14 +348,15 @@ def centre_clips(videos: Sequence[str | Path], plan: DataPlan, reader: str) -> t
     return torch.stack(clips)
 
 
-def _worker_options(data: DataConfig, pin_memory: bool) -> dict[str, Any]:
+def worker_options(num_workers: int, pin_memory: bool = False) -> dict[str, Any]:
+    """How every `DataLoader` of ours starts its workers: its keyword arguments."""
     return {
-        "num_workers": data.num_workers,
-        "persistent_workers": data.num_workers > 0,
+        "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
         "pin_memory": pin_memory,
         "worker_init_fn": _one_thread,
         # Forking this process, which by now has threads (gloo, autograd), can deadlock a worker.
-        "multiprocessing_context": "forkserver" if data.num_workers > 0 else None,
+        "multiprocessing_context": "forkserver" if num_workers > 0 else None,
         # The loader draws a seed, which no item uses, for its workers: not from the global one.
         "generator": torch.Generator(),
     }
@@ -374,8 +377,3 @@ def _check_ranges(data: DataConfig) -> None:
             raise ValueError(f"data.{name} must be at least {least}, not {getattr(data, name)}")
     if not 0 <= data.random_erasing <= 1:
         raise ValueError(f"data.random_erasing is a probability, not {data.random_erasing}")
-
-
-def _listing(title: str, lines: list[str]) -> str:
-    rest = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-    return "\n  ".join([title + ":", *lines[:SHOWN], *rest])

@@ -100,7 +100,7 @@ def read_list(
         if looked_for and not file_of(Path(root) / sample.path).is_file():
             problems.append(f"{list_path}:{number}: no such file: {Path(root) / sample.path}")
     if problems:
-        raise ListError(_summary(f"{list_path} has {len(problems)} bad line(s)", problems))
+        raise ListError(listing(f"{list_path} has {len(problems)} bad line(s)", problems))
     if not samples:
         raise ListError(f"{list_path} lists no video; expected lines of the form 'path label'")
     return samples
@@ -143,7 +143,7 @@ def read_label_names(path: str | Path) -> list[str]:
             problems.append(f"{path}:{number}: {name!r} is already on line {first_line_of[name]}")
         first_line_of.setdefault(name, number)
     if problems:
-        raise ListError(_summary(f"{path} has {len(problems)} bad line(s)", problems))
+        raise ListError(listing(f"{path} has {len(problems)} bad line(s)", problems))
     return names
 
 
@@ -169,7 +169,7 @@ def check_label_names(
         pairs = enumerate(zip_longest(theirs, label_names))
         found = [f"{i}: {a!r} in the list, {b!r} in the model" for i, (a, b) in pairs if a != b]
         raise ListError(
-            _summary(
+            listing(
                 f"{list_path}: its labels mean other classes than the model's: {len(found)} of the "
                 f"names in {file} differ (if that file is not this list's, move it away)",
                 found,
@@ -206,6 +206,7 @@ def _read_text(path: str | Path) -> str:
         raise ListError(f"cannot read {path}: {error}") from error
 
 
-def _summary(title: str, problems: Sequence[str]) -> str:
-    rest = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-    return "\n  ".join([title + ":", *problems[:SHOWN], *rest])
+def listing(title: str, lines: Sequence[str]) -> str:
+    """A title with the first of its lines, and how many more there are."""
+    rest = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return "\n  ".join([title + ":", *lines[:SHOWN], *rest])

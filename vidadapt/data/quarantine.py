@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vidadapt.config import DataConfig
 from vidadapt.data.frame_index import FrameCount
-from vidadapt.data.lists import SHOWN, ListError, Sample
+from vidadapt.data.lists import ListError, Sample, listing
 
 
 def read_quarantine(path: str | Path | None) -> dict[str, str]:
@@ -44,9 +44,8 @@ def read_quarantine(path: str | Path | None) -> dict[str, str]:
         else:
             problems.append(f"{path}:{number}: {line.strip()!r}")
     if problems:
-        rest = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        title = f"data.quarantine: {path}: expected lines of a path, a tab and the cause:"
-        raise ListError("\n  ".join([title, *problems[:SHOWN], *rest]))
+        title = f"data.quarantine: {path}: expected lines of a path, a tab and the cause"
+        raise ListError(listing(title, problems))
     return causes
 
 

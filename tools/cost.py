@@ -14,7 +14,7 @@ import torch
 
 from vidadapt import benchmark, command_line, methods, runs
 from vidadapt.benchmark import Counts, Measurements, Setting
-from vidadapt.evaluate import resolved_precision
+from vidadapt.precision import resolved_precision
 from vidadapt.progress import duration
 
 NOTES = """\

@@ -20,10 +20,10 @@ from vidadapt.distributed import World, main_first, together
 from vidadapt.evaluate import (
     load_scores,
     metrics,
-    resolved_precision,
     save_scores,
     score_views,
 )
+from vidadapt.precision import resolved_precision
 from vidadapt.progress import duration
 
 

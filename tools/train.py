@@ -34,7 +34,8 @@ from vidadapt.data.prepared import with_lists
 from vidadapt.data.quarantine import read_quarantine
 from vidadapt.data.readers import ReadError
 from vidadapt.distributed import World, main_first, together
-from vidadapt.evaluate import metrics, resolved_precision, score_views
+from vidadapt.evaluate import metrics, score_views
+from vidadapt.precision import resolved_precision
 from vidadapt.progress import duration
 from vidadapt.train import NonFiniteLoss, classification_loss, fit
 

@@ -25,7 +25,8 @@ from vidadapt.data.lists import HEADER_FIELDS, ListError, Sample, parse_line
 from vidadapt.data.sampling import eval_indices
 from vidadapt.data.times import frame_times
 from vidadapt.differences import NOT_OF_THE_BACKBONE
-from vidadapt.evaluate import autocast, fuse, resolved_precision
+from vidadapt.evaluate import fuse
+from vidadapt.precision import autocast, resolved_precision
 
 VIDEOS = (
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"),

@@ -19,7 +19,6 @@ from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.mixing import mix_batch
 from vidadapt.data.transforms import normalize
 from vidadapt.distributed import World, average_buffers, parallel, sum_over_ranks, without_sync
-from vidadapt.evaluate import autocast
 from vidadapt.methods import load_trainable_state, train_mode, trainable_state
 from vidadapt.models import VideoModel
 from vidadapt.optim import (
@@ -30,6 +29,7 @@ from vidadapt.optim import (
     parameter_groups,
     set_lr,
 )
+from vidadapt.precision import autocast
 from vidadapt.progress import duration, track
 
 UNHARMED = (

@@ -1,0 +1,79 @@
+"""Markdown of benchmarks: one table, the targets, and a whole day's results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vidadapt.progress import duration
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The lines of a table; the first column to the left, figures to the right.
+
+    >>> print(markdown_table(["reader", "ms"], [["pyav", "14.0"], ["decord", "8.25"]]))
+    | reader |   ms |
+    |--------|-----:|
+    | pyav   | 14.0 |
+    | decord | 8.25 |
+    """
+    columns = list(zip(headings, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    lines = [_line(cells, widths) for cells in (headings, *rows)]
+    rule = "|" + "|".join("-" * (w + 1) + (":" if i else "-") for i, w in enumerate(widths)) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first, *rest = zip(cells, widths, strict=True)
+    padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]
+    return "| " + " | ".join(padded) + " |"
+
+
+def targets_table(targets: Sequence[Mapping[str, Any]]) -> str:
+    """Each target (as `Target.as_dict` writes it) beside what was measured.
+
+    >>> print(targets_table(
+    ...     [{"name": "a : b", "goal": 2.0, "sense": ">=", "measured": 1.5, "met": False}]
+    ... ))
+    | target |   goal | measured |        |
+    |--------|-------:|---------:|-------:|
+    | a : b  | >= 2.0 |     1.50 | missed |
+    """
+    rows = [
+        [
+            target["name"],
+            f"{target['sense']} {target['goal']}",
+            f"{target['measured']:#.3g}",
+            "met" if target["met"] else "missed",
+        ]
+        for target in targets
+    ]
+    return markdown_table(["target", "goal", "measured", ""], rows)
+
+
+def day_report(day: Mapping[str, Any]) -> str:
+    """A day's results, as `run.py` keeps them in JSON: summary with the targets, then the tables."""
+    targets = day["targets"]
+    failed = {name: table for name, table in day["tables"].items() if table["problem"] is not None}
+    lines = [f"# Benchmarks of {day['date']}", "", _machine(day["environment"]), ""]
+    if targets:
+        met = sum(target["met"] for target in targets)
+        lines += [f"{met} of {len(targets)} targets met.", "", targets_table(targets), ""]
+    lines += [f"No result: **{name}**, {table['problem']}\n" for name, table in failed.items()]
+    for name, table in day["tables"].items():
+        if name not in failed:
+            took = duration(table["seconds"])
+            lines += [f"## {name}", "", table["markdown"].strip(), "", f"Took {took}.", ""]
+    return "\n".join(lines)
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    """One sentence of where the figures come from."""
+    packages = ", ".join(f"{name} {v}" for name, v in environment["packages"].items() if v)
+    instructions = ", ".join(environment["instructions"]) or "no bf16 instructions"
+    return (
+        f"{environment['cpu']}, {environment['cores']} cores ({instructions}), Python "
+        f"{environment['python']}; {packages}. Ratios are of contenders that took turns in one "
+        "run; absolute figures are this machine's."
+    )

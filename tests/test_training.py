@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from vidadapt import runs
 from vidadapt.train import NonFiniteLoss, classification_loss
 
-TIMES = ("clips_per_second", "loader_wait_share")
+TIMES = ("clips_per_second", "loader_wait_share", "train_seconds", "validate_seconds")
 
 
 def log_of(run: Path) -> list[dict]:

@@ -35,9 +35,9 @@ from vidadapt.data.quarantine import read_quarantine
 from vidadapt.data.readers import ReadError
 from vidadapt.distributed import World, main_first, together
 from vidadapt.evaluate import metrics, score_views
-from vidadapt.precision import resolved_precision
+from vidadapt.precision import cast_frozen, resolved_precision
 from vidadapt.progress import duration
-from vidadapt.train import NonFiniteLoss, classification_loss, fit
+from vidadapt.train import NonFiniteLoss, classification_loss, fit, normalized_clip
 
 
 def main(world: World) -> None:
@@ -54,6 +54,7 @@ def main(world: World) -> None:
         model, report, backbone = assemble.adapted_model(cfg, plan)
         model.to(world.device)
         recompute.apply(model, recipe.recompute)
+        cast_frozen(model, world.device, recipe.precision)
         samples = read_lists(cfg, plan)
         steps_per_epoch(
             len(samples["train"]),
@@ -113,7 +114,7 @@ def main(world: World) -> None:
         loader,
         recipe=recipe,
         num_classes=plan.num_classes,
-        normalization=plan.normalization,
+        prepare=partial(normalized_clip, normalization=plan.normalization, device=world.device),
         paths=[sample.path for sample in lists["train"].samples],
         loss=partial(classification_loss, label_smoothing=recipe.label_smoothing),
         world=world,

@@ -48,7 +48,7 @@ def fit(
     *,
     recipe: TrainConfig,
     num_classes: int,
-    normalization: str,
+    prepare: Callable[[dict[str, Any]], Any],
     paths: list[str],
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     world: World,
@@ -62,10 +62,11 @@ def fit(
     """Train what requires a gradient; one checkpoint and one log line an epoch.
 
     Args:
-        model: clip (B, 3, T, S, S) float -> logits (B, K), on `world.device`, already frozen and
-            injected, holding the checkpoint's tensors if resumed.
-        loader: batches {"clip": uint8 (B, 3, T, S, S), "label": int64 (B,), "index": int64 (B,)};
-            its `batch_sampler` has `set_epoch`, `steps` and `keys_per_epoch`.
+        model: what `prepare` gives -> logits (B, K), on `world.device`, already frozen and
+            injected.
+        loader: batches {"label": int64 (B,), "index": int64 (B,), ...}, the rest being for
+            `prepare`; its `batch_sampler` is an `EpochBatches`.
+        prepare: batch -> what the model takes, on `world.device`, e.g. `normalized_clip`.
         paths: list paths of the training samples, for messages.
         loss: mean loss from float32 logits (B, K) and the batch's targets, e.g.
             `classification_loss`.
@@ -128,7 +129,7 @@ def fit(
             recipe=recipe,
             schedule=schedule,
             num_classes=num_classes,
-            normalization=normalization,
+            prepare=prepare,
             paths=paths,
             loss_function=loss,
             world=world,
@@ -159,6 +160,8 @@ def fit(
                 "lr": lrs[-1],
                 "clips_per_second": sampler.keys_per_epoch / train_seconds,
                 "loader_wait_share": waited / train_seconds,
+                "train_seconds": train_seconds,
+                "validate_seconds": time.monotonic() - began - train_seconds,
                 **results,
             },
         }
@@ -197,7 +200,7 @@ def _train_epoch(
     recipe: TrainConfig,
     schedule: dict[str, Any],
     num_classes: int,
-    normalization: str,
+    prepare: Callable[[dict[str, Any]], Any],
     paths: list[str],
     loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     world: World,
@@ -227,11 +230,11 @@ def _train_epoch(
             lrs.append(lr_at(step, **schedule))
             set_lr(optimizer, lrs[-1])
             losses.append(torch.zeros((), device=world.device))
-        clip = normalize(batch["clip"].to(world.device, non_blocking=True), normalization)
+        inputs = prepare(batch)
         targets = batch["label"].to(world.device, non_blocking=True)
         if recipe.mixup > 0 or recipe.cutmix > 0:
-            clip, targets = mix_batch(
-                clip,
+            inputs, targets = mix_batch(
+                inputs,
                 targets,
                 num_classes,
                 mixup_alpha=recipe.mixup,
@@ -242,7 +245,7 @@ def _train_epoch(
             )
         with without_sync(model, not last_micro):
             with autocast(world.device, recipe.precision):
-                logits = model(clip)
+                logits = model(inputs)
             loss = loss_function(logits.float(), targets)
             scaler.scale(loss / recipe.accumulation).backward()
         losses[-1] += loss.detach() / recipe.accumulation
@@ -262,6 +265,13 @@ def _train_epoch(
     if pending is not None:
         pending()
     return torch.stack(losses).cpu(), lrs, waiting[0]
+
+
+def normalized_clip(
+    batch: dict[str, Any], *, normalization: str, device: torch.device
+) -> torch.Tensor:
+    """The uint8 `clip` (B, 3, T, S, S) of a batch as a model takes it: float32, on the device."""
+    return normalize(batch["clip"].to(device, non_blocking=True), normalization)
 
 
 def classification_loss(

@@ -53,7 +53,7 @@ def targets_table(targets: Sequence[Mapping[str, Any]]) -> str:
 
 
 def day_report(day: Mapping[str, Any]) -> str:
-    """A day's results, as `run.py` keeps them in JSON: summary with the targets, then the tables."""
+    """What `run.py` keeps of a day in JSON: summary with the targets, then the tables."""
     targets = day["targets"]
     failed = {name: table for name, table in day["tables"].items() if table["problem"] is not None}
     lines = [f"# Benchmarks of {day['date']}", "", _machine(day["environment"]), ""]

@@ -149,7 +149,7 @@ def environment() -> dict[str, Any]:
     """What the figures depend on, beside the code: processor, cores, instructions, libraries."""
     ours = runs.environment(1, "cpu")
     others = {name: _version(name) for name in ("torchcodec", "transformers", "peft")}
-    has: dict[str, Any] = torch.cpu.get_capabilities()
+    has = torch.cpu.get_capabilities()
     return {
         "cpu": _processor(),
         "cores": cores(),

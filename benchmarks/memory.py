@@ -1,0 +1,48 @@
+"""The most memory that a piece of work holds, measured in the process that does it."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+Result = TypeVar("Result")
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def peak_bytes(work: Callable[[], Result], device: torch.device) -> tuple[Result, int | None]:
+    """What the work returns, and the most that it held at once beyond what was held before.
+
+    On CUDA by torch's allocator. On a CPU by the process's resident set, whose peak Linux resets
+    when asked (`man 5 proc`, clear_refs); None on other systems. Freed memory is given back to the
+    system beforehand, since the work would otherwise fill it unseen.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        result = work()
+        return result, torch.cuda.max_memory_allocated(device) - before
+    if not CLEAR.exists():
+        return work(), None
+    ctypes.CDLL(None).malloc_trim(0)
+    CLEAR.write_text("5")
+    before = _resident("VmRSS")
+    result = work()
+    return result, _resident("VmHWM") - before
+
+
+def own_bytes(model: nn.Module) -> int:
+    """Of parameters and buffers, each once."""
+    return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+
+
+def _resident(key: str) -> int:
+    (line,) = (row for row in STATUS.read_text().splitlines() if row.startswith(key + ":"))
+    return int(line.split()[1]) * 1024

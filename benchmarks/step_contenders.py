@@ -1,0 +1,248 @@
+"""Models whose training steps are compared: vidadapt's methods, and VideoMAE in transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cross_entropy
+
+from vidadapt import benchmark, methods, recompute
+from vidadapt.models import BACKBONES
+from vidadapt.models.heads import HEADS
+from vidadapt.models.vit import VideoViT
+from vidadapt.precision import autocast, cast_frozen
+
+# Of about 4 billion parameters: the ViT-e of PaLI (https://arxiv.org/abs/2209.06794, table 10).
+SIZES = {
+    **BACKBONES,
+    "vit_e": {"width": 1792, "depth": 56, "num_heads": 16, "mlp_ratio": 60 / 7, "patch_size": 14},
+}
+RECOMPUTED = ("mlp", "block")
+ATTENTION = {"flash": SDPBackend.FLASH_ATTENTION, "plain": SDPBackend.MATH}
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the contenders have in common.
+
+    Attributes:
+        backbone: key of `SIZES`.
+        num_frames: T of a clip.
+        crop_size: S of a clip, pixels.
+        num_classes: K.
+        batch_size: clips of a step.
+        device: where the steps run.
+    """
+
+    backbone: str
+    num_frames: int
+    crop_size: int
+    num_classes: int
+    batch_size: int
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A training step to be measured.
+
+    Attributes:
+        library: `vidadapt` or `transformers`.
+        method: key of `METHODS`; of transformers `full` or `lora`.
+        precision: `fp32`, or weights in float32 with autocast to `bf16`.
+        recompute: as `--train.recompute`.
+        attention: key of `ATTENTION`, which forces a kernel of torch's; None: as the model chooses.
+        compiled: with `torch.compile`.
+    """
+
+    library: str
+    method: str
+    precision: str
+    recompute: recompute.Recompute = "none"
+    attention: str | None = None
+    compiled: bool = False
+
+    @property
+    def name(self) -> str:
+        """
+        >>> Contender("transformers", "lora", "bf16").name
+        'transformers-lora bf16'
+        >>> Contender("vidadapt", "adaptformer", "fp32", recompute="mlp").name
+        'adaptformer+mlp fp32'
+        """
+        library = "" if self.library == "vidadapt" else f"{self.library}-"
+        options = [
+            option
+            for option in (self.recompute, self.attention, "compile" if self.compiled else None)
+            if option not in (None, "none")
+        ]
+        return f"{library}{'+'.join([self.method, *map(str, options)])} {self.precision}"
+
+
+def read_contender(spec: str, precision: str) -> Contender:
+    """`[transformers-]METHOD[+OPTION...]`, an option being mlp, block, flash, plain or compile.
+
+    >>> read_contender("adaptformer+plain+compile", "bf16").name
+    'adaptformer+plain+compile bf16'
+
+    Raises:
+        ValueError: no such method or option, or not in this library.
+    """
+    left, *options = spec.split("+")
+    library, dash, method = left.partition("-")
+    if not dash:
+        library, method = "vidadapt", left
+    known = {"vidadapt": tuple(methods.METHODS), "transformers": ("full", "lora")}
+    if library not in known or method not in known[library]:
+        raise ValueError(
+            f"{spec}: expected one of {', '.join(known['vidadapt'])}, transformers-full, "
+            "transformers-lora, with options behind a +"
+        )
+    allowed = (*ATTENTION, "compile", *(RECOMPUTED if library == "vidadapt" else ()))
+    for option in options:
+        if option not in allowed:
+            raise ValueError(f"{spec}: expected options of {', '.join(allowed)}, got {option}")
+    again = [option for option in options if option in RECOMPUTED]
+    kernels = [option for option in options if option in ATTENTION]
+    if len(again) > 1 or len(kernels) > 1 or (again and "compile" in options):
+        raise ValueError(f"{spec}: {' and '.join(options)} exclude each other")
+    return Contender(
+        library,
+        method,
+        precision,
+        recompute="mlp" if "mlp" in again else "block" if again else "none",
+        attention=kernels[0] if kernels else None,
+        compiled="compile" in options,
+    )
+
+
+@dataclass(frozen=True)
+class Step:
+    """A contender at work.
+
+    Attributes:
+        loss: forward pass, autocast included.
+        finish: backward pass of the loss and optimiser step.
+        model: for counting what it holds.
+    """
+
+    loss: Callable[[], Tensor]
+    finish: Callable[[Tensor], None]
+    model: nn.Module
+
+
+def prepared(contender: Contender, size: Size) -> Step:
+    """The contender on its device with a random batch, the same one for all, made beforehand.
+
+    As tools/train.py trains: frozen weights are cast once, and the optimiser is SGD with momentum.
+    transformers gets the same optimiser, loss and autocast.
+    """
+    device = size.device
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = build(contender, size)
+    clip, labels = batch(size)
+    if contender.library == "vidadapt":
+        cast_frozen(model, device, contender.precision)  # type: ignore[arg-type]
+        recompute.apply(model, contender.recompute)  # type: ignore[arg-type]
+    if contender.compiled:
+        model.compile()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=1e-3, momentum=0.9)
+
+    def loss() -> Tensor:
+        with autocast(device, contender.precision), _kernel(contender.attention):
+            logits = model(clip)
+        return cross_entropy(logits.float(), labels)
+
+    def finish(value: Tensor) -> None:
+        with _kernel(contender.attention):  # what is recomputed or compiled asks here again
+            value.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return Step(loss, finish, model)
+
+
+def build(contender: Contender, size: Size) -> nn.Module:
+    """A model of random weights, clip (B, 3, T, S, S) to logits (B, K), in train mode."""
+    sizes = {"mlp_ratio": 4.0, "patch_size": 16, **SIZES[size.backbone]}
+    if contender.library == "transformers":
+        return VideoMae(sizes, size, lora=contender.method == "lora").train()
+    model = VideoViT(
+        num_frames=size.num_frames,
+        crop_size=size.crop_size,
+        num_classes=size.num_classes,
+        **sizes,
+    )
+    model.head = HEADS["batchnorm_linear"](model.width, size.num_classes)
+    methods.apply(model, {"name": contender.method})
+    methods.train_mode(model)
+    return model
+
+
+class VideoMae(nn.Module):
+    """transformers' VideoMAE for classification; with peft's LoRA, rank 8, on queries and values.
+
+    With LoRA the classifier and the norm before it are trained, too, as vidadapt's methods do.
+    """
+
+    def __init__(self, sizes: dict[str, Any], size: Size, *, lora: bool) -> None:
+        super().__init__()
+        # Here, so that vidadapt's rows need neither of the two.
+        import transformers
+
+        config = transformers.VideoMAEConfig(
+            image_size=size.crop_size,
+            patch_size=sizes["patch_size"],
+            num_frames=size.num_frames,
+            tubelet_size=2,
+            hidden_size=sizes["width"],
+            num_hidden_layers=sizes["depth"],
+            num_attention_heads=sizes["num_heads"],
+            intermediate_size=round(sizes["width"] * sizes["mlp_ratio"]),
+        )
+        config.num_labels = size.num_classes
+        self.model: nn.Module = transformers.VideoMAEForVideoClassification(config)
+        if lora:
+            import peft
+
+            what = peft.LoraConfig(
+                r=8, target_modules=["query", "value"], modules_to_save=["classifier", "fc_norm"]
+            )
+            self.model = peft.get_peft_model(self.model, what)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return self.model(pixel_values=clip.transpose(1, 2)).logits
+
+
+def batch(size: Size) -> tuple[Tensor, Tensor]:
+    """Clips (B, 3, T, S, S) float32 and labels (B,) int64."""
+    side = size.crop_size
+    shape = (size.batch_size, 3, size.num_frames, side, side)
+    labels = torch.arange(size.batch_size, device=size.device) % size.num_classes
+    return torch.randn(shape, device=size.device), labels
+
+
+def training_flops(contender: Contender, size: Size) -> int:
+    """Of one clip, forward and backward, nothing recomputed; counted without computing.
+
+    A multiply-add is 2; matrix products and convolutions alone, see `vidadapt.benchmark`.
+    """
+    two = Size(**{**vars(size), "batch_size": 2, "device": torch.device("cpu")})
+    with torch.device("meta"):
+        model = build(contender, two)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model.to_empty(device="cpu")
+        return round(sum(benchmark.flops(model, *batch(two))) / 2)
+
+
+def _kernel(attention: str | None) -> Any:
+    return nullcontext() if attention is None else sdpa_kernel(ATTENTION[attention])

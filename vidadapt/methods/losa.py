@@ -144,7 +144,7 @@ class SideNetwork(nn.Module):
         for number, block in enumerate(self.blocks, start=1):
             x = block(x)
             if number in self.layers:
-                taps.append(_in_autocast_type(x))
+                taps.append(in_autocast_type(x))
         return x, *taps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -214,6 +214,7 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
-def _in_autocast_type(x: Tensor) -> Tensor:
+def in_autocast_type(x: Tensor) -> Tensor:
+    """A tensor in the type of the autocast that it is used under, if there is one."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x

@@ -97,6 +97,19 @@ class FrameByFrame(nn.Module):
         features = self.frame_features(rearrange(clip, "b c t h w -> (b t) c h w"))
         return rearrange(features, "(b t) d -> b t d", b=len(clip))
 
+    def forward_from(self, x: Tensor, first: int) -> Tensor:
+        """Tokens that enter slot number `first`, from 0, to what `forward_features` gives.
+
+        Restates timm's loop: blocks, with Swin's downsampling in front of a stage, then the norm.
+        """
+        image: Any = self.image
+        for number, slot in enumerate(self.slots()[first:]):
+            if number > 0 and slot.index == 0:
+                x = image.layers[slot.stage].downsample(x)
+            x = slot.block(x)
+        features = image.forward_head(image.norm(x), pre_logits=True)
+        return features.unflatten(0, (-1, self.rows_per_clip))
+
     def forward_head(self, tokens: Tensor) -> Tensor:
         """Features (B, T, D) of the frames to logits (B, K), see `heads.read_out`."""
         return read_out(tokens, self.fc_norm, self.head)

@@ -144,9 +144,12 @@ class InflatedViT(nn.Module):
 
     def forward_features(self, clip: Tensor) -> Tensor:
         """Clip (B, 3, T, S, S) to all tokens (B, P + N, D) after the last block and norm."""
-        x = self.embed(clip)
-        for block in self.blocks:
-            x = block(x)
+        return self.forward_from(self.embed(clip), 0)
+
+    def forward_from(self, x: Tensor, first: int) -> Tensor:
+        """Tokens that enter slot number `first`, from 0, to what `forward_features` gives."""
+        for slot in self.slots()[first:]:
+            x = slot.block(x)
         return self.norm(x)
 
     def forward_head(self, tokens: Tensor) -> Tensor:

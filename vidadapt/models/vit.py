@@ -182,9 +182,12 @@ class VideoViT(nn.Module):
 
     def forward_features(self, clip: Tensor) -> Tensor:
         """Clip (B, 3, T, S, S) to the tokens (B, N, D) that leave the last block."""
-        x = self.embed(clip)
-        for block in self.blocks:
-            x = block(x)
+        return self.forward_from(self.embed(clip), 0)
+
+    def forward_from(self, x: Tensor, first: int) -> Tensor:
+        """Tokens that enter slot number `first`, from 0, to what `forward_features` gives."""
+        for slot in self.slots()[first:]:
+            x = slot.block(x)
         return x
 
     def forward_head(self, tokens: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from vidadapt.evaluate import (
     save_scores,
     score_views,
 )
-from vidadapt.precision import resolved_precision
+from vidadapt.precision import cast_frozen, resolved_precision
 from vidadapt.progress import duration
 
 
@@ -55,8 +55,10 @@ def main(world: World) -> None:
             raise ConfigError(f"data.{options.split}_list: is not set; give the list to evaluate")
         out = output_folder(cfg, options, plan.num_clips, plan.num_crops, folder)
         model = adapters.load_adapted_model(cfg, plan, folder).to(world.device)
+        model.requires_grad_(False)
         check_label_names(listed, plan.label_names, cfg.data.label_names)
         precision = resolved_precision(world.device, cfg.train.precision)
+        cast_frozen(model, world.device, precision)
         samples = read_list(
             listed,
             cfg.data.root,

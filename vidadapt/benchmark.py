@@ -10,8 +10,8 @@ Conventions:
    fused kernel computes one of them again in backward (5 in place of 4), and which kernel runs
    depends on the device.
  - Bytes kept for backward: what autograd saves in forward, each storage once, without the model's
-   own parameters and buffers. In bf16 it includes the bf16 copies of the weights that autocast
-   makes.
+   own parameters and buffers. In bf16 it includes the bf16 copies of trained weights that autocast
+   makes; frozen ones are in bf16 themselves.
  - Peak memory holds the model, gradients, optimiser state and activations; not torch itself.
 """
 
@@ -38,6 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vidadapt import methods, models, recompute
 from vidadapt.models import VideoModel
+from vidadapt.precision import autocast, cast_frozen
 
 
 @dataclass(frozen=True)
@@ -152,13 +153,14 @@ def measure(
     before = _memory_now(device)
     model = adapted_model(setting, method).to(device)
     recompute.apply(model, setting.recompute)
+    cast_frozen(model, device, setting.precision)
     clip, targets = batch(setting, device)
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad], lr=1e-3, momentum=0.9
     )
 
     def loss() -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=setting.precision == "bf16"):
+        with autocast(device, setting.precision):
             logits = model(clip)
         return cross_entropy(logits.float(), targets)
 

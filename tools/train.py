@@ -13,19 +13,23 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from vidadapt import (
     adapters,
     assemble,
+    cache,
     command_line,
     config,
     data,
     distributed,
+    features,
     methods,
     optim,
     recompute,
     runs,
 )
+from vidadapt.cache import Cache
 from vidadapt.config import Config, ConfigError
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.epochs import steps_per_epoch
@@ -54,6 +58,7 @@ def main(world: World) -> None:
         model, report, backbone = assemble.adapted_model(cfg, plan)
         model.to(world.device)
         recompute.apply(model, recipe.recompute)
+        parts = features.split(model, cfg.method["name"]) if cfg.cache.dir else None
         cast_frozen(model, world.device, recipe.precision)
         samples = read_lists(cfg, plan)
         steps_per_epoch(
@@ -69,6 +74,7 @@ def main(world: World) -> None:
         "backbone": backbone,
         "precision": recipe.precision,
         "manifests": {split: videos.manifest for split, videos in lists.items()},
+        "cached": parts is not None,
     }
     everyones = distributed.gather_objects(world, (saved and saved["epoch"], facts))
     with together(world):
@@ -79,17 +85,21 @@ def main(world: World) -> None:
             )
         if saved is not None:
             check_resumable(saved["facts"], facts)
-        loader = data.train_loader(
-            cfg.data,
-            plan,
-            lists["train"],
-            batch_size=cfg.train.batch_size,
-            accumulation=cfg.train.accumulation,
-            seed=cfg.train.seed,
-            rank=world.rank,
-            world_size=world.size,
-            pin_memory=world.device.type == "cuda",
-        )
+        loaders = loaders_of(cfg, plan, lists, world)
+        cached = None
+        if parts is not None:
+            cached = cache.plan_cache(
+                cfg,
+                plan,
+                parts,
+                lists,
+                loaders,
+                backbone=backbone,
+                precision=recipe.precision,
+                world=world,
+            )
+    filling = None if cached is None else fill(cached, recipe.epochs)
+    with together(world):
         if world.is_main:
             start_folder(run_dir, cfg, resume, saved, world)
     trainable, total = methods.count_parameters(model)
@@ -100,8 +110,8 @@ def main(world: World) -> None:
             f"{cfg.method['name']}: {trainable:,} of {total:,} parameters train "
             f"({100 * trainable / total:.2f} %); lr {lr:g} (base_lr {cfg.train.base_lr:g} x global "
             f"batch {global_batch} / 256); {len(lists['train'].samples)} videos, "
-            f"{len(loader) // cfg.train.accumulation} steps an epoch; {recipe.precision} on "
-            f"{world.size} x {world.device.type}",
+            f"{len(loaders['train']) // cfg.train.accumulation} steps an epoch; "
+            f"{recipe.precision} on {world.size} x {world.device.type}",
             flush=True,
         )
         if recipe.warmup_epochs == recipe.epochs:
@@ -109,12 +119,20 @@ def main(world: World) -> None:
         for name, videos in lists.items():
             say_defects(name, videos)
 
+    batches: Any = loaders["train"]
+    prepare: Callable[[dict[str, Any]], Any] = partial(
+        normalized_clip, normalization=plan.normalization, device=world.device
+    )
+    if cached is not None:
+        batches = cache.CachedBatches(cached, [sample.label for sample in lists["train"].samples])
+        prepare = batches.prepare
+        features.run_from_features(cached.parts)
     result = fit(
         model,
-        loader,
+        batches,
         recipe=recipe,
         num_classes=plan.num_classes,
-        prepare=partial(normalized_clip, normalization=plan.normalization, device=world.device),
+        prepare=prepare,
         paths=[sample.path for sample in lists["train"].samples],
         loss=partial(classification_loss, label_smoothing=recipe.label_smoothing),
         world=world,
@@ -122,7 +140,7 @@ def main(world: World) -> None:
         description=adapters.describe(cfg, plan, backbone, lists["train"].manifest),
         facts=facts,
         resume_state=saved,
-        validate=validation(model, cfg, plan, lists, world),
+        validate=validation(model, cfg, plan, lists, loaders, cached, world),
         select_best="dev" in lists,
     )
     if world.is_main:
@@ -131,6 +149,7 @@ def main(world: World) -> None:
             "trainable": trainable,
             "total": total,
             **result,
+            "cache": filling,
             "left_out": list(lists["train"].left_out),
             "warnings": {name: list(videos.warnings) for name, videos in lists.items()},
             "manifests": {name: videos.manifest for name, videos in lists.items()},
@@ -163,6 +182,7 @@ def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
         "backbone": "give the weights file that the run began with",
         "precision": "this machine computes in another one: set train.precision from the start",
         "manifests": "a list, or what can be read of it, has changed: restore it",
+        "cached": "set cache.dir, or leave it out, as the run began",
     }
     for key, mend in mends.items():
         if before[key] != now[key]:
@@ -235,32 +255,72 @@ def start_folder(
         )
 
 
-def validation(
-    model: nn.Module, cfg: Config, plan: DataPlan, lists: dict[str, VideoList], world: World
-) -> Callable[[], dict[str, float]] | None:
-    """Accuracies on the development list (else the test list), one centre view a video."""
+def loaders_of(
+    cfg: Config, plan: DataPlan, lists: dict[str, VideoList], world: World
+) -> dict[str, DataLoader[Any]]:
+    """Training clips; and centre views of the development list, else the test list, if any."""
+    share: dict[str, Any] = {
+        "rank": world.rank,
+        "world_size": world.size,
+        "pin_memory": world.device.type == "cuda",
+    }
+    loaders = {
+        "train": data.train_loader(
+            cfg.data,
+            plan,
+            lists["train"],
+            batch_size=cfg.train.batch_size,
+            accumulation=cfg.train.accumulation,
+            seed=cfg.train.seed,
+            **share,
+        )
+    }
     split = "dev" if "dev" in lists else "test"
-    if split not in lists:
+    if split in lists:
+        loaders[split] = data.eval_loader(
+            cfg.data, plan, lists[split], num_clips=1, num_crops=1, **share
+        )
+    return loaders
+
+
+def fill(cached: Cache, epochs: int) -> dict[str, Any]:
+    """Compute what is missing of a cache, and say so."""
+    is_main = cached.world.is_main
+    if is_main:
+        print(cache.describe(cached, epochs), flush=True)
+    done = cache.fill(cached)
+    if is_main:
+        print(f"cache: {done['clips']} clips computed in {duration(done['seconds'])}", flush=True)
+    return done
+
+
+def validation(
+    model: nn.Module,
+    cfg: Config,
+    plan: DataPlan,
+    lists: dict[str, VideoList],
+    loaders: dict[str, DataLoader[Any]],
+    cached: Cache | None,
+    world: World,
+) -> Callable[[], dict[str, float]] | None:
+    """Accuracies on the list that has a loader beside the training list, if any."""
+    split = next((name for name in loaders if name != "train"), None)
+    if split is None:
         return None
     videos = lists[split]
-    loader = data.eval_loader(
-        cfg.data,
-        plan,
-        videos,
-        num_clips=1,
-        num_crops=1,
-        rank=world.rank,
-        world_size=world.size,
-        pin_memory=world.device.type == "cuda",
-    )
-
-    def validate() -> dict[str, float]:
-        scores = score_views(
+    about: dict[str, Any] = {
+        "paths": [sample.path for sample in videos.samples],
+        "labels": [sample.label for sample in videos.samples],
+        "num_classes": plan.num_classes,
+    }
+    score = (
+        partial(cache.score_features, cached, split, **about)
+        if cached is not None
+        else partial(
+            score_views,
             model,
-            loader,
-            paths=[sample.path for sample in videos.samples],
-            labels=[sample.label for sample in videos.samples],
-            num_classes=plan.num_classes,
+            loaders[split],
+            **about,
             num_clips=1,
             num_crops=1,
             normalization=plan.normalization,
@@ -269,7 +329,10 @@ def validation(
             world=world,
             label=f"validate on {split}",
         )
-        found = metrics(scores, cfg.eval.fusion)
+    )
+
+    def validate() -> dict[str, float]:
+        found = metrics(score(), cfg.eval.fusion)
         names = ("top1", "top5", "mean_class_accuracy")
         return {f"{split}_{name}": found[name] for name in names}
 

@@ -229,7 +229,7 @@ def parse_evaluate(
         "--from-scores", type=str | None, help="recompute from this scores.npz, without a model"
     )
     method = _method_name(argv, methods) if adapter is None else adapter.method["name"]
-    _add_sections(parser, methods, method, ("eval", "data", "model", "train"))
+    _add_sections(parser, methods, method, ("eval", "data", "model", "train", "cache"))
     for action in parser._actions:
         section = action.dest.partition(".")[0]
         shown = (*EVALUATION_KEYS, *RUN_KEYS, *ADAPTER_KEYS)
@@ -366,4 +366,5 @@ def _config(parser: ArgumentParser, parsed: Namespace, run_dir: str) -> Config:
         model=made.model,
         train=made.train,
         eval=made.eval,
+        cache=made.cache,
     )

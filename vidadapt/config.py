@@ -7,6 +7,7 @@ The options of a method are the keyword-only arguments of its `inject` function,
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 
@@ -40,7 +41,8 @@ class DataConfig:
         repeated_augmentation: how many independently augmented copies of a video an epoch holds,
             adjacent in the batch.
         normalization: key of `vidadapt.data.transforms.NORMALIZATIONS`.
-        reader: key of `vidadapt.data.readers.READERS`.
+        reader: key of `vidadapt.data.readers.READERS`; `auto`: the fastest that is exact on a
+            file.
         num_workers: loader processes per training process.
         index_dir: folder for the frame-count index; default: beside each list.
         truncated: what to do with a file whose header promises more frames than decode.
@@ -69,7 +71,7 @@ class DataConfig:
     random_erasing: float = 0.0
     repeated_augmentation: int = 1
     normalization: str = "imagenet"
-    reader: str = "decord"
+    reader: str = "auto"
     num_workers: int = 4
     index_dir: str | None = None
     truncated: Literal["warn", "error"] = "warn"
@@ -174,6 +176,28 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
+class CacheConfig:
+    """Features of the frozen part of a model, computed once and kept in files.
+
+    For methods that train upper layers, a side network or the head alone. A run fills the cache
+    before its first epoch, or takes up one that another run filled with the same backbone, lists,
+    clips and draws; from then on it opens no video.
+
+    Attributes:
+        dir: folder for it; none: no cache.
+        draws: augmented clips kept of each training video. With epochs x repeated_augmentation of
+            them a run equals one without a cache; with fewer, epochs go through them in turns.
+        dtype: type of the stored features: `fp32`, or `bf16` with half the size and rounded.
+        max_gb: largest size of the files in GB (1e9 bytes).
+    """
+
+    dir: str | None = None
+    draws: int = 1
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    max_gb: float = 50.0
+
+
+@dataclass(frozen=True)
 class Config:
     """One run.
 
@@ -188,6 +212,7 @@ class Config:
     method: dict[str, Any] = field(default_factory=lambda: {"name": "adaptformer"})
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
 
 
 def as_dict(config: Config) -> dict[str, Any]:
@@ -201,14 +226,18 @@ SECTIONS: dict[str, type] = {
     "model": ModelConfig,
     "train": TrainConfig,
     "eval": EvalConfig,
+    "cache": CacheConfig,
 }
 
 
 # What may change when a run is resumed. The global batch is checked apart: batch_size, processes
 # and accumulation may share it out differently, which is said, since BatchNorm's statistics and
-# the random numbers of dropout and mixing are each process's own.
+# the random numbers of dropout and mixing are each process's own. A cache may lie elsewhere, but
+# tools/train.py sees to it that a run goes on with one, or without one, as it began.
 FREE_ON_RESUME = {
     "run_dir",
+    "cache.dir",
+    "cache.max_gb",
     "data.root",
     "data.num_workers",
     "data.index_dir",
@@ -264,6 +293,8 @@ def check(config: Config, world_size: int) -> None:
         "train.cutmix": (recipe.cutmix, 0),
         "train.clip_grad": (recipe.clip_grad, 0),
         "train.seed": (recipe.seed, 0),
+        "cache.draws": (config.cache.draws, 1),
+        "cache.max_gb": (config.cache.max_gb, 0),
     }
     for key, (value, least) in at_least.items():
         if not value >= least:  # not a number, too
@@ -313,3 +344,17 @@ def check(config: Config, world_size: int) -> None:
         raise ConfigError(
             "train.batch_size: mixup and cutmix need 2 clips or more in every process, got 1"
         )
+    if config.cache.dir is not None and (recipe.mixup > 0 or recipe.cutmix > 0):
+        raise ConfigError(
+            "cache.dir: train.mixup and train.cutmix mix pixels, which training from features "
+            "does not see; set both to 0, or leave cache.dir out"
+        )
+    if config.cache.dir is not None and _lies_in(config.cache.dir, config.run_dir):
+        raise ConfigError(
+            f"cache.dir: {config.cache.dir} lies in run_dir ({config.run_dir}), which is to begin "
+            "empty; choose another folder, which other runs can use, too"
+        )
+
+
+def _lies_in(folder: str, other: str) -> bool:
+    return Path(folder).absolute().is_relative_to(Path(other).absolute())

@@ -122,8 +122,8 @@ def split(model: VideoModel, method: str) -> Split:
 
 def run_from_features(parts: Split) -> None:
     """From here on the model is called with features in place of clips; its tensors stay."""
-    forward: Any = parts.logits
-    parts.model.forward = forward
+    model: Any = parts.model
+    model.forward = parts.logits
 
 
 def _taps_last(side: SideNetwork) -> bool:

@@ -1,0 +1,323 @@
+"""Features of a list of clips in a folder: one large file a tensor, read as memory maps.
+
+    key.json        what the features depend on, and the tensors' shapes and types; written first
+    <tensor>.bin    the rows one after the other, little-endian, without a header
+    done.bin        a byte a row: 0 still to compute, 1 there, 2 the video cannot be read
+
+A row is marked once it is on the disk, so that a filling that was interrupted goes on with the
+rows that are missing, and nothing half-written counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+KEY, DONE = "key.json", "done.bin"
+MISSING, THERE, UNREADABLE = 0, 1, 2
+SECONDS_BETWEEN_MARKS = 10.0
+
+# numpy has no bfloat16: its bits travel as integers.
+BITS = {torch.float32: "<f4", torch.float16: "<f2", torch.bfloat16: "<i2"}
+NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+TYPES = {name: dtype for dtype, name in NAMES.items()}
+
+
+class CacheError(ValueError):
+    """A cache of features cannot be used, made or written as asked, naming key or folder."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One tensor of every row.
+
+    Attributes:
+        name: of its file.
+        shape: of one row.
+        computed, stored: `fp32`, `bf16` or `fp16`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    computed: str
+    stored: str
+
+    @property
+    def row_bytes(self) -> int:
+        return prod(self.shape) * TYPES[self.stored].itemsize
+
+
+@dataclass(frozen=True)
+class Store:
+    """What a folder holds, or is to hold.
+
+    Attributes:
+        folder: its own.
+        key: what the features depend on: configuration key or fact -> value.
+        num_rows: clips.
+        tensors: of each row.
+    """
+
+    folder: Path
+    key: dict[str, Any]
+    num_rows: int
+    tensors: tuple[Kept, ...]
+
+    @property
+    def bytes(self) -> int:
+        return self.num_rows * sum(tensor.row_bytes for tensor in self.tensors)
+
+
+def kept_as(names: Sequence[str], one_clip: Sequence[Tensor], dtype: str) -> tuple[Kept, ...]:
+    """How tensors are stored: in the type that they are computed in, and no wider than `dtype`.
+
+    Args:
+        one_clip: features of one clip, (1, ...) each.
+        dtype: `fp32` or `bf16`.
+    """
+    return tuple(
+        Kept(
+            name,
+            tuple(tensor.shape[1:]),
+            NAMES[tensor.dtype],
+            dtype if tensor.dtype == torch.float32 else NAMES[tensor.dtype],
+        )
+        for name, tensor in zip(names, one_clip, strict=True)
+    )
+
+
+def check_room(stores: Sequence[Store], folder: Path, max_gb: float) -> None:
+    """Refuse caches above the bound, or that the disk has no room for.
+
+    Raises:
+        CacheError: with the size and what would make it smaller.
+    """
+    needed = sum(store.bytes for store in stores)
+    smaller = (
+        "lower cache.draws, take cache.dtype bf16, a smaller list, or leave cache.dir out to "
+        "compute the features in every epoch"
+    )
+    if needed > max_gb * 1e9:
+        raise CacheError(
+            f"cache.max_gb: the features take {size(needed)}, which is above {max_gb:g} GB; raise "
+            f"it, {smaller}"
+        )
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = sum(
+        file.stat().st_blocks * 512 for store in stores for file in store.folder.glob("*.bin")
+    )
+    free = shutil.disk_usage(nearest).free
+    if needed - there > free:
+        raise CacheError(
+            f"cache.dir: the features take {size(needed - there)} more, and {folder} has "
+            f"{size(free)} free; give a folder on another disk, {smaller}"
+        )
+
+
+def check_key(store: Store) -> None:
+    """Refuse a folder that holds other features; one that holds none is as good.
+
+    Raises:
+        CacheError: with every difference; or a file is not whole.
+    """
+    file = store.folder / KEY
+    if not file.exists():
+        return
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        old, new = found["key"], _description(store)["key"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise CacheError(f"{file}: damaged ({error!r}); delete {store.folder}") from error
+    differing = [
+        f"{name}: {old.get(name)!r} in the cache, {new.get(name)!r} here"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if not differing and found != _description(store):
+        differing = ["shapes or types of the features"]
+    if differing:
+        raise CacheError(
+            f"cache.dir: {store.folder} holds features of another run; {'; '.join(differing)}. "
+            "Use the same, give another cache.dir, or delete that folder"
+        )
+    for path, length in _files(store).items():
+        if not path.exists() or path.stat().st_size != length:
+            raise CacheError(f"{path}: is missing or not whole; delete {store.folder}")
+
+
+def create(store: Store) -> None:
+    """Make the folder and its files, empty, unless they are there.
+
+    Raises:
+        CacheError: the folder cannot be written.
+    """
+    if (store.folder / KEY).exists():
+        return
+    try:
+        store.folder.mkdir(parents=True, exist_ok=True)
+        for path, length in _files(store).items():
+            with path.open("wb") as file:
+                file.truncate(length)
+        temporary = store.folder / (KEY + ".tmp")
+        temporary.write_text(json.dumps(_description(store), indent=2) + "\n", encoding="utf-8")
+        temporary.replace(store.folder / KEY)
+    except OSError as error:
+        raise CacheError(f"cache.dir: cannot write to {store.folder} ({error})") from error
+
+
+def marks(store: Store) -> np.ndarray:
+    """(rows,) uint8: MISSING, THERE or UNREADABLE; all missing where there is no folder yet."""
+    if not (store.folder / KEY).exists():
+        return np.zeros(store.num_rows, np.uint8)
+    return np.fromfile(store.folder / DONE, np.uint8)
+
+
+class Writer:
+    """Writes rows into a store; several processes may, each its own rows. See `writing`."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.files: list[BinaryIO] = [
+            (store.folder / f"{tensor.name}.bin").open("r+b") for tensor in store.tensors
+        ]
+        self.done: BinaryIO = (store.folder / DONE).open("r+b")
+        self.unmarked: list[tuple[int, int]] = []
+        self.marked = time.monotonic()
+
+    def write(self, rows: Sequence[int], features: Sequence[Tensor]) -> None:
+        """Rows of features, (len(rows), ...) each, on any device."""
+        for tensor, file, values in zip(self.store.tensors, self.files, features, strict=True):
+            stored = values.to(TYPES[tensor.stored]).cpu().contiguous()
+            for row, value in zip(rows, _as_numpy(stored), strict=True):
+                file.seek(row * tensor.row_bytes)
+                file.write(value.data)
+        self._mark_later(rows, THERE)
+
+    def unreadable(self, rows: Sequence[int]) -> None:
+        """Note that rows will never come."""
+        self._mark_later(rows, UNREADABLE)
+
+    def mark(self) -> None:
+        """Everything written so far to the disk, then its marks."""
+        for file in self.files:
+            file.flush()
+            os.fsync(file.fileno())
+        for row, value in self.unmarked:
+            self.done.seek(row)
+            self.done.write(bytes([value]))
+        self.done.flush()
+        self.unmarked.clear()
+        self.marked = time.monotonic()
+
+    def _mark_later(self, rows: Sequence[int], value: int) -> None:
+        self.unmarked += [(row, value) for row in rows]
+        if time.monotonic() - self.marked > SECONDS_BETWEEN_MARKS:
+            self.mark()
+
+
+@contextmanager
+def writing(store: Store) -> Iterator[Writer]:
+    """A `Writer` whose rows are marked at the end, be it an error's.
+
+    Raises:
+        CacheError: the disk refused.
+    """
+    try:
+        writer = Writer(store)
+        try:
+            yield writer
+        finally:
+            writer.mark()
+            for file in (*writer.files, writer.done):
+                file.close()
+    except OSError as error:
+        raise CacheError(
+            f"cache.dir: cannot write to {store.folder} ({error}); make room, then start again: "
+            "what is there is kept"
+        ) from error
+
+
+class Reader:
+    """The rows of a store as memory maps."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.maps = [
+            np.memmap(
+                store.folder / f"{tensor.name}.bin",
+                dtype=np.dtype(BITS[TYPES[tensor.stored]]),
+                mode="r",
+                shape=(store.num_rows, *tensor.shape),
+            )
+            for tensor in store.tensors
+        ]
+
+    def rows(self, chosen: Sequence[int], *, pin_memory: bool = False) -> tuple[Tensor, ...]:
+        """Features (len(chosen), ...) in the stored types, on the CPU."""
+        gathered = []
+        for tensor, rows in zip(self.store.tensors, self.maps, strict=True):
+            values = torch.empty(
+                (len(chosen), *tensor.shape),
+                dtype=TYPES[tensor.stored],
+                pin_memory=pin_memory,
+            )
+            # With mode "raise" numpy would go through a copy; the rows are known to be there.
+            np.take(rows, chosen, axis=0, out=_as_numpy(values), mode="clip")
+            gathered.append(values)
+        return tuple(gathered)
+
+    def computed(self, features: Sequence[Tensor], device: torch.device) -> tuple[Tensor, ...]:
+        """Rows on a device, in the types that they were computed in."""
+        return tuple(
+            values.to(device, non_blocking=True).to(TYPES[tensor.computed])
+            for tensor, values in zip(self.store.tensors, features, strict=True)
+        )
+
+
+def size(count: int) -> str:
+    """Bytes for people.
+
+    >>> size(2_500), size(31_000_000), size(7_250_000_000)
+    ('2.5 kB', '31.0 MB', '7.2 GB')
+    """
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count / 1e3:.1f} kB"
+
+
+def _description(store: Store) -> dict[str, Any]:
+    """What key.json says, as JSON gives it back."""
+    about = {
+        "format": "vidadapt-cache-1",
+        "key": store.key,
+        "num_rows": store.num_rows,
+        "tensors": [asdict(tensor) for tensor in store.tensors],
+    }
+    return json.loads(json.dumps(about))
+
+
+def _files(store: Store) -> dict[Path, int]:
+    """The binary files with their lengths in bytes."""
+    lengths = {
+        store.folder / f"{tensor.name}.bin": store.num_rows * tensor.row_bytes
+        for tensor in store.tensors
+    }
+    return {**lengths, store.folder / DONE: store.num_rows}
+
+
+def _as_numpy(values: Tensor) -> np.ndarray:
+    """The same memory; bfloat16 as its bits."""
+    return (values.view(torch.int16) if values.dtype == torch.bfloat16 else values).numpy()

@@ -47,7 +47,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="that the paths are relative to; default: what prepared.json beside the list says",
     )  # fmt: skip
     parser.add_argument(
-        "--reader", choices=list(READERS), default="decord",
+        "--reader", choices=list(READERS), default="auto",
         help="as data.reader of the training; default %(default)s",
     )  # fmt: skip
     parser.add_argument(

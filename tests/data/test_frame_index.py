@@ -77,7 +77,7 @@ def test_the_index_grows_with_the_list_and_keeps_other_readers(folder: Path) -> 
     count(folder)
     rows = list(csv.reader(index_path(folder / "list.txt").open(newline="")))
     assert sorted((row[0], row[3]) for row in rows[1:]) == sorted(
-        (path, reader) for path in PATHS for reader in ("decord", "pyav")
+        (path, reader) for path in PATHS for reader in ("auto", "pyav")
     )
 
 
@@ -96,7 +96,7 @@ def test_what_is_known_is_told_without_decoding(folder: Path) -> None:
     known = count(folder, PATHS[1:])
     assert count(folder, [*PATHS, "gone.mp4"], decode=False) == known | {
         "gone.mp4": FrameCount(
-            "gone.mp4", 0, None, "", "decord",
+            "gone.mp4", 0, None, "", "auto",
             f"{folder / 'videos' / 'gone.mp4'}: No such file or directory",
         )
     }  # fmt: skip
@@ -203,7 +203,7 @@ def test_two_runs_at_once_keep_each_other_s_rows(
     count(folder, PATHS[:2])
     with index_path(folder / "list.txt").open(newline="") as file:
         rows = [(row[0], row[3]) for row in list(csv.reader(file))[1:]]
-    assert sorted(rows) == sorted([(p, "decord") for p in PATHS] + [(PATHS[1], "pyav")])
+    assert sorted(rows) == sorted([(p, "auto") for p in PATHS] + [(PATHS[1], "pyav")])
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux")
@@ -279,7 +279,7 @@ def hide(video: Path, first: int, kept: int) -> None:
 
 
 @pytest.mark.parametrize(("first", "kept"), [(4, 26), (16, 14), (0, 20), (16, 8)])
-@pytest.mark.parametrize("reader", ["decord", "pyav"])
+@pytest.mark.parametrize("reader", ["auto", "decord", "pyav"])
 def test_frames_that_an_edit_list_hides_are_not_missing(
     tmp_path: Path, first: int, kept: int, reader: str
 ) -> None:

@@ -90,7 +90,7 @@ def decode_with_pyav(path: Path) -> list[np.ndarray]:
 
 
 def decode_with(name: str, path: Path, count: int) -> list[np.ndarray]:
-    if name == "pyav":
+    if name in ("pyav", "pyav_sparse"):
         return decode_with_pyav(path)
     if name == "decord":
         import decord
@@ -160,25 +160,28 @@ def test_files_without_a_frame_raise_read_error(clip: str, name: str) -> None:
 
 @needs_shared
 @pytest.mark.parametrize(
-    ("clip", "reader"),
+    ("clip", "auto", "decord"),
     [
-        ("decord_flipping_a_pancake.mkv", "decord"),
-        ("decord_video_90.mov", "decord"),
-        ("libwebm_bbb_480p_vp9_opus_1second.webm", "decord"),
-        ("torchcodec_nasa_13013.mp4", "decord"),
-        ("torchcodec_h265_video.mp4", "pyav"),
-        ("torchcodec_av1_video.mkv", "pyav"),
-        ("torchcodec_h264_10bits.mp4", "pyav"),
-        ("no_duration.webm", "pyav"),
-        ("decord_corrupted.mp4", "pyav"),
-        ("-video-with-dash-.mp4", "pyav"),
-        (next((c for c in CLIPS if "golf" in c), "golf"), "pyav"),
+        ("decord_flipping_a_pancake.mkv", "pyav_sparse", "decord"),
+        ("decord_video_90.mov", "pyav_sparse", "decord"),
+        ("libwebm_bbb_480p_vp9_opus_1second.webm", "pyav_sparse", "decord"),
+        ("torchcodec_nasa_13013.mp4", "pyav_sparse", "decord"),
+        ("torchcodec_h265_video.mp4", "pyav", "pyav"),
+        ("torchcodec_av1_video.mkv", "pyav", "pyav"),
+        ("torchcodec_h264_10bits.mp4", "pyav_sparse", "pyav"),
+        ("no_duration.webm", "pyav_sparse", "pyav"),
+        ("decord_corrupted.mp4", "pyav", "pyav"),
+        ("mp4parse_no_timescale.mp4", "pyav", "pyav"),
+        ("broken/hmdb_avi_zeroed_40_50pct.avi", "pyav", "pyav"),
+        ("-video-with-dash-.mp4", "pyav_sparse", "pyav"),
+        (next((c for c in CLIPS if "golf" in c), "golf"), "pyav_sparse", "pyav"),
     ],
 )
-def test_who_serves_a_clip_is_observable(clip: str, reader: str) -> None:
-    pytest.importorskip("decord")
+def test_who_serves_a_clip_is_observable(clip: str, auto: str, decord: str) -> None:
     with open_video(SHARED / clip) as video:
-        assert video.reader == reader
+        assert video.reader == auto
+    with open_video(SHARED / clip, "decord") as video:
+        assert video.reader == (decord if has_decord() else "pyav")
 
 
 @needs_shared
@@ -262,7 +265,8 @@ def test_damaged_packets_are_left_to_pyav(tmp_path: Path) -> None:
     start = data.index(b"mdat") + len(data) // 3
     data[start : start + 300] = bytes(300)
     path.write_bytes(data)
-    assert assert_contract(path, "decord", len(decode_with_pyav(path))) == "pyav"
+    for asked in ("decord", "auto"):
+        assert assert_contract(path, asked, len(decode_with_pyav(path))) == "pyav"
 
 
 def test_frames_that_change_size_have_the_first_one_s(tmp_path: Path) -> None:
@@ -321,7 +325,7 @@ def test_a_file_that_decord_cannot_read_is_left_to_pyav_when_counted(
         return decord.nd.array(np.zeros((len(indices), HEIGHT // 2, WIDTH, 3), np.uint8))
 
     monkeypatch.setattr(decord.VideoReader, "get_batch", fails)
-    with open_video(plain) as video:
+    with open_video(plain, "decord") as video:
         assert (video.reader, len(video)) == ("pyav", 30)
         assert spelled(video.frames([broken])) == [broken]
     if how == "raises":  # but who serves never changes during a training
@@ -360,7 +364,7 @@ def test_what_is_no_file_is_a_read_error(tmp_path: Path) -> None:
 
 
 def test_unknown_reader_is_named() -> None:
-    with pytest.raises(ValueError, match="'opencv' is none of decord, pyav, torchcodec"):
+    with pytest.raises(ValueError, match="'opencv' is none of auto, decord, pyav,"):
         check_reader("opencv")
 
 
@@ -375,7 +379,7 @@ def test_without_decord_pyav_reads_with_one_notice(plain: Path) -> None:
     program = (
         "import sys; sys.modules['decord'] = None\n"
         "from vidadapt.data.readers import open_video\n"
-        f"print({{open_video({str(plain)!r}).reader for _ in range(3)}})"
+        f"print({{open_video({str(plain)!r}, 'decord').reader for _ in range(3)}})"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "{'pyav'}", done.stderr

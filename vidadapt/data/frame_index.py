@@ -110,7 +110,7 @@ def frame_counts(
     list_path: str | Path,
     root: str | Path,
     paths: Sequence[str],
-    reader: str = "decord",
+    reader: str = "auto",
     index_dir: str | Path | None = None,
     num_workers: int = 0,
     progress: bool = True,

@@ -19,13 +19,19 @@ PROGRESSIVE = (None, 0, 1)  # FFmpeg's `field_order`: not told, unknown, progres
 
 
 class Shown(NamedTuple):
-    """What a decoder tells of one frame that it puts out."""
+    """What a decoder tells of one frame that it puts out.
+
+    `packet` is the number of the packet that it was decoded from, `print` a checksum of its pixels;
+    0 where none was taken.
+    """
 
     stamp: int | None
     size: tuple[int, int, str]  # width, height, pixel format
     is_key: bool
     is_corrupt: bool
     is_interlaced: bool
+    packet: int | None
+    print: int
 
 
 def stream_doubt(
@@ -44,7 +50,8 @@ def stream_doubt(
 def output_doubt(shown: Sequence[Shown], num_packets: int, keys: Sequence[int]) -> str:
     """Doubt from a full decode of `num_packets` packets, of which those at `keys` are key frames.
 
-    >>> a, b = (Shown(stamp, (64, 64, "yuv420p"), stamp == 0, False, False) for stamp in (0, 1))
+    >>> size = (64, 64, "yuv420p")
+    >>> a, b = (Shown(i, size, i == 0, False, False, i, 0) for i in (0, 1))
     >>> output_doubt([a, b], 2, [0])
     ''
     >>> output_doubt([a, b], 3, [0])
@@ -88,14 +95,21 @@ def order_doubt(stamps: Sequence[int | None], keys: Sequence[int]) -> str:
         return "missing or repeated timestamps"
     if not keys or keys[0] != 0:
         return "the first packet is no key frame"
-    latest = list(accumulate(known, max))  # up to and including a packet
-    earliest = list(accumulate(reversed(known), min))[::-1]  # from a packet on
-    if any(latest[key] > known[key] or earliest[key] < known[key] for key in keys):
-        return "open groups of pictures"
-    return ""
+    return "" if closing(known, keys) == list(keys) else "open groups of pictures"
 
 
-def holds_idr(packet: bytes, extradata: bytes | None) -> bool:
+def closing(stamps: Sequence[int], keys: Sequence[int]) -> list[int]:
+    """Those of `keys` at which a closed group of pictures begins, for `order_doubt`.
+
+    >>> closing([0, 3, 1, 2, 6, 4, 5, 7], [0, 4, 7])
+    [0, 7]
+    """
+    latest = list(accumulate(stamps, max))  # up to and including a packet
+    earliest = list(accumulate(reversed(stamps), min))[::-1]  # from a packet on
+    return [key for key in keys if latest[key] == stamps[key] == earliest[key]]
+
+
+def holds_idr(packet: bytes | memoryview, extradata: bytes | None) -> bool:
     """Whether an H.264 packet holds a slice of an IDR picture, at which decoding can start afresh.
 
     Only for length-prefixed units (ISO/IEC 14496-15, as in mp4 and mkv); False for others. A key

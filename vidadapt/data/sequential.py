@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -69,6 +70,7 @@ class Survey:
         cause: the first error that was met; empty: none.
         transient: the first error that need not be the file's fault; empty: none.
         look: what the frames look like; None if none was decoded.
+        shown: each frame that decodes, in order.
     """
 
     codec: str
@@ -78,10 +80,14 @@ class Survey:
     cause: str
     transient: str = ""
     look: Look | None = None
+    shown: tuple[Shown, ...] = ()
 
 
-def survey(path: str, decode: bool) -> Survey:
-    """Walk through all packets of the best video stream, decoding them or not.
+def survey(path: str, prints: Collection[str] = ()) -> Survey:
+    """Decode all packets of the best video stream.
+
+    Args:
+        prints: codecs of which a checksum of each frame is taken, for `Shown.print`.
 
     Raises:
         ReadError: the file cannot be opened or holds no video stream.
@@ -94,8 +100,8 @@ def survey(path: str, decode: bool) -> Survey:
     shown: list[Shown] = []
     odd = ""
     rotation = 0
-    with _open(path) as container:
-        stream = _best_stream(container, path)
+    with open_container(path) as container:
+        stream = best_stream(container, path)
         context, header_frames = stream.codec_context, stream.frames or None
         codec, form = context.codec.canonical_name, container.format.name.split(",")[0]
         rate, tick = stream.average_rate, stream.time_base
@@ -103,9 +109,10 @@ def survey(path: str, decode: bool) -> Survey:
         doubt = stream_doubt(
             form, codec, context.pix_fmt, (context.width, context.height), field_order
         )
-        for packet in itertools.chain(_packets(container, stream, faults), [None]):
+        for packet in itertools.chain(data_packets(container, stream, faults), [None]):
             if packet is not None:
                 stamps.append(packet.pts)
+                packet.pts = len(stamps) - 1  # the frame that it yields has it, too
                 if packet.is_keyframe:
                     keys.append(len(stamps) - 1)
                     if codec == "h264" and not (doubt or odd):
@@ -114,15 +121,16 @@ def survey(path: str, decode: bool) -> Survey:
                 num_hidden += packet.is_discard
                 if packet.is_discard or packet.is_corrupt:
                     odd = odd or "discarded or corrupt packets"
-            for frame in _decode(context, packet, faults) if decode else ():
+            for frame in _decode(context, packet, faults):
                 size = (frame.width, frame.height, frame.format.name)
                 flags = (bool(frame.key_frame), frame.is_corrupt, frame.interlaced_frame)
                 rotation = rotation if shown else frame.rotation
-                shown.append(Shown(frame.pts, size, *flags))
+                number = frame.pts if frame.pts in range(len(stamps)) else None
+                stamp = None if number is None else stamps[number]
+                check = checksum(frame) if codec in prints else 0
+                shown.append(Shown(stamp, size, *flags, number, check))
     doubt = doubt or odd or order_doubt(stamps, keys)
     cause = cause_of(faults[0]) if faults else ""
-    if not decode:
-        return Survey(codec, header_frames, None, doubt or cause, cause)
     transient = next((cause_of(fault) for fault in faults if isinstance(fault, TRANSIENT)), "")
     if transient and (why := unreadable_bytes(path)):
         raise TransientReadError(f"{path}: {why}")
@@ -131,7 +139,20 @@ def survey(path: str, decode: bool) -> Survey:
         header_frames -= _num_hidden(path, num_visible)
     doubt = doubt or output_doubt(shown, len(stamps), keys) or cause
     look = _look(form, shown, rotation, rate, tick) if shown else None
-    return Survey(codec, header_frames, len(shown), doubt, cause, transient, look)
+    return Survey(codec, header_frames, len(shown), doubt, cause, transient, look, tuple(shown))
+
+
+def checksum(frame: Any) -> int:
+    """CRC-32 of the pixels of a decoded frame with planes, and of how they become colours."""
+    value = zlib.crc32(
+        f"{frame.format.name} {frame.width}x{frame.height} {frame.rotation} "
+        f"{frame.colorspace} {frame.color_range}".encode()
+    )
+    for plane, component in zip(frame.planes, frame.format.components, strict=False):
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # with padding
+        used = plane.width * ((component.bits + 7) // 8)
+        value = zlib.crc32(rows[: plane.height, :used].tobytes(), value)
+    return value
 
 
 def _look(
@@ -162,9 +183,9 @@ def _look(
     )
 
 
-def counted(path: str) -> Survey:
-    """`survey` with a full decode; ReadError if no frame decodes."""
-    facts = survey(path, decode=True)
+def counted(path: str, prints: Collection[str] = ()) -> Survey:
+    """`survey`, but ReadError if no frame decodes."""
+    facts = survey(path, prints)
     if not facts.num_frames:
         kind = TransientReadError if facts.transient else ReadError
         raise kind(f"{path}: no frame decodes ({facts.cause or 'the stream is empty'})")
@@ -173,8 +194,8 @@ def counted(path: str) -> Survey:
 
 def header_facts(path: str) -> tuple[str, int | None]:
     """Codec of the best video stream, and how many frames its header promises, if it tells."""
-    with _open(path) as container:
-        stream = _best_stream(container, path)
+    with open_container(path) as container:
+        stream = best_stream(container, path)
         return stream.codec_context.codec.canonical_name, stream.frames or None
 
 
@@ -197,12 +218,12 @@ def _num_hidden(path: str, num_visible: int) -> int:
 
     FFmpeg flags those from the key frame before the edit on, and drops the earlier ones.
     """
-    with _open(path, {"ignore_editlist": "1"}) as container:
-        stream = _best_stream(container, path)
-        return max(0, sum(1 for _ in _packets(container, stream, [])) - num_visible)
+    with open_container(path, {"ignore_editlist": "1"}) as container:
+        stream = best_stream(container, path)
+        return max(0, sum(1 for _ in data_packets(container, stream, [])) - num_visible)
 
 
-def _open(path: str, options: dict[str, str] | None = None) -> Any:
+def open_container(path: str, options: dict[str, str] | None = None) -> Any:
     try:
         return av.open(path, options=options or {})
     except DECODE_ERRORS as error:
@@ -216,7 +237,7 @@ def cause_of(error: BaseException) -> str:
     return str(text).strip().splitlines()[0]
 
 
-def _best_stream(container: Any, path: str) -> Any:
+def best_stream(container: Any, path: str) -> Any:
     """The container's best video stream, set to one thread: more conceal damage in another way."""
     stream = container.streams.best("video")
     if stream is None or stream.codec_context is None:
@@ -226,7 +247,7 @@ def _best_stream(container: Any, path: str) -> Any:
     return stream
 
 
-def _packets(container: Any, stream: Any, faults: list[Exception]) -> Iterator[Any]:
+def data_packets(container: Any, stream: Any, faults: list[Exception]) -> Iterator[Any]:
     """The stream's packets that hold data; a demuxing error ends them and joins `faults`."""
     try:
         for packet in container.demux(stream):
@@ -289,24 +310,28 @@ def _frames(path: str, faults: list[Exception]) -> Iterator[Callable[[], np.ndar
 
     def rgb(frame: Any, position: int, size: tuple[int, int]) -> np.ndarray:
         try:
-            # By default every converter starts threads of its own: slower, and unsafe to fork.
-            array = convert.reformat(frame, *size, format="rgb24", threads=1).to_ndarray()
+            return upright_rgb(convert, frame, size)
         except DECODE_ERRORS as error:
             raise ReadError(f"{path}: frame {position}: {cause_of(error)}") from error
-        return _upright(array, frame.rotation)
 
-    with _open(path) as container:
-        stream = _best_stream(container, path)
-        for packet in itertools.chain(_packets(container, stream, faults), [None]):
+    with open_container(path) as container:
+        stream = best_stream(container, path)
+        for packet in itertools.chain(data_packets(container, stream, faults), [None]):
             for frame in _decode(stream.codec_context, packet, faults):
                 size = size or (frame.width, frame.height)
                 yield functools.partial(rgb, frame, position, size)
                 position += 1
 
 
-def _upright(rgb: np.ndarray, rotation: int) -> np.ndarray:
-    """Apply the rotation in degrees of a frame's display matrix, if it is a meaningful one."""
-    return np.rot90(rgb, applied_turns(rotation))
+def upright_rgb(convert: VideoReformatter, frame: Any, size: tuple[int, int]) -> np.ndarray:
+    """A decoded frame as (H, W, 3) uint8 with its rotation applied; a view of memory of its own.
+
+    Args:
+        size: width and height in pixels to scale it to, before the rotation.
+    """
+    # By default every converter starts threads of its own: slower, and unsafe to fork.
+    array = convert.reformat(frame, *size, format="rgb24", threads=1).to_ndarray()
+    return np.rot90(array, applied_turns(frame.rotation))
 
 
 def applied_turns(rotation: int) -> int:

@@ -45,7 +45,7 @@ class Options:
     dev_fraction: float = 0.0
     test_fraction: float = 0.0
     seed: int = 0
-    reader: str = "decord"
+    reader: str = "auto"
     index: bool = True
     known: tuple[Path, ...] = ()
     processes: int = 1

@@ -22,7 +22,7 @@ from vidadapt.data.lists import (
 )
 from vidadapt.data.prepared import RECORD, Prepared, known_root, read_prepared, write_prepared
 
-READER = "decord"  # data.reader's default: the frame-count index is filled for it
+READER = "auto"  # data.reader's default: the frame-count index is filled for it
 
 
 @dataclass(frozen=True)

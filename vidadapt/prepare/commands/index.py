@@ -35,7 +35,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--reader",
         choices=list(READERS),
-        default="decord",
+        default="auto",
         help="as data.reader of the training: each reader has rows of its own",
     )
     parser.add_argument("--processes", type=processes, default=cores(), help="decoding processes")

@@ -69,8 +69,8 @@ def add_shared(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespac
     parser.add_argument(
         "--reader",
         choices=list(READERS),
-        default="decord",
-        help="as data.reader of the training (default: decord)",
+        default="auto",
+        help="as data.reader of the training (default: auto)",
     )
     parser.add_argument(
         "--processes",

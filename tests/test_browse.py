@@ -19,6 +19,7 @@ from vidadapt.config import Config, ConfigError, DataConfig, EvalConfig
 from vidadapt.data.lists import ListError, Sample, read_list, write_list
 from vidadapt.data.prepared import Prepared, write_prepared
 from vidadapt.data.synthetic import write_video
+from vidadapt.data.transforms import cut_views
 
 COLOURS = {0: (200, 40, 40), 1: (40, 180, 40), 3: (50, 50, 210)}
 NAMES = [
@@ -161,7 +162,8 @@ def test_every_view_is_what_the_loaders_of_a_training_give(folder, seen):
                 mine[str(epoch), str(copy)] = clip.permute(1, 2, 3, 0).numpy()
     for item in data.eval_loader(settings, plan, videos, num_clips=1, num_crops=1):
         mine = reference[videos.samples[int(item["index"])].path]
-        mine["None", "None"] = item["views"][0].permute(1, 2, 3, 0).numpy()
+        view = cut_views(item["frames"], item["clips"], item["corners"])[0]
+        mine["None", "None"] = view.permute(1, 2, 3, 0).numpy()
 
     figures = Page(seen[0] / "index.html").figures
     assert len(figures) == 9 * 5

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from vidadapt.data.clips import view_chunks
 from vidadapt.data.transforms import normalize
 from vidadapt.distributed import World, gather_objects, together
 from vidadapt.metrics import accuracies, label_ranks
@@ -25,6 +26,9 @@ from vidadapt.precision import autocast
 from vidadapt.progress import track
 
 Fusion = Literal["softmax", "logits"]
+# Logits are copied from the device, which waits for it, once for so many videos: with 12 views of
+# 400 classes they take 5 MB there.
+VIDEOS_PER_COPY = 256
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,11 @@ def score_views(
 
     The views of one video are forwarded together (in micro-batches of `views_per_forward`) and
     with no other video's, so a score does not depend on neighbours or on the number of processes.
+    Identical views take one pass, whose logits stand for all of them.
 
     Args:
         model: clip (B, 3, T, S, S) float -> logits (B, K); the plain module, not its DDP wrapper.
-        loader: this process's share of items {"views": uint8 (V, 3, T, S, S) or None, "index":
-            int, "error": str}.
+        loader: this process's share of the items of `data.clips.EvalViews`.
         paths, labels: the whole list.
 
     Raises:
@@ -81,27 +85,67 @@ def score_views(
     """
     model.eval()
     mine: list[tuple[int, np.ndarray | None, str]] = []
+    waiting: list[tuple[dict[str, Any], torch.Tensor]] = []
     share = len(range(world.rank, len(paths), world.size))
     for item in track(
         loader, total=share, label=label, unit="videos", shown=shown and world.is_main
     ):
-        views, index = item["views"], int(item["index"])
-        if views is None:
-            mine.append((index, None, item["error"]))
+        if item["error"]:
+            mine.append((int(item["index"]), None, item["error"]))
             continue
         parts = []
-        for chunk in views.split(views_per_forward):
-            clip = normalize(chunk.to(world.device, non_blocking=True), normalization)
+        for chunk in view_chunks(item, views_per_forward, world.device):
+            clip = normalize(chunk, normalization)
             with autocast(world.device, precision):
                 parts.append(model(clip).float())
-        logits = torch.cat(parts).cpu().numpy()
-        mine.append((index, logits, ""))
+        facts = {name: item[name] for name in ("index", "view_of")}
+        waiting.append((facts, torch.cat(parts)))
+        if len(waiting) == VIDEOS_PER_COPY:
+            mine += _fetched(waiting)
+            waiting = []
+    mine += _fetched(waiting)
+    return collected(mine, paths, labels, num_classes, num_clips, num_crops, world)
+
+
+def _fetched(
+    waiting: list[tuple[dict[str, Any], torch.Tensor]],
+) -> list[tuple[int, np.ndarray | None, str]]:
+    """Index and logits (V, K) of videos whose distinct views' logits wait on the device."""
+    if not waiting:
+        return []
+    whole = torch.cat([logits for _, logits in waiting]).cpu()
+    parts = whole.split([len(logits) for _, logits in waiting])
+    return [
+        (int(facts["index"]), part[facts["view_of"]].numpy(), "")
+        for (facts, _), part in zip(waiting, parts, strict=True)
+    ]
+
+
+def collected(
+    mine: list[tuple[int, np.ndarray | None, str]],
+    paths: list[str],
+    labels: list[int],
+    num_classes: int,
+    num_clips: int,
+    num_crops: int,
+    world: World,
+) -> Scores:
+    """What each process has scored, on every process.
+
+    Args:
+        mine: (place in the list, logits (V, K) or None, why it could not be read).
+        paths, labels: the whole list.
+
+    Raises:
+        RuntimeError: a video was seen twice or never.
+        ValueError: a score that is not finite, or no video could be read.
+    """
     gathered = [entry for part in gather_objects(world, mine) for entry in part]
     with together(world):
-        return _collected(gathered, paths, labels, num_classes, num_clips, num_crops)
+        return _in_list_order(gathered, paths, labels, num_classes, num_clips, num_crops)
 
 
-def _collected(
+def _in_list_order(
     gathered: list[tuple[int, np.ndarray | None, str]],
     paths: list[str],
     labels: list[int],

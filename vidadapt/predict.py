@@ -20,10 +20,12 @@ from vidadapt.adapters import Adapter
 from vidadapt.bank import AdapterBank
 from vidadapt.config import Config, ConfigError, DataConfig
 from vidadapt.data import DataPlan, VideoList
+from vidadapt.data.clips import view_chunks
 from vidadapt.data.frame_index import FrameCount
 from vidadapt.data.lists import HEADER_FIELDS, ListError, Sample, parse_line
 from vidadapt.data.sampling import eval_indices
 from vidadapt.data.times import frame_times
+from vidadapt.data.transforms import cut_views
 from vidadapt.differences import NOT_OF_THE_BACKBONE
 from vidadapt.evaluate import fuse
 from vidadapt.precision import autocast, resolved_precision
@@ -259,7 +261,7 @@ class Predictor:
             for group, listed in zip(self._groups, lists, strict=True)
         ]
         for video, *items in zip(videos, *loaders, strict=True):
-            error = next((item["error"] for item in items if item["views"] is None), "")
+            error = next((item["error"] for item in items if item["error"]), "")
             if error:
                 error = error.removeprefix(f"{_absolute(video)}: ")  # it is named beside it
                 yield Prediction(video, error, {}, {}, None)
@@ -267,24 +269,25 @@ class Predictor:
             guesses: dict[str, list[Guess]] = {}
             views: dict[str, str] = {}
             for group, item in zip(self._groups, items, strict=True):
-                guesses |= self._guesses(group, item["views"], video, top)
+                guesses |= self._guesses(group, item, video, top)
                 views |= dict.fromkeys(group.bank.names, group.views)
             plan, counts = self._groups[0].plan, lists[0].counts
-            clip = _middle(plan, items[0]["views"], counts, video) if shown else None
+            clip = _middle(plan, items[0], counts, video) if shown else None
             ordered = {name: guesses[name] for name in self.names}
             yield Prediction(video, "", ordered, views, clip)
 
     def _guesses(
-        self, group: _Group, views: torch.Tensor, video: Video, top: int
+        self, group: _Group, item: Mapping[str, Any], video: Video, top: int
     ) -> dict[str, list[Guess]]:
-        """The labels of all adapters of a group from views (V, 3, T, S, S) uint8 of one video."""
+        """The labels of all adapters of a group from the item of `EvalViews` of one video."""
         parts = []
-        for chunk in views.split(group.config.eval.views_per_forward):
+        for chunk in view_chunks(item, group.config.eval.views_per_forward, self.device):
             with autocast(self.device, group.precision):
                 parts.append(group.bank.all_logits(chunk))
         found = {}
         for name in group.bank.names:
-            logits = torch.cat([part[name] for part in parts]).cpu().numpy()
+            distinct = torch.cat([part[name] for part in parts]).cpu()
+            logits = distinct[item["view_of"]].numpy()
             if not np.isfinite(logits).all():
                 raise ValueError(f"{video.path}: the scores of {name} are not finite")
             adapter = group.bank.adapter(name)
@@ -310,14 +313,15 @@ def _key(adapter: Adapter, plan: DataPlan) -> Any:
 
 
 def _middle(
-    plan: DataPlan, views: torch.Tensor, counts: dict[str, FrameCount], video: Video
+    plan: DataPlan, item: Mapping[str, Any], counts: dict[str, FrameCount], video: Video
 ) -> Shown:
     clip, crop = plan.num_clips // 2, plan.num_crops // 2
-    frames = views[clip * plan.num_crops + crop].permute(1, 2, 3, 0).numpy()
+    chosen = int(item["view_of"][clip * plan.num_crops + crop])
+    [view] = cut_views(item["frames"], item["clips"], item["corners"], [chosen])
     path = _absolute(video)
     num_frames = counts[path].num_frames
     indices = eval_indices(plan.sampling, num_frames, plan.num_clips)[clip].tolist()
-    return Shown(frames, frame_times(path, indices, num_frames))
+    return Shown(view.permute(1, 2, 3, 0).numpy(), frame_times(path, indices, num_frames))
 
 
 def _absolute(video: Video) -> str:

@@ -5,14 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import v2
 from videos import grey_frames, indices_of, textured_frames, write_video
 
 from vidadapt.config import DataConfig, EvalConfig
 from vidadapt.data import DATASETS, eval_loader, load_list, resolve, train_loader
+from vidadapt.data.clips import view_chunks
 from vidadapt.data.lists import ListError, Sample, read_list, write_list
 from vidadapt.data.readers import ReadError, open_video
 from vidadapt.data.sampling import SAMPLINGS, eval_indices
-from vidadapt.data.transforms import eval_crops
+from vidadapt.data.transforms import cut_views
 
 SAMPLES = [
     Sample("class a/#1_[x]_(y)_&_;_'best!'.mp4", 0),
@@ -101,10 +103,10 @@ def test_evaluation_views_hold_the_frames_they_should(root, sampling):
     plan, videos = loaded(data, training=False)
     for item in eval_loader(data, plan, videos):
         expected = eval_indices(plan.sampling, LENGTHS[item["index"]], plan.num_clips)
-        views = item["views"]
+        views = all_views(item)
         assert views.shape[0] == plan.num_clips * plan.num_crops and item["error"] == ""
-        for view, clip, crop in zip(views, item["clip_ids"], item["crop_ids"], strict=True):
-            assert indices_of(view) == expected[clip].tolist() and 0 <= crop < plan.num_crops
+        for number, view in enumerate(views):
+            assert indices_of(view) == expected[number // plan.num_crops].tolist()
 
 
 def test_views_equal_those_decoded_one_by_one(textured):
@@ -112,22 +114,70 @@ def test_views_equal_those_decoded_one_by_one(textured):
     plan, videos = loaded(data, training=False)
     for item in eval_loader(data, plan, videos):
         path = textured / videos.samples[item["index"]].path
-        seen = set()
-        for view, clip, crop in zip(item["views"], item["clip_ids"], item["crop_ids"], strict=True):
-            with open_video(path) as video:
-                frames = video.frames(eval_indices(plan.sampling, len(video), plan.num_clips)[clip])
-            assert torch.equal(view, eval_crops(frames, crop_size=32, num_crops=3)[crop])
-            seen.add((int(clip), int(crop)))
-        assert len(seen) == 12 == len(item["views"])
+        with open_video(path) as video:
+            indices = eval_indices(plan.sampling, len(video), plan.num_clips)
+        assert torch.equal(all_views(item), views_one_by_one(path, indices, 32, 3))
+        assert item["view_of"].tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("width", [32, 44])
+def test_views_that_coincide_are_there_once(tmp_path, width):
+    """7 frames are shorter than a clip; 21 give clips that start at 0, 0, 1 and 2 (times 2)."""
+    lengths = {"a.mp4": 7, "b.mp4": 21}
+    for name, length in lengths.items():
+        write_video(tmp_path / name, textured_frames(length, seed=1)[:, :32, :width])
+    write_list(tmp_path / "list.txt", [Sample(name, 0) for name in lengths])
+    (tmp_path / "names.txt").write_text("a\n")
+    data = config(tmp_path, stride=2, num_frames=9, crop_size=32)
+    plan, videos = loaded(data, training=False)
+    num_crops = 1 if width == 32 else 3
+    clips = {"a.mp4": [0, 0, 0, 0], "b.mp4": [0, 0, 1, 2]}
+    for item, (name, length) in zip(eval_loader(data, plan, videos), lengths.items(), strict=True):
+        whole = all_views(item)
+        indices = eval_indices(plan.sampling, length, 4)
+        assert torch.equal(whole, views_one_by_one(tmp_path / name, indices, 32, 3))
+        crops = [0, 0, 0] if num_crops == 1 else [0, 1, 2]
+        expected = [clip * num_crops + crop for clip in clips[name] for crop in crops]
+        assert item["view_of"].tolist() == expected
+        chunks = list(view_chunks(item, 2, torch.device("cpu")))
+        assert {len(chunk) for chunk in chunks[:-1]} <= {2} and len(chunks[-1]) <= 2
+        assert torch.equal(torch.cat(chunks)[item["view_of"]], whole)
 
 
 def test_validation_takes_the_centre_view(textured):
     data = config(textured)
     plan, videos = loaded(data, training=False)
     for item in eval_loader(data, plan, videos, num_clips=1, num_crops=1):
-        with open_video(textured / videos.samples[item["index"]].path) as video:
-            frames = video.frames(eval_indices(plan.sampling, len(video), 1)[0])
-        assert torch.equal(item["views"], eval_crops(frames, crop_size=32, num_crops=1))
+        path = textured / videos.samples[item["index"]].path
+        with open_video(path) as video:
+            indices = eval_indices(plan.sampling, len(video), 1)
+        assert torch.equal(all_views(item), views_one_by_one(path, indices, 32, 1))
+
+
+def all_views(item):
+    """(V, 3, T, S, S) uint8: every view, also those that are another one's equal."""
+    return cut_views(item["frames"], item["clips"], item["corners"])[item["view_of"]]
+
+
+def views_one_by_one(path, indices, size, num_crops):
+    """(V, 3, T, S, S) uint8: every frame decoded in turn, resized alone and sliced, per view."""
+    with open_video(path, "pyav") as video:
+        frames = [video.frames([i])[0] for i in range(len(video))]
+    small = []
+    for frame in frames:
+        height, width = frame.shape[:2]
+        shape = (size * height // min(height, width), size * width // min(height, width))
+        picture = torch.from_numpy(np.array(frame)).permute(2, 0, 1).contiguous()
+        small.append(v2.functional.resize(picture, list(shape), antialias=True))
+    slack_y, slack_x = small[0].shape[1] - size, small[0].shape[2] - size
+    views = []
+    for clip in indices:
+        for k in range(num_crops):
+            share = 0.5 if num_crops == 1 else k / (num_crops - 1)
+            top, left = int(share * slack_y), int(share * slack_x)
+            cut = [small[i][:, top : top + size, left : left + size] for i in clip]
+            views.append(torch.stack(cut, dim=1))
+    return torch.stack(views)
 
 
 def same(first, second):
@@ -248,8 +298,8 @@ def test_unreadable_evaluation_videos_stay_and_say_why(broken, num_workers):
     plan, videos = loaded(data, training=False)
     assert videos.left_out == () and "bad.mp4" in videos.warnings[0]
     good, bad, _ = list(eval_loader(data, plan, videos))
-    assert good["error"] == "" and good["views"] is not None
-    assert bad["views"] is None and bad["error"] and bad["label"] == 1
+    assert good["error"] == "" and good["frames"] is not None
+    assert bad["frames"] is None and bad["error"] and bad["label"] == 1
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -261,7 +311,7 @@ def test_a_file_that_breaks_later_is_named(broken, num_workers):
     with pytest.raises(ReadError, match=r"a\.mp4"):
         list(loader)
     first = next(iter(eval_loader(data, plan, videos)))
-    assert first["views"] is None and "a.mp4" in first["error"]
+    assert first["frames"] is None and "a.mp4" in first["error"]
 
 
 def test_truncated_videos_are_listed_or_refused(tmp_path):

@@ -7,8 +7,10 @@ from vidadapt.data.mixing import mix_batch
 from vidadapt.data.seeding import seeded
 from vidadapt.data.transforms import (
     NORMALIZATIONS,
+    crop_corners,
+    cut_views,
     erased,
-    eval_crops,
+    eval_frames,
     multi_scale_box,
     normalize,
     rand_augmented,
@@ -99,11 +101,11 @@ def test_time_and_channels_keep_their_order():
     frames += np.array([0, 5, 10], dtype=np.uint8)
     with seeded(0):
         clip = train_clip(frames, crop_size=16, **PLAIN)
-    views = eval_crops(frames, crop_size=16, num_crops=1)[0]
+    [view] = cut_views(eval_frames(frames, 16), torch.arange(4)[None], torch.tensor([[0, 0]]))
     for t in range(4):
         for channel in range(3):
             assert (clip[channel, t] == 20 * t + 5 * channel).all()
-            assert (views[channel, t] == 20 * t + 5 * channel).all()
+            assert (view[channel, t] == 20 * t + 5 * channel).all()
 
 
 def test_multi_scale_clip_is_the_pillow_crop():
@@ -179,17 +181,29 @@ def test_random_erasing_follows_its_probability():
 
 @pytest.mark.parametrize(("height", "width"), [(32, 57), (57, 32), (32, 32), (32, 33)])
 @pytest.mark.parametrize("num_crops", [1, 2, 3, 5])
-def test_eval_crops_are_slices_along_the_long_side(height, width, num_crops):
-    frames = still(2, height=height, width=width)
-    views = eval_crops(frames, crop_size=32, num_crops=num_crops)
-    assert views.shape == (num_crops, 3, 2, 32, 32) and views.dtype == torch.uint8
+def test_crops_are_slices_along_the_long_side(height, width, num_crops):
     slack = max(height, width) - 32
-    for k, view in enumerate(views):
+    for k, corner in enumerate(crop_corners(height, width, num_crops)):
         # The references: int(k * slack / (num_crops - 1)); here the centre for a single crop.
         start = slack // 2 if num_crops == 1 else int(k * (slack / (num_crops - 1)))
-        window = slice(start, start + 32)
-        expected = frames[:, :, window] if width > height else frames[:, window]
-        assert np.array_equal(view.permute(1, 2, 3, 0).numpy(), expected)
+        assert corner == ((0, start) if width > height else (start, 0))
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 7), (7, 4), (4, 4)])
+@pytest.mark.parametrize("chosen", [None, [5], [4, 0, 2]])
+def test_cut_views_are_slices_of_the_clips_frames(height, width, chosen):
+    frames = torch.arange(5 * height * width * 3).view(5, height, width, 3).byte()
+    clips, corners = torch.tensor([[0, 2, 4], [1, 1, 3]]), torch.tensor([[0, 0], [0, 0], [1, 2]])
+    corners = corners.clamp(max=torch.tensor([height - 4, width - 4]))
+    views = cut_views(frames, clips, corners, chosen)
+    numbers = range(6) if chosen is None else chosen
+    assert views.shape == (len(numbers), 3, 3, 4, 4) and views.dtype == torch.uint8
+    for view, number in zip(views, numbers, strict=True):
+        top, left = corners[number % 3].tolist()
+        for t, place in enumerate(clips[number // 3].tolist()):
+            for row in range(4):
+                expected = frames[place, top + row, left : left + 4]
+                assert torch.equal(view[:, t, row].T, expected)
 
 
 @pytest.mark.parametrize(("height", "width"), [(120, 213), (213, 120), (20, 31)])
@@ -198,9 +212,9 @@ def test_eval_resize_is_pillows(height, width):
     short = min(height, width)
     size = (int(48 * width / short), int(48 * height / short))
     expected = np.array(Image.fromarray(frames[0]).resize(size, Image.Resampling.BILINEAR))
-    first, last = eval_crops(frames, crop_size=48, num_crops=2)[:, :, 0].permute(0, 2, 3, 1).numpy()
-    assert np.abs(first.astype(int) - expected[:48, :48]).max() <= 1
-    assert np.abs(last.astype(int) - expected[-48:, -48:]).max() <= 1
+    resized = eval_frames(frames, 48).numpy()
+    assert resized.shape == (1, size[1], size[0], 3)
+    assert np.abs(resized[0].astype(int) - expected).max() <= 1
 
 
 def batch(size=6, frames=4, side=16):

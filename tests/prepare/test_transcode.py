@@ -25,6 +25,7 @@ from vidadapt.data.lists import Sample, read_list
 from vidadapt.data.prepared import known_root, read_prepared
 from vidadapt.data.readers import open_video
 from vidadapt.data.sampling import SAMPLINGS
+from vidadapt.data.transforms import cut_views
 from vidadapt.prepare.copies import Copy, Job, Outcome, load_table, run_jobs
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding")  # of torchvision 0.29
@@ -221,7 +222,11 @@ def test_presets_choose_the_same_frames_everywhere(source: Source, made, preset:
         whole = EvalViews(
             samples, counts, root, SAMPLINGS[preset], num_clips=2, num_crops=1, crop_size=64
         )
-        centre = [view.numpy() for i in (0, 1) for view in whole[i]["views"]]
+        items = [whole[i] for i in (0, 1)]
+        centre = []
+        for item in items:
+            views_of_one = cut_views(item["frames"], item["clips"], item["corners"])
+            centre += [view.numpy() for view in views_of_one[item["view_of"]]]
         views[name] += centre
         views[f"{name} indices"] = [indices_seen(view) for view in centre]
     for kind in made:

@@ -17,6 +17,7 @@ from vidadapt.data.readers import ReadError, open_counted
 from vidadapt.data.sampling import eval_indices, train_indices
 from vidadapt.data.seeding import seeded
 from vidadapt.data.times import frame_times
+from vidadapt.data.transforms import cut_views
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,11 @@ class Looks(Dataset[Clip]):
             yield self._view(epoch, copy, clip, indices, file, num_frames)
         if self.validated is not None:
             item = self.validated[place]
-            if item["views"] is None:
+            if item["error"]:
                 raise ReadError(item["error"])
+            [clip] = cut_views(item["frames"], item["clips"], item["corners"])
             indices = eval_indices(sampling, num_frames, 1)[0]
-            yield self._view(None, None, item["views"][0], indices, file, num_frames)
+            yield self._view(None, None, clip, indices, file, num_frames)
 
     def _view(
         self,

@@ -23,7 +23,7 @@ from vidadapt.data.lists import Sample, listing, manifest_hash, read_label_names
 from vidadapt.data.quarantine import quarantined
 from vidadapt.data.readers import READERS, ReadError, check_reader
 from vidadapt.data.sampling import SAMPLINGS, Sampling
-from vidadapt.data.transforms import NORMALIZATIONS, TRAIN_CROPS
+from vidadapt.data.transforms import NORMALIZATIONS, TRAIN_CROPS, cut_views
 from vidadapt.naming import require_known
 
 
@@ -342,9 +342,9 @@ def centre_clips(videos: Sequence[str | Path], plan: DataPlan, reader: str) -> t
     )
     clips = []
     for item in (views[index] for index in range(len(views))):
-        if item["views"] is None:
+        if item["error"]:
             raise ReadError(item["error"])
-        clips.append(item["views"][0])
+        clips.append(cut_views(item["frames"], item["clips"], item["corners"])[0])
     return torch.stack(clips)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from vidadapt.data.lists import Sample
 from vidadapt.data.readers import ReadError, open_counted
 from vidadapt.data.sampling import Sampling, eval_indices, train_indices
 from vidadapt.data.seeding import seeded
-from vidadapt.data.transforms import eval_crops, train_clip
+from vidadapt.data.transforms import crop_corners, cut_views, eval_frames, train_clip
 
 
 class TrainClips(Dataset[dict[str, Any]]):
@@ -74,12 +74,16 @@ class TrainClips(Dataset[dict[str, Any]]):
 class EvalViews(Dataset[dict[str, Any]]):
     """All views of one video per index: num_clips x num_crops, clip-major, decoded once.
 
-    An item is a dict:
-        views: (V, 3, T, S, S) uint8, view v = clip v // num_crops, crop v % num_crops; None where
-            the video cannot be read.
+    Short videos have clips that coincide, square ones crops that coincide: every distinct view is
+    there once. Views are cut where they are needed, see `transforms.cut_views` and `view_chunks`.
+    An item is a dict, whose first four are None where the video cannot be read:
+        frames: (U, H, W, 3) uint8, the distinct frames, resized so that the short side is S.
+        clips: (C', T) int64, places in `frames` of the distinct temporal clips.
+        corners: (R', 2) int64, top and left of the distinct crops.
+        view_of: (V,) int64, the distinct view (clip * R' + crop) that view v is, v being
+            clip * num_crops + crop.
         label: int.
         index: int, place in `samples`.
-        clip_ids, crop_ids: (V,) int64.
         error: why the video cannot be read; empty where it can.
     """
 
@@ -103,30 +107,50 @@ class EvalViews(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample = self.samples[index]
-        views, error = None, self.counts[sample.path].error
+        views: dict[str, torch.Tensor | None] = dict.fromkeys(
+            ("frames", "clips", "corners", "view_of")
+        )
+        error = self.counts[sample.path].error
         if not error:
             try:
-                views = self._views(sample)
+                views |= self._views(sample)
             except ReadError as read_error:
                 error = str(read_error)
-        return {
-            "views": views,
-            "label": sample.label,
-            "index": index,
-            "clip_ids": torch.arange(self.num_clips).repeat_interleave(self.num_crops),
-            "crop_ids": torch.arange(self.num_crops).repeat(self.num_clips),
-            "error": error,
-        }
+        return {**views, "label": sample.label, "index": index, "error": error}
 
-    def _views(self, sample: Sample) -> torch.Tensor:
+    def _views(self, sample: Sample) -> dict[str, torch.Tensor]:
         count = self.counts[sample.path]
         indices = eval_indices(self.sampling, count.num_frames, self.num_clips)
         needed, places = np.unique(indices, return_inverse=True)
-        frames = _frames(self.root / sample.path, count, needed)
-        crops = eval_crops(frames, crop_size=self.crop_size, num_crops=self.num_crops)
-        # (crop, 3, U, S, S) -> (crop, 3, clip, T, S, S) -> (clip, crop, 3, T, S, S)
-        clips = crops[:, :, torch.from_numpy(places.reshape(indices.shape))]
-        return clips.permute(2, 0, 1, 3, 4, 5).flatten(0, 1).contiguous()
+        frames = eval_frames(_frames(self.root / sample.path, count, needed), self.crop_size)
+        height, width = frames.shape[1:3]
+        clips, clip_of = _distinct(places.reshape(indices.shape))
+        corners, crop_of = _distinct(np.array(crop_corners(height, width, self.num_crops)))
+        view_of = (clip_of[:, None] * len(corners) + crop_of).ravel()
+        found = {"clips": clips, "corners": corners, "view_of": view_of}
+        return {"frames": frames} | {name: torch.from_numpy(v) for name, v in found.items()}
+
+
+def view_chunks(
+    item: Mapping[str, Any], views_per_chunk: int, device: torch.device
+) -> Iterator[torch.Tensor]:
+    """The distinct views of a readable item of `EvalViews`, in their order, cut on a device.
+
+    Yields:
+        (at most views_per_chunk, 3, T, S, S) uint8 on the device, see `transforms.cut_views`.
+        What they give, taken at `view_of`, is that of all views.
+    """
+    frames, clips = (item[name].to(device, non_blocking=True) for name in ("frames", "clips"))
+    number = len(clips) * len(item["corners"])
+    for start in range(0, number, views_per_chunk):
+        chosen = range(start, min(start + views_per_chunk, number))
+        yield cut_views(frames, clips, item["corners"], chosen)
+
+
+def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different rows of a table, in ascending order, and which of them each row is."""
+    distinct, which = np.unique(rows, axis=0, return_inverse=True)
+    return distinct, which.ravel()
 
 
 def _frames(path: Path, count: FrameCount, indices: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ in AdaptFormer's training crop; its and VideoMAE's test resize with OpenCV, with
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -149,38 +150,67 @@ def erased(clip: torch.Tensor) -> torch.Tensor:
     )
 
 
-def eval_crops(frames: np.ndarray, *, crop_size: int, num_crops: int) -> torch.Tensor:
-    """Short side to S, then `num_crops` squares spread along the long side.
-
-    With 3 crops they lie at 0, 1/2 and 1 of the slack (rounded down), as in AdaptFormer and
-    VideoMAE: left, centre, right of a wide video, top, centre, bottom of a tall one. One crop is
-    the centre.
+def eval_frames(frames: np.ndarray, crop_size: int) -> torch.Tensor:
+    """Frames resized so that the short side is S and the long side in proportion, rounded down.
 
     Args:
-        frames: (T, H, W, 3) uint8 RGB; T may be any number of frames.
+        frames: (U, H, W, 3) uint8 RGB; U may be any number of frames.
         crop_size: S in pixels.
-        num_crops: at least 1.
 
     Returns:
-        (num_crops, 3, T, S, S) uint8, contiguous.
+        (U, H', W', 3) uint8, contiguous.
     """
     clip = _channels_first(frames)
     height, width = clip.shape[-2:]
     short = min(height, width)
     size = [crop_size * height // short, crop_size * width // short]
-    clip = F.resize(clip, size, antialias=True)
-    slack_y, slack_x = size[0] - crop_size, size[1] - crop_size
-    crops = [
-        F.crop(
-            clip,
-            spread(slack_y, k, num_crops),
-            spread(slack_x, k, num_crops),
-            crop_size,
-            crop_size,
-        )
+    return F.resize(clip, size, antialias=True).permute(0, 2, 3, 1).contiguous()
+
+
+def crop_corners(height: int, width: int, num_crops: int) -> list[tuple[int, int]]:
+    """Top and left of `num_crops` squares, of the short side, spread along the long side.
+
+    With 3 crops they lie at 0, 1/2 and 1 of the slack (rounded down), as in AdaptFormer and
+    VideoMAE: left, centre, right of a wide video, top, centre, bottom of a tall one. One crop is
+    the centre.
+
+    >>> crop_corners(224, 299, 3), crop_corners(240, 224, 1)
+    ([(0, 0), (0, 37), (0, 75)], [(8, 0)])
+    """
+    side = min(height, width)
+    return [
+        (spread(height - side, k, num_crops), spread(width - side, k, num_crops))
         for k in range(num_crops)
     ]
-    return torch.stack(crops).transpose(1, 2).contiguous()
+
+
+def cut_views(
+    frames: torch.Tensor,
+    clips: torch.Tensor,
+    corners: torch.Tensor,
+    chosen: Iterable[int] | None = None,
+) -> torch.Tensor:
+    """Views of one video from its resized frames: every crop of every clip, clip-major.
+
+    Args:
+        frames: (U, H, W, 3) uint8, on any device.
+        clips: (C, T) int64, places in `frames`; best on their device.
+        corners: (R, 2) int64 on the CPU, top and left of squares of the frames' short side S.
+        chosen: numbers of the views, clip * R + crop; default: all C * R.
+
+    Returns:
+        (V, 3, T, S, S) uint8 on the frames' device, V being C * R or the number chosen. Its memory
+        is channels-last, as the frames' is: a crop is copied row by row.
+    """
+    side = min(frames.shape[1:3])
+    places = clips.to(frames.device, non_blocking=True)
+    squares = [frames[:, top : top + side, left : left + side] for top, left in corners.tolist()]
+    numbers = range(len(clips) * len(squares)) if chosen is None else list(chosen)
+    views = frames.new_empty(len(numbers), clips.shape[1], side, side, 3)
+    for view, number in zip(views, numbers, strict=True):
+        clip, crop = divmod(number, len(squares))
+        torch.index_select(squares[crop], 0, places[clip], out=view)
+    return views.permute(0, 4, 1, 2, 3)
 
 
 def _channels_first(frames: np.ndarray) -> torch.Tensor:

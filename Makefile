@@ -1,8 +1,8 @@
-# make demo: watch the whole system work. make test: lint, types and tests.
+# make demo: watch the whole system work. make test: lint, types and tests. make bench: benchmarks.
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test
+.PHONY: demo test bench
 demo: .venv/installed
 	$(BIN)/python tools/demo.py
 
@@ -12,7 +12,14 @@ test: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+bench: .venv/installed-bench
+	$(BIN)/python -m benchmarks.run
+
 .venv/installed: setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+.venv/installed-bench: .venv/installed
+	$(BIN)/python -m pip install --quiet -e '.[dev,bench]'
 	touch $@

@@ -32,6 +32,7 @@ setup(
     ],
     extras_require={
         "torchcodec": ["torchcodec"],
+        "bench": ["opencv-python-headless"],
         "dev": [
             "pytest",
             "ruff",

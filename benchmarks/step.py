@@ -93,8 +93,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="""contenders: [transformers-]METHOD[+OPTION...], where mlp and block recompute, flash and
-plain force an attention kernel, and compile is torch.compile
+        epilog="""contenders: [transformers-]METHOD[+OPTION...]; options: mlp and block recompute,
+flash and plain force an attention kernel, compile is torch.compile
 examples:
   python -m benchmarks.step --contenders adaptformer transformers-lora --precision fp32
   python -m benchmarks.step --device cuda --precision bf16 --batch_size 64 --steps 20 \\

@@ -32,14 +32,16 @@ def still(frames=5, **size):
 
 
 @pytest.mark.parametrize("name", sorted(NORMALIZATIONS))
-def test_normalize(name):
-    clips = torch.randint(0, 256, (2, 3, 4, 5, 6), dtype=torch.uint8)
+def test_normalize_is_the_formula_in_any_layout(name):
+    frames = torch.arange(256, dtype=torch.uint8).repeat(2 * 4 * 3).view(2, 4, 16, 16, 3)
+    clips = frames.permute(0, 4, 1, 2, 3)
     mean, std = NORMALIZATIONS[name]
     result = normalize(clips, name)
-    assert result.dtype == torch.float32
+    assert result.dtype == torch.float32 and result.is_contiguous()
     for channel in range(3):
         expected = (clips[:, channel].double() / 255 - mean[channel]) / std[channel]
-        torch.testing.assert_close(result[:, channel].double(), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(result[:, channel].double(), expected, atol=1e-6, rtol=0)
+    assert torch.equal(normalize(clips.contiguous(), name), result)
     assert torch.equal(normalize(clips[0], name), result[0])
 
 

@@ -38,18 +38,25 @@ OFFSETS = (
 def normalize(clip: torch.Tensor, name: str) -> torch.Tensor:
     """uint8 clips (..., 3, T, H, W) on any device -> float32, (x / 255 - mean) / std per channel.
 
+    One pass, as x * scale + offset: at most 1e-6 from the formula's exact value. The result is
+    contiguous whatever the memory layout of the clips.
+
     `name` is a key of `NORMALIZATIONS`: `imagenet` is what VideoMAE and AdaptFormer train with,
     `half` what SigLIP and many ImageNet-21k ViTs do, `clip` what OpenAI's CLIP and EVA do.
     """
-    mean, std = _constants(name, clip.device)
-    return (clip.float() / 255 - mean) / std
+    scale, offset = _constants(name, clip.device)
+    result = torch.empty(clip.shape, dtype=torch.float32, device=clip.device)
+    return torch.addcmul(offset, clip, scale, out=result)
 
 
 @functools.cache
 def _constants(name: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation (3, 1, 1, 1) on a device; kept, since copying them there would wait."""
-    mean, std = (torch.tensor(values, device=device) for values in NORMALIZATIONS[name])
-    return mean.view(3, 1, 1, 1), std.view(3, 1, 1, 1)
+    """Scale and offset (3, 1, 1, 1) on a device; kept, since copying them there would wait."""
+    mean, std = (
+        torch.tensor(v, dtype=torch.float64).view(3, 1, 1, 1) for v in NORMALIZATIONS[name]
+    )
+    scale, offset = 1 / (255 * std), -mean / std
+    return scale.float().to(device), offset.float().to(device)
 
 
 def train_clip(

@@ -15,17 +15,15 @@ told by the packets (`display_order`). Left out are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from vidadapt.data.display_order import order_by_pictures, order_by_stamps
-from vidadapt.data.seekable import closing, holds_idr
+from vidadapt.data.seekable import holds_idr
 from vidadapt.data.sequential import (
     DECODE_ERRORS,
     ReadError,
@@ -64,32 +62,31 @@ def read_sparsely(path: str, wanted: Sequence[int]) -> Sequence[np.ndarray] | np
 def flaw(path: str, facts: Survey) -> str:
     """Why `read_sparsely` must not read a file; empty: it may.
 
-    Frames of several patterns are decoded, and each that comes out, wanted or not, is compared with
-    the sequential decode. Costs about as much as that decode, or little where nothing is left out
-    (VP9 in one group).
+    Frames of some patterns are decoded, and each that comes out, wanted or not, is compared with
+    the sequential decode. That takes about as long as another such decode; little where nothing is
+    left out (VP9 in one group).
 
     Args:
         facts: of a survey with checksums of `CODECS`.
     """
-    if facts.codec not in CODECS or facts.cause or not facts.shown:
-        return facts.cause or f"{facts.codec}: no such codec"
-    if any(frame.is_corrupt for frame in facts.shown):
-        return "corrupt frames"
-    if len({frame.size for frame in facts.shown}) > 1:
-        return "frames change size or format"
     shown = facts.shown
+    if facts.codec not in CODECS or facts.cause or not shown:
+        return facts.cause or f"{facts.codec} is read sequentially"
+    if any(frame.is_corrupt for frame in shown):
+        return "corrupt frames"
+    if len({frame.size for frame in shown}) > 1:
+        return "frames change size or format"
     try:
-        with opened(path) as video:
-            if list(video.order) != [frame.packet for frame in shown]:
-                return "frames are shown in another order than their packets tell"
-            patterns = _patterns(len(shown), video.entries, facts.codec)
-        for wanted in patterns:
+        with _opened(path) as (_, groups):
+            orders = {group.place: group.order for group in groups}
+        if [number for order in orders.values() for number in order] != [f.packet for f in shown]:
+            return "frames are shown in another order than their packets tell"
+        for wanted in _patterns(len(shown), list(orders), facts.codec):
             missing = set(wanted)
-            with opened(path) as video:
-                for place, frame in decoded(video, wanted):
-                    missing.discard(place)
-                    if checksum(frame) != shown[place].print:
-                        return f"frame {place} differs where others are left out"
+            for place, frame in _decoded(path, wanted):
+                missing.discard(place)
+                if checksum(frame) != shown[place].print:
+                    return f"frame {place} differs where others are left out"
             if missing:
                 return f"frame {min(missing)} is lost where others are left out"
     except (*DECODE_ERRORS, ReadError) as error:
@@ -97,71 +94,80 @@ def flaw(path: str, facts: Survey) -> str:
     return ""
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A file of which all packets have been read and none has been decoded.
+class Group(NamedTuple):
+    """Packets that are decoded and shown without any others.
 
-    Attributes:
-        context: the decoder.
-        packets: in decoding order; each has its number as its timestamp.
-        order: numbers of the packets in the order in which their frames are shown.
-        entries: numbers of the packets at which decoding may begin; 0 is the first of them.
+    A packet has its number in the file as its timestamp; `order` holds these numbers as the frames
+    are shown, of which the first has the index `place` in the video.
     """
 
-    context: Any
+    place: int
     packets: Sequence[Any]
     order: Sequence[int]
-    entries: Sequence[int]
 
 
 @contextmanager
-def opened(path: str) -> Iterator[Opened]:
-    """The best video stream of a file of one of the `CODECS`.
-
-    Raises:
-        ReadError: the file cannot be opened, or its packets do not tell in which order they are
-            shown; other errors of `DECODE_ERRORS`.
-    """
+def _opened(path: str) -> Iterator[tuple[Any, Iterator[Group]]]:
+    """The decoder of the best video stream, and its groups as they are read from the file."""
     with open_container(path, UNPROBED) as container:
         stream = best_stream(container, path)
         context = stream.codec_context
-        codec = context.codec.canonical_name
-        faults: list[Exception] = []
-        packets = list(data_packets(container, stream, faults))
-        if faults:
-            raise faults[0]
-        stamps = [packet.pts for packet in packets]
-        by_pictures = codec == "mpeg4"  # which has no timestamps in AVI
-        order = order_by_pictures(map(bytes, packets)) if by_pictures else order_by_stamps(stamps)
-        if codec not in CODECS or order is None:
-            raise ReadError(f"{path}: its packets do not tell in which order they are shown")
-        keys = [] if by_pictures else [i for i, packet in enumerate(packets) if packet.is_keyframe]
+        yield context, _groups(path, context, data_packets(container, stream, []))
+
+
+def _groups(path: str, context: Any, packets: Iterable[Any]) -> Iterator[Group]:
+    codec = context.codec.canonical_name
+    place = number = 0
+    for part in _parts(packets, codec, context.extradata):
+        by_pictures = codec == "mpeg4"  # in AVI it has no timestamps
+        order = (
+            order_by_pictures(map(bytes, part))
+            if by_pictures
+            else order_by_stamps([packet.pts for packet in part])
+        )
+        if order is None:
+            raise ReadError(f"{path}: packets do not tell in which order they are shown")
+        for i, packet in enumerate(part):
+            packet.pts = number + i
+        yield Group(place, part, [number + i for i in order])
+        place, number = place + len(order), number + len(part)
+
+
+def _parts(packets: Iterable[Any], codec: str, extradata: bytes | None) -> Iterator[list[Any]]:
+    """Packets, cut where a picture that needs none before it follows all that are shown before."""
+    part: list[Any] = []
+    for packet in packets:
+        enters = packet.is_keyframe and codec != "mpeg4" and packet.pts is not None
         if codec == "h264":
-            keys = [i for i in keys if holds_idr(memoryview(packets[i]), context.extradata)]
-        entries = closing(stamps, keys) if keys else []
-        for number, packet in enumerate(packets):
-            packet.pts = number
-        yield Opened(context, packets, order, sorted({0, *entries}))
+            enters = enters and holds_idr(memoryview(packet), extradata)
+        if part and enters and all(e.pts is not None and e.pts < packet.pts for e in part):
+            yield part
+            part = []
+        part.append(packet)
+    if part:
+        yield part
 
 
-def decoded(video: Opened, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
-    """Place and frame of all that is decoded for the frames at `wanted`, in any order."""
-    context, packets = video.context, video.packets
-    places = {number: place for place, number in enumerate(video.order)}
-    needed = {video.order[place] for place in wanted}
-    skips = context.codec.canonical_name in SKIPPED
-    for begin, end in pairwise([*video.entries, len(packets)]):
-        last = max((number for number in needed if begin <= number < end), default=None)
-        if last is None:
-            continue
-        if context.is_open:
-            context.flush_buffers()
-        for packet in [*packets[begin : last + 1], None]:
-            if skips and packet is not None:
-                context.skip_frame = "DEFAULT" if packet.pts in needed else "NONREF"
-            for frame in context.decode(packet):
-                if frame.pts in places:
-                    yield places[frame.pts], frame
+def _decoded(path: str, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
+    """Index in the video and frame of all that is decoded for those at `wanted`, in any order."""
+    with _opened(path) as (context, groups):
+        skips = context.codec.canonical_name in SKIPPED
+        chosen = set(wanted)
+        for group in groups:
+            places = {number: group.place + i for i, number in enumerate(group.order)}
+            needed = {number for number, place in places.items() if place in chosen}
+            if needed and context.is_open:
+                context.flush_buffers()
+            last = max(needed, default=-1)
+            fed = [packet for packet in group.packets if packet.pts <= last]
+            for packet in [*fed, None] if needed else []:
+                if skips and packet is not None:
+                    context.skip_frame = "DEFAULT" if packet.pts in needed else "NONREF"
+                for frame in context.decode(packet):
+                    if frame.pts in places:
+                        yield places[frame.pts], frame
+            if group.place + len(places) > wanted[-1]:
+                return
 
 
 def _wanted_frames(path: str, wanted: Sequence[int]) -> np.ndarray | None:
@@ -169,26 +175,23 @@ def _wanted_frames(path: str, wanted: Sequence[int]) -> np.ndarray | None:
     convert = VideoReformatter()
     rows = {place: row for row, place in enumerate(wanted)}
     frames: np.ndarray | None = None
-    with opened(path) as video:
-        if wanted[-1] >= len(video.order):
+    for place, frame in _decoded(path, wanted):
+        if place not in rows or frame.is_corrupt:
+            continue
+        rgb = upright_rgb(convert, frame, (frame.width, frame.height))
+        if frames is None:
+            frames = np.empty((len(wanted), *rgb.shape), np.uint8)
+        if rgb.shape != frames.shape[1:]:
             return None
-        for place, frame in decoded(video, wanted):
-            if place not in rows or frame.is_corrupt:
-                continue
-            rgb = upright_rgb(convert, frame, (frame.width, frame.height))
-            if frames is None:
-                frames = np.empty((len(wanted), *rgb.shape), np.uint8)
-            if rgb.shape != frames.shape[1:]:
-                return None
-            frames[rows.pop(place)] = rgb
+        frames[rows.pop(place)] = rgb
     return None if rows else frames
 
 
-def _patterns(num_frames: int, entries: Sequence[int], codec: str) -> list[list[int]]:
+def _patterns(num_frames: int, starts: Sequence[int], codec: str) -> list[list[int]]:
     """What `flaw` has decoded: pairs of frames, between which several follow that are left out.
 
-    With several groups the last frame alone, too. Where no picture is left out, frames of the
-    groups after the first only: that one is decoded as a whole in any case.
+    With several groups, which begin at `starts`, the last frame alone, too. Where no picture is
+    left out, frames of the groups after the first only: that one is decoded as a whole in any case.
 
     >>> _patterns(17, [0], "h264")
     [[0, 3, 12, 15, 16]]
@@ -198,5 +201,5 @@ def _patterns(num_frames: int, entries: Sequence[int], codec: str) -> list[list[
     last = num_frames - 1
     if codec in SKIPPED:
         pairs = sorted({last, *(place for place in range(0, num_frames, 3) if place // 6 % 2 == 0)})
-        return [pairs] if len(entries) == 1 else [pairs, [last]]
-    return [[0]] if len(entries) == 1 else [sorted({0, *range(entries[1], last, 3), last})]
+        return [pairs] if len(starts) == 1 else [pairs, [last]]
+    return [[0]] if len(starts) == 1 else [sorted({0, *range(starts[1], last, 3), last})]

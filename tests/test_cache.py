@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from conftest import launch
 from safetensors.torch import load_file
 
 from vidadapt import evaluate
+from vidadapt.feature_store import CacheError, Kept, Reader, Store, create, marks, writing
 
 LINEAR = ("--method.name", "linear")
 LOSA = ("--method.name", "losa")
@@ -216,6 +218,23 @@ def stopping(function: Callable, at_call: int) -> Callable:
     return call
 
 
+def test_a_disk_that_refuses_is_told_and_whole_rows_stay(tmp_path, request):
+    """A limit on the length of files stands for a full disk."""
+    store = Store(tmp_path / "cache", {}, 6, (Kept("pooled", (1000,), "fp32", "fp32"),))
+    create(store)
+    values = torch.arange(6000.0).view(6, 1000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    refusal = pytest.raises(CacheError, match=r"cache\.dir: cannot write to .*; make room")
+    with refusal, writing(store) as writer:
+        writer.write([0, 1], [values[:2]])
+        writer.mark()
+        request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, hard))
+        writer.write([2, 3], [values[2:4]])
+    assert marks(store).tolist() == [1, 1, 0, 0, 0, 0]
+    assert torch.equal(Reader(store).rows([1, 0])[0], values[[1, 0]])
+
+
 # --- what cannot work is said before anything is written ---------------------------------------
 
 
@@ -247,7 +266,7 @@ def small_cache(tiny_set, tmp_path_factory) -> Path:
         ({"data__random_erasing": 0.5}, r"data\.random_erasing: "),
         ({"data__repeated_augmentation": 2}, r"data\.repeated_augmentation: "),
         ({"data__normalization": "half"}, r"data\.normalization: "),
-        ({"data__reader": "pyav"}, r"data\.reader: "),
+        ({"data__reader": "pyav"}, r"data\.reader: .*'pyav' here; frame counts"),
         ({"data__train_list": "test"}, r"frame counts: .*; videos: "),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -140,22 +141,20 @@ def _key(
     precision: str,
 ) -> dict[str, Any]:
     """What features depend on, under the names of the configuration where they have one."""
-    counts = [
-        [videos.counts[s.path].num_frames, videos.counts[s.path].error == ""]
-        for s in videos.samples
-    ]
+    counts = [videos.counts[sample.path] for sample in videos.samples]
+    frames = json.dumps([[count.num_frames, count.reader, count.error == ""] for count in counts])
     key = {
         "features": parts.title,
         "backbone": backbone,
         **{f"model.{k}": v for k, v in vars(cfg.model).items() if k not in NOT_OF_THE_BACKBONE},
         "videos": videos.manifest,
-        "frame counts": hashlib.sha256(json.dumps(counts).encode()).hexdigest(),
+        "frame counts": hashlib.sha256(frames.encode()).hexdigest(),
         "data.sampling": plan.sampling.policy,
         "data.num_frames": plan.sampling.num_frames,
         "data.stride": plan.sampling.stride,
         "data.crop_size": plan.crop_size,
         "data.normalization": plan.normalization,
-        "data.reader": cfg.data.reader,
+        "data.reader": ", ".join(sorted({count.reader for count in counts})),
         "train.precision": precision,
         "cache.dtype": cfg.cache.dtype,
     }
@@ -323,7 +322,10 @@ class CachedBatches:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         coming: Future[dict[str, Any]] | None = None
-        with ThreadPoolExecutor(1) as thread:
+        # Pinned memory belongs to the device that is current in the thread.
+        device = self.cached.world.device
+        current = partial(torch.cuda.set_device, device) if self.pin_memory else None
+        with ThreadPoolExecutor(1, initializer=current) as thread:
             for keys in self.batch_sampler:
                 ready, coming = coming, thread.submit(self._batch, keys)
                 if ready is not None:

@@ -197,12 +197,17 @@ class Writer:
         self.marked = time.monotonic()
 
     def write(self, rows: Sequence[int], features: Sequence[Tensor]) -> None:
-        """Rows of features, (len(rows), ...) each, on any device."""
-        for tensor, file, values in zip(self.store.tensors, self.files, features, strict=True):
-            stored = values.to(TYPES[tensor.stored]).cpu().contiguous()
-            for row, value in zip(rows, _as_numpy(stored), strict=True):
-                file.seek(row * tensor.row_bytes)
-                file.write(value.data)
+        """Rows of features, (len(rows), ...) each, on any device.
+
+        Raises:
+            CacheError: the disk refused.
+        """
+        with _refused(self.store):
+            for tensor, file, values in zip(self.store.tensors, self.files, features, strict=True):
+                stored = values.to(TYPES[tensor.stored]).cpu().contiguous()
+                for row, value in zip(rows, _as_numpy(stored), strict=True):
+                    file.seek(row * tensor.row_bytes)
+                    file.write(value.data)
         self._mark_later(rows, THERE)
 
     def unreadable(self, rows: Sequence[int]) -> None:
@@ -210,14 +215,19 @@ class Writer:
         self._mark_later(rows, UNREADABLE)
 
     def mark(self) -> None:
-        """Everything written so far to the disk, then its marks."""
-        for file in self.files:
-            file.flush()
-            os.fsync(file.fileno())
-        for row, value in self.unmarked:
-            self.done.seek(row)
-            self.done.write(bytes([value]))
-        self.done.flush()
+        """Everything written so far to the disk, then its marks.
+
+        Raises:
+            CacheError: the disk refused.
+        """
+        with _refused(self.store):
+            for file in self.files:
+                file.flush()
+                os.fsync(file.fileno())
+            for row, value in self.unmarked:
+                self.done.seek(row)
+                self.done.write(bytes([value]))
+            self.done.flush()
         self.unmarked.clear()
         self.marked = time.monotonic()
 
@@ -229,23 +239,32 @@ class Writer:
 
 @contextmanager
 def writing(store: Store) -> Iterator[Writer]:
-    """A `Writer` whose rows are marked at the end, be it an error's.
+    """A `Writer`; what it has written is marked at the end, be it an error's.
 
     Raises:
         CacheError: the disk refused.
     """
-    try:
+    with _refused(store):
         writer = Writer(store)
-        try:
-            yield writer
-        finally:
-            writer.mark()
-            for file in (*writer.files, writer.done):
-                file.close()
+    try:
+        yield writer
+    finally:
+        with _refused(store):
+            try:
+                writer.mark()
+            finally:
+                for file in (*writer.files, writer.done):
+                    file.close()
+
+
+@contextmanager
+def _refused(store: Store) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise CacheError(
             f"cache.dir: cannot write to {store.folder} ({error}); make room, then start again: "
-            "what is there is kept"
+            "what is marked there is kept"
         ) from error
 
 

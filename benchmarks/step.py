@@ -77,7 +77,8 @@ def main(argv: list[str] | None = None) -> None:
         seconds |= times
     targets = [target.as_dict() for target in aimed_at(rows, seconds)] if together else []
     print("\n\n".join([title(size), table(rows), notes(rows)]))
-    print(targets_table(targets), file=sys.stderr)
+    if targets:
+        print(targets_table(targets), file=sys.stderr)
     if args.json is not None:
         settings = {key: value for key, value in vars(args).items() if key != "json"}
         result = {
@@ -135,6 +136,7 @@ def measured(
     contenders: Sequence[Contender], size: Size, *, rounds: int, steps: int
 ) -> tuple[list[dict[str, Any]], dict[str, list[float]]]:
     """A row for each contender, and the seconds of a step of each in each round."""
+    free()
     rows: dict[str, dict[str, Any]] = {}
     flops = {}
     for contender in contenders:
@@ -150,7 +152,6 @@ def measured(
             if not is_want_of_memory(error):
                 raise
             row["problem"] = "does not fit"
-        free()
     ceilings = {
         f"matmul {precision}": matmul_turn(
             size.batch_size * tokens_of(size),
@@ -203,13 +204,16 @@ def started(
     step = prepared(contender, size)
     row["trainable"], _ = methods.count_parameters(step.model)
 
-    def first() -> int:
+    def first() -> int | None:
+        if contender.compiled:  # a graph is compiled for what it saves
+            step.finish(step.loss())
+            return None
         value, kept = benchmark.backward_bytes(step.model, step.loss)
         step.finish(value)
         return kept
 
     kept, peak = peak_bytes(first, size.device)
-    row["kept_mib_per_clip"] = None if contender.compiled else kept / size.batch_size / MIB
+    row["kept_mib_per_clip"] = None if kept is None else kept / size.batch_size / MIB
     row["peak_mib"] = None if peak is None else (peak + own_bytes(step.model)) / MIB
     return turn(step, size.device, steps)
 
@@ -239,6 +243,7 @@ def is_want_of_memory(error: RuntimeError) -> bool:
 
 
 def free() -> None:
+    """Give back what former contenders held."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

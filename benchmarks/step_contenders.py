@@ -154,6 +154,8 @@ def prepared(contender: Contender, size: Size) -> Step:
         recompute.apply(model, contender.recompute)  # type: ignore[arg-type]
     if contender.compiled:
         model.compile()
+    if contender.attention == "plain":  # in float32 otherwise, which nobody would write
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=1e-3, momentum=0.9)
 

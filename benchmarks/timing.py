@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from vidadapt.progress import track
+
 
 @dataclass(frozen=True)
 class Target:
@@ -46,7 +48,8 @@ def take_turns(
         contenders: each does its work once and returns the seconds that a unit of it took.
     """
     found: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(warmup + rounds):
+    numbers = range(warmup + rounds)
+    for number in track(numbers, total=len(numbers), label="measure", unit="rounds"):
         for name, work in contenders.items():
             gc.collect()
             seconds = work()

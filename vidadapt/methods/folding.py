@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vidadapt.models import vit
-from vidadapt.models.timm_attention import RotaryAttention
+from vidadapt.models.timm_attention import TokenAttention
 
 
 def read_linear(linear: nn.Linear) -> tuple[Tensor, Tensor]:
@@ -50,7 +50,7 @@ def holds_qkv_bias(attn: Any) -> bool:
     projections = _projections(attn)
     if isinstance(attn, vit.Attention):
         return True
-    if isinstance(attn, RotaryAttention) and attn.q_bias is not None:
+    if isinstance(attn, TokenAttention) and attn.q_bias is not None:
         return attn.rotary is None and isinstance(attn.k_norm, nn.Identity)
     return all(linear.bias is not None for linear in projections)
 

@@ -2,7 +2,8 @@
 
 timm's EVA blocks hand a rotary embedding to their attention, its Swin blocks shift and cut the
 windows around it, and its Mixer blocks transpose. Here each is one module, called as attn(x), with
-its `qkv` and `proj` where methods look for them. The arithmetic is timm's.
+its `qkv` and `proj` where methods look for them. The arithmetic is timm's, the kernel that of
+`attention`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from einops import rearrange
 from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
 
-from vidadapt.models.vit import QkvLinear, attention
+from vidadapt.models.attention import attention
+from vidadapt.models.vit import QkvLinear
 
 
-class RotaryAttention(nn.Module):
-    """Attention of an EVA or DINOv3 block over tokens (rows, N, D), with its rotation kept inside.
+class TokenAttention(nn.Module):
+    """Attention of a ViT, EVA or DINOv3 block over tokens (rows, N, D), any rotation kept inside.
 
     Queries and keys of the last len(rotary) tokens are rotated; whatever comes before them (class
     token, registers, prompts) is not. Separate projections to queries, keys and values are joined
@@ -27,7 +29,8 @@ class RotaryAttention(nn.Module):
     `qkv` is a `QkvLinear`; else `qkv` is a linear layer with its own bias or none.
 
     Args:
-        attn: timm's `EvaAttention` or `AttentionRope`; its parts are taken over, not copied.
+        attn: timm's `Attention`, `EvaAttention` or `AttentionRope`; its parts are taken over, not
+            copied.
         rotary: (tokens, 2 * D / heads) sines and cosines; none: nothing is rotated.
 
     Raises:
@@ -44,7 +47,7 @@ class RotaryAttention(nn.Module):
                 "no joint qkv projection, which methods edit; choose another backbone"
             )
         self.num_heads = attn.num_heads
-        self.rotate_half = bool(attn.rotate_half)
+        self.rotate_half = bool(getattr(attn, "rotate_half", False))
         self.q_bias, self.v_bias = None, None
         joined = _joined_qkv(attn) if attn.qkv is None else attn.qkv
         if getattr(attn, "q_bias", None) is not None:

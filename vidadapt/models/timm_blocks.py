@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from timm.layers import LayerScale
+from timm.layers import Attention, LayerScale
 from timm.models.eva import EvaBlock
 from timm.models.mlp_mixer import MixerBlock, ResBlock
 from timm.models.swin_transformer import SwinTransformerBlock
@@ -18,13 +18,13 @@ from timm.models.vision_transformer import Block as VitBlock
 from torch import Tensor, nn
 
 from vidadapt.models.blocks import Block
-from vidadapt.models.timm_attention import RotaryAttention, ShiftedWindowAttention, TokenMixing
+from vidadapt.models.timm_attention import ShiftedWindowAttention, TokenAttention, TokenMixing
 
 
 def _vit(block: Any, rotary: Tensor | None) -> Block:
     return Block(
         norm1=block.norm1,
-        attn=block.attn,
+        attn=TokenAttention(block.attn, None) if type(block.attn) is Attention else block.attn,
         ls1=block.ls1,
         drop_path1=block.drop_path1,
         norm2=block.norm2,
@@ -37,7 +37,7 @@ def _vit(block: Any, rotary: Tensor | None) -> Block:
 def _eva(block: Any, rotary: Tensor | None) -> Block:
     return Block(
         norm1=block.norm1,
-        attn=RotaryAttention(block.attn, rotary),
+        attn=TokenAttention(block.attn, rotary),
         ls1=_layer_scale(block.gamma_1),
         drop_path1=block.drop_path1,
         norm2=block.norm2,

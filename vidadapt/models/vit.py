@@ -12,28 +12,13 @@ from einops import rearrange
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
+from vidadapt.models.attention import attention
 from vidadapt.models.blocks import AttentionKind, Block, Slot
 from vidadapt.models.clip_shape import require_clip, require_divides
 from vidadapt.models.heads import linear, read_out
 from vidadapt.models.positions import sincos_table
 
 NORM_EPS = 1e-6
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention over (B, heads, N, D / heads) tensors; same shape and dtype returned.
-
-    The fused kernel everywhere but in one place where it loses: in half precision on a CPU its
-    backward pass costs 1.5 to 5 times the plain products' up to 784 tokens (64 tokens: 8.2
-    against 1.6 ms; 784: 76 against 51 ms; from 1,024 on it wins: 116 against 137 ms; bf16, one
-    core with AMX, torch 2.15). In a forward pass alone, and in float32, the fused one is as fast or
-    up to 3 times faster.
-    """
-    half_on_cpu = q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16)
-    if half_on_cpu and q.requires_grad and q.shape[-2] < 1024:
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-        return scores.softmax(dim=-1) @ v
-    return F.scaled_dot_product_attention(q, k, v)
 
 
 class PatchEmbed(nn.Module):

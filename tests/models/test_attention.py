@@ -1,0 +1,79 @@
+"""Every attention kernel against the plain formula in float64, with its gradients."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import Tensor
+
+from vidadapt import benchmark
+from vidadapt.models.attention import PlainBackward, attention
+from vidadapt.models.timm_blocks import as_block
+
+# Distance over norm. bf16 has 8 bits: one rounding is off by 0.2 % on average, and scores are
+# rounded between the products of the backward pass.
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 0.005}
+
+
+def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return ((q @ k.mT) / q.shape[-1] ** 0.5).softmax(-1) @ v
+
+
+def views_of_one_projection(tokens: int, dtype: torch.dtype) -> Tensor:
+    """q, k, v as (3, 2, 3, tokens, 16), laid out as a model's joint projection leaves them."""
+    torch.manual_seed(0)
+    return torch.randn(2, tokens, 3, 3, 16).mul(1.5).to(dtype).permute(2, 0, 3, 1, 4)
+
+
+def assert_near(found: Tensor, exact: Tensor, tolerance: float) -> None:
+    assert (found.double() - exact).norm() <= tolerance * exact.norm()
+
+
+# At 1,500 tokens the backward pass takes single heads, at 20 all of them together.
+@pytest.mark.parametrize("tokens", [1, 20, 1500])
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+def test_results_and_gradients_are_those_of_the_formula(tokens, dtype):
+    qkv = views_of_one_projection(tokens, dtype).requires_grad_()
+    exact = qkv.detach().double().requires_grad_()
+    found, want = attention(*qkv), plain(*exact)
+    assert found.dtype == dtype
+    assert_near(found, want, TOLERANCE[dtype])
+    toward = torch.randn(2, tokens, 3, 16).transpose(1, 2).to(dtype)
+    found.backward(toward)
+    want.backward(toward.double())
+    for own, reference in zip(qkv.grad, exact.grad, strict=True):
+        # With one token there is no choice, and q and k have no gradient but rounding.
+        if reference.abs().max() > 0:
+            assert_near(own, reference, TOLERANCE[dtype])
+        else:
+            assert own.abs().max() < 0.1
+
+
+def test_without_gradients_the_fused_kernel_is_used():
+    qkv = views_of_one_projection(20, torch.bfloat16)
+    fused = torch.nn.functional.scaled_dot_product_attention(*qkv)
+    assert torch.equal(attention(*qkv), fused)
+    with torch.no_grad():
+        assert torch.equal(attention(*qkv.clone().requires_grad_()), fused)
+
+
+def test_scores_are_not_kept_for_the_backward_pass():
+    qkv = views_of_one_projection(300, torch.bfloat16).requires_grad_()
+    _, kept = benchmark.backward_bytes(torch.nn.Identity(), lambda: attention(*qkv).sum())
+    assert kept <= qkv.nbytes
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch16_dinov3"])
+def test_blocks_of_image_models_use_it(name):
+    image = timm.create_model(name, img_size=32, embed_dim=48, depth=1, num_heads=3)
+    rotary = image.rope.get_embed(shape=[2, 2]) if "dinov3" in name else None
+    block = as_block(image.blocks[0], rotary).bfloat16()
+    out = block.attn(torch.randn(2, 4 + image.num_prefix_tokens, 48).bfloat16())
+    reached, waiting = set(), [out.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in reached:
+            reached.add(node)
+            waiting += [parent for parent, _ in node.next_functions]
+    assert any(type(node).__name__ == f"{PlainBackward.__name__}Backward" for node in reached)

@@ -191,6 +191,19 @@ def same(first, second):
                 assert value == b[key], key
 
 
+@pytest.mark.parametrize("options", [{}, RANDOM])
+def test_a_batch_is_its_items_stacked(textured, options):
+    data = config(textured, **options)
+    plan, videos = loaded(data)
+    loader = train_loader(data, plan, videos, seed=0, batch_size=4)
+    [keys] = list(loader.batch_sampler)
+    items = [loader.dataset[key] for key in keys]
+    [batch] = list(loader)
+    assert torch.equal(batch["clip"], torch.stack([item["clip"] for item in items]))
+    assert batch["label"].tolist() == [item["label"] for item in items]
+    assert batch["index"].tolist() == [item["index"] for item in items]
+
+
 @pytest.mark.parametrize("train_crop", ["multi_scale", "random_resized"])
 def test_training_is_the_same_with_0_and_2_workers(textured, train_crop):
     data = config(textured, train_crop=train_crop, repeated_augmentation=2, **RANDOM)

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from vidadapt.config import DataConfig, EvalConfig
-from vidadapt.data.clips import EvalViews, TrainClips
+from vidadapt.data.clips import EvalViews, TrainClips, batch_of
 from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.frame_index import FrameCount, frame_counts, truncated
 from vidadapt.data.lists import Sample, listing, manifest_hash, read_label_names
@@ -237,7 +237,7 @@ def train_loader(
 
     Call `loader.batch_sampler.set_epoch(epoch)` before each `for batch in loader`. A batch is a
     dict with `clip` (B, 3, T, S, S) uint8, `label` (B,) int64 and `index` (B,) int64, places in
-    `videos.samples`. It depends on the seed, the epoch and the global batch alone: the same with
+    `videos.samples`, see `clips.batch_of`. It depends on the seed, the epoch and the global batch alone: the same with
     any number of workers, and the global batches the same with any number of processes.
     `len(loader)` is the sampler's `steps` x accumulation.
 
@@ -265,7 +265,12 @@ def train_loader(
         accumulation=accumulation,
         repeats=data.repeated_augmentation,
     )
-    return DataLoader(clips, batch_sampler=batches, **worker_options(data.num_workers, pin_memory))
+    return DataLoader(
+        clips,
+        batch_sampler=batches,
+        collate_fn=batch_of,
+        **worker_options(data.num_workers, pin_memory),
+    )
 
 
 def eval_loader(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from vidadapt.data.epochs import Key
 from vidadapt.data.frame_index import FrameCount
@@ -24,7 +24,7 @@ class TrainClips(Dataset[dict[str, Any]]):
 
     An item depends on (seed, epoch, index, copy) and its file alone, never on the worker, the
     process or the batch that asks for it. An item is a dict:
-        clip: (3, T, S, S) uint8.
+        clip: (3, T, S, S) uint8, see `transforms.train_clip` for its memory.
         label: int.
         index: int, place in `samples`.
 
@@ -69,6 +69,18 @@ class TrainClips(Dataset[dict[str, Any]]):
                 random_erasing=self.random_erasing,
             )
         return {"clip": clip, "label": sample.label, "index": index}
+
+
+def batch_of(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Items of `TrainClips` as one batch: clip (B, 3, T, S, S) uint8, label and index (B,) int64.
+
+    The clips' memory stays channels-last, as it left the resize, so that each is copied once, in
+    one piece; `transforms.normalize` puts the channels first, on the device.
+    """
+    batch: dict[str, Any] = default_collate(
+        [{**item, "clip": item["clip"].permute(1, 2, 3, 0)} for item in items]
+    )
+    return {**batch, "clip": batch["clip"].permute(0, 4, 1, 2, 3)}
 
 
 class EvalViews(Dataset[dict[str, Any]]):

@@ -80,7 +80,7 @@ def train_clip(
         random_erasing: probability of erasing one box, see `erased`.
 
     Returns:
-        (3, T, S, S) uint8, contiguous.
+        (3, T, S, S) uint8, a view of contiguous (T, S, S, 3) memory.
     """
     clip = _channels_first(frames)
     size = [crop_size, crop_size]
@@ -97,7 +97,7 @@ def train_clip(
         clip = rand_augmented(clip)
     if random_erasing > 0 and torch.rand(()) < random_erasing:
         clip = erased(clip)
-    return clip.transpose(0, 1).contiguous()
+    return clip.permute(0, 2, 3, 1).contiguous().permute(3, 0, 1, 2)
 
 
 def multi_scale_box(height: int, width: int, crop_size: int) -> tuple[int, int, int, int]:

@@ -7,13 +7,14 @@ import json
 import os
 import resource
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import launch
+from conftest import ALONE, launch, load_tool
 from safetensors.torch import load_file
 
 from vidadapt import evaluate
@@ -90,12 +91,12 @@ def test_half_precision_files_are_half_as_large_and_stay_close(tiny_set, run_too
     assert whole.stat().st_size == 4 * 12 * 8 * 192 * 4 == 2 * half.stat().st_size
 
 
-def test_two_processes_fill_and_train_as_one_does(tiny_set, tmp_path):
+def test_two_processes_fill_and_train_as_one_does(tiny_set, run_tool, tmp_path):
     """The same rows, computed in other batches; and the same global batches of them."""
     losa = ("--method.name", "losa", "--model.head", "linear", "--cache.draws", "2")
     one, two, cache = tmp_path / "one", tmp_path / "two", tmp_path / "cache"
     command = ["train", *tiny_set.options(), *losa]
-    launch(*command, "--cache.dir", cache / "one", "--run_dir", one)
+    run_tool(*command, "--cache.dir", cache / "one", "--run_dir", one)
     command += ["--train.batch_size", "2"]
     launch(*command, "--cache.dir", cache / "two", "--run_dir", two, processes=2)
     assert filled_by(two) == filled_by(one) == 2 * 12 + 5
@@ -242,7 +243,10 @@ def test_a_disk_that_refuses_is_told_and_whole_rows_stay(tmp_path, request):
 def small_cache(tiny_set, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("small") / "cache"
     options = [*tiny_set.options(train__epochs=1), *LINEAR, "--cache.dir", folder]
-    launch("train", *options, "--run_dir", folder.parent / "run")
+    with pytest.MonkeyPatch.context() as patched:
+        arguments = [*options, "--run_dir", folder.parent / "run"]
+        patched.setattr(sys, "argv", ["tools/train.py", *map(str, arguments)])
+        load_tool("train").main(ALONE)
     return folder
 
 

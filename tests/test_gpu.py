@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import numpy as np
@@ -33,3 +34,16 @@ def test_a_run_on_the_gpu_scores_the_same_on_the_cpu(tiny_set, tmp_path, monkeyp
         load_tool("evaluate").main(world)
         scores.append(load_scores(out / "scores.npz")[0].logits)
     np.testing.assert_allclose(scores[0], scores[1], atol=2e-2)
+
+
+@pytest.mark.parametrize("method", ["linear", "losa"])
+def test_training_from_features_is_that_from_clips(tiny_set, tmp_path, monkeypatch, method):
+    losses = []
+    for cache in ({}, {"cache__dir": tmp_path / "cache", "cache__draws": 2}):
+        run = tmp_path / f"run_{len(cache)}"
+        options = tiny_set.options(method__name=method, **cache)
+        monkeypatch.setattr(sys, "argv", ["train", *options, "--run_dir", str(run)])
+        load_tool("train").main(World(0, 1, torch.device("cuda", 0)))
+        lines = (run / "steps.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines])
+    np.testing.assert_allclose(losses[0], losses[1], atol=1e-4)

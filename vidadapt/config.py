@@ -43,7 +43,8 @@ class DataConfig:
         normalization: key of `vidadapt.data.transforms.NORMALIZATIONS`.
         reader: key of `vidadapt.data.readers.READERS`; `auto`: the fastest that is exact on a
             file.
-        num_workers: loader processes per training process.
+        num_workers: loader processes per training process; default: chosen from the cores, see
+            `vidadapt.data.workers.loader_processes`.
         index_dir: folder for the frame-count index; default: beside each list.
         truncated: what to do with a file whose header promises more frames than decode.
         max_unreadable: how many unreadable training videos may be left out (listed, counted);
@@ -72,7 +73,7 @@ class DataConfig:
     repeated_augmentation: int = 1
     normalization: str = "imagenet"
     reader: str = "auto"
-    num_workers: int = 4
+    num_workers: int | None = None
     index_dir: str | None = None
     truncated: Literal["warn", "error"] = "warn"
     max_unreadable: int = 0
@@ -184,7 +185,7 @@ class CacheConfig:
     clips and draws; from then on it opens no video.
 
     Attributes:
-        dir: folder for it; none: no cache.
+        dir: folder for it, on a disk that all machines share; none: no cache.
         draws: augmented clips kept of each training video. With epochs x repeated_augmentation of
             them a run equals one without a cache; with fewer, epochs go through them in turns.
         dtype: type of the stored features: `fp32`, or `bf16` with half the size and rounded.

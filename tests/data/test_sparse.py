@@ -1,0 +1,168 @@
+"""Reading only what is needed, against frames that spell their index and a sequential decode."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from encoded import X264, decode_with_pyav, numbered, spelled, write
+
+from vidadapt.data import sparse
+from vidadapt.data.frame_index import frame_counts
+from vidadapt.data.readers import ReadError, open_counted, open_video
+from vidadapt.data.sequential import counted, read_sequentially
+
+VOP, USER_DATA = b"\x00\x00\x01\xb6", b"\x00\x00\x01\xb2"
+KINDS = {
+    "pyramid.mp4": ("libx264", {"x264-params": "keyint=40:bframes=7:b-adapt=0:b-pyramid=normal"}),
+    "short.mp4": ("libx264", {"x264-params": "keyint=4:min-keyint=4:bframes=2:b-adapt=0"}),
+    "open.mkv": ("libx264", {"x264-params": f"{X264}:open-gop=1"}),
+    "fields.mkv": ("libx264", {"x264-params": f"{X264}:tff=1:interlaced=1"}),
+    "plain.avi": ("mpeg4", {"bf": "0", "g": "12"}),
+    "b_frames.avi": ("mpeg4", {"bf": "3", "g": "20"}),
+    "packed.avi": ("mpeg4", {"bf": "1", "g": "20"}),
+    "vp9.webm": ("libvpx-vp9", {"g": "9", "deadline": "realtime", "cpu-used": "8"}),
+}
+
+
+def pack(source: Path, target: Path) -> None:
+    """Put each B-frame into the packet before, and an empty picture in its place, as Xvid does."""
+    with av.open(str(source)) as plain, av.open(str(target), "w") as container:
+        stream = plain.streams.video[0]
+        copy = container.add_stream_from_template(stream)
+        packets = [packet for packet in plain.demux(stream) if packet.size]
+        keys = [packet.is_keyframe for packet in packets]
+        data = [bytes(packet) for packet in packets]
+        for i in range(1, len(data)):
+            if data[i][data[i].index(VOP) + 4] >> 6 == 2:
+                data[i - 1 : i + 1] = [data[i - 1] + data[i], VOP + b"\x50\x00\x00\x00"]
+        data[0] = USER_DATA + b"DivX503b1393p" + data[0]
+        for i, (content, is_key) in enumerate(zip(data, keys, strict=True)):
+            packet = av.Packet(content)
+            packet.stream, packet.time_base, packet.is_keyframe = copy, stream.time_base, is_key
+            packet.pts = packet.dts = i
+            container.mux(packet)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("sparse")
+    paths = {}
+    for name, (codec, options) in KINDS.items():
+        if codec in av.codecs_available:
+            paths[name] = write(folder / name, codec, options, numbered(60))
+    if "packed.avi" in paths:
+        pack(write(folder / "to_pack.avi", *KINDS["packed.avi"], numbered(60)), paths["packed.avi"])
+    return paths
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_any_frames_are_those_of_a_sequential_decode(made: dict[str, Path], name: str) -> None:
+    if name not in made:
+        pytest.skip(f"this PyAV has no {KINDS[name][0]} encoder")
+    truth = decode_with_pyav(made[name])
+    assert spelled(np.stack(truth)) == list(range(60))
+    with open_video(made[name]) as video:
+        assert video.reader == "pyav_sparse"
+    rng = np.random.default_rng(0)
+    wanted = [rng.choice(60, rng.integers(1, 12), replace=False) for _ in range(30)]
+    for indices in [*wanted, *np.arange(60)[:, None]]:
+        with open_counted(made[name], "pyav_sparse", 60) as video:
+            frames = video.frames(indices)
+        assert all(np.array_equal(f, truth[i]) for i, f in zip(indices, frames, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "most"),
+    [
+        ("pyramid.mp4", [39], 12),  # a P or reference B of every 8, and itself
+        ("short.mp4", [0, 30, 59], 12),
+        ("b_frames.avi", [58], 20),
+        ("packed.avi", [58], 33),
+        ("vp9.webm", [2, 59], 9),
+    ],
+)
+def test_little_else_is_decoded(
+    made: dict[str, Path], name: str, wanted: list[int], most: int
+) -> None:
+    if name not in made:
+        pytest.skip(f"this PyAV has no {KINDS[name][0]} encoder")
+    places = [place for place, _ in sparse._decoded(str(made[name]), wanted)]
+    assert set(wanted) <= set(places) and len(places) <= most
+
+
+def remuxed(source: Path, target: Path, change: Callable[[int, bytes], bytes]) -> Path:
+    """A copy whose packets hold what `change` makes of their number and content."""
+    with av.open(str(source)) as plain, av.open(str(target), "w") as container:
+        copy = container.add_stream_from_template(plain.streams.video[0])
+        for i, old in enumerate(p for p in plain.demux(video=0) if p.size):
+            packet = av.Packet(change(i, bytes(old)))
+            packet.pts, packet.dts, packet.duration = old.pts, old.dts, old.duration
+            packet.stream, packet.time_base, packet.is_keyframe = (
+                copy,
+                old.time_base,
+                old.is_keyframe,
+            )
+            container.mux(packet)
+    return target
+
+
+def assert_left_to_pyav(path: Path, why: str) -> None:
+    assert sparse.flaw(str(path), counted(str(path), sparse.CODECS)) == why
+    for asked in ("auto", "pyav_sparse"):
+        counts = frame_counts(
+            path.with_suffix(".txt"), path.parent, [path.name], asked, progress=False
+        )
+        assert counts[path.name].reader == "pyav"
+
+
+def test_a_file_whose_packets_mislead_is_read_sequentially(
+    made: dict[str, Path], tmp_path: Path
+) -> None:
+    false = VOP + b"\x80" + bytes(40)  # behind a picture: looks like a packed one, but is not read
+    path = remuxed(
+        made["b_frames.avi"], tmp_path / "false.avi", lambda i, p: p + false if i == 20 else p
+    )
+    assert spelled(np.stack(decode_with_pyav(path))) == list(range(60))
+    assert_left_to_pyav(path, "frames are shown in another order than their packets tell")
+
+
+def test_a_file_with_a_reference_that_claims_to_be_none_is_read_sequentially(
+    made: dict[str, Path], tmp_path: Path
+) -> None:
+    def unmark(number: int, packet: bytes) -> bytes:
+        """Set nal_ref_idc of a P picture's slices to 0, so that decoders may leave it out."""
+        data, at = bytearray(packet), 0
+        while number == 9 and at + 4 < len(data):
+            data[at + 4] &= 0x1F
+            at += 4 + int.from_bytes(data[at : at + 4], "big")
+        return bytes(data)
+
+    path = remuxed(made["pyramid.mp4"], tmp_path / "unmarked.mp4", unmark)
+    assert_left_to_pyav(path, "corrupt frames")
+
+
+def test_a_proof_that_compares_nothing_would_not_hold(made: dict[str, Path]) -> None:
+    path = str(made["b_frames.avi"])
+    facts = counted(path, sparse.CODECS)
+    assert sparse.flaw(path, facts) == ""
+    for place in (0, 12, 59):
+        shown = list(facts.shown)
+        shown[place] = shown[place]._replace(print=shown[place].print ^ 1)
+        found = sparse.flaw(path, type(facts)(**{**vars(facts), "shown": tuple(shown)}))
+        assert found == f"frame {place} differs where others are left out"
+
+
+def test_a_file_that_was_cut_since_it_was_counted_is_an_error(
+    made: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "cut.avi"
+    whole = made["b_frames.avi"].read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    left = len(read_sequentially(str(path), range(60)))
+    assert 3 < left < 50
+    with open_counted(path, "pyav_sparse", 60) as video:
+        assert spelled(video.frames([2])) == [2]
+        with pytest.raises(ReadError, match=rf"cut\.avi: frame {left} does not decode although"):
+            video.frames([2, left])

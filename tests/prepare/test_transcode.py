@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, load_tool
 
+from benchmarks import copies
 from vidadapt.data import synthetic
 from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.frame_index import frame_counts
@@ -417,9 +418,11 @@ def test_the_benchmark_compares_lists_and_folders(made, tmp_path: Path, capsys) 
     raw = tmp_path / "rates.json"
     options = ("--frames", 2, 4, "--workers", 0, "--rounds", 2, "--clips", 8, "--json", raw)
     sets = [made["transcode"] / "train.txt", made["frames"]]
-    load_tool("bench_loader").main([str(part) for part in (*sets, *options)])
+    copies.main([str(part) for part in (*sets, *options)])
     told = capsys.readouterr().out
-    rows = json.loads(raw.read_text())
+    result = json.loads(raw.read_text())
+    rows = result["rows"]
+    assert (result["table"], result["targets"]) == ("copies", [])
     first, second = str(sets[0]), str(sets[1] / "train.txt")
     listed = read_list(second, made["frames"], 3)
     shards = {made["frames"] / "/".join(s.path.split("/")[:2]) for s in listed}
@@ -430,5 +433,10 @@ def test_the_benchmark_compares_lists_and_folders(made, tmp_path: Path, capsys) 
         assert row["gains"] == {second: pytest.approx(expected)}
         assert row["bytes"][second] == sum(shard.stat().st_size for shard in shards)
         assert f"| 4 sets | {row['frames']} | " in told
+        per_core = np.median(row["rates"][second])
+        needed = [str(int(np.ceil(rate / per_core))) for rate in (100, 500, 1000)]
+        lines = [line.split() for line in told.splitlines() if f" {second} " in line]
+        of_row = [line for line in lines if line[2] == str(row["frames"])]
+        assert [[word for word in line if word != "|"][-3:] for line in of_row] == [needed]
     with pytest.raises(SystemExit, match="does not list the same videos"):
-        load_tool("bench_loader").main([str(sets[0]), str(sets[0].with_name("val.txt"))])
+        copies.main([str(sets[0]), str(sets[0].with_name("val.txt"))])

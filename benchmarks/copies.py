@@ -1,18 +1,18 @@
 """How fast videos load: clips a second of the training loader from originals and from copies.
 
-Without arguments 500 webm files like Something-Something's and 200 avi files like HMDB51's are
-generated, transcoded and packed (tools/prepare.py transcode, frames), which is kept in --folder
-for the next call. With lists or prepared folders, those are compared instead: they must list the
-same videos in the same order, the first is what the others are compared with.
+Without arguments a few mp4 files like Kinetics', webm files like Something-Something's and avi
+files like HMDB51's are generated, transcoded and packed (tools/prepare.py transcode, frames), which
+is kept in --folder for the next call. With lists or prepared folders, those are compared instead:
+they must list the same videos in the same order, the first is what the others are compared with.
 
 Rates mean little, since they depend on the machine and on what else it does; ratios come from one
-run in which the sets take turns.
+run in which the sets take turns. The last table tells how many cores a GPU of some clips a second
+needs, if every core yields what it does here with as many loader processes as cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +20,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.loader import GPU_RATES, cores_needed
+from benchmarks.report import markdown_table
+from vidadapt import runs
 from vidadapt.data.frame_index import frame_counts
 from vidadapt.data.lists import read_list
 from vidadapt.data.packed import file_of
@@ -28,7 +31,9 @@ from vidadapt.data.speed import Timed, gain, loader_rates
 from vidadapt.data.synthetic import cores
 from vidadapt.data.synthetic_footage import FOOTAGE, generate
 
-FRAMES = (2, 4, 8, 16)
+FRAMES = (2, 8)
+FILES = {"mp4": 8, "webm": 24, "avi": 16}
+PREPARE = Path(__file__).parents[1] / "tools" / "prepare.py"
 COPIES = {"transcoded": "transcode", "packed": "frames"}
 
 
@@ -41,16 +46,22 @@ def main(argv: list[str] | None = None) -> None:
             comparisons = {"sets": [read_set(path, args.root) for path in args.sets]}
         else:
             comparisons = generated_sets(args)
-        results = [
+        if args.json is not None:
+            runs.check_writable("--json", args.json.absolute().parent)
+        rows = [
             row
             for title, sets in comparisons.items()
             for row in compare(title, dict(sets), args.frames, args)
         ]
     except (ValueError, OSError) as error:
-        sys.exit(f"bench_loader: {error}")
-    print("\n".join(table(results)))
+        sys.exit(f"copies: {error}")
+    print("\n\n".join(["\n".join(table(rows)), cores_table(rows)]))
     if args.json is not None:
-        args.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        settings = {k: v for k, v in vars(args).items() if k != "json"}
+        settings |= {"sets": [str(path) for path in args.sets], "folder": str(args.folder)}
+        settings["root"] = args.root and str(args.root)
+        result = {"table": "copies", "settings": settings, "rows": rows, "targets": []}
+        runs.write_json(args.json, result)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -58,23 +69,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="""examples:
-  python tools/bench_loader.py --webm 50 --avi 20 --json loader.json
-  python tools/bench_loader.py ssv2/train.txt ssv2_fast/train.txt ssv2_frames/train.txt""",
+  python -m benchmarks.copies --webm 500 --avi 200 --mp4 0 --frames 2 4 8 16 --rounds 5 --clips 256
+  python -m benchmarks.copies ssv2/train.txt ssv2_fast/train.txt ssv2_frames/train.txt""",
     )
     parser.add_argument("sets", type=Path, nargs="*", metavar="LIST|FOLDER")
     parser.add_argument("--root", type=Path, help="of lists that lie in no prepared folder")
     parser.add_argument(
         "--folder", type=Path, default=Path("demo_data/bench_loader"), help="(%(default)s)"
     )
-    parser.add_argument("--webm", type=int, default=500, help="files to generate (%(default)s)")
-    parser.add_argument("--avi", type=int, default=200, help="files to generate (%(default)s)")
-    parser.add_argument(
-        "--frames", type=int, nargs="+", default=FRAMES, help="of a clip (2 4 8 16)"
-    )
+    for kind, number in FILES.items():
+        parser.add_argument(
+            f"--{kind}", type=int, default=number, help="files to generate (%(default)s)"
+        )
+    parser.add_argument("--frames", type=int, nargs="+", default=FRAMES, help="of a clip (2 8)")
     parser.add_argument("--workers", type=int, default=cores(), help="of the loader (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="that count (%(default)s)")
-    parser.add_argument("--clips", type=int, default=256, help="in a round (%(default)s)")
-    parser.add_argument("--json", type=Path, help="file for the rates of all rounds")
+    parser.add_argument("--rounds", type=int, default=3, help="that count (%(default)s)")
+    parser.add_argument("--clips", type=int, default=64, help="in a round (%(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="with the rates of all rounds")
     return parser.parse_args(argv)
 
 
@@ -110,11 +121,11 @@ def compare(
     return rows
 
 
-def table(results: Sequence[dict[str, Any]]) -> list[str]:
+def table(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Markdown, a line for each set and number of frames."""
     lines = []
     names: list[str] = []
-    for row in results:
+    for row in rows:
         if list(row["rates"]) != names:
             names = list(row["rates"])
             cells = ["videos", "frames", *(f"{name}, clips/s" for name in names)]
@@ -124,13 +135,28 @@ def table(results: Sequence[dict[str, Any]]) -> list[str]:
         gains = [f"{value:.1f}" for value in row["gains"].values()]
         cells = [f"{row['videos']} {row['set']}", str(row["frames"]), *rates, *gains]
         lines.append(f"| {' | '.join(cells)} |")
-    sizes = {row["set"]: row["bytes"] for row in results}
+    sizes = {row["set"]: row["bytes"] for row in rows}
     for title, found in sizes.items():
         first, *others = found
         parts = [f"{name} {found[name] / found[first]:.1f} times" for name in others]
         lines += ["", f"{title}: {first} {found[first] / 1e6:.0f} MB, {', '.join(parts)} as large"]
-    lines += ["", f"{results[0]['workers']} loader processes, crops of 224 px, medians of rounds"]
+    lines += ["", f"{rows[0]['workers']} loader processes, crops of 224 px, medians of rounds"]
     return lines[1:]
+
+
+def cores_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Cores that a GPU needs, by set, frames and copy."""
+    lines = []
+    for row in rows:
+        processes = max(row["workers"], 1)
+        for name, rates in row["rates"].items():
+            per_core = median(rates) / processes
+            needed = [str(cores_needed(rate, per_core)) for rate in GPU_RATES]
+            lines.append(
+                [f"{row['set']}, {row['frames']} frames", name, f"{per_core:.0f}", *needed]
+            )
+    headings = ["cores needed for", "files", "clips/s a core"]
+    return markdown_table(headings + [f"{rate:,} clips/s" for rate in GPU_RATES], lines)
 
 
 def read_set(path: Path, root: Path | None) -> tuple[str, Timed]:
@@ -158,16 +184,23 @@ def size_of(timed: Timed) -> int:
 def generated_sets(args: argparse.Namespace) -> dict[str, list[tuple[str, Timed]]]:
     """Generate what is missing, copy it with the commands, and read all."""
     comparisons = {}
-    for name, number in (("webm", args.webm), ("avi", args.avi)):
+    for name in FILES:
+        number = getattr(args, name)
         if not number:
             continue
         folder = args.folder / f"{name}_{number}"
-        listed = generate(FOOTAGE[name], number, folder / "videos")
+        listed = generate(FOOTAGE[name], number, args.folder / name)
         sets = [("originals", read_set(listed, listed.parent)[1])]
         for title, command in COPIES.items():
             out = folder / title
-            tool = str(Path(__file__).with_name("prepare.py"))
-            call = [sys.executable, tool, command, str(listed), "--root", str(listed.parent)]
+            call = [
+                sys.executable,
+                str(PREPARE),
+                command,
+                str(listed),
+                "--root",
+                str(listed.parent),
+            ]
             subprocess.run([*call, "--out", str(out)], check=True, stdout=sys.stderr)
             sets.append((title, read_set(out / listed.name, out)[1]))
         comparisons[name] = sets

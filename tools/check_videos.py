@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from vidadapt.data.readers import READERS, check_reader
-from vidadapt.data.synthetic import cores
+from vidadapt.data.workers import cores
 from vidadapt.prepare.check import Checked, check, plan_checks
 from vidadapt.prepare.check_summary import advice, summary
 from vidadapt.prepare.commands.options import processes

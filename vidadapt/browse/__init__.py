@@ -23,7 +23,7 @@ from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.frame_index import FrameCount, frame_counts
 from vidadapt.data.lists import Sample
-from vidadapt.data.synthetic import cores
+from vidadapt.data.workers import cores, worker_options
 from vidadapt.progress import track
 
 LARGEST, SMALLEST = 160, 48  # side of a frame in pixels, unless told
@@ -144,7 +144,8 @@ def look(
     Raises:
         OSError, ValueError: the frame-count index cannot be read or written, or the quarantine.
     """
-    num_workers = min(options.num_workers, cores())
+    # No model computes beside them.
+    num_workers = cores() if options.num_workers is None else min(options.num_workers, cores())
     counted = functools.partial(
         frame_counts,
         list_path,
@@ -185,7 +186,7 @@ def look(
             todo,
             batch_size=None,
             sampler=[place[sample.path] for sample in readable],
-            **data.worker_options(num_workers),
+            **worker_options(num_workers),
         )
         shown = track(
             loader, total=len(readable), label="looking at videos", unit="videos", shown=progress

@@ -24,6 +24,7 @@ from vidadapt.data.quarantine import quarantined
 from vidadapt.data.readers import READERS, ReadError, check_reader
 from vidadapt.data.sampling import SAMPLINGS, Sampling
 from vidadapt.data.transforms import NORMALIZATIONS, TRAIN_CROPS, cut_views
+from vidadapt.data.workers import loader_processes, worker_options
 from vidadapt.naming import require_known
 
 
@@ -186,7 +187,7 @@ def load_list(
         [sample.path for sample in samples if sample.path not in barred],
         reader=data.reader,
         index_dir=data.index_dir,
-        num_workers=data.num_workers,
+        num_workers=loader_processes(data.num_workers),
         progress=progress,
     )
     broken = [sample.path for sample in samples if counts[sample.path].error]
@@ -237,8 +238,9 @@ def train_loader(
 
     Call `loader.batch_sampler.set_epoch(epoch)` before each `for batch in loader`. A batch is a
     dict with `clip` (B, 3, T, S, S) uint8, `label` (B,) int64 and `index` (B,) int64, places in
-    `videos.samples`, see `clips.batch_of`. It depends on the seed, the epoch and the global batch alone: the same with
-    any number of workers, and the global batches the same with any number of processes.
+    `videos.samples`, see `clips.batch_of`. It depends on the seed, the epoch and the global batch
+    alone: the same with any number of workers, and the global batches the same with any number of
+    processes.
     `len(loader)` is the sampler's `steps` x accumulation.
 
     Raises:
@@ -269,7 +271,7 @@ def train_loader(
         clips,
         batch_sampler=batches,
         collate_fn=batch_of,
-        **worker_options(data.num_workers, pin_memory),
+        **worker_options(loader_processes(data.num_workers), pin_memory),
     )
 
 
@@ -301,7 +303,10 @@ def eval_loader(
     )
     mine = range(rank, len(views), world_size)
     return DataLoader(
-        views, batch_size=None, sampler=mine, **worker_options(data.num_workers, pin_memory)
+        views,
+        batch_size=None,
+        sampler=mine,
+        **worker_options(loader_processes(data.num_workers), pin_memory),
     )
 
 
@@ -353,32 +358,15 @@ def centre_clips(videos: Sequence[str | Path], plan: DataPlan, reader: str) -> t
     return torch.stack(clips)
 
 
-def worker_options(num_workers: int, pin_memory: bool = False) -> dict[str, Any]:
-    """How every `DataLoader` of ours starts its workers: its keyword arguments."""
-    return {
-        "num_workers": num_workers,
-        "persistent_workers": num_workers > 0,
-        "pin_memory": pin_memory,
-        "worker_init_fn": _one_thread,
-        # Forking this process, which by now has threads (gloo, autograd), can deadlock a worker.
-        "multiprocessing_context": "forkserver" if num_workers > 0 else None,
-        # The loader draws a seed, which no item uses, for its workers: not from the global one.
-        "generator": torch.Generator(),
-    }
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)
-
-
 def _check_ranges(data: DataConfig) -> None:
     for name, least in (
         ("crop_size", 1),
         ("repeated_augmentation", 1),
-        ("num_workers", 0),
         ("max_unreadable", 0),
     ):
         if getattr(data, name) < least:
             raise ValueError(f"data.{name} must be at least {least}, not {getattr(data, name)}")
+    if data.num_workers is not None and data.num_workers < 0:
+        raise ValueError(f"data.num_workers must be at least 0, not {data.num_workers}")
     if not 0 <= data.random_erasing <= 1:
         raise ValueError(f"data.random_erasing is a probability, not {data.random_erasing}")

@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 from PIL import Image, ImageDraw
 
 from vidadapt.data.synthetic_render import FAMILIES, Frames, labels, render
+from vidadapt.data.workers import cores
 from vidadapt.progress import track
 
 __all__ = ["CODECS", "FAMILIES", "contact_sheet", "labels", "make_set", "render", "write_video"]
@@ -164,13 +165,6 @@ def make_set(
     for split, videos in splits.items():
         (out / f"{split}.txt").write_text("".join(f"{v.path} {v.label}\n" for v in videos))
     return out
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import av
 import numpy as np
 
-from vidadapt.data.synthetic import cores
+from vidadapt.data.workers import cores
 from vidadapt.progress import track
 
 

@@ -12,7 +12,7 @@ from vidadapt.data import count_files
 from vidadapt.data.frame_index import FrameCount, frame_counts
 from vidadapt.data.lists import Sample
 from vidadapt.data.speed import Timed, gain, loader_rates
-from vidadapt.data.synthetic import cores
+from vidadapt.data.workers import cores
 from vidadapt.prepare.commands.options import processes
 from vidadapt.prepare.copies import TABLE, Copy
 from vidadapt.prepare.copying import Copied, Settings, claimed, pack_set, transcode_set

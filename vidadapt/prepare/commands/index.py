@@ -10,7 +10,7 @@ from vidadapt.data.frame_index import FrameCount, frame_counts, index_path, trun
 from vidadapt.data.lists import SHOWN, read_list
 from vidadapt.data.prepared import known_root
 from vidadapt.data.readers import READERS
-from vidadapt.data.synthetic import cores
+from vidadapt.data.workers import cores
 from vidadapt.prepare.commands.options import processes
 
 

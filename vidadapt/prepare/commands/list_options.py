@@ -13,7 +13,7 @@ from pathlib import Path
 from vidadapt.data.lists import LABELS, read_label_names, read_list
 from vidadapt.data.prepared import Prepared
 from vidadapt.data.readers import READERS
-from vidadapt.data.synthetic import cores
+from vidadapt.data.workers import cores
 from vidadapt.prepare import archives, videos
 from vidadapt.prepare.annotations import Annotations
 from vidadapt.prepare.build import REPORT, Options, build

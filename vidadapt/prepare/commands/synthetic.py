@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from vidadapt.data import synthetic
+from vidadapt.data.workers import cores
 from vidadapt.prepare.commands.options import processes
 
 _COUNT = re.compile(r"(?P<split>\w+)=(?P<number>[0-9]+)")
@@ -88,7 +89,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--processes",
         type=processes,
-        default=synthetic.cores(),
+        default=cores(),
         help="rendering processes",
     )
     parser.add_argument(

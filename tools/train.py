@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -30,7 +32,8 @@ from vidadapt import (
     runs,
 )
 from vidadapt.cache import Cache
-from vidadapt.config import Config, ConfigError
+from vidadapt.cached_training import CachedBatches, score_features
+from vidadapt.config import Config, ConfigError, TrainConfig
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.epochs import steps_per_epoch
 from vidadapt.data.lists import Sample, check_label_names, read_list
@@ -40,20 +43,21 @@ from vidadapt.data.readers import ReadError
 from vidadapt.distributed import World, main_first, together
 from vidadapt.evaluate import metrics, score_views
 from vidadapt.precision import cast_frozen, resolved_precision
+from vidadapt.profiling import TRACE, TRACED, ProfileDone, Repeated, StepProfiler, table
 from vidadapt.progress import duration
 from vidadapt.train import NonFiniteLoss, classification_loss, fit, normalized_clip
 
 
 def main(world: World) -> None:
     with together(world):
-        cfg, resume = command_line.parse_train(sys.argv[1:], methods.METHODS)
+        cfg, options = command_line.parse_train(sys.argv[1:], methods.METHODS)
         cfg = replace(cfg, data=with_lists(cfg.data))
         config.check(cfg, world.size)
         plan = data.resolve(cfg.data, cfg.eval)
         recipe = replace(cfg.train, precision=resolved_precision(world.device, cfg.train.precision))
         global_batch = recipe.batch_size * recipe.accumulation * world.size
         run_dir = Path(cfg.run_dir)
-        saved = previous_run(run_dir, cfg, resume)
+        saved = None if options.profile else previous_run(run_dir, cfg, options.resume)
         torch.manual_seed(recipe.seed)
         model, report, backbone = assemble.adapted_model(cfg, plan)
         model.to(world.device)
@@ -98,10 +102,12 @@ def main(world: World) -> None:
                 precision=recipe.precision,
                 world=world,
             )
-    filling = None if cached is None else fill(cached, recipe.epochs)
+    filling = None if cached is None else cache.fill(cached, recipe.epochs)
     with together(world):
-        if world.is_main:
-            start_folder(run_dir, cfg, resume, saved, world)
+        if options.profile:
+            runs.check_writable("run_dir", run_dir / runs.PROFILE)
+        elif world.is_main:
+            start_folder(run_dir, cfg, options.resume, saved, world)
     trainable, total = methods.count_parameters(model)
     if world.is_main:
         lr = optim.effective_lr(cfg.train.base_lr, global_batch)
@@ -124,25 +130,28 @@ def main(world: World) -> None:
         normalized_clip, normalization=plan.normalization, device=world.device
     )
     if cached is not None:
-        batches = cache.CachedBatches(cached, [sample.label for sample in lists["train"].samples])
+        batches = CachedBatches(cached, [sample.label for sample in lists["train"].samples])
         prepare = batches.prepare
         features.run_from_features(cached.parts)
-    result = fit(
+    train = partial(
+        fit,
         model,
-        batches,
         recipe=recipe,
         num_classes=plan.num_classes,
         prepare=prepare,
         paths=[sample.path for sample in lists["train"].samples],
         loss=partial(classification_loss, label_smoothing=recipe.label_smoothing),
         world=world,
-        run_dir=run_dir,
         description=adapters.describe(cfg, plan, backbone, lists["train"].manifest),
         facts=facts,
         resume_state=saved,
         validate=validation(model, cfg, plan, lists, loaders, cached, world),
         select_best="dev" in lists,
     )
+    if options.profile:
+        profile_steps(train, batches, recipe, options.profile, run_dir / runs.PROFILE, world)
+        return
+    result = train(batches, run_dir=run_dir)
     if world.is_main:
         summary = {
             "method": cfg.method["name"],
@@ -283,17 +292,6 @@ def loaders_of(
     return loaders
 
 
-def fill(cached: Cache, epochs: int) -> dict[str, Any]:
-    """Compute what is missing of a cache, and say so."""
-    is_main = cached.world.is_main
-    if is_main:
-        print(cache.describe(cached, epochs), flush=True)
-    done = cache.fill(cached)
-    if is_main:
-        print(f"cache: {done['clips']} clips computed in {duration(done['seconds'])}", flush=True)
-    return done
-
-
 def validation(
     model: nn.Module,
     cfg: Config,
@@ -314,7 +312,7 @@ def validation(
         "num_classes": plan.num_classes,
     }
     score = (
-        partial(cache.score_features, cached, split, **about)
+        partial(score_features, cached, split, **about)
         if cached is not None
         else partial(
             score_views,
@@ -337,6 +335,32 @@ def validation(
         return {f"{split}_{name}": found[name] for name in names}
 
     return validate
+
+
+def profile_steps(
+    train: Callable[..., Any],
+    batches: Any,
+    recipe: TrainConfig,
+    steps: int,
+    folder: Path,
+    world: World,
+) -> None:
+    """Run the training loop for some steps, then say where their time went."""
+    profiler = StepProfiler(
+        steps, recipe.accumulation, world.device, folder if world.is_main else None
+    )
+    with tempfile.TemporaryDirectory() as nowhere, suppress(ProfileDone):
+        train(
+            Repeated(batches, profiler.batches),
+            run_dir=Path(nowhere),
+            phase=profiler.phase,
+        )
+    seconds = profiler.seconds()
+    if world.is_main:
+        print("\n".join(table(seconds)))
+        clips = recipe.batch_size * recipe.accumulation * world.size / seconds["step"]
+        print(f"steps timed: {steps}; {clips:.1f} clips/s; nothing was trained or saved")
+        print(f"  {folder / TRACE}: a trace of {TRACED} more; open it in ui.perfetto.dev")
 
 
 def say_defects(name: str, videos: VideoList) -> None:

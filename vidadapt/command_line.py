@@ -21,6 +21,19 @@ from vidadapt.naming import did_you_mean, require_known
 
 
 @dataclass(frozen=True)
+class TrainOptions:
+    """What one training is asked for beside its configuration.
+
+    Attributes:
+        resume: continue the run in run_dir.
+        profile: only time this many steps.
+    """
+
+    resume: bool
+    profile: int | None
+
+
+@dataclass(frozen=True)
 class EvaluateOptions:
     """What one evaluation is asked for beside the run's configuration.
 
@@ -74,6 +87,7 @@ TRAIN_HELP = """Adapt a video transformer to a list of videos.
     python tools/train.py --config configs/ssv2/adaptformer.yaml --run_dir runs/ssv2_adaptformer \\
         --data.lists LISTS_OF_PREPARE --model.weights videomae_vit_b.pth
     torchrun --nproc-per-node 8 tools/train.py --config ... --train.epochs 10
+    python tools/train.py --config ... --run_dir ... --profile 20
 
 Any key of the configuration is an option. The options of a method are shown for the chosen one:
     python tools/train.py --method.name full --help
@@ -119,18 +133,30 @@ EVALUATION_KEYS = (
 )
 
 
-def parse_train(argv: list[str], methods: Methods) -> tuple[Config, bool]:
-    """The configuration of a training run, and whether to resume it.
+def parse_train(argv: list[str], methods: Methods) -> tuple[Config, TrainOptions]:
+    """The configuration of a training run, and what is asked beside it.
 
     Raises:
-        ConfigError: unknown or malformed keys.
+        ConfigError: unknown or malformed keys, or options that do not go together.
         SystemExit: after --help or --print_config.
     """
     parser = _parser("tools/train.py", TRAIN_HELP, methods, _method_name(argv, methods))
     parser.add_argument("--run_dir", type=str, required=True, help="folder that the run writes")
     parser.add_argument("--resume", action="store_true", help="continue the run in run_dir")
+    parser.add_argument(
+        "--profile",
+        type=int | None,
+        metavar="STEPS",
+        help="do not train: time so many steps (20 are plenty), say where their time goes, and "
+        "write a trace for ui.perfetto.dev into run_dir/profile",
+    )
     parsed = _parse(parser, argv)
-    return _config(parser, parsed, parsed.run_dir), parsed.resume
+    if parsed.profile is not None and parsed.profile < 1:
+        raise ConfigError(f"--profile: expected 1 step or more, got {parsed.profile}")
+    if parsed.profile is not None and parsed.resume:
+        raise ConfigError("--profile: trains nothing that --resume could continue; leave one out")
+    options = TrainOptions(parsed.resume, parsed.profile)
+    return _config(parser, parsed, parsed.run_dir), options
 
 
 def parse_browse(argv: list[str], methods: Methods) -> tuple[Config, BrowseOptions]:

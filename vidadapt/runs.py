@@ -6,6 +6,7 @@
     steps.jsonl         one line an optimiser step
     tensorboard/        the same curves
     last/, best/        adapter.safetensors + adapter.json: what the method trained, self-described
+    profile/            where the time of a step goes, if that was asked
     last/trainer.pt     what only resuming needs: optimiser, scaler, average of weights
 
 Everything is written under a temporary name and renamed, so that a file with its final name is
@@ -28,6 +29,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+PROFILE = "profile"
 TENSORS, DESCRIPTION, TRAINER = "adapter.safetensors", "adapter.json", "trainer.pt"
 
 
@@ -49,14 +51,18 @@ def check_writable(key: str, folder: Path) -> None:
 
 
 def check_free(run_dir: str | Path, resume: bool) -> None:
-    """Raise `RunError` if the folder cannot be made, or holds something without `resume`."""
+    """Raise `RunError` if the folder cannot be made, or holds something without `resume`.
+
+    A profile is nothing that a run would overwrite.
+    """
     folder = Path(run_dir)
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise RunError(
             f"run_dir: cannot write to {folder} (below {nearest}); choose another folder"
         )
-    if not resume and folder.exists() and any(folder.iterdir()):
+    held = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    if not resume and held - {PROFILE}:
         raise RunError(
             f"run_dir: {folder} exists and is not empty; continue it with --resume, or choose "
             "another folder"

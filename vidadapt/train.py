@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.profiler import record_function
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
@@ -30,6 +32,7 @@ from vidadapt.optim import (
     set_lr,
 )
 from vidadapt.precision import autocast
+from vidadapt.profiling import WAIT
 from vidadapt.progress import duration, track
 
 UNHARMED = (
@@ -58,6 +61,7 @@ def fit(
     resume_state: dict[str, Any] | None,
     validate: Callable[[], dict[str, float]] | None,
     select_best: bool,
+    phase: Callable[[str], AbstractContextManager[None]] = record_function,
 ) -> dict[str, Any]:
     """Train what requires a gradient; one checkpoint and one log line an epoch.
 
@@ -76,6 +80,7 @@ def fit(
             dropped once they are in place.
         validate: accuracies of the current weights, e.g. {"dev_top1": 61.2, ...}.
         select_best: keep the checkpoint with the best `dev_top1`.
+        phase: entered with its name around each part of a step; e.g. `StepProfiler.phase`.
 
     Returns:
         Summary: epochs, steps, seconds; `last`, the last epoch's log line; `best`, the results of
@@ -136,6 +141,7 @@ def fit(
             optimizer=optimizer,
             scaler=scaler,
             average=average,
+            phase=phase,
         )
         train_seconds = time.monotonic() - began
         step_losses = (sum_over_ranks(world, losses) / world.size).tolist()
@@ -207,6 +213,7 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     average: WeightAverage | None,
+    phase: Callable[[str], AbstractContextManager[None]],
 ) -> tuple[torch.Tensor, list[float], float]:
     """One pass; (loss per optimiser step on this rank, learning rates, seconds spent waiting)."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -216,7 +223,7 @@ def _train_epoch(
     pending: Callable[[], None] | None = None
     clips_per_batch = recipe.batch_size * world.size
     batches = track(
-        _timed(loader, waiting),
+        _timed(loader, waiting, phase),
         total=len(loader) * clips_per_batch,
         label=label,
         unit="clips",
@@ -230,8 +237,9 @@ def _train_epoch(
             lrs.append(lr_at(step, **schedule))
             set_lr(optimizer, lrs[-1])
             losses.append(torch.zeros((), device=world.device))
-        inputs = prepare(batch)
-        targets = batch["label"].to(world.device, non_blocking=True)
+        with phase("copy"):
+            inputs = prepare(batch)
+            targets = batch["label"].to(world.device, non_blocking=True)
         if recipe.mixup > 0 or recipe.cutmix > 0:
             inputs, targets = mix_batch(
                 inputs,
@@ -244,24 +252,27 @@ def _train_epoch(
                 step=(step * recipe.accumulation + micro) * world.size + world.rank,
             )
         with without_sync(model, not last_micro):
-            with autocast(world.device, recipe.precision):
-                logits = model(inputs)
-            loss = loss_function(logits.float(), targets)
-            scaler.scale(loss / recipe.accumulation).backward()
+            with phase("forward"):
+                with autocast(world.device, recipe.precision):
+                    logits = model(inputs)
+                loss = loss_function(logits.float(), targets)
+            with phase("backward"):
+                scaler.scale(loss / recipe.accumulation).backward()
         losses[-1] += loss.detach() / recipe.accumulation
         if pending is not None:
             pending()
         pending = _later_check(loss.detach(), step, [paths[i] for i in batch["index"].tolist()])
         if not last_micro:
             continue
-        if recipe.clip_grad > 0:
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(parameters, recipe.clip_grad)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
-        if average is not None:
-            average.update(getattr(model, "module", model))
+        with phase("optimiser"):
+            if recipe.clip_grad > 0:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(parameters, recipe.clip_grad)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            if average is not None:
+                average.update(getattr(model, "module", model))
     if pending is not None:
         pending()
     return torch.stack(losses).cpu(), lrs, waiting[0]
@@ -286,12 +297,15 @@ def classification_loss(
     return functional.cross_entropy(logits, targets, label_smoothing=smoothing)
 
 
-def _timed(loader: Iterable, waiting: list[float]) -> Iterator:
+def _timed(
+    loader: Iterable, waiting: list[float], phase: Callable[[str], AbstractContextManager[None]]
+) -> Iterator:
     """The loader's batches, adding up the seconds spent waiting for them."""
     batches = iter(loader)
     while True:
         began = time.monotonic()
-        batch = next(batches, None)
+        with phase(WAIT):
+            batch = next(batches, None)
         waiting[0] += time.monotonic() - began
         if batch is None:
             return

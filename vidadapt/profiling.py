@@ -1,0 +1,140 @@
+"""Where the time of training steps goes: seconds by phase, and a trace to look at."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+# The phase with which every batch begins.
+WAIT = "wait for data"
+
+WARM_UP, TRACED = 5, 3
+TRACE = "trace.json.gz"
+
+
+class ProfileDone(Exception):
+    """The steps that were to be profiled are done; ends the training from inside its loop."""
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A loader that gives the batches of another again and again; `length` is for the progress."""
+
+    loader: Any
+    length: int
+
+    @property
+    def batch_sampler(self) -> Any:
+        return self.loader.batch_sampler
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(cast(Iterable[Iterable[Any]], repeat(self.loader)))
+
+
+class StepProfiler:
+    """Times the phases of `steps` training steps, traces a few more, then raises `ProfileDone`.
+
+    The timed steps run without the tracer, which slows steps down. On a CUDA device time is the
+    device's own: events mark where a phase begins and ends among the queued work, so that nothing
+    waits for it, and `wait for data` counts only while the device has nothing else to do.
+
+    Args:
+        steps: timed optimiser steps, after `WARM_UP` and before `TRACED` others.
+        accumulation: batches of a step.
+        device: of the training.
+        folder: where the trace is written; none: not by this process.
+    """
+
+    def __init__(
+        self, steps: int, accumulation: int, device: torch.device, folder: Path | None
+    ) -> None:
+        self.steps, self.device, self.folder = steps, device, folder
+        self._first, self._last = WARM_UP * accumulation, (WARM_UP + steps) * accumulation
+        self.batches = self._last + TRACED * accumulation
+        self._number = 0
+        self._span: list[Any] = []
+        self._marks: list[tuple[str, Any, Any]] = []
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it speaks of missing GPUs
+        kinds = [ProfilerActivity.CPU]
+        if device.type == "cuda":
+            kinds.append(ProfilerActivity.CUDA)
+        self._tracer = profile(activities=kinds)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """A part of a step, named in the trace; `WAIT` also counts the batches.
+
+        Raises:
+            ProfileDone: after the last traced step, on entering `WAIT`.
+        """
+        if name == WAIT:
+            self._next_batch()
+        began = self._now()
+        with record_function(name):
+            yield
+        if self._first < self._number <= self._last:
+            self._marks.append((name, began, self._now()))
+
+    def seconds(self) -> dict[str, float]:
+        """Of a step on average: by phase, `other` for what no phase covers, `step` for all."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        found: dict[str, float] = {}
+        for name, began, ended in self._marks:
+            found[name] = found.get(name, 0.0) + self._between(began, ended) / self.steps
+        step = self._between(*self._span) / self.steps
+        return {**found, "other": step - sum(found.values()), "step": step}
+
+    def _next_batch(self) -> None:
+        if self._number in (self._first, self._last):
+            self._span.append(self._now())
+        if self._number == self._last:
+            self._tracer.start()
+        if self._number == self.batches:
+            self._tracer.stop()
+            if self.folder is not None:
+                partial = self.folder / f"partial.{TRACE}"
+                self._tracer.export_chrome_trace(str(partial))
+                partial.replace(self.folder / TRACE)
+            raise ProfileDone
+        self._number += 1
+
+    def _now(self) -> Any:
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def _between(self, began: Any, ended: Any) -> float:
+        """Seconds."""
+        if self.device.type != "cuda":
+            return ended - began
+        return began.elapsed_time(ended) / 1000
+
+
+def table(seconds: dict[str, float]) -> list[str]:
+    """Lines of a table of `StepProfiler.seconds`.
+
+    >>> print("\\n".join(table({"forward": 0.25, "other": 0.25, "step": 0.5})))
+    phase              ms a step      %
+    forward                250.0   50.0
+    other                  250.0   50.0
+    step                   500.0  100.0
+    """
+    return [f"{'phase':18} {'ms a step':>9} {'%':>6}"] + [
+        f"{name:18} {1000 * value:9.1f} {100 * value / seconds['step']:6.1f}"
+        for name, value in seconds.items()
+    ]

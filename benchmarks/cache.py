@@ -75,7 +75,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--clips", type=int, default=32, help="of the set (%(default)s)")
+    parser.add_argument("--clips", type=int, default=24, help="of the set (%(default)s)")
     parser.add_argument("--epochs", type=int, default=5, help="(%(default)s)")
     parser.add_argument("--batch_size", type=int, default=8, help="clips (%(default)s)")
     parser.add_argument("--backbone", choices=BACKBONES, default="vit_base")

@@ -227,3 +227,8 @@ def test_peak_memory_is_that_of_the_work_alone():
     result, peak = peak_bytes(work, torch.device("cpu"))
     assert result == 75e6
     assert peak is not None and 195e6 < peak < 260e6
+
+
+def test_every_table_is_a_script_that_explains_itself():
+    for name in run.TABLES:
+        assert (run.ROOT / "benchmarks" / f"{name}.py").is_file()

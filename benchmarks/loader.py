@@ -12,8 +12,9 @@ multi-scale crop, resized to 224 pixels.
 
 Figures are CPU seconds of one process with one thread, so they are those of one core, whatever else
 the machine does. The rows with workers are wall-clock seconds through a DataLoader. `exact` counts
-the clips whose pixels are those that frames decoded from the first one on give, as the number of
-frames promises; seeking readers miss it in some files.
+the clips whose pixels are those of a loop that decodes every frame from the first one on: not so
+where a seeking reader returns another frame. Floats may differ from them by one grey level, as
+Pillow and torchvision round some pixels differently.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ CASES = ("mp4:dense:8", "mp4:uniform:8", "avi:uniform:8", "webm:uniform:8", "mp4
 STRIDES = {"dense": 4, "uniform": 1}
 GPU_RATES = (100, 500, 1000)
 BATCH = 8
+GREY_LEVEL = 1 / 255 / 0.224  # at most, after normalisation
 
 
 @dataclass(frozen=True)
@@ -284,8 +286,9 @@ def same_pixels(clips: Mapping[str, Dataset[dict[str, Any]]], number: int) -> di
         for key, reference in zip(keys, expected, strict=True):
             clip = data[key]["clip"]
             if clip.is_floating_point():
-                # A grey level is 0.017 here; the order of the arithmetic makes some 1e-7.
-                good = torch.allclose(clip, normalize(reference, "imagenet"), rtol=0, atol=1e-5)
+                good = torch.allclose(
+                    clip, normalize(reference, "imagenet"), rtol=0, atol=1.01 * GREY_LEVEL
+                )
             else:
                 good = torch.equal(clip, reference)
             same[name][0] += good

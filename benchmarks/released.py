@@ -92,8 +92,6 @@ def view_pixels(path: str, clip: int, crop: int, sampling: Sampling, crop_size: 
     Args:
         sampling: at least 2 clips and 2 crops: the released loader divides by their number less 1.
     """
-    import cv2  # of the extra `bench`
-
     reader = open_file(path)
     chosen = list(range(0, len(reader), sampling.stride))
     chosen += [chosen[-1]] * (sampling.num_frames - len(chosen))
@@ -101,6 +99,8 @@ def view_pixels(path: str, clip: int, crop: int, sampling: Sampling, crop_size: 
     frames = reader.get_batch(chosen).asnumpy()
     height, width = frames.shape[1:3]
     if min(height, width) != crop_size:
+        import cv2  # of the extra `bench`
+
         wide = width >= height
         size = (
             int(crop_size * width / height) if wide else crop_size,

@@ -55,8 +55,8 @@ MAY_IMPORT = {
     },
 }
 ONLY_IN = {
-    "decord": {"data/readers.py"},
-    "torchcodec": {"data/readers.py"},
+    "decord": {"data/seekers.py"},
+    "torchcodec": {"data/seekers.py"},
     "torch.distributed": {"distributed.py"},
     "jsonargparse": {"command_line.py"},
     "yaml": {"command_line.py"},

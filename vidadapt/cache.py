@@ -1,14 +1,9 @@
-"""Training from features that were computed once: keys, filling, batches, validation.
-
-    cached = plan_cache(cfg, plan, parts, lists, loaders, ...)  # checked, nothing written
-    fill(cached)                               # all processes, each its share; resumable
-    CachedBatches(cached)                      # in the place of the training loader
-    score_features(cached, split, ...)         # in the place of `evaluate.score_views`
+"""Features of the lists of a run, computed once: keys, sizes, filling.
 
 Draw d of sample i is the training clip of key (d // repeats, i, d % repeats), so with as many draws
 as epochs x repeats a run sees what it would see without a cache; with fewer, its epochs go through
 the draws again and again. Row d * samples + i holds it. Validation lists have one draw, the centre
-view.
+view. `cached_training` reads what was filled here.
 """
 
 from __future__ import annotations
@@ -16,12 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,18 +22,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vidadapt.config import Config
-from vidadapt.data import DataPlan, VideoList, worker_options
+from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.clips import view_chunks
-from vidadapt.data.epochs import EpochBatches, Key
+from vidadapt.data.epochs import Key
 from vidadapt.data.transforms import normalize
+from vidadapt.data.workers import worker_options
 from vidadapt.differences import NOT_OF_THE_BACKBONE
 from vidadapt.distributed import World, gather_objects, together
-from vidadapt.evaluate import Scores, collected
 from vidadapt.feature_store import (
     MISSING,
-    UNREADABLE,
-    CacheError,
-    Reader,
     Store,
     check_key,
     check_room,
@@ -52,7 +42,7 @@ from vidadapt.feature_store import (
 )
 from vidadapt.features import Split
 from vidadapt.precision import autocast
-from vidadapt.progress import track
+from vidadapt.progress import duration, track
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,8 +162,8 @@ def _key(
     return key
 
 
-def describe(cached: Cache, epochs: int) -> str:
-    """Size, place, what is still to be computed, and how far the draws reach, for people."""
+def _announcement(cached: Cache, epochs: int) -> str:
+    """Size, place, what is still to be computed, and how far the draws reach."""
     stores = cached.stores.values()
     rows = sum(store.num_rows for store in stores)
     missing = sum(int((marks(store) == MISSING).sum()) for store in stores)
@@ -190,8 +180,11 @@ def describe(cached: Cache, epochs: int) -> str:
     return said
 
 
-def fill(cached: Cache) -> dict[str, Any]:
-    """Compute the rows that are missing; returns once all of them are there.
+def fill(cached: Cache, epochs: int) -> dict[str, Any]:
+    """Compute the rows that are missing, and say so; returns once all of them are there.
+
+    Args:
+        epochs: of the run, to say how far the draws reach.
 
     Returns:
         `seconds`, `clips` computed now (by all processes), `bytes` in all.
@@ -202,6 +195,8 @@ def fill(cached: Cache) -> dict[str, Any]:
     """
     began = time.monotonic()
     world = cached.world
+    if world.is_main:
+        print(_announcement(cached, epochs), flush=True)
     computed = 0
     cached.parts.model.eval()
     for split, store in cached.stores.items():
@@ -222,8 +217,11 @@ def fill(cached: Cache) -> dict[str, Any]:
         ):
             pass
         gather_objects(world, None)
+    seconds = time.monotonic() - began
+    if world.is_main:
+        print(f"cache: {computed} clips computed in {duration(seconds)}", flush=True)
     return {
-        "seconds": time.monotonic() - began,
+        "seconds": seconds,
         "clips": computed,
         "bytes": sum(store.bytes for store in cached.stores.values()),
     }
@@ -285,104 +283,3 @@ def _key_of(row: int, samples: int, repeats: int) -> Key:
     """
     draw, index = divmod(row, samples)
     return draw // repeats, index, draw % repeats
-
-
-def _row_of(key: Key, samples: int, draws: int, repeats: int) -> int:
-    """The row that stands for a training key (epoch, index, copy).
-
-    >>> [_row_of((epoch, 4, 0), samples=10, draws=2, repeats=1) for epoch in range(3)]
-    [4, 14, 4]
-    >>> [_row_of(key, samples=10, draws=4, repeats=2) for key in [(0, 4, 0), (0, 4, 1), (1, 4, 0)]]
-    [4, 14, 24]
-    """
-    epoch, index, copy = key
-    return (epoch * repeats + copy) % draws * samples + index
-
-
-class CachedBatches:
-    """Batches of features in the place of the training loader's clips, in the same order.
-
-    A batch is a dict: `features`, a tuple of tensors (B, ...) in the stored types; `label` and
-    `index` (B,) int64. The next one is gathered by a thread while one is worked on.
-
-    Args:
-        cached: filled.
-        labels: of the training samples.
-    """
-
-    def __init__(self, cached: Cache, labels: Sequence[int]) -> None:
-        loader = cached.loaders["train"]
-        self.cached, self.reader = cached, _whole(cached.stores["train"])
-        self.batch_sampler = cast(EpochBatches, loader.batch_sampler)
-        self.pin_memory = loader.pin_memory
-        self.labels = torch.tensor(labels)
-
-    def __len__(self) -> int:
-        return len(self.batch_sampler)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        coming: Future[dict[str, Any]] | None = None
-        # Pinned memory belongs to the device that is current in the thread.
-        device = self.cached.world.device
-        current = partial(torch.cuda.set_device, device) if self.pin_memory else None
-        with ThreadPoolExecutor(1, initializer=current) as thread:
-            for keys in self.batch_sampler:
-                ready, coming = coming, thread.submit(self._batch, keys)
-                if ready is not None:
-                    yield ready.result()
-            if coming is not None:
-                yield coming.result()
-
-    def _batch(self, keys: list[Key]) -> dict[str, Any]:
-        draws, repeats = self.cached.draws, self.cached.repeats
-        rows = [_row_of(key, len(self.labels), draws, repeats) for key in keys]
-        index = torch.tensor([index for _, index, _ in keys])
-        return {
-            "features": self.reader.rows(rows, pin_memory=self.pin_memory),
-            "label": self.labels[index],
-            "index": index,
-        }
-
-    def prepare(self, batch: dict[str, Any]) -> tuple[Tensor, ...]:
-        """The features of a batch as the model takes them, see `features.run_from_features`."""
-        return self.reader.computed(batch["features"], self.cached.world.device)
-
-
-@torch.no_grad()
-def score_features(
-    cached: Cache,
-    split: str,
-    *,
-    paths: list[str],
-    labels: list[int],
-    num_classes: int,
-) -> Scores:
-    """Scores of one view of every video, see `evaluate.score_views`, from its features.
-
-    The batches are the same with any number of processes.
-    """
-    model, store, world = cached.parts.model, cached.stores[split], cached.world
-    model.eval()
-    reader, found = _whole(store), marks(store)
-    mine: list[tuple[int, np.ndarray | None, str]] = []
-    step = cached.batch_size
-    for first in range(world.rank * step, len(paths), world.size * step):
-        rows = range(first, min(first + step, len(paths)))
-        readable = [row for row in rows if found[row] != UNREADABLE]
-        why = f"could not be read when {store.folder} was filled"
-        mine += [(row, None, why) for row in rows if found[row] == UNREADABLE]
-        if readable:
-            features = reader.computed(reader.rows(readable), world.device)
-            with autocast(world.device, cached.precision):
-                logits = cached.parts.logits(features).float().cpu().numpy()
-            mine += [(row, logits[i : i + 1], "") for i, row in enumerate(readable)]
-    return collected(mine, paths, labels, num_classes, 1, 1, world)
-
-
-def _whole(store: Store) -> Reader:
-    if missing := int((marks(store) == MISSING).sum()):
-        raise CacheError(
-            f"{store.folder}: {missing} of {store.num_rows} clips are missing; is another run "
-            "writing to it, or has a file been changed? Delete the folder and start again"
-        )
-    return Reader(store)

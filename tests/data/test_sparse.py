@@ -11,7 +11,8 @@ from encoded import X264, decode_with_pyav, numbered, spelled, write
 from vidadapt.data import sparse
 from vidadapt.data.frame_index import frame_counts
 from vidadapt.data.readers import ReadError, open_counted, open_video
-from vidadapt.data.sequential import counted, read_sequentially
+from vidadapt.data.sequential import read_sequentially
+from vidadapt.data.survey import counted
 
 VOP, USER_DATA = b"\x00\x00\x01\xb6", b"\x00\x00\x01\xb2"
 KINDS = {

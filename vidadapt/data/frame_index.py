@@ -21,7 +21,7 @@ from typing import NamedTuple
 from vidadapt.data.isolated import run_isolated
 from vidadapt.data.packed import file_of
 from vidadapt.data.readers import ReadError, TransientReadError, check_reader, open_video
-from vidadapt.data.sequential import Survey
+from vidadapt.data.survey import Survey
 from vidadapt.progress import track
 
 HEADER = ["path", "size", "mtime_ns", "requested"]

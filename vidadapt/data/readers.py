@@ -23,28 +23,25 @@ therefore:
 from __future__ import annotations
 
 import functools
-import importlib
-import multiprocessing
 import operator
 import os
 import stat
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 
 import numpy as np
 
 from vidadapt.data import packed, sparse
-from vidadapt.data.sequential import (
-    ReadError,
-    Survey,
-    TransientReadError,
-    cause_of,
-    counted,
-    header_facts,
-    read_sequentially,
+from vidadapt.data.seekers import (
+    Read,
+    decord_read,
+    load_decord,
+    load_torchcodec,
+    torchcodec_read,
 )
+from vidadapt.data.sequential import ReadError, TransientReadError, cause_of, read_sequentially
+from vidadapt.data.survey import Survey, counted, header_facts
 
 __all__ = [
     "READERS",
@@ -55,8 +52,6 @@ __all__ = [
     "open_counted",
     "open_video",
 ]
-
-Read = Callable[[Sequence[int]], Sequence[np.ndarray] | np.ndarray]
 
 
 class Video:
@@ -231,9 +226,9 @@ def check_reader(reader: str) -> None:
     if reader not in READERS:
         raise ValueError(f"data.reader: {reader!r} is none of {', '.join(READERS)}")
     if reader == "torchcodec":
-        _torchcodec()
+        load_torchcodec()
     if reader == "decord":
-        _decord()
+        load_decord()
 
 
 def open_pyav(path: str) -> Video:
@@ -248,7 +243,7 @@ def _sequential(path: str, facts: Survey) -> Video:
 
 def open_decord(path: str) -> Video:
     """decord where it may seek, PyAV elsewhere and where decord is not installed."""
-    if _decord() is None:
+    if load_decord() is None:
         return open_pyav(path)
     return _first_proven(path, ["decord"], counted(path))
 
@@ -309,52 +304,14 @@ def _seeking_is_exact(path: str, name: str, facts: Survey) -> Read | None:
     return read if good else None
 
 
-def _decord_read(path: str, num_frames: int) -> Read | None:
-    """decord's frames; None: it is not installed, cannot open the file or counts it otherwise."""
-    decord = _decord()
-    if decord is None:
-        return None
-    try:
-        reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
-    except (decord.DECORDError, RuntimeError):
-        return None
-
-    def read(wanted: Sequence[int]) -> np.ndarray:
-        try:
-            return reader.get_batch(list(wanted)).asnumpy()
-        except decord.DECORDError as error:
-            raise ReadError(f"{path}: decord cannot decode it: {cause_of(error)}") from error
-
-    return read if len(reader) == num_frames else None
-
-
-def _torchcodec_read(path: str, num_frames: int) -> Read | None:
-    """torchcodec's frames; None: it cannot open the file or counts it otherwise."""
-    torchcodec = _torchcodec()
-    try:
-        decoder = torchcodec.VideoDecoder(
-            path, seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC"
-        )
-    except (RuntimeError, ValueError):
-        return None
-
-    def read(wanted: Sequence[int]) -> np.ndarray:
-        try:
-            return decoder.get_frames_at(list(wanted)).data.numpy()
-        except RuntimeError as error:
-            raise ReadError(f"{path}: torchcodec cannot decode it: {cause_of(error)}") from error
-
-    return read if len(decoder) == num_frames else None
-
-
 def _sparse_read(path: str, num_frames: int) -> Read:
     return functools.partial(sparse.read_sparsely, path)
 
 
 FAST: dict[str, Callable[[str, int], Read | None]] = {
-    "decord": _decord_read,
+    "decord": decord_read,
     "pyav_sparse": _sparse_read,
-    "torchcodec": _torchcodec_read,
+    "torchcodec": torchcodec_read,
 }
 READERS: dict[str, Callable[[str], Video]] = {
     "auto": open_auto,
@@ -377,28 +334,3 @@ FASTEST = {  # decord, torchcodec, pyav_sparse
     ("matroska", "vp9"): "pyav_sparse",  # 1.17, 1.08, 0.92
     ("mov", "vp9"): "pyav_sparse",  # -, -, 0.90
 }
-
-
-@functools.cache
-def _decord() -> ModuleType | None:
-    """decord, imported when first needed; None and one notice where it is not installed."""
-    try:
-        module = importlib.import_module("decord")
-    except (ImportError, OSError) as error:
-        if multiprocessing.parent_process() is None:  # loader workers would repeat the notice
-            warnings.warn(f"decord cannot be loaded ({error}): PyAV reads all videos", stacklevel=2)
-        return None
-    module.logging.set_level(module.logging.QUIET)
-    return module
-
-
-@functools.cache
-def _torchcodec() -> ModuleType:
-    try:
-        return importlib.import_module("torchcodec.decoders")
-    except (ImportError, OSError, RuntimeError) as error:
-        raise ImportError(
-            f"data.reader torchcodec cannot be loaded ({cause_of(error)}): "
-            "pip install 'vidadapt[torchcodec]' and install FFmpeg 4 to 9 on the system, "
-            "or use data.reader decord"
-        ) from error

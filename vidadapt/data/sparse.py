@@ -27,15 +27,14 @@ from vidadapt.data.seekable import holds_idr
 from vidadapt.data.sequential import (
     DECODE_ERRORS,
     ReadError,
-    Survey,
     best_stream,
     cause_of,
-    checksum,
     data_packets,
     open_container,
     read_sequentially,
     upright_rgb,
 )
+from vidadapt.data.survey import Survey, checksum
 
 # Standards that say in each picture whether another may refer to it, so that a decoder can leave
 # it out: H.264's nal_ref_idc, MPEG-4 part 2's B-VOPs.

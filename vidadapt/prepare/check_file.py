@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from vidadapt.data.frame_index import Counted, Job, count_file, failed
 from vidadapt.data.readers import ReadError, TransientReadError, open_video
-from vidadapt.data.sequential import Look
+from vidadapt.data.survey import Look
 
 CHUNK = 64  # packed frames in memory at once
 

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from vidadapt.data.packed import decoded, index_of, make_index
-from vidadapt.data.sequential import header_facts
+from vidadapt.data.survey import header_facts
 from vidadapt.prepare.copies import (
     Job,
     Outcome,

@@ -21,7 +21,8 @@ from av.video.stream import VideoStream
 
 from vidadapt.data.frame_index import FrameCount
 from vidadapt.data.readers import ReadError, Video, open_video
-from vidadapt.data.sequential import all_frames, header_facts, read_sequentially
+from vidadapt.data.sequential import all_frames, read_sequentially
+from vidadapt.data.survey import header_facts
 from vidadapt.prepare.copies import (
     Job,
     Outcome,

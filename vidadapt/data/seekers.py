@@ -1,0 +1,79 @@
+"""Libraries that seek: decord, and torchcodec where it is installed."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import multiprocessing
+import warnings
+from collections.abc import Callable, Sequence
+from types import ModuleType
+
+import numpy as np
+
+from vidadapt.data.sequential import ReadError, cause_of
+
+Read = Callable[[Sequence[int]], Sequence[np.ndarray] | np.ndarray]
+
+
+@functools.cache
+def load_decord() -> ModuleType | None:
+    """decord, imported when first needed; None and one notice where it is not installed."""
+    try:
+        module = importlib.import_module("decord")
+    except (ImportError, OSError) as error:
+        if multiprocessing.parent_process() is None:  # loader workers would repeat the notice
+            warnings.warn(f"decord cannot be loaded ({error}): PyAV reads all videos", stacklevel=2)
+        return None
+    module.logging.set_level(module.logging.QUIET)
+    return module
+
+
+@functools.cache
+def load_torchcodec() -> ModuleType:
+    try:
+        return importlib.import_module("torchcodec.decoders")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise ImportError(
+            f"data.reader torchcodec cannot be loaded ({cause_of(error)}): "
+            "pip install 'vidadapt[torchcodec]' and install FFmpeg 4 to 9 on the system, "
+            "or use data.reader auto"
+        ) from error
+
+
+def decord_read(path: str, num_frames: int) -> Read | None:
+    """decord's frames; None: it is not installed, cannot open the file or counts it otherwise."""
+    decord = load_decord()
+    if decord is None:
+        return None
+    try:
+        reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
+    except (decord.DECORDError, RuntimeError):
+        return None
+
+    def read(wanted: Sequence[int]) -> np.ndarray:
+        try:
+            return reader.get_batch(list(wanted)).asnumpy()
+        except decord.DECORDError as error:
+            raise ReadError(f"{path}: decord cannot decode it: {cause_of(error)}") from error
+
+    return read if len(reader) == num_frames else None
+
+
+def torchcodec_read(path: str, num_frames: int) -> Read | None:
+    """torchcodec's frames; None: it cannot open the file or counts it otherwise."""
+    torchcodec = load_torchcodec()
+    try:
+        decoder = torchcodec.VideoDecoder(
+            path, seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC"
+        )
+    except (RuntimeError, ValueError):
+        return None
+
+    def read(wanted: Sequence[int]) -> np.ndarray:
+        try:
+            return decoder.get_frames_at(list(wanted)).data.numpy()
+        except RuntimeError as error:
+            raise ReadError(f"{path}: torchcodec cannot decode it: {cause_of(error)}") from error
+
+    return read if len(decoder) == num_frames else None

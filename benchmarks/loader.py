@@ -147,8 +147,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help=f"kinds {', '.join(FOOTAGE)}; policies dense (every 4th frame) and uniform; "
         f"default: {' '.join(CASES)}",
     )
-    parser.add_argument("--videos", type=int, default=16, help="of a kind (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="that count (%(default)s)")
+    parser.add_argument("--videos", type=int, default=12, help="of a kind (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="that count (%(default)s)")
     parser.add_argument(
         "--readers", nargs="+", choices=READERS, default=list(READERS), help="default: all"
     )

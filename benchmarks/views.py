@@ -83,7 +83,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--kinds", nargs="+", choices=FOOTAGE, default=["mp4", "webm", "avi"])
     parser.add_argument("--videos", type=int, default=6, help="of a kind (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="that count (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="that count (%(default)s)")
     parser.add_argument(
         "--reader", choices=READERS, default=DataConfig().reader, help="of vidadapt (%(default)s)"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,73 @@ import torch
 from conftest import launch
 from torchmetrics.functional.classification import multiclass_accuracy
 
+from vidadapt import evaluate, models
 from vidadapt.data.lists import write_list
-from vidadapt.evaluate import Scores, fuse, load_scores, metrics, save_scores
+from vidadapt.distributed import World
+from vidadapt.evaluate import Scores, fuse, load_scores, metrics, save_scores, score_views
 from vidadapt.metrics import accuracies, label_ranks
 
 VIEWS = ["--eval.num_clips", "2", "--eval.num_crops", "3"]
+
+
+def video_item(index: int, starts: list[int], lefts: list[int]) -> dict[str, Any]:
+    """An item of `EvalViews` of 10 frames of 32x40, with clips of 4 frames, no view left out."""
+    frames = torch.randint(
+        0, 256, (10, 32, 40, 3), generator=torch.Generator().manual_seed(index), dtype=torch.uint8
+    )
+    return {
+        "frames": frames,
+        "clips": torch.tensor(starts)[:, None] + torch.arange(4),
+        "corners": torch.tensor([[0, left] for left in lefts]),
+        "view_of": torch.arange(len(starts) * len(lefts)),
+        "label": 0,
+        "index": index,
+        "error": "",
+    }
+
+
+@pytest.mark.parametrize("views_per_forward", [1, 2, 4, 100])
+def test_views_that_coincide_score_as_if_each_were_computed(monkeypatch, views_per_forward):
+    """3 clips x 2 crops: all different, clips that coincide, crops that do, and both."""
+    monkeypatch.setattr(evaluate, "VIDEOS_PER_COPY", 2)
+    whole = [
+        video_item(0, [0, 3, 6], [0, 8]),
+        video_item(1, [0, 0, 5], [0, 8]),
+        video_item(2, [0, 1, 2], [4, 4]),
+        video_item(3, [2, 2, 2], [4, 4]),
+    ]
+    once = [
+        whole[0],
+        video_item(1, [0, 5], [0, 8]) | {"view_of": torch.tensor([0, 1, 0, 1, 2, 3])},
+        video_item(2, [0, 1, 2], [4]) | {"view_of": torch.tensor([0, 0, 1, 1, 2, 2])},
+        video_item(3, [2], [4]) | {"view_of": torch.zeros(6, dtype=torch.int64)},
+    ]
+    broken = dict.fromkeys(("frames", "clips", "corners", "view_of"))
+    unreadable = {**broken, "label": 0, "index": 4, "error": "cut short"}
+    torch.manual_seed(0)
+    model, _ = models.build("vit_tiny", num_frames=4, crop_size=32, num_classes=7)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+
+    def scored(items: list[dict[str, Any]]) -> Scores:
+        return score_views(
+            model, [*items, unreadable], paths=list("abcde"), labels=[0] * 5, num_classes=7,
+            num_clips=3, num_crops=2, normalization="half", views_per_forward=views_per_forward,
+            precision="fp32", world=World(0, 1, torch.device("cpu")), shown=False,
+        )  # fmt: skip
+
+    fast, slow = scored(once), scored(whole)
+    assert fast.errors == {"e": "cut short"} and np.isnan(fast.logits[4]).all()
+    assert np.abs(fast.logits[:4] - slow.logits[:4]).max() < 1e-5
+    if views_per_forward == 1:
+        assert np.array_equal(fast.logits[:4], slow.logits[:4])
+    for video, item in enumerate(whole):
+        for view in range(6):
+            times, left = item["clips"][view // 2], int(item["corners"][view % 2, 1])
+            pixels = item["frames"][times, :, left : left + 32].permute(3, 0, 1, 2).double()
+            with torch.no_grad():
+                alone = model(((pixels / 255 - 0.5) / 0.5).float()[None])[0].numpy()
+            assert np.abs(fast.logits[video, view] - alone).max() < 1e-4
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def mix_batch(
         order = torch.randperm(len(clips))
         use_cutmix = cutmix_alpha > 0 and (mixup_alpha <= 0 or bool(torch.rand(()) < 0.5))
         mix = v2.CutMix(alpha=cutmix_alpha) if use_cutmix else v2.MixUp(alpha=mixup_alpha)
-        order = order.to(clips.device)
+        order = order.to(clips.device, non_blocking=True)  # so that no step waits for the device
         # v2 wants (B, T, C, H, W) and pairs each clip with the one before it.
         video = tv_tensors.Video(clips[order].transpose(1, 2))
         mixed, targets = mix(video, smoothed[order])

@@ -57,7 +57,8 @@ class Adapter(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         hidden = functional.relu(self.down(x))
         hidden = functional.dropout(hidden, self.dropout, self.training)
-        return self.scale * self.up(hidden)
+        # s in front of the product, where the channels are few.
+        return functional.linear(self.scale * hidden, self.up.weight, self.scale * self.up.bias)
 
 
 class AdaptMLPBlock(nn.Module):

@@ -55,7 +55,7 @@ class LowRank(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.down(functional.dropout(x, self.dropout, self.training))
-        return self.scale * self.up(hidden)
+        return self.up(self.scale * hidden)
 
     def weight(self) -> Tensor:
         """The matrix (out, in), float64, that this adds to the frozen weight."""

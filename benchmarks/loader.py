@@ -13,9 +13,9 @@ multi-scale crop, resized to 224 pixels.
 Figures are CPU seconds of one process with one thread, so they are those of one core, whatever else
 the machine does. The rows with workers are wall-clock seconds through a DataLoader, and mean
 something on an idle machine only: a busy one gives more time to decord, which has more threads.
-`exact` counts the clips whose pixels are those of a loop that decodes every frame from the first one on: not so
-where a seeking reader returns another frame. Floats may differ from them by one grey level, as
-Pillow and torchvision round some pixels differently.
+`exact` counts the clips whose pixels are those of a loop that decodes every frame from the first
+one on: not so where a seeking reader returns another frame. Floats may differ from them by one grey
+level, as Pillow and torchvision round some pixels differently.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from videos import grey_frames, indices_of, write_video
 
-from vidadapt.data import frame_index, sequential
+from vidadapt.data import frame_index, survey
 from vidadapt.data.frame_index import FrameCount, frame_counts, index_path, truncated
 from vidadapt.data.isolated import run_isolated
 from vidadapt.data.readers import open_counted, open_video
@@ -246,7 +246,7 @@ def test_errors_that_stop_within_a_file_are_not_kept_either(
     job = frame_index.Job(frame_index.Stamp("a", 0, 0, "pyav"), str(folder / "videos" / "a.mp4"))
     known, lasts, _ = frame_index.count_file(job)
     assert (known.num_frames, known.header_frames, known.error, lasts) == (4, 10, "", False)
-    monkeypatch.setattr(sequential, "unreadable_bytes", lambda path: "Stale file handle")
+    monkeypatch.setattr(survey, "unreadable_bytes", lambda path: "Stale file handle")
     known, lasts, _ = frame_index.count_file(job)
     assert known.error.endswith("a.mp4: Stale file handle") and not lasts
 

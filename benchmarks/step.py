@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from benchmarks.matmul import layer_shapes, matmul_turn
-from benchmarks.memory import own_bytes, peak_bytes
+from benchmarks.memory import keep_freed_memory, own_bytes, peak_bytes
 from benchmarks.report import targets_table
 from benchmarks.step_contenders import (
     SIZES,
@@ -68,6 +68,8 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"step: {error}")
     together = size.device.type == "cpu"
+    if together:
+        keep_freed_memory()
     groups = [contenders] if together else [[contender] for contender in contenders]
     rows: list[dict[str, Any]] = []
     seconds: dict[str, list[float]] = {}

@@ -1,4 +1,4 @@
-"""Memory of contenders in one process: the most that each holds, and what becomes of freed memory."""
+"""Memory of contenders in one process: the most that each holds; what becomes of freed memory."""
 
 from __future__ import annotations
 

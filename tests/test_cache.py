@@ -185,6 +185,31 @@ def test_a_video_that_cannot_be_read_is_wrong_in_validation(tiny_set, run_tool, 
     assert accuracies_of(tmp_path / "plain") == accuracies_of(tmp_path / "cached")
 
 
+def test_a_video_that_could_not_be_read_once_is_tried_again(tiny_set, run_tool, tmp_path):
+    """E.g. since the disk was away for a while: the index knows it as a good one."""
+    root = tmp_path / "videos"
+    shutil.copytree(tiny_set.root, root)
+    lists = {f"data__{split}_list": root / f"{split}.txt" for split in ("train", "dev")}
+    options = [*tiny_set.options(data__root=root, train__epochs=1, **lists), *LINEAR]
+    run_tool("train", *options, "--run_dir", tmp_path / "plain")
+
+    options += ["--cache.dir", tmp_path / "cache"]
+    video = root / "dev 3 [x]#.mp4"
+    content, facts = video.read_bytes(), video.stat()
+    for bytes_now, marks_then, computed in (
+        (bytes(len(content)), [1, 1, 1, 2, 1], 12 + 5),
+        (content, [1, 1, 1, 1, 1], 1),
+    ):
+        video.write_bytes(bytes_now)
+        os.utime(video, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        run = tmp_path / f"run_{computed}"
+        run_tool("train", *options, "--run_dir", run)
+        done = np.fromfile(tmp_path / "cache" / "dev" / "done.bin", np.uint8)
+        assert done.tolist() == marks_then
+        assert filled_by(run) == computed
+    assert accuracies_of(run) == accuracies_of(tmp_path / "plain")
+
+
 def test_a_resumed_run_equals_one_that_was_left_alone(tiny_set, run_tool, tmp_path, monkeypatch):
     options = [*tiny_set.options(), *RECIPES["losa"], *COPIES, "--cache.draws", "3"]
     cache, moved = ("--cache.dir", tmp_path / "cache"), ("--cache.dir", tmp_path / "moved")
@@ -236,6 +261,24 @@ def test_a_disk_that_refuses_is_told_and_whole_rows_stay(tmp_path, request):
     assert torch.equal(Reader(store).rows([1, 0])[0], values[[1, 0]])
 
 
+def test_what_a_disk_lost_is_not_marked_when_it_works_again(tmp_path, monkeypatch):
+    """Linux reports a failed write once; the next fsync succeeds without those bytes."""
+    store = Store(tmp_path / "cache", {}, 4, (Kept("pooled", (3,), "fp32", "fp32"),))
+    create(store)
+    failures = iter([OSError(5, "Input/output error")])
+
+    def fsync(file: int) -> None:
+        for error in failures:
+            raise error
+
+    refusal = pytest.raises(CacheError, match="Input/output error")
+    with refusal, writing(store) as writer:
+        writer.write([0, 1], [torch.ones(2, 3)])
+        monkeypatch.setattr(os, "fsync", fsync)
+        writer.mark()
+    assert marks(store).tolist() == [0, 0, 0, 0]
+
+
 # --- what cannot work is said before anything is written ---------------------------------------
 
 
@@ -271,7 +314,7 @@ def small_cache(tiny_set, tmp_path_factory) -> Path:
         ({"data__repeated_augmentation": 2}, r"data\.repeated_augmentation: "),
         ({"data__normalization": "half"}, r"data\.normalization: "),
         ({"data__reader": "pyav"}, r"data\.reader: .*'pyav' here; frame counts"),
-        ({"data__train_list": "test"}, r"frame counts: .*; videos: "),
+        ({"data__train_list": "test"}, r"file sizes: .*; frame counts: .*; videos: "),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -298,7 +341,11 @@ def test_features_of_another_run_are_refused(
         ({"method__name": "linear", "train__mixup": 0.8}, r"cache\.dir: train\.mixup and"),
         ({"method__name": "linear", "train__cutmix": 1.0}, r"cache\.dir: train\.mixup and"),
         ({"method__name": "linear", "cache__draws": 0}, r"cache\.draws: expected 1 or more"),
-        ({"method__name": "linear", "cache__dir": "inside"}, r"cache\.dir: .* lies in run_dir"),
+        ({"method__name": "linear", "cache__dir": "run/inside"}, r"cache\.dir: .* lies in run_dir"),
+        (
+            {"method__name": "linear", "cache__dir": "cache/../run"},
+            r"cache\.dir: .* lies in run_dir",
+        ),
         # 17 clips x 192 floats.
         ({"method__name": "linear", "cache__max_gb": 13e-6}, r"cache\.max_gb: .* take 13\.1 kB"),
         ({"method__name": "linear", "cache__draws": 10**12}, r"cache\.max_gb: .* take .* GB"),
@@ -310,12 +357,28 @@ def test_features_of_another_run_are_refused(
     ids=str,
 )
 def test_what_cannot_be_cached_is_refused(tiny_set, run_tool, tmp_path, changes, message):
-    folder = tmp_path / ("run/inside" if changes.get("cache__dir") else "cache")
+    folder = tmp_path / changes.get("cache__dir", "cache")
     options = tiny_set.options(**{**changes, "cache__dir": folder})
     with pytest.raises(ValueError, match=message):
         run_tool("train", *options, "--run_dir", tmp_path / "run")
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "cache").exists()
+
+
+def test_features_of_files_that_were_replaced_are_refused(
+    tiny_set, run_tool, tmp_path, small_cache
+):
+    """The same frames of the same videos, but others' bytes: e.g. smaller copies of a data set."""
+    root = tmp_path / "videos"
+    shutil.copytree(tiny_set.root, root)
+    options = [*tiny_set.options(train__epochs=1, data__root=root), *LINEAR]
+    options += ["--cache.dir", small_cache]
+    run_tool("train", *options, "--run_dir", tmp_path / "copied")
+    assert filled_by(tmp_path / "copied") == 0
+    with (root / "train 7 [x]#.mp4").open("ab") as file:
+        file.write(bytes(8))
+    with pytest.raises(ValueError, match=r"run; file sizes: '\w+' in the cache, '\w+' here\. Use"):
+        run_tool("train", *options, "--run_dir", tmp_path / "replaced")
 
 
 def test_a_file_that_is_not_whole_is_refused(tiny_set, run_tool, tmp_path, small_cache):

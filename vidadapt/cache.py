@@ -25,12 +25,13 @@ from vidadapt.config import Config
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.clips import view_chunks
 from vidadapt.data.epochs import Key
+from vidadapt.data.frame_index import stamp_of
 from vidadapt.data.transforms import normalize
 from vidadapt.data.workers import worker_options
 from vidadapt.differences import NOT_OF_THE_BACKBONE
 from vidadapt.distributed import World, gather_objects, together
 from vidadapt.feature_store import (
-    MISSING,
+    THERE,
     Store,
     check_key,
     check_room,
@@ -133,12 +134,15 @@ def _key(
     """What features depend on, under the names of the configuration where they have one."""
     counts = [videos.counts[sample.path] for sample in videos.samples]
     frames = json.dumps([[count.num_frames, count.reader, count.error == ""] for count in counts])
+    # Not their times of modification, which a copy of the data set may have anew.
+    sizes = json.dumps([_bytes_of(sample.path, cfg.data.root) for sample in videos.samples])
     key = {
         "features": parts.title,
         "backbone": backbone,
         **{f"model.{k}": v for k, v in vars(cfg.model).items() if k not in NOT_OF_THE_BACKBONE},
         "videos": videos.manifest,
         "frame counts": hashlib.sha256(frames.encode()).hexdigest(),
+        "file sizes": hashlib.sha256(sizes.encode()).hexdigest(),
         "data.sampling": plan.sampling.policy,
         "data.num_frames": plan.sampling.num_frames,
         "data.stride": plan.sampling.stride,
@@ -162,11 +166,17 @@ def _key(
     return key
 
 
+def _bytes_of(path: str, root: str) -> int | None:
+    """Size of a listed video's file; None where there is none."""
+    stamp = stamp_of(path, Path(root) / path, reader="")
+    return None if isinstance(stamp, str) else stamp.size
+
+
 def _announcement(cached: Cache, epochs: int) -> str:
     """Size, place, what is still to be computed, and how far the draws reach."""
     stores = cached.stores.values()
     rows = sum(store.num_rows for store in stores)
-    missing = sum(int((marks(store) == MISSING).sum()) for store in stores)
+    missing = sum(len(_missing(store)) for store in stores)
     folder = next(iter(stores)).folder.parent
     said = (
         f"cache of {cached.parts.title}: {size(sum(store.bytes for store in stores))} in {folder}, "
@@ -182,6 +192,8 @@ def _announcement(cached: Cache, epochs: int) -> str:
 
 def fill(cached: Cache, epochs: int) -> dict[str, Any]:
     """Compute the rows that are missing, and say so; returns once all of them are there.
+
+    Validation videos that could not be read before are tried again: a disk may have been away.
 
     Args:
         epochs: of the run, to say how far the draws reach.
@@ -204,7 +216,7 @@ def fill(cached: Cache, epochs: int) -> dict[str, Any]:
             if world.is_main:
                 create(store)
         # The main process's view of it: others may start when some rows are done already.
-        missing = np.flatnonzero(gather_objects(world, marks(store))[0] == MISSING)
+        missing = gather_objects(world, _missing(store))[0]
         computed += len(missing)
         mine = np.array_split(missing, world.size)[world.rank].tolist()
         for _ in track(
@@ -225,6 +237,10 @@ def fill(cached: Cache, epochs: int) -> dict[str, Any]:
         "clips": computed,
         "bytes": sum(store.bytes for store in cached.stores.values()),
     }
+
+
+def _missing(store: Store) -> np.ndarray:
+    return np.flatnonzero(marks(store) != THERE)
 
 
 def _filled(cached: Cache, split: str, rows: list[int]) -> Iterator[int]:
@@ -252,7 +268,7 @@ def _draws(cached: Cache, rows: list[int]) -> Iterator[tuple[list[int], Tensor]]
     ]
     keys = [[_key_of(row, samples, cached.repeats) for row in piece] for piece in pieces]
     options = worker_options(loader.num_workers, loader.pin_memory)
-    clips = DataLoader(loader.dataset, batch_sampler=keys, **options)
+    clips = DataLoader(loader.dataset, batch_sampler=keys, collate_fn=loader.collate_fn, **options)
     for piece, batch in zip(pieces, clips, strict=True):
         yield piece, batch["clip"]
 

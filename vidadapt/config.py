@@ -358,4 +358,4 @@ def check(config: Config, world_size: int) -> None:
 
 
 def _lies_in(folder: str, other: str) -> bool:
-    return Path(folder).absolute().is_relative_to(Path(other).absolute())
+    return Path(folder).resolve().is_relative_to(Path(other).resolve())

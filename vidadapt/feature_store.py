@@ -2,7 +2,7 @@
 
     key.json        what the features depend on, and the tensors' shapes and types; written first
     <tensor>.bin    the rows one after the other, little-endian, without a header
-    done.bin        a byte a row: 0 still to compute, 1 there, 2 the video cannot be read
+    done.bin        a byte a row: 0 still to compute, 1 there, 2 the video could not be read
 
 A row is marked once it is on the disk, so that a filling that was interrupted goes on with the
 rows that are missing, and nothing half-written counts.
@@ -211,24 +211,26 @@ class Writer:
         self._mark_later(rows, THERE)
 
     def unreadable(self, rows: Sequence[int]) -> None:
-        """Note that rows will never come."""
+        """Note that the videos of rows could not be read."""
         self._mark_later(rows, UNREADABLE)
 
     def mark(self) -> None:
         """Everything written so far to the disk, then its marks.
 
         Raises:
-            CacheError: the disk refused.
+            CacheError: the disk refused. What was written since the last call is never marked.
         """
+        # Forgotten first: after a failure Linux drops what it could not write, and says no more of
+        # it when it is asked again.
+        unmarked, self.unmarked = self.unmarked, []
         with _refused(self.store):
             for file in self.files:
                 file.flush()
                 os.fsync(file.fileno())
-            for row, value in self.unmarked:
+            for row, value in unmarked:
                 self.done.seek(row)
                 self.done.write(bytes([value]))
             self.done.flush()
-        self.unmarked.clear()
         self.marked = time.monotonic()
 
     def _mark_later(self, rows: Sequence[int], value: int) -> None:

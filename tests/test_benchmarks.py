@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import sys
@@ -231,4 +232,5 @@ def test_peak_memory_is_that_of_the_work_alone():
 
 def test_every_table_is_a_script_that_explains_itself():
     for name in run.TABLES:
-        assert (run.ROOT / "benchmarks" / f"{name}.py").is_file()
+        script = (run.ROOT / "benchmarks" / f"{name}.py").read_text()
+        assert ast.get_docstring(ast.parse(script)) and '__name__ == "__main__"' in script

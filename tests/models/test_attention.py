@@ -50,6 +50,18 @@ def test_results_and_gradients_are_those_of_the_formula(tokens, dtype):
             assert own.abs().max() < 0.1
 
 
+def test_the_backward_pass_is_exact_but_for_rounding():
+    """In float64, against finite differences; and the same where autocast is still on."""
+    qkv = views_of_one_projection(5, torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda tensor: PlainBackward.apply(*tensor), qkv)
+    half = views_of_one_projection(5, torch.bfloat16).requires_grad_()
+    attention(*half).sum().backward()
+    expected, half.grad = half.grad, None
+    with torch.autocast("cpu", torch.bfloat16):
+        attention(*half).sum().backward()
+    assert torch.equal(half.grad, expected)
+
+
 def test_without_gradients_the_fused_kernel_is_used():
     qkv = views_of_one_projection(20, torch.bfloat16)
     fused = torch.nn.functional.scaled_dot_product_attention(*qkv)

@@ -26,9 +26,10 @@ MAY_IMPORT = {
     "methods": {"models", "naming"},
     "data": {"config", "progress", "naming"},
     "evaluate": {"data", "metrics", "distributed", "models", "precision", "progress"},
+    "epoch_log": {"progress", "runs"},
     "train": {
         *("data", "evaluate", "optim", "runs", "distributed", "models", "methods", "config"),
-        *("precision", "profiling", "progress"),
+        *("epoch_log", "precision", "profiling", "progress"),
     },
     "recompute": {"methods", "models"},
     "features": {"methods", "models", "routing"},

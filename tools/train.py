@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -33,7 +31,7 @@ from vidadapt import (
 )
 from vidadapt.cache import Cache
 from vidadapt.cached_training import CachedBatches, score_features
-from vidadapt.config import Config, ConfigError, TrainConfig
+from vidadapt.config import Config, ConfigError
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.epochs import steps_per_epoch
 from vidadapt.data.lists import Sample, check_label_names, read_list
@@ -43,7 +41,7 @@ from vidadapt.data.readers import ReadError
 from vidadapt.distributed import World, main_first, together
 from vidadapt.evaluate import metrics, score_views
 from vidadapt.precision import cast_frozen, resolved_precision
-from vidadapt.profiling import TRACE, TRACED, ProfileDone, Repeated, StepProfiler, table
+from vidadapt.profiling import profile_steps
 from vidadapt.progress import duration
 from vidadapt.train import NonFiniteLoss, classification_loss, fit, normalized_clip
 
@@ -149,7 +147,15 @@ def main(world: World) -> None:
         select_best="dev" in lists,
     )
     if options.profile:
-        profile_steps(train, batches, recipe, options.profile, run_dir / runs.PROFILE, world)
+        profile_steps(
+            train,
+            batches,
+            steps=options.profile,
+            accumulation=recipe.accumulation,
+            clips_per_step=global_batch,
+            device=world.device,
+            folder=run_dir / runs.PROFILE if world.is_main else None,
+        )
         return
     result = train(batches, run_dir=run_dir)
     if world.is_main:
@@ -335,32 +341,6 @@ def validation(
         return {f"{split}_{name}": found[name] for name in names}
 
     return validate
-
-
-def profile_steps(
-    train: Callable[..., Any],
-    batches: Any,
-    recipe: TrainConfig,
-    steps: int,
-    folder: Path,
-    world: World,
-) -> None:
-    """Run the training loop for some steps, then say where their time went."""
-    profiler = StepProfiler(
-        steps, recipe.accumulation, world.device, folder if world.is_main else None
-    )
-    with tempfile.TemporaryDirectory() as nowhere, suppress(ProfileDone):
-        train(
-            Repeated(batches, profiler.batches),
-            run_dir=Path(nowhere),
-            phase=profiler.phase,
-        )
-    seconds = profiler.seconds()
-    if world.is_main:
-        print("\n".join(table(seconds)))
-        clips = recipe.batch_size * recipe.accumulation * world.size / seconds["step"]
-        print(f"steps timed: {steps}; {clips:.1f} clips/s; nothing was trained or saved")
-        print(f"  {folder / TRACE}: a trace of {TRACED} more; open it in ui.perfetto.dev")
 
 
 def say_defects(name: str, videos: VideoList) -> None:

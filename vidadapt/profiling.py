@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
@@ -123,6 +124,36 @@ class StepProfiler:
         if self.device.type != "cuda":
             return ended - began
         return began.elapsed_time(ended) / 1000
+
+
+def profile_steps(
+    train: Callable[..., Any],
+    batches: Any,
+    *,
+    steps: int,
+    accumulation: int,
+    clips_per_step: int,
+    device: torch.device,
+    folder: Path | None,
+) -> None:
+    """Run a training loop for some steps, and say where their time went.
+
+    Args:
+        train: called with a loader, `run_dir` and `phase`, as `train.fit` takes them.
+        batches: the loader; it begins again where it ends.
+        steps, accumulation, device, folder: as `StepProfiler`'s; a process without a folder says
+            nothing.
+        clips_per_step: of all processes.
+    """
+    profiler = StepProfiler(steps, accumulation, device, folder)
+    with tempfile.TemporaryDirectory() as nowhere, suppress(ProfileDone):
+        train(Repeated(batches, profiler.batches), run_dir=Path(nowhere), phase=profiler.phase)
+    seconds = profiler.seconds()
+    if folder is not None:
+        print("\n".join(table(seconds)))
+        rate = clips_per_step / seconds["step"]
+        print(f"steps timed: {steps}; {rate:.1f} clips/s; the run was neither trained nor saved")
+        print(f"  {folder / TRACE}: a trace of {TRACED} more; open it in ui.perfetto.dev")
 
 
 def table(seconds: dict[str, float]) -> list[str]:

@@ -21,6 +21,7 @@ from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.mixing import mix_batch
 from vidadapt.data.transforms import normalize
 from vidadapt.distributed import World, average_buffers, parallel, sum_over_ranks, without_sync
+from vidadapt.epoch_log import say_epoch, write_log
 from vidadapt.methods import load_trainable_state, train_mode, trainable_state
 from vidadapt.models import VideoModel
 from vidadapt.optim import (
@@ -33,7 +34,7 @@ from vidadapt.optim import (
 )
 from vidadapt.precision import autocast
 from vidadapt.profiling import WAIT
-from vidadapt.progress import duration, track
+from vidadapt.progress import track
 
 UNHARMED = (
     "The last checkpoint is unharmed; lower train.base_lr, set train.clip_grad, or use "
@@ -180,12 +181,12 @@ def fit(
                 "average": None if average is None else average.values,
                 "facts": facts,
             }
-            _write_log(run_dir, board, epoch, steps, step_losses, lrs, state["latest"])
+            write_log(run_dir, board, epoch, steps, step_losses, lrs, state["latest"])
             about = {**description, "metrics": {"epoch": epoch + 1, **results}}
             if is_best:
                 runs.save_checkpoint(run_dir / "best", evaluated, about)
             runs.save_checkpoint(run_dir / "last", evaluated, about, trainer)
-            _say(state, recipe.epochs)
+            say_epoch(state, recipe.epochs)
     if board is not None:
         board.close()
     return {
@@ -359,43 +360,3 @@ def _restore(
     if average is not None:
         for name, value in average.values.items():
             value.copy_(saved["average"][name])
-
-
-def _write_log(
-    run_dir: Path,
-    board: SummaryWriter,
-    epoch: int,
-    steps: int,
-    losses: list[float],
-    lrs: list[float],
-    latest: dict[str, Any],
-) -> None:
-    first = epoch * steps
-    lines = [
-        {"step": first + number, "epoch": epoch + 1, "loss": loss, "lr": lr}
-        for number, (loss, lr) in enumerate(zip(losses, lrs, strict=True))
-    ]
-    runs.append_lines(run_dir / "steps.jsonl", lines)
-    runs.append_lines(run_dir / "log.jsonl", [latest])
-    for line in lines:
-        board.add_scalar("train/loss", line["loss"], line["step"])
-        board.add_scalar("train/lr", line["lr"], line["step"])
-    for key, value in latest.items():
-        board.add_scalar(f"epoch/{key}", value, epoch + 1)
-    board.flush()
-
-
-def _say(state: dict[str, Any], epochs: int) -> None:
-    latest = state["latest"]
-    left = state["seconds"] / state["epoch"] * (epochs - state["epoch"])
-    accuracies = "".join(
-        f", {key.replace('_', ' ').replace('top', 'top-')} {value:.2f}"
-        for key, value in latest.items()
-        if key.endswith("_top1")
-    )
-    print(
-        f"epoch {state['epoch']}/{epochs}: loss {latest['train_loss']:.4f}{accuracies}, "
-        f"lr {latest['lr']:.3g}, {latest['clips_per_second']:.0f} clips/s, "
-        f"loader wait {100 * latest['loader_wait_share']:.0f} %, {duration(left)} left",
-        flush=True,
-    )

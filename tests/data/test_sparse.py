@@ -1,6 +1,7 @@
 """Reading only what is needed, against frames that spell their index and a sequential decode."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -144,6 +145,70 @@ def test_a_file_with_a_reference_that_claims_to_be_none_is_read_sequentially(
     assert_left_to_pyav(path, "corrupt frames")
 
 
+def parameter_sets(avcc: bytes) -> bytes:
+    """The sequence and the picture parameter set of a header, as they stand in packets."""
+    end = 8 + int.from_bytes(avcc[6:8], "big")
+    last = end + 3 + int.from_bytes(avcc[end + 1 : end + 3], "big")
+    sets = avcc[8:end], avcc[end + 3 : last]
+    return b"".join(len(one).to_bytes(4, "big") + one for one in sets)
+
+
+def joined(parts: list[Path], target: Path) -> Path:
+    """One file after the other; later ones bring their parameters in their first packet only."""
+    copy, offset = None, 0
+    with av.open(str(target), "w") as container:
+        for path in parts:
+            with av.open(str(path)) as plain:
+                source = plain.streams.video[0]
+                copy = copy or container.add_stream_from_template(source)
+                start = parameter_sets(source.codec_context.extradata) if offset else b""
+                for old in (p for p in plain.demux(source) if p.size):
+                    packet = av.Packet(start + bytes(old))
+                    packet.pts, packet.dts = old.pts + offset, old.dts + offset
+                    packet.duration, packet.time_base = old.duration, old.time_base
+                    packet.stream, packet.is_keyframe = copy, old.is_keyframe
+                    container.mux(packet)
+                    start = b""
+                offset = packet.pts + packet.duration
+    return target
+
+
+def test_a_file_whose_packets_bring_parameters_is_read_sequentially(tmp_path: Path) -> None:
+    """Without those that the second part begins with, its pictures decode, to other pixels."""
+    frames, x264 = numbered(72), "keyint=12:min-keyint=12:scenecut=0:bframes=0:cabac=0"
+    parts = []
+    for i, (qp, piece) in enumerate(((20, frames[:24]), (30, frames[24:60]), (10, frames[60:]))):
+        options = {"qp": str(qp), "x264-params": x264}
+        parts.append(write(tmp_path / f"{i}.mp4", "libx264", options, piece))
+        assert sparse.flaw(str(parts[-1]), counted(str(parts[-1]), sparse.CODECS)) == ""
+    path = joined(parts, tmp_path / "joined.mp4")
+    truth = decode_with_pyav(path)
+    assert spelled(np.stack(truth)) == list(range(72))
+    assert_left_to_pyav(path, "packets change the decoder's parameters")
+    for asked in ("auto", "decord"):
+        with open_video(path, asked) as video:
+            assert all(np.array_equal(video.frames([i])[0], truth[i]) for i in (40, 50, 71, 5))
+
+
+def test_a_file_of_which_all_would_be_held_in_memory_is_read_sequentially(
+    made: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, size = "b_frames.avi", made["b_frames.avi"].stat().st_size
+    monkeypatch.setattr(sparse, "LARGEST_GROUP", size // 2)
+    facts = counted(str(made[name]), sparse.CODECS)
+    assert sparse.flaw(str(made[name]), facts).startswith("a group of pictures of more than")
+    with open_video(made[name]) as video:
+        assert video.reader == "pyav"
+
+
+def test_a_file_with_some_interlaced_frames_is_read_sequentially(made: dict[str, Path]) -> None:
+    path = str(made["fields.mkv"])
+    facts = counted(path, sparse.CODECS)
+    assert all(frame.is_interlaced for frame in facts.shown) and sparse.flaw(path, facts) == ""
+    mixed = (facts.shown[0]._replace(is_interlaced=False), *facts.shown[1:])
+    assert sparse.flaw(path, replace(facts, shown=mixed)) == "only some frames are interlaced"
+
+
 def test_a_proof_that_compares_nothing_would_not_hold(made: dict[str, Path]) -> None:
     path = str(made["b_frames.avi"])
     facts = counted(path, sparse.CODECS)
@@ -151,7 +216,7 @@ def test_a_proof_that_compares_nothing_would_not_hold(made: dict[str, Path]) -> 
     for place in (0, 12, 59):
         shown = list(facts.shown)
         shown[place] = shown[place]._replace(print=shown[place].print ^ 1)
-        found = sparse.flaw(path, type(facts)(**{**vars(facts), "shown": tuple(shown)}))
+        found = sparse.flaw(path, replace(facts, shown=tuple(shown)))
         assert found == f"frame {place} differs where others are left out"
 
 

@@ -155,7 +155,8 @@ def open_video(path: str | os.PathLike[str], reader: str = "auto") -> Video:
     """Open a video file for exact reading.
 
     decord and torchcodec decode it once, to learn whether they may seek in it and can read its ends
-    and its middle; else, or where they cannot, PyAV serves it.
+    and its middle; `pyav_sparse` decodes it about twice, see `sparse.flaw`; `auto` does what they
+    do. Else, or where they cannot, PyAV serves it.
 
     Args:
         path: a regular file; names may begin with `-` and hold any character. Or a packed video,

@@ -6,7 +6,7 @@ decode, or an empty string where it finds none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -16,6 +16,8 @@ SEEKABLE = {("mov", "h264"), ("matroska", "h264"), ("matroska", "vp9")}
 EIGHT_BIT = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}
 NARROWEST = 80  # pixels; decord gives wrong shapes for some widths up to 72
 PROGRESSIVE = (None, 0, 1)  # FFmpeg's `field_order`: not told, unknown, progressive
+IDR_SLICE = 5  # types of H.264's units
+PARAMETER_SETS = {7, 8, 13, 15}
 
 
 class Shown(NamedTuple):
@@ -114,11 +116,34 @@ def holds_idr(packet: bytes | memoryview, extradata: bytes | None) -> bool:
     >>> holds_idr(bytes([0, 0, 0, 2, 0x41, 0]), avcc)
     False
     """
+    return any(unit[0] & 31 == IDR_SLICE for unit in _units(packet, extradata))
+
+
+def brings_parameters(packet: bytes | memoryview, extradata: bytes | None) -> bool:
+    """Whether an H.264 packet holds a parameter set that the header does not.
+
+    Later pictures may need it: they cannot be decoded where the packet is left out. For the
+    same packets as `holds_idr`.
+
+    >>> avcc = bytes([1, 100, 0, 10, 0xFF, 0xE1, 0, 2, 0x67, 9])
+    >>> brings_parameters(bytes([0, 0, 0, 2, 0x67, 9, 0, 0, 0, 2, 0x65, 0]), avcc)
+    False
+    >>> brings_parameters(bytes([0, 0, 0, 2, 0x67, 8, 0, 0, 0, 2, 0x65, 0]), avcc)
+    True
+    """
+    return any(
+        unit[0] & 31 in PARAMETER_SETS and bytes(unit) not in (extradata or b"")
+        for unit in _units(packet, extradata)
+    )
+
+
+def _units(packet: bytes | memoryview, extradata: bytes | None) -> Iterator[bytes | memoryview]:
+    """The units of an H.264 packet, each without its length before it; none where it has none."""
     if not extradata or len(extradata) < 5 or extradata[0] != 1:
-        return False
+        return
     prefix, at = (extradata[4] & 3) + 1, 0
     while at + prefix < len(packet):
-        if packet[at + prefix] & 31 == 5:
-            return True
-        at += prefix + int.from_bytes(packet[at : at + prefix], "big")
-    return False
+        start = at + prefix
+        at = start + int.from_bytes(packet[at:start], "big")
+        if at > start:
+            yield packet[start:at]

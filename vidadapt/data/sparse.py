@@ -23,7 +23,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from vidadapt.data.display_order import order_by_pictures, order_by_stamps
-from vidadapt.data.seekable import holds_idr
+from vidadapt.data.seekable import brings_parameters, holds_idr
 from vidadapt.data.sequential import (
     DECODE_ERRORS,
     ReadError,
@@ -43,6 +43,7 @@ CODECS = SKIPPED | {"vp9"}
 # No decoder is found for `avformat_find_stream_info`, which therefore decodes nothing: 0.2 ms a
 # file instead of 1.3 (H.264 and VP9, 426x240). The decoder that reads the frames is PyAV's own.
 UNPROBED = {"codec_whitelist": "none", "probesize": "32"}
+LARGEST_GROUP = 32_000_000  # bytes of packets, which each loader process holds in memory
 
 
 def read_sparsely(path: str, wanted: Sequence[int]) -> Sequence[np.ndarray] | np.ndarray:
@@ -75,9 +76,16 @@ def flaw(path: str, facts: Survey) -> str:
         return "corrupt frames"
     if len({frame.size for frame in shown}) > 1:
         return "frames change size or format"
+    if len({frame.is_interlaced for frame in shown}) > 1:  # H.264: may depend on the frame before
+        return "only some frames are interlaced"
     try:
-        with _opened(path) as (_, groups):
-            orders = {group.place: group.order for group in groups}
+        with _opened(path) as (context, groups):
+            orders, renewed = {}, False
+            for group in groups:
+                orders[group.place] = group.order
+                renewed = renewed or any(_renews(context, packet) for packet in group.packets)
+        if renewed and len(orders) > 1:
+            return "packets change the decoder's parameters"
         if [number for order in orders.values() for number in order] != [f.packet for f in shown]:
             return "frames are shown in another order than their packets tell"
         for wanted in _patterns(len(shown), list(orders), facts.codec):
@@ -91,6 +99,14 @@ def flaw(path: str, facts: Survey) -> str:
     except (*DECODE_ERRORS, ReadError) as error:
         return cause_of(error)
     return ""
+
+
+def _renews(context: Any, packet: Any) -> bool:
+    """Whether the decoding of later groups of pictures needs something of this packet."""
+    if packet.has_sidedata("new_extradata"):
+        return True
+    is_h264 = context.codec.canonical_name == "h264"
+    return is_h264 and brings_parameters(memoryview(packet), context.extradata)
 
 
 class Group(NamedTuple):
@@ -135,14 +151,18 @@ def _groups(path: str, context: Any, packets: Iterable[Any]) -> Iterator[Group]:
 def _parts(packets: Iterable[Any], codec: str, extradata: bytes | None) -> Iterator[list[Any]]:
     """Packets, cut where a picture that needs none before it follows all that are shown before."""
     part: list[Any] = []
+    size = 0
     for packet in packets:
         enters = packet.is_keyframe and codec != "mpeg4" and packet.pts is not None
         if codec == "h264":
             enters = enters and holds_idr(memoryview(packet), extradata)
         if part and enters and all(e.pts is not None and e.pts < packet.pts for e in part):
             yield part
-            part = []
+            part, size = [], 0
         part.append(packet)
+        size += packet.size
+        if size > LARGEST_GROUP:
+            raise ReadError(f"a group of pictures of more than {LARGEST_GROUP / 1e6:g} MB")
     if part:
         yield part
 
@@ -190,15 +210,17 @@ def _patterns(num_frames: int, starts: Sequence[int], codec: str) -> list[list[i
     """What `flaw` has decoded: pairs of frames, between which several follow that are left out.
 
     With several groups, which begin at `starts`, the last frame alone, too. Where no picture is
-    left out, frames of the groups after the first only: that one is decoded as a whole in any case.
+    left out, but for one frame those of the groups after the first only: that one is decoded as a
+    whole in any case.
 
     >>> _patterns(17, [0], "h264")
     [[0, 3, 12, 15, 16]]
     >>> _patterns(9, [0], "vp9"), _patterns(9, [0, 4], "vp9")
-    ([[0]], [[0, 4, 7, 8]])
+    ([[0]], [[0, 4, 7, 8], [8]])
     """
     last = num_frames - 1
     if codec in SKIPPED:
         pairs = sorted({last, *(place for place in range(0, num_frames, 3) if place // 6 % 2 == 0)})
-        return [pairs] if len(starts) == 1 else [pairs, [last]]
-    return [[0]] if len(starts) == 1 else [sorted({0, *range(starts[1], last, 3), last})]
+    else:
+        pairs = [0] if len(starts) == 1 else sorted({0, *range(starts[1], last, 3), last})
+    return [pairs] if len(starts) == 1 else [pairs, [last]]

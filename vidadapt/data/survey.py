@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from vidadapt.data.seekable import Shown, holds_idr, order_doubt, output_doubt, stream_doubt
+from vidadapt.data.seekable import (
+    Shown,
+    brings_parameters,
+    holds_idr,
+    order_doubt,
+    output_doubt,
+    stream_doubt,
+)
 from vidadapt.data.sequential import (
     TRANSIENT,
     ReadError,
@@ -112,6 +119,9 @@ def survey(path: str, prints: Collection[str] = ()) -> Survey:
                     if codec == "h264" and not (doubt or odd):
                         idr = holds_idr(bytes(packet), context.extradata)
                         odd = "" if idr else "a key frame that is no IDR picture"
+                if codec == "h264" and not (doubt or odd):
+                    brings = brings_parameters(memoryview(packet), context.extradata)
+                    odd = "parameter sets that the header lacks" if brings else ""
                 num_hidden += packet.is_discard
                 if packet.is_discard or packet.is_corrupt:
                     odd = odd or "discarded or corrupt packets"
@@ -137,10 +147,13 @@ def survey(path: str, prints: Collection[str] = ()) -> Survey:
 
 
 def checksum(frame: Any) -> int:
-    """CRC-32 of the pixels of a decoded frame with planes, and of how they become colours."""
+    """CRC-32 of the pixels of a decoded frame with planes, and of how they become colours.
+
+    FFmpeg converts the fields of an interlaced frame one by one.
+    """
     value = zlib.crc32(
         f"{frame.format.name} {frame.width}x{frame.height} {frame.rotation} "
-        f"{frame.colorspace} {frame.color_range}".encode()
+        f"{frame.colorspace} {frame.color_range} {frame.interlaced_frame}".encode()
     )
     for plane, component in zip(frame.planes, frame.format.components, strict=False):
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # with padding

@@ -24,7 +24,7 @@ from vidadapt.data.quarantine import quarantined
 from vidadapt.data.readers import READERS, ReadError, check_reader
 from vidadapt.data.sampling import SAMPLINGS, Sampling
 from vidadapt.data.transforms import NORMALIZATIONS, TRAIN_CROPS, cut_views
-from vidadapt.data.workers import loader_processes, worker_options
+from vidadapt.data.workers import cores, loader_processes, worker_options
 from vidadapt.naming import require_known
 
 
@@ -187,7 +187,8 @@ def load_list(
         [sample.path for sample in samples if sample.path not in barred],
         reader=data.reader,
         index_dir=data.index_dir,
-        num_workers=loader_processes(data.num_workers),
+        # No model computes meanwhile.
+        num_workers=cores() if data.num_workers is None else data.num_workers,
         progress=progress,
     )
     broken = [sample.path for sample in samples if counts[sample.path].error]

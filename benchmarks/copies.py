@@ -28,8 +28,8 @@ from vidadapt.data.lists import read_list
 from vidadapt.data.packed import file_of
 from vidadapt.data.prepared import RECORD, known_root, read_prepared
 from vidadapt.data.speed import Timed, gain, loader_rates
-from vidadapt.data.synthetic import cores
 from vidadapt.data.synthetic_footage import FOOTAGE, generate
+from vidadapt.data.workers import cores
 
 FRAMES = (2, 8)
 FILES = {"mp4": 8, "webm": 24, "avi": 16}

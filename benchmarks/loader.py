@@ -11,8 +11,7 @@ multi-scale crop, resized to 224 pixels.
   + floats    the same, made floats and normalised on the CPU as the released loader does
 
 Figures are CPU seconds of one process with one thread, so they are those of one core, whatever else
-the machine does. The rows with workers are wall-clock seconds through a DataLoader, and mean
-something on an idle machine only: a busy one gives more time to decord, which has more threads.
+the machine does. The rows with workers are wall-clock seconds of batches from a DataLoader.
 `exact` counts the clips whose pixels are those of a loop that decodes every frame from the first
 one on: not so where a seeking reader returns another frame. Floats may differ from them by one grey
 level, as Pillow and torchvision round some pixels differently.
@@ -32,23 +31,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from benchmarks.loader_contenders import PLAIN, SEED, Floats, PlainClips, ReleasedClips
 from benchmarks.report import markdown_table, targets_table
 from benchmarks.timing import Target, spread_percent, take_turns, times_as_fast
 from vidadapt import runs
 from vidadapt.config import DataConfig
-from vidadapt.data import count_files, worker_options
-from vidadapt.data.clips import TrainClips
+from vidadapt.data import count_files
+from vidadapt.data.clips import TrainClips, batch_of
 from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.frame_index import FrameCount
 from vidadapt.data.lists import Sample, read_list
 from vidadapt.data.readers import READERS, check_reader
 from vidadapt.data.sampling import Sampling
-from vidadapt.data.synthetic import cores
 from vidadapt.data.synthetic_footage import FOOTAGE, generate
 from vidadapt.data.transforms import normalize
+from vidadapt.data.workers import cores, worker_options
 from vidadapt.progress import track
 
 CASES = ("mp4:dense:8", "mp4:uniform:8", "avi:uniform:8", "webm:uniform:8", "mp4:dense:2")
@@ -117,7 +116,13 @@ def main(argv: list[str] | None = None) -> None:
         targets += aimed_at(case, alone, ours)
         if with_workers.get(case.kind) == case:
             turns = {
-                name: loader_turn(clips[name], len(found.paths), args.workers, args.clips)
+                name: loader_turn(
+                    clips[name],
+                    len(found.paths),
+                    args.workers,
+                    args.clips,
+                    default_collate if name == "released" else batch_of,
+                )
                 for name in ("released", "decord loop", ours)
             }
             shared = take_turns(turns, args.rounds)
@@ -262,11 +267,16 @@ def alone_turn(clips: Dataset[dict[str, Any]], number: int) -> Callable[[], floa
 
 
 def loader_turn(
-    clips: Dataset[dict[str, Any]], number: int, workers: int, least: int
+    clips: Dataset[dict[str, Any]],
+    number: int,
+    workers: int,
+    least: int,
+    collate: Callable[[list[Any]], Any],
 ) -> Callable[[], float]:
     """`least` clips or more by a DataLoader's workers, in batches; wall-clock seconds of one."""
     batches = EpochBatches(number, SEED, batch_size=BATCH, repeats=math.ceil(least / number))
-    loader = DataLoader(clips, batch_sampler=batches, **worker_options(workers))
+    options = worker_options(workers)
+    loader = DataLoader(clips, batch_sampler=batches, collate_fn=collate, **options)
     rounds = itertools.count()
 
     def work() -> float:
@@ -334,7 +344,7 @@ def aimed_at(case: Case, seconds: Mapping[str, Sequence[float]], ours: str) -> l
     if goal is None:
         return []
     other, number = goal
-    name = f"training loader, {case.name}: {ours} : {other}, clips/s per core"
+    name = f"training loader, {case.name}: {ours} (uint8) : {other}, clips/s per core"
     return [Target(name, number, ">=", times_as_fast(seconds, ours, other))]
 
 

@@ -4,14 +4,15 @@
                opens the file, decodes every 4th frame, resizes all of them with OpenCV, takes its
                clip and crop, and makes floats of them: 12 decodes
   decord loop  decord, once: the frames of all clips, resized by vidadapt, every view cut, floats
-  vidadapt     the same from vidadapt's item (decoded once, what is identical there once), floats
-  - uint8      vidadapt's views as one uint8 tensor: they are normalised on the device
-  - item       vidadapt's item alone, which is all that loader processes do: views are cut on the
-               device
+  vidadapt     its views as one uint8 tensor, which is normalised on the device: the target
+  + floats     the same, made floats and normalised on the CPU as the released loader does
+  item alone   what vidadapt's loader processes do of it: decoded once, what is identical there
+               once; views are cut on the device
 
 Figures are CPU seconds of one process with one thread, so they are those of one core, whatever else
 the machine does. `grey levels` compares the pixels with the released loader's: mean, 99.9
-percentile and largest difference of the 256 levels; 12 of 12 crops and clips lie at the same place.
+percentile and largest difference of the 256 levels. The largest is above 2, since vidadapt resizes
+with antialiasing and the released test does not; clips and crops lie at the same places.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from vidadapt.progress import track
 SAMPLING = SAMPLINGS["adaptformer"]
 AIMED_AT = "mp4"
 GOAL = 13.0
+LEVELS = 2.0
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -64,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
         levels = grey_levels(files[kind].paths, views, args.crop_size)
         rows += [row_of(kind, name, seconds, levels) for name in turns]
         if kind == AIMED_AT:
-            targets = aimed_at(seconds)
+            targets = aimed_at(seconds, levels)
     told = [target.as_dict() for target in targets]
     print(f"{table(rows)}\n\n{notes(args, files)}")
     print(targets_table(told), file=sys.stderr)
@@ -127,9 +129,9 @@ def contenders(
     ways: dict[str, Callable[[int], Any]] = {
         "released": lambda i: released_views(paths[i], crop_size),
         "decord loop": lambda i: decord_views(paths[i], SAMPLING, crop_size),
-        "vidadapt": lambda i: normalize(all_views(views[i]), "imagenet"),
-        "vidadapt - uint8": lambda i: all_views(views[i]),
-        "vidadapt - item": lambda i: views[i],
+        "vidadapt": lambda i: all_views(views[i]),
+        "vidadapt + floats": lambda i: normalize(all_views(views[i]), "imagenet"),
+        "vidadapt, item alone": lambda i: views[i],
     }
     return {name: turn(way, len(paths)) for name, way in ways.items()}
 
@@ -172,7 +174,7 @@ def all_views(item: Mapping[str, Any]) -> torch.Tensor:
 
 
 def grey_levels(paths: Sequence[str], views: EvalViews, crop_size: int) -> dict[str, float]:
-    """How far vidadapt's pixels are from the released loader's, over the views of some videos.
+    """How far vidadapt's pixels are from the released loader's, over the views of a few videos.
 
     Returns:
         `mean`, `p999` (99.9 percentile) and `max`, in grey levels.
@@ -220,17 +222,13 @@ def row_of(
     }
 
 
-def aimed_at(seconds: Mapping[str, Sequence[float]]) -> list[Target]:
-    """Views as one uint8 tensor, and normalised, against the released loader's normalised ones."""
-    ends = {"vidadapt - uint8": "uint8 views", "vidadapt": "floats on the CPU"}
+def aimed_at(seconds: Mapping[str, Sequence[float]], levels: Mapping[str, float]) -> list[Target]:
+    """Views as one uint8 tensor against the released loader's floats; how far the pixels are."""
+    views = f"4 clips x 3 crops, {AIMED_AT}: vidadapt"
+    faster = times_as_fast(seconds, "vidadapt", "released")
     return [
-        Target(
-            f"4 clips x 3 crops, {AIMED_AT}: vidadapt ({end}) : released, videos/s per core",
-            GOAL,
-            ">=",
-            times_as_fast(seconds, name, "released"),
-        )
-        for name, end in ends.items()
+        Target(f"{views} (uint8 views) : released, videos/s per core", GOAL, ">=", faster),
+        Target(f"{views} - released, largest, grey levels", LEVELS, "<=", levels["max"]),
     ]
 
 
@@ -266,7 +264,8 @@ def notes(args: argparse.Namespace, files: Mapping[str, Files]) -> str:
         f"{args.videos} videos of a kind (frames on average: {', '.join(lengths)}), crops "
         f"of {args.crop_size} px, data.reader {args.reader}; medians of {args.rounds} rounds, "
         "ratios within a round, CPU time of one core. Grey levels: mean, 99.9 percentile and "
-        "largest difference from the released loader's pixels."
+        "largest difference from the released loader's pixels, which are resized without "
+        "antialiasing."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import shutil
@@ -19,10 +20,10 @@ from vidadapt.data.transforms import normalize
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def commands() -> list[list[str]]:
-    """The words of every command line in the README's bash blocks."""
+def commands(text: str = TEXT) -> list[list[str]]:
+    """The words of every command line in the bash blocks of the README or another text."""
     found = []
-    for block in re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL):
+    for block in re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL):
         joined = re.sub(r"\\\n\s*", "", re.sub(r"(?m)^ +", "", block))
         for line in joined.splitlines():
             found += [shlex.split(part, comments=True) for part in line.split("&&")]
@@ -38,7 +39,7 @@ def arguments_of(tool: str) -> list[list[str]]:
 
 
 def test_every_file_that_is_named_exists():
-    named = re.findall(r"`?((?:tools|configs|tests|docs|vidadapt)/[\w./-]+)`?", TEXT)
+    named = re.findall(r"`?((?:tools|configs|tests|docs|vidadapt|benchmarks)/[\w./-]+)`?", TEXT)
     assert named
     for name in named:
         assert (ROOT / name.rstrip(".")).exists(), name
@@ -61,6 +62,15 @@ def test_evaluation_commands_parse(monkeypatch, tmp_path):
     assert arguments_of("evaluate")
     for arguments in arguments_of("evaluate"):
         command_line.parse_evaluate(arguments, methods.METHODS)
+
+
+def test_benchmark_commands_parse():
+    text = TEXT + (ROOT / "docs" / "data_loading.md").read_text(encoding="utf-8")
+    found = [words[2:] for words in commands(text) if words[:2] == ["python", "-m"]]
+    called = [words for words in found if words[0].startswith("benchmarks.")]
+    assert called
+    for name, *arguments in called:
+        importlib.import_module(name).parse(arguments)
 
 
 def test_the_bank_example_runs_and_a_mixed_batch_equals_separate_passes(tiny_set, tmp_path):

@@ -33,6 +33,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from benchmarks import released
 from benchmarks.loader_contenders import PLAIN, SEED, Floats, PlainClips, ReleasedClips
 from benchmarks.report import markdown_table, targets_table
 from benchmarks.timing import Target, spread_percent, take_turns, times_as_fast
@@ -92,6 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     try:
         cases = [read_case(text) for text in args.cases]
+        released.check_installed()
         if args.videos < BATCH:
             raise ValueError(f"--videos: expected {BATCH} or more, got {args.videos}")
         readers, absent = loadable(args.readers)
@@ -101,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
             runs.check_writable("--json", args.json.absolute().parent)
         kinds = dict.fromkeys(case.kind for case in cases)
         files = {kind: made(kind, args.videos, args.folder, readers) for kind in kinds}
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"loader: {error}")
     rows, targets = [], []
     ours = f"vidadapt {args.reader}"

@@ -27,6 +27,17 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SCALES = (1, 0.875, 0.75, 0.66)
 
 
+def check_installed() -> None:
+    """Raise ImportError where decord, with which the released loader reads, cannot be loaded."""
+    try:
+        import decord  # noqa: F401
+    except (ImportError, OSError) as error:
+        raise ImportError(
+            f"the released loader reads with decord, which cannot be loaded ({error}); it has "
+            "wheels for Linux on x86-64"
+        ) from error
+
+
 def open_file(path: str) -> Any:
     """decord's reader with one thread, as the released loader opens every file."""
     import decord  # not on every platform

@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     torch.set_num_threads(1)
     try:
+        released.check_installed()
         one_thread()
         if args.json is not None:
             runs.check_writable("--json", args.json.absolute().parent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,6 +164,13 @@ def test_decoding_once_gives_the_views_of_the_item(tmp_path: Path):
     mean, std = (torch.tensor(v).view(3, 1, 1, 1) for v in (released.MEAN, released.STD))
     pixels = ((plain * std + mean) * 255).round().byte().permute(0, 2, 3, 4, 1)
     np.testing.assert_array_equal(pixels.numpy(), our_views(path, 48))
+
+
+@pytest.mark.parametrize("benchmark", [loader, views])
+def test_without_decord_the_released_loader_is_not_measured(benchmark, monkeypatch):
+    monkeypatch.setitem(sys.modules, "decord", None)
+    with pytest.raises(SystemExit, match="reads with decord, which cannot be loaded"):
+        benchmark.main([])
 
 
 @pytest.mark.parametrize("case", ["mp4", "mp4:dense:0", "mp4:sparse:8", "gif:dense:8"])

@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.report import day_report
 from vidadapt import runs
-from vidadapt.data.synthetic import cores
+from vidadapt.data.workers import cores
 from vidadapt.progress import duration
 
 ROOT = Path(__file__).parents[1]

@@ -14,6 +14,7 @@ therefore:
 * AVI, MPEG-TS, FLV, mpeg4 (packed B-frames, no timestamps): frames are off by 1 to 5 after a seek;
 * open groups of pictures (HEVC's default, x264's open-gop) and intra refresh: frames shift;
 * timestamps that disagree with the decoder's order: torchcodec swaps frames;
+* joined files, whose packets bring parameters that the header lacks: wrong pixels after a seek;
 * damaged packets: an error, or another concealment than in a sequential decode;
 * interlaced video, 10 bit and deeper: colours are converted otherwise than by PyAV;
 * narrow frames (some widths up to 72): wrong shapes;

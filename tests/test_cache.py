@@ -261,6 +261,21 @@ def test_a_disk_that_refuses_is_told_and_whole_rows_stay(tmp_path, request):
     assert torch.equal(Reader(store).rows([1, 0])[0], values[[1, 0]])
 
 
+def test_of_two_runs_that_start_at_once_the_second_is_refused_other_features(tmp_path):
+    """Both found no folder when they looked; a run with the same features may share it."""
+    first, other = (
+        Store(tmp_path / "cache", {"train.seed": seed}, 4, (Kept("pooled", (3,), "fp32", "fp32"),))
+        for seed in (0, 1)
+    )
+    create(first)
+    with writing(first) as writer:
+        writer.write([2], [torch.ones(1, 3)])
+    create(first)
+    assert marks(first).tolist() == [0, 0, 1, 0]
+    with pytest.raises(CacheError, match=r"train\.seed: 0 in the cache, 1 here"):
+        create(other)
+
+
 def test_what_a_disk_lost_is_not_marked_when_it_works_again(tmp_path, monkeypatch):
     """Linux reports a failed write once; the next fsync succeeds without those bytes."""
     store = Store(tmp_path / "cache", {}, 4, (Kept("pooled", (3,), "fp32", "fp32"),))

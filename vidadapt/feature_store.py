@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -161,20 +162,15 @@ def create(store: Store) -> None:
     """Make the folder and its files, empty, unless they are there.
 
     Raises:
-        CacheError: the folder cannot be written.
+        CacheError: the folder cannot be written, or another run has made it since it was checked,
+            for other features.
     """
-    if (store.folder / KEY).exists():
-        return
-    try:
-        store.folder.mkdir(parents=True, exist_ok=True)
-        for path, length in _files(store).items():
-            with path.open("wb") as file:
-                file.truncate(length)
-        temporary = store.folder / (KEY + ".tmp")
-        temporary.write_text(json.dumps(_description(store), indent=2) + "\n", encoding="utf-8")
-        temporary.replace(store.folder / KEY)
-    except OSError as error:
-        raise CacheError(f"cache.dir: cannot write to {store.folder} ({error})") from error
+    if not (store.folder / KEY).exists():
+        try:
+            _make(store)
+        except OSError as error:
+            raise CacheError(f"cache.dir: cannot write to {store.folder} ({error})") from error
+    check_key(store)
 
 
 def marks(store: Store) -> np.ndarray:
@@ -317,6 +313,17 @@ def size(count: int) -> str:
         if count >= unit:
             return f"{count / unit:.1f} {name}"
     return f"{count / 1e3:.1f} kB"
+
+
+def _make(store: Store) -> None:
+    store.folder.mkdir(parents=True, exist_ok=True)
+    for path, length in _files(store).items():
+        with path.open("wb") as file:
+            file.truncate(length)
+    # A name of its own, as several runs may start at once.
+    temporary = store.folder / f"{KEY}.{socket.gethostname()}.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(_description(store), indent=2) + "\n", encoding="utf-8")
+    temporary.replace(store.folder / KEY)
 
 
 def _description(store: Store) -> dict[str, Any]:

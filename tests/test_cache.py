@@ -8,7 +8,8 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -244,19 +245,29 @@ def stopping(function: Callable, at_call: int) -> Callable:
     return call
 
 
-def test_a_disk_that_refuses_is_told_and_whole_rows_stay(tmp_path, request):
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """For all of this process, and so for no longer than the write that is to fail."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_refuses_is_told_and_whole_rows_stay(tmp_path):
     """A limit on the length of files stands for a full disk."""
     store = Store(tmp_path / "cache", {}, 6, (Kept("pooled", (1000,), "fp32", "fp32"),))
     create(store)
     values = torch.arange(6000.0).view(6, 1000)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     refusal = pytest.raises(CacheError, match=r"cache\.dir: cannot write to .*; make room")
     with refusal, writing(store) as writer:
         writer.write([0, 1], [values[:2]])
         writer.mark()
-        request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, hard))
-        writer.write([2, 3], [values[2:4]])
+        with files_of_at_most(12_000):
+            writer.write([2, 3], [values[2:4]])
+            writer.mark()
     assert marks(store).tolist() == [1, 1, 0, 0, 0, 0]
     assert torch.equal(Reader(store).rows([1, 0])[0], values[[1, 0]])
 

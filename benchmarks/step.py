@@ -111,7 +111,7 @@ examples:
     parser.add_argument("--num_classes", type=int, default=174, metavar="K")
     parser.add_argument("--batch_size", type=int, default=2, help="clips (%(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--rounds", type=int, default=3, help="that count (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="that count (%(default)s)")
     parser.add_argument("--steps", type=int, default=1, help="of a turn (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE")
     return parser.parse_args(argv)
@@ -164,9 +164,7 @@ def measured(
         )
         for precision in sorted({c.precision for c in contenders if c.name in turns})
     }
-    # On a CPU the first steps have warmed up.
-    warmup = 0 if size.device.type == "cpu" else 1
-    times = take_turns(turns | ceilings, rounds, warmup)
+    times = take_turns(turns | ceilings, rounds)
     for contender in contenders:
         row = rows[contender.name]
         if contender.name in turns:

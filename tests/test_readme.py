@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shlex
 import shutil
@@ -14,6 +15,7 @@ import pytest
 import torch
 from conftest import ROOT, write_adapter
 
+from benchmarks.report import day_report, targets_table
 from vidadapt import adapters, command_line, config, methods
 from vidadapt.data.transforms import normalize
 
@@ -73,6 +75,14 @@ def test_benchmark_commands_parse():
         importlib.import_module(name).parse(arguments)
 
 
+def test_the_targets_are_those_of_the_newest_results():
+    newest = sorted((ROOT / "benchmarks" / "results").glob("*.json"))[-1]
+    day = json.loads(newest.read_text(encoding="utf-8"))
+    assert targets_table(day["targets"]) in TEXT
+    assert newest.with_suffix(".md").name in TEXT
+    assert newest.with_suffix(".md").read_text(encoding="utf-8") == day_report(day)
+
+
 def test_the_bank_example_runs_and_a_mixed_batch_equals_separate_passes(tiny_set, tmp_path):
     for name, labels, method in (
         ("actions", "red\ngreen\nblue\n", {"name": "adaptformer", "bottleneck": 4}),
@@ -106,7 +116,7 @@ def test_the_bank_example_runs_and_a_mixed_batch_equals_separate_passes(tiny_set
         torch.testing.assert_close(found["scores"][number], alone, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("target", ["demo", "test"])
+@pytest.mark.parametrize("target", ["demo", "test", "bench"])
 def test_make_targets_exist(target):
     assert re.search(rf"(?m)^{target}:", (ROOT / "Makefile").read_text())
     assert f"make {target}" in TEXT

@@ -67,8 +67,7 @@ def test_evaluation_commands_parse(monkeypatch, tmp_path):
 
 
 def test_benchmark_commands_parse():
-    text = TEXT + (ROOT / "docs" / "data_loading.md").read_text(encoding="utf-8")
-    found = [words[2:] for words in commands(text) if words[:2] == ["python", "-m"]]
+    found = [words[2:] for words in commands(TEXT) if words[:2] == ["python", "-m"]]
     called = [words for words in found if words[0].startswith("benchmarks.")]
     assert called
     for name, *arguments in called:

@@ -20,10 +20,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import markdown_table, targets_table
+from benchmarks.report import targets_table
 from benchmarks.timing import Target, spread_percent
 from vidadapt import runs
 from vidadapt.data.synthetic_footage import FOOTAGE, generate
+from vidadapt.markdown import markdown_table
 from vidadapt.models import BACKBONES
 from vidadapt.progress import track
 

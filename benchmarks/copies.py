@@ -21,7 +21,6 @@ from statistics import median
 from typing import Any
 
 from benchmarks.loader import GPU_RATES, cores_needed
-from benchmarks.report import markdown_table
 from vidadapt import runs
 from vidadapt.data.frame_index import frame_counts
 from vidadapt.data.lists import read_list
@@ -30,6 +29,7 @@ from vidadapt.data.prepared import RECORD, known_root, read_prepared
 from vidadapt.data.speed import Timed, gain, loader_rates
 from vidadapt.data.synthetic_footage import FOOTAGE, generate
 from vidadapt.data.workers import cores
+from vidadapt.markdown import markdown_table
 
 FRAMES = (2, 8)
 FILES = {"mp4": 8, "webm": 24, "avi": 16}

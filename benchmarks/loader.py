@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from benchmarks import released
 from benchmarks.loader_contenders import PLAIN, SEED, Floats, PlainClips, ReleasedClips
-from benchmarks.report import markdown_table, targets_table
+from benchmarks.report import targets_table
 from benchmarks.timing import Target, spread_percent, take_turns, times_as_fast
 from vidadapt import runs
 from vidadapt.config import DataConfig
@@ -49,6 +49,7 @@ from vidadapt.data.sampling import Sampling
 from vidadapt.data.synthetic_footage import FOOTAGE, generate
 from vidadapt.data.transforms import normalize
 from vidadapt.data.workers import cores, worker_options
+from vidadapt.markdown import markdown_table
 from vidadapt.progress import track
 
 CASES = ("mp4:dense:8", "mp4:uniform:8", "avi:uniform:8", "webm:uniform:8", "mp4:dense:2")

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.report import markdown_table
 from benchmarks.step_contenders import Size
 from benchmarks.timing import Target, times_as_fast
+from vidadapt.markdown import markdown_table
 from vidadapt.precision import resolved_precision
 
 

@@ -30,7 +30,7 @@ import torch
 
 from benchmarks import released
 from benchmarks.loader import Files, made
-from benchmarks.report import markdown_table, targets_table
+from benchmarks.report import targets_table
 from benchmarks.timing import Target, spread_percent, take_turns, times_as_fast
 from vidadapt import runs
 from vidadapt.config import DataConfig
@@ -40,6 +40,7 @@ from vidadapt.data.readers import READERS
 from vidadapt.data.sampling import SAMPLINGS, Sampling, eval_indices
 from vidadapt.data.synthetic_footage import FOOTAGE
 from vidadapt.data.transforms import crop_corners, cut_views, eval_frames, normalize
+from vidadapt.markdown import markdown_table
 from vidadapt.progress import track
 
 SAMPLING = SAMPLINGS["adaptformer"]

@@ -14,6 +14,7 @@ import torch
 
 from vidadapt import benchmark, command_line, methods, runs
 from vidadapt.benchmark import Counts, Measurements, Setting
+from vidadapt.markdown import markdown_table
 from vidadapt.precision import resolved_precision
 from vidadapt.progress import duration
 
@@ -215,25 +216,15 @@ def table(entries: list[dict[str, Any]]) -> list[str]:
         for heading, column in COLUMNS.items()
         if any(entry[column[0]] is not None for entry in entries)
     }
-    cells = [["method", *shown]]
+    headings = ["method", *shown]
+    rows = []
     for entry in entries:
         figures = [
             "" if entry[key] is None else f"{entry[key] * scale:{style}}"
             for key, scale, style in shown.values()
         ]
-        cells.append([entry["label"], *figures])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "| "
-        + " | ".join(
-            cell.rjust(width) if number else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        + " |"
-        for row in cells
-    ]
-    rule = "|" + "|".join("-" * (w + 1) + (":" if i else "-") for i, w in enumerate(widths)) + "|"
-    return [lines[0], rule, *lines[1:]]
+        rows.append([entry["label"], *figures])
+    return markdown_table(headings, rows).split("\n")
 
 
 def title(setting: Setting, entries: list[dict[str, Any]]) -> str:

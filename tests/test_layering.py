@@ -52,6 +52,8 @@ MAY_IMPORT = {
     "routing": set(),
     "replay": {"methods", "models", "routing"},
     "predict": {"adapters", "bank", "config", "data", "differences", "evaluate", "precision"},
+    "embedding": {"data", "distributed", "evaluate", "models", "naming"},
+    "embedding_plot": set(),
     "lettering": set(),
     "markdown": set(),
     "contact_sheet": {"lettering", "predict"},

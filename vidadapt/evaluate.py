@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import BadZipFile
@@ -65,6 +65,7 @@ def score_views(
     views_per_forward: int,
     precision: str,
     world: World,
+    orders: torch.Tensor | None = None,
     label: str = "evaluate",
     shown: bool = True,
 ) -> Scores:
@@ -78,12 +79,17 @@ def score_views(
         model: clip (B, 3, T, S, S) float -> logits (B, K); the plain module, not its DDP wrapper.
         loader: this process's share of the items of `data.clips.EvalViews`.
         paths, labels: the whole list.
+        orders: (N, O, T) int64, for each video of the list O orders of its clips' frames, see
+            `data.clips.view_chunks`. The scores then are of O x num_clips clips, those of one
+            order after those of another; `in_each_order` separates them. Logits in an order do not
+            depend on the others: where it is 0, 1, ..., T - 1 they are those without `orders`.
 
     Raises:
         RuntimeError: a video was seen twice or never.
         ValueError: a score that is not finite, or no video could be read.
     """
     model.eval()
+    num_orders = 1 if orders is None else orders.shape[1]
     mine: list[tuple[int, np.ndarray | None, str]] = []
     waiting: list[tuple[dict[str, Any], torch.Tensor]] = []
     share = len(range(world.rank, len(paths), world.size))
@@ -94,29 +100,34 @@ def score_views(
             mine.append((int(item["index"]), None, item["error"]))
             continue
         parts = []
-        for chunk in view_chunks(item, views_per_forward, world.device):
+        asked = None if orders is None else orders[int(item["index"])]
+        for chunk in view_chunks(item, views_per_forward, world.device, asked):
             clip = normalize(chunk, normalization)
             with autocast(world.device, precision):
                 parts.append(model(clip).float())
         facts = {name: item[name] for name in ("index", "view_of")}
         waiting.append((facts, torch.cat(parts)))
         if len(waiting) == VIDEOS_PER_COPY:
-            mine += _fetched(waiting)
+            mine += _fetched(waiting, num_orders)
             waiting = []
-    mine += _fetched(waiting)
-    return collected(mine, paths, labels, num_classes, num_clips, num_crops, world)
+    mine += _fetched(waiting, num_orders)
+    return collected(mine, paths, labels, num_classes, num_orders * num_clips, num_crops, world)
 
 
 def _fetched(
-    waiting: list[tuple[dict[str, Any], torch.Tensor]],
+    waiting: list[tuple[dict[str, Any], torch.Tensor]], num_orders: int
 ) -> list[tuple[int, np.ndarray | None, str]]:
-    """Index and logits (V, K) of videos whose distinct views' logits wait on the device."""
+    """Index and logits (O * V, K) of videos whose distinct views' logits wait on the device."""
     if not waiting:
         return []
     whole = torch.cat([logits for _, logits in waiting]).cpu()
     parts = whole.split([len(logits) for _, logits in waiting])
     return [
-        (int(facts["index"]), part[facts["view_of"]].numpy(), "")
+        (
+            int(facts["index"]),
+            part.unflatten(0, (num_orders, -1))[:, facts["view_of"]].flatten(0, 1).numpy(),
+            "",
+        )
         for (facts, _), part in zip(waiting, parts, strict=True)
     ]
 
@@ -181,6 +192,16 @@ def _in_list_order(
         )
     clips, crops = np.divmod(np.arange(num_views), num_crops)
     return Scores(paths, np.asarray(labels, np.int64), clips, crops, logits, errors)
+
+
+def in_each_order(scores: Scores, num_orders: int) -> list[Scores]:
+    """The scores that `score_views` gave in several orders of the frames, apart, in their order."""
+    num_views = len(scores.clips) // num_orders
+    clips, crops = scores.clips[:num_views], scores.crops[:num_views]
+    return [
+        replace(scores, clips=clips, crops=crops, logits=logits)
+        for logits in np.split(scores.logits, num_orders, axis=1)
+    ]
 
 
 def fuse(logits: np.ndarray, fusion: Fusion) -> np.ndarray:

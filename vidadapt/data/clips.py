@@ -144,19 +144,29 @@ class EvalViews(Dataset[dict[str, Any]]):
 
 
 def view_chunks(
-    item: Mapping[str, Any], views_per_chunk: int, device: torch.device
+    item: Mapping[str, Any],
+    views_per_chunk: int,
+    device: torch.device,
+    orders: torch.Tensor | None = None,
 ) -> Iterator[torch.Tensor]:
     """The distinct views of a readable item of `EvalViews`, in their order, cut on a device.
 
+    Args:
+        orders: (O, T) int64, on the CPU: places in a clip, of the frames that are shown in turn.
+            All views come in the first order, then all in the second, and so on; no chunk holds
+            views of two. Default: one order, the clips as they are.
+
     Yields:
         (at most views_per_chunk, 3, T, S, S) uint8 on the device, see `transforms.cut_views`.
-        What they give, taken at `view_of`, is that of all views.
+        What they give in one order, taken at `view_of`, is that of all views.
     """
-    frames, clips = (item[name].to(device, non_blocking=True) for name in ("frames", "clips"))
-    number = len(clips) * len(item["corners"])
-    for start in range(0, number, views_per_chunk):
-        chosen = range(start, min(start + views_per_chunk, number))
-        yield cut_views(frames, clips, item["corners"], chosen)
+    clips = item["clips"][None] if orders is None else item["clips"][:, orders].transpose(0, 1)
+    frames, clips = (part.to(device, non_blocking=True) for part in (item["frames"], clips))
+    number = clips.shape[1] * len(item["corners"])
+    for ordered in clips:
+        for start in range(0, number, views_per_chunk):
+            chosen = range(start, min(start + views_per_chunk, number))
+            yield cut_views(frames, ordered, item["corners"], chosen)
 
 
 def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,174 @@
+"""A trained run or adapter and the list that it is scored on: found, loaded, scored.
+
+What tools/evaluate.py and the reports on trained models have in common.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vidadapt import adapters, command_line, config, data, methods
+from vidadapt.adapters import Adapter
+from vidadapt.command_line import EvaluateOptions
+from vidadapt.config import Config, ConfigError
+from vidadapt.data import DataPlan, VideoList
+from vidadapt.data.lists import Sample, check_label_names, read_list
+from vidadapt.data.prepared import with_lists
+from vidadapt.data.quarantine import read_quarantine
+from vidadapt.distributed import World, main_first, together
+from vidadapt.evaluate import Scores, score_views
+from vidadapt.models import VideoModel
+from vidadapt.precision import cast_frozen, resolved_precision
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint and what it is to be scored on; nothing is loaded yet.
+
+    Attributes:
+        config: of the run or the adapter, with what the command line changed and the lists' paths.
+        plan: clips, classes and views.
+        checkpoint: folder of adapter.safetensors and adapter.json.
+        listed: path of the list.
+    """
+
+    config: Config
+    plan: DataPlan
+    checkpoint: Path
+    listed: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint's model on its device, frozen, and the list with its files looked at."""
+
+    trained: Trained
+    model: VideoModel
+    precision: str
+    videos: VideoList
+
+
+def asked(argv: list[str]) -> tuple[Config | None, EvaluateOptions, Adapter | None]:
+    """What a command line of tools/evaluate.py asks for, and the adapter that it names, if any.
+
+    The configuration is None for `--from-scores`.
+
+    Raises:
+        ConfigError, RunError: unknown or malformed keys, no such run or adapter.
+        SystemExit: after --help.
+    """
+    alone = command_line.adapter_option(argv)
+    adapter = None if alone is None else adapters.read_adapter(adapters.find_adapter(alone))
+    cfg, options = command_line.parse_evaluate(
+        argv, methods.METHODS, None if adapter is None else adapter.config
+    )
+    if cfg is not None:
+        config.check_evaluation(cfg)
+    return cfg, options, adapter
+
+
+def find(cfg: Config, options: EvaluateOptions, adapter: Adapter | None) -> Trained:
+    """The checkpoint and the list that `asked` was asked for; quick.
+
+    Raises:
+        ValueError: no such checkpoint, the list is not set, options that do not go together.
+    """
+    cfg = replace(cfg, data=with_lists(cfg.data, same_dataset=adapter is None))
+    if adapter is None:
+        plan = data.resolve(cfg.data, cfg.eval)
+        checkpoint = adapters.checkpoint_folder(Path(cfg.run_dir), options.checkpoint)
+    else:
+        plan = adapters.with_views(adapter.plan, cfg.eval.num_clips, cfg.eval.num_crops)
+        checkpoint = adapter.folder
+    listed = cfg.data.test_list if options.split == "test" else cfg.data.dev_list
+    if listed is None:
+        raise ConfigError(f"data.{options.split}_list: is not set; give the list to evaluate")
+    return Trained(cfg, plan, checkpoint, listed)
+
+
+def samples_of(trained: Trained) -> list[Sample]:
+    """The videos of the list, whose labels are those that the model knows.
+
+    Raises:
+        ListError: a malformed list, a missing file, labels that mean other classes.
+    """
+    of = trained.config.data
+    check_label_names(trained.listed, trained.plan.label_names, of.label_names)
+    return read_list(
+        trained.listed,
+        of.root,
+        trained.plan.num_classes,
+        of.check_files,
+        read_quarantine(of.quarantine),
+    )
+
+
+def load(trained: Trained, world: World) -> Loaded:
+    """Load the model and look at the files of the list, on all processes.
+
+    Raises:
+        ValueError, OSError, ReadError: what cannot be used, naming file, line or key.
+    """
+    cfg, plan = trained.config, trained.plan
+    with together(world):
+        model = adapters.load_adapted_model(cfg, plan, trained.checkpoint).to(world.device)
+        model.requires_grad_(False)
+        precision = resolved_precision(world.device, cfg.train.precision)
+        samples = samples_of(trained)
+        cast_frozen(model, world.device, precision)
+    videos = main_first(
+        world,
+        lambda: data.load_list(
+            cfg.data, plan, trained.listed, samples, training=False, progress=world.is_main
+        ),
+    )
+    return Loaded(trained, model, precision, videos)
+
+
+def score(
+    loaded: Loaded, world: World, *, orders: torch.Tensor | None = None, label: str = "evaluate"
+) -> Scores:
+    """Score every view of the list once, see `evaluate.score_views`; in `orders` of the frames."""
+    cfg, plan, videos = loaded.trained.config, loaded.trained.plan, loaded.videos
+    return score_views(
+        loaded.model,
+        data.eval_loader(
+            cfg.data,
+            plan,
+            videos,
+            rank=world.rank,
+            world_size=world.size,
+            pin_memory=world.device.type == "cuda",
+        ),
+        paths=[sample.path for sample in videos.samples],
+        labels=[sample.label for sample in videos.samples],
+        num_classes=plan.num_classes,
+        num_clips=plan.num_clips,
+        num_crops=plan.num_crops,
+        normalization=plan.normalization,
+        views_per_forward=cfg.eval.views_per_forward,
+        precision=loaded.precision,
+        world=world,
+        orders=orders,
+        label=label,
+    )
+
+
+def about(loaded: Loaded) -> dict[str, Any]:
+    """What scores are of, as JSON: run, checkpoint, list and its hash, clips, precision."""
+    trained, plan = loaded.trained, loaded.trained.plan
+    return {
+        "run_dir": trained.config.run_dir,
+        "checkpoint": trained.checkpoint.name,
+        "list": str(trained.listed),
+        "manifest": loaded.videos.manifest,
+        "label_names": plan.label_names,
+        "num_frames": plan.sampling.num_frames,
+        "crop_size": plan.crop_size,
+        "normalization": plan.normalization,
+        "precision": loaded.precision,
+    }

@@ -159,6 +159,25 @@ def test_the_released_initialisation_is_small_but_not_the_identity():
     assert not torch.equal(model.eval()(clips()), expected)
 
 
+@pytest.mark.parametrize(
+    ("layers", "depth", "numbers"),
+    [
+        ("lower", 12, [1, 2, 3, 4, 5, 6]),
+        ("upper", 12, [7, 8, 9, 10, 11, 12]),
+        ("even", 12, [2, 4, 6, 8, 10, 12]),
+        ("lower", 3, [1]),
+        ("upper", 3, [2, 3]),
+    ],
+)
+def test_halves_and_every_second_layer_of_any_depth(layers, depth, numbers):
+    assert chosen_layers(layers, depth) == numbers
+
+
+def test_a_single_block_has_no_lower_half():
+    with pytest.raises(ValueError, match=r"method\.layers: expected .* got 'lower'"):
+        chosen_layers("lower", 1)
+
+
 @pytest.mark.parametrize("layers", ["0-3", "5-7", "3-1", "first", [], [1, 1], [9]])
 def test_layers_that_do_not_exist_are_refused(layers):
     with pytest.raises(ValueError, match=r"method\.layers: expected .* got"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from types import SimpleNamespace
 
@@ -58,10 +59,12 @@ def slow_arc(arc):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("projections", ["shared", "per_layer"])
 @pytest.mark.parametrize("positions", ["both", "attention"])
-def test_the_whole_forward_is_the_papers_equation(positions):
+def test_the_whole_forward_is_the_papers_equation(positions, projections):
     model = slow_vit.tiny_vit()
-    methods.apply(model, {"name": "arc", "rank": 4, "positions": positions})
+    options = {"rank": 4, "positions": positions, "projections": projections}
+    methods.apply(model, {"name": "arc", **options})
     move(model.double().eval())
     clip = slow_vit.one_clip()
     tokens = slow_vit.embed(model, clip)
@@ -98,6 +101,41 @@ def test_trainable_parameters_at_rank_50(backbone, both, attention):
         assert methods.count_parameters(model)[0] == adapters + readout
 
 
+@pytest.mark.parametrize("rank", [1, 50])
+@pytest.mark.parametrize(
+    ("backbone", "depth", "width"), [("vit_base", 12, 768), ("vit_tiny", 6, 192)]
+)
+def test_projections_per_layer_follow_the_closed_formula(backbone, depth, width, rank):
+    for positions, places in {"both": 2, "attention": 1}.items():
+        options = {"rank": rank, "positions": positions, "projections": "per_layer"}
+        with torch.device("meta"):
+            model, _ = build(backbone, num_frames=8, crop_size=224, num_classes=174)
+            methods.apply(model, {"name": "arc", **options})
+        adapters = places * depth * (width * rank + rank + width)
+        readout = (width + 1) * 174 + 2 * width
+        assert methods.count_parameters(model)[0] == adapters + readout
+
+
+def test_projections_per_layer_are_drawn_trained_and_saved_each():
+    model = adapted(rank=7, projections="per_layer")
+    found = [p for name, p in model.named_parameters() if name.endswith("projection")]
+    assert len(found) == 2 * 6
+    bound = math.sqrt(6 / (192 + 7))
+    assert all(0.99 * bound < p.abs().max() <= bound for p in found)
+    assert not any(torch.equal(a, b) for a, b in itertools.pairwise(found))
+    move(model)
+    methods.train_mode(model)
+    torch.nn.functional.cross_entropy(model(clips()), torch.arange(4)).backward()
+    assert all(p.grad.abs().max() > 0 for p in found)
+    state, again = methods.trainable_state(model), adapted(rank=7, projections="per_layer")
+    assert sum(name.endswith("projection") for name in state) == 2 * 6
+    methods.load_trainable_state(again, state, "file")
+    with torch.no_grad():
+        assert torch.equal(again.eval()(clips()), model.eval()(clips()))
+    with pytest.raises(ValueError, match=r"not in this model \(10\): blocks\.1\.norm1\.arc\.proj"):
+        methods.load_trainable_state(adapted(rank=7), state, "file")
+
+
 def test_matrices_are_shared_by_the_layers_and_saved_once():
     model = adapted(rank=7)
     blocks = model.blocks
@@ -110,7 +148,11 @@ def test_matrices_are_shared_by_the_layers_and_saved_once():
     assert 0.99 * bound < blocks[0].norm1.arc.projection.abs().max() <= bound
 
 
-@pytest.mark.parametrize("options", [{"positions": "attention"}, {"positions": "both"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"positions": "attention"}, {"positions": "both"}, {"projections": "per_layer"}],
+    ids=str,
+)
 def test_adapters_start_as_the_identity(options):
     with torch.no_grad():
         expected = small_model().eval()(clips())
@@ -140,12 +182,15 @@ def test_only_the_chosen_layers_are_adapted():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("projections", ["shared", "per_layer"])
 @pytest.mark.parametrize("positions", ["both", "attention"])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=["fp32", "fp64"]
 )
-def test_a_merged_model_is_a_plain_one_with_the_same_logits(positions, dtype, tolerance):
-    model = adapted(positions=positions, dropout=0.3, init="identity")
+def test_a_merged_model_is_a_plain_one_with_the_same_logits(
+    positions, projections, dtype, tolerance
+):
+    model = adapted(positions=positions, projections=projections, dropout=0.3, init="identity")
     disturb(model)
     for block in model.blocks:
         block.attn.q_bias.normal_()
@@ -199,12 +244,14 @@ def frames(model) -> torch.Tensor:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("projections", ["shared", "per_layer"])
 @pytest.mark.parametrize("name", IMAGE_MODELS)
-def test_image_models_merge_exactly(name):
+def test_image_models_merge_exactly(name, projections):
     model = image_model(name)
     plain = model.state_dict()
     expected = model(frames(model))
-    methods.apply(model, {"name": "arc", "rank": 5, "positions": "attention"})
+    options = {"rank": 5, "positions": "attention", "projections": projections}
+    methods.apply(model, {"name": "arc", **options})
     disturb(model)
     model.double()
     unmerged = model(frames(model))
@@ -246,6 +293,15 @@ def test_on_windows_the_mlp_position_rewrites_the_stream_and_does_not_merge():
     assert torch.equal(model(frames(model)), before)
 
 
+def test_per_layer_every_block_of_a_stage_has_its_own():
+    model = image_model("swin_tiny_patch4_window7_224")
+    methods.apply(model, {"name": "arc", "rank": 5, "projections": "per_layer"})
+    widths = [slot.width for slot in model.slots()]
+    assert widths == [24, 24, 48, 48]
+    adapters = [p.numel() for name, p in model.named_parameters() if ".arc." in name]
+    assert sum(adapters) == sum(2 * (5 * w + 5 + w) for w in widths)
+
+
 def test_stages_share_within_themselves():
     with torch.device("meta"):
         swin = timm.create_model("swin_base_patch4_window7_224", num_classes=0)
@@ -274,6 +330,7 @@ def test_a_bias_that_fits_nowhere_is_refused_before_anything_is_written():
     ("options", "message"),
     [
         ({"rank": 0}, r"method\.rank: expected 1 or more, got 0"),
+        ({"projections": "own"}, r"method\.projections: expected shared or per_layer, got 'own'"),
         ({"dropout": -0.1}, r"method\.dropout: expected a rate in \[0, 1\), got -0.1"),
         ({"init": "released", "positions": "attention"}, r"method\.init"),
         ({"layers": "3-9"}, r"method\.layers"),

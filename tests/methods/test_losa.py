@@ -17,6 +17,16 @@ from vidadapt.models import build
 
 RANKS = {"channel_rank": 5, "temporal_rank": 3, "spatial_rank": 2}
 
+# Mixers that are left out.
+OFF = [
+    {"channel_rank": 0},
+    {"temporal_rank": 0},
+    {"spatial_rank": 0},
+    {"temporal_rank": 0, "spatial_rank": 0},
+    {"channel_rank": 0, "temporal_rank": 0},
+    {"channel_rank": 0, "spatial_rank": 0},
+]
+
 
 def adapted(kind: str = "tubelet ViT", **options):
     model = fresh(kind)
@@ -31,22 +41,27 @@ def gelu(x: torch.Tensor) -> torch.Tensor:
 
 def mixed_by_loops(mixer, column: list[torch.Tensor]) -> list[torch.Tensor]:
     """A token mixer on some tokens (r_c,), every sum written out."""
+    if mixer is None:
+        return column
     hidden = []
     for weights, bias in zip(mixer.down.weight, mixer.down.bias, strict=True):
         hidden.append(gelu(sum(w * h for w, h in zip(weights, column, strict=True)) + bias))
+    shifts = [0.0] * len(column) if mixer.up.bias is None else mixer.up.bias
     return [
         token + sum(w * h for w, h in zip(weights, hidden, strict=True)) + bias
-        for token, weights, bias in zip(column, mixer.up.weight, mixer.up.bias, strict=True)
+        for token, weights, bias in zip(column, mixer.up.weight, shifts, strict=True)
     ]
 
 
 def g_by_loops(mixer, tokens: list[torch.Tensor], times: int, places: int) -> list[torch.Tensor]:
     """g on one clip: tokens that pass by, then those of the places of each time."""
-    low = []
+    normed = []
     for token in tokens:
         centred = token - sum(token) / len(token)
-        normed = centred / torch.sqrt(sum(centred**2) / len(token) + 1e-6)
-        low.append(mixer.down.weight @ normed + mixer.down.bias)
+        normed.append(centred / torch.sqrt(sum(centred**2) / len(token) + 1e-6))
+    low = list(normed)
+    if mixer.down is not None:
+        low = [mixer.down.weight @ token + mixer.down.bias for token in normed]
     passing = len(tokens) - times * places
     for s in range(places):
         at = [passing + t * places + s for t in range(times)]
@@ -56,6 +71,8 @@ def g_by_loops(mixer, tokens: list[torch.Tensor], times: int, places: int) -> li
         at = [passing + t * places + s for s in range(places)]
         for i, token in zip(at, mixed_by_loops(mixer.space, [low[i] for i in at]), strict=True):
             low[i] = token
+    if mixer.up is None:
+        return [h - token for h, token in zip(low, normed, strict=True)]
     return [mixer.up.weight @ gelu(h) + mixer.up.bias for h in low]
 
 
@@ -87,6 +104,7 @@ def test_the_whole_model_is_the_recurrence_written_out(layers, tapped):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("off", [{}, *OFF], ids=str)
 @pytest.mark.parametrize(
     ("kind", "rows", "times", "places"),
     [
@@ -96,8 +114,8 @@ def test_the_whole_model_is_the_recurrence_written_out(layers, tapped):
         ("frame-wise ViT", 4, 4, 5),  # the class token is a place of its frame
     ],
 )
-def test_rows_and_prefix_tokens_of_every_backbone(kind, rows, times, places):
-    model = adapted(kind, layers="2-3", **RANKS)
+def test_rows_and_prefix_tokens_of_every_backbone(kind, rows, times, places, off):
+    model = adapted(kind, layers="2-3", **{**RANKS, **off})
     disturb(model)
     side = model.slots()[0].block.side.double()
     tokens = model.num_prefix_tokens + 4 * (2 if rows == 1 else 1)
@@ -115,8 +133,9 @@ def test_rows_and_prefix_tokens_of_every_backbone(kind, rows, times, places):
 
 @torch.no_grad()
 @pytest.mark.parametrize("half", [False, True])
-def test_it_starts_as_the_linear_probe_bit_for_bit(half):
-    probe, model = fresh("tubelet ViT"), adapted()
+@pytest.mark.parametrize("off", [{}, *OFF], ids=str)
+def test_it_starts_as_the_linear_probe_bit_for_bit(off, half):
+    probe, model = fresh("tubelet ViT"), adapted(**off)
     methods.apply(probe, {"name": "linear"})
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         assert torch.equal(model.eval()(clips()), probe.eval()(clips()))
@@ -161,8 +180,9 @@ def test_kept_bytes_grow_with_the_tapped_layers_and_not_with_the_backbone():
     assert four - three == three - two > 0
 
 
-def test_steps_reach_every_parameter_of_every_mixer():
-    model = adapted()
+@pytest.mark.parametrize("off", [{}, *OFF], ids=str)
+def test_steps_reach_every_parameter_of_every_mixer(off):
+    model = adapted(**off)
     methods.train_mode(model)
     side = dict(model.blocks[0].side.named_parameters())
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
@@ -213,6 +233,44 @@ def test_parameters_of_vit_base_follow_the_closed_formula(num_frames, rank, adde
     assert methods.count_parameters(model)[0] == added + linear_probe
 
 
+@pytest.mark.parametrize("off", OFF, ids=str)
+def test_a_mixer_that_is_left_out_has_no_parameters(off):
+    ranks = {"channel_rank": 32, "temporal_rank": 8, "spatial_rank": 16} | off
+    with torch.device("meta"):
+        model, _ = build("vit_base", num_frames=16, crop_size=224, num_classes=174)
+        methods.apply(model, {"name": "losa", **off})
+    channels, times, places = ranks.values()
+    added = 2 * 768 * channels + channels + 768 if channels else 0
+    for tokens, rank in ((8, times), (196, places)):
+        if rank:
+            added += 2 * tokens * rank + rank + (tokens if channels else 0)
+    linear_probe = 768 * 174 + 174 + 2 * 768
+    assert methods.count_parameters(model)[0] == 12 * added + linear_probe
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("off", OFF, ids=str)
+def test_a_saved_state_gives_the_same_function_and_fits_no_other_mixers(off):
+    first, second = adapted(**off), adapted(**off)
+    disturb(first)
+    state = methods.trainable_state(first)
+    methods.load_trainable_state(second, state, "file")
+    assert torch.equal(first.eval()(clips()), second.eval()(clips()))
+    with pytest.raises(ValueError, match=r"missing in the file \(\d+\): .*\.mixers\.0\."):
+        methods.load_trainable_state(adapted(), state, "file")
+
+
+def test_without_the_time_mixers_a_state_fits_another_number_of_frames():
+    first = adapted(temporal_rank=0)
+    disturb(first)
+    longer, _ = build("vit_tiny", num_frames=8, crop_size=32, num_classes=5)
+    methods.apply(longer, {"name": "losa", "temporal_rank": 0})
+    methods.load_trainable_state(longer, methods.trainable_state(first), "file")
+    side, other = first.blocks[0].side, longer.blocks[0].side
+    assert other.state_dict().keys() == side.state_dict().keys()
+    assert all(torch.equal(v, other.state_dict()[k]) for k, v in side.state_dict().items())
+
+
 def test_two_side_networks_share_one_pass_of_the_backbone():
     first, second = adapted(), adapted(channel_rank=7, dropout=0.1)
     disturb(first)
@@ -244,9 +302,11 @@ def test_a_state_of_another_clip_length_is_refused_with_the_tensors_named():
 @pytest.mark.parametrize(
     ("options", "key"),
     [
-        ({"channel_rank": 0}, "method.channel_rank"),
-        ({"temporal_rank": 0}, "method.temporal_rank"),
+        ({"channel_rank": -1}, r"method\.channel_rank: expected 1 or more, or 0"),
+        ({"temporal_rank": -2}, "method.temporal_rank"),
         ({"spatial_rank": -1}, "method.spatial_rank"),
+        ({"channel_rank": 0, "temporal_rank": 0, "spatial_rank": 0}, "leaves no mixer"),
+        ({"channel_rank": 0, "dropout": 0.1}, "method.dropout: is inside the channels"),
         ({"dropout": 1.0}, "method.dropout"),
         ({"layers": "5-7"}, "method.layers"),
     ],

@@ -112,7 +112,8 @@ def inject(
         bottleneck: width of the adapter.
         scale: factor s of the adapter's output.
         learnable_scale: train s, one per layer, starting from `scale`.
-        layers: `all`, an inclusive range counted from 1 (`7-12`), or a list ([1, 6, 12]).
+        layers: `all`, `lower` or `upper` half, `even`, an inclusive range counted from 1
+            (`7-12`), or a list ([1, 6, 12]).
         form: adapter beside the MLP or behind it.
         input: what a parallel adapter reads: `stream`, x' as the released code does (the authors:
             "the code is correct"; it made the published numbers), or `normalized`, LN2(x') as

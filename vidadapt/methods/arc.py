@@ -1,12 +1,12 @@
-"""ARC: a low-rank adapter in front of attention and MLP, its matrices shared by all layers.
+"""ARC: a low-rank adapter in front of attention and MLP, its matrices shared by the layers.
 
 Paper: Dong et al., "Efficient Adaptation of Large Vision Transformer via Adapter Re-Composing",
 NeurIPS 2023, arXiv 2310.06234. Reference implementation: DavidYanAnDe/ARC.
 
 Differs from the released code in: every adapter starts as the identity (the release draws the
 re-scaling of its MLP adapters at random; `init="released"` reproduces that), any layers are an
-option, dropout on Swin is the option's (the release has 0.5 there whatever is asked for), and the
-head is the model's.
+option, and so are projections of each layer's own, which show what sharing costs; dropout on Swin
+is the option's (the release has 0.5 there whatever is asked for), and the head is the model's.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from vidadapt.models.timm_attention import ShiftedWindowAttention
 class ARC(nn.Module):
     """ARC(x) = x + dropout(x (P diag(c))) P^T + b: (..., D) -> (..., D), linear without dropout.
 
-    `projection` P (D, r) is the same parameter in all layers; each has its own `scale` c (r,) and
-    `bias` b (D,).
+    `projection` P (D, r) may be a parameter of other layers, too; `scale` c (r,) and `bias` b (D,)
+    are the layer's own.
     """
 
     def __init__(self, projection: nn.Parameter, *, dropout: float) -> None:
@@ -93,14 +93,16 @@ def inject(
     *,
     rank: int = 50,
     positions: Literal["both", "attention"] = "both",
+    projections: Literal["shared", "per_layer"] = "shared",
     layers: str | list[int] = "all",
     dropout: float = 0.0,
     init: Literal["identity", "released"] = "identity",
 ) -> None:
     """Put ARC adapters into the chosen blocks of a frozen backbone.
 
-    Trainable parameters with L layers of width D: 2 D r + 2 L (r + D) for both positions, half of
-    that for attention. On a backbone with stages, whose widths differ, layers share within a stage.
+    Trainable parameters with L layers of width D: 2 D r + 2 L (r + D) for both positions, with
+    projections per layer 2 L D r + 2 L (r + D); half of that for attention. On a backbone with
+    stages, whose widths differ, layers share within a stage.
 
     Args:
         model: any backbone; edited in place. Where attention is windowed, the adapter of the MLP
@@ -108,7 +110,10 @@ def inject(
         rank: r.
         positions: `both`, behind LN1 and behind LN2 (ARC), with matrices of their own; or
             `attention`, behind LN1 only (ARC_att).
-        layers: `all`, an inclusive range counted from 1 (`7-12`), or a list ([1, 6, 12]).
+        projections: `shared`, one P for a position of all layers (ARC); or `per_layer`, a P for
+            each layer's, which is then an ordinary symmetric low-rank adapter.
+        layers: `all`, `lower` or `upper` half, `even`, an inclusive range counted from 1
+            (`7-12`), or a list ([1, 6, 12]).
         dropout: between the two projections.
         init: `identity`, all scales zero; or `released`, which draws those of the MLP position
             uniformly within sqrt(6 / (r + 1)). P is Xavier uniform and b is zero.
@@ -126,9 +131,10 @@ def inject(
     shared: dict[tuple[str, int], nn.Parameter] = {}
 
     def adapter(position: str, stage: int, width: int) -> ARC:
+        if projections == "per_layer":
+            return ARC(_projection(width, rank), dropout=dropout)
         if (position, stage) not in shared:
-            shared[position, stage] = nn.Parameter(torch.empty(width, rank))
-            nn.init.xavier_uniform_(shared[position, stage])
+            shared[position, stage] = _projection(width, rank)
         return ARC(shared[position, stage], dropout=dropout)
 
     for slot in chosen_slots(model, layers):
@@ -143,6 +149,10 @@ def inject(
             slot.put(StreamARCBlock(block, arc))
         else:
             block.norm2 = NormARC(block.norm2, arc)
+
+
+def _projection(width: int, rank: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.xavier_uniform_(torch.empty(width, rank)))
 
 
 def merge(model: VideoModel) -> None:

@@ -13,18 +13,33 @@ def chosen_slots(model: VideoModel, layers: str | list[int]) -> list[Slot]:
 
 
 def chosen_layers(layers: str | list[int], depth: int) -> list[int]:
-    """Layer numbers from 1, sorted, from `all`, an inclusive range `a-b`, or a list.
+    """Layer numbers from 1, sorted, from a name, an inclusive range `a-b`, or a list.
+
+    Names mean the same on backbones of any depth: `all`; `lower` and `upper`, the halves (of an odd
+    number the middle is upper); `even`, every second one.
 
     Raises:
         ValueError: malformed, empty, repeated or outside 1..depth.
 
     >>> chosen_layers("7-12", 12), chosen_layers([1, 3], 12)
     ([7, 8, 9, 10, 11, 12], [1, 3])
+    >>> chosen_layers("lower", 5), chosen_layers("upper", 5), chosen_layers("even", 5)
+    ([1, 2], [3, 4, 5], [2, 4])
     """
-    expected = f"'all', a range such as '1-{depth}', or a list of numbers in 1..{depth}"
-    if layers == "all":
-        return list(range(1, depth + 1))
-    if isinstance(layers, str):
+    expected = (
+        f"'all', 'lower', 'upper', 'even', a range such as '1-{depth}', or a list of numbers in "
+        f"1..{depth}"
+    )
+    every = range(1, depth + 1)
+    named = {
+        "all": every,
+        "lower": every[: depth // 2],
+        "upper": every[depth // 2 :],
+        "even": every[1::2],
+    }
+    if isinstance(layers, str) and layers in named:
+        numbers = list(named[layers])
+    elif isinstance(layers, str):
         first, _, last = layers.partition("-")
         if not (first.strip().isdigit() and last.strip().isdigit()):
             raise ValueError(f"method.layers: expected {expected}, got {layers!r}")

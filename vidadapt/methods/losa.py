@@ -27,6 +27,15 @@ type, and the sums b_i + y are rounded to it; y is not.
 
 Parameters: (2 D r_c + r_c + D) + (2 n_t r_t + r_t + n_t) + (2 n_s r_s + r_s + n_s) a tapped layer.
 The mixers fix n_t and n_s: a file fits one clip length and crop size.
+
+A rank of 0 leaves a mixer out, with its parameters. Without the token mixers g is up(GELU(down(
+LN(u)))), an adapter of each token alone. Without the channels' there is no bottleneck to mix in:
+
+    g(u)  = space(time(LN(u))) - LN(u),    0 for tokens that pass by
+
+at full width, with W2 zero at the start and without W2's bias: it would shift all channels of a
+token alike, which the next layer's LN and fc_norm undo. Of the parameters above there remain
+(2 n_t r_t + r_t) + (2 n_s r_s + r_s).
 """
 
 from __future__ import annotations
@@ -40,23 +49,31 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidadapt.methods.layers import chosen_layers, require_global_attention
-from vidadapt.methods.options import require_counts, require_rate
+from vidadapt.methods.options import require_rate
 from vidadapt.models import VideoModel
 
 NORM_EPS = 1e-6
 
 
 class TokenMixer(nn.Module):
-    """h + W2 gelu(W1 h + b1) + b2 over the rows of h (n, columns), through `rank` rows."""
+    """h + W2 gelu(W1 h + b1) + b2 over the rows of h (n, columns), through `rank` rows.
 
-    def __init__(self, count: int, rank: int) -> None:
+    Args:
+        alone: it works without the channels' bottleneck: W2 starts at zero, and there is no b2.
+    """
+
+    def __init__(self, count: int, rank: int, *, alone: bool) -> None:
         super().__init__()
         self.down = _linear(count, rank)
-        self.up = _linear(rank, count)
+        self.up = _linear(rank, count, bias=not alone)
+        if alone:
+            nn.init.zeros_(self.up.weight)
 
     def forward(self, h: Tensor) -> Tensor:
         # Tokens first and all else in columns: one plain product, no transposed copy.
         hidden = functional.gelu(torch.addmm(self.down.bias[:, None], self.down.weight, h))
+        if self.up.bias is None:
+            return h + self.up.weight @ hidden
         return h + torch.addmm(self.up.bias[:, None], self.up.weight, hidden)
 
 
@@ -81,22 +98,37 @@ class Mixer(nn.Module):
         super().__init__()
         self.num_times, self.num_places = num_times, num_places
         self.num_passing, self.dropout = num_passing, dropout
-        self.down = _linear(width, channel_rank)
-        self.time = TokenMixer(num_times, temporal_rank)
-        self.space = TokenMixer(num_places, spatial_rank)
-        self.up = _linear(channel_rank, width)
-        nn.init.zeros_(self.up.weight)
+        alone = channel_rank == 0
+        self.down = None if alone else _linear(width, channel_rank)
+        self.time, self.space = (
+            TokenMixer(count, rank, alone=alone) if rank > 0 else None
+            for count, rank in ((num_times, temporal_rank), (num_places, spatial_rank))
+        )
+        self.up = None if alone else _linear(channel_rank, width)
+        if self.up is not None:
+            nn.init.zeros_(self.up.weight)
 
     def forward(self, u: Tensor) -> Tensor:
-        h = self.down(functional.layer_norm(u, u.shape[-1:], eps=NORM_EPS))
-        passing, grid = h[:, : self.num_passing], h[:, self.num_passing :]
-        clips = grid.reshape(-1, self.num_times, self.num_places, h.shape[-1])
-        b, t, s, _ = clips.shape
-        mixed = self.time(rearrange(clips, "b t s r -> t (b s r)"))
-        mixed = self.space(rearrange(mixed, "t (b s r) -> s (b t r)", b=b, s=s))
-        mixed = rearrange(mixed, "s (b t r) -> b t s r", b=b, t=t)
-        h = functional.gelu(torch.cat([passing, mixed.reshape(grid.shape)], dim=1))
+        normed = functional.layer_norm(u, u.shape[-1:], eps=NORM_EPS)
+        if self.down is None or self.up is None:
+            return self.over_tokens(normed) - normed
+        h = functional.gelu(self.over_tokens(self.down(normed)))
         return self.up(functional.dropout(h, self.dropout, self.training))
+
+    def over_tokens(self, h: Tensor) -> Tensor:
+        """Tokens (rows, N, C) mixed over times and places, of the same shape."""
+        if self.time is None and self.space is None:
+            return h
+        passing, grid = h[:, : self.num_passing], h[:, self.num_passing :]
+        mixed = grid.reshape(-1, self.num_times, self.num_places, h.shape[-1])
+        b, t, s, _ = mixed.shape
+        if self.time is not None:
+            mixed = self.time(rearrange(mixed, "b t s r -> t (b s r)"))
+            mixed = rearrange(mixed, "t (b s r) -> b t s r", b=b, s=s)
+        if self.space is not None:
+            mixed = self.space(rearrange(mixed, "b t s r -> s (b t r)"))
+            mixed = rearrange(mixed, "s (b t r) -> b t s r", b=b, t=t)
+        return torch.cat([passing, mixed.reshape(grid.shape)], dim=1)
 
 
 class Side(nn.Module):
@@ -167,10 +199,12 @@ def inject(
 
     Args:
         model: a backbone with global attention; edited in place.
-        channel_rank: r_c, channels in which the tokens are mixed.
-        temporal_rank: r_t of the mixers over time; may be more than the n_t times there are.
-        spatial_rank: r_s of the mixers over places.
-        layers: the tapped blocks: `all`, an inclusive range counted from 1 (`7-12`), or a list.
+        channel_rank: r_c, channels in which the tokens are mixed; 0: no channel mixers.
+        temporal_rank: r_t of the mixers over time; may be more than the n_t times there are; 0:
+            none.
+        spatial_rank: r_s of the mixers over places; 0: none.
+        layers: the tapped blocks: `all`, `lower` or `upper` half, `even`, an inclusive range
+            counted from 1 (`7-12`), or a list.
         dropout: inside the channels' bottleneck.
 
     Raises:
@@ -179,10 +213,13 @@ def inject(
     require_global_attention(
         model, "losa", "a side network needs the same tokens behind all blocks"
     )
-    require_counts(
-        channel_rank=channel_rank, temporal_rank=temporal_rank, spatial_rank=spatial_rank
-    )
+    _check_ranks(channel_rank=channel_rank, temporal_rank=temporal_rank, spatial_rank=spatial_rank)
     require_rate(dropout)
+    if channel_rank == 0 and dropout > 0:
+        raise ValueError(
+            "method.dropout: is inside the channels' bottleneck, which method.channel_rank 0 "
+            "leaves out; set it to 0"
+        )
     slots = model.slots()
     chosen = chosen_layers(layers, len(slots))
     num_times, height, width = model.grid
@@ -207,10 +244,22 @@ def inject(
     container.append(SideNetwork(blocks, side, chosen))
 
 
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)
+def _check_ranks(**ranks: int) -> None:
+    for name, rank in ranks.items():
+        if rank < 0:
+            raise ValueError(
+                f"method.{name}: expected 1 or more, or 0 for no such mixer, got {rank}"
+            )
+    if not any(ranks.values()):
+        named = ", ".join(f"method.{name}" for name in ranks)
+        raise ValueError(f"{named}: all are 0, which leaves no mixer; give one of them a rank")
+
+
+def _linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs, bias=bias)
     nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
-    nn.init.zeros_(layer.bias)
+    if bias:
+        nn.init.zeros_(layer.bias)
     return layer
 
 

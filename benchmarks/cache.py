@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import targets_table
-from benchmarks.timing import Target, spread_percent
+from benchmarks.timing import Target
 from vidadapt import runs
+from vidadapt.benchmark import spread_percent
 from vidadapt.data.synthetic_footage import FOOTAGE, generate
 from vidadapt.markdown import markdown_table
 from vidadapt.models import BACKBONES

@@ -36,8 +36,9 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from benchmarks import released
 from benchmarks.loader_contenders import PLAIN, SEED, Floats, PlainClips, ReleasedClips
 from benchmarks.report import targets_table
-from benchmarks.timing import Target, spread_percent, take_turns, times_as_fast
+from benchmarks.timing import Target, take_turns, times_as_fast
 from vidadapt import runs
+from vidadapt.benchmark import spread_percent
 from vidadapt.config import DataConfig
 from vidadapt.data import count_files
 from vidadapt.data.clips import TrainClips, batch_of

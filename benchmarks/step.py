@@ -12,8 +12,8 @@ and one that does not fit is a row that says so.
 
 The share of the matmul rate is FLOPs of the step, by time, over the rate at which the device
 multiplies matrices of the model's own layers in the same precision and in the same round, see
-`matmul.py`. FLOPs are those of the method without what it recomputes, so that recomputing lowers
-the share.
+`vidadapt.matmul`. FLOPs are those of the method without what it recomputes, so that recomputing
+lowers the share.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from typing import Any
 
 import torch
 
-from benchmarks.matmul import layer_shapes, matmul_turn
 from benchmarks.memory import keep_freed_memory, own_bytes, peak_bytes
 from benchmarks.report import targets_table
 from benchmarks.step_contenders import (
@@ -36,20 +35,23 @@ from benchmarks.step_contenders import (
     Contender,
     Size,
     Step,
+    plain_model,
     prepared,
     read_contender,
     training_flops,
 )
 from benchmarks.step_table import aimed_at, device_name, notes, table, title
-from benchmarks.timing import spread_percent, take_turns
+from benchmarks.timing import take_turns
 from vidadapt import benchmark, methods, runs
+from vidadapt.benchmark import spread_percent
+from vidadapt.matmul import DTYPES, block_products, matmul_turn
 from vidadapt.progress import track
 
 DEFAULT = (
     *("full", "adaptformer", "adaptformer+mlp", "adaptformer+block", "losa", "lora", "linear"),
     *("transformers-full", "transformers-lora"),
 )
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = ("fp32", "bf16")
 SCHEDULE = 168_913 * 90  # clips of AdaptFormer's on Something-Something V2: videos x epochs
 MIB = 2**20
 
@@ -104,7 +106,7 @@ examples:
     --contenders full adaptformer adaptformer+plain adaptformer+compile losa""",
     )
     parser.add_argument("--contenders", nargs="+", default=DEFAULT, metavar="SPEC")
-    parser.add_argument("--precision", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--backbone", choices=SIZES, default="vit_base")
     parser.add_argument("--num_frames", type=int, default=8, metavar="T")
     parser.add_argument("--crop_size", type=int, default=224, metavar="S")
@@ -154,10 +156,13 @@ def measured(
             if not is_want_of_memory(error):
                 raise
             row["problem"] = "does not fit"
+    with torch.device("meta"):
+        model = plain_model(size)
+    tokens, shapes = block_products(model)
     ceilings = {
         f"matmul {precision}": matmul_turn(
-            size.batch_size * tokens_of(size),
-            layer_shapes(SIZES[size.backbone]["width"], SIZES[size.backbone].get("mlp_ratio", 4.0)),
+            size.batch_size * tokens,
+            shapes,
             SIZES[size.backbone]["depth"],
             DTYPES[precision],
             size.device,
@@ -230,11 +235,6 @@ def turn(step: Step, device: torch.device, steps: int) -> Callable[[], float]:
         return taken / steps
 
     return seconds
-
-
-def tokens_of(size: Size) -> int:
-    side = size.crop_size // SIZES[size.backbone].get("patch_size", 16)
-    return size.num_frames // 2 * side**2
 
 
 def is_want_of_memory(error: RuntimeError) -> bool:

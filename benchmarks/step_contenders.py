@@ -175,19 +175,24 @@ def prepared(contender: Contender, size: Size) -> Step:
 
 def build(contender: Contender, size: Size) -> nn.Module:
     """A model of random weights, clip (B, 3, T, S, S) to logits (B, K), in train mode."""
-    sizes = {"mlp_ratio": 4.0, "patch_size": 16, **SIZES[size.backbone]}
     if contender.library == "transformers":
+        sizes = {"mlp_ratio": 4.0, "patch_size": 16, **SIZES[size.backbone]}
         return VideoMae(sizes, size, lora=contender.method == "lora").train()
-    model = VideoViT(
-        num_frames=size.num_frames,
-        crop_size=size.crop_size,
-        num_classes=size.num_classes,
-        **sizes,
-    )
+    model = plain_model(size)
     model.head = HEADS["batchnorm_linear"](model.width, size.num_classes)
     methods.apply(model, {"name": contender.method})
     methods.train_mode(model)
     return model
+
+
+def plain_model(size: Size) -> VideoViT:
+    """vidadapt's backbone without a method."""
+    return VideoViT(
+        num_frames=size.num_frames,
+        crop_size=size.crop_size,
+        num_classes=size.num_classes,
+        **SIZES[size.backbone],
+    )
 
 
 class VideoMae(nn.Module):

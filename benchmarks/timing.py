@@ -66,12 +66,3 @@ def times_as_fast(seconds: Mapping[str, Sequence[float]], name: str, as_other: s
     """
     pairs = zip(seconds[name], seconds[as_other], strict=True)
     return float(statistics.median(other / own for own, other in pairs))
-
-
-def spread_percent(values: Sequence[float]) -> float:
-    """(largest - smallest) / median, per cent.
-
-    >>> spread_percent([1.0, 1.1, 0.9])
-    20.0
-    """
-    return round(100 * (max(values) - min(values)) / statistics.median(values), 1)

@@ -31,8 +31,9 @@ import torch
 from benchmarks import released
 from benchmarks.loader import Files, made
 from benchmarks.report import targets_table
-from benchmarks.timing import Target, spread_percent, take_turns, times_as_fast
+from benchmarks.timing import Target, take_turns, times_as_fast
 from vidadapt import runs
+from vidadapt.benchmark import spread_percent
 from vidadapt.config import DataConfig
 from vidadapt.data.clips import EvalViews
 from vidadapt.data.lists import Sample

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from vidadapt import benchmark, command_line, methods, runs
-from vidadapt.benchmark import Counts, Measurements, Setting
+from vidadapt.benchmark import NOISY_PERCENT, Counts, Measurements, Setting
 from vidadapt.markdown import markdown_table
 from vidadapt.precision import resolved_precision
 from vidadapt.progress import duration
@@ -24,8 +24,6 @@ GFLOP: of one clip, a multiply-add being 2; training is forward and backward,
 without what --recompute computes again.
 Kept: what forward keeps for backward, MB (10^6 bytes) a clip. Peak: of a whole step with SGD and
 momentum, MB, model included. Step: median seconds, (slowest - fastest) / median."""
-
-NOISY_PERCENT = 10  # a spread above it is pointed out
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -113,7 +111,8 @@ def read_setting(arguments: argparse.Namespace) -> Setting:
         )
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device: torch finds no CUDA device here; use cpu")
-    values = {field.name: getattr(arguments, field.name) for field in fields(Setting)}
+    known = vars(arguments)
+    values = {field.name: known[field.name] for field in fields(Setting) if field.name in known}
     values["precision"] = resolved_precision(torch.device(arguments.device), arguments.precision)
     return Setting(**values)
 

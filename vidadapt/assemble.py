@@ -25,11 +25,6 @@ def adapted_model(
         ValueError: sizes, weights or options that do not fit, naming key or file.
     """
     chosen = config.model
-    if chosen.drop_path > 0 and config.method["name"] != "full":
-        raise ConfigError(
-            f"model.drop_path: {chosen.drop_path} has no effect in a frozen backbone; set it to 0 "
-            "or use method.name full"
-        )
     model, report = models.build(
         chosen.backbone,
         num_frames=plan.sampling.num_frames,

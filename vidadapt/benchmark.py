@@ -20,7 +20,7 @@ from __future__ import annotations
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -38,7 +38,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vidadapt import methods, models, recompute
 from vidadapt.models import VideoModel
-from vidadapt.precision import autocast, cast_frozen
+from vidadapt.optim import build_optimizer, parameter_groups, set_lr
+from vidadapt.precision import Precision, autocast, cast_frozen
+
+NOISY_PERCENT = 10  # a spread above it is pointed out
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,14 @@ class Setting:
         num_classes: K.
         from_image: how an image model becomes a video model: `inflate` (default) or `frames`.
         head: key of `HEADS`.
+        tubelet_size, patch_size, drop_path: as `models.build` takes them.
         batch_size: clips of a training step.
-        precision: fp32, or autocast to bf16.
+        precision: fp32, or what autocast computes in, as `precision.resolved_precision` gives it.
         device: of the measured steps.
         recompute: what the measured steps compute again in backward, see `recompute.apply`; FLOPs
             are counted without it.
+        optimizer: of the measured steps, see `optim.build_optimizer`.
+        compile: measure steps of the model as `torch.compile` makes it.
     """
 
     backbone: str = "vit_base"
@@ -65,10 +71,15 @@ class Setting:
     num_classes: int = 174
     from_image: str | None = None
     head: str = "batchnorm_linear"
+    tubelet_size: int = 2
+    patch_size: int | None = None
+    drop_path: float = 0.0
     batch_size: int = 2
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     device: str = "cpu"
     recompute: recompute.Recompute = "none"
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,15 +99,16 @@ class Measurements:
     """What a training step takes.
 
     Attributes:
-        backward_bytes_per_clip: kept from forward to backward.
+        backward_bytes_per_clip: kept from forward to backward; None of a compiled model, whose
+            graph would be made for the looking.
         peak_memory_bytes: of a whole step; None where the system does not tell (CPU, not Linux).
         step_seconds: median of forward, backward and optimiser step.
-        step_spread_percent: (slowest - fastest) / median of the timed steps.
+        step_spread_percent: of the timed steps, see `spread_percent`.
         steps: how many were timed.
         threads: of torch on the CPU.
     """
 
-    backward_bytes_per_clip: int
+    backward_bytes_per_clip: int | None
     peak_memory_bytes: int | None
     step_seconds: float
     step_spread_percent: float
@@ -136,7 +148,7 @@ def count(setting: Setting, method: dict[str, Any]) -> Counts:
 def measure(
     setting: Setting, method: dict[str, Any], *, steps: int, threads: int | None
 ) -> Measurements:
-    """Memory and time of training steps with SGD and momentum; for a fresh process.
+    """Memory and time of training steps; for a fresh process.
 
     Args:
         steps: timed ones, after a warm-up.
@@ -155,9 +167,9 @@ def measure(
     recompute.apply(model, setting.recompute)
     cast_frozen(model, device, setting.precision)
     clip, targets = batch(setting, device)
-    optimizer = torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad], lr=1e-3, momentum=0.9
-    )
+    groups = parameter_groups(model, depth=model.depth, weight_decay=0.0, layer_decay=1.0)
+    optimizer = build_optimizer(setting.optimizer, groups)
+    set_lr(optimizer, 1e-3)
 
     def loss() -> Tensor:
         with autocast(device, setting.precision):
@@ -169,18 +181,23 @@ def measure(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    value, kept = backward_bytes(model, loss)
-    finish(value)
+    kept = None
+    if setting.compile:
+        model.compile()
+        finish(loss())
+    else:
+        value, kept = backward_bytes(model, loss)
+        finish(value)
     seconds = step_seconds(
         lambda: finish(loss()), device, warmup=0 if device.type == "cpu" else 5, steps=steps
     )
     peak = _peak_memory(device)
     median = statistics.median(seconds)
     return Measurements(
-        backward_bytes_per_clip=round(kept / setting.batch_size),
+        backward_bytes_per_clip=None if kept is None else round(kept / setting.batch_size),
         peak_memory_bytes=None if peak is None or before is None else peak - before,
         step_seconds=median,
-        step_spread_percent=100 * (max(seconds) - min(seconds)) / median,
+        step_spread_percent=spread_percent(seconds),
         steps=steps,
         threads=torch.get_num_threads(),
     )
@@ -199,6 +216,9 @@ def bare_model(setting: Setting) -> VideoModel:
         num_classes=setting.num_classes,
         from_image=setting.from_image,
         head=setting.head,
+        tubelet_size=setting.tubelet_size,
+        patch_size=setting.patch_size,
+        drop_path=setting.drop_path,
     )
     return model
 
@@ -268,6 +288,15 @@ def step_seconds(
     return seconds
 
 
+def spread_percent(values: Sequence[float]) -> float:
+    """(largest - smallest) / median, per cent.
+
+    >>> spread_percent([1.0, 1.1, 0.9])
+    20.0
+    """
+    return round(100 * (max(values) - min(values)) / statistics.median(values), 1)
+
+
 def in_fresh_process(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """What the function returns or raises in a new process.
 
@@ -295,18 +324,20 @@ def _memory_now(device: torch.device) -> int | None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
-    return _process_memory("VmRSS")
+    return process_memory("VmRSS")
 
 
 def _peak_memory(device: torch.device) -> int | None:
     """Most bytes in use so far: torch's allocator on CUDA, the process's resident set on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return _process_memory("VmHWM")
+    return process_memory("VmHWM")
 
 
-def _process_memory(key: str) -> int | None:
-    """Bytes from Linux's account of this process.
+def process_memory(key: str) -> int | None:
+    """Bytes from Linux's account of this process; None on other systems.
+
+    `VmRSS` is what it holds in memory now, `VmHWM` the most that it ever held.
 
     Not `getrusage`, whose peak starts at that of the process which started this one.
     """

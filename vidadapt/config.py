@@ -330,6 +330,11 @@ def check(config: Config, world_size: int) -> None:
             f"train.layer_decay: {config.method['name']} trains nothing inside the backbone's "
             "layers; set it to 1"
         )
+    if config.model.drop_path > 0 and config.method["name"] != "full":
+        raise ConfigError(
+            f"model.drop_path: {config.model.drop_path} has no effect in a frozen backbone; set it "
+            "to 0 or use method.name full"
+        )
     if recipe.compile and recipe.recompute != "none":
         raise ConfigError(
             f"train.recompute: {recipe.recompute} does not work with train.compile, which decides "

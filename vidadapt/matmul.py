@@ -5,27 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidadapt.benchmark import step_seconds
+from vidadapt.models import VideoModel
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 MAX_FLOPS = 4e11  # of one turn on a CPU: as many blocks as fit, at least one
 
 
-def layer_shapes(width: int, mlp_ratio: float) -> list[tuple[int, int]]:
-    """(inputs, outputs) of the linear layers of one block: qkv, proj, fc1, fc2.
+def block_products(model: VideoModel) -> tuple[int, list[tuple[int, int]]]:
+    """Tokens of a clip, and (inputs, outputs) of each linear layer, of the model's middle block.
 
-    >>> layer_shapes(768, 4.0)
-    [(768, 2304), (768, 768), (768, 3072), (3072, 768)]
+    In a ViT all blocks are like it; of a hierarchical model it lies in the longest stage.
+
+    Args:
+        model: without a method, on the meta device.
     """
-    hidden = round(width * mlp_ratio)
-    return [(width, 3 * width), (width, width), (width, hidden), (hidden, width)]
+    slots = model.slots()
+    block: nn.Module = slots[len(slots) // 2].block
+    entered: list[Tensor] = []
+    watch = block.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, *model.clip_shape, device="meta"))
+    watch.remove()
+    tokens = entered[0].numel() // slots[len(slots) // 2].width
+    layers = [module for module in block.modules() if isinstance(module, nn.Linear)]
+    return tokens, [(layer.in_features, layer.out_features) for layer in layers]
 
 
 def matmul_turn(
     tokens: int, shapes: list[tuple[int, int]], depth: int, dtype: torch.dtype, device: torch.device
 ) -> Callable[[], float]:
-    """A turn of `timing.take_turns` that returns the seconds of 10^12 FLOPs in matrix products.
+    """A function that does matrix products and returns the seconds that 10^12 FLOPs of them take.
 
     The products are those of the linear layers in a forward pass of up to `depth` blocks, plain
     `torch.mm` of operands that lie there already in `dtype`, each with weights of its own. The rate

@@ -1,0 +1,310 @@
+"""What one configuration costs: parameters, file, FLOPs, memory, step time, loading time.
+
+Everything is of the configuration's own run: its model (with random weights, which cost the same),
+method, batch size, precision, optimiser and recomputation, and its own training loader. Step and
+loader are measured one after the other, each in a process of its own; what both come to in an epoch
+is projected from them, see `projected`.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from os import environ
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from vidadapt import benchmark, data
+from vidadapt.benchmark import NOISY_PERCENT, Counts, Measurements, Setting, spread_percent
+from vidadapt.config import Config, ConfigError
+from vidadapt.data import DataPlan, VideoList
+from vidadapt.data.lists import check_label_names, read_list
+from vidadapt.data.prepared import with_lists
+from vidadapt.data.quarantine import read_quarantine
+from vidadapt.data.workers import chosen, cores
+from vidadapt.matmul import DTYPES, block_products, matmul_turn
+from vidadapt.models.hub import is_hub_name
+from vidadapt.precision import resolved_precision
+
+CLIPS_PER_ROUND, ROUNDS = 48, 5  # of the loader; one round before them is not counted
+MATMUL_TURNS = 3
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What training steps took, and how fast the device multiplied matrices right after them.
+
+    Attributes:
+        device: `cuda` or `cpu`.
+        precision: `fp32`, `bf16` or `fp16`.
+        measured: see `benchmark.Measurements`.
+        peak_process_bytes: most that the whole process held in memory, torch and the CUDA runtime
+            included; None where the system does not tell.
+        matmul_tflops: 10^12 FLOPs a second, see `matmul.matmul_turn`.
+    """
+
+    device: str
+    precision: str
+    measured: Measurements
+    peak_process_bytes: int | None
+    matmul_tflops: float
+
+
+@dataclass(frozen=True)
+class DataCost:
+    """What the training loader of one process took by itself.
+
+    Attributes:
+        seconds_per_clip: of each round, wall time.
+        num_workers: loader processes; 0: the training process loads.
+        clips_per_epoch: of all training processes together.
+    """
+
+    seconds_per_clip: tuple[float, ...]
+    num_workers: int
+    clips_per_epoch: int
+
+
+def counts(cfg: Config) -> Counts:
+    """Parameters, file size and FLOPs, without computing anything.
+
+    Raises:
+        ValueError: the run is impossible (names, sizes, options, no such weights file), or one
+            whose cost cannot be measured; naming the key.
+    """
+    if cfg.cache.dir is not None:
+        raise ConfigError(
+            "cache.dir: a run from cached features costs something else in its first epoch than "
+            "later, and is not measured here; leave it out"
+        )
+    weights = cfg.model.weights or "demo"
+    if weights != "demo" and not is_hub_name(weights) and not Path(weights).is_file():
+        raise ConfigError(f"model.weights: {weights}: no such file")
+    return benchmark.count(setting_of(cfg, _plan(cfg)), cfg.method)
+
+
+def cell_cost(cfg: Config, *, processes: int, steps: int) -> dict[str, Any]:
+    """What is known of a configuration without training it to the end, by key.
+
+    Description (`method`, `options`, `frames`, ... `threads`), counts (`benchmark.Counts`), and
+    measured figures: `step_seconds` is the median of a forward, a backward and an optimiser step on
+    `batch_size` clips that lie on the device, normalised (mixing, clipping of gradients and
+    averaging of weights are not in it, nor the exchange between processes); `peak_memory_bytes` see
+    `benchmark.Measurements`; `matmul_share` is the training FLOPs, by the time of the step, over
+    `matmul_tflops`, the rate of plain matrix products measured right after it;
+    `data_seconds_per_clip` is the training loader's alone (median of rounds, files in the system's
+    cache where they fit); `data_share` is data / (data + step), both per clip; for
+    `clips_per_second` and `epoch_seconds` see `projected`. `noisy` names the spreads above
+    `NOISY_PERCENT`.
+
+    Args:
+        processes: that train at once on this machine; one is measured, with its share of cores.
+        steps: timed ones, after a warm-up.
+
+    Raises:
+        ValueError: as `counts`; or a list that cannot be used.
+        ReadError: a video that cannot be read.
+        MemoryError: a step that does not fit, naming what to lower.
+    """
+    known = counts(cfg)
+    plan = _plan(cfg)
+    threads = threads_of(processes)
+    loading: DataCost = benchmark.in_fresh_process(data_cost, cfg, processes, threads)
+    step: StepCost = benchmark.in_fresh_process(step_cost, cfg, steps, threads)
+    measured, batch_size = step.measured, cfg.train.batch_size
+    step_per_clip = measured.step_seconds / batch_size
+    data_per_clip = statistics.median(loading.seconds_per_clip)
+    tflops = known.training_flops_per_clip / step_per_clip / 1e12
+    clips_per_second = projected(
+        step_per_clip,
+        data_per_clip,
+        processes=processes,
+        overlapping=step.device == "cuda" and loading.num_workers > 0,
+    )
+    spreads = {
+        "step_spread_percent": measured.step_spread_percent,
+        "data_spread_percent": spread_percent(loading.seconds_per_clip),
+    }
+    return {
+        "method": cfg.method["name"],
+        "options": {key: value for key, value in cfg.method.items() if key != "name"},
+        "frames": plan.sampling.num_frames,
+        "epochs": cfg.train.epochs,
+        "base_lr": cfg.train.base_lr,
+        **asdict(known),
+        "backbone": cfg.model.backbone,
+        "crop_size": plan.crop_size,
+        "num_classes": plan.num_classes,
+        "precision": step.precision,
+        "device": step.device,
+        "batch_size": batch_size,
+        "threads": measured.threads,
+        "step_seconds": measured.step_seconds,
+        "peak_memory_bytes": measured.peak_memory_bytes,
+        "peak_process_bytes": step.peak_process_bytes,
+        "matmul_tflops": step.matmul_tflops,
+        "matmul_share": tflops / step.matmul_tflops,
+        "data_seconds_per_clip": data_per_clip,
+        **spreads,
+        "data_share": data_per_clip / (data_per_clip + step_per_clip),
+        "clips_per_second": clips_per_second,
+        "epoch_seconds": loading.clips_per_epoch / clips_per_second,
+        "epoch_spread_percent": None,
+        "epoch_projected": True,
+        "noisy": [key for key, spread in spreads.items() if spread > NOISY_PERCENT],
+    }
+
+
+def projected(
+    step_seconds: float, data_seconds: float, *, processes: int, overlapping: bool
+) -> float:
+    """Clips a second of training, from what a clip takes one process to load and to compute.
+
+    It assumes that loading is hidden behind the device's work, or the other way round
+    (`overlapping`, a GPU with loader processes); or else that both use the same cores, so that what
+    one takes the other waits for; and that processes do not hold each other up. Starting up,
+    validation and checkpoints come on top of an epoch.
+
+    >>> projected(0.03, 0.01, processes=1, overlapping=False)
+    25.0
+    >>> projected(0.04, 0.01, processes=2, overlapping=True)
+    50.0
+    """
+    both = (step_seconds, data_seconds)
+    return processes / (max(both) if overlapping else sum(both))
+
+
+def threads_of(processes: int) -> int | None:
+    """CPU threads of one of so many training processes; None: as torch, or the user, chose."""
+    if processes == 1 or "OMP_NUM_THREADS" in environ:
+        return None
+    return max(1, cores() // processes)
+
+
+def setting_of(
+    cfg: Config, plan: DataPlan, *, device: str = "cpu", precision: Any = "fp32"
+) -> Setting:
+    """The configuration as the benchmark takes it."""
+    return Setting(
+        backbone=cfg.model.backbone,
+        num_frames=plan.sampling.num_frames,
+        crop_size=plan.crop_size,
+        num_classes=plan.num_classes,
+        from_image=cfg.model.from_image,
+        head=cfg.model.head,
+        tubelet_size=cfg.model.tubelet_size,
+        patch_size=cfg.model.patch_size,
+        drop_path=cfg.model.drop_path,
+        batch_size=cfg.train.batch_size,
+        precision=precision,
+        device=device,
+        recompute=cfg.train.recompute,
+        optimizer=cfg.train.optimizer,
+        compile=cfg.train.compile,
+    )
+
+
+def step_cost(cfg: Config, steps: int, threads: int | None) -> StepCost:
+    """Training steps, then matrix products, on the device that training takes; fresh process.
+
+    Raises:
+        MemoryError: the device has too little.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = resolved_precision(device, cfg.train.precision)
+    setting = setting_of(cfg, _plan(cfg), device=device.type, precision=precision)
+    try:
+        measured = benchmark.measure(setting, cfg.method, steps=steps, threads=threads)
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(
+            f"a training step does not fit into the {device.type} device's memory; lower "
+            "train.batch_size or the number of frames, or set train.recompute"
+        ) from error
+    peak = benchmark.process_memory("VmHWM")
+    gc.collect()
+    with torch.device("meta"):
+        model = benchmark.bare_model(setting)
+    tokens, shapes = block_products(model)
+    turn = matmul_turn(setting.batch_size * tokens, shapes, model.depth, DTYPES[precision], device)
+    turn()
+    rate = 1 / statistics.median(turn() for _ in range(MATMUL_TURNS))
+    return StepCost(device.type, precision, measured, peak, rate)
+
+
+def data_cost(cfg: Config, processes: int, threads: int | None) -> DataCost:
+    """The training loader of the first of so many processes, alone; for a fresh process.
+
+    The loader runs on without a stop, over as many epochs as it takes; a round is a stretch of at
+    least `CLIPS_PER_ROUND` clips, as many batches from each loader process. The first one, which
+    starts the loader processes, is not counted; nor is counting the frames of a list that is seen
+    for the first time.
+
+    Raises:
+        ValueError: a list that cannot be used, or fewer videos than one global batch.
+        ReadError: a video that cannot be read.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    plan = _plan(cfg)
+    videos = _training_list(cfg, plan)
+    gpu = torch.cuda.is_available()
+    workers = cfg.data.num_workers
+    if workers is None:
+        workers = chosen(cores() // processes, gpu=gpu)
+    loader = data.train_loader(
+        replace(with_lists(cfg.data), num_workers=workers),
+        plan,
+        videos,
+        batch_size=cfg.train.batch_size,
+        accumulation=cfg.train.accumulation,
+        seed=cfg.train.seed,
+        world_size=processes,
+        pin_memory=gpu,
+    )
+    abreast = max(1, workers)
+    batches = abreast * math.ceil(CLIPS_PER_ROUND / (cfg.train.batch_size * abreast))
+    endless = _endless(loader)
+    seconds = []
+    for _ in range(1 + ROUNDS):
+        began = time.perf_counter()
+        for _ in range(batches):
+            next(endless)
+        seconds.append((time.perf_counter() - began) / (batches * cfg.train.batch_size))
+    sampler: Any = loader.batch_sampler
+    return DataCost(tuple(seconds[1:]), workers, sampler.keys_per_epoch)
+
+
+def _endless(loader: DataLoader[Any]) -> Iterator[Any]:
+    sampler: Any = loader.batch_sampler
+    epoch = 0
+    while True:
+        sampler.set_epoch(epoch)
+        yield from loader
+        epoch += 1
+
+
+def _plan(cfg: Config) -> DataPlan:
+    return data.resolve(with_lists(cfg.data), cfg.eval)
+
+
+def _training_list(cfg: Config, plan: DataPlan) -> VideoList:
+    chosen_data = with_lists(cfg.data)
+    path = chosen_data.train_list
+    if path is None:
+        raise ConfigError("data.train_list: is not set; give a list of `path label` lines")
+    check_label_names(path, plan.label_names)
+    samples = read_list(
+        path,
+        chosen_data.root,
+        plan.num_classes,
+        chosen_data.check_files,
+        read_quarantine(chosen_data.quarantine),
+    )
+    return data.load_list(chosen_data, plan, path, samples, training=True)

@@ -262,7 +262,7 @@ def parse_evaluate(
         if section in ("config", "method", *SECTIONS) and action.dest not in shown:
             action.help = argparse.SUPPRESS
     if adapter is not None:
-        parser.set_defaults(_flat(as_dict(adapter)))
+        parser.set_defaults(flattened(as_dict(adapter)))
     parsed = _parse(parser, argv)
     options = EvaluateOptions(
         run_dir,
@@ -292,12 +292,12 @@ def _refuse_options(argv: list[str], taken: set[str], mode: str) -> None:
         )
 
 
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}, without run_dir."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= flattened(value, f"{prefix}{key}.")
         elif prefix + key != "run_dir":
             flat[prefix + key] = value
     return flat
@@ -305,12 +305,34 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def dump(config: Config) -> str:
     """The resolved configuration as YAML that `--config` reads back."""
-    return yaml.safe_dump(as_dict(config), sort_keys=False, allow_unicode=True)
+    return as_yaml(as_dict(config))
 
 
 def load(path: Path) -> dict[str, Any]:
     """What `dump` wrote, as `as_dict` gives it."""
     return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def read_yaml(path: Path, option: str) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds something else, naming `option` and file.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{option}: cannot read {path} ({error})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{option}: {path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{option}: {path}: expected a mapping of keys to values")
+    return content
+
+
+def as_yaml(settings: Mapping[str, Any]) -> str:
+    """Nested settings as YAML, in their order."""
+    return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
 
 
 def _parser(prog: str, description: str, methods: Methods, method: str) -> ArgumentParser:
@@ -371,14 +393,9 @@ def _method_name(argv: list[str], methods: Methods) -> str:
     for file in reversed(known.config):
         if name is not None:
             break
-        try:
-            content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"--config: cannot read {file} ({error.strerror})") from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--config: {file} is not valid YAML: {error}") from error
-        if isinstance(content, dict) and isinstance(content.get("method"), dict):
-            name = content["method"].get("name")
+        method = read_yaml(Path(file), "--config").get("method")
+        if isinstance(method, dict):
+            name = method.get("name")
     name = "adaptformer" if name is None else name
     return require_known("method.name", str(name), methods)
 

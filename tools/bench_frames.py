@@ -1,0 +1,284 @@
+"""Benchmark methods over numbers of frames: accuracies and full cost, a table and plots."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vidadapt import command_line, config, methods, runs
+from vidadapt.config import Config, ConfigError
+from vidadapt.matrix import cells, cost, plan
+from vidadapt.matrix.cells import CellFailed
+from vidadapt.matrix.overview import overview, seconds_left
+from vidadapt.matrix.plan import Benchmark, Cell
+from vidadapt.matrix.report import write_report
+from vidadapt.matrix.results import write_results
+from vidadapt.progress import duration
+
+RESULTS = "results.jsonl"
+EPILOG = """\
+A configuration is tools/train.py's YAML. It may hold `variants`, which names overrides of it, and
+`prepare`, words for tools/prepare.py that make its videos; configs/demo.yaml has both. A sweep is a
+YAML with `variants` alone: configs/sweeps/. Every cell (variant, frames, seed) is an ordinary
+tools/train.py and tools/evaluate.py; interrupted, the same command goes on: finished cells are
+kept, a begun one continues after its last epoch.
+
+examples:
+  python tools/bench_frames.py --config configs/demo.yaml --frames 2 4 8 \\
+    --methods linear vpt adaptformer --seeds 0
+  python tools/bench_frames.py --config configs/demo.yaml --frames 8 --out runs/bottleneck \\
+    --sweep configs/sweeps/bottleneck.yaml
+  python tools/bench_frames.py --config configs/ssv2/adaptformer.yaml --frames 2 4 8 --cost-only \\
+    --methods linear vpt adaptformer arc losa full --out runs/ssv2_cost
+  python tools/bench_frames.py --report runs/frames
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    try:
+        if args.report is not None:
+            summarise(args.report)
+            return
+        benchmark = plan.read_benchmark(args.config, args.sweep)
+        variants = plan.choose(benchmark, args.methods, methods.METHODS)
+        runs.check_writable("--out", args.out)
+        with cells.only_one(args.out) as lock:
+            if benchmark.prepare:
+                cells.prepare(benchmark.prepare)
+            configs = checked(benchmark, variants, args)
+            work = cells.Work(args.out / "cells", args.processes, lock)
+            if not args.cost_only:
+                refuse_other_settings(benchmark, variants, args, work)
+            costs = measured(benchmark, variants, configs, args)
+            if args.cost_only:
+                lines = list(costs.values())
+            else:
+                lines = trained(benchmark, variants, configs, costs, args, work)
+            write_results(args.out / RESULTS, lines)
+            summarise(args.out)
+    except (ValueError, OSError, CellFailed) as error:
+        sys.exit(f"bench_frames: {error}")
+    except KeyboardInterrupt:
+        sys.exit("bench_frames: interrupted; the same command goes on")
+    failed = [line["cell"] for line in lines if line["problem"]]
+    if failed:
+        sys.exit(f"bench_frames: failed: {', '.join(failed)}; the same command tries them again")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EPILOG
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", type=Path, metavar="FILE", help="YAML of a training; see below")
+    what.add_argument(
+        "--report", type=Path, metavar="DIR", help="write table and plots of DIR/results.jsonl anew"
+    )
+    parser.add_argument("--sweep", type=Path, metavar="FILE", help="YAML with other `variants`")
+    parser.add_argument(
+        "--methods", nargs="+", metavar="NAME", help="variants or methods; default: all variants"
+    )
+    parser.add_argument("--frames", nargs="+", type=int, default=[2, 4, 8], metavar="T")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED")
+    parser.add_argument(
+        "--rates",
+        nargs="+",
+        type=float,
+        metavar="RATE",
+        help="grid over train.base_lr: every variant gets the one with the best top-1 on the "
+        "development list, at --rates-at frames and the first seed",
+    )
+    parser.add_argument("--rates-at", type=int, metavar="T", help="default: the last of --frames")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train and evaluate under torchrun with N processes, batch_size clips each",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=10, help="timed steps of a cost (default: %(default)s)"
+    )
+    parser.add_argument("--cost-only", action="store_true", help="measure costs, train nothing")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/frames"), metavar="DIR", help="default: %(default)s"
+    )
+    args = parser.parse_args(argv)
+    for name, least in {"processes": 1, "steps": 2}.items():
+        if getattr(args, name) < least:
+            parser.error(f"--{name}: expected {least} or more, got {getattr(args, name)}")
+    for name in ("frames", "seeds", "rates", "methods"):
+        values = getattr(args, name) or []
+        if len(set(values)) < len(values):
+            parser.error(f"--{name}: each once, got {' '.join(map(str, values))}")
+    return args
+
+
+def checked(
+    benchmark: Benchmark, variants: Mapping[str, plan.Overrides], args: argparse.Namespace
+) -> dict[tuple[str, int], Config]:
+    """The configuration of every variant and number of frames, known to be possible.
+
+    Raises:
+        ConfigError: one that is not, naming its variant; nothing was trained then.
+    """
+    found = {}
+    for name, overrides in variants.items():
+        for frames in dict.fromkeys([*args.frames, rates_at(args)]):
+            cell = plan.cell_of(benchmark.base, name, overrides, frames, args.seeds[0], None)
+            try:
+                cfg = configuration(cell)
+                config.check(cfg, args.processes)
+                if cfg.data.test_list is None and cfg.data.dev_list is None:
+                    raise ConfigError("data.test_list: is not set; nothing could be evaluated")
+                if not args.cost_only and not cfg.model.weights and cfg.method["name"] != "full":
+                    raise ConfigError(
+                        "model.weights: is not set; a frozen backbone of random weights shows "
+                        "nothing. Give a file, or ask for --cost-only"
+                    )
+                if args.rates and cfg.data.dev_list is None:
+                    raise ConfigError("data.dev_list: --rates chooses by it; give one")
+                cost.counts(cfg)
+            except ValueError as error:
+                raise ConfigError(f"{name} at {frames} frames: {error}") from error
+            found[name, frames] = cfg
+    return found
+
+
+def refuse_other_settings(
+    benchmark: Benchmark,
+    variants: Mapping[str, plan.Overrides],
+    args: argparse.Namespace,
+    work: cells.Work,
+) -> None:
+    """See that what the folder holds of these cells was made as it would be now.
+
+    Raises:
+        ConfigError: it was not; nothing was written then.
+    """
+    for rate in args.rates or [None]:
+        rates = dict.fromkeys(variants, rate)
+        for cell in plan.cells_of(benchmark.base, variants, args.frames, args.seeds, rates):
+            work.finished(cell)
+
+
+def configuration(cell: Cell) -> Config:
+    """The cell's settings as tools/train.py would read them."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(command_line.as_yaml(cell.settings), encoding="utf-8")
+        words = ["--config", str(file), "--run_dir", cell.name]
+        return command_line.parse_train(words, methods.METHODS)[0]
+
+
+def rates_at(args: argparse.Namespace) -> int:
+    return args.rates_at or args.frames[-1]
+
+
+def measured(
+    benchmark: Benchmark,
+    variants: Mapping[str, plan.Overrides],
+    configs: Mapping[tuple[str, int], Config],
+    args: argparse.Namespace,
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """The cost of every variant and number of frames, measured now or by an earlier call."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    wanted = [(name, frames) for frames in args.frames for name in variants]
+    for number, (name, frames) in enumerate(wanted, start=1):
+        settings = plan.cell_of(
+            benchmark.base, name, variants[name], frames, args.seeds[0], None
+        ).settings
+        file = args.out / "costs" / f"{name}_{frames}f.json"
+        about = {"settings": settings, "processes": args.processes, "steps": args.steps}
+        before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        if before is None or {key: before.get(key) for key in about} != about:
+            began = time.monotonic()
+            line = cost.cell_cost(configs[name, frames], processes=args.processes, steps=args.steps)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            runs.write_json(file, {**about, "line": line})
+            print(
+                f"cost {number}/{len(wanted)} {name}, {frames} frames: step "
+                f"{1000 * line['step_seconds']:.0f} ms, {duration(time.monotonic() - began)}",
+                flush=True,
+            )
+        else:
+            line = before["line"]
+        found[name, frames] = cells.cost_line(name, frames, line, args.processes)
+    return found
+
+
+def trained(
+    benchmark: Benchmark,
+    variants: Mapping[str, plan.Overrides],
+    configs: Mapping[tuple[str, int], Config],
+    costs: Mapping[tuple[str, int], dict[str, Any]],
+    args: argparse.Namespace,
+    work: cells.Work,
+) -> list[dict[str, Any]]:
+    """Every cell's line; what fails costs only its own cell."""
+    grids = grid(benchmark, variants, args, work)
+    chosen = {name: max(by_rate, key=lambda r: by_rate[r]) for name, by_rate in grids.items()}
+    listed = plan.cells_of(benchmark.base, variants, args.frames, args.seeds, chosen)
+    lines: dict[Cell, dict[str, Any]] = {}
+    seconds: dict[int, list[float]] = {}
+    for number, cell in enumerate(listed, start=1):
+        known = work.finished(cell)
+        began = time.monotonic()
+        if known is None:
+            left = seconds_left([later.frames for later in listed[number - 1 :]], seconds)
+            eta = "" if left is None else f", about {duration(left)} left for all"
+            print(f"cell {number}/{len(listed)} {cell.name} begins{eta}", flush=True)
+            of_all_seeds = cell.variant, cell.frames
+            known = work.line(
+                cell, costs[of_all_seeds], configs[of_all_seeds], grids.get(cell.variant)
+            )
+            if not known["problem"]:
+                seconds.setdefault(cell.frames, []).append(time.monotonic() - began)
+            lines[cell] = known
+            write_results(args.out / RESULTS, list(lines.values()))
+            print("\n".join(overview(listed, lines)), flush=True)
+        lines[cell] = known
+    return list(lines.values())
+
+
+def grid(
+    benchmark: Benchmark,
+    variants: Mapping[str, plan.Overrides],
+    args: argparse.Namespace,
+    work: cells.Work,
+) -> dict[str, dict[float, float]]:
+    """The best top-1 on the development list of every variant by rate; empty without --rates."""
+    found: dict[str, dict[float, float]] = {}
+    rates: Sequence[float] = args.rates or ()
+    total = len(variants) * len(rates)
+    for number, (name, rate) in enumerate(((n, r) for n in variants for r in rates), start=1):
+        cell = plan.cell_of(
+            benchmark.base, name, variants[name], rates_at(args), args.seeds[0], rate
+        )
+        began = time.monotonic()
+        top1 = work.dev_top1(cell)
+        found.setdefault(name, {})[rate] = top1
+        print(
+            f"grid {number}/{total} {cell.name}: dev top-1 {top1:.2f}, "
+            f"{duration(time.monotonic() - began)}",
+            flush=True,
+        )
+    return found
+
+
+def summarise(out: Path) -> None:
+    """Table and plots from DIR/results.jsonl, and where they are."""
+    written = write_report(out)
+    print((out / "table.md").read_text(encoding="utf-8"))
+    print("written:", ", ".join(str(path) for path in [out / RESULTS, *written]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Methods x frames x seeds: a benchmark whose cells are ordinary runs."""

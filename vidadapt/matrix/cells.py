@@ -1,0 +1,337 @@
+"""One cell of a benchmark: train, evaluate, and one line of what came out.
+
+    <cell>/config.yaml   its settings, as tools/train.py takes them
+    <cell>/run/          the training's run folder
+    <cell>/eval/         metrics.json and scores.npz of the evaluation
+    <cell>/output.txt    what both commands printed
+    <cell>/cell.json     its line of results.jsonl: the cell is finished
+
+A cell of a grid over learning rates has a run alone unless its rate is chosen.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from vidadapt import command_line, runs
+from vidadapt.benchmark import NOISY_PERCENT, spread_percent
+from vidadapt.config import Config, ConfigError
+from vidadapt.data.workers import cores
+from vidadapt.matrix.plan import Cell
+
+TOOLS = Path(__file__).parents[2] / "tools"
+LOCK, FINISHED = ".lock", "cell.json"
+PATIENCE = 60  # seconds that the processes of a killed call have to end
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+# What only a trained cell knows.
+TRAINED = (
+    *("seed", "top1", "top5", "mean_class_accuracy", "num_videos", "unreadable", "views"),
+    *("dev_top1", "best_epoch", "evaluation_seconds_per_video", "curve", "grid", "manifests"),
+    *("environment", "config"),
+)
+
+
+class CellFailed(RuntimeError):
+    """A training or an evaluation ended with an error; the message says where to read it."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where and how cells are worked on.
+
+    Attributes:
+        folder: of all cells.
+        processes: of a training and of an evaluation.
+        lock: from `only_one`; held by what runs for a cell, too.
+        shown: whether a terminal shows how far a training is.
+    """
+
+    folder: Path
+    processes: int
+    lock: int
+    shown: bool = True
+
+    def finished(self, cell: Cell) -> dict[str, Any] | None:
+        """The line of a cell that an earlier call finished, or None.
+
+        Raises:
+            ConfigError: it, or its begun training, had other settings; naming the keys.
+        """
+        folder = self.folder / cell.name
+        written = folder / "config.yaml"
+        if written.exists():
+            changed = differing(command_line.read_yaml(written, "--out"), cell.settings)
+            if changed:
+                raise ConfigError(
+                    f"--out: {folder} was made with other settings ({'; '.join(changed)}); "
+                    "restore them, choose another --out, or delete that folder"
+                )
+        line = folder / FINISHED
+        return json.loads(line.read_text(encoding="utf-8")) if line.exists() else None
+
+    def line(
+        self,
+        cell: Cell,
+        cost: Mapping[str, Any],
+        cfg: Config,
+        grid: Mapping[float, float] | None,
+    ) -> dict[str, Any]:
+        """Train and evaluate; the cell's line. Where something fails, its `problem` says what.
+
+        Args:
+            cost: the line of `cost_line`.
+            cfg: the cell's configuration.
+            grid: the top-1 that chose the cell's rate, by rate.
+        """
+        folder = self.folder / cell.name
+        line = {**cost, "cell": cell.name, "seed": cell.seed}
+        if grid is not None:
+            line["grid"] = {f"{rate:g}": top1 for rate, top1 in grid.items()}
+        if cell.base_lr is not None:
+            line["base_lr"] = cell.base_lr
+        try:
+            summary = self._train(cell, cfg.train.epochs)
+            tested = self._evaluate(cell, "dev" if cfg.data.test_list is None else "test")
+        except CellFailed as error:
+            return {**line, "problem": str(error)}
+        log = (folder / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        environment = (folder / "run" / "environment.json").read_text(encoding="utf-8")
+        line |= {
+            **_of_training(summary, [json.loads(text) for text in log], cost["noisy"]),
+            **_of_evaluation(tested),
+            "manifests": summary["manifests"],
+            "environment": json.loads(environment),
+            "config": command_line.load(folder / "run" / "config.yaml"),
+        }
+        runs.write_json(folder / FINISHED, line)
+        return line
+
+    def dev_top1(self, cell: Cell) -> float:
+        """The best top-1 of the cell's training on the development list; 0 where it failed."""
+        self.finished(cell)
+        try:
+            summary = self._train(cell, None)
+        except CellFailed as error:
+            print(f"{cell.name}: {error}", flush=True)
+            return 0.0
+        return float(summary["best"]["dev_top1"])
+
+    def _train(self, cell: Cell, epochs: int | None) -> dict[str, Any]:
+        folder = self.folder / cell.name
+        summary = folder / "run" / "summary.json"
+        if not summary.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            runs.write_text(folder / "config.yaml", command_line.as_yaml(cell.settings))
+            words = ["--config", folder / "config.yaml", "--run_dir", folder / "run", "--resume"]
+            log = folder / "run" / "log.jsonl"
+            with _followed(log, cell.name, epochs, self.shown) as look:
+                self._run("train", words, folder, look)
+        return json.loads(summary.read_text(encoding="utf-8"))
+
+    def _evaluate(self, cell: Cell, split: str) -> dict[str, Any]:
+        folder = self.folder / cell.name
+        metrics = folder / "eval" / "metrics.json"
+        if not metrics.exists():
+            words = ["--run_dir", folder / "run", "--split", split, "--out", metrics.parent]
+            self._run("evaluate", words, folder, lambda: None)
+        return json.loads(metrics.read_text(encoding="utf-8"))
+
+    def _run(
+        self, tool: str, words: Sequence[object], folder: Path, look: Callable[[], None]
+    ) -> None:
+        """A tool in processes of its own, which end when this one does."""
+        launcher = [sys.executable]
+        if self.processes > 1:
+            launcher += ["-m", "torch.distributed.run", "--standalone"]
+            launcher += ["--nproc-per-node", str(self.processes)]
+        command = [*launcher, str(TOOLS / f"{tool}.py"), *map(str, words)]
+        output = folder / "output.txt"
+        with output.open("ab") as file:
+            file.write(f"$ {' '.join(command)}\n".encode())
+            file.flush()
+            began = file.tell()
+            with subprocess.Popen(
+                command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=os.environ | threads_of(self.processes),
+                pass_fds=(self.lock,),
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            ) as child:
+                try:
+                    while child.poll() is None:
+                        time.sleep(0.2)
+                        look()
+                except BaseException:
+                    child.terminate()
+                    raise
+        if child.returncode != 0:
+            said = output.read_bytes()[began:].decode(errors="replace")
+            raise CellFailed(
+                f"tools/{tool}.py ended with exit status {child.returncode} (see {output}): "
+                + last_words(said)
+            )
+
+
+def last_words(said: str) -> str:
+    """The line of a failed tool's output that tells why: its own error, else the last one.
+
+    >>> last_words("epoch 1\\nerror: step 3: the loss is not finite\\nworker 0 failed\\n")
+    'step 3: the loss is not finite'
+    """
+    own = re.findall(r"^(?:\[rank \d+\] )?error: (.+)$", said, flags=re.MULTILINE)
+    return (own or said.strip().splitlines() or ["it printed nothing"])[-1]
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Settings that differ as "key: old -> new".
+
+    >>> differing({"train": {"epochs": 3}}, {"train": {"epochs": 4, "seed": 0}})
+    ['train.epochs: 3 -> 4', 'train.seed: None -> 0']
+    """
+    old, new = command_line.flattened(before), command_line.flattened(now)
+    return [
+        f"{key}: {old.get(key)} -> {new.get(key)}"
+        for key in dict.fromkeys((*old, *new))
+        if old.get(key) != new.get(key)
+    ]
+
+
+def cost_line(variant: str, frames: int, cost: Mapping[str, Any], processes: int) -> dict[str, Any]:
+    """The line of what was not trained: `cost.cell_cost` with every other key null."""
+    return {
+        "cell": f"{variant}_{frames}f",
+        "variant": variant,
+        "processes": processes,
+        **dict.fromkeys(TRAINED),
+        **cost,
+        "problem": None,
+    }
+
+
+def prepare(words: Sequence[str]) -> None:
+    """Run tools/prepare.py, which does nothing where it was done.
+
+    Raises:
+        CellFailed: it ended with an error.
+    """
+    done = subprocess.run([sys.executable, str(TOOLS / "prepare.py"), *words], check=False)
+    if done.returncode != 0:
+        raise CellFailed(f"prepare: tools/prepare.py {' '.join(words)} failed; see above")
+
+
+@contextmanager
+def only_one(out: Path) -> Iterator[int]:
+    """Keep other calls away from a folder; a file descriptor that child processes keep open.
+
+    What a killed call left running is waited for.
+
+    Raises:
+        ConfigError: another call works on the folder.
+    """
+    with (out / LOCK).open("a+") as file:
+        deadline = time.monotonic() + PATIENCE
+        while not _locked(file.fileno()):
+            file.seek(0)
+            holder = file.read().strip()
+            if not holder or Path(f"/proc/{holder}").exists() or time.monotonic() > deadline:
+                raise ConfigError(
+                    f"--out: another call (process {holder or 'unknown'}) works on {out}; wait "
+                    "for its end, or choose another --out"
+                )
+            time.sleep(0.5)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield file.fileno()
+
+
+def threads_of(processes: int) -> dict[str, str]:
+    """Environment by which so many processes share the cores."""
+    if processes == 1 or "OMP_NUM_THREADS" in os.environ:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, cores() // processes))}
+
+
+def _locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _end_with_parent() -> None:
+    """Between fork and exec: a kill -9 of the benchmark ends the training, too."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextmanager
+def _followed(
+    log: Path, name: str, epochs: int | None, shown: bool
+) -> Iterator[Callable[[], None]]:
+    """A function that shows on a terminal how many epochs the log holds."""
+    if not (shown and sys.stderr.isatty()):
+        yield lambda: None
+        return
+    with tqdm(total=epochs, desc=name, unit=" epochs", leave=False) as bar:
+
+        def look() -> None:
+            done = log.read_text(encoding="utf-8").count("\n") if log.exists() else 0
+            bar.update(done - bar.n)
+
+        yield look
+
+
+def _of_training(
+    summary: Mapping[str, Any], log: Sequence[Mapping[str, Any]], noisy: Sequence[str]
+) -> dict[str, Any]:
+    seconds = [entry["train_seconds"] for entry in log[len(log) > 1 :]]  # the first warms up
+    spread = spread_percent(seconds)
+    best = summary["best"] or {}
+    return {
+        "epochs": summary["epochs"],
+        "trainable": summary["trainable"],
+        "total": summary["total"],
+        "dev_top1": best.get("dev_top1"),
+        "best_epoch": best.get("epoch"),
+        "clips_per_second": statistics.median(entry["clips_per_second"] for entry in log),
+        "epoch_seconds": statistics.median(seconds),
+        "epoch_spread_percent": spread,
+        "epoch_projected": False,
+        "noisy": [*noisy, *(["epoch_spread_percent"] if spread > NOISY_PERCENT else [])],
+        "curve": [
+            {
+                "epoch": entry["epoch"],
+                "loss": entry["train_loss"],
+                "dev_top1": entry.get("dev_top1"),
+            }
+            for entry in log
+        ],
+    }
+
+
+def _of_evaluation(tested: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("top1", "top5", "mean_class_accuracy", "num_videos", "views")
+    return {
+        **{key: tested[key] for key in keys},
+        "unreadable": len(tested["unreadable"]),
+        "evaluation_seconds_per_video": tested["seconds"] / max(1, tested["num_videos"]),
+    }

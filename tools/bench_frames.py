@@ -229,22 +229,21 @@ def trained(
     lines: dict[Cell, dict[str, Any]] = {}
     seconds: dict[int, list[float]] = {}
     for number, cell in enumerate(listed, start=1):
-        known = work.finished(cell)
+        of_all_seeds = cell.variant, cell.frames
+        found = work.finished(cell)
+        if found is not None:
+            lines[cell] = cells.whole_line(costs[of_all_seeds], found)
+            continue
         began = time.monotonic()
-        if known is None:
-            left = seconds_left([later.frames for later in listed[number - 1 :]], seconds)
-            eta = "" if left is None else f", about {duration(left)} left for all"
-            print(f"cell {number}/{len(listed)} {cell.name} begins{eta}", flush=True)
-            of_all_seeds = cell.variant, cell.frames
-            known = work.line(
-                cell, costs[of_all_seeds], configs[of_all_seeds], grids.get(cell.variant)
-            )
-            if not known["problem"]:
-                seconds.setdefault(cell.frames, []).append(time.monotonic() - began)
-            lines[cell] = known
-            write_results(args.out / RESULTS, list(lines.values()))
-            print("\n".join(overview(listed, lines)), flush=True)
-        lines[cell] = known
+        left = seconds_left([later.frames for later in listed[number - 1 :]], seconds)
+        eta = "" if left is None else f", about {duration(left)} left for all"
+        print(f"cell {number}/{len(listed)} {cell.name} begins{eta}", flush=True)
+        found = work.work_on(cell, configs[of_all_seeds], grids.get(cell.variant))
+        lines[cell] = cells.whole_line(costs[of_all_seeds], found)
+        if not lines[cell]["problem"]:
+            seconds.setdefault(cell.frames, []).append(time.monotonic() - began)
+        write_results(args.out / RESULTS, list(lines.values()))
+        print("\n".join(overview(listed, lines)), flush=True)
     return list(lines.values())
 
 

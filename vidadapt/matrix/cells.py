@@ -4,7 +4,7 @@
     <cell>/run/          the training's run folder
     <cell>/eval/         metrics.json and scores.npz of the evaluation
     <cell>/output.txt    what both commands printed
-    <cell>/cell.json     its line of results.jsonl: the cell is finished
+    <cell>/cell.json     what its line of results.jsonl has beside the cost: the cell is finished
 
 A cell of a grid over learning rates has a run alone unless its rate is chosen.
 """
@@ -69,7 +69,7 @@ class Work:
     shown: bool = True
 
     def finished(self, cell: Cell) -> dict[str, Any] | None:
-        """The line of a cell that an earlier call finished, or None.
+        """What an earlier call found of a cell, or None.
 
         Raises:
             ConfigError: it, or its begun training, had other settings; naming the keys.
@@ -86,42 +86,35 @@ class Work:
         line = folder / FINISHED
         return json.loads(line.read_text(encoding="utf-8")) if line.exists() else None
 
-    def line(
-        self,
-        cell: Cell,
-        cost: Mapping[str, Any],
-        cfg: Config,
-        grid: Mapping[float, float] | None,
+    def work_on(
+        self, cell: Cell, cfg: Config, grid: Mapping[float, float] | None
     ) -> dict[str, Any]:
-        """Train and evaluate; the cell's line. Where something fails, its `problem` says what.
+        """Train and evaluate; what came out. Where something fails, `problem` says what.
 
         Args:
-            cost: the line of `cost_line`.
-            cfg: the cell's configuration.
+            cfg: the cell's configuration; which seed and rate it has does not matter.
             grid: the top-1 that chose the cell's rate, by rate.
         """
         folder = self.folder / cell.name
-        line = {**cost, "cell": cell.name, "seed": cell.seed}
+        found: dict[str, Any] = {"cell": cell.name, "seed": cell.seed}
         if grid is not None:
-            line["grid"] = {f"{rate:g}": top1 for rate, top1 in grid.items()}
-        if cell.base_lr is not None:
-            line["base_lr"] = cell.base_lr
+            found["grid"] = {f"{rate:g}": top1 for rate, top1 in grid.items()}
+            found["base_lr"] = cell.base_lr
         try:
             summary = self._train(cell, cfg.train.epochs)
             tested = self._evaluate(cell, "dev" if cfg.data.test_list is None else "test")
         except CellFailed as error:
-            return {**line, "problem": str(error)}
+            return {**found, "problem": str(error)}
         log = (folder / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
         environment = (folder / "run" / "environment.json").read_text(encoding="utf-8")
-        line |= {
-            **_of_training(summary, [json.loads(text) for text in log], cost["noisy"]),
+        found |= {
+            **_of_training(summary, [json.loads(text) for text in log]),
             **_of_evaluation(tested),
-            "manifests": summary["manifests"],
             "environment": json.loads(environment),
             "config": command_line.load(folder / "run" / "config.yaml"),
         }
-        runs.write_json(folder / FINISHED, line)
-        return line
+        runs.write_json(folder / FINISHED, found)
+        return found
 
     def dev_top1(self, cell: Cell) -> float:
         """The best top-1 of the cell's training on the development list; 0 where it failed."""
@@ -226,6 +219,18 @@ def cost_line(variant: str, frames: int, cost: Mapping[str, Any], processes: int
     }
 
 
+def whole_line(cost: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell's line: what came out of it, over the cost of its variant and number of frames.
+
+    Args:
+        cost: of `cost_line`.
+        found: of `Work.work_on`.
+    """
+    line = {**cost, **found}
+    spreads = ("step_spread_percent", "data_spread_percent", "epoch_spread_percent")
+    return line | {"noisy": [key for key in spreads if (line[key] or 0) > NOISY_PERCENT]}
+
+
 def prepare(words: Sequence[str]) -> None:
     """Run tools/prepare.py, which does nothing where it was done.
 
@@ -300,23 +305,20 @@ def _followed(
         yield look
 
 
-def _of_training(
-    summary: Mapping[str, Any], log: Sequence[Mapping[str, Any]], noisy: Sequence[str]
-) -> dict[str, Any]:
+def _of_training(summary: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     seconds = [entry["train_seconds"] for entry in log[len(log) > 1 :]]  # the first warms up
-    spread = spread_percent(seconds)
     best = summary["best"] or {}
     return {
         "epochs": summary["epochs"],
+        "manifests": summary["manifests"],
         "trainable": summary["trainable"],
         "total": summary["total"],
         "dev_top1": best.get("dev_top1"),
         "best_epoch": best.get("epoch"),
         "clips_per_second": statistics.median(entry["clips_per_second"] for entry in log),
         "epoch_seconds": statistics.median(seconds),
-        "epoch_spread_percent": spread,
+        "epoch_spread_percent": spread_percent(seconds),
         "epoch_projected": False,
-        "noisy": [*noisy, *(["epoch_spread_percent"] if spread > NOISY_PERCENT else [])],
         "curve": [
             {
                 "epoch": entry["epoch"],

@@ -9,32 +9,27 @@ is projected from them, see `projected`.
 from __future__ import annotations
 
 import gc
-import math
 import statistics
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from os import environ
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from vidadapt import benchmark, data
 from vidadapt.benchmark import NOISY_PERCENT, Counts, Measurements, Setting, spread_percent
 from vidadapt.config import Config, ConfigError
-from vidadapt.data import DataPlan, VideoList
-from vidadapt.data.lists import check_label_names, read_list
+from vidadapt.data import DataPlan
 from vidadapt.data.prepared import with_lists
-from vidadapt.data.quarantine import read_quarantine
-from vidadapt.data.workers import chosen, cores
+from vidadapt.data.workers import cores
 from vidadapt.matmul import DTYPES, block_products, matmul_turn
+from vidadapt.matrix.loading import Batching, data_cost
 from vidadapt.models.hub import is_hub_name
 from vidadapt.precision import resolved_precision
 
-CLIPS_PER_ROUND, ROUNDS = 48, 5  # of the loader; one round before them is not counted
-MATMUL_TURNS = 3
+MATMUL_TURNS, MATMUL_SECONDS = 3, 0.5  # at least, both
 
 
 @dataclass(frozen=True)
@@ -55,21 +50,6 @@ class StepCost:
     measured: Measurements
     peak_process_bytes: int | None
     matmul_tflops: float
-
-
-@dataclass(frozen=True)
-class DataCost:
-    """What the training loader of one process took by itself.
-
-    Attributes:
-        seconds_per_clip: of each round, wall time.
-        num_workers: loader processes; 0: the training process loads.
-        clips_per_epoch: of all training processes together.
-    """
-
-    seconds_per_clip: tuple[float, ...]
-    num_workers: int
-    clips_per_epoch: int
 
 
 def counts(cfg: Config) -> Counts:
@@ -116,7 +96,13 @@ def cell_cost(cfg: Config, *, processes: int, steps: int) -> dict[str, Any]:
     known = counts(cfg)
     plan = _plan(cfg)
     threads = threads_of(processes)
-    loading: DataCost = benchmark.in_fresh_process(data_cost, cfg, processes, threads)
+    loading = data_cost(
+        with_lists(cfg.data),
+        plan,
+        Batching(cfg.train.batch_size, cfg.train.accumulation, cfg.train.seed),
+        processes,
+        threads,
+    )
     step: StepCost = benchmark.in_fresh_process(step_cost, cfg, steps, threads)
     measured, batch_size = step.measured, cfg.train.batch_size
     step_per_clip = measured.step_seconds / batch_size
@@ -234,77 +220,11 @@ def step_cost(cfg: Config, steps: int, threads: int | None) -> StepCost:
     tokens, shapes = block_products(model)
     turn = matmul_turn(setting.batch_size * tokens, shapes, model.depth, DTYPES[precision], device)
     turn()
-    rate = 1 / statistics.median(turn() for _ in range(MATMUL_TURNS))
-    return StepCost(device.type, precision, measured, peak, rate)
-
-
-def data_cost(cfg: Config, processes: int, threads: int | None) -> DataCost:
-    """The training loader of the first of so many processes, alone; for a fresh process.
-
-    The loader runs on without a stop, over as many epochs as it takes; a round is a stretch of at
-    least `CLIPS_PER_ROUND` clips, as many batches from each loader process. The first one, which
-    starts the loader processes, is not counted; nor is counting the frames of a list that is seen
-    for the first time.
-
-    Raises:
-        ValueError: a list that cannot be used, or fewer videos than one global batch.
-        ReadError: a video that cannot be read.
-    """
-    if threads is not None:
-        torch.set_num_threads(threads)
-    plan = _plan(cfg)
-    videos = _training_list(cfg, plan)
-    gpu = torch.cuda.is_available()
-    workers = cfg.data.num_workers
-    if workers is None:
-        workers = chosen(cores() // processes, gpu=gpu)
-    loader = data.train_loader(
-        replace(with_lists(cfg.data), num_workers=workers),
-        plan,
-        videos,
-        batch_size=cfg.train.batch_size,
-        accumulation=cfg.train.accumulation,
-        seed=cfg.train.seed,
-        world_size=processes,
-        pin_memory=gpu,
-    )
-    abreast = max(1, workers)
-    batches = abreast * math.ceil(CLIPS_PER_ROUND / (cfg.train.batch_size * abreast))
-    endless = _endless(loader)
-    seconds = []
-    for _ in range(1 + ROUNDS):
-        began = time.perf_counter()
-        for _ in range(batches):
-            next(endless)
-        seconds.append((time.perf_counter() - began) / (batches * cfg.train.batch_size))
-    sampler: Any = loader.batch_sampler
-    return DataCost(tuple(seconds[1:]), workers, sampler.keys_per_epoch)
-
-
-def _endless(loader: DataLoader[Any]) -> Iterator[Any]:
-    sampler: Any = loader.batch_sampler
-    epoch = 0
-    while True:
-        sampler.set_epoch(epoch)
-        yield from loader
-        epoch += 1
+    began, turns = time.perf_counter(), list[float]()
+    while len(turns) < MATMUL_TURNS or time.perf_counter() - began < MATMUL_SECONDS:
+        turns.append(turn())
+    return StepCost(device.type, precision, measured, peak, 1 / statistics.median(turns))
 
 
 def _plan(cfg: Config) -> DataPlan:
     return data.resolve(with_lists(cfg.data), cfg.eval)
-
-
-def _training_list(cfg: Config, plan: DataPlan) -> VideoList:
-    chosen_data = with_lists(cfg.data)
-    path = chosen_data.train_list
-    if path is None:
-        raise ConfigError("data.train_list: is not set; give a list of `path label` lines")
-    check_label_names(path, plan.label_names)
-    samples = read_list(
-        path,
-        chosen_data.root,
-        plan.num_classes,
-        chosen_data.check_files,
-        read_quarantine(chosen_data.quarantine),
-    )
-    return data.load_list(chosen_data, plan, path, samples, training=True)

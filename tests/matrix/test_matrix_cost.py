@@ -1,0 +1,283 @@
+"""What a cell costs: counts against closed formulas and real runs, measured figures consistent."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TinySet
+
+from vidadapt import assemble, benchmark, command_line, data, methods
+from vidadapt.benchmark import NOISY_PERCENT
+from vidadapt.config import Config, ConfigError
+from vidadapt.data.lists import ListError
+from vidadapt.data.workers import cores
+from vidadapt.matrix import cost
+from vidadapt.matrix.loading import Batching, loader_seconds
+
+# vit_tiny on crops of 32 pixels: width, blocks, values of a tubelet, classes of the tiny set.
+D, L, PIXELS, K = 192, 6, 2 * 16 * 16 * 3, 3
+HEAD = 2 * D * K
+RANK = 16
+KEYS = {
+    *("method", "options", "frames", "epochs", "base_lr"),
+    *("trainable", "total", "share_percent", "adapter_bytes"),
+    *("forward_flops_per_clip", "training_flops_per_clip"),
+    *("backbone", "crop_size", "num_classes", "precision", "device", "batch_size", "threads"),
+    *("step_seconds", "step_spread_percent", "peak_memory_bytes", "peak_process_bytes"),
+    *("matmul_tflops", "matmul_share"),
+    *("data_seconds_per_clip", "data_spread_percent", "data_share", "clips_per_second"),
+    *("epoch_seconds", "epoch_spread_percent", "epoch_projected", "noisy"),
+}
+
+
+def configuration(tiny_set: TinySet, *words: object, **changes: object) -> Config:
+    line = [*tiny_set.options(**changes), "--run_dir", "unused", *map(str, words)]
+    return command_line.parse_train(line, methods.METHODS)[0]
+
+
+def backbone_parameters() -> int:
+    embedding = PIXELS * D + D
+    weights = 3 * D * D + D * D + 2 * 4 * D * D  # qkv, projection, MLP
+    biases = 2 * D + D + 4 * D + D  # keys have none
+    return embedding + L * (weights + biases + 2 * 2 * D)
+
+
+def read_out_parameters() -> int:
+    return 2 * D + (D + 1) * K  # fc_norm; the head's BatchNorm has no weights
+
+
+def forward_parts(frames: int) -> tuple[int, int, int, int]:
+    """FLOPs of embedding, of the linear layers and the attention products of a block; tokens."""
+    tokens = frames // 2 * 2 * 2
+    return 2 * tokens * PIXELS * D, 2 * tokens * 12 * D * D, 2 * (2 * tokens * tokens * D), tokens
+
+
+@pytest.mark.parametrize("frames", [2, 4, 8])
+def test_counts_are_the_closed_formulas(tiny_set, frames):
+    embedding, linears, products, tokens = forward_parts(frames)
+    plain = embedding + L * (linears + products) + HEAD
+    down = 2 * tokens * D * RANK  # as many as up
+    expected = {
+        ("linear",): (read_out_parameters(), 0, plain, plain + 2 * HEAD),
+        # Three forward passes, less the gradient of the pixels.
+        ("full",): (backbone_parameters() + read_out_parameters(), 0, plain, 3 * plain - embedding),
+        # Gradients of inputs alone in the frozen layers above the first adapter, of both factors in
+        # attention, of weights and inputs in adapters; what enters the first one wants none.
+        ("adaptformer", "--method.bottleneck", RANK): (
+            read_out_parameters() + L * (2 * D * RANK + RANK + D),
+            L * (2 * D * RANK + RANK + D),
+            plain + L * 2 * down,
+            plain + L * 2 * down + 2 * HEAD + (L - 1) * (linears + 2 * products) + L * 4 * down
+            - down,
+        ),
+    }  # fmt: skip
+    for words, (trainable, added, forward, training) in expected.items():
+        cfg = configuration(tiny_set, "--method.name", *words, data__num_frames=frames)
+        found = cost.counts(cfg)
+        total = backbone_parameters() + read_out_parameters() + added
+        assert (found.trainable, found.total) == (trainable, total)
+        assert found.share_percent == pytest.approx(100 * trainable / total)
+        assert (found.forward_flops_per_clip, found.training_flops_per_clip) == (forward, training)
+
+
+def test_flops_grow_with_the_frames_but_for_attentions_square(tiny_set):
+    """With adapters, too: f(8) - 2 f(4) is what attention among twice the tokens takes more."""
+    words = ("--method.name", "adaptformer", "--method.bottleneck", RANK)
+    four, eight = (
+        cost.counts(configuration(tiny_set, *words, data__num_frames=frames)) for frames in (4, 8)
+    )
+    _, _, products, _ = forward_parts(4)
+    more = eight.forward_flops_per_clip - 2 * four.forward_flops_per_clip
+    assert more == L * (4 * products - 2 * products) - HEAD
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_a_clip_of_one_tubelet_trains_and_counts_as_a_run_of_it(tiny_set, run_tool, tmp_path, name):
+    changes = {
+        "data__num_frames": 2,
+        "data__dev_list": None,
+        "data__test_list": None,
+        "train__epochs": 1,
+        "train__base_lr": 0.01,
+    }
+    run_tool(
+        "train", *tiny_set.options(**changes), "--method.name", name, "--run_dir", tmp_path / "run"
+    )
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    found = cost.counts(configuration(tiny_set, "--method.name", name, **changes))
+    assert summary["last"]["train_loss"] > 0
+    assert (found.trainable, found.total) == (summary["trainable"], summary["total"])
+    file = tmp_path / "run" / "last" / "adapter.safetensors"
+    assert found.adapter_bytes == file.stat().st_size
+    assert 0 < found.forward_flops_per_clip < found.training_flops_per_clip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model__tubelet_size": 4},
+        {"model__patch_size": 8},
+        {"model__head": "attentive"},
+        {"data__crop_size": 64},
+    ],
+)
+def test_counts_follow_every_setting_that_shapes_the_model(tiny_set, changes):
+    words = ("--method.name", "full")
+    cfg = configuration(tiny_set, *words, **{"model__weights": None, **changes})
+    model, _, _ = assemble.adapted_model(cfg, data.resolve(cfg.data, cfg.eval))
+    found = cost.counts(cfg)
+    assert found.total == sum(p.numel() for p in model.parameters())
+    plain = cost.counts(configuration(tiny_set, *words))
+    assert found.forward_flops_per_clip != plain.forward_flops_per_clip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__num_frames": 3}, "num_frames is 3"),
+        ({"data__crop_size": 40}, "crop_size is 40"),
+        ({"model__weights": "gone.safetensors"}, r"model\.weights: gone\.safetensors: no such"),
+        ({"cache__dir": "features"}, r"cache\.dir: .* leave it out"),
+        ({"data__label_names": None}, r"data\.label_names"),
+        ({"model__backbone": "vit_tny"}, "did you mean vit_tiny"),
+    ],
+)
+def test_what_is_impossible_is_refused_while_counting(tiny_set, changes, message):
+    with pytest.raises(ValueError, match=message):
+        cost.counts(configuration(tiny_set, **changes))
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_set) -> tuple[dict, list[str]]:
+    """The line of a cell, and the command lines of processes that it left behind."""
+    cfg = configuration(
+        tiny_set,
+        *("--method.name", "full"),
+        data__num_frames=2,
+        data__num_workers=1,
+        train__optimizer="adamw",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIDADAPT_COST_TEST", str(os.getpid()))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        line = cost.cell_cost(cfg, processes=1, steps=3)
+        return line, processes_with(f"VIDADAPT_COST_TEST={os.getpid()}")
+
+
+def processes_with(mark: str) -> list[str]:
+    """Command lines of running processes that were started with this variable."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # it has ended, or is another user's
+            continue
+    return found
+
+
+def test_a_measured_cell_has_every_figure_and_they_agree(tiny_set, measured):
+    line, _ = measured
+    assert set(line) == KEYS
+    assert json.loads(json.dumps(line)) == line
+    assert (line["method"], line["options"], line["frames"]) == ("full", {}, 2)
+    assert (line["device"], line["precision"]) == (
+        "cuda" if torch.cuda.is_available() else "cpu",
+        "fp32",
+    )
+    assert (line["batch_size"], line["num_classes"], line["threads"]) == (4, K, 1)
+    for key in ("step_seconds", "matmul_tflops", "matmul_share", "data_seconds_per_clip"):
+        assert line[key] > 0
+    step, loading = line["step_seconds"] / 4, line["data_seconds_per_clip"]
+    assert 0 < line["data_share"] < 1
+    assert line["data_share"] == pytest.approx(loading / (loading + step))
+    rate = line["training_flops_per_clip"] / step / 1e12
+    assert line["matmul_share"] == pytest.approx(rate / line["matmul_tflops"])
+    both = max(loading, step) if line["device"] == "cuda" else loading + step
+    assert line["clips_per_second"] == pytest.approx(1 / both)
+    assert line["epoch_seconds"] == pytest.approx(12 * both)
+    assert line["epoch_projected"] and line["epoch_spread_percent"] is None
+    spreads = ("step_spread_percent", "data_spread_percent")
+    assert line["noisy"] == [key for key in spreads if line[key] > NOISY_PERCENT]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of processes")
+def test_a_measured_cell_tells_the_memory_of_its_own_optimiser(measured):
+    line, _ = measured
+    sgd = benchmark.in_fresh_process(
+        benchmark.measure,
+        benchmark.Setting("vit_tiny", 2, 32, K, batch_size=4, device=line["device"]),
+        {"name": "full"},
+        steps=3,
+        threads=1,
+    )
+    # AdamW keeps a moment more, 4 bytes a weight; what else there is varies by less than a half.
+    assert line["peak_memory_bytes"] - sgd.peak_memory_bytes > 0.5 * 4 * line["total"]
+    assert line["peak_process_bytes"] > line["peak_memory_bytes"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of processes")
+def test_a_measured_cell_leaves_no_process_behind(measured):
+    _, left = measured
+    # Python's own, which lives as long as the process that measures.
+    assert [command for command in left if "resource_tracker" not in command] == []
+
+
+def loader_of(cfg: Config, processes: int, batch_size: int = 4):
+    plan = data.resolve(cfg.data, cfg.eval)
+    return loader_seconds(cfg.data, plan, Batching(batch_size, 1, 0), processes, None)
+
+
+def test_an_epoch_has_the_clips_of_all_processes(tiny_set):
+    found = loader_of(configuration(tiny_set, data__repeated_augmentation=2), processes=2)
+    assert found.clips_per_epoch == 24  # 12 videos twice, in 3 global batches of 8
+    assert found.num_workers == 0
+    assert len(found.seconds_per_clip) > 1 and min(found.seconds_per_clip) > 0
+
+
+def test_a_list_that_training_would_refuse_is_refused(tiny_set, tmp_path):
+    lost = tmp_path / "lost.txt"
+    lost.write_text("gone.mp4 0\n")
+    with pytest.raises(ListError, match=r"lost\.txt:1"):
+        loader_of(configuration(tiny_set, data__train_list=lost), processes=1)
+    with pytest.raises(ConfigError, match=r"data\.train_list"):
+        loader_of(configuration(tiny_set, data__train_list=None), processes=1)
+    with pytest.raises(ValueError, match="fewer than one global batch"):
+        loader_of(configuration(tiny_set), processes=4)
+
+
+def test_processes_share_the_cores_unless_the_user_says(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert cost.threads_of(1) is None
+    assert cost.threads_of(2) == max(1, cores() // 2)
+    assert cost.threads_of(1 + cores()) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert cost.threads_of(2) is None
+
+
+def test_the_ceiling_is_that_of_the_models_own_layers():
+    """A class token counts; a hierarchical model is judged by its longest stage."""
+    expected = {
+        ("vit_tiny", None): (8, D),
+        ("timm/vit_tiny_patch16_224", "inflate"): (8 + 1, 192),
+        ("timm/vit_tiny_patch16_224", "frames"): (4 * (4 + 1), 192),
+    }
+    for (backbone, from_image), (tokens, width) in expected.items():
+        setting = benchmark.Setting(
+            backbone=backbone, num_frames=4, crop_size=32, from_image=from_image
+        )
+        with torch.device("meta"):
+            model = benchmark.bare_model(setting)
+        found, shapes = cost.block_products(model)
+        assert found == tokens
+        assert shapes == [
+            (width, 3 * width),
+            (width, width),
+            (width, 4 * width),
+            (4 * width, width),
+        ]

@@ -8,11 +8,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vidadapt import command_line, config, methods, runs
 from vidadapt.config import Config, ConfigError
+from vidadapt.data.prepared import with_lists
+from vidadapt.data.readers import ReadError
 from vidadapt.matrix import cells, cost, plan
 from vidadapt.matrix.cells import CellFailed
 from vidadapt.matrix.overview import overview, seconds_left
@@ -63,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
                 lines = trained(benchmark, variants, configs, costs, args, work)
             write_results(args.out / RESULTS, lines)
             summarise(args.out)
-    except (ValueError, OSError, CellFailed) as error:
+    except (ValueError, OSError, ReadError, MemoryError, CellFailed) as error:
         sys.exit(f"bench_frames: {error}")
     except KeyboardInterrupt:
         sys.exit("bench_frames: interrupted; the same command goes on")
@@ -175,7 +178,8 @@ def configuration(cell: Cell) -> Config:
         file = Path(folder) / "config.yaml"
         file.write_text(command_line.as_yaml(cell.settings), encoding="utf-8")
         words = ["--config", str(file), "--run_dir", cell.name]
-        return command_line.parse_train(words, methods.METHODS)[0]
+        cfg = command_line.parse_train(words, methods.METHODS)[0]
+    return replace(cfg, data=with_lists(cfg.data))
 
 
 def rates_at(args: argparse.Namespace) -> int:

@@ -137,8 +137,11 @@ def _listed(path: Path, root: Path) -> list[Video]:
     return videos
 
 
-def names_of(folders: Sequence[Path]) -> list[str]:
-    """A short name for each adapter folder: as much of its path's end as tells them apart.
+def names_of(folders: Sequence[Path], option: str = "--adapter") -> list[str]:
+    """A short name for each adapter's or run's folder: as much of its end as tells them apart.
+
+    Args:
+        option: that names them, for the message.
 
     Raises:
         ConfigError: a folder that is given twice.
@@ -149,10 +152,10 @@ def names_of(folders: Sequence[Path]) -> list[str]:
     parts = [Path(os.path.normpath(folder)).parts for folder in folders]
     for number, mine in enumerate(parts):
         if mine in parts[:number]:
-            raise ConfigError(f"--adapter: {folders[number]} is given twice")
+            raise ConfigError(f"{option}: {folders[number]} is given twice")
     names = []
     for mine in parts:
-        count = 2 if mine[-1] in ("best", "last") else 1
+        count = 2 if mine[-1] in ("best", "last", "run") else 1
         while count < len(mine) and sum(o[-count:] == mine[-count:] for o in parts) > 1:
             count += 1
         names.append(str(Path(*mine[-count:])))

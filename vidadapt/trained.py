@@ -5,6 +5,7 @@ What tools/evaluate.py and the reports on trained models have in common.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,15 @@ class Trained:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint's model on its device, frozen, and the list with its files looked at."""
+    """A checkpoint's model on its device, frozen, and the list with its files looked at.
+
+    Attributes:
+        trainable: how many parameters its training changed.
+    """
 
     trained: Trained
     model: VideoModel
+    trainable: int
     precision: str
     videos: VideoList
 
@@ -107,8 +113,11 @@ def samples_of(trained: Trained) -> list[Sample]:
     )
 
 
-def load(trained: Trained, world: World) -> Loaded:
+def load(trained: Trained, world: World, samples: Sequence[Sample] | None = None) -> Loaded:
     """Load the model and look at the files of the list, on all processes.
+
+    Args:
+        samples: those of `samples_of` that are wanted; default: all.
 
     Raises:
         ValueError, OSError, ReadError: what cannot be used, naming file, line or key.
@@ -116,17 +125,18 @@ def load(trained: Trained, world: World) -> Loaded:
     cfg, plan = trained.config, trained.plan
     with together(world):
         model = adapters.load_adapted_model(cfg, plan, trained.checkpoint).to(world.device)
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         model.requires_grad_(False)
         precision = resolved_precision(world.device, cfg.train.precision)
-        samples = samples_of(trained)
+        wanted = samples_of(trained) if samples is None else samples
         cast_frozen(model, world.device, precision)
     videos = main_first(
         world,
         lambda: data.load_list(
-            cfg.data, plan, trained.listed, samples, training=False, progress=world.is_main
+            cfg.data, plan, trained.listed, wanted, training=False, progress=world.is_main
         ),
     )
-    return Loaded(trained, model, precision, videos)
+    return Loaded(trained, model, trainable, precision, videos)
 
 
 def score(

@@ -1,0 +1,334 @@
+"""t-SNE: the features that trained runs give their last layer, side by side, coloured by class."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidadapt import command_line, data, distributed, embedding, runs
+from vidadapt.browse import choose
+from vidadapt.config import ConfigError
+from vidadapt.data import DataPlan
+from vidadapt.data.lists import Sample, manifest_hash
+from vidadapt.data.readers import ReadError
+from vidadapt.distributed import World
+from vidadapt.embedding import Features
+from vidadapt.embedding_plot import MOST_CLASSES, Panel, write_pictures
+from vidadapt.predict import names_of
+from vidadapt.progress import duration
+from vidadapt.trained import Trained, asked, find, load, samples_of
+
+EPILOG = """examples:
+  python tools/tsne.py --run_dir runs/linear runs/adaptformer --out runs/tsne
+  python tools/tsne.py --run_dir runs/ssv2_linear runs/ssv2_adaptformer --out tsne --videos 1000
+  python tools/tsne.py --run_dir runs/mine --out tsne --classes "opening something" "closing something"
+
+Writes OUT/tsne.png and OUT/tsne.svg; OUT/tsne.json with every figure of the captions; and for each
+run OUT/features_<run>.npz: what its last layer is given of the centre view of each video, with
+labels, paths and the places in the picture. Every run must have the same list and classes. Options
+of tools/evaluate.py that say where the videos and the backbone are (--data.root DIR,
+--model.weights FILE, --checkpoint last, ...) may be given, too, and hold for all runs. Needs
+scikit-learn: pip install 'vidadapt[analysis]'.
+"""  # noqa: E501
+NEIGHBOURS = 5
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run, and its list as it was read.
+
+    Attributes:
+        samples: all of the list.
+        manifest: hash of list and class names.
+    """
+
+    name: str
+    trained: Trained
+    samples: list[Sample]
+    manifest: str
+
+    @property
+    def plan(self) -> DataPlan:
+        return self.trained.plan
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Our options, and those that are for tools/evaluate.py's parser."""
+    parser = argparse.ArgumentParser(
+        prog="tools/tsne.py",
+        description="Show how trained runs part the classes of a list, by t-SNE.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--run_dir", nargs="+", required=True, metavar="DIR", help="folders made by tools/train.py"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--split", choices=("test", "dev"), default="test", help="which list; default: test"
+    )
+    parser.add_argument(
+        "--videos", type=int, metavar="N",
+        help="at most N videos, equally many of each class, chosen by --seed; default: all",
+    )  # fmt: skip
+    parser.add_argument(
+        "--classes", nargs="+", metavar="N|NAME",
+        help=f"the first N classes, or these; default: all, or the {MOST_CLASSES} largest",
+    )  # fmt: skip
+    parser.add_argument(
+        "--perplexity", type=float, metavar="P",
+        help="about how many neighbours count; default: 30, or a third of the videos",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of the choice and t-SNE; default: 0")
+    options, others = parser.parse_known_args(argv)
+    if options.videos is not None and options.videos < embedding.LEAST_VIDEOS:
+        parser.error(f"--videos: expected {embedding.LEAST_VIDEOS} or more, got {options.videos}")
+    if options.seed < 0:
+        parser.error(f"--seed: expected 0 or more, got {options.seed}")
+    if views := [word for word in others if word.startswith("--eval.")]:
+        parser.error(f"{', '.join(views)}: has no effect: the centre view of each video is taken")
+    return options, others
+
+
+def main(world: World) -> None:
+    began = time.monotonic()
+    options, others = parse(sys.argv[1:])
+    if world.size > 1:
+        raise ConfigError("tools/tsne.py runs in one process: start it without torchrun")
+    embedding.load_sklearn("manifold")
+    names = names_of([Path(folder) for folder in options.run_dir], "--run_dir")
+    opened = [
+        open_run(name, folder, options.split, others)
+        for name, folder in zip(names, options.run_dir, strict=True)
+    ]
+    check_same(opened)
+    runs.check_writable("--out", options.out)
+    first = opened[0]
+    label_names = first.plan.label_names
+    classes, said = embedding.chosen_classes(
+        first.samples, label_names, options.classes, MOST_CLASSES
+    )
+    samples = chosen_videos(first.samples, classes, options.videos, options.seed)
+    features, about = zip(*(look(run, samples, world) for run in opened), strict=True)
+    kept = shared(features)
+    perplexity = options.perplexity or embedding.default_perplexity(len(kept[0].paths))
+    places = [embedding.coordinates(one.values, perplexity, options.seed) for one in kept]
+    figures = [
+        {"run": run.name, "run_dir": run.trained.config.run_dir, **facts, **figures_of(run, one)}
+        for run, one, facts in zip(opened, kept, about, strict=True)
+    ]
+    errors = {path: why for one in kept for path, why in one.errors.items()}
+    settings = {
+        "list": first.trained.listed,
+        "manifest": first.manifest,
+        "num_videos": len(kept[0].paths),
+        "videos_in_list": len(first.samples),
+        "classes": [embedding.class_name(label_names, label) for label in classes],
+        "classes_chosen": said or "all",
+        "per_class": "all" if options.videos is None else options.videos // len(classes),
+        "view": "the middle clip, centre crop",
+        "features": "input of the head (attentive: of its last layer), at unit length for t-SNE",
+        "perplexity": perplexity,
+        "init": "pca",
+        "seed": options.seed,
+        "unreadable": [{"path": path, "error": why} for path, why in errors.items()],
+        "runs": figures,
+    }
+    panels = []
+    for run, one, spots, facts in zip(opened, kept, places, figures, strict=True):
+        file = options.out / f"features_{run.name.replace('/', '_')}.npz"
+        write_features(file, one, spots)
+        facts["file"] = file.name
+        panels.append(Panel(spots, one.labels, title_of(facts, figures), caption(facts)))
+    runs.write_json(options.out / "tsne.json", settings)
+    shown = list(zip(classes, settings["classes"], strict=True))
+    files = write_pictures(panels, shown, note_of(settings, said), options.out)
+    say(settings, files, time.monotonic() - began)
+
+
+def open_run(name: str, folder: str, split: str, others: list[str]) -> Opened:
+    """Read what a run is, and its list.
+
+    Raises:
+        ValueError: no such run, list or checkpoint, or an option that does not fit.
+    """
+    cfg, options, adapter = asked(["--run_dir", folder, "--split", split, *others])
+    assert cfg is not None
+    trained = find(cfg, options, adapter)
+    samples = samples_of(trained)
+    return Opened(name, trained, samples, manifest_hash(samples, trained.plan.label_names))
+
+
+def check_same(opened: Sequence[Opened]) -> None:
+    """Panels can be compared only if they show the same videos.
+
+    Raises:
+        ConfigError: the lists or the classes of two runs differ; names both.
+    """
+    first = opened[0]
+    for run in opened[1:]:
+        if run.manifest == first.manifest:
+            continue
+        if run.plan.label_names != first.plan.label_names:
+            counts = f"{first.plan.num_classes} and {run.plan.num_classes}"
+            what = f"their class names differ ({counts} classes)"
+        else:
+            lists = [f"{one.trained.listed} ({len(one.samples)} videos)" for one in (first, run)]
+            what = f"their lists differ: {' and '.join(lists)}"
+        raise ConfigError(
+            f"--run_dir: {first.name} and {run.name} cannot stand side by side: {what}; give runs "
+            "of one data set, or one list for all with --data.test_list or --data.dev_list"
+        )
+
+
+def chosen_videos(
+    samples: Sequence[Sample], classes: Sequence[int], most: int | None, seed: int
+) -> list[Sample]:
+    """The videos of these classes, class by class; with `most`, equally many of each at random."""
+    if most is not None and most < len(classes):
+        raise ConfigError(
+            f"--videos: {most} are fewer than the {len(classes)} classes; give more, or --classes"
+        )
+    per_class = len(samples) if most is None else most // len(classes)
+    return choose(samples, classes, per_class, seed)
+
+
+def look(run: Opened, samples: list[Sample], world: World) -> tuple[Features, dict[str, Any]]:
+    """The features of one run, and what it consists of."""
+    loaded = load(run.trained, world, samples)
+    cfg, plan = run.trained.config, run.plan
+    pinned = world.device.type == "cuda"
+    features = embedding.features_of(
+        loaded.model,
+        data.eval_loader(
+            cfg.data, plan, loaded.videos, num_clips=1, num_crops=1, pin_memory=pinned
+        ),
+        samples,
+        num_classes=plan.num_classes,
+        normalization=plan.normalization,
+        precision=loaded.precision,
+        world=world,
+        label=f"features of {run.name}",
+    )
+    return features, {
+        "method": cfg.method["name"],
+        "checkpoint": run.trained.checkpoint.name,
+        "num_frames": plan.sampling.num_frames,
+        "head": cfg.model.head,
+        "precision": loaded.precision,
+        "trainable": loaded.trainable,
+        "total": sum(p.numel() for p in loaded.model.parameters()),
+    }
+
+
+def shared(features: Sequence[Features]) -> list[Features]:
+    """What is left where a video that one run cannot read is left out of all."""
+    broken = {path for one in features for path in one.errors}
+    return [one.of(path for path in one.paths if path not in broken) for one in features]
+
+
+def figures_of(run: Opened, features: Features) -> dict[str, Any]:
+    """The accuracies that stand in a caption, and how well the classes part."""
+    evaluated = evaluation_of(run)
+    return {
+        "num_videos": len(features.paths),
+        "top1": None if evaluated is None else evaluated["top1"],
+        "views": None if evaluated is None else evaluated["views"],
+        "top1_of_these_views": embedding.top1(features),
+        "knn_top1": embedding.knn_top1(features.values, features.labels, NEIGHBOURS),
+        "knn_neighbours": NEIGHBOURS,
+        "silhouette": embedding.silhouette(features.values, features.labels),
+    }
+
+
+def evaluation_of(run: Opened) -> dict[str, Any] | None:
+    """The evaluation of this checkpoint on this list with most views, if there is one.
+
+    Looked for in the run's folder and, as tools/bench_frames.py leaves it, in `eval` beside it.
+    """
+    home = Path(run.trained.config.run_dir)
+    found = []
+    for file in sorted([*home.glob("*/metrics.json"), *home.parent.glob("eval/metrics.json")]):
+        metrics = command_line.load(file)
+        same = (
+            metrics["manifest"] == run.manifest
+            and metrics["checkpoint"] == run.trained.checkpoint.name
+        )
+        if same and Path(metrics["run_dir"]).resolve() == home.resolve():
+            found.append(metrics)
+    return max(found, key=lambda metrics: _num_views(metrics["views"]), default=None)
+
+
+def _num_views(views: str) -> int:
+    """Of "2 clips x 3 crops": 6."""
+    clips, _, _, crops, _ = views.split()
+    return int(clips) * int(crops)
+
+
+def write_features(path: Path, features: Features, places: np.ndarray) -> None:
+    """Features (N, D), labels, paths and places (N, 2) as npz, replaced at once."""
+    partial = path.with_name(f".{path.name}.partial.npz")
+    np.savez_compressed(
+        partial,
+        features=features.values,
+        labels=features.labels,
+        paths=np.asarray(features.paths),
+        places=places,
+    )
+    partial.replace(path)
+
+
+def title_of(facts: dict[str, Any], figures: Sequence[dict[str, Any]]) -> str:
+    """The method; the run's name where two runs have the same."""
+    alike = [other for other in figures if other["method"] == facts["method"]]
+    return facts["method"] if len(alike) == 1 else facts["run"]
+
+
+def caption(facts: dict[str, Any]) -> tuple[str, ...]:
+    """The lines below the title of a panel."""
+    top1, views = facts["top1"], facts["views"]
+    if top1 is None:
+        top1, views = facts["top1_of_these_views"], "these views"
+    share = 100 * facts["trainable"] / facts["total"]
+    return (
+        f"top-1 {top1:.1f} % ({views})",
+        f"{NEIGHBOURS} nearest neighbours {facts['knn_top1']:.1f} %",
+        f"{facts['trainable']:,} trainable parameters ({share:.3g} %)",
+    )
+
+
+def note_of(settings: dict[str, Any], said: str) -> str:
+    """What the picture as a whole is of."""
+    parts = [f"{settings['num_videos']:,} videos of {Path(settings['list']).name}"]
+    if said:
+        parts.append(said)
+    if settings["per_class"] != "all":
+        parts.append(f"up to {settings['per_class']} videos a class, at random")
+    if settings["unreadable"]:
+        parts.append(f"{len(settings['unreadable'])} unreadable left out")
+    parts.append(f"t-SNE, perplexity {settings['perplexity']:.3g}, seed {settings['seed']}")
+    return "; ".join(parts)
+
+
+def say(settings: dict[str, Any], files: Sequence[Path], seconds: float) -> None:
+    for facts in settings["runs"]:
+        print(f"{facts['run']}: {', '.join(caption(facts))}")
+    unreadable = settings["unreadable"]
+    if unreadable:
+        print(f"unreadable, left out ({len(unreadable)}):")
+        for entry in unreadable[:10]:
+            print(f"  {entry['path']}: {entry['error']}")
+    print(f"{note_of(settings, '')} in {duration(seconds)}")
+    print(f"results: {', '.join(map(str, files))}, {files[0].with_name('tsne.json')}")
+
+
+if __name__ == "__main__":
+    distributed.launch(main, (ValueError, OSError, ImportError, ReadError))

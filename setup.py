@@ -32,6 +32,7 @@ setup(
     ],
     extras_require={
         "torchcodec": ["torchcodec"],
+        "analysis": ["scikit-learn"],
         "bench": ["opencv-python-headless"],
         "dev": [
             "pytest",
@@ -42,6 +43,7 @@ setup(
             "torchmetrics>=1.4",
             "transformers>=5",
             "peft",
+            "scikit-learn",
         ],
     },
 )

@@ -13,11 +13,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ROOT, write_adapter
+from conftest import ROOT, load_tool, write_adapter
 
 from benchmarks.report import day_report, targets_table
 from vidadapt import adapters, command_line, config, methods
 from vidadapt.data.transforms import normalize
+from vidadapt.matrix import plan
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -72,6 +73,17 @@ def test_benchmark_commands_parse():
     assert called
     for name, *arguments in called:
         importlib.import_module(name).parse(arguments)
+
+
+def test_matrix_commands_plan_possible_cells(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    tool = load_tool("bench_frames")
+    assert arguments_of("bench_frames")
+    for arguments in arguments_of("bench_frames"):
+        args = tool.parse(arguments)
+        benchmark = plan.read_benchmark(args.config, args.sweep)
+        for name, overrides in plan.choose(benchmark, args.methods, methods.METHODS).items():
+            tool.configuration(plan.cell_of(benchmark.base, name, overrides, 8, 0, None))
 
 
 def test_the_targets_are_those_of_the_newest_results():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vidadapt.markdown import markdown_table
+from vidadapt.markdown import figure, markdown_table
 from vidadapt.progress import duration
 
 
@@ -23,21 +23,12 @@ def targets_table(targets: Sequence[Mapping[str, Any]]) -> str:
         [
             target["name"],
             f"{target['sense']} {target['goal']}",
-            _figure(target["measured"]),
+            figure(target["measured"]),
             "met" if target["met"] else "missed",
         ]
         for target in targets
     ]
     return markdown_table(["target", "goal", "measured", ""], rows)
-
-
-def _figure(value: float) -> str:
-    """Three digits, or all before the point.
-
-    >>> _figure(2.2308), _figure(159.2), _figure(2090.6), _figure(0.5)
-    ('2.23', '159', '2,091', '0.500')
-    """
-    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def day_report(day: Mapping[str, Any]) -> str:

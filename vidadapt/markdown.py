@@ -1,4 +1,4 @@
-"""Markdown tables that are legible as plain text, too."""
+"""Markdown tables that are legible as plain text, too, and the figures in them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> st
     lines = [_line(cells, widths) for cells in (headings, *rows)]
     rule = "|" + "|".join("-" * (w + 1) + (":" if i else "-") for i, w in enumerate(widths)) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def figure(value: float) -> str:
+    """Three digits, or all before the point.
+
+    >>> figure(2.2308), figure(99.96), figure(2090.6), figure(0.5)
+    ('2.23', '100', '2,091', '0.500')
+    """
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -1,0 +1,208 @@
+"""What the plots of a benchmark share: how variants look, axes, legends, numbers beside points."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+INK, GREY, RULE = "#1c1e22", "#5c6068", "#dcdee2"
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
+DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 1.6)),
+    (0, (1.2, 1.2)),
+    (0, (6, 1.6, 1.2, 1.6)),
+    (0, (3, 1.2, 1, 1.2, 1, 1.2)),
+)
+SIZES = {"*": 9.5, "D": 5.5, "P": 7.0, "X": 7.0}  # points, where the shape asks for it
+WIDE = 8  # largest by smallest from which an axis is logarithmic
+LEGEND_ROWS = 20
+
+Box = tuple[float, float, float, float]  # middle x, y, half width, half height; points
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a variant looks in every plot: no two have both marker and dashes in common up to 60."""
+
+    colour: str
+    marker: str
+    dashes: Any
+    filled: bool
+
+    def line(self, **changed: Any) -> dict[str, Any]:
+        """Keywords for `Axes.plot`."""
+        return {
+            "color": self.colour,
+            "linestyle": self.dashes,
+            "linewidth": 1.5,
+            "marker": self.marker,
+            "markersize": SIZES.get(self.marker, 6.0),
+            "markerfacecolor": self.colour if self.filled else "white",
+            "markeredgecolor": self.colour,
+            "markeredgewidth": 1.3,
+            **changed,
+        }
+
+
+def styles_of(variants: Sequence[str]) -> dict[str, Style]:
+    """From dark to light by matplotlib's plasma, whose lightness also tells in black and white."""
+    last = max(1, len(variants) - 1)
+    return {
+        variant: Style(
+            to_hex(colormaps["plasma"](0.82 * number / last)),
+            MARKERS[number % len(MARKERS)],
+            DASHES[number % len(DASHES)],
+            number % 2 == 0,
+        )
+        for number, variant in enumerate(variants)
+    }
+
+
+def new_figure(title: str, note: str, size: tuple[float, float]) -> Figure:
+    """A figure that places its parts itself.
+
+    Args:
+        note: small, below: what the cells share.
+        size: inches.
+    """
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+    figure.supxlabel(note, x=0.01, ha="left", fontsize=7.5, color=GREY)
+    return figure
+
+
+def tidy(panel: Axes, x_label: str, y_label: str) -> None:
+    """Labels and a light grid."""
+    panel.set_xlabel(x_label, fontsize=10)
+    panel.set_ylabel(y_label, fontsize=10)
+    panel.tick_params(labelsize=9)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(color=RULE, linewidth=0.7)
+    panel.set_axisbelow(True)
+
+
+def legend(figure: Figure, styles: Mapping[str, Style], lines: bool = True) -> None:
+    """The variants, to the right of all panels.
+
+    Args:
+        lines: whether the plot joins a variant's points.
+    """
+    handles = [
+        Line2D([], [], **style.line(**({} if lines else {"linestyle": "none"})))
+        for style in styles.values()
+    ]
+    figure.legend(
+        handles,
+        list(styles),
+        loc="outside right upper",
+        fontsize=9,
+        frameon=False,
+        handlelength=3.4 if lines else 1.5,
+        ncols=math.ceil(len(styles) / LEGEND_ROWS),
+    )
+
+
+def frames_axis(panel: Axes, frames: Sequence[int]) -> None:
+    """An x axis logarithmic to base 2, with a tick at each number of frames."""
+    panel.set_xscale("log", base=2)
+    panel.set_xticks(list(frames), [str(number) for number in frames])
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.set_xlim(frames[0] / 2**0.3, frames[-1] * 2**0.3)
+
+
+def scaled(
+    panel: Axes, which: Literal["x", "y"], values: Sequence[float], *, always_log: bool = False
+) -> None:
+    """Plain numbers; a logarithmic axis where values span widely, with ticks at 1, 2, 5."""
+    low, high = min(values), max(values)
+    axis = panel.xaxis if which == "x" else panel.yaxis
+    plain = FuncFormatter(lambda value, _: f"{value:,g}")
+    axis.set_major_formatter(plain)
+    if low <= 0 or not (always_log or high / low >= WIDE):
+        return
+    room = 1.25 if high / low >= 4 else 2.0  # below there might be a single tick
+    limits = low / room, high * room
+    if which == "x":
+        panel.set_xscale("log")
+        panel.set_xlim(*limits)
+    else:
+        panel.set_yscale("log")
+        panel.set_ylim(*limits)
+    axis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 2e3 else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(EngFormatter(sep=" ") if high >= 1e5 else plain)
+    axis.set_minor_formatter(NullFormatter())
+
+
+def number_points(
+    panel: Axes, tracks: Sequence[tuple[Sequence[float], Sequence[float], Sequence[str], str]]
+) -> None:
+    """Write a text beside each point, where it covers least of points, lines and other texts.
+
+    Args:
+        tracks: points that a line joins: x and y in data units, their texts, their colour.
+    """
+    figure: Figure = panel.figure  # type: ignore[assignment]
+    figure.draw_without_rendering()  # axes have their final places after it
+    point = figure.dpi / 72
+    places = [
+        panel.transData.transform(list(zip(x, y, strict=True))) / point for x, y, _, _ in tracks
+    ]
+    taken: list[Box] = [(x, y, 5.0, 5.0) for track in places for x, y in track]
+    for track in places:
+        for start, end in pairwise(track):
+            steps = int(np.hypot(*(end - start)) / 3)
+            taken += [(x, y, 1.0, 1.0) for x, y in np.linspace(start, end, steps + 1)]
+    for (xs, ys, texts, colour), track in zip(tracks, places, strict=True):
+        for x, y, text, (left, bottom) in zip(xs, ys, texts, track, strict=True):
+            half = 2.4 * len(text) + 0.5, 4.0
+            boxes = {
+                shift: (left + shift[0], bottom + shift[1], *half) for shift in _offsets(len(text))
+            }
+            best = min(boxes, key=lambda at: sum(_overlap(boxes[at], other) for other in taken))
+            taken.append(boxes[best])
+            panel.annotate(
+                text,
+                (x, y),
+                best,
+                textcoords="offset points",
+                fontsize=7.5,
+                color=_darker(colour),
+                ha="center",
+                va="center",
+            )
+
+
+def _darker(colour: str) -> tuple[float, ...]:
+    """Legible as text on white."""
+    return tuple(0.65 * part for part in to_rgb(colour))
+
+
+def _offsets(letters: int) -> list[tuple[float, float]]:
+    """Where the middle of a text may be, in points from what it is about; the best first."""
+    side = 6.5 + 2.4 * letters
+    near = [(side, 0.0), (0.0, 9.5), (0.0, -9.5), (-side, 0.0)]
+    return [*near, (side, 7.0), (side, -7.0), (-side, 7.0), (-side, -7.0)]
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """Common area of two boxes.
+
+    >>> _overlap((0, 0, 1, 1), (1, 0, 1, 1)), _overlap((0, 0, 1, 1), (5, 0, 1, 1))
+    (2, 0)
+    """
+    width = min(one[0] + one[2], other[0] + other[2]) - max(one[0] - one[2], other[0] - other[2])
+    height = min(one[1] + one[3], other[1] + other[3]) - max(one[1] - one[3], other[1] - other[3])
+    return max(width, 0) * max(height, 0)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vidadapt import command_line, data, distributed, embedding, runs
+from vidadapt import data, distributed, embedding, runs
 from vidadapt.browse import choose
 from vidadapt.config import ConfigError
-from vidadapt.data import DataPlan
 from vidadapt.data.lists import Sample, manifest_hash
 from vidadapt.data.readers import ReadError
 from vidadapt.distributed import World
@@ -38,25 +37,6 @@ of tools/evaluate.py that say where the videos and the backbone are (--data.root
 scikit-learn: pip install 'vidadapt[analysis]'.
 """  # noqa: E501
 NEIGHBOURS = 5
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A run, and its list as it was read.
-
-    Attributes:
-        samples: all of the list.
-        manifest: hash of list and class names.
-    """
-
-    name: str
-    trained: Trained
-    samples: list[Sample]
-    manifest: str
-
-    @property
-    def plan(self) -> DataPlan:
-        return self.trained.plan
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -105,32 +85,32 @@ def main(world: World) -> None:
         raise ConfigError("tools/tsne.py runs in one process: start it without torchrun")
     embedding.load_sklearn("manifold")
     names = names_of([Path(folder) for folder in options.run_dir], "--run_dir")
-    opened = [
-        open_run(name, folder, options.split, others)
+    opened = {
+        name: open_run(folder, options.split, others)
         for name, folder in zip(names, options.run_dir, strict=True)
-    ]
-    check_same(opened)
+    }
+    lists = {name: samples_of(run) for name, run in opened.items()}
+    manifest = same_manifest(opened, lists)
     runs.check_writable("--out", options.out)
-    first = opened[0]
+    first, listed = opened[names[0]], lists[names[0]]
     label_names = first.plan.label_names
-    classes, said = embedding.chosen_classes(
-        first.samples, label_names, options.classes, MOST_CLASSES
-    )
-    samples = chosen_videos(first.samples, classes, options.videos, options.seed)
-    features, about = zip(*(look(run, samples, world) for run in opened), strict=True)
-    kept = shared(features)
-    perplexity = options.perplexity or embedding.default_perplexity(len(kept[0].paths))
+    classes, said = embedding.chosen_classes(listed, label_names, options.classes, MOST_CLASSES)
+    samples = chosen_videos(listed, classes, options.videos, options.seed)
+    embedding.check_size(len(samples), perplexity_of(options, len(samples)))
+    looks = [look(name, run, samples, world) for name, run in opened.items()]
+    kept = shared([features for features, _ in looks])
+    perplexity = perplexity_of(options, len(kept[0].paths))
     places = [embedding.coordinates(one.values, perplexity, options.seed) for one in kept]
     figures = [
-        {"run": run.name, "run_dir": run.trained.config.run_dir, **facts, **figures_of(run, one)}
-        for run, one, facts in zip(opened, kept, about, strict=True)
+        {"run": name, **about, **figures_of(run, manifest, features)}
+        for (name, run), (_, about), features in zip(opened.items(), looks, kept, strict=True)
     ]
     errors = {path: why for one in kept for path, why in one.errors.items()}
     settings = {
-        "list": first.trained.listed,
-        "manifest": first.manifest,
+        "list": first.listed,
+        "manifest": manifest,
         "num_videos": len(kept[0].paths),
-        "videos_in_list": len(first.samples),
+        "videos_in_list": len(listed),
         "classes": [embedding.class_name(label_names, label) for label in classes],
         "classes_chosen": said or "all",
         "per_class": "all" if options.videos is None else options.videos // len(classes),
@@ -143,8 +123,8 @@ def main(world: World) -> None:
         "runs": figures,
     }
     panels = []
-    for run, one, spots, facts in zip(opened, kept, places, figures, strict=True):
-        file = options.out / f"features_{run.name.replace('/', '_')}.npz"
+    for facts, one, spots in zip(figures, kept, places, strict=True):
+        file = options.out / f"features_{facts['run'].replace('/', '_')}.npz"
         write_features(file, one, spots)
         facts["file"] = file.name
         panels.append(Panel(spots, one.labels, title_of(facts, figures), caption(facts)))
@@ -154,39 +134,38 @@ def main(world: World) -> None:
     say(settings, files, time.monotonic() - began)
 
 
-def open_run(name: str, folder: str, split: str, others: list[str]) -> Opened:
-    """Read what a run is, and its list.
-
-    Raises:
-        ValueError: no such run, list or checkpoint, or an option that does not fit.
-    """
+def open_run(folder: str, split: str, others: list[str]) -> Trained:
+    """A run's checkpoint and list, see `trained.find`."""
     cfg, options, adapter = asked(["--run_dir", folder, "--split", split, *others])
     assert cfg is not None
-    trained = find(cfg, options, adapter)
-    samples = samples_of(trained)
-    return Opened(name, trained, samples, manifest_hash(samples, trained.plan.label_names))
+    return find(cfg, options, adapter)
 
 
-def check_same(opened: Sequence[Opened]) -> None:
-    """Panels can be compared only if they show the same videos.
+def same_manifest(opened: dict[str, Trained], lists: dict[str, list[Sample]]) -> str:
+    """The hash of list and class names, which all runs must share to stand side by side.
 
     Raises:
         ConfigError: the lists or the classes of two runs differ; names both.
     """
-    first = opened[0]
-    for run in opened[1:]:
-        if run.manifest == first.manifest:
+    hashes = {
+        name: manifest_hash(lists[name], run.plan.label_names) for name, run in opened.items()
+    }
+    first, *others = opened
+    for name in others:
+        if hashes[name] == hashes[first]:
             continue
-        if run.plan.label_names != first.plan.label_names:
-            counts = f"{first.plan.num_classes} and {run.plan.num_classes}"
+        pair = [(opened[one], len(lists[one])) for one in (first, name)]
+        if pair[0][0].plan.label_names != pair[1][0].plan.label_names:
+            counts = " and ".join(str(run.plan.num_classes) for run, _ in pair)
             what = f"their class names differ ({counts} classes)"
         else:
-            lists = [f"{one.trained.listed} ({len(one.samples)} videos)" for one in (first, run)]
-            what = f"their lists differ: {' and '.join(lists)}"
+            said = " and ".join(f"{run.listed} ({count} videos)" for run, count in pair)
+            what = f"their lists differ: {said}"
         raise ConfigError(
-            f"--run_dir: {first.name} and {run.name} cannot stand side by side: {what}; give runs "
-            "of one data set, or one list for all with --data.test_list or --data.dev_list"
+            f"--run_dir: {first} and {name} cannot stand side by side: {what}; give runs of one "
+            "data set, or one list for all with --data.test_list or --data.dev_list"
         )
+    return hashes[first]
 
 
 def chosen_videos(
@@ -201,10 +180,18 @@ def chosen_videos(
     return choose(samples, classes, per_class, seed)
 
 
-def look(run: Opened, samples: list[Sample], world: World) -> tuple[Features, dict[str, Any]]:
+def perplexity_of(options: argparse.Namespace, num_videos: int) -> float:
+    if options.perplexity is not None:
+        return options.perplexity
+    return embedding.default_perplexity(num_videos)
+
+
+def look(
+    name: str, run: Trained, samples: list[Sample], world: World
+) -> tuple[Features, dict[str, Any]]:
     """The features of one run, and what it consists of."""
-    loaded = load(run.trained, world, samples)
-    cfg, plan = run.trained.config, run.plan
+    loaded = load(run, world, samples)
+    cfg, plan = run.config, run.plan
     pinned = world.device.type == "cuda"
     features = embedding.features_of(
         loaded.model,
@@ -216,11 +203,12 @@ def look(run: Opened, samples: list[Sample], world: World) -> tuple[Features, di
         normalization=plan.normalization,
         precision=loaded.precision,
         world=world,
-        label=f"features of {run.name}",
+        label=f"features of {name}",
     )
     return features, {
+        "run_dir": cfg.run_dir,
         "method": cfg.method["name"],
-        "checkpoint": run.trained.checkpoint.name,
+        "checkpoint": run.checkpoint.name,
         "num_frames": plan.sampling.num_frames,
         "head": cfg.model.head,
         "precision": loaded.precision,
@@ -235,9 +223,9 @@ def shared(features: Sequence[Features]) -> list[Features]:
     return [one.of(path for path in one.paths if path not in broken) for one in features]
 
 
-def figures_of(run: Opened, features: Features) -> dict[str, Any]:
+def figures_of(run: Trained, manifest: str, features: Features) -> dict[str, Any]:
     """The accuracies that stand in a caption, and how well the classes part."""
-    evaluated = evaluation_of(run)
+    evaluated = evaluation_of(run, manifest)
     return {
         "num_videos": len(features.paths),
         "top1": None if evaluated is None else evaluated["top1"],
@@ -249,22 +237,23 @@ def figures_of(run: Opened, features: Features) -> dict[str, Any]:
     }
 
 
-def evaluation_of(run: Opened) -> dict[str, Any] | None:
+def evaluation_of(run: Trained, manifest: str) -> dict[str, Any] | None:
     """The evaluation of this checkpoint on this list with most views, if there is one.
 
     Looked for in the run's folder and, as tools/bench_frames.py leaves it, in `eval` beside it.
     """
-    home = Path(run.trained.config.run_dir)
+    home = Path(run.config.run_dir)
     found = []
     for file in sorted([*home.glob("*/metrics.json"), *home.parent.glob("eval/metrics.json")]):
-        metrics = command_line.load(file)
-        same = (
-            metrics["manifest"] == run.manifest
-            and metrics["checkpoint"] == run.trained.checkpoint.name
-        )
-        if same and Path(metrics["run_dir"]).resolve() == home.resolve():
+        metrics = json.loads(file.read_text(encoding="utf-8"))
+        of = (metrics.get("manifest"), metrics.get("checkpoint"))
+        if of == (manifest, run.checkpoint.name) and _same_folder(metrics["run_dir"], home):
             found.append(metrics)
     return max(found, key=lambda metrics: _num_views(metrics["views"]), default=None)
+
+
+def _same_folder(said: str, home: Path) -> bool:
+    return Path(said).resolve() == home.resolve()
 
 
 def _num_views(views: str) -> int:

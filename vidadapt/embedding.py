@@ -144,7 +144,7 @@ def chosen_classes(
         most: classes that a picture can tell apart.
 
     Raises:
-        ValueError: more classes than `most`, an unknown name, or one without a video.
+        ValueError: more classes than `most` or than have a video, or an unknown name.
 
     >>> videos = [Sample(f"{place}.mp4", place % 4 // 2) for place in range(7)] + [Sample("x", 2)]
     >>> chosen_classes(videos, ["run", "walk", "fall"], None, 20)
@@ -164,6 +164,8 @@ def chosen_classes(
         largest = sorted(there, key=lambda label: (-sizes[label], label))[:most]
         return sorted(largest), f"the {most} largest of {len(there)} classes"
     if len(wanted) == 1 and wanted[0].isdigit():
+        if int(wanted[0]) > len(there):
+            raise ValueError(f"--classes: the list has {len(there)} classes, not {wanted[0]}")
         labels = there[: int(wanted[0])]
         first = "the first" if len(labels) == 1 else f"the first {len(labels)}"
         said = f"{first} of {len(there)} classes"
@@ -232,6 +234,21 @@ def default_perplexity(num_videos: int) -> float:
     return min(30.0, (num_videos - 1) / 3)
 
 
+def check_size(num_videos: int, perplexity: float) -> None:
+    """Refuse what t-SNE cannot place.
+
+    Raises:
+        ValueError: too few videos, or a perplexity that is not below their number.
+    """
+    if num_videos < LEAST_VIDEOS:
+        raise ValueError(f"t-SNE needs {LEAST_VIDEOS} readable videos or more, not {num_videos}")
+    if not 0 < perplexity < num_videos:
+        raise ValueError(
+            f"--perplexity: expected a number above 0 and below that of the videos "
+            f"({num_videos}), got {perplexity:g}"
+        )
+
+
 def coordinates(values: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
     """Features (N, D) to places in the plane (N, 2) float32, by scikit-learn's t-SNE.
 
@@ -239,16 +256,10 @@ def coordinates(values: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
     their first two principal components; the same features and seed give the same places.
 
     Raises:
-        ValueError: too few videos, or a perplexity that is not below their number.
+        ValueError: see `check_size`.
         ImportError: see `load_sklearn`.
     """
-    if len(values) < LEAST_VIDEOS:
-        raise ValueError(f"t-SNE needs {LEAST_VIDEOS} readable videos or more, not {len(values)}")
-    if not 0 < perplexity < len(values):
-        raise ValueError(
-            f"--perplexity: expected a number above 0 and below that of the videos "
-            f"({len(values)}), got {perplexity:g}"
-        )
+    check_size(len(values), perplexity)
     manifold = load_sklearn("manifold")
     method = manifold.TSNE(init="pca", perplexity=perplexity, random_state=seed)
     return method.fit_transform(unit_length(values)).astype(np.float32)

@@ -145,9 +145,10 @@ def short_name(name: str) -> str:
     >>> print(short_name("something approaching while it turns counter-clockwise"))
     something approaching while it turns
     counter-clockwise
-    >>> print(short_name("Failing to put something into something because it does not fit in there"))
+    >>> name = "Failing to put something into something: it does not fit in there at all"
+    >>> print(short_name(name))
     Failing to put something into …
-    because it does not fit in there
+    it does not fit in there at all
     """
     lines = textwrap.wrap(name, NAME_WIDTH)
     if len(lines) <= NAME_LINES:

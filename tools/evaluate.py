@@ -46,7 +46,7 @@ def main(world: World) -> None:
 def output_folder(found: Trained, options: EvaluateOptions) -> Path:
     """The folder for the results, made and tried before any work is done."""
     views = f"{found.plan.num_clips}x{found.plan.num_crops}"
-    name = f"eval_{options.split}_{found.checkpoint.name}_{views}"
+    name = f"eval_{found.split}_{found.checkpoint.name}_{views}"
     out = Path(options.out) if options.out else Path(found.config.run_dir) / name
     runs.check_writable("--out", out)
     return out

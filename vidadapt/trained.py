@@ -34,12 +34,14 @@ class Trained:
         config: of the run or the adapter, with what the command line changed and the lists' paths.
         plan: clips, classes and views.
         checkpoint: folder of adapter.safetensors and adapter.json.
-        listed: path of the list.
+        split: which list, `test` or `dev`.
+        listed: its path.
     """
 
     config: Config
     plan: DataPlan
     checkpoint: Path
+    split: str
     listed: str
 
 
@@ -93,7 +95,7 @@ def find(cfg: Config, options: EvaluateOptions, adapter: Adapter | None) -> Trai
     listed = cfg.data.test_list if options.split == "test" else cfg.data.dev_list
     if listed is None:
         raise ConfigError(f"data.{options.split}_list: is not set; give the list to evaluate")
-    return Trained(cfg, plan, checkpoint, listed)
+    return Trained(cfg, plan, checkpoint, options.split, listed)
 
 
 def samples_of(trained: Trained) -> list[Sample]:

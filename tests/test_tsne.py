@@ -102,10 +102,17 @@ def test_a_picture_has_one_panel_a_run_and_says_what_it_is_of(
         summary = json.loads((folder / "summary.json").read_text())
         assert (facts["trainable"], facts["total"]) == (summary["trainable"], summary["total"])
         assert facts["num_videos"] == 7
-    [panels] = shown
-    assert [panel.title for panel in panels] == ["probe", "adaptformer", "queried"]
-    assert panels[1].caption[0] == f"top-1 {tuned['top1_of_these_views']:.1f} % (these views)"
-    assert f"{queried['trainable']:,} trainable parameters" in panels[2].caption[2]
+    panels = shown[0]
+    assert [panel.title for panel in panels] == ["linear", "adaptformer", "linear"]
+    # Two runs have one method, and not all have been evaluated.
+    for panel, facts in zip(panels, said["runs"], strict=True):
+        assert panel.caption[0] == facts["run"]
+        assert panel.caption[1].startswith(f"top-1 {facts['top1_of_these_views']:.1f} % (centre")
+    assert f"{queried['trainable']:,} trainable parameters" in panels[2].caption[3]
+    run_tool("tsne", "--run_dir", trained["probe"], "--out", tmp_path / "alone")
+    [[alone_panel]] = shown[1:]
+    share = f"top-1 {evaluated['top1']:.1f} % (whole list, 2 clips x 3 crops)"
+    assert alone_panel.caption[0] == share
     figure = drawn(panels, [(0, "red"), (1, "green"), (2, "blue")], "note")
     assert len(figure.axes) == 3
     with Image.open(tmp_path / "out" / "tsne.png") as picture:

@@ -123,11 +123,12 @@ def main(world: World) -> None:
         "runs": figures,
     }
     panels = []
-    for facts, one, spots in zip(figures, kept, places, strict=True):
+    lines = captions(figures)
+    for facts, one, spots, below in zip(figures, kept, places, lines, strict=True):
         file = options.out / f"features_{facts['run'].replace('/', '_')}.npz"
         write_features(file, one, spots)
         facts["file"] = file.name
-        panels.append(Panel(spots, one.labels, title_of(facts, figures), caption(facts)))
+        panels.append(Panel(spots, one.labels, facts["method"], below))
     runs.write_json(options.out / "tsne.json", settings)
     shown = list(zip(classes, settings["classes"], strict=True))
     files = write_pictures(panels, shown, note_of(settings, said), options.out)
@@ -275,23 +276,27 @@ def write_features(path: Path, features: Features, places: np.ndarray) -> None:
     partial.replace(path)
 
 
-def title_of(facts: dict[str, Any], figures: Sequence[dict[str, Any]]) -> str:
-    """The method; the run's name where two runs have the same."""
-    alike = [other for other in figures if other["method"] == facts["method"]]
-    return facts["method"] if len(alike) == 1 else facts["run"]
+def captions(figures: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The lines below each panel's title, which is its method; the run's name where they repeat.
 
-
-def caption(facts: dict[str, Any]) -> tuple[str, ...]:
-    """The lines below the title of a panel."""
-    top1, views = facts["top1"], facts["views"]
-    if top1 is None:
-        top1, views = facts["top1_of_these_views"], "these views"
-    share = 100 * facts["trainable"] / facts["total"]
-    return (
-        f"top-1 {top1:.1f} % ({views})",
-        f"{NEIGHBOURS} nearest neighbours {facts['knn_top1']:.1f} %",
-        f"{facts['trainable']:,} trainable parameters ({share:.3g} %)",
-    )
+    Accuracies are those of the evaluations if every run has one, all with the same views; otherwise
+    what the models make of the very views that are shown, so that they can be compared.
+    """
+    evaluated = figures[0]["views"] is not None and len({f["views"] for f in figures}) == 1
+    repeated = len({facts["method"] for facts in figures}) < len(figures)
+    found: list[tuple[str, ...]] = []
+    for facts in figures:
+        top1 = f"top-1 {facts['top1_of_these_views']:.1f} % (centre views of these videos)"
+        if evaluated:
+            top1 = f"top-1 {facts['top1']:.1f} % (whole list, {facts['views']})"
+        share = 100 * facts["trainable"] / facts["total"]
+        lines = (
+            top1,
+            f"{NEIGHBOURS} nearest neighbours {facts['knn_top1']:.1f} %",
+            f"{facts['trainable']:,} trainable parameters ({share:.3g} %)",
+        )
+        found.append((facts["run"], *lines) if repeated else lines)
+    return found
 
 
 def note_of(settings: dict[str, Any], said: str) -> str:
@@ -308,8 +313,8 @@ def note_of(settings: dict[str, Any], said: str) -> str:
 
 
 def say(settings: dict[str, Any], files: Sequence[Path], seconds: float) -> None:
-    for facts in settings["runs"]:
-        print(f"{facts['run']}: {', '.join(caption(facts))}")
+    for facts, lines in zip(settings["runs"], captions(settings["runs"]), strict=True):
+        print(f"{facts['run']}: {', '.join(lines[-3:])}")
     unreadable = settings["unreadable"]
     if unreadable:
         print(f"unreadable, left out ({len(unreadable)}):")

@@ -74,8 +74,8 @@ def write_pictures(
 
 def drawn(panels: Sequence[Panel], classes: Sequence[tuple[int, str]], note: str) -> Figure:
     """The figure: panels in rows of up to three, the legend to their right, the note below."""
-    columns = min(COLUMNS, len(panels))
-    rows = math.ceil(len(panels) / columns)
+    rows = math.ceil(len(panels) / COLUMNS)
+    columns = math.ceil(len(panels) / rows)
     size = (columns * SIDE + 3.8, rows * (SIDE + 0.9) + 0.4)
     spaced = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.04, hspace=0.06)
     figure = Figure(figsize=size, dpi=150, layout=spaced)
@@ -110,7 +110,9 @@ def _draw(axes: Axes, panel: Panel, classes: Sequence[tuple[int, str]]) -> None:
     for place, (label, _) in enumerate(classes):
         rows = panel.labels == label
         size = float(np.clip(130 / math.sqrt(len(panel.labels)), 3.0, 8.0))
-        axes.plot(*panel.places[rows].T, linestyle="", markersize=size, **_marker(place))
+        marker = _marker(place)
+        larger = 1.3 if marker["marker"] == "*" else 1.0  # whose rays are thin
+        axes.plot(*panel.places[rows].T, linestyle="", markersize=size * larger, **marker)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_box_aspect(1)
     axes.margins(0.03)

@@ -146,43 +146,61 @@ def scaled(
     axis.set_minor_formatter(NullFormatter())
 
 
-def number_points(
-    panel: Axes, tracks: Sequence[tuple[Sequence[float], Sequence[float], Sequence[str], str]]
-) -> None:
-    """Write a text beside each point, where it covers least of points, lines and other texts.
+@dataclass(frozen=True)
+class Track:
+    """Points that a line joins, in data units.
 
-    Args:
-        tracks: points that a line joins: x and y in data units, their texts, their colour.
+    Attributes:
+        bars: y of the ends of each point's error bar.
+        texts: what is written beside each point.
     """
-    figure: Figure = panel.figure  # type: ignore[assignment]
-    figure.draw_without_rendering()  # axes have their final places after it
-    point = figure.dpi / 72
-    places = [
-        panel.transData.transform(list(zip(x, y, strict=True))) / point for x, y, _, _ in tracks
-    ]
-    taken: list[Box] = [(x, y, 5.0, 5.0) for track in places for x, y in track]
-    for track in places:
-        for start, end in pairwise(track):
-            steps = int(np.hypot(*(end - start)) / 3)
-            taken += [(x, y, 1.0, 1.0) for x, y in np.linspace(start, end, steps + 1)]
-    for (xs, ys, texts, colour), track in zip(tracks, places, strict=True):
-        for x, y, text, (left, bottom) in zip(xs, ys, texts, track, strict=True):
+
+    x: Sequence[float]
+    y: Sequence[float]
+    bars: Sequence[tuple[float, float]]
+    texts: Sequence[str]
+    colour: str
+
+
+def number_points(panel: Axes, tracks: Sequence[Track]) -> None:
+    """Write the texts beside their points, where they cover least of what is drawn."""
+    figure = panel.figure
+    figure.draw_without_rendering()  # type: ignore[union-attr] # axes have their final places after it
+
+    def placed(x: Sequence[float], y: Sequence[float]) -> np.ndarray:
+        return panel.transData.transform(list(zip(x, y, strict=True))) * 72 / figure.dpi
+
+    places = [placed(track.x, track.y) for track in tracks]
+    taken: list[Box] = [(x, y, 5.0, 5.0) for points in places for x, y in points]
+    for track, points in zip(tracks, places, strict=True):
+        for x, bar in zip(track.x, track.bars, strict=True):
+            taken += _along(*placed([x, x], bar))
+        for start, end in pairwise(points):
+            taken += _along(start, end)
+    for track, points in zip(tracks, places, strict=True):
+        for x, y, text, (left, bottom) in zip(track.x, track.y, track.texts, points, strict=True):
             half = 2.4 * len(text) + 0.5, 4.0
-            boxes = {
-                shift: (left + shift[0], bottom + shift[1], *half) for shift in _offsets(len(text))
-            }
-            best = min(boxes, key=lambda at: sum(_overlap(boxes[at], other) for other in taken))
-            taken.append(boxes[best])
+            best, box = min(
+                ((shift, (left + shift[0], bottom + shift[1], *half)) for shift in _offsets(text)),
+                key=lambda candidate: sum(_overlap(candidate[1], other) for other in taken),
+            )
+            taken.append(box)
             panel.annotate(
                 text,
                 (x, y),
                 best,
                 textcoords="offset points",
                 fontsize=7.5,
-                color=_darker(colour),
+                color=_darker(track.colour),
                 ha="center",
                 va="center",
             )
+
+
+def _along(start: np.ndarray, end: np.ndarray) -> list[Box]:
+    """Small boxes on a straight line."""
+    steps = int(np.hypot(*(end - start)) / 3)
+    return [(x, y, 1.0, 1.0) for x, y in np.linspace(start, end, steps + 1)]
 
 
 def _darker(colour: str) -> tuple[float, ...]:
@@ -190,9 +208,9 @@ def _darker(colour: str) -> tuple[float, ...]:
     return tuple(0.65 * part for part in to_rgb(colour))
 
 
-def _offsets(letters: int) -> list[tuple[float, float]]:
+def _offsets(text: str) -> list[tuple[float, float]]:
     """Where the middle of a text may be, in points from what it is about; the best first."""
-    side = 6.5 + 2.4 * letters
+    side = 6.5 + 2.4 * len(text)
     near = [(side, 0.0), (0.0, 9.5), (0.0, -9.5), (-side, 0.0)]
     return [*near, (side, 7.0), (side, -7.0), (-side, 7.0), (-side, -7.0)]
 

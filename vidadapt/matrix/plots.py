@@ -24,6 +24,7 @@ from matplotlib.ticker import MaxNLocator
 from vidadapt.matrix.panels import (
     INK,
     Style,
+    Track,
     frames_axis,
     legend,
     new_figure,
@@ -127,7 +128,7 @@ def curves(lines: Sequence[Line]) -> Figure | None:
     numbers = sorted({row.frames for row in rows})
     wanted = {"loss": "training loss (nats)", "dev_top1": "development top-1 (%)"}
     drawn = [key for key in wanted if any(_curve(row, key) for row in rows)]
-    size = (1.9 + 3.0 * len(numbers), 0.9 + 2.5 * len(drawn))
+    size = (2.2 + max(5.0, 3.0 * len(numbers)), 0.9 + 2.5 * len(drawn))
     figure = new_figure("Training curves", _note(lines, "thick: mean of {} seeds"), size)
     panels = figure.subplots(len(drawn), len(numbers), squeeze=False, sharex=True, sharey="row")
     for key, across in zip(drawn, panels, strict=True):
@@ -314,7 +315,10 @@ def _scatter(
         for row, x, y in zip(own, across, up, strict=True):
             bars = _bars(row)
             panel.errorbar(x, y, bars, fmt="none", ecolor=style.colour, elinewidth=0.9, alpha=0.5)
-        tracks.append((across, up, [str(row.frames) for row in own], style.colour))
+        seeds = [row.known("top1") for row in own]
+        ends = [(min(values), max(values)) for values in seeds]
+        texts = [str(row.frames) for row in own]
+        tracks.append(Track(across, up, ends, texts, style.colour))
         every += across
     tidy(panel, label, TOP1)
     scaled(panel, "x", every, always_log=log)

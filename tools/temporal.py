@@ -31,8 +31,8 @@ those of tools/evaluate.py and hold for all models: --split, --checkpoint, --eva
 --eval.num_crops, --data.root, ..., see its --help. Frames are reordered before the model sees
 them, so within tubelets, too.
 
-Several models stand side by side, on the same list: whether any of them uses the order says
-what the data set needs, which one model alone cannot.
+Several models stand side by side, on the same list: one that does not use the order may be unable
+to; if any does, the order of its frames tells the data set's classes apart.
 
 Writes temporal.json, temporal.md (verdict, tables), temporal.png and temporal.svg (each class in
 the four orders).

@@ -24,7 +24,7 @@ NOTES = {  # heading: what it means, said where the column stands
     "peak MB": "peak: memory of a step with its model; on a CPU, what the process grew by",
     "of matmul %": "of matmul: training FLOPs by time, against a large matrix product's",
     "data %": "data: decoding and transforms, of their time and the step's",
-    "clips/s": "clips/s and s/epoch: medians of a run's epochs; ~ projected from step and data time",
+    "clips/s": "clips/s, s/epoch: medians of a run's epochs; ~ projected from step and data time",
     "eval ms/video": "eval: all views of a video",
 }
 

@@ -246,7 +246,8 @@ def _bars(row: Row) -> list[list[float]] | None:
     values, mean = row.known("top1"), row.mean("top1")
     if mean is None or len(values) < 2:
         return None
-    return [[mean - min(values)], [max(values) - mean]]
+    # The mean of equal values may be rounded to just beside them.
+    return [[max(0.0, mean - min(values))], [max(0.0, max(values) - mean)]]
 
 
 def _against_frames(

@@ -210,6 +210,18 @@ def test_nearest_neighbours_vote_as_in_a_slow_loop(monkeypatch):
     assert 30 < embedding.knn_top1(values, labels) < 90
 
 
+def test_features_that_all_point_the_same_way_are_in_one_place():
+    equal = np.full((12, 8), 0.3, np.float32)
+    for values in (equal, equal * 2 ** np.arange(12, dtype=np.float32)[:, None], 0 * equal):
+        places = embedding.coordinates(values, 3.0, 0)
+        assert places.shape == (12, 2) and (places == 0).all()
+
+
+def test_runs_of_a_repeated_option_all_count():
+    known, _ = load_tool("tsne").parse(["--run_dir", "a", "b", "--run_dir", "c", "--out", "out"])
+    assert known.run_dir == ["a", "b", "c"]
+
+
 def test_without_scikit_learn_the_extra_is_named(trained, run_tool, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
     with pytest.raises(ImportError, match=r"pip install 'vidadapt\[analysis\]'"):

@@ -49,8 +49,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--run_dir", nargs="+", required=True, metavar="DIR", help="folders made by tools/train.py"
-    )
+        "--run_dir", nargs="+", action="extend", required=True, metavar="DIR",
+        help="folders made by tools/train.py",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
         "--split", choices=("test", "dev"), default="test", help="which list; default: test"

@@ -253,7 +253,8 @@ def coordinates(values: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
     """Features (N, D) to places in the plane (N, 2) float32, by scikit-learn's t-SNE.
 
     Features are brought to unit length, so that near means what it does in `knn_top1`. The start is
-    their first two principal components; the same features and seed give the same places.
+    their first two principal components; the same features and seed give the same places. Features
+    that all point the same way, those of a training that collapsed, are in one place.
 
     Raises:
         ValueError: see `check_size`.
@@ -261,8 +262,11 @@ def coordinates(values: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
     """
     check_size(len(values), perplexity)
     manifold = load_sklearn("manifold")
+    rows = unit_length(values)
+    if (rows == rows[0]).all():  # without a principal component scikit-learn 1.9 crashes
+        return np.zeros((len(rows), 2), np.float32)
     method = manifold.TSNE(init="pca", perplexity=perplexity, random_state=seed)
-    return method.fit_transform(unit_length(values)).astype(np.float32)
+    return method.fit_transform(rows).astype(np.float32)
 
 
 def load_sklearn(module: str) -> Any:

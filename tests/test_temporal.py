@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import ALONE, launch, write_adapter
+from conftest import ALONE, launch, load_tool, write_adapter
 from torch import nn
 
 from vidadapt import command_line, methods
@@ -300,6 +301,17 @@ def test_several_models_stand_side_by_side_in_the_table():
     assert "time is used by all 2 of these models, the order by none of 2" in text
 
 
+def test_names_that_look_like_tags_stay_legible():
+    model = model_of("<run>", {0: 10.0})
+    model["classes"][0]["name"] = "<b>up</b>"
+    model["classes_using_order"] = ["<b>up</b>", "other"]
+    model["unreadable"] = [{"path": "a.mp4", "error": "<av error>"}]
+    report = {"verdicts": verdicts([model]), "list": "test.txt", "seed": 0, "models": [model]}
+    text = markdown(report)
+    assert text.count("\\<b>") == 2 and text.count("\\<run>") >= 2 and "\\<av error>" in text
+    assert re.search(r"(?<!\\)<(?=[a-z/])", text) is None
+
+
 @pytest.fixture(scope="module")
 def two_models(tiny_set, tmp_path_factory) -> tuple[Path, Path]:
     """A run's folder, and an adapter of another method alone."""
@@ -376,6 +388,13 @@ def test_a_report_of_one_run_lies_in_its_folder_and_of_another_list_is_kept(two_
 def test_what_cannot_be_asked_is_refused(run_tool, words, message):
     with pytest.raises(ValueError, match=message):
         run_tool("temporal", *words)
+
+
+def test_models_of_a_repeated_option_all_count():
+    words = ["--run_dir", "a", "--adapter", "x", "--run_dir", "b", "--adapter", "y", "--out", "o"]
+    for _ in range(2):
+        known, _ = load_tool("temporal").parse(words)
+        assert (known.run_dir, known.adapter) == (["a", "b"], ["x", "y"])
 
 
 def test_models_of_different_lists_do_not_stand_side_by_side(

@@ -53,10 +53,13 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--run_dir", nargs="+", default=[], metavar="DIR", help="run folders")
-    parser.add_argument(
-        "--adapter", nargs="+", default=[], metavar="DIR", help="adapter folders, without their run"
-    )
+    for option, text in {
+        "--run_dir": "run folders",
+        "--adapter": "adapter folders, without their run",
+    }.items():
+        parser.add_argument(
+            option, nargs="+", action="extend", default=[], metavar="DIR", help=text
+        )
     parser.add_argument("--seed", type=int, default=0, help="of the shuffling; default 0")
     parser.add_argument(
         "--out", metavar="DIR", help="folder to write; default, for one run: inside the run's"

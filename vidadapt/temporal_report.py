@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,17 +39,17 @@ PLAIN: dict[str, Any] = {"parse_math": False}  # a name may hold dollar signs
 def markdown(report: dict[str, Any]) -> str:
     """The report of tools/temporal.py as text: verdicts, accuracies, classes, rules."""
     models = report["models"]
-    parts = ["# Temporal sensitivity", _about(report), *report["verdicts"]]
+    parts = ["# Temporal sensitivity", _about(report), *map(_safe, report["verdicts"])]
     parts += ["## Accuracy in four orders of the frames", _overall(models)]
     for model in models:
-        parts += [f"## Classes: {model['name']}", _CLASSES, _classes(model)]
+        parts += [f"## Classes: {_safe(model['name'])}", _CLASSES, _classes(model)]
     if len(models) > 1:
         parts += ["## What the order is worth, by class", _SIDE_BY_SIDE, _side_by_side(models)]
     parts += ["## How to read this", *RULES]
     for model in models:
         if model["unreadable"]:
-            listed = [f"- {entry['path']}: {entry['error']}" for entry in model["unreadable"]]
-            title = f"## Unreadable, counted as wrong in every order: {model['name']}"
+            listed = [_safe(f"- {e['path']}: {e['error']}") for e in model["unreadable"]]
+            title = f"## Unreadable, counted as wrong in every order: {_safe(model['name'])}"
             parts += [title, "\n".join(listed)]
     return "\n\n".join(parts) + "\n"
 
@@ -131,8 +132,9 @@ def _side_by_side(models: Sequence[dict[str, Any]]) -> str:
     return markdown_table(["class", "videos", *(_safe(model["name"]) for model in models)], rows)
 
 
-def _safe(name: str) -> str:
-    return name.replace("|", "\\|")
+def _safe(text: str) -> str:
+    """Text that Markdown shows as it is, where it would see a column's end or a tag."""
+    return re.sub(r"\||<(?=[A-Za-z/!?])", r"\\\g<0>", text)
 
 
 def class_order(models: Sequence[dict[str, Any]]) -> list[int]:

@@ -170,6 +170,14 @@ def test_names_tell_adapters_apart():
         names_of([Path("b"), Path("a/../b")])
 
 
+def test_the_current_folder_is_named_as_from_outside(tmp_path, monkeypatch):
+    (tmp_path / "mine" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mine" / "inner")
+    assert names_of([Path(), Path("..")]) == ["inner", "mine"]
+    with pytest.raises(ValueError, match=r"--adapter: .*inner is given twice"):
+        names_of([Path(), tmp_path / "mine" / "inner"])
+
+
 def test_labels_mean_nothing_to_adapters_of_different_classes(tiny_set, folders, capsys, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(folders["probe"], other)

@@ -149,7 +149,7 @@ def names_of(folders: Sequence[Path], option: str = "--adapter") -> list[str]:
     >>> names_of([Path("runs/a/best"), Path("runs/b/best"), Path("c")])
     ['a/best', 'b/best', 'c']
     """
-    parts = [Path(os.path.normpath(folder)).parts for folder in folders]
+    parts = [Path(os.path.normpath(Path.cwd() / folder)).parts for folder in folders]
     for number, mine in enumerate(parts):
         if mine in parts[:number]:
             raise ConfigError(f"{option}: {folders[number]} is given twice")

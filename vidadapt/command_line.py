@@ -317,10 +317,13 @@ def read_yaml(path: Path, option: str) -> dict[str, Any]:
     """The mapping that a YAML file holds.
 
     Raises:
-        ConfigError: the file cannot be read, or holds something else, naming `option` and file.
+        ConfigError: the file cannot be read, holds something else or a key twice, naming
+            `option` and file.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        _refuse_twice(yaml.compose(text, Loader=yaml.SafeLoader))
+        content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{option}: cannot read {path} ({error})") from error
     except yaml.YAMLError as error:
@@ -328,6 +331,23 @@ def read_yaml(path: Path, option: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{option}: {path}: expected a mapping of keys to values")
     return content
+
+
+def _refuse_twice(node: yaml.Node | None) -> None:
+    """PyYAML takes the last one of equal keys without a word."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_twice(item)
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.YAMLError(
+                        f"line {key.start_mark.line + 1}: the key {key.value!r} stands here twice"
+                    )
+                seen.add(key.value)
+            _refuse_twice(value)
 
 
 def as_yaml(settings: Mapping[str, Any]) -> str:

@@ -18,7 +18,9 @@ Conventions:
 from __future__ import annotations
 
 import multiprocessing
+import os
 import statistics
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -298,13 +300,13 @@ def spread_percent(values: Sequence[float]) -> float:
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """What the function returns or raises in a new process.
+    """What the function returns or raises in a new process, which ends when this one is killed.
 
     Raises:
         MemoryError: the process was killed, as a rule for want of memory.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_parent) as pool:
         try:
             return pool.submit(function, *arguments, **options).result()
         except BrokenProcessPool as error:
@@ -312,6 +314,18 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any, **options: A
                 "the measuring process was killed, as a rule for want of memory; lower the batch "
                 "size or the number of frames"
             ) from error
+
+
+def _end_with_parent() -> None:
+    """A pool's process waits for its next call for ever where the one that asks was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _wait(device: torch.device) -> None:

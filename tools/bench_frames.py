@@ -7,7 +7,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,12 @@ from vidadapt.matrix.cells import CellFailed
 from vidadapt.matrix.overview import overview, seconds_left
 from vidadapt.matrix.plan import Benchmark, Cell
 from vidadapt.matrix.report import write_report
-from vidadapt.matrix.results import write_results
+from vidadapt.matrix.results import (
+    ResultsError,
+    of_earlier_calls,
+    read_results,
+    write_results,
+)
 from vidadapt.progress import duration
 
 RESULTS = "results.jsonl"
@@ -53,19 +58,25 @@ def main(argv: list[str] | None = None) -> None:
         variants = plan.choose(benchmark, args.methods, methods.METHODS)
         runs.check_writable("--out", args.out)
         with cells.only_one(args.out) as lock:
+            before = earlier_lines(args)
             if benchmark.prepare:
-                cells.prepare(benchmark.prepare)
+                cells.prepare(benchmark.prepare, lock)
             configs = checked(benchmark, variants, args)
             work = cells.Work(args.out / "cells", args.processes, lock)
-            if not args.cost_only:
+            if args.cost_only:
+                refuse_trained(before, variants, args.frames)
+            else:
                 refuse_other_settings(benchmark, variants, args, work)
             costs = measured(benchmark, variants, configs, args)
             if args.cost_only:
                 lines = list(costs.values())
             else:
-                lines = trained(benchmark, variants, configs, costs, args, work)
-            write_results(args.out / RESULTS, lines)
+                lines = trained(benchmark, variants, configs, costs, args, work, before)
+            kept = of_earlier_calls(before, lines)
+            write_results(args.out / RESULTS, [*kept, *lines])
             summarise(args.out)
+            if kept:
+                print("of earlier calls:", ", ".join(line["cell"] for line in kept))
     except (ValueError, OSError, ReadError, MemoryError, CellFailed) as error:
         sys.exit(f"bench_frames: {error}")
     except KeyboardInterrupt:
@@ -96,7 +107,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=float,
         metavar="RATE",
         help="grid over train.base_lr: every variant gets the one with the best top-1 on the "
-        "development list, at --rates-at frames and the first seed",
+        "development list, at --rates-at frames and the first seed; of equal ones the first",
     )
     parser.add_argument("--rates-at", type=int, metavar="T", help="default: the last of --frames")
     parser.add_argument(
@@ -119,8 +130,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             parser.error(f"--{name}: expected {least} or more, got {getattr(args, name)}")
     for name in ("frames", "seeds", "rates", "methods"):
         values = getattr(args, name) or []
-        if len(set(values)) < len(values):
+        # Six digits of a rate name its folder.
+        named = {f"{value:g}" if isinstance(value, float) else value for value in values}
+        if len(named) < len(values):
             parser.error(f"--{name}: each once, got {' '.join(map(str, values))}")
+    if args.rates_at is not None and not args.rates:
+        parser.error("--rates-at: is about --rates; give some")
     return args
 
 
@@ -138,7 +153,13 @@ def checked(
             cell = plan.cell_of(benchmark.base, name, overrides, frames, args.seeds[0], None)
             try:
                 cfg = configuration(cell)
-                config.check(cfg, args.processes)
+                for rate in args.rates or [cfg.train.base_lr]:
+                    recipe = replace(cfg.train, base_lr=rate)
+                    config.check(replace(cfg, train=recipe), args.processes)
+                for split in ("train", "dev", "test"):
+                    path = getattr(cfg.data, f"{split}_list")
+                    if path is not None and not Path(path).is_file():
+                        raise ConfigError(f"data.{split}_list: {path}: no such file")
                 if cfg.data.test_list is None and cfg.data.dev_list is None:
                     raise ConfigError("data.test_list: is not set; nothing could be evaluated")
                 if not args.cost_only and not cfg.model.weights and cfg.method["name"] != "full":
@@ -166,10 +187,52 @@ def refuse_other_settings(
     Raises:
         ConfigError: it was not; nothing was written then.
     """
+    frames = dict.fromkeys([*args.frames, rates_at(args)])
     for rate in args.rates or [None]:
         rates = dict.fromkeys(variants, rate)
-        for cell in plan.cells_of(benchmark.base, variants, args.frames, args.seeds, rates):
+        for cell in plan.cells_of(benchmark.base, variants, [*frames], args.seeds, rates):
             work.finished(cell)
+
+
+def earlier_lines(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """What results.jsonl says of the cells and costs that the folder still holds.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    file = args.out / RESULTS
+    if not file.exists():
+        return []
+    try:
+        lines = read_results(file)
+    except ResultsError as error:
+        raise ConfigError(
+            f"{error}. Delete the file: finished cells are kept, and stand in it again when they "
+            "are asked for"
+        ) from error
+    return [
+        line
+        for line in lines
+        if (args.out / "cells" / line["cell"]).exists()
+        or (args.out / "costs" / f"{line['cell']}.json").exists()
+    ]
+
+
+def refuse_trained(
+    before: Sequence[Mapping[str, Any]], variants: Collection[str], frames: Sequence[int]
+) -> None:
+    """See that no cost takes the place of accuracies.
+
+    Raises:
+        ConfigError: cells of the same variant and number of frames were trained.
+    """
+    for line in before:
+        asked = line["variant"] in variants and line["frames"] in frames
+        if asked and line["seed"] is not None:
+            raise ConfigError(
+                f"--cost-only: {line['cell']} was trained here, and its cost stands in the table; "
+                "choose another --out"
+            )
 
 
 def configuration(cell: Cell) -> Config:
@@ -202,7 +265,7 @@ def measured(
         file = args.out / "costs" / f"{name}_{frames}f.json"
         about = {"settings": settings, "processes": args.processes, "steps": args.steps}
         before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-        if before is None or {key: before.get(key) for key in about} != about:
+        if before is None or of_any_seed(before) != of_any_seed(about):
             began = time.monotonic()
             line = cost.cell_cost(configs[name, frames], processes=args.processes, steps=args.steps)
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -218,6 +281,12 @@ def measured(
     return found
 
 
+def of_any_seed(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cost depends on; all seeds have one cost."""
+    flat = command_line.flattened({key: about[key] for key in ("settings", "processes", "steps")})
+    return {key: value for key, value in flat.items() if key != "settings.train.seed"}
+
+
 def trained(
     benchmark: Benchmark,
     variants: Mapping[str, plan.Overrides],
@@ -225,8 +294,13 @@ def trained(
     costs: Mapping[tuple[str, int], dict[str, Any]],
     args: argparse.Namespace,
     work: cells.Work,
+    before: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Every cell's line; what fails costs only its own cell."""
+    """Every cell's line; what fails costs only its own cell.
+
+    Args:
+        before: lines of earlier calls, which stay in results.jsonl until their cells are at hand.
+    """
     grids = grid(benchmark, variants, args, work)
     chosen = {name: max(by_rate, key=lambda r: by_rate[r]) for name, by_rate in grids.items()}
     listed = plan.cells_of(benchmark.base, variants, args.frames, args.seeds, chosen)
@@ -236,6 +310,7 @@ def trained(
         of_all_seeds = cell.variant, cell.frames
         found = work.finished(cell)
         if found is not None:
+            found |= cells.chosen_by(cell, grids.get(cell.variant))
             lines[cell] = cells.whole_line(costs[of_all_seeds], found)
             continue
         began = time.monotonic()
@@ -246,7 +321,8 @@ def trained(
         lines[cell] = cells.whole_line(costs[of_all_seeds], found)
         if not lines[cell]["problem"]:
             seconds.setdefault(cell.frames, []).append(time.monotonic() - began)
-        write_results(args.out / RESULTS, list(lines.values()))
+        now = list(lines.values())
+        write_results(args.out / RESULTS, [*of_earlier_calls(before, now), *now])
         print("\n".join(overview(listed, lines)), flush=True)
     return list(lines.values())
 

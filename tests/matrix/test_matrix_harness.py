@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,6 +147,77 @@ def test_two_calls_on_one_folder(config, whole):
     assert {path: path.read_bytes() for path in whole.rglob("*.json*")} == before
 
 
+def test_a_call_about_a_part_keeps_the_rest(config, whole, tmp_path):
+    out = tmp_path / "a copy"
+    shutil.copytree(whole, out)
+    tool = load_tool("bench_frames")
+    part = ["--config", str(config), "--frames", "2", "--steps", "2", "--out", str(out)]
+    part += ["--methods", "linear"]
+    lines = {line["cell"]: line for line in read_results(whole / "results.jsonl")}
+    tool.main(part)
+    assert {line["cell"]: line for line in read_results(out / "results.jsonl")} == lines
+    for options, message in (
+        (["--cost-only"], "linear_2f_s0 was trained here"),
+        (["--processes", "2"], "was trained by 1, now asked for 2"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            tool.main([*part, *options])
+    assert {line["cell"]: line for line in read_results(out / "results.jsonl")} == lines
+    shutil.rmtree(out / "cells" / "adapter-4_2f_s0")
+    tool.main(part)
+    assert [line["cell"] for line in read_results(out / "results.jsonl")] == ["linear_2f_s0"]
+
+
+def test_all_seeds_have_one_cost(config, whole):
+    tool = load_tool("bench_frames")
+    args = tool.parse(call(config, whole, "--seeds", 1)[2:])
+    found = tool.measured(plan.read_benchmark(config, None), VARIANTS, {}, args)
+    (line, _) = read_results(whole / "results.jsonl")
+    assert found["linear", 2]["step_seconds"] == line["step_seconds"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+@pytest.mark.parametrize("stage", ["prepare", "cost"])
+def test_killed_it_leaves_no_process_behind(stage, tiny_set, tmp_path):
+    content = settings(tiny_set, **VARIANTS)
+    if stage == "prepare":
+        content["prepare"] = ["synthetic", str(tmp_path / "made"), "--counts", "train=100000"]
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    words = call(tmp_path / "c.yaml", tmp_path / "out", "--steps", 1_000_000)
+    left: set[str] = set()
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
+        deadline = time.monotonic() + 120
+        while not any(_says(pid, "prepare.py", "spawn_main") for pid in left):
+            assert child.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+            left |= set(children.read_text().split())
+        time.sleep(2)  # past its start
+        left |= set(children.read_text().split())
+        child.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while any(_says(pid, "python") for pid in left):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+def _says(pid: str, *words: str) -> bool:
+    """Whether a running process has one of these words in its command."""
+    try:
+        return any(word in Path(f"/proc/{pid}/cmdline").read_text() for word in words)
+    except OSError:
+        return False
+
+
+def test_a_disk_without_locks_is_told(tmp_path, monkeypatch):
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.raises(ConfigError, match="keeps no locks"), only_one(tmp_path):
+        pass
+
+
 def test_other_settings_are_refused(tiny_set, whole, tmp_path):
     changed = settings(tiny_set, **VARIANTS)
     changed["train"]["epochs"] = 4
@@ -167,6 +241,10 @@ def test_of_a_grid_the_best_rate_is_run_and_one_that_fails_is_none(tmp_path, tin
     assert (line["cell"], line["base_lr"]) == ("wild_2f_s0_lr0.5", 0.5)
     best = json.loads((out / "cells" / line["cell"] / "run" / "summary.json").read_text())["best"]
     assert line["grid"] == {"1e+30": 0, "0.5": best["dev_top1"]}
+    done = run(file, out, "--rates", 0.5)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = read_results(out / "results.jsonl")
+    assert line["grid"] == {"0.5": best["dev_top1"]}
     done = run(file, out, "--rates", 1e30)
     assert done.returncode == 1
     assert "the same command tries them again" in done.stderr
@@ -181,6 +259,8 @@ def test_impossible_cells_are_refused_before_any_work(tiny_set, tmp_path):
         ("none", {"method.name": "adaptformr"}, "adaptformer"),
         ("layers", {"method.name": "adaptformer", "method.layers": "7-99"}, "layers"),
         ("random", {"method.name": "adaptformer", "model.weights": None}, r"model\.weights"),
+        ("list", {"method.name": "linear", "data.dev_list": "no.txt"}, r"no\.txt: no such file"),
+        ("rate", {"method.name": "linear", "train.base_lr": -1}, r"train\.base_lr"),
     ):
         file = tmp_path / f"{name}.yaml"
         file.write_text(yaml.safe_dump(settings(tiny_set, **{name: overrides})), encoding="utf-8")
@@ -188,6 +268,16 @@ def test_impossible_cells_are_refused_before_any_work(tiny_set, tmp_path):
         with pytest.raises(SystemExit, match=message):
             tool.main(["--config", str(file), "--frames", "2", "--out", str(tmp_path / "out")])
         assert not (tmp_path / "out" / "cells").exists()
+    words = ["--config", str(file), "--out", str(tmp_path / "out"), "--methods", "linear"]
+    with pytest.raises(SystemExit, match=r"train\.base_lr.* -2"):
+        tool.main([*words, "--frames", "2", "--rates", "0.1", "-2"])
+
+
+def test_rates_that_would_share_a_folder(tmp_path, capsys):
+    words = ["--config", "c.yaml", "--out", str(tmp_path), "--rates", "0.024", "0.0240000001"]
+    with pytest.raises(SystemExit):
+        load_tool("bench_frames").parse(words)
+    assert "--rates: each once" in capsys.readouterr().err
 
 
 def test_files_that_are_no_benchmark(tmp_path):
@@ -198,6 +288,7 @@ def test_files_that_are_no_benchmark(tmp_path):
         ("variants: {a: {train.seed: 1}}", "is set by --seeds"),
         ("data: {num_frames: 8}", "is set by --frames"),
         ("- 1", "expected a mapping"),
+        ("variants:\n  a: {method.name: vpt}\n  a: {method.name: lora}", "line 3: the key 'a'"),
     ):
         file = tmp_path / "bad.yaml"
         file.write_text(text, encoding="utf-8")
@@ -222,4 +313,4 @@ def test_a_failed_tool_is_told_in_its_own_words(tmp_path, tiny_set):
     del base["variants"]
     cell = plan.cell_of(base, "x", {"data.train_list": "no.txt"}, 2, 0, None)
     with only_one(tmp_path) as lock, pytest.raises(CellFailed, match=r"no\.txt"):
-        Work(tmp_path, 1, lock)._train(cell, None)
+        Work(tmp_path, 1, lock).dev_top1(cell)

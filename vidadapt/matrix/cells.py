@@ -34,6 +34,7 @@ from vidadapt.benchmark import NOISY_PERCENT, spread_percent
 from vidadapt.config import Config, ConfigError
 from vidadapt.data.workers import cores
 from vidadapt.matrix.plan import Cell
+from vidadapt.train import UNHARMED
 
 TOOLS = Path(__file__).parents[2] / "tools"
 LOCK, FINISHED = ".lock", "cell.json"
@@ -72,9 +73,19 @@ class Work:
         """What an earlier call found of a cell, or None.
 
         Raises:
-            ConfigError: it, or its begun training, had other settings; naming the keys.
+            ConfigError: it, or its begun training, had other settings or another number of
+                processes, of which the global batch is made; naming what differs.
         """
         folder = self.folder / cell.name
+        environment = folder / "run" / "environment.json"
+        if environment.exists():
+            before = json.loads(environment.read_text(encoding="utf-8"))["processes"]
+            if before != self.processes:
+                raise ConfigError(
+                    f"--processes: {folder} was trained by {before}, now asked for "
+                    f"{self.processes}; ask for {before}, choose another --out, or delete that "
+                    "folder"
+                )
         written = folder / "config.yaml"
         if written.exists():
             changed = differing(command_line.read_yaml(written, "--out"), cell.settings)
@@ -93,13 +104,10 @@ class Work:
 
         Args:
             cfg: the cell's configuration; which seed and rate it has does not matter.
-            grid: the top-1 that chose the cell's rate, by rate.
+            grid: see `chosen_by`.
         """
         folder = self.folder / cell.name
-        found: dict[str, Any] = {"cell": cell.name, "seed": cell.seed}
-        if grid is not None:
-            found["grid"] = {f"{rate:g}": top1 for rate, top1 in grid.items()}
-            found["base_lr"] = cell.base_lr
+        found = {"cell": cell.name, "seed": cell.seed, **chosen_by(cell, grid)}
         try:
             summary = self._train(cell, cfg.train.epochs)
             tested = self._evaluate(cell, "dev" if cfg.data.test_list is None else "test")
@@ -117,11 +125,17 @@ class Work:
         return found
 
     def dev_top1(self, cell: Cell) -> float:
-        """The best top-1 of the cell's training on the development list; 0 where it failed."""
+        """The best top-1 of the cell's training on the development list; 0 where it diverged.
+
+        Raises:
+            CellFailed: the training ended with another error, which says nothing about the rate.
+        """
         self.finished(cell)
         try:
             summary = self._train(cell, None)
         except CellFailed as error:
+            if UNHARMED not in str(error):
+                raise
             print(f"{cell.name}: {error}", flush=True)
             return 0.0
         return float(summary["best"]["dev_top1"])
@@ -165,8 +179,7 @@ class Work:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=os.environ | threads_of(self.processes),
-                pass_fds=(self.lock,),
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                **_tied(self.lock),
             ) as child:
                 try:
                     while child.poll() is None:
@@ -231,13 +244,31 @@ def whole_line(cost: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, A
     return line | {"noisy": [key for key in spreads if (line[key] or 0) > NOISY_PERCENT]}
 
 
-def prepare(words: Sequence[str]) -> None:
+def chosen_by(cell: Cell, grid: Mapping[float, float] | None) -> dict[str, Any]:
+    """What a line says of the grid that chose the cell's rate; nothing without one.
+
+    Args:
+        grid: top-1 on the development list by rate.
+    """
+    if grid is None:
+        return {}
+    return {
+        "grid": {f"{rate:g}": top1 for rate, top1 in grid.items()},
+        "base_lr": cell.base_lr,
+    }
+
+
+def prepare(words: Sequence[str], lock: int) -> None:
     """Run tools/prepare.py, which does nothing where it was done.
+
+    Args:
+        lock: as `Work.lock`.
 
     Raises:
         CellFailed: it ended with an error.
     """
-    done = subprocess.run([sys.executable, str(TOOLS / "prepare.py"), *words], check=False)
+    command = [sys.executable, str(TOOLS / "prepare.py"), *words]
+    done = subprocess.run(command, check=False, **_tied(lock))
     if done.returncode != 0:
         raise CellFailed(f"prepare: tools/prepare.py {' '.join(words)} failed; see above")
 
@@ -280,7 +311,20 @@ def _locked(file: int) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise ConfigError(
+            f"--out: its file system keeps no locks ({error.strerror}), so that two calls could "
+            "work on it at once; choose one on another disk"
+        ) from error
     return True
+
+
+def _tied(lock: int) -> dict[str, Any]:
+    """Options of a process that ends when this one is killed, and holds the lock until then."""
+    return {
+        "pass_fds": (lock,),
+        "preexec_fn": _end_with_parent if sys.platform == "linux" else None,
+    }
 
 
 def _end_with_parent() -> None:

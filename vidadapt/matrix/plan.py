@@ -72,7 +72,8 @@ def read_benchmark(config: Path, sweep: Path | None) -> Benchmark:
     Raises:
         ConfigError: a file that cannot be read or holds something else, naming file and key.
     """
-    base = command_line.read_yaml(config, "--config")
+    content = command_line.read_yaml(config, "--config")
+    base = {key: value for key, value in content.items() if value is not None}  # an empty section
     variants = _variants(base.pop("variants", {}), config)
     prepare = base.pop("prepare", [])
     if not isinstance(prepare, list):

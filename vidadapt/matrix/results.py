@@ -91,6 +91,28 @@ def write_results(path: Path, lines: Sequence[Line]) -> None:
     runs.write_text(path, "".join(texts))
 
 
+def of_earlier_calls(before: Sequence[Line], now: Sequence[Line]) -> list[Line]:
+    """The lines of a results.jsonl that stay beside those of a call.
+
+    A line of the call takes the place of those with its variant, frames and seed, whatever their
+    rate; and a trained cell that of the cost of its variant and frames alone.
+
+    >>> a, b, cost = ({"variant": "vpt", "frames": 2, "seed": seed} for seed in (0, 1, None))
+    >>> of_earlier_calls([a, cost], [b]) == [a], of_earlier_calls([a], [a])
+    (True, [])
+    """
+    taken = {(line["variant"], line["frames"], line["seed"]) for line in now}
+    trained = {
+        (line["variant"], line["frames"]) for line in (*before, *now) if line["seed"] is not None
+    }
+    return [
+        line
+        for line in before
+        if (line["variant"], line["frames"], line["seed"]) not in taken
+        and (line["seed"] is not None or (line["variant"], line["frames"]) not in trained)
+    ]
+
+
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no figure; what is not known is null")
 

@@ -105,6 +105,17 @@ def test_top1_stands_at_its_frames_with_the_range_of_the_seeds():
     assert any(np.allclose(bar[:, 1], [min(values), max(values)]) for bar in bars)
 
 
+def test_the_note_does_not_claim_seeds_that_were_not_run():
+    def note(lines):
+        return drawn("variants", lines).get_supxlabel()
+
+    once = [cell(v, 8, 0) for v in ("linear", "vpt", "adaptformer")]
+    more = [cell("vpt", 8, seed) for seed in (1, 2)]
+    assert note(matrix(frames=(8,))).endswith("mean and range of 3 seeds")
+    assert note([*once, *more]).endswith("mean and range of up to 3 seeds")
+    assert "seeds" not in note([*once, failed(more[0], "killed")])
+
+
 @pytest.mark.parametrize("hits", [21, 25])
 def test_seeds_whose_mean_is_rounded_off_their_equal_accuracies_are_drawn(hits):
     # Of 1530 videos: the mean of three seeds is one bit below, or above, what each has.

@@ -169,11 +169,11 @@ def test_failed_and_missing_cells_are_shown():
     known = [x["top1"] for x in matrix() if x["cell"] in ("vpt_4f_s0", "vpt_4f_s2")]
     assert row_of(text, "vpt", 4)["top-1 %"].startswith(f"{np.mean(known):.2f} ±")
     assert row_of(text, "vpt", 4)["s/epoch"] == "121"  # of the two runs, not what is projected
-    assert "25 of 27 cells have accuracies: 1 failed, 1 to come." in text
+    assert "25 of 27 cells have accuracies: 1 failed, 1 not run." in text
     assert "Without all of 3 seeds: vpt at 4 frames, linear at 8 frames." in text
     assert "- vpt_4f_s1: train failed: loss is not finite\n" in text
     whole = markdown(matrix())
-    assert "Failed" not in whole and "to come" not in whole
+    assert "Failed" not in whole and "not run" not in whole
 
 
 def test_a_row_whose_cells_all_failed_keeps_its_costs():
@@ -202,7 +202,7 @@ def test_costs_alone_leave_the_columns_of_accuracies_out():
     row = row_of(text, "linear", 4)
     assert not {"seeds", "top-1 %", "top-5 %", "eval ms/video"} & row.keys()
     assert row["s/epoch"] == "~999" and "projected from step and data time" in text
-    assert "to come" not in text and "videos evaluated" not in text
+    assert "not run" not in text and "videos evaluated" not in text
 
 
 def test_the_caption_says_what_is_shared_and_what_differs():

@@ -95,7 +95,7 @@ def _unfinished(lines: Sequence[Line]) -> list[str]:
     names = ", ".join(f"{variant} at {frames} frames" for variant, frames in lacking)
     return [
         f"{done} of {total} cells have accuracies: {failed} failed, {total - done - failed} "
-        f"to come. Without all of {len(seeds)} seeds: {names}."
+        f"not run. Without all of {len(seeds)} seeds: {names}."
     ]
 
 

@@ -34,7 +34,7 @@ from vidadapt.matrix.panels import (
     tidy,
 )
 from vidadapt.matrix.results import Line
-from vidadapt.matrix.rows import Row, frames_of, rows_of, seeds_of, variants_of
+from vidadapt.matrix.rows import Row, frames_of, rows_of, variants_of
 
 DPI = 150
 ENDINGS: dict[str, dict[str, Any]] = {
@@ -237,8 +237,10 @@ def _note(lines: Sequence[Line], seeds: str = "", *more: str) -> str:
         "num_videos": "{} videos",
     }
     said = ", ".join(forms.get(key, "{}").format(value) for key, value in shared.items())
-    number = len(seeds_of(lines))
-    return "; ".join(filter(None, [said, seeds.format(number) if number > 1 else "", *more]))
+    run = {len(row.known("top1")) for row in rows_of(lines)} - {0}
+    most = max(run, default=0)
+    drawn = seeds.format(most if len(run) == 1 else f"up to {most}") if most > 1 else ""
+    return "; ".join(filter(None, [said, drawn, *more]))
 
 
 def _bars(row: Row) -> list[list[float]] | None:

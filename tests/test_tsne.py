@@ -173,6 +173,19 @@ def test_what_cannot_be_drawn_is_refused(trained, run_tool, tmp_path, arguments,
     assert not (tmp_path / "out" / "tsne.json").exists()
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"accuracy": 1}'])
+def test_a_file_that_is_no_evaluation_is_named_before_any_model_runs(
+    trained, run_tool, tmp_path, monkeypatch, text
+):
+    run = tmp_path / "run"
+    shutil.copytree(trained["probe"], run)
+    (run / "logs").mkdir()
+    (run / "logs" / "metrics.json").write_text(text)
+    monkeypatch.setattr(embedding, "features_of", None)
+    with pytest.raises(ValueError, match=r"logs/metrics\.json: is no result of tools/evaluate\.py"):
+        run_tool("tsne", "--run_dir", run, "--out", tmp_path / "out")
+
+
 def test_runs_with_other_lists_or_classes_are_refused(trained, tiny_set, run_tool, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(trained["probe"], other)

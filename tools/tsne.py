@@ -98,13 +98,16 @@ def main(world: World) -> None:
     classes, said = embedding.chosen_classes(listed, label_names, options.classes, MOST_CLASSES)
     samples = chosen_videos(listed, classes, options.videos, options.seed)
     embedding.check_size(len(samples), perplexity_of(options, len(samples)))
+    evaluations = {name: evaluation_of(run, manifest) for name, run in opened.items()}
     looks = [look(name, run, samples, world) for name, run in opened.items()]
     kept = shared([features for features, _ in looks])
     perplexity = perplexity_of(options, len(kept[0].paths))
     places = [embedding.coordinates(one.values, perplexity, options.seed) for one in kept]
     figures = [
-        {"run": name, **about, **figures_of(run, manifest, features)}
-        for (name, run), (_, about), features in zip(opened.items(), looks, kept, strict=True)
+        {"run": name, **about, **figures_of(evaluated, features)}
+        for (name, evaluated), (_, about), features in zip(
+            evaluations.items(), looks, kept, strict=True
+        )
     ]
     errors = {path: why for one in kept for path, why in one.errors.items()}
     settings = {
@@ -225,9 +228,12 @@ def shared(features: Sequence[Features]) -> list[Features]:
     return [one.of(path for path in one.paths if path not in broken) for one in features]
 
 
-def figures_of(run: Trained, manifest: str, features: Features) -> dict[str, Any]:
-    """The accuracies that stand in a caption, and how well the classes part."""
-    evaluated = evaluation_of(run, manifest)
+def figures_of(evaluated: dict[str, Any] | None, features: Features) -> dict[str, Any]:
+    """The accuracies that stand in a caption, and how well the classes part.
+
+    Args:
+        evaluated: see `evaluation_of`.
+    """
     return {
         "num_videos": len(features.paths),
         "top1": None if evaluated is None else evaluated["top1"],
@@ -243,14 +249,22 @@ def evaluation_of(run: Trained, manifest: str) -> dict[str, Any] | None:
     """The evaluation of this checkpoint on this list with most views, if there is one.
 
     Looked for in the run's folder and, as tools/bench_frames.py leaves it, in `eval` beside it.
+
+    Raises:
+        ConfigError: a metrics.json there that tools/evaluate.py did not write.
     """
     home = Path(run.config.run_dir)
     found = []
     for file in sorted([*home.glob("*/metrics.json"), *home.parent.glob("eval/metrics.json")]):
-        metrics = json.loads(file.read_text(encoding="utf-8"))
-        of = (metrics.get("manifest"), metrics.get("checkpoint"))
-        if of == (manifest, run.checkpoint.name) and _same_folder(metrics["run_dir"], home):
-            found.append(metrics)
+        try:
+            metrics = json.loads(file.read_text(encoding="utf-8"))
+            of = (metrics["manifest"], metrics["checkpoint"])
+            if of == (manifest, run.checkpoint.name) and _same_folder(metrics["run_dir"], home):
+                found.append(metrics)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{file}: is no result of tools/evaluate.py ({error!r}); delete it or move it away"
+            ) from error
     return max(found, key=lambda metrics: _num_views(metrics["views"]), default=None)
 
 

@@ -292,6 +292,17 @@ def test_the_picture_of_many_classes_shows_those_that_lose_most_and_least(tmp_pa
     assert not list(tmp_path.glob(".*"))
 
 
+def test_classes_too_small_for_the_test_are_pointed_out():
+    # Two classes are four tests of the order: 4 * 2 / 2**n < 0.05 from n = 8 on.
+    model = model_of("one", {0: 10.0, 1: 90.0})
+    assert "Fewer than" not in verdicts([model])[0]
+    model["classes"][1]["num_videos"] = 8
+    assert "Fewer than" not in verdicts([model])[0]
+    model["classes"][1]["num_videos"] = 7
+    assert "Fewer than 8 videos" in verdicts([model])[0]
+    assert verdicts([model])[0].endswith("can hardly be measured: 1 of 2 classes.")
+
+
 def test_several_models_stand_side_by_side_in_the_table():
     models = [model_of("one", {0: 10.0, 1: 90.0}), model_of("two", {0: 20.0, 1: 30.0})]
     text = markdown({"verdicts": verdicts(models), "list": "test.txt", "seed": 0, "models": models})

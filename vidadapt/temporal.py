@@ -268,8 +268,21 @@ def _verdict(model: dict[str, Any]) -> str:
         f"{model['name']}: {time} (top-1 {top1['in_order']:.1f} in order, "
         f"{_against(model, 'one_frame', 'with one frame repeated')}); {order} "
         f"({_against(model, 'reversed', 'reversed')}; {_against(model, 'shuffled', 'shuffled')}). "
-        f"Classes that use time: {_named(model['classes_using_time'], count)}; that use the order: "
-        f"{_named(model['classes_using_order'], count)}."
+        f"Classes that measurably use time: {_named(model['classes_using_time'], count)}; the "
+        f"order: {_named(model['classes_using_order'], count)}.{_too_few(model)}"
+    )
+
+
+def _too_few(model: dict[str, Any]) -> str:
+    """Said where a class may lose every one of its videos and still not pass the test."""
+    tests = 2 * len(model["classes"])
+    least = next(number for number in range(1, 99) if tests * sign_test(number, 0) < ALPHA)
+    small = sum(one["num_videos"] < least for one in model["classes"])
+    if not small:
+        return ""
+    return (
+        f" Fewer than {least} videos, with which the order of a class can hardly be measured: "
+        f"{small} of {len(model['classes'])} classes."
     )
 
 

@@ -235,6 +235,13 @@ def test_a_grid_and_unreadable_videos_are_said():
     assert "Up to 3 videos could not be read" in text
 
 
+def test_accuracies_of_the_development_list_are_called_so():
+    dev = {"train": "0" * 64, "dev": "1" * 64}
+    said = "accuracies are of the development list"
+    assert said in markdown([cell("linear", 8, 0, manifests=dev)])
+    assert said not in markdown([cell("linear", 8, 0, manifests=dev | {"test": "2" * 64})])
+
+
 def test_csv_round_trip():
     lines = [*matrix(), failed(cell("full", 2, 0), 'said "no", then\nstopped')]
     read = list(csv.DictReader(io.StringIO(csv_text(lines))))

@@ -56,6 +56,11 @@ def differing_keys(lines: Sequence[Line]) -> list[str]:
 def remarks(lines: Sequence[Line]) -> list[str]:
     """What a reader must know before using the figures; one a paragraph."""
     said = [*_unfinished(lines), *_unequal(lines)]
+    if any(line["manifests"] and "test" not in line["manifests"] for line in lines):
+        said.append(
+            "Without a test list, accuracies are of the development list, which chose the best "
+            "epoch: they are too good."
+        )
     rates = sorted({float(rate) for line in lines for rate in line["grid"] or ()})
     if rates:
         tried = ", ".join(f"{rate:g}" for rate in rates)

@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "config": set(),
     "command_line": {"config", "naming"},
     "progress": set(),
+    "processes": set(),
     "naming": set(),
     "metrics": set(),
     "optim": set(),
@@ -24,7 +25,7 @@ MAY_IMPORT = {
     "runs": set(),
     "models": {"naming"},
     "methods": {"models", "naming"},
-    "data": {"config", "progress", "naming"},
+    "data": {"config", "processes", "progress", "naming"},
     "evaluate": {"data", "metrics", "distributed", "models", "precision", "progress"},
     "epoch_log": {"progress", "runs"},
     "train": {
@@ -39,7 +40,9 @@ MAY_IMPORT = {
         *("precision", "progress"),
     },
     "cached_training": {"cache", "data", "evaluate", "feature_store", "precision"},
-    "benchmark": {"distributed", "models", "methods", "optim", "precision", "recompute"},
+    "benchmark": {
+        *("distributed", "models", "methods", "optim", "precision", "processes", "recompute"),
+    },
     "matmul": {"benchmark", "models"},
     "assemble": {"config", "data", "methods", "models", "runs"},
     "differences": {"config", "data", "methods"},

@@ -18,9 +18,7 @@ Conventions:
 from __future__ import annotations
 
 import multiprocessing
-import os
 import statistics
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -42,6 +40,7 @@ from vidadapt import methods, models, recompute
 from vidadapt.models import VideoModel
 from vidadapt.optim import build_optimizer, parameter_groups, set_lr
 from vidadapt.precision import Precision, autocast, cast_frozen
+from vidadapt.processes import end_with_parent
 
 NOISY_PERCENT = 10  # a spread above it is pointed out
 
@@ -306,7 +305,7 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any, **options: A
         MemoryError: the process was killed, as a rule for want of memory.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent) as pool:
         try:
             return pool.submit(function, *arguments, **options).result()
         except BrokenProcessPool as error:
@@ -314,18 +313,6 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any, **options: A
                 "the measuring process was killed, as a rule for want of memory; lower the batch "
                 "size or the number of frames"
             ) from error
-
-
-def _end_with_parent() -> None:
-    """A pool's process waits for its next call for ever where the one that asks was killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _wait(device: torch.device) -> None:

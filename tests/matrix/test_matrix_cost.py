@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import TinySet
+from conftest import TinySet, processes_with
 
 from vidadapt import assemble, benchmark, command_line, data, methods
 from vidadapt.benchmark import NOISY_PERCENT
@@ -167,18 +166,6 @@ def measured(tiny_set) -> tuple[dict, list[str]]:
         patch.setenv("OMP_NUM_THREADS", "1")
         line = cost.cell_cost(cfg, processes=1, steps=3)
         return line, processes_with(f"VIDADAPT_COST_TEST={os.getpid()}")
-
-
-def processes_with(mark: str) -> list[str]:
-    """Command lines of running processes that were started with this variable."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:  # it has ended, or is another user's
-            continue
-    return found
 
 
 def test_a_measured_cell_has_every_figure_and_they_agree(tiny_set, measured):

@@ -24,6 +24,7 @@ from PIL import Image, ImageDraw
 
 from vidadapt.data.synthetic_render import FAMILIES, Frames, labels, render
 from vidadapt.data.workers import cores
+from vidadapt.processes import end_with_parent
 from vidadapt.progress import track
 
 __all__ = ["CODECS", "FAMILIES", "contact_sheet", "labels", "make_set", "render", "write_video"]
@@ -155,7 +156,9 @@ def make_set(
         folder.mkdir(parents=True, exist_ok=True)
     work = partial(_render_to_file, out, family, names)
     workers = cores() if num_processes is None else num_processes
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=end_with_parent
+    ) as pool:
         rendered = pool.map(work, missing, chunksize=8)
         for _ in track(
             rendered, total=len(missing), label=f"render {family}", unit="videos", shown=progress

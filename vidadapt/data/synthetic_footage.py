@@ -17,6 +17,7 @@ import av
 import numpy as np
 
 from vidadapt.data.workers import cores
+from vidadapt.processes import end_with_parent
 from vidadapt.progress import track
 
 
@@ -69,7 +70,9 @@ def generate(kind: Footage, number: int, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"{i:05d}{kind.suffix}" for i in range(number)]
     missing = [i for i, name in enumerate(names) if not (folder / name).exists()]
-    with ProcessPoolExecutor(cores(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        cores(), mp_context=get_context("spawn"), initializer=end_with_parent
+    ) as pool:
         written = pool.map(partial(_write, kind, folder), missing, chunksize=4)
         label = f"generate {kind.suffix}"
         for _ in track(written, total=len(missing), label=label, unit="videos"):

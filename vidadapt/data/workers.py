@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from vidadapt.processes import end_with_parent
+
 # Each holds two batches ahead in shared memory, 77 MB apiece for 64 clips of 8 frames.
 MOST_CHOSEN = 32
 
@@ -50,7 +52,7 @@ def worker_options(num_workers: int, pin_memory: bool = False) -> dict[str, Any]
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,
         "pin_memory": pin_memory,
-        "worker_init_fn": _one_thread,
+        "worker_init_fn": _start,
         # Forking this process, which by now has threads (gloo, autograd), can deadlock a worker.
         "multiprocessing_context": "forkserver" if num_workers > 0 else None,
         # The loader draws a seed, which no item uses, for its workers: not from the global one.
@@ -58,5 +60,6 @@ def worker_options(num_workers: int, pin_memory: bool = False) -> dict[str, Any]
     }
 
 
-def _one_thread(worker: int) -> None:
+def _start(worker: int) -> None:
+    end_with_parent()
     torch.set_num_threads(1)

@@ -72,7 +72,8 @@ def remarks(lines: Sequence[Line]) -> list[str]:
     if noisy:
         said.append(
             f"† in {noisy} of {len(rows_of(lines))} rows: a timing spreads by more than "
-            f"{NOISY_PERCENT} %, (slowest - fastest) / median; something else used the machine."
+            f"{NOISY_PERCENT} %, (slowest - fastest) / median; something else may have used the "
+            "machine."
         )
     failed = [line for line in lines if line["problem"]]
     if failed:

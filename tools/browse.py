@@ -33,7 +33,13 @@ def main(argv: list[str] | None = None) -> int:
     list_path = Path(options.list_path)
     settings = of_list(cfg.data, list_path)
     plan = plan_of(cfg, settings, list_path)
-    samples = read_list(list_path, settings.root, plan.num_classes, check_files=False)
+    samples = read_list(
+        list_path,
+        settings.root,
+        plan.num_classes,
+        check_files=False,
+        allow_outside_root=settings.allow_outside_root,
+    )
     out = Path(options.out or Path("browse") / list_path.stem)
     out.mkdir(parents=True, exist_ok=True)
     found = look(
@@ -88,7 +94,13 @@ def plan_of(cfg: Config, settings: DataConfig, list_path: Path) -> DataPlan:
         plan = data.resolve(settings, cfg.eval)
         check_label_names(list_path, plan.label_names)
         return plan
-    samples = read_list(list_path, settings.root, MANY, check_files=False)
+    samples = read_list(
+        list_path,
+        settings.root,
+        MANY,
+        check_files=False,
+        allow_outside_root=settings.allow_outside_root,
+    )
     numbers = range(max(sample.label for sample in samples) + 1)
     with tempfile.TemporaryDirectory() as scratch:
         names = Path(scratch) / LABELS

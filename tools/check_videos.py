@@ -10,7 +10,7 @@ from vidadapt.data.readers import READERS, check_reader
 from vidadapt.data.workers import cores
 from vidadapt.prepare.check import Checked, check, plan_checks
 from vidadapt.prepare.check_summary import advice, summary
-from vidadapt.prepare.commands.options import processes
+from vidadapt.prepare.commands.options import add_outside_root, processes
 
 EPILOG = """examples:
   python tools/check_videos.py train.txt test.txt --root VIDEOS
@@ -59,6 +59,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="seconds after which the decoding of one file counts as hung; default %(default)g",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: beside each list")
+    add_outside_root(parser)
     return parser.parse_args(argv)
 
 
@@ -78,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(sys.argv[1:] if argv is None else argv)
     check_reader(args.reader)
     found: list[Checked] = []
-    for plan in plan_checks(args.lists, args.root, args.out):
+    for plan in plan_checks(args.lists, args.root, args.out, args.allow_outside_root):
         found.append(check(plan, args.reader, args.processes, args.time_limit, found))
         print(summary(found[-1]), flush=True)
     print(advice(found), end="\n" if any(one.unreadable() for one in found) else "")

@@ -118,7 +118,7 @@ cannot be read are shown with the cause, and the exit status is 1 then.
 BROWSE_KEYS = (
     *("dataset", "lists", "root", "label_names", "sampling", "num_frames", "stride", "crop_size"),
     *("train_crop", "flip", "rand_augment", "random_erasing", "repeated_augmentation", "reader"),
-    *("num_workers", "index_dir", "quarantine", "max_unreadable"),
+    *("num_workers", "index_dir", "quarantine", "max_unreadable", "allow_outside_root"),
 )
 
 # The options that an evaluation is about: with a run, with an adapter alone, with both. A run's
@@ -128,6 +128,7 @@ ADAPTER_KEYS = ("data.lists", "data.label_names")
 EVALUATION_KEYS = (
     *("data.root", "data.test_list", "data.dev_list", "data.reader", "data.num_workers"),
     *("data.index_dir", "data.truncated", "data.check_files", "data.quarantine"),
+    "data.allow_outside_root",
     *("model.weights", "train.precision"),
     *(f"eval.{key}" for key in EvalConfig.__dataclass_fields__),
 )

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from vidadapt.data.bounds import count_problem
 from vidadapt.data.isolated import run_isolated
 from vidadapt.data.packed import file_of
 from vidadapt.data.readers import ReadError, TransientReadError, check_reader, open_video
@@ -285,7 +286,10 @@ def _rows(file: Iterable[str], index: Path) -> dict[Stamp, FrameCount]:
             path, size, mtime_ns, requested, num, header, codec, served, error = row
             stamp = Stamp(path, int(size), int(mtime_ns), requested)
             header_frames = int(header) if header else None
-            rows[stamp] = FrameCount(path, int(num), header_frames, codec, served, error)
+            num_frames = int(num)
+            if count_problem(num_frames) or (num_frames < 1) != bool(error):
+                raise ValueError("frames")
+            rows[stamp] = FrameCount(path, num_frames, header_frames, codec, served, error)
     except (ValueError, csv.Error) as problem:
         raise ValueError(
             f"{index}:{reader.line_num}: no row of a frame-count index; delete the file, "

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
+from vidadapt.data.bounds import ALLOW_OUTSIDE, control_character, leads_outside
 from vidadapt.data.packed import file_of
 
 HEADER_FIELDS = ("label", "labels", "label_id", "class", "class_id", "target")
 LABELS = "labels.txt"  # class names beside a list
 SHOWN = 10  # offenders listed in one error
 _LINE = re.compile(r"(?P<path>.+?)(?:[ \t]*,[ \t]*|[ \t]+)(?P<label>[^ \t,]+)")
-_INTEGER = re.compile(r"-?[0-9]+")
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -58,19 +59,24 @@ def read_list(
     num_classes: int,
     check_files: bool = True,
     quarantine: Container[str] = (),
+    allow_outside_root: bool = False,
 ) -> list[Sample]:
     """Read a `path label` list in its own order.
 
     Args:
         list_path: the list, UTF-8 text.
-        root: folder that the paths are relative to (absolute paths stand for themselves).
+        root: folder that the paths are relative to and lie in (absolute paths stand for
+            themselves).
         num_classes: labels must lie in [0, num_classes).
         check_files: check that every file exists.
         quarantine: normalised paths that need not exist, see `quarantine.read_quarantine`.
+        allow_outside_root: the list is trusted: its paths may lead out of the root.
 
     Raises:
         ListError: the list is missing or empty, or lines are malformed, out of range, duplicates of
-            an earlier line, or name a missing file: one error with the first ones as file:line.
+            an earlier line, lead out of the root (see `bounds.leads_outside`), hold characters that
+            a terminal would obey, or name a missing file: one error with the first ones as
+            file:line.
     """
     samples: list[Sample] = []
     problems: list[str] = []
@@ -86,7 +92,13 @@ def read_list(
             continue
         sample = _sample_of(fields, num_classes)
         if isinstance(sample, str):
-            problems.append(f"{list_path}:{number}: {sample} (line: {line.strip()!r})")
+            problems.append(f"{list_path}:{number}: {sample} (line: {_start(line)!r})")
+            continue
+        if not allow_outside_root and leads_outside(sample.path, root):
+            problems.append(
+                f"{list_path}:{number}: {sample.path!r} leads out of the root {root}; "
+                f"{ALLOW_OUTSIDE}"
+            )
             continue
         key = os.path.normpath(sample.path)
         if key in first_line_of:
@@ -97,7 +109,7 @@ def read_list(
         first_line_of[key] = number
         samples.append(sample)
         looked_for = check_files and key not in quarantine
-        if looked_for and not file_of(Path(root) / sample.path).is_file():
+        if looked_for and not _is_file(Path(root) / sample.path):
             problems.append(f"{list_path}:{number}: no such file: {Path(root) / sample.path}")
     if problems:
         raise ListError(listing(f"{list_path} has {len(problems)} bad line(s)", problems))
@@ -129,7 +141,7 @@ def read_label_names(path: str | Path) -> list[str]:
 
     Raises:
         ListError: the file is missing or empty, has an empty line between names (labels would
-            shift), or names a class twice.
+            shift), names a class twice, or with characters that a terminal would obey.
     """
     names = [line.strip() for line in _read_text(path).rstrip().split("\n")]
     if names == [""]:
@@ -139,6 +151,8 @@ def read_label_names(path: str | Path) -> list[str]:
     for number, name in enumerate(names, start=1):
         if not name:
             problems.append(f"{path}:{number}: empty line between label names")
+        elif character := control_character(name):
+            problems.append(f"{path}:{number}: the name holds the control character {character}")
         elif name in first_line_of:
             problems.append(f"{path}:{number}: {name!r} is already on line {first_line_of[name]}")
         first_line_of.setdefault(name, number)
@@ -196,7 +210,22 @@ def _sample_of(fields: tuple[str, str] | None, num_classes: int) -> Sample | str
     path, label = fields[0], int(fields[1])
     if not 0 <= label < num_classes:
         return f"label {label} is outside 0..{num_classes - 1} ({num_classes} classes)"
+    if character := control_character(path):
+        return f"the path holds the control character {character}; rename the file"
     return Sample(path, label)
+
+
+def _start(line: str) -> str:
+    """As much of a line as an error shows."""
+    text = line.strip()
+    return text if len(text) <= 300 else text[:300] + "..."
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return file_of(path).is_file()
+    except OSError:  # a name that is too long, a folder that may not be entered
+        return False
 
 
 def _read_text(path: str | Path) -> str:

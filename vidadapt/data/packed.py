@@ -5,8 +5,8 @@ is NAME, those that end in .jpg or .jpeg, in the order of the last number in the
 program reads such a file, and uncompressed tars of frames made elsewhere serve as they are.
 
 The index lies beside the tar as `00000.tar.index`: three arrays in NumPy's format (see `Index`),
-memory-mapped, so that processes share them. Where it is missing, or not of a tar of this size, it
-is made anew by walking through the tar.
+memory-mapped, so that processes share them. Where it is missing, damaged, or not of a tar of this
+size, it is made anew by walking through the tar.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from vidadapt.data.bounds import size_problem
 from vidadapt.data.sequential import ReadError, TransientReadError, cause_of
 
 try:
@@ -85,16 +86,48 @@ def decoded(data: torch.Tensor) -> np.ndarray:
     PyAV. Where it is not there, Pillow serves, with the same values.
 
     Raises:
-        ValueError: they are no JPEG, or end early.
+        ValueError: they are no JPEG, end early, or tell of more pixels than `bounds.MAX_PIXELS`.
     """
     if bytes(data[-2:].numpy()) != b"\xff\xd9":  # what is missing would be decoded as grey
         raise ValueError("a JPEG that ends early")
+    if problem := size_problem(*jpeg_size(data.numpy())):
+        raise ValueError(problem)
     try:
         if decode_jpeg is None:
             return np.asarray(Image.open(io.BytesIO(data.numpy().tobytes())).convert("RGB"))
         return decode_jpeg(data, mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
     except (RuntimeError, OSError) as error:
         raise ValueError(cause_of(error)) from error
+
+
+def jpeg_size(data: np.ndarray) -> tuple[int, int]:
+    """Width and height in pixels by the header of a JPEG file's bytes (N,) uint8.
+
+    Its segments are a marker (0xff and a kind) and a length each (ITU-T T.81, B.1.1); that of the
+    frame is of a kind from 0xc0 to 0xcf, but for 0xc4, 0xc8 and 0xcc.
+
+    Raises:
+        ValueError: there is no such segment.
+    """
+    place = 2
+    while place + 9 <= len(data) and data[place] == 0xFF:
+        kind = int(data[place + 1])
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            height, width = (
+                int(data[at]) << 8 | int(data[at + 1]) for at in (place + 5, place + 7)
+            )
+            return width, height
+        if kind == 0xFF:  # fill bytes may stand before a marker
+            place += 1
+        elif kind == 0x01 or 0xD0 <= kind <= 0xD8:  # markers alone
+            place += 2
+        else:
+            place += 2 + _number(data, place + 2)
+    raise ValueError("no JPEG: its header tells no size")
+
+
+def _number(data: np.ndarray, place: int) -> int:
+    return int(data[place]) << 8 | int(data[place + 1])
 
 
 def frames_of(tar: Path, name: str) -> np.ndarray:
@@ -115,7 +148,11 @@ def frames_of(tar: Path, name: str) -> np.ndarray:
     place = bisect.bisect_left(index.names, key)
     if place == len(index.names) or index.names[place] != key:
         raise ReadError(f"{tar}/{name}: the tar holds no frames of that name")
-    return index.frames[int(index.first[place]) : int(index.first[place + 1])]
+    frames = index.frames[int(index.first[place]) : int(index.first[place + 1])]
+    ends = frames["offset"].astype(float) + frames["size"]
+    if not len(frames) or (ends > facts.st_size).any():
+        raise ReadError(f"{tar}/{name}: {index_of(tar)} is damaged; delete it, it is made anew")
+    return frames
 
 
 def read(tar: Path, name: str, frames: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
@@ -181,17 +218,34 @@ def _index(tar: str, size: int, mtime_ns: int) -> Index:
     path = index_of(Path(tar))
     with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
         found = Index(_mapped(file), _mapped(file), _mapped(file))
-        if found.first[-1] == size:
+        if _is_whole(found) and found.first[-1] == size:
             return found
     with contextlib.suppress(OSError):
         return make_index(Path(tar), path)
     return _walked(Path(tar))  # the folder cannot be written: each process makes its own
 
 
+def _is_whole(index: Index) -> bool:
+    names, first, frames = index
+    return (
+        (names.ndim, names.dtype.kind, frames.ndim, frames.dtype) == (1, "S", 1, FRAME)
+        and (first.shape, first.dtype) == ((len(names) + 2,), np.dtype("<u8"))
+        and first[0] == 0
+        and first[-2] == len(frames)
+        and bool((first[:-2] < first[1:-1]).all() and (names[:-1] < names[1:]).all())
+    )
+
+
 def _mapped(file: BinaryIO) -> np.ndarray:
-    """The array that begins here in the file, memory-mapped; the file is then at its end."""
+    """The array that begins here in the file, memory-mapped; the file is then at its end.
+
+    Raises:
+        ValueError: none does, or one of Python objects.
+    """
     np.lib.format.read_magic(file)
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject:
+        raise ValueError("objects")
     start = file.tell()
     array = np.memmap(file, dtype, "r", start, shape)
     file.seek(start + array.nbytes)

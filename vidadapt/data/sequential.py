@@ -12,7 +12,16 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from vidadapt.data.bounds import MAX_PIXELS, count_problem, size_problem
+
 DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
+# Of a decoder, also of those that look at a file while it is opened.
+LIMITS = {"max_pixels": str(MAX_PIXELS)}
+# Formats that name other files or addresses, which FFmpeg would read in place of the video.
+REFERRING = {
+    *("concat", "concatf", "dash", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp"),
+    *("vapoursynth", "webm_dash_manifest"),
+}
 TRANSIENT = (OSError, MemoryError)  # may be the machine's fault: EIO, ESTALE, ENOMEM, EMFILE
 
 
@@ -38,9 +47,24 @@ def unreadable_bytes(path: str) -> str:
     return ""
 
 
+@functools.cache
+def _safe_options() -> dict[str, str]:
+    formats = sorted(av.formats_available - REFERRING)
+    return {"protocol_whitelist": "file", "format_whitelist": ",".join(formats), **LIMITS}
+
+
 def open_container(path: str, options: dict[str, str] | None = None) -> Any:
+    """FFmpeg's container of a file, which reads no other file and no address.
+
+    Raises:
+        ReadError, TransientReadError: it cannot be opened.
+    """
     try:
-        return av.open(path, options=options or {})
+        return av.open(path, options={**_safe_options(), **(options or {})})
+    except av.ArgumentError as error:
+        raise ReadError(
+            f"{path}: damaged, or a playlist or script that names other files ({error.strerror})"
+        ) from error
     except DECODE_ERRORS as error:
         kind = TransientReadError if isinstance(error, TRANSIENT) else ReadError
         raise kind(f"{path}: {cause_of(error)}") from error
@@ -49,14 +73,25 @@ def open_container(path: str, options: dict[str, str] | None = None) -> Any:
 def cause_of(error: BaseException) -> str:
     """One line of an error, without number and path."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).strip().splitlines()[0]
+    line = str(text).strip().splitlines()[0]
+    if isinstance(error, av.ArgumentError):  # FFmpeg's answer to `max_pixels`
+        line += f"; frames above {MAX_PIXELS:,} pixels are refused so"
+    return line
 
 
 def best_stream(container: Any, path: str) -> Any:
-    """The container's best video stream, set to one thread: more conceal damage in another way."""
+    """The container's best video stream, set to one thread: more conceal damage in another way.
+
+    Raises:
+        ReadError: there is none, or its header asks for more than `bounds` allows.
+    """
     stream = container.streams.best("video")
     if stream is None or stream.codec_context is None:
         raise ReadError(f"{path}: no video stream that can be decoded")
+    size = stream.codec_context.width, stream.codec_context.height
+    if problem := size_problem(*size) or count_problem(stream.frames):
+        raise ReadError(f"{path}: its header is refused: {problem}")
+    stream.codec_context.options = dict(LIMITS)
     stream.codec_context.thread_count = 1
     stream.codec_context.thread_type = "NONE"
     return stream
@@ -133,6 +168,8 @@ def _frames(path: str, faults: list[Exception]) -> Iterator[Callable[[], np.ndar
         stream = best_stream(container, path)
         for packet in itertools.chain(data_packets(container, stream, faults), [None]):
             for frame in decode(stream.codec_context, packet, faults):
+                if problem := count_problem(position + 1):
+                    raise ReadError(f"{path}: {problem}")
                 size = size or (frame.width, frame.height)
                 yield functools.partial(rgb, frame, position, size)
                 position += 1

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vidadapt.data.bounds import count_problem
 from vidadapt.data.seekable import (
     Shown,
     brings_parameters,
@@ -133,6 +134,8 @@ def survey(path: str, prints: Collection[str] = ()) -> Survey:
                 stamp = None if number is None else stamps[number]
                 check = checksum(frame) if codec in prints else 0
                 shown.append(Shown(stamp, size, *flags, number, check))
+            if problem := count_problem(max(len(shown), len(stamps))):
+                raise ReadError(f"{path}: {problem}")
     doubt = doubt or odd or order_doubt(stamps, keys)
     cause = cause_of(faults[0]) if faults else ""
     transient = next((cause_of(fault) for fault in faults if isinstance(fault, TRANSIENT)), "")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import av
-
-from vidadapt.data.sequential import DECODE_ERRORS
+from vidadapt.data.sequential import DECODE_ERRORS, ReadError, open_container
 
 
 def frame_times(path: str, indices: Sequence[int], num_frames: int) -> list[float] | None:
@@ -19,14 +17,14 @@ def frame_times(path: str, indices: Sequence[int], num_frames: int) -> list[floa
         num_frames: frames that decode.
     """
     try:
-        with av.open(path) as container:
+        with open_container(path) as container:
             stream = container.streams.best("video")
             if stream is None:
                 return None
             stamps = [p.pts for p in container.demux(stream) if p.size and not p.is_discard]
             known = sorted(stamp for stamp in stamps if stamp is not None)
             base, rate = stream.time_base, stream.average_rate
-    except DECODE_ERRORS:
+    except (*DECODE_ERRORS, ReadError):
         return None
     if base and len(known) == len(stamps) == num_frames:
         return [float((known[index] - known[0]) * base) for index in indices]

@@ -119,5 +119,6 @@ def _training_list(chosen_data: DataConfig, plan: DataPlan) -> VideoList:
         plan.num_classes,
         chosen_data.check_files,
         read_quarantine(chosen_data.quarantine),
+        chosen_data.allow_outside_root,
     )
     return data.load_list(chosen_data, plan, path, samples, training=True)

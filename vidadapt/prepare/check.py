@@ -67,12 +67,15 @@ class Checked:
         return [row for row in self.rows if not row.num_frames]
 
 
-def plan_checks(lists: Sequence[Path], root: Path | None, out: Path | None) -> list[Plan]:
+def plan_checks(
+    lists: Sequence[Path], root: Path | None, out: Path | None, allow_outside_root: bool = False
+) -> list[Plan]:
     """Read the lists and settle where everything lies; what would stop a check later stops it here.
 
     Args:
         root: of all the lists; None: what prepared.json beside a list says.
         out: folder for the files that a check writes; None: beside each list.
+        allow_outside_root: see `read_list`.
 
     Raises:
         ValueError: a list or its labels.txt cannot be used, no root is known, none of a list's
@@ -84,7 +87,13 @@ def plan_checks(lists: Sequence[Path], root: Path | None, out: Path | None) -> l
     for list_path in lists:
         found = known_root(list_path, root)
         # Labels are the training's business, and a missing file is a row of the table.
-        samples = read_list(list_path, found, num_classes=sys.maxsize, check_files=False)
+        samples = read_list(
+            list_path,
+            found,
+            num_classes=sys.maxsize,
+            check_files=False,
+            allow_outside_root=allow_outside_root,
+        )
         if not any(file_of(found / sample.path).exists() for sample in samples):
             raise ValueError(
                 f"{list_path}: none of its {len(samples):,} videos is there, "

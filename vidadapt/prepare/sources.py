@@ -49,11 +49,14 @@ class Sources:
         return list(dict.fromkeys(s.path for samples in self.lists.values() for s in samples))
 
 
-def read_sources(list_paths: Sequence[Path], root: Path | None) -> Sources:
+def read_sources(
+    list_paths: Sequence[Path], root: Path | None, allow_outside_root: bool = False
+) -> Sources:
     """Read the lists; that a file is missing is found later, and is that file's problem.
 
     Args:
         root: None: what the prepared folders say that hold the lists.
+        allow_outside_root: see `read_list`.
 
     Raises:
         ValueError: a list cannot be read, two have one name, or their root or class names are not
@@ -69,7 +72,11 @@ def read_sources(list_paths: Sequence[Path], root: Path | None) -> Sources:
             raise ValueError(f"{path}: another list is called {path.name}, too; rename one of them")
         known = known_root(path, root)
         roots.setdefault(known, path)
-        lists[path.name] = tuple(read_list(path, known, sys.maxsize, check_files=False))
+        lists[path.name] = tuple(
+            read_list(
+                path, known, sys.maxsize, check_files=False, allow_outside_root=allow_outside_root
+            )
+        )
         role = path.stem
         if (path.parent / RECORD).is_file():
             prepared = read_prepared(path.parent)

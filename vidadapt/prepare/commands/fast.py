@@ -13,7 +13,7 @@ from vidadapt.data.frame_index import FrameCount, frame_counts
 from vidadapt.data.lists import Sample
 from vidadapt.data.speed import Timed, gain, loader_rates
 from vidadapt.data.workers import cores
-from vidadapt.prepare.commands.options import processes
+from vidadapt.prepare.commands.options import add_outside_root, processes
 from vidadapt.prepare.copies import TABLE, Copy
 from vidadapt.prepare.copying import Copied, Settings, claimed, pack_set, transcode_set
 from vidadapt.prepare.report import Report
@@ -105,6 +105,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="folder that the paths are relative to (default: what the prepared folder says that "
         "the list lies in)",
     )
+    add_outside_root(parser)
     parser.add_argument(
         "--short-side",
         type=_at_least(2),
@@ -151,7 +152,7 @@ def _copy(
     claim: dict[str, int],
 ) -> None:
     """Copy, write lists and report, and say what it cost and gained; exit status 1 on problems."""
-    sources = read_sources(args.lists, args.root)
+    sources = read_sources(args.lists, args.root, args.allow_outside_root)
     made_by = {"command": command, "root": str(sources.root), **claim}
     report = Report()
     with claimed(args.out, made_by):

@@ -11,7 +11,7 @@ from vidadapt.data.lists import SHOWN, read_list
 from vidadapt.data.prepared import known_root
 from vidadapt.data.readers import READERS
 from vidadapt.data.workers import cores
-from vidadapt.prepare.commands.options import processes
+from vidadapt.prepare.commands.options import add_outside_root, processes
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,6 +32,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="folder that the paths are relative to (data.root; default: what prepared.json beside "
         "the list says)",
     )
+    add_outside_root(parser)
     parser.add_argument(
         "--reader",
         choices=list(READERS),
@@ -53,7 +54,13 @@ def _index(args: argparse.Namespace) -> None:
     for list_path in args.lists:
         root = known_root(list_path, getattr(args, "root", None))
         # Labels are the training's business, and a missing file is a line of the summary.
-        samples = read_list(list_path, root, num_classes=sys.maxsize, check_files=False)
+        samples = read_list(
+            list_path,
+            root,
+            num_classes=sys.maxsize,
+            check_files=False,
+            allow_outside_root=args.allow_outside_root,
+        )
         counts = frame_counts(
             list_path,
             root,

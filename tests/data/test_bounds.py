@@ -1,0 +1,214 @@
+"""Lists that lead astray, and files whose headers ask for too much."""
+
+import struct
+import tarfile
+from io import BytesIO
+
+import numpy as np
+import pytest
+from conftest import load_tool
+from encoded import numbered, write
+from PIL import Image
+
+from vidadapt.data import packed
+from vidadapt.data.frame_index import HEADER, load_index
+from vidadapt.data.lists import ListError, Sample, read_label_names, read_list
+from vidadapt.data.readers import ReadError, open_video
+
+
+@pytest.fixture
+def root(tmp_path):
+    """videos/, with a file inside, and one beside it."""
+    (tmp_path / "videos" / "sub").mkdir(parents=True)
+    (tmp_path / "videos" / "sub" / "in.mp4").touch()
+    (tmp_path / "out.mp4").touch()
+    return tmp_path / "videos"
+
+
+def listed(tmp_path, entry, root, **options):
+    (tmp_path / "list.txt").write_text(f"sub/in.mp4 0\n{entry} 1\n")
+    return read_list(tmp_path / "list.txt", root, 2, **options)
+
+
+@pytest.mark.parametrize("entry", ["../out.mp4", "sub/../../out.mp4", "sub/../sub/in.mp4", "ABS"])
+def test_an_entry_that_leads_out_of_the_root_is_an_error_unless_allowed(tmp_path, root, entry):
+    entry = entry.replace("ABS", str(tmp_path / "out.mp4"))
+    with pytest.raises(ListError, match=r"list\.txt:2: .*out of the root(?s:.)*allow_outside_root"):
+        listed(tmp_path, entry, root)
+    if "sub/in" not in entry:  # which would be there twice
+        samples = listed(tmp_path, entry, root, allow_outside_root=True)
+        assert samples[1] == Sample(entry, 1)
+
+
+def test_absolute_paths_and_links_inside_the_root_are_followed(tmp_path, root):
+    (root / "also.mp4").touch()
+    (root / "link.mp4").symlink_to(tmp_path / "out.mp4")
+    (tmp_path / "elsewhere").symlink_to(root)
+    for entry in (str(root / "also.mp4"), "link.mp4"):
+        assert listed(tmp_path, entry, root)[1] == Sample(entry, 1)
+    assert listed(tmp_path, str(root / "also.mp4"), tmp_path / "elsewhere")
+
+
+def test_prepare_says_how_a_list_that_leads_out_is_allowed(tmp_path, root, capsys):
+    (tmp_path / "list.txt").write_text("../out.mp4 0\n")
+    prepare = load_tool("prepare").main
+    words = ["index", str(tmp_path / "list.txt"), "--root", str(root), "--processes", "1"]
+    with pytest.raises(SystemExit, match=r"list\.txt:1: .*--allow-outside-root"):
+        prepare(words)
+    prepare([*words, "--allow-outside-root"])
+    assert "1 videos, 0 readable" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("character", ["\x1b", "\x07", "\x00", "\x9b", "\u2028"])
+def test_names_that_a_terminal_would_obey_are_refused(tmp_path, root, character):
+    with pytest.raises(ListError, match=r"list\.txt:2: .*control character") as error:
+        listed(tmp_path, f"a{character}[31mb.mp4", root, check_files=False)
+    assert character not in str(error.value)
+    (tmp_path / "labels.txt").write_text(f"walk\nrun{character}2\n")
+    with pytest.raises(ListError, match=r"labels\.txt:2: .*control character"):
+        read_label_names(tmp_path / "labels.txt")
+
+
+def test_numbers_and_names_of_any_length_are_errors_with_their_line(tmp_path, root):
+    for entry in ("9" * 5000, f"{'x' * 5000}.mp4"):
+        with pytest.raises(ListError, match=r"list\.txt:2: ") as error:
+            (tmp_path / "list.txt").write_text(f"sub/in.mp4 0\na.mp4 {entry}\n{entry} 1\n")
+            read_list(tmp_path / "list.txt", root, 2)
+        assert "list.txt:3: " in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    """Of a codec and ending: a small file that can be read."""
+    folder = tmp_path_factory.mktemp("videos")
+
+    def made(codec, ending):
+        return write(folder / f"{codec}.{ending}", codec, {}, numbered(6)).read_bytes()
+
+    return made
+
+
+def refused(path, content):
+    path.write_bytes(content)
+    with pytest.raises(ReadError) as error:
+        open_video(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_picture_of_256_million_pixels_is_never_allocated(tmp_path, video):
+    content = bytearray(video("libvpx", "webm"))
+    place = content.find(b"\x9d\x01\x2a")  # of VP8's key frame, RFC 6386, 9.1
+    content[place + 3 : place + 7] = struct.pack("<HH", 16000, 16000)
+    assert "frames above 67,108,864 pixels are refused" in refused(tmp_path / "big.webm", content)
+
+
+def test_a_header_of_too_many_pixels_is_refused(tmp_path, video):
+    content = bytearray(video("rawvideo", "avi"))  # whose pictures tell no size
+    place = content.find(b"strf")
+    content[place + 12 : place + 20] = struct.pack("<II", 16000, 16000)
+    assert "16000 x 16000 pixels are above" in refused(tmp_path / "big.avi", content)
+    content[place + 12 : place + 20] = struct.pack("<II", 65535, 65535)
+    refused(tmp_path / "bigger.avi", content)  # by FFmpeg itself
+
+
+def test_a_header_of_a_hundred_million_frames_is_refused(tmp_path, video):
+    content = bytearray(video("libx264", "mp4"))
+    place = content.find(b"stsz")
+    content[place + 8 : place + 16] = struct.pack(">II", 1, 100_000_000)
+    place = content.find(b"stts")
+    content[place + 12 : place + 16] = struct.pack(">I", 100_000_000)
+    assert "100,000,000 frames are above" in refused(tmp_path / "long.mp4", content)
+
+
+@pytest.mark.parametrize("script", ["ffconcat version 1.0\nfile good.mp4\n", "#EXTM3U\ngood.mp4\n"])
+def test_a_script_that_names_other_files_is_no_video(tmp_path, video, script):
+    (tmp_path / "good.mp4").write_bytes(video("libx264", "mp4"))
+    for name in ("script.mp4", "script.txt", "script.m3u8"):
+        refused(tmp_path / name, script.encode())
+
+
+def write_tar(path, jpeg):
+    with tarfile.open(path, "w") as archive:
+        for name in ("a/0.jpg", "a/1.jpg", "b/0.jpg"):
+            member = tarfile.TarInfo(name)
+            member.size = len(jpeg)
+            archive.addfile(member, BytesIO(jpeg))
+
+
+@pytest.fixture
+def jpeg():
+    file = BytesIO()
+    Image.fromarray(numbered(1)[0]).save(file, "JPEG")
+    return file.getvalue()
+
+
+def test_a_packed_picture_of_four_billion_pixels_is_never_allocated(tmp_path, jpeg):
+    place = jpeg.find(b"\xff\xc0")
+    big = jpeg[: place + 5] + struct.pack(">HH", 65500, 65500) + jpeg[place + 9 :]
+    write_tar(tmp_path / "0.tar", big)
+    said = r"0\.tar/a: frame 1: frames of 65500 x 65500 pixels"
+    with open_video(tmp_path / "0.tar" / "a") as video, pytest.raises(ReadError, match=said):
+        video.frames([1])
+
+
+def test_the_size_of_any_jpeg_is_found(jpeg):
+    assert packed.jpeg_size(np.frombuffer(jpeg, np.uint8)) == (128, 96)
+    for size, options in (
+        ((7, 300), {"progressive": True}),
+        ((640, 2), {"exif": b"Exif\0\0" * 99}),
+    ):
+        file = BytesIO()
+        Image.new("RGB", size).save(file, "JPEG", **options)
+        data = file.getvalue()
+        filled = data[:2] + b"\xff\xff" + data[2:]  # bytes that may stand before a marker
+        for content in (data, filled):
+            assert packed.jpeg_size(np.frombuffer(content, np.uint8)) == size
+    for content in (b"", b"\xff\xd8", b"GIF89a" * 9, data[:20]):
+        with pytest.raises(ValueError, match="no JPEG"):
+            packed.jpeg_size(np.frombuffer(content, np.uint8))
+
+
+def test_a_damaged_index_of_a_tar_is_made_anew(tmp_path, jpeg):
+    tar = tmp_path / "0.tar"
+    write_tar(tar, jpeg)
+    packed.make_index(tar, packed.index_of(tar))
+    good = packed.index_of(tar).read_bytes()
+    names, first, frames = np.array([b"a", b"b"]), np.array([0, 2, 3, 0], "<u8"), packed.FRAME
+    first[-1] = tar.stat().st_size
+    objects = np.array([{}, {}], object)
+    for parts in (
+        (objects, first, np.zeros(3, frames)),
+        (names, first, np.zeros(2, frames)),
+        (names, first[:3], np.zeros(3, frames)),
+        (names[::-1], first, np.zeros(3, frames)),
+        (names, first.astype("<f8"), np.zeros(3, frames)),
+    ):
+        with packed.index_of(tar).open("wb") as file:
+            for part in parts:
+                np.save(file, part)
+        packed._index.cache_clear()
+        with open_video(tar / "a") as video:
+            assert len(video) == 2
+        assert packed.index_of(tar).read_bytes() == good
+
+
+def test_an_index_that_points_beyond_its_tar_is_an_error(tmp_path, jpeg):
+    tar = tmp_path / "0.tar"
+    write_tar(tar, jpeg)
+    found = packed.make_index(tar, packed.index_of(tar))
+    found.frames["size"] = 4_000_000_000
+    with packed.index_of(tar).open("wb") as file:
+        for part in found:
+            np.save(file, part)
+    packed._index.cache_clear()
+    with pytest.raises(ReadError, match=r"0\.tar\.index is damaged; delete it"):
+        open_video(tar / "a")
+
+
+@pytest.mark.parametrize("count", ["1000000000000", "0", "-3", "9" * 5000])
+def test_an_impossible_row_of_the_frame_count_index_is_an_error(tmp_path, count):
+    row = ["a.mp4", "1", "1", "auto", count, "", "h264", "decord", ""]
+    (tmp_path / "list.txt.frames.csv").write_text(f"{','.join(HEADER)}\n{','.join(row)}\n")
+    with pytest.raises(ValueError, match=r"frames\.csv:2: no row of a frame-count index"):
+        load_index(tmp_path / "list.txt.frames.csv")

@@ -1,0 +1,69 @@
+"""What files from strangers may ask for: where list entries lead, how large videos may be."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+
+MAX_PIXELS = 1 << 26  # of a frame: 8192 x 8192, twice 8K
+MAX_FRAMES = 1 << 21  # of a video: 19 hours at 30 frames a second
+ALLOW_OUTSIDE = (
+    "set data.allow_outside_root true (prepare.py and check_videos.py: --allow-outside-root) if "
+    "the list is to be trusted"
+)
+
+
+def leads_outside(path: str, root: str | Path) -> bool:
+    """Whether a list entry names, or could name, a file that is not below the root.
+
+    An absolute path must lie below the root as written or with its links resolved. `..` leads out
+    wherever it stands, since what lies before it may be a link. Links themselves are followed: they
+    are made by whoever owns the folder, not by the list, and large sets are put together by them.
+
+    >>> leads_outside("a/b.mp4", "/data"), leads_outside("/data/a.mp4", "/data")
+    (False, False)
+    >>> leads_outside("../b.mp4", "/data"), leads_outside("a/../b.mp4", "/data")
+    (True, True)
+    >>> leads_outside("/etc/passwd", "/data"), leads_outside("/database/a.mp4", "/data")
+    (True, True)
+    """
+    if ".." in Path(path).parts:
+        return True
+    if not Path(path).is_absolute():
+        return False
+    roots = (Path(os.path.abspath(root)), Path(root).resolve())  # noqa: PTH100
+    return not any(Path(path).is_relative_to(known) for known in roots)
+
+
+def control_character(text: str) -> str:
+    """The first character that a terminal obeys or that breaks a line, escaped; empty: there is
+    none. A tab is none.
+
+    >>> control_character("a\\tb"), control_character("a\\x1b[31mb"), control_character("a\\u2028b")
+    ('', "'\\\\x1b'", "'\\\\u2028'")
+    """
+    kinds = ("Cc", "Zl", "Zp")
+    return next((repr(c) for c in text if unicodedata.category(c) in kinds and c != "\t"), "")
+
+
+def size_problem(width: int, height: int) -> str:
+    """Why frames of this size are refused; empty: they are not.
+
+    >>> size_problem(7680, 4320), size_problem(65535, 65535)
+    ('', 'frames of 65535 x 65535 pixels are above the limit of 67,108,864 pixels')
+    """
+    if width * height <= MAX_PIXELS:
+        return ""
+    return f"frames of {width} x {height} pixels are above the limit of {MAX_PIXELS:,} pixels"
+
+
+def count_problem(num_frames: int) -> str:
+    """Why a video of so many frames is refused; empty: it is not.
+
+    >>> count_problem(1000), count_problem(10**9)
+    ('', '1,000,000,000 frames are above the limit of 2,097,152')
+    """
+    if num_frames <= MAX_FRAMES:
+        return ""
+    return f"{num_frames:,} frames are above the limit of {MAX_FRAMES:,}"

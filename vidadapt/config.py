@@ -52,7 +52,16 @@ class DataConfig:
         quarantine: file of tools/check_videos.py that lists broken videos. They are never opened:
             training leaves them out (listed, not part of max_unreadable), evaluation counts them
             as wrong.
+        clip_timeout: seconds that decoding one clip may take (of a video in evaluation: each of its
+            clips); null: any time. What takes longer, or kills its loader process, is skipped in
+            training and counts as wrong in evaluation. Not with num_workers 0: there nothing can
+            be watched.
+        max_skipped: how many training clips of an epoch, over all processes, may be skipped since
+            they hang, kill their loader process or cannot be read; below 1 it is a share of the
+            epoch. Each is listed in skipped.jsonl in run_dir; one more stops the run.
         check_files: check up front that every listed file exists.
+        allow_outside_root: lists are trusted: their paths may be absolute or hold `..`, and so lead
+            out of root. Else that is an error.
     """
 
     dataset: str = "custom"
@@ -78,7 +87,10 @@ class DataConfig:
     truncated: Literal["warn", "error"] = "warn"
     max_unreadable: int = 0
     quarantine: str | None = None
+    clip_timeout: float | None = 300.0
+    max_skipped: float = 0
     check_files: bool = True
+    allow_outside_root: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,6 +149,10 @@ class TrainConfig:
         recompute: what backward computes again in place of keeping it, with the same results:
             `mlp`, norm2 and the MLP; or `block`, whole blocks, which keeps the least.
         seed: of everything random.
+        checkpoint_steps: optimiser steps after which a checkpoint is written within an epoch; 0:
+            only by time. One is written after every epoch, and on SIGTERM and SIGUSR1, too.
+        checkpoint_minutes: minutes after which one is written within an epoch; 0: only by steps.
+        keep_checkpoints: the newest so many stay: `last`, `last.1`, ...
     """
 
     epochs: int = 90
@@ -157,6 +173,9 @@ class TrainConfig:
     compile: bool = False
     recompute: Literal["none", "mlp", "block"] = "none"
     seed: int = 0
+    checkpoint_steps: int = 0
+    checkpoint_minutes: float = 10.0
+    keep_checkpoints: int = 2
 
 
 @dataclass(frozen=True)
@@ -243,10 +262,16 @@ FREE_ON_RESUME = {
     "data.num_workers",
     "data.index_dir",
     "data.check_files",
+    "data.clip_timeout",
+    "data.max_skipped",
+    "data.allow_outside_root",
     "eval.views_per_forward",
     "train.batch_size",
     "train.accumulation",
     "train.recompute",
+    "train.checkpoint_steps",
+    "train.checkpoint_minutes",
+    "train.keep_checkpoints",
 }
 
 
@@ -294,6 +319,9 @@ def check(config: Config, world_size: int) -> None:
         "train.cutmix": (recipe.cutmix, 0),
         "train.clip_grad": (recipe.clip_grad, 0),
         "train.seed": (recipe.seed, 0),
+        "train.checkpoint_steps": (recipe.checkpoint_steps, 0),
+        "train.checkpoint_minutes": (recipe.checkpoint_minutes, 0),
+        "train.keep_checkpoints": (recipe.keep_checkpoints, 1),
         "cache.draws": (config.cache.draws, 1),
         "cache.max_gb": (config.cache.max_gb, 0),
     }

@@ -1,10 +1,19 @@
 """Stands for a decoder that hangs on one file and dies on another: a light import."""
 
+from __future__ import annotations
+
+import ctypes
 import os
 import signal
 import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
 
 from vidadapt.data.frame_index import Counted, Job, count_file
+from vidadapt.data.readers import ReadError
 
 
 def count(job: Job) -> Counted:
@@ -14,3 +23,52 @@ def count(job: Job) -> Counted:
     if job.stamp.path == "sub/c.avi":
         os.kill(os.getpid(), signal.SIGSEGV)
     return count_file(job)
+
+
+class Clips(Dataset[dict[str, Any]]):
+    """Clips (3, 2, 4, 5) by key (epoch, index, copy), some of which do what decoders do.
+
+    Args:
+        size: number of samples.
+        faults: what happens at which index, a name of `misbehave`.
+        log: file with a line "index\n" for every clip that was begun.
+    """
+
+    def __init__(self, size: int, faults: dict[int, str], log: Path) -> None:
+        self.size, self.faults, self.log = size, faults, log
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, key: tuple[int, int, int]) -> dict[str, Any]:
+        index = key[1]
+        begun = self.log.read_text().split() if self.log.exists() else []
+        with self.log.open("a") as file:
+            file.write(f"{index}\n")
+        misbehave(self.faults.get(index, ""), before=str(index) in begun)
+        generator = torch.Generator().manual_seed(key[0] * 1000 + index * 10 + key[2])
+        clip = torch.randint(0, 256, (3, 2, 4, 5), dtype=torch.uint8, generator=generator)
+        return {"clip": clip, "label": index % 3, "index": index}
+
+
+def misbehave(how: str, *, before: bool) -> None:
+    """Do what a decoder does wrong; "killed once" only if it was not begun `before`."""
+    if how == "hang":
+        # Nothing but SIGKILL ends this; Python's lock is free.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        ctypes.CDLL(None).pause()
+    elif how == "hang locked":
+        ctypes.PyDLL(None).pause()
+    elif how == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif how == "exit":
+        os._exit(1)
+    elif how == "killed once" and not before:
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif how == "unreadable":
+        raise ReadError("file.mp4: moov atom not found")
+
+
+def dying_collate(items: list[Any]) -> None:
+    """Die outside any item, as by a full /dev/shm."""
+    os._exit(7)

@@ -24,6 +24,7 @@ from vidadapt.data.quarantine import quarantined
 from vidadapt.data.readers import READERS, ReadError, check_reader
 from vidadapt.data.sampling import SAMPLINGS, Sampling
 from vidadapt.data.transforms import NORMALIZATIONS, TRAIN_CROPS, cut_views
+from vidadapt.data.watched import WatchedViews
 from vidadapt.data.workers import cores, loader_processes, worker_options
 from vidadapt.naming import require_known
 
@@ -283,15 +284,18 @@ def eval_loader(
     *,
     num_clips: int | None = None,
     num_crops: int | None = None,
+    chosen: Sequence[int] | None = None,
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
-) -> DataLoader[Any]:
+) -> WatchedViews:
     """One item per video, unbatched, see `EvalViews`; rank r gets videos r, r + world_size, ...
 
     No shuffling and no padding: over all ranks every video comes exactly once, and a rank may have
     none. Validation during training passes num_clips=1 and num_crops=1 (the centre); by default
-    the plan's views are taken.
+    the plan's views are taken. Of the places in the list that are `chosen` (default: all) rank r
+    likewise gets the r-th, (r + world_size)-th, ... A video that hangs or kills its worker is
+    marked as unreadable, see `WatchedViews`.
     """
     views = EvalViews(
         videos.samples,
@@ -302,12 +306,13 @@ def eval_loader(
         num_crops=plan.num_crops if num_crops is None else num_crops,
         crop_size=plan.crop_size,
     )
-    mine = range(rank, len(views), world_size)
-    return DataLoader(
+    wanted = range(len(views)) if chosen is None else chosen
+    return WatchedViews(
         views,
-        batch_size=None,
-        sampler=mine,
-        **worker_options(loader_processes(data.num_workers), pin_memory),
+        wanted[rank::world_size],
+        clip_timeout=data.clip_timeout,
+        num_workers=loader_processes(data.num_workers),
+        pin_memory=pin_memory,
     )
 
 
@@ -364,9 +369,16 @@ def _check_ranges(data: DataConfig) -> None:
         ("crop_size", 1),
         ("repeated_augmentation", 1),
         ("max_unreadable", 0),
+        ("max_skipped", 0),
     ):
-        if getattr(data, name) < least:
+        if not getattr(data, name) >= least:  # not a number, too
             raise ValueError(f"data.{name} must be at least {least}, not {getattr(data, name)}")
+    if data.clip_timeout is not None and not data.clip_timeout > 0:
+        raise ValueError(f"data.clip_timeout must be above 0, or null, not {data.clip_timeout}")
+    if data.max_skipped > 1 and data.max_skipped % 1:
+        raise ValueError(
+            f"data.max_skipped is a number of clips, or below 1 a share, not {data.max_skipped}"
+        )
     if data.num_workers is not None and data.num_workers < 0:
         raise ValueError(f"data.num_workers must be at least 0, not {data.num_workers}")
     if not 0 <= data.random_erasing <= 1:

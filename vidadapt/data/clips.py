@@ -83,6 +83,9 @@ def batch_of(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {**batch, "clip": batch["clip"].permute(0, 4, 1, 2, 3)}
 
 
+VIEWS = ("frames", "clips", "corners", "view_of")
+
+
 class EvalViews(Dataset[dict[str, Any]]):
     """All views of one video per index: num_clips x num_crops, clip-major, decoded once.
 
@@ -119,16 +122,21 @@ class EvalViews(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample = self.samples[index]
-        views: dict[str, torch.Tensor | None] = dict.fromkeys(
-            ("frames", "clips", "corners", "view_of")
-        )
         error = self.counts[sample.path].error
-        if not error:
-            try:
-                views |= self._views(sample)
-            except ReadError as read_error:
-                error = str(read_error)
-        return {**views, "label": sample.label, "index": index, "error": error}
+        if error:
+            return self._item(index, dict.fromkeys(VIEWS), error)
+        try:
+            return self._item(index, self._views(sample), "")
+        except ReadError as read_error:
+            return self._item(index, dict.fromkeys(VIEWS), str(read_error))
+
+    def unreadable(self, index: int, cause: str) -> dict[str, Any]:
+        """The item of a video that cannot be read."""
+        error = f"{self.root / self.samples[index].path}: {cause}"
+        return self._item(index, dict.fromkeys(VIEWS), error)
+
+    def _item(self, index: int, views: Mapping[str, Any], error: str) -> dict[str, Any]:
+        return {**views, "label": self.samples[index].label, "index": index, "error": error}
 
     def _views(self, sample: Sample) -> dict[str, torch.Tensor]:
         count = self.counts[sample.path]

@@ -1,0 +1,229 @@
+"""Loader processes that hang and die: everything else comes once, in order, bit by bit."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import misbehaving
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from vidadapt.data.clips import batch_of
+from vidadapt.data.epochs import EpochBatches
+from vidadapt.data.lists import Sample
+from vidadapt.data.skips import SkipLog, TooManySkipped, read_skips
+from vidadapt.data.watchdog import Watched
+from vidadapt.data.watched import WatchedClips
+
+SIZE, BATCH = 24, 4
+SAMPLES = [Sample(f"{index}.mp4", index % 3) for index in range(SIZE)]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Callable[..., WatchedClips]]:
+    """Watched clips of this folder's run; closed after the test, which leaves nothing behind."""
+    made: list[WatchedClips] = []
+
+    def open_clips(
+        faults: dict[int, str],
+        *,
+        num_workers: int = 2,
+        most: int = 100,
+        clip_timeout: float | None = 1.0,
+        **split: int,
+    ) -> WatchedClips:
+        dataset = misbehaving.Clips(SIZE, faults, tmp_path / "begun.txt")
+        sampler = EpochBatches(SIZE, 0, **{"batch_size": BATCH, **split})
+        loader: DataLoader[Any] = DataLoader(
+            dataset, batch_sampler=sampler, collate_fn=batch_of, num_workers=num_workers
+        )
+        log = SkipLog(tmp_path / "skipped.jsonl", SAMPLES, most)
+        made.append(WatchedClips(loader, clip_timeout=clip_timeout, log=log))
+        return made[-1]
+
+    before = belongings()
+    yield open_clips
+    for clips in made:
+        clips.close()
+    assert multiprocessing.active_children() == []
+    made.clear()
+    deadline = time.monotonic() + 20
+    while (left := belongings() - before) and time.monotonic() < deadline:
+        time.sleep(0.05)  # threads end when they see that their queue is gone
+    assert left == set()
+
+
+def belongings() -> set[str]:
+    """Named semaphores that this process has open, and its Python threads."""
+    maps = Path("/proc/self/maps").read_text()
+    semaphores = {name for name in re.findall(r"/dev/shm/\S+", maps) if Path(name).exists()}
+    return semaphores | {str(thread) for thread in threading.enumerate()}
+
+
+def order(epoch: int, **split: int) -> list[list[int]]:
+    """Indices of the batches of an epoch."""
+    sampler = EpochBatches(SIZE, 0, **{"batch_size": BATCH, **split})
+    sampler.set_epoch(epoch)
+    return [[index for _, index, _ in keys] for keys in sampler]
+
+
+def expected(epoch: int, missing: set[int], log: Path) -> list[dict[str, Any] | None]:
+    """The batches of an undisturbed epoch, made here one by one, without some samples."""
+    clips = misbehaving.Clips(SIZE, {}, log)
+    kept = [[i for i in batch if i not in missing] for batch in order(epoch)]
+    return [batch_of([clips[epoch, i, 0] for i in batch]) if batch else None for batch in kept]
+
+
+def same(found: list[Any], wanted: list[Any]) -> bool:
+    return len(found) == len(wanted) and all(
+        (a is None and b is None)
+        or (a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in b))
+        for a, b in zip(found, wanted, strict=True)
+    )
+
+
+def one_epoch(clips: WatchedClips, epoch: int) -> list[Any]:
+    clips.batch_sampler.set_epoch(epoch)
+    return list(clips)
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "skipped.jsonl").read_text().splitlines()]
+
+
+def begun(folder: Path, index: int) -> int:
+    return (folder / "begun.txt").read_text().split().count(str(index))
+
+
+def test_what_is_left_comes_once_in_order_and_bit_equal(tmp_path, opened):
+    """Two workers at fault at once, two faults in one batch, and one in the last batch."""
+    first, second, *_, last = order(0)
+    faults = {first[1]: "hang", second[3]: "segfault", first[2]: "unreadable", last[3]: "exit"}
+    clips = opened(faults)
+    missing = set(faults)
+    assert same(one_epoch(clips, 0), expected(0, missing, tmp_path / "other.txt"))
+    assert clips.log.met == 4
+    listed = {line["index"]: line for line in lines(tmp_path)}
+    assert listed.keys() == missing and len(lines(tmp_path)) == 4
+    for index, line in listed.items():
+        assert (line["epoch"], line["path"], line["label"]) == (1, f"{index}.mp4", index % 3)
+        assert line["quarantined"] == (faults[index] != "unreadable")
+    assert "did not finish within 1 s" in listed[first[1]]["reason"]
+    assert listed[first[1]]["seconds"] >= 1
+    assert "died twice (Segmentation fault)" in listed[second[3]]["reason"]
+    assert listed[first[2]]["reason"] == "file.mp4: moov atom not found"
+    assert "died twice (exit status 1)" in listed[last[3]]["reason"]
+    tried = {index: begun(tmp_path, index) for index in faults}
+    assert tried[last[3]] == 2
+
+    # In the next epoch nothing but the unreadable one is tried again.
+    assert same(one_epoch(clips, 1), expected(1, missing, tmp_path / "other.txt"))
+    assert clips.log.met == 4 and len(lines(tmp_path)) == 8
+    assert {i for i in faults if begun(tmp_path, i) > tried[i]} == {first[2]}
+    again = {line["index"]: line for line in lines(tmp_path)[4:]}
+    assert {i: line["reason"] for i, line in again.items()} == {
+        i: line["reason"] for i, line in listed.items()
+    }
+    assert again[first[1]]["seconds"] == 0 and again[first[1]]["epoch"] == 2
+
+
+def test_a_resumed_run_skips_what_it_skipped(tmp_path, opened):
+    faults = {order(0)[1][0]: "exit"}
+    clips = opened(faults)
+    whole = one_epoch(clips, 0)
+    clips.close()
+    resumed = opened(faults)
+    resumed.batch_sampler.set_epoch(0, BATCH)  # the first batch has been trained on
+    assert same(list(resumed), whole[1:])
+    assert (resumed.log.met, resumed.log.known(), len(lines(tmp_path))) == (0, 1, 1)
+    assert len(one_epoch(resumed, 1)) == 6
+    assert (resumed.log.met, resumed.log.known(), len(lines(tmp_path))) == (1, 0, 2)
+    assert begun(tmp_path, order(0)[1][0]) == 2
+
+
+def test_a_run_resumed_before_the_fault_tries_what_it_tried_then(tmp_path, opened):
+    """Quarantined in the second epoch: in the first, the clip had been fine."""
+    index = order(1)[0][0]
+    one_epoch(opened({}), 0)
+    one_epoch(opened({index: "exit"}), 1)
+    resumed = opened({})
+    assert same(one_epoch(resumed, 0), expected(0, set(), tmp_path / "other.txt"))
+    assert same(one_epoch(resumed, 1), expected(1, {index}, tmp_path / "other.txt"))
+
+
+def test_a_worker_killed_from_outside_costs_no_clip(tmp_path, opened):
+    clips = opened({order(0)[2][1]: "killed once"}, clip_timeout=None, most=0)
+    assert same(one_epoch(clips, 0), expected(0, set(), tmp_path / "other.txt"))
+    assert not (tmp_path / "skipped.jsonl").exists()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_batch_of_which_nothing_is_left_is_none(tmp_path, opened, num_workers):
+    gone = order(0)[3]
+    clips = opened(dict.fromkeys(gone, "unreadable"), num_workers=num_workers)
+    found = one_epoch(clips, 0)
+    assert found[3] is None and sum(batch is None for batch in found) == 1
+    assert same(found, expected(0, set(gone), tmp_path / "other.txt"))
+
+
+@pytest.mark.parametrize(("fault", "num_workers"), [("unreadable", 0), ("exit", 1)])
+def test_the_run_stops_where_too_many_are_skipped(tmp_path, opened, fault, num_workers):
+    bad = order(0)[1][:3]
+    clips = opened(dict.fromkeys(bad, fault), most=1, num_workers=num_workers)
+    with pytest.raises(TooManySkipped, match=r"data\.max_skipped allows 1\.") as error:
+        one_epoch(clips, 0)
+    assert all(f"{index}.mp4\t" in str(error.value) for index in bad[:2])
+    assert "--resume" in str(error.value) and "data.quarantine" in str(error.value)
+
+
+def test_ranks_have_no_need_to_speak(tmp_path, opened):
+    """Each lists what it skips; the sum over the ranks is what the cap counts."""
+    split = {"batch_size": 4, "world_size": 2}
+    bad = {order(0, **split)[0][0], order(0, rank=1, **split)[2][1]}
+    ranks = [opened(dict.fromkeys(bad, "exit"), rank=r, num_workers=1, **split) for r in (0, 1)]
+    for clips in ranks:
+        one_epoch(clips, 0)
+    assert [clips.log.met for clips in ranks] == [1, 1]
+    assert {skip.index for skip in read_skips(tmp_path / "skipped.jsonl")} == bad
+    assert len(lines(tmp_path)) == 2
+    ranks[0].log.check(100)
+    with pytest.raises(TooManySkipped) as error:
+        ranks[0].log.check(101)
+    assert all(f"{index}.mp4\t" in str(error.value) for index in bad)
+    # In the next epoch either may get them, and neither tries them.
+    met = [(one_epoch(clips, 1), clips.log.met)[1] for clips in ranks]
+    assert sum(met) == 2 and all(begun(tmp_path, index) == 2 for index in bad)
+
+
+def test_workers_that_die_on_no_clip_are_an_error():
+    watched = Watched(
+        misbehaving.Clips(4, {}, Path(os.devnull)),
+        misbehaving.dying_collate,
+        num_workers=1,
+        pin_memory=False,
+        limit=None,
+        barred=lambda key: False,
+        lost=lambda key, reason, seconds: pytest.fail("no clip was at fault"),
+    )
+    with pytest.raises(RuntimeError, match=r"ended 3 times .*exit status 7.* /dev/shm"):
+        list(watched.results([[(0, 1, 0)]]))
+
+
+def test_a_half_written_line_swallows_no_other(tmp_path):
+    path = tmp_path / "skipped.jsonl"
+    SkipLog(path, SAMPLES, 9).lost((0, 1, 0), "a", 1.0)
+    path.write_text(path.read_text() + '{"epoch": 1, "pa')
+    log = SkipLog(path, SAMPLES, 9)
+    log.begin(0)
+    log.unread((0, 2, 0), "b", 1.0)
+    assert [skip.index for skip in read_skips(path)] == [1, 2]
+    assert log.barred((1, 1, 0)) and not log.barred((1, 2, 0))

@@ -1,0 +1,193 @@
+"""The training clips that a run skips: counted, capped, and listed in a file of the run.
+
+`skipped.jsonl` has one line a clip: epoch (from 1, as in `log.jsonl`), path, label, reason,
+seconds that were spent on it, index and copy (see `data.epochs`), and whether its file is
+quarantined: one that hung or killed its worker is not tried again in this run, but skipped at once
+wherever it comes, which is listed, too. What could not be read is tried again in the next epoch.
+Nothing is ever removed from the file, so that a resumed run skips what it skipped before, and no
+clip stands in it twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vidadapt.data.epochs import Key
+from vidadapt.data.lists import Sample, listing
+from vidadapt.data.readers import ReadError
+
+SKIPPED = "skipped.jsonl"
+
+
+class TooManySkipped(ReadError):
+    """More training clips of an epoch could not be had than `data.max_skipped` allows."""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A line of the file; `epoch` counts from 1."""
+
+    epoch: int
+    path: str
+    label: int
+    reason: str
+    seconds: float
+    index: int
+    copy: int
+    quarantined: bool
+
+
+def most_skipped(max_skipped: float, clips: int) -> int:
+    """How many clips of an epoch of so many `data.max_skipped` allows to skip.
+
+    >>> most_skipped(0, 5000), most_skipped(3, 5000), most_skipped(0.001, 5000)
+    (0, 3, 5)
+    """
+    return int(max_skipped if max_skipped >= 1 else max_skipped * clips)
+
+
+def read_skips(path: Path) -> list[Skip]:
+    """The lines of the file, none if it is not there; a killed process's half line is left out."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in text.splitlines():
+        with contextlib.suppress(json.JSONDecodeError, TypeError):
+            found.append(Skip(**json.loads(line)))
+    return found
+
+
+class SkipLog:
+    """What this process skips, and what the run is known to skip.
+
+    Args:
+        path: the file, which all processes of the run share.
+        samples: the training list.
+        most: clips of an epoch, over all processes, that may be skipped.
+
+    Attributes:
+        met: clips of this epoch that this process has skipped and that were not yet in the file
+            when this object was made. Those of all processes together, and `known()`, are what the
+            epoch has lost.
+    """
+
+    def __init__(self, path: Path, samples: Sequence[Sample], most: int) -> None:
+        self.path, self.samples, self.most = path, samples, most
+        self.met = 0
+        self._epoch = -1
+        self._listed = {(skip.epoch - 1, skip.index, skip.copy) for skip in read_skips(path)}
+        self._known = list(self._listed)
+        self._first: dict[str, tuple[tuple[int, int], str]] = {}
+
+    def begin(self, epoch: int) -> None:
+        """Look up what any process of the run has quarantined; count anew in a new epoch."""
+        if epoch != self._epoch:
+            self._epoch, self.met = epoch, 0
+        for skip in read_skips(self.path):
+            if skip.quarantined:
+                self._quarantine(skip)
+
+    def known(self) -> int:
+        """Clips of this epoch that were in the file when this object was made: of a run resumed.
+
+        The same number in every process, if all of them make this object before any uses it.
+        """
+        return sum(epoch == self._epoch for epoch, _, _ in self._known)
+
+    def barred(self, key: Key) -> bool:
+        """Whether a clip is not to be tried: its file was quarantined earlier in the run.
+
+        Earlier is meant in the order of training, not of time: a run that was resumed at an earlier
+        point tries what it tried there before.
+        """
+        epoch, index, copy = key
+        first = self._first.get(self.samples[index].path)
+        return first is not None and first[0] <= (epoch, copy)
+
+    def skip_barred(self, key: Key) -> None:
+        """List a clip that was not tried."""
+        reason = self._first[self.samples[key[1]].path][1]
+        self._add(key, reason, 0.0, quarantined=True)
+
+    def lost(self, key: Key, reason: str, seconds: float) -> None:
+        """List a clip that hung or killed its worker, and quarantine its file."""
+        self._add(key, reason, seconds, quarantined=True)
+
+    def unread(self, key: Key, reason: str, seconds: float) -> None:
+        """List a clip that raised `ReadError`."""
+        self._add(key, reason, seconds, quarantined=False)
+
+    def check(self, skipped: int) -> None:
+        """Raise if so many are too many for one epoch.
+
+        Args:
+            skipped: `known()` and the sum of `met` over all processes.
+
+        Raises:
+            TooManySkipped: with the epoch's list and how to go on.
+        """
+        if skipped <= self.most:
+            return
+        lines = [
+            f"{skip.path}\t{skip.reason}"
+            for skip in read_skips(self.path)
+            if skip.epoch == self._epoch + 1
+        ]
+        raise TooManySkipped(
+            listing(
+                f"{skipped} training clip(s) of epoch {self._epoch + 1} had to be skipped, "
+                f"data.max_skipped allows {self.most}. Mend the files, write these lines into a "
+                "file for data.quarantine (path, tab, cause), or raise data.max_skipped and go on "
+                f"with --resume; all are in {self.path}",
+                lines,
+            )
+        )
+
+    def _quarantine(self, skip: Skip) -> None:
+        place = (skip.epoch - 1, skip.copy)
+        first = self._first.get(skip.path)
+        if first is None or place < first[0]:
+            self._first[skip.path] = place, skip.reason
+
+    def _add(self, key: Key, reason: str, seconds: float, *, quarantined: bool) -> None:
+        epoch, index, copy = key
+        sample = self.samples[index]
+        skip = Skip(
+            epoch + 1,
+            sample.path,
+            sample.label,
+            reason,
+            round(seconds, 3),
+            index,
+            copy,
+            quarantined,
+        )
+        if quarantined:
+            self._quarantine(skip)
+        if key not in self._listed:
+            self._listed.add(key)
+            self.met += 1
+            _append(self.path, json.dumps(asdict(skip)))
+        self.check(self.known() + self.met)
+
+
+def _append(path: Path, line: str) -> None:
+    """Add a line to a file that other processes, maybe on other machines, add lines to as well."""
+    with path.open("a+b") as file:
+        with contextlib.suppress(OSError):  # a file system without locks: one write is one line
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        # What a killed process left without its end would swallow the line.
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        broken = file.read() not in (b"", b"\n")
+        file.write((b"\n" if broken else b"") + line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())

@@ -11,7 +11,7 @@ import torch
 from conftest import load_tool
 from torch import nn
 
-from vidadapt import benchmark, methods, runs
+from vidadapt import benchmark, checkpoints, methods
 from vidadapt.benchmark import Setting
 
 TINY = Setting(backbone="vit_tiny", num_frames=4, crop_size=32, num_classes=5)
@@ -114,8 +114,8 @@ def test_counting_without_storage_is_counting_while_computing(name):
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_adapter_bytes_are_those_of_the_file_that_a_run_saves(name, tmp_path):
     model = benchmark.adapted_model(TINY, {"name": name})
-    runs.save_checkpoint(tmp_path / "last", methods.trainable_state(model), {})
-    size = (tmp_path / "last" / runs.TENSORS).stat().st_size
+    checkpoints.save_checkpoint(tmp_path / "last", methods.trainable_state(model), {})
+    size = (tmp_path / "last" / checkpoints.TENSORS).stat().st_size
     assert benchmark.count(TINY, {"name": name}).adapter_bytes == size
 
 

@@ -16,7 +16,7 @@ import torch
 from conftest import ROOT, launch, load_tool
 from safetensors.torch import load_file, save_file
 
-from vidadapt import runs
+from vidadapt import checkpoints
 from vidadapt.train import NonFiniteLoss, classification_loss
 
 TIMES = ("clips_per_second", "loader_wait_share", "train_seconds", "validate_seconds")
@@ -25,6 +25,16 @@ TIMES = ("clips_per_second", "loader_wait_share", "train_seconds", "validate_sec
 def log_of(run: Path) -> list[dict]:
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+def trainer_of(run: Path) -> dict:
+    """The state for resuming without what took time."""
+    state = checkpoints.load_trainer(run / "last")
+    for key in ("seconds", "train_seconds", "waited"):
+        del state["progress"][key]
+    for key in TIMES:
+        state["progress"]["latest"].pop(key, None)
+    return state
 
 
 def assert_same_state(first: object, second: object) -> None:
@@ -102,7 +112,8 @@ def test_a_killed_run_resumed_equals_one_that_was_left_alone(tiny_set, run_tool,
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert (killed / "last").exists()
-    done = runs.load_trainer(runs.find_checkpoint(killed / "last"))["epoch"]
+    saved = checkpoints.load_trainer(checkpoints.find_checkpoint(killed / "last"))
+    done = saved["progress"]["epoch"]
     assert done < 4, "the run ended before it could be killed"
     run_tool("train", *options, "--run_dir", killed, "--resume")
 
@@ -113,12 +124,7 @@ def test_a_killed_run_resumed_equals_one_that_was_left_alone(tiny_set, run_tool,
             load_file(killed / name / "adapter.safetensors"),
             load_file(whole / name / "adapter.safetensors"),
         )
-    first, second = runs.load_trainer(killed / "last"), runs.load_trainer(whole / "last")
-    for state in (first, second):
-        for key in (*TIMES, "seconds"):
-            state.pop(key, None)
-            state["latest"].pop(key, None)
-    assert_same_state(first, second)
+    assert_same_state(trainer_of(killed), trainer_of(whole))
 
 
 def test_a_finished_run_resumed_does_nothing(tiny_set, run_tool, tmp_path):

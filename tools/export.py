@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vidadapt import command_line, data, methods, runs
+from vidadapt import checkpoints, command_line, data, methods, runs
 from vidadapt.adapters import load_adapted_model, load_adapter
 from vidadapt.models import VideoModel
 from vidadapt.models.plain import LAYOUTS, fold_batchnorm, plain_state, write_plain
@@ -77,7 +77,7 @@ def export(
             its head or positions, its backbone is no tubelet ViT (but a fully fine-tuned one may be
             of any kind in the layout backbone), or numbers overflow in fp16.
     """
-    tensors, about = runs.load_checkpoint(checkpoint)
+    tensors, about = checkpoints.load_checkpoint(checkpoint)
     name = about["method"]["name"]
     if name == "full" and layout == "backbone":
         backbone = {key: t for key, t in tensors.items() if not key.startswith(READOUT)}

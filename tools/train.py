@@ -19,6 +19,7 @@ from vidadapt import (
     adapters,
     assemble,
     cache,
+    checkpoints,
     command_line,
     config,
     data,
@@ -31,9 +32,9 @@ from vidadapt import (
 )
 from vidadapt.cache import Cache
 from vidadapt.cached_training import CachedBatches, score_features
-from vidadapt.config import Config, ConfigError
+from vidadapt.config import Config, ConfigError, TrainConfig
 from vidadapt.data import DataPlan, VideoList
-from vidadapt.data.epochs import steps_per_epoch
+from vidadapt.data.epochs import shared_out, steps_per_epoch
 from vidadapt.data.lists import Sample, check_label_names, read_list
 from vidadapt.data.prepared import with_lists
 from vidadapt.data.quarantine import read_quarantine
@@ -43,6 +44,7 @@ from vidadapt.evaluate import metrics, score_views
 from vidadapt.precision import cast_frozen, resolved_precision
 from vidadapt.profiling import profile_steps
 from vidadapt.progress import duration
+from vidadapt.resuming import Stopped
 from vidadapt.train import NonFiniteLoss, classification_loss, fit, normalized_clip
 
 
@@ -52,10 +54,14 @@ def main(world: World) -> None:
         cfg = replace(cfg, data=with_lists(cfg.data))
         config.check(cfg, world.size)
         plan = data.resolve(cfg.data, cfg.eval)
+        run_dir = Path(cfg.run_dir)
+        resume = options.resume or distributed.restarted()
+        saved = None if options.profile else previous_run(run_dir, cfg, resume)
+        if saved is not None:
+            cfg = replace(cfg, train=shared_among(world.size, cfg.train, saved["facts"]))
+            config.check(cfg, world.size)
         recipe = replace(cfg.train, precision=resolved_precision(world.device, cfg.train.precision))
         global_batch = recipe.batch_size * recipe.accumulation * world.size
-        run_dir = Path(cfg.run_dir)
-        saved = None if options.profile else previous_run(run_dir, cfg, options.resume)
         torch.manual_seed(recipe.seed)
         model, report, backbone = assemble.adapted_model(cfg, plan)
         model.to(world.device)
@@ -72,13 +78,14 @@ def main(world: World) -> None:
         )
     lists = count_frames(cfg, plan, samples, world)
     facts = {
+        "processes": world.size,
         "global_batch": global_batch,
         "backbone": backbone,
         "precision": recipe.precision,
         "manifests": {split: videos.manifest for split, videos in lists.items()},
         "cached": parts is not None,
     }
-    everyones = distributed.gather_objects(world, (saved and saved["epoch"], facts))
+    everyones = distributed.gather_objects(world, (saved and saved["progress"], facts))
     with together(world):
         if any(one != everyones[0] for one in everyones):
             raise ConfigError(
@@ -105,7 +112,7 @@ def main(world: World) -> None:
         if options.profile:
             runs.check_writable("run_dir", run_dir / runs.PROFILE)
         elif world.is_main:
-            start_folder(run_dir, cfg, options.resume, saved, world)
+            start_folder(run_dir, cfg, resume, saved, world)
     trainable, total = methods.count_parameters(model)
     if world.is_main:
         lr = optim.effective_lr(cfg.train.base_lr, global_batch)
@@ -157,7 +164,12 @@ def main(world: World) -> None:
             folder=run_dir / runs.PROFILE if world.is_main else None,
         )
         return
-    result = train(batches, run_dir=run_dir)
+    try:
+        result = train(batches, run_dir=run_dir)
+    except Stopped as stopped:
+        if world.is_main:
+            print(f"stopped by {stopped}; continue with --resume", file=sys.stderr, flush=True)
+        distributed.leave(world, 128 + stopped.number)
     if world.is_main:
         summary = {
             "method": cfg.method["name"],
@@ -176,7 +188,7 @@ def main(world: World) -> None:
 def previous_run(run_dir: Path, cfg: Config, resume: bool) -> dict[str, Any] | None:
     """The state to resume from, checked against the configuration; None: from the start."""
     runs.check_free(run_dir, resume)
-    last = runs.find_checkpoint(run_dir / "last") if resume else None
+    last = checkpoints.find_checkpoint(run_dir / "last") if resume else None
     if last is None:
         return None
     before = command_line.load(run_dir / "config.yaml")
@@ -187,7 +199,24 @@ def previous_run(run_dir: Path, cfg: Config, resume: bool) -> dict[str, Any] | N
             + "; ".join(changed)
             + ". Use the same, or another run_dir"
         )
-    return runs.load_trainer(last)
+    return checkpoints.load_trainer(last)
+
+
+def shared_among(processes: int, train: TrainConfig, before: dict[str, Any]) -> TrainConfig:
+    """The recipe for a resume on another number of processes.
+
+    The global batch stays by `accumulation`, or by a smaller `batch_size`; where the processes
+    cannot share it equally, the nearest one is taken.
+    """
+    wanted = before["global_batch"]
+    same = train.batch_size * train.accumulation * processes == wanted
+    if same or processes == before["processes"]:
+        return train
+    sizes = shared_out(wanted, train.batch_size, processes)
+    if sizes is None:
+        steps = max(1, round(wanted / (train.batch_size * processes)))
+        sizes = train.batch_size, steps
+    return replace(train, batch_size=sizes[0], accumulation=sizes[1])
 
 
 def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -199,6 +228,8 @@ def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
         "manifests": "a list, or what can be read of it, has changed: restore it",
         "cached": "set cache.dir, or leave it out, as the run began",
     }
+    if before["processes"] != now["processes"]:
+        del mends["global_batch"]  # `shared_among` has said what becomes of it
     for key, mend in mends.items():
         if before[key] != now[key]:
             raise ConfigError(
@@ -218,7 +249,14 @@ def read_lists(cfg: Config, plan: DataPlan) -> dict[str, list[Sample]]:
         check_label_names(path, plan.label_names)
     quarantine = read_quarantine(cfg.data.quarantine)
     lists = {
-        split: read_list(path, cfg.data.root, plan.num_classes, cfg.data.check_files, quarantine)
+        split: read_list(
+            path,
+            cfg.data.root,
+            plan.num_classes,
+            cfg.data.check_files,
+            quarantine,
+            cfg.data.allow_outside_root,
+        )
         for split, path in given.items()
         if path is not None
     }
@@ -259,15 +297,33 @@ def start_folder(
     runs.create(run_dir, resume)
     runs.write_text(run_dir / "config.yaml", command_line.dump(cfg))
     runs.write_json(run_dir / "environment.json", runs.environment(world.size, str(world.device)))
-    done = 0 if saved is None else saved["epoch"]
+    done = 0 if saved is None else saved["progress"]["epoch"]
     for log in ("log.jsonl", "steps.jsonl"):
         runs.drop_lines_from(run_dir / log, "epoch", done + 1)
-    if resume:
-        print(
-            f"resuming {run_dir} after epoch {done}"
-            if saved is not None
-            else f"{run_dir} holds no checkpoint to resume: starting from the beginning"
+    if saved is not None:
+        begun = f" and {saved['progress']['consumed']} clips" * (saved["progress"]["consumed"] > 0)
+        print(f"resuming {run_dir} after epoch {done}{begun}")
+        say_processes(saved["facts"], cfg.train, world)
+    elif resume:
+        print(f"{run_dir} holds no checkpoint to resume: starting from the beginning")
+
+
+def say_processes(before: dict[str, Any], train: TrainConfig, world: World) -> None:
+    """What is not as it was on another number of processes."""
+    if before["processes"] == world.size:
+        return
+    now = train.batch_size * train.accumulation * world.size
+    print(
+        f"{world.size} processes after {before['processes']}: batch_size {train.batch_size}, "
+        f"accumulation {train.accumulation}; "
+        + (
+            f"the global batch stays {now}"
+            if now == before["global_batch"]
+            else f"warning: the global batch changes from {before['global_batch']} to {now}, and "
+            "the learning rate and the number of steps with it"
         )
+        + ". Sums round otherwise than on as many processes as before"
+    )
 
 
 def loaders_of(
@@ -357,10 +413,9 @@ def say_summary(run_dir: Path, summary: dict[str, Any]) -> None:
         print(f"  last: epoch {last['epoch']}, {key} {value:.2f}")
     if best is not None:
         print(f"  best: epoch {best['epoch']}, dev_top1 {best['dev_top1']:.2f}")
-    size = (run_dir / "last" / runs.TENSORS).stat().st_size
-    print(
-        f"  {run_dir}/last/{runs.TENSORS}: {size / 1e6:.2f} MB; log.jsonl, tensorboard/ beside it"
-    )
+    size = (run_dir / "last" / checkpoints.TENSORS).stat().st_size
+    file = f"{run_dir}/last/{checkpoints.TENSORS}"
+    print(f"  {file}: {size / 1e6:.2f} MB; log.jsonl, tensorboard/ beside it")
 
 
 if __name__ == "__main__":

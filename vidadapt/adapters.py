@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidadapt import data, methods, runs
+from vidadapt import checkpoints, data, methods, runs
 from vidadapt.assemble import adapted_model
 from vidadapt.config import Config, ConfigError, DataConfig, EvalConfig, ModelConfig, TrainConfig
 from vidadapt.data import DataPlan
@@ -46,7 +46,7 @@ class Adapter:
 
     @property
     def source(self) -> str:
-        return str(self.folder / runs.TENSORS)
+        return str(self.folder / checkpoints.TENSORS)
 
     @property
     def classes(self) -> tuple[int, tuple[str, ...] | None]:
@@ -108,7 +108,7 @@ def save_adapter(folder: str | Path, model: nn.Module, description: dict[str, An
     Raises:
         runs.RunError: the disk refused; the previous folder stays whole.
     """
-    runs.save_checkpoint(Path(folder), methods.trainable_state(model), description)
+    checkpoints.save_checkpoint(Path(folder), methods.trainable_state(model), description)
 
 
 def load_adapter(
@@ -144,8 +144,8 @@ def with_weights(adapter: Adapter, weights: str | Path | None) -> Config:
     is_file = hint is not None and hint != "demo" and not is_hub_name(hint)
     if is_file and not Path(str(hint)).exists():
         raise ConfigError(
-            f"{adapter.folder / runs.DESCRIPTION}: was trained on the weights {hint}, which is "
-            "not there; give the file with --weights (weights= in Python)"
+            f"{adapter.folder / checkpoints.DESCRIPTION}: was trained on the weights {hint}, which "
+            "is not there; give the file with --weights (weights= in Python)"
         )
     return adapter.config
 
@@ -157,7 +157,7 @@ def find_adapter(folder: str | Path) -> Path:
         ConfigError: it is neither.
     """
     folder = Path(folder)
-    if (folder / runs.DESCRIPTION).is_file():
+    if (folder / checkpoints.DESCRIPTION).is_file():
         return folder
     if not folder.is_dir():
         raise ConfigError(f"--adapter: the folder {folder} does not exist")
@@ -167,7 +167,7 @@ def find_adapter(folder: str | Path) -> Path:
 def checkpoint_folder(run_dir: Path, wanted: str | None, key: str = "--checkpoint") -> Path:
     """`best` (chosen on a development list) if the run has one, else `last`; or what is asked."""
     for name in (wanted,) if wanted else ("best", "last"):
-        found = runs.find_checkpoint(run_dir / name)
+        found = checkpoints.find_checkpoint(run_dir / name)
         if found is not None:
             return found
     raise ConfigError(
@@ -185,7 +185,7 @@ def read_adapter(folder: str | Path) -> Adapter:
     """
     folder = Path(folder)
     tensors, about = _read(folder)
-    file = folder / runs.DESCRIPTION
+    file = folder / checkpoints.DESCRIPTION
     if about["format"] == "vidadapt-adapter-1":
         raise runs.RunError(
             f"{file}: format vidadapt-adapter-1 does not hold the sampling and the fusion of its "
@@ -201,10 +201,10 @@ def read_adapter(folder: str | Path) -> Adapter:
 
 
 def _read(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    tensors, about = runs.load_checkpoint(folder)
+    tensors, about = checkpoints.load_checkpoint(folder)
     if about.get("format") not in FORMATS:
         raise runs.RunError(
-            f"{folder / runs.DESCRIPTION}: format {about.get('format')!r} is none of "
+            f"{folder / checkpoints.DESCRIPTION}: format {about.get('format')!r} is none of "
             f"{', '.join(FORMATS)}; update vidadapt"
         )
     return tensors, about
@@ -273,7 +273,7 @@ def load_adapted_model(config: Config, plan: DataPlan, folder: Path) -> VideoMod
             method, backbone, geometry, number of classes or label names; the message says which.
     """
     tensors, about = _read(folder)
-    source = str(folder / runs.TENSORS)
+    source = str(folder / checkpoints.TENSORS)
     refuse(source, differences(about, config, plan))
     # A file that holds every parameter (full fine-tuning) needs no backbone.
     model, _, backbone = adapted_model(config, plan, load_backbone=False)

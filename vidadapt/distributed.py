@@ -6,21 +6,23 @@ Everything works unchanged in a single process without torchrun.
 from __future__ import annotations
 
 import contextlib
-import inspect
+import hashlib
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 Result = TypeVar("Result")
+
+EXCHANGED_AT_ONCE = 2**25  # numbers; 128 MiB of fp32
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ def start(timeout_minutes: float = 30.0) -> World:
         control: Any = dist.new_group(backend="gloo", timeout=timedelta(days=7))
         return World(rank, size, device, control)
     return World(rank, size, device)
+
+
+def restarted() -> bool:
+    """Whether torchrun started these processes anew after a failure (`--max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def stop() -> None:
@@ -146,6 +153,14 @@ def _message(error: Exception) -> str:
     return text.splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text
 
 
+def leave(world: World, status: int) -> NoReturn:
+    """End with an exit status, without waiting for peers."""
+    sys.stdout.flush()
+    if world.size > 1:
+        os._exit(status)
+    sys.exit(status)
+
+
 def _leave(world: World, message: str | None) -> None:
     """Print, then end without waiting for peers that may never answer."""
     if message is not None:
@@ -178,6 +193,31 @@ def sum_over_ranks(world: World, tensor: torch.Tensor) -> torch.Tensor:
     return moved.to(tensor.device)
 
 
+class _TotalOverRanks(torch.autograd.Function):
+    """y = sum of the processes' x; so the gradient of each x is the sum of the processes' dy."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return _TotalOverRanks.apply(gradient)
+
+
+def total_over_ranks(world: World, tensor: torch.Tensor) -> torch.Tensor:
+    """Sum over the processes that gradients pass through; the tensor is on `world.device`.
+
+    What is differentiated is the sum of the processes' losses: the backward pass of each sums the
+    gradients of all, so every process must take it.
+    """
+    if world.size == 1:
+        return tensor
+    return _TotalOverRanks.apply(tensor)
+
+
 def average_buffers(world: World, model: nn.Module) -> None:
     """Replace each saved floating-point buffer (BatchNorm's) by its mean over the processes.
 
@@ -192,27 +232,83 @@ def average_buffers(world: World, model: nn.Module) -> None:
             buffer /= world.size
 
 
-def parallel(world: World, model: nn.Module) -> nn.Module:
-    """The model whose backward averages gradients over the processes.
+def average_gradients(
+    world: World, parameters: Sequence[nn.Parameter], share: float, wishes: Sequence[bool]
+) -> torch.Tensor:
+    """Replace every gradient by its mean over the clips that all processes have had.
 
-    Buffers are left alone in forward: `average_buffers` joins them once an epoch.
+    One exchange after the last backward, in the parameters' order, so that the order of sums is
+    the same in every step and after every restart. (DistributedDataParallel exchanges while
+    backward computes, in buckets whose layout its first step decides; for the few per cent of
+    parameters that are trained here there is little to hide.) A parameter without a gradient counts
+    as zero.
+
+    Args:
+        share: of the clips that this process should have had, those that it has had: 1, or less
+            where some were skipped. Gradients are sums over these, divided by the whole number.
+        wishes: of this process.
+
+    Returns:
+        (1 + wishes,) float32 on the device: the sum of the shares, and of those who wish.
+    """
+    numbers = torch.tensor([share, *map(float, wishes)], device=world.device)
+    if world.size == 1:
+        if 0 < share < 1:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad /= share
+        return numbers
+    chunks = list(_chunks(parameters))
+    flats = [
+        torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in chunk])
+        for chunk in chunks
+    ]
+    for tensor in (numbers, *flats):
+        dist.all_reduce(tensor)
+    for chunk, flat in zip(chunks, flats, strict=True):
+        flat /= numbers[0]
+        parts = flat.split([parameter.numel() for parameter in chunk])
+        for parameter, part in zip(chunk, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+    return numbers
+
+
+def _chunks(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """The parameters in their order, about `EXCHANGED_AT_ONCE` numbers together."""
+    chunk: list[nn.Parameter] = []
+    for parameter in parameters:
+        chunk.append(parameter)
+        if sum(p.numel() for p in chunk) >= EXCHANGED_AT_ONCE:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def mean_over_ranks(world: World, tensor: torch.Tensor) -> torch.Tensor:
+    """Mean over the processes, summed in the order of ranks whatever the tensor's length."""
+    if world.size == 1:
+        return tensor
+    everyones = [torch.empty_like(tensor) for _ in range(world.size)]
+    dist.all_gather(everyones, tensor)
+    total = everyones[0]
+    for other in everyones[1:]:
+        total = total + other
+    return total / world.size
+
+
+def require_equal_weights(world: World, tensors: Mapping[str, torch.Tensor]) -> None:
+    """See that the processes begin with the same numbers.
+
+    Raises:
+        PeerError: they do not.
     """
     if world.size == 1:
-        return model
-    ddp: Any = nn.parallel.DistributedDataParallel
-    # torch 2.15 renamed the option.
-    known = inspect.signature(ddp).parameters
-    sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return ddp(
-        model,
-        device_ids=[world.device.index] if world.device.type == "cuda" else None,
-        gradient_as_bucket_view=True,
-        **{sync: False},
-    )
-
-
-def without_sync(model: nn.Module, skip: bool) -> contextlib.AbstractContextManager[Any]:
-    """No gradient exchange in this backward (`skip`): more micro-steps of the batch follow."""
-    if skip and isinstance(model, nn.parallel.DistributedDataParallel):
-        return model.no_sync()
-    return contextlib.nullcontext()
+        return
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    found = gather_objects(world, digest.hexdigest())
+    if any(one != found[0] for one in found):
+        raise PeerError("the processes begin with different weights")

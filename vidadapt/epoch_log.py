@@ -14,7 +14,6 @@ from vidadapt.progress import duration
 def write_log(
     run_dir: Path,
     board: SummaryWriter,
-    epoch: int,
     steps: int,
     losses: list[float],
     lrs: list[float],
@@ -23,14 +22,13 @@ def write_log(
     """The epoch's lines in `steps.jsonl` and `log.jsonl`, and the same curves in TensorBoard.
 
     Args:
-        epoch: from 0.
-        steps: optimiser steps of an epoch.
-        losses, lrs: of each of them.
+        steps: optimiser steps of the run so far, this epoch's included.
+        losses, lrs: of each of this epoch's.
         latest: the epoch's line of `log.jsonl`.
     """
-    first = epoch * steps
+    epoch, first = latest["epoch"], steps - len(losses)
     lines = [
-        {"step": first + number, "epoch": epoch + 1, "loss": loss, "lr": lr}
+        {"step": first + number, "epoch": epoch, "loss": loss, "lr": lr}
         for number, (loss, lr) in enumerate(zip(losses, lrs, strict=True))
     ]
     runs.append_lines(run_dir / "steps.jsonl", lines)
@@ -39,26 +37,26 @@ def write_log(
         board.add_scalar("train/loss", line["loss"], line["step"])
         board.add_scalar("train/lr", line["lr"], line["step"])
     for key, value in latest.items():
-        board.add_scalar(f"epoch/{key}", value, epoch + 1)
+        board.add_scalar(f"epoch/{key}", value, epoch)
     board.flush()
 
 
-def say_epoch(state: dict[str, Any], epochs: int) -> None:
+def say_epoch(latest: dict[str, Any], seconds: float, epochs: int) -> None:
     """One line for the terminal: results, speed and the time that is left.
 
     Args:
-        state: of the run after this epoch: `epoch` (from 1), `seconds` of all so far, `latest`.
+        latest: the epoch's line of `log.jsonl`.
+        seconds: of all epochs so far.
         epochs: of the whole run.
     """
-    latest = state["latest"]
-    left = state["seconds"] / state["epoch"] * (epochs - state["epoch"])
+    left = seconds / latest["epoch"] * (epochs - latest["epoch"])
     accuracies = "".join(
         f", {key.replace('_', ' ').replace('top', 'top-')} {value:.2f}"
         for key, value in latest.items()
         if key.endswith("_top1")
     )
     print(
-        f"epoch {state['epoch']}/{epochs}: loss {latest['train_loss']:.4f}{accuracies}, "
+        f"epoch {latest['epoch']}/{epochs}: loss {latest['train_loss']:.4f}{accuracies}, "
         f"lr {latest['lr']:.3g}, {latest['clips_per_second']:.0f} clips/s, "
         f"loader wait {100 * latest['loader_wait_share']:.0f} %, {duration(left)} left",
         flush=True,

@@ -1,13 +1,12 @@
-"""A run's folder: configuration, environment, log, checkpoints.
+"""A run's folder: configuration, environment, log.
 
     config.yaml         the resolved configuration, written by the caller
     environment.json    versions, machine, processes, git commit
     log.jsonl           one line an epoch
     steps.jsonl         one line an optimiser step
     tensorboard/        the same curves
-    last/, best/        adapter.safetensors + adapter.json: what the method trained, self-described
+    last/, best/        see `checkpoints`
     profile/            where the time of a step goes, if that was asked
-    last/trainer.pt     what only resuming needs: optimiser, scaler, average of weights
 
 Everything is written under a temporary name and renamed, so that a file with its final name is
 whole.
@@ -18,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -26,11 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 PROFILE = "profile"
-TENSORS, DESCRIPTION, TRAINER = "adapter.safetensors", "adapter.json", "trainer.pt"
 
 
 class RunError(ValueError):
@@ -151,94 +146,3 @@ def _value(line: str, key: str) -> float:
         return json.loads(line)[key]
     except (json.JSONDecodeError, KeyError):
         return float("inf")  # the half-written last line of a killed run
-
-
-def save_checkpoint(
-    folder: Path,
-    tensors: dict[str, torch.Tensor],
-    description: dict[str, Any],
-    trainer: dict[str, Any] | None = None,
-) -> None:
-    """Write a checkpoint folder whole, replacing the one of the same name.
-
-    Args:
-        folder: `<run>/last` or `<run>/best`.
-        tensors: trainable tensors and buffers.
-        description: readable JSON: method, backbone with fingerprint, classes.
-        trainer: state for resuming.
-
-    Raises:
-        RunError: the disk refused (full, read-only); the previous checkpoint stays whole.
-    """
-    temporary = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        whole = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        save_file(whole, temporary / TENSORS)
-        write_json(temporary / DESCRIPTION, description)
-        if trainer is not None:
-            torch.save(trainer, temporary / TRAINER)
-        for file in temporary.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-        previous = folder.with_name(folder.name + ".old")
-        if folder.exists():
-            shutil.rmtree(previous, ignore_errors=True)
-            folder.rename(previous)
-        temporary.rename(folder)
-        shutil.rmtree(previous, ignore_errors=True)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise RunError(
-            f"cannot write the checkpoint {folder}: {error}; the previous one is unharmed. Make "
-            "room or choose another run_dir, then continue with --resume"
-        ) from error
-
-
-def find_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint folder, or its predecessor if a crash fell between the two renames."""
-    previous = folder.with_name(folder.name + ".old")
-    return folder if folder.exists() else previous if previous.exists() else None
-
-
-def load_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors and the description of a checkpoint folder.
-
-    Raises:
-        RunError: missing, truncated or malformed, naming the file.
-    """
-    description_file, tensor_file = folder / DESCRIPTION, folder / TENSORS
-    for file in (description_file, tensor_file):
-        if not file.is_file():
-            raise RunError(f"{file}: no such file; a checkpoint folder holds {file.name}")
-    try:
-        description = json.loads(description_file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise RunError(f"{description_file}: not valid JSON ({error})") from error
-    try:
-        with safe_open(tensor_file, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise RunError(
-            f"{tensor_file}: truncated or not a safetensors file ({error}); restore it from a copy "
-            "or train again"
-        ) from error
-    return tensors, description
-
-
-def load_trainer(folder: Path) -> dict[str, Any]:
-    """The state for resuming.
-
-    Raises:
-        RunError: missing, truncated or malformed, naming the file.
-    """
-    file = folder / TRAINER
-    if not file.is_file():
-        raise RunError(f"{file}: no such file; only `last` can be resumed")
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise RunError(
-            f"{file}: truncated or damaged ({type(error).__name__}); the weights beside it may "
-            "still be whole: evaluate them, or start again in another run_dir"
-        ) from error

@@ -24,6 +24,7 @@ def epoch_batches(
     world_size: int = 1,
     accumulation: int = 1,
     repeats: int = 1,
+    consumed: int = 0,
 ) -> list[list[Key]]:
     """The micro-batches of this rank in this epoch, each a list of `batch_size` keys.
 
@@ -33,6 +34,10 @@ def epoch_batches(
     slice of each, cut into `accumulation` micro-batches. What is left at the end, less than a
     global batch, is dropped for this epoch (another part in every epoch).
 
+    Args:
+        consumed: keys at the stream's begin that were trained on already; global batches are cut
+            from what follows, with any sizes.
+
     >>> [whole] = epoch_batches(5, 0, 0, batch_size=4)  # the fifth sample is left for other epochs
     >>> [first] = epoch_batches(5, 0, 0, batch_size=2, rank=0, world_size=2)
     >>> [second] = epoch_batches(5, 0, 0, batch_size=2, rank=1, world_size=2)
@@ -40,11 +45,14 @@ def epoch_batches(
     (4, True)
     >>> epoch_batches(1, 7, 0, batch_size=2, repeats=2)
     [[(7, 0, 0), (7, 0, 1)]]
+    >>> stream = sum(epoch_batches(8, 0, 0, batch_size=2), [])
+    >>> sum(epoch_batches(8, 0, 0, batch_size=3, consumed=2), []) == stream[2:]
+    True
 
     Raises:
         ValueError: fewer samples x repeats than one global batch, or counts below 1.
     """
-    steps = steps_per_epoch(
+    steps_per_epoch(
         num_samples,
         batch_size=batch_size,
         world_size=world_size,
@@ -53,9 +61,10 @@ def epoch_batches(
     )
     order = np.random.default_rng([seed, epoch]).permutation(num_samples)
     slice_size = batch_size * accumulation
+    steps = (num_samples * repeats - consumed) // (slice_size * world_size)
     batches = []
     for step in range(steps):
-        first = (step * world_size + rank) * slice_size
+        first = consumed + (step * world_size + rank) * slice_size
         for start in range(first, first + slice_size, batch_size):
             places = range(start, start + batch_size)
             batches.append([(epoch, int(order[p // repeats]), p % repeats) for p in places])
@@ -99,11 +108,28 @@ def steps_per_epoch(
     return steps
 
 
+def shared_out(global_batch: int, batch_size: int, world_size: int) -> tuple[int, int] | None:
+    """(batch_size, accumulation) by which another number of processes has the same global batch.
+
+    The batch size stays where it can, else the largest smaller one is taken; None: the processes
+    cannot share the batch equally.
+
+    >>> shared_out(64, 16, 4), shared_out(64, 16, 2), shared_out(64, 16, 8), shared_out(64, 16, 3)
+    ((16, 1), (16, 2), (8, 1), None)
+    """
+    each, rest = divmod(global_batch, world_size)
+    if rest or not each:
+        return None
+    size = next(size for size in range(min(batch_size, each), 0, -1) if each % size == 0)
+    return size, each // size
+
+
 class EpochBatches(Sampler[list[Key]]):
     """Batch sampler over `epoch_batches`; call `set_epoch` before each pass.
 
-    `len()` is the number of micro-batches of this rank, `steps` the number of optimiser steps and
-    `keys_per_epoch` how many clips all ranks together see of the `num_samples` x `repeats`.
+    `len()` is the number of this rank's micro-batches that are to come, `steps` the number of
+    optimiser steps of a whole epoch and `keys_per_epoch` how many clips all ranks together see in
+    one of the `num_samples` x `repeats`; `global_batch` how many in a step.
     """
 
     def __init__(
@@ -121,7 +147,7 @@ class EpochBatches(Sampler[list[Key]]):
             raise ValueError(f"rank {rank} is outside 0..{world_size - 1}")
         if seed < 0:
             raise ValueError(f"seed must not be negative, got {seed}")
-        self.epoch = 0
+        self.epoch = self.consumed = 0
         self._num_samples, self._seed, self._rank = num_samples, seed, rank
         self._split = {
             "batch_size": batch_size,
@@ -130,15 +156,25 @@ class EpochBatches(Sampler[list[Key]]):
             "repeats": repeats,
         }
         self.steps = steps_per_epoch(num_samples, **self._split)
-        self.keys_per_epoch = self.steps * batch_size * world_size * accumulation
+        self.global_batch = batch_size * world_size * accumulation
+        self.keys_per_epoch = self.steps * self.global_batch
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, consumed: int = 0) -> None:
+        """The epoch of the next pass, without its first `consumed` keys (of all ranks together)."""
+        self.epoch, self.consumed = epoch, consumed
 
     def __len__(self) -> int:
-        return self.steps * self._split["accumulation"]
+        keys = self._num_samples * self._split["repeats"] - self.consumed
+        return keys // self.global_batch * self._split["accumulation"]
 
     def __iter__(self) -> Iterator[list[Key]]:
         return iter(
-            epoch_batches(self._num_samples, self.epoch, self._seed, rank=self._rank, **self._split)
+            epoch_batches(
+                self._num_samples,
+                self.epoch,
+                self._seed,
+                rank=self._rank,
+                consumed=self.consumed,
+                **self._split,
+            )
         )

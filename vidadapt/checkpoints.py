@@ -1,0 +1,238 @@
+"""Checkpoint folders that cannot be lost: whole or not there, checked, the last ones kept.
+
+    last/    the newest: adapter.safetensors + adapter.json, what the method trained,
+             self-described; trainer.pt, what only resuming needs; checksums.json
+    last.1/  the one before, and so on
+    best/    of the best epoch, without trainer.pt
+
+A folder is written under a temporary name, flushed to the disk, and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from vidadapt.runs import RunError, write_json
+
+TENSORS, DESCRIPTION, TRAINER = "adapter.safetensors", "adapter.json", "trainer.pt"
+CHECKSUMS = "checksums.json"
+
+
+def save_checkpoint(
+    folder: Path,
+    tensors: dict[str, torch.Tensor],
+    description: dict[str, Any],
+    trainer: dict[str, Any] | None = None,
+    *,
+    keep: int = 1,
+) -> None:
+    """Write a checkpoint folder whole; the ones before it move on to `<name>.1`, `<name>.2`, ...
+
+    Args:
+        folder: `<run>/last` or `<run>/best`.
+        tensors: trainable tensors and buffers.
+        description: readable JSON: method, backbone with fingerprint, classes.
+        trainer: state for resuming.
+        keep: how many stay, this one included.
+
+    Raises:
+        RunError: the disk refused (full, read-only); the previous checkpoint stays whole.
+    """
+    temporary = folder.with_name(folder.name + ".tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        whole = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        save_file(whole, temporary / TENSORS)
+        write_json(temporary / DESCRIPTION, description)
+        if trainer is not None:
+            torch.save(trainer, temporary / TRAINER)
+        files = sorted(temporary.iterdir())
+        write_json(temporary / CHECKSUMS, {file.name: checksum(file) for file in files})
+        for file in (*files, temporary / CHECKSUMS, temporary):
+            _flush(file)
+        for number in range(keep, 0, -1):
+            older, newer = _generation(folder, number), _generation(folder, number - 1)
+            if newer.exists():
+                shutil.rmtree(older, ignore_errors=True)
+                newer.rename(older)
+        temporary.rename(folder)
+        _flush(folder.parent)
+        for surplus in _generations(folder)[keep:]:
+            shutil.rmtree(surplus, ignore_errors=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise RunError(
+            f"cannot write the checkpoint {folder}: {error}; the previous one is unharmed. Make "
+            "room or choose another run_dir, then continue with --resume"
+        ) from error
+
+
+def find_checkpoint(folder: Path, say: Callable[[str], None] = print) -> Path | None:
+    """The newest whole checkpoint under a name: `folder` itself, else `<name>.1`, ...; None: none.
+
+    Args:
+        say: is told of each damaged one that was passed over.
+
+    Raises:
+        RunError: there are some, and all are damaged, naming what is wrong with each.
+    """
+    damaged: list[str] = []
+    for candidate in _generations(folder):
+        problem = damage(candidate)
+        if problem is None:
+            for text in damaged:
+                say(f"warning: {text}; using {candidate} in its place")
+            return candidate
+        damaged.append(problem)
+    if damaged:
+        raise RunError(
+            f"no whole checkpoint is left: {'; '.join(damaged)}. Restore one from a copy, or start "
+            "again in another run_dir"
+        )
+    return None
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint folder by its checksums; None: nothing.
+
+    A folder without checksums, as an adapter from elsewhere, is taken as it is.
+    """
+    file = folder / CHECKSUMS
+    if not file.exists():
+        return None
+    try:
+        expected = json.loads(file.read_text(encoding="utf-8"))
+        for name, digest in expected.items():
+            part = folder / name
+            if not part.is_file():
+                return f"{part} is missing"
+            if checksum(part) != digest:
+                return f"{part} is damaged (its checksum is not that of {CHECKSUMS})"
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{file} cannot be read ({error})"
+    return None
+
+
+def checksum(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors and the description of a checkpoint folder.
+
+    Raises:
+        RunError: missing, truncated or malformed, naming the file.
+    """
+    description_file, tensor_file = folder / DESCRIPTION, folder / TENSORS
+    for file in (description_file, tensor_file):
+        if not file.is_file():
+            raise RunError(f"{file}: no such file; a checkpoint folder holds {file.name}")
+    problem = damage(folder)
+    if problem is not None:
+        raise RunError(f"{problem}; restore it from a copy or train again")
+    try:
+        description = json.loads(description_file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise RunError(f"{description_file}: not valid JSON ({error})") from error
+    try:
+        with safe_open(tensor_file, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise RunError(
+            f"{tensor_file}: truncated or not a safetensors file ({error}); restore it from a copy "
+            "or train again"
+        ) from error
+    return tensors, description
+
+
+def load_trainer(folder: Path) -> dict[str, Any]:
+    """The state for resuming.
+
+    Raises:
+        RunError: missing, truncated or malformed, naming the file.
+    """
+    file = folder / TRAINER
+    if not file.is_file():
+        raise RunError(f"{file}: no such file; only `last` can be resumed")
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise RunError(
+            f"{file}: truncated or damaged ({type(error).__name__}); the weights beside it may "
+            "still be whole: evaluate them, or start again in another run_dir"
+        ) from error
+
+
+class Writer:
+    """Writes checkpoints in a thread, one after the other, while training goes on."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._begun: list[Future[None]] = []
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """`save_checkpoint` with tensors that nobody changes any more; waits for older ones.
+
+        Raises:
+            RunError: an older one could not be written.
+        """
+        while len(self._begun) > 1:
+            self._begun.pop(0).result()
+        self._begun.append(self._thread.submit(save_checkpoint, *args, **kwargs))
+
+    def wait(self) -> None:
+        """Until everything is on the disk.
+
+        Raises:
+            RunError: it could not be written.
+        """
+        while self._begun:
+            self._begun.pop(0).result()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *about: object) -> None:
+        try:
+            self.wait()
+        except RunError:
+            if kind is None:
+                raise
+        finally:
+            self._thread.shutdown()
+
+
+def _generation(folder: Path, number: int) -> Path:
+    return folder if number == 0 else folder.with_name(f"{folder.name}.{number}")
+
+
+def _generations(folder: Path) -> list[Path]:
+    """Those that exist, newest first. After a crash between two renames one number is missing."""
+    found = [
+        (int(path.name.rpartition(".")[2]), path)
+        for path in folder.parent.glob(f"{folder.name}.*")
+        if path.name.rpartition(".")[2].isdecimal()
+    ]
+    return [folder] * folder.exists() + [path for _, path in sorted(found)]
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

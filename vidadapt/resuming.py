@@ -1,0 +1,194 @@
+"""What a training needs to be continued: how far it is, its state on disk, and signals to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from vidadapt import checkpoints
+from vidadapt.distributed import World
+from vidadapt.methods import load_trainable_state, trainable_state
+from vidadapt.optim import WeightAverage
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        epoch: finished ones.
+        consumed: clips of the epoch begun that all processes together have trained on.
+        steps: optimiser steps of the run.
+        seconds: that the run has taken.
+        train_seconds, waited: of the epoch begun: for its steps, and waiting for data in them.
+        losses, lrs: of each step of the epoch begun.
+        best: results of the best epoch.
+        latest: the last epoch's line of `log.jsonl`.
+    """
+
+    epoch: int = 0
+    consumed: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    train_seconds: float = 0.0
+    waited: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    lrs: list[float] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    latest: dict[str, Any] = field(default_factory=dict)
+
+
+class Stopped(Exception):
+    """A signal asked the training to stop, and its state is on the disk.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@dataclass
+class StopRequest:
+    """Whether a signal has asked for an end; `at_once`: it raises `Stopped` where it arrives."""
+
+    number: int | None = None
+    at_once: bool = False
+
+    @contextmanager
+    def heeded_at_once(self) -> Iterator[None]:
+        """For work that need not be finished.
+
+        Raises:
+            Stopped: a signal came before or comes within.
+        """
+        if self.number is not None:
+            raise Stopped(self.number)
+        self.at_once = True
+        try:
+            yield
+        finally:
+            self.at_once = False
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """SIGTERM and SIGUSR1 (a scheduler's warning) are noted, in place of ending the process."""
+    request = StopRequest()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        request.number = number
+        if request.at_once:
+            raise Stopped(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, note) for number in SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What changes in training beside `Progress`; `average` is None without one."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: WeightAverage | None
+
+    def snapshot(
+        self, progress: Progress, buffers: list[dict[str, torch.Tensor]], facts: dict[str, Any]
+    ) -> dict[str, Any]:
+        """A copy on the CPU of all that resuming needs.
+
+        Args:
+            buffers: `own_buffers` of every process, which differ until the end of an epoch
+                (BatchNorm's statistics of the clips that each has seen); or of one for all.
+        """
+        return copied(
+            {
+                "progress": asdict(progress),
+                "trained": trainable_state(self.model),
+                "buffers": buffers,
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "average": None if self.average is None else self.average.values,
+                "facts": facts,
+            }
+        )
+
+    def restore(self, world: World, saved: dict[str, Any]) -> Progress:
+        """Put a snapshot in place; of another number of processes, the mean of their buffers."""
+        load_trainable_state(self.model, saved["trained"], checkpoints.TRAINER)
+        everyones = saved["buffers"]
+        if len(everyones) == world.size:
+            mine = everyones[world.rank]
+        else:
+            mine = {
+                name: torch.stack([buffers[name] for buffers in everyones]).mean(0)
+                for name in everyones[0]
+            }
+        with torch.no_grad():
+            for name, buffer in own_buffers(self.model).items():
+                buffer.copy_(mine[name])
+            if self.average is not None:
+                for name, value in self.average.values.items():
+                    value.copy_(saved["average"][name])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        return Progress(**saved["progress"])
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """With the averages in the place of the parameters, where there are some."""
+        if self.average is None:
+            yield
+            return
+        self.average.swap(self.model)
+        try:
+            yield
+        finally:
+            self.average.swap(self.model)
+
+    def evaluated(self) -> dict[str, torch.Tensor]:
+        """A copy on the CPU of the tensors that are evaluated."""
+        with self.averaged():
+            return copied(trainable_state(self.model))
+
+
+def own_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The saved floating-point buffers: BatchNorm's statistics."""
+    saved = model.state_dict().keys()
+    return {
+        name: buffer
+        for name, buffer in model.named_buffers()
+        if name in saved and buffer.is_floating_point()
+    }
+
+
+def copied(value: Any) -> Any:
+    """Nested dicts, lists and tuples with every tensor copied to the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(copied(item) for item in value)
+    return value

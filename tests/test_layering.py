@@ -28,7 +28,10 @@ MAY_IMPORT = {
     "models": {"naming"},
     "methods": {"models", "naming"},
     "data": {"config", "processes", "progress", "naming"},
-    "evaluate": {"data", "metrics", "distributed", "models", "precision", "progress"},
+    "evaluate": {
+        *("data", "metrics", "distributed", "models", "precision", "progress", "score_parts"),
+    },
+    "score_parts": {"distributed"},
     "epoch_log": {"progress", "runs"},
     "train": {
         *("data", "evaluate", "optim", "distributed", "models", "methods", "config"),
@@ -60,7 +63,7 @@ MAY_IMPORT = {
     },
     "trained": {
         *("adapters", "command_line", "config", "data", "distributed", "evaluate", "methods"),
-        *("models", "precision"),
+        *("models", "precision", "score_parts"),
     },
     "temporal": {"evaluate"},
     "temporal_report": {"markdown", "temporal"},

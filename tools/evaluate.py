@@ -15,6 +15,7 @@ from vidadapt.data.readers import ReadError
 from vidadapt.distributed import World, together
 from vidadapt.evaluate import load_scores, metrics, save_scores
 from vidadapt.progress import duration
+from vidadapt.score_parts import take_up
 from vidadapt.trained import Trained
 
 
@@ -32,15 +33,19 @@ def main(world: World) -> None:
     loaded = trained.load(found, world)
     with together(world):
         check_same_list(out, loaded.videos.manifest)
-    scores = trained.score(loaded, world)
-    if world.is_main:
-        about = trained.about(loaded)
-        warnings = list(loaded.videos.warnings)
-        result = {**metrics(scores, found.config.eval.fusion), **about, "warnings": warnings}
-        result["seconds"] = time.monotonic() - began
-        save_scores(out / "scores.npz", scores, about)
-        runs.write_json(out / "metrics.json", result)
-        say(out, result)
+        job = trained.job(loaded, world)
+    parts = take_up(out / "parts", job, world)
+    scores = trained.score(loaded, world, parts=parts)
+    with together(world):
+        if world.is_main:
+            about = trained.about(loaded)
+            warnings = [*loaded.videos.warnings, *parts.warnings]
+            result = {**metrics(scores, found.config.eval.fusion), **about, "warnings": warnings}
+            result["seconds"] = time.monotonic() - began
+            save_scores(out / "scores.npz", scores, about)
+            runs.write_json(out / "metrics.json", result)
+            say(out, result)
+    parts.remove()
 
 
 def output_folder(found: Trained, options: EvaluateOptions) -> Path:

@@ -24,6 +24,7 @@ from vidadapt.distributed import World, gather_objects, together
 from vidadapt.metrics import accuracies, label_ranks
 from vidadapt.precision import autocast
 from vidadapt.progress import track
+from vidadapt.score_parts import Entry, Parts
 
 Fusion = Literal["softmax", "logits"]
 # Logits are copied from the device, which waits for it, once for so many videos: with 12 views of
@@ -66,6 +67,7 @@ def score_views(
     precision: str,
     world: World,
     orders: torch.Tensor | None = None,
+    parts: Parts | None = None,
     label: str = "evaluate",
     shown: bool = True,
 ) -> Scores:
@@ -77,46 +79,61 @@ def score_views(
 
     Args:
         model: clip (B, 3, T, S, S) float -> logits (B, K); the plain module, not its DDP wrapper.
-        loader: this process's share of the items of `data.clips.EvalViews`.
+        loader: this process's share of the items of `data.clips.EvalViews`; with `parts`, of those
+            that it has left.
         paths, labels: the whole list.
         orders: (N, O, T) int64, for each video of the list O orders of its clips' frames, see
             `data.clips.view_chunks`. The scores then are of O x num_clips clips, those of one
             order after those of another; `in_each_order` separates them. Logits in an order do not
             depend on the others: where it is 0, 1, ..., T - 1 they are those without `orders`.
+        parts: scores of an earlier process that was stopped, and a place for these.
 
     Raises:
         RuntimeError: a video was seen twice or never.
-        ValueError: a score that is not finite, or no video could be read.
+        ValueError: a score that is not finite, no video could be read, or the disk refused the
+            parts.
     """
     model.eval()
     num_orders = 1 if orders is None else orders.shape[1]
-    mine: list[tuple[int, np.ndarray | None, str]] = []
+    mine: list[Entry] = []
+    kept = 0
     waiting: list[tuple[dict[str, Any], torch.Tensor]] = []
-    share = len(range(world.rank, len(paths), world.size))
+    left = len(paths) if parts is None else len(parts.left)
     for item in track(
-        loader, total=share, label=label, unit="videos", shown=shown and world.is_main
+        loader,
+        total=len(range(world.rank, left, world.size)),
+        label=label,
+        unit="videos",
+        shown=shown and world.is_main,
     ):
         if item["error"]:
             mine.append((int(item["index"]), None, item["error"]))
-            continue
-        parts = []
-        asked = None if orders is None else orders[int(item["index"])]
-        for chunk in view_chunks(item, views_per_forward, world.device, asked):
-            clip = normalize(chunk, normalization)
-            with autocast(world.device, precision):
-                parts.append(model(clip).float())
-        facts = {name: item[name] for name in ("index", "view_of")}
-        waiting.append((facts, torch.cat(parts)))
-        if len(waiting) == VIDEOS_PER_COPY:
+        else:
+            views = []
+            asked = None if orders is None else orders[int(item["index"])]
+            for chunk in view_chunks(item, views_per_forward, world.device, asked):
+                clip = normalize(chunk, normalization)
+                with autocast(world.device, precision):
+                    views.append(model(clip).float())
+            facts = {name: item[name] for name in ("index", "view_of")}
+            waiting.append((facts, torch.cat(views)))
+        due = parts is not None and parts.due()
+        if due or len(waiting) == VIDEOS_PER_COPY:
             mine += _fetched(waiting, num_orders)
             waiting = []
+        if parts is not None and due:
+            parts.keep(mine[kept:])
+            kept = len(mine)
     mine += _fetched(waiting, num_orders)
+    if parts is not None:
+        parts.keep(mine[kept:])
+        mine += parts.done
     return collected(mine, paths, labels, num_classes, num_orders * num_clips, num_crops, world)
 
 
 def _fetched(
     waiting: list[tuple[dict[str, Any], torch.Tensor]], num_orders: int
-) -> list[tuple[int, np.ndarray | None, str]]:
+) -> list[Entry]:
     """Index and logits (O * V, K) of videos whose distinct views' logits wait on the device."""
     if not waiting:
         return []
@@ -133,7 +150,7 @@ def _fetched(
 
 
 def collected(
-    mine: list[tuple[int, np.ndarray | None, str]],
+    mine: list[Entry],
     paths: list[str],
     labels: list[int],
     num_classes: int,
@@ -157,7 +174,7 @@ def collected(
 
 
 def _in_list_order(
-    gathered: list[tuple[int, np.ndarray | None, str]],
+    gathered: list[Entry],
     paths: list[str],
     labels: list[int],
     num_classes: int,

@@ -5,12 +5,15 @@ What tools/evaluate.py and the reports on trained models have in common.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from vidadapt import adapters, command_line, config, data, methods
 from vidadapt.adapters import Adapter
@@ -24,6 +27,7 @@ from vidadapt.distributed import World, main_first, together
 from vidadapt.evaluate import Scores, score_views
 from vidadapt.models import VideoModel
 from vidadapt.precision import cast_frozen, resolved_precision
+from vidadapt.score_parts import Job, Parts
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,7 @@ def samples_of(trained: Trained) -> list[Sample]:
         trained.plan.num_classes,
         of.check_files,
         read_quarantine(of.quarantine),
+        of.allow_outside_root,
     )
 
 
@@ -142,7 +147,12 @@ def load(trained: Trained, world: World, samples: Sequence[Sample] | None = None
 
 
 def score(
-    loaded: Loaded, world: World, *, orders: torch.Tensor | None = None, label: str = "evaluate"
+    loaded: Loaded,
+    world: World,
+    *,
+    orders: torch.Tensor | None = None,
+    parts: Parts | None = None,
+    label: str = "evaluate",
 ) -> Scores:
     """Score every view of the list once, see `evaluate.score_views`; in `orders` of the frames."""
     cfg, plan, videos = loaded.trained.config, loaded.trained.plan, loaded.videos
@@ -152,6 +162,7 @@ def score(
             cfg.data,
             plan,
             videos,
+            chosen=None if parts is None else parts.left,
             rank=world.rank,
             world_size=world.size,
             pin_memory=world.device.type == "cuda",
@@ -166,8 +177,49 @@ def score(
         precision=loaded.precision,
         world=world,
         orders=orders,
+        parts=parts,
         label=label,
     )
+
+
+def job(loaded: Loaded, world: World) -> Job:
+    """What the scores of `score` depend on, to know an evaluation that was stopped again."""
+    plan, videos = loaded.trained.plan, loaded.videos
+    counts = [videos.counts[sample.path] for sample in videos.samples]
+    frames = json.dumps([[count.num_frames, count.reader, count.error == ""] for count in counts])
+    device = (
+        torch.cuda.get_device_name(world.device)
+        if world.device.type == "cuda"
+        else f"{world.device.type} with {torch.get_num_threads()} threads"
+    )
+    return Job(
+        settings={
+            "model": _digest(loaded.model),
+            "list": videos.manifest,
+            "frame counts": hashlib.sha256(frames.encode()).hexdigest(),
+            "sampling": plan.sampling.policy,
+            "num_frames": plan.sampling.num_frames,
+            "stride": plan.sampling.stride,
+            "crop_size": plan.crop_size,
+            "normalization": plan.normalization,
+            "views": f"{plan.num_clips} clips x {plan.num_crops} crops",
+            "precision": loaded.precision,
+            "eval.views_per_forward": loaded.trained.config.eval.views_per_forward,
+        },
+        machine=f"{device} (torch {torch.__version__})",
+        num_videos=len(videos.samples),
+        num_views=plan.num_clips * plan.num_crops,
+        num_classes=plan.num_classes,
+    )
+
+
+def _digest(model: nn.Module) -> str:
+    """SHA-256 over the names and bytes of a model's tensors as it computes with them."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def about(loaded: Loaded) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from conftest import ROOT
 from test_training import assert_same_state, log_of, trainer_of
 
 from vidadapt import checkpoints
+from vidadapt.data.skips import SKIPPED, read_skips
 from vidadapt.runs import RunError
 
 STEPS = 6  # of an epoch: 12 videos twice, 2 x 2 clips
@@ -201,3 +202,82 @@ def test_the_last_checkpoints_stay_and_a_crash_between_renames_loses_none(tmp_pa
     assert checkpoints.load_checkpoint(found)[1]["number"] == 3
     checkpoints.save_checkpoint(folder, {}, {"number": 4}, keep=2)
     assert {path.name for path in tmp_path.iterdir()} == {"last", "last.2"}
+
+
+def test_what_is_skipped_counts_in_no_mean_on_any_number_of_processes(tiny_set, tmp_path):
+    """A file that breaks after its frames were counted, on two processes and on one."""
+    root = tmp_path / "videos"
+    shutil.copytree(tiny_set.root, root)
+    options = tiny_set.options(
+        data__root=root, data__max_skipped=2, model__head="linear", train__epochs=1
+    )
+    halved = [*options, "--train.batch_size", "2"]
+    child = start(options, tmp_path / "before")
+    assert child.communicate() and child.returncode == 0
+    broken = root / "train 3 [x]#.mp4"
+    facts = broken.stat()
+    broken.write_bytes(bytes(facts.st_size))
+    os.utime(broken, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    found = {}
+    for processes, words in {1: options, 2: halved}.items():
+        run = tmp_path / str(processes)
+        child = start(words, run, processes=processes)
+        said, _ = child.communicate()
+        assert child.returncode == 0, said
+        assert "skipped: 1 clips" in said
+        [skip] = read_skips(run / SKIPPED)
+        assert skip.path.endswith("train 3 [x]#.mp4")
+        found[processes] = [line["train_loss"] for line in log_of(run)], trainer_of(run)["trained"]
+    assert found[1][0] == pytest.approx(found[2][0], abs=1e-5)
+    for name, tensor in found[1][1].items():
+        torch.testing.assert_close(tensor, found[2][1][name], rtol=1e-3, atol=1e-5)
+    none = [*options, "--data.max_skipped", "0"]
+    child = start(none, tmp_path / "none")
+    said, _ = child.communicate()
+    assert child.returncode == 1
+    assert (
+        "error: 1 training clip(s) of epoch 1 had to be skipped, data.max_skipped allows 0" in said
+    )
+    assert "train 3 [x]#.mp4" in said
+
+
+def test_gradients_are_averaged_over_the_clips_that_were_there(tmp_path):
+    """On three processes, of which one has half of its clips and one has none."""
+    script = tmp_path / "exchange.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from torch import nn\n"
+        "from vidadapt import distributed\n"
+        "distributed.EXCHANGED_AT_ONCE = 4\n"
+        "world = distributed.start()\n"
+        "parameters = [nn.Parameter(torch.zeros(n)) for n in (3, 2, 5)]\n"
+        "share = (1.0, 0.5, 0.0)[world.rank]\n"
+        "for number, parameter in enumerate(parameters):\n"
+        "    if share:\n"
+        "        parameter.grad = share * torch.full_like(parameter, 10.0 * number + world.rank)\n"
+        "told = distributed.average_gradients(world, parameters, share, (world.rank, 1))\n"
+        "assert told.tolist() == [1.5, 3.0, 3.0], told\n"
+        "for number, parameter in enumerate(parameters):\n"
+        "    wanted = (10.0 * number + 0.5 * (10.0 * number + 1)) / 1.5\n"
+        "    torch.testing.assert_close(parameter.grad, torch.full_like(parameter, wanted))\n"
+        "lengths = [distributed.mean_over_ranks(world, torch.arange(n) / 7 + 0.1 * world.rank)\n"
+        "           for n in (1, 5, 33)]\n"
+        "assert torch.equal(lengths[2][:5], lengths[1])\n"
+        "assert torch.equal(lengths[1][:1], lengths[0])\n"
+        "distributed.require_equal_weights(world, {'a': torch.ones(2)})\n"
+        "try:\n"
+        "    distributed.require_equal_weights(world, {'a': torch.ones(2) * world.rank})\n"
+        "except distributed.PeerError:\n"
+        "    print('refused')\n"
+        "distributed.stop()\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*command, "--nproc-per-node", "3", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("refused") == 3

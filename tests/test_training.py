@@ -17,7 +17,8 @@ from conftest import ROOT, launch, load_tool
 from safetensors.torch import load_file, save_file
 
 from vidadapt import checkpoints
-from vidadapt.train import NonFiniteLoss, classification_loss
+from vidadapt.steps import NonFiniteLoss
+from vidadapt.train import classification_loss
 
 TIMES = ("clips_per_second", "loader_wait_share", "train_seconds", "validate_seconds")
 

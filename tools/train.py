@@ -9,11 +9,10 @@ from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from vidadapt import (
     adapters,
@@ -34,18 +33,22 @@ from vidadapt.cache import Cache
 from vidadapt.cached_training import CachedBatches, score_features
 from vidadapt.config import Config, ConfigError, TrainConfig
 from vidadapt.data import DataPlan, VideoList
-from vidadapt.data.epochs import shared_out, steps_per_epoch
+from vidadapt.data.epochs import EpochBatches, shared_out, steps_per_epoch
 from vidadapt.data.lists import Sample, check_label_names, read_list
 from vidadapt.data.prepared import with_lists
 from vidadapt.data.quarantine import read_quarantine
 from vidadapt.data.readers import ReadError
+from vidadapt.data.skips import SKIPPED, SkipLog, most_skipped, read_skips
+from vidadapt.data.watched import WatchedClips
 from vidadapt.distributed import World, main_first, together
 from vidadapt.evaluate import metrics, score_views
+from vidadapt.models.batchnorm import over_all_processes
 from vidadapt.precision import cast_frozen, resolved_precision
 from vidadapt.profiling import profile_steps
 from vidadapt.progress import duration
 from vidadapt.resuming import Stopped
-from vidadapt.train import NonFiniteLoss, classification_loss, fit, normalized_clip
+from vidadapt.steps import NonFiniteLoss
+from vidadapt.train import classification_loss, fit, normalized_clip
 
 
 def main(world: World) -> None:
@@ -65,6 +68,8 @@ def main(world: World) -> None:
         torch.manual_seed(recipe.seed)
         model, report, backbone = assemble.adapted_model(cfg, plan)
         model.to(world.device)
+        if recipe.sync_batchnorm and world.size > 1:
+            over_all_processes(model.head, lambda sums: distributed.total_over_ranks(world, sums))
         recompute.apply(model, recipe.recompute)
         parts = features.split(model, cfg.method["name"]) if cfg.cache.dir else None
         cast_frozen(model, world.device, recipe.precision)
@@ -95,6 +100,7 @@ def main(world: World) -> None:
         if saved is not None:
             check_resumable(saved["facts"], facts)
         loaders = loaders_of(cfg, plan, lists, world)
+        batch_sampler = cast(EpochBatches, loaders["train"].batch_sampler)
         cached = None
         if parts is not None:
             cached = cache.plan_cache(
@@ -109,10 +115,16 @@ def main(world: World) -> None:
             )
     filling = None if cached is None else cache.fill(cached, recipe.epochs)
     with together(world):
+        folder = run_dir / runs.PROFILE if options.profile else run_dir
         if options.profile:
-            runs.check_writable("run_dir", run_dir / runs.PROFILE)
+            runs.check_writable("run_dir", folder)
         elif world.is_main:
             start_folder(run_dir, cfg, resume, saved, world)
+        skips = SkipLog(
+            folder / SKIPPED,
+            lists["train"].samples,
+            most_skipped(cfg.data.max_skipped, batch_sampler.keys_per_epoch),
+        )
     trainable, total = methods.count_parameters(model)
     if world.is_main:
         lr = optim.effective_lr(cfg.train.base_lr, global_batch)
@@ -121,7 +133,7 @@ def main(world: World) -> None:
             f"{cfg.method['name']}: {trainable:,} of {total:,} parameters train "
             f"({100 * trainable / total:.2f} %); lr {lr:g} (base_lr {cfg.train.base_lr:g} x global "
             f"batch {global_batch} / 256); {len(lists['train'].samples)} videos, "
-            f"{len(loaders['train']) // cfg.train.accumulation} steps an epoch; "
+            f"{batch_sampler.steps} steps an epoch; "
             f"{recipe.precision} on {world.size} x {world.device.type}",
             flush=True,
         )
@@ -130,7 +142,7 @@ def main(world: World) -> None:
         for name, videos in lists.items():
             say_defects(name, videos)
 
-    batches: Any = loaders["train"]
+    batches: Any = WatchedClips(loaders["train"], clip_timeout=cfg.data.clip_timeout, log=skips)
     prepare: Callable[[dict[str, Any]], Any] = partial(
         normalized_clip, normalization=plan.normalization, device=world.device
     )
@@ -152,6 +164,7 @@ def main(world: World) -> None:
         resume_state=saved,
         validate=validation(model, cfg, plan, lists, loaders, cached, world),
         select_best="dev" in lists,
+        skips=skips if cached is None else None,
     )
     if options.profile:
         profile_steps(
@@ -161,7 +174,7 @@ def main(world: World) -> None:
             accumulation=recipe.accumulation,
             clips_per_step=global_batch,
             device=world.device,
-            folder=run_dir / runs.PROFILE if world.is_main else None,
+            folder=folder if world.is_main else None,
         )
         return
     try:
@@ -178,6 +191,7 @@ def main(world: World) -> None:
             **result,
             "cache": filling,
             "left_out": list(lists["train"].left_out),
+            "skipped": len(read_skips(run_dir / SKIPPED)),
             "warnings": {name: list(videos.warnings) for name, videos in lists.items()},
             "manifests": {name: videos.manifest for name, videos in lists.items()},
         }
@@ -328,14 +342,14 @@ def say_processes(before: dict[str, Any], train: TrainConfig, world: World) -> N
 
 def loaders_of(
     cfg: Config, plan: DataPlan, lists: dict[str, VideoList], world: World
-) -> dict[str, DataLoader[Any]]:
+) -> dict[str, Any]:
     """Training clips; and centre views of the development list, else the test list, if any."""
     share: dict[str, Any] = {
         "rank": world.rank,
         "world_size": world.size,
         "pin_memory": world.device.type == "cuda",
     }
-    loaders = {
+    loaders: dict[str, Any] = {
         "train": data.train_loader(
             cfg.data,
             plan,
@@ -359,7 +373,7 @@ def validation(
     cfg: Config,
     plan: DataPlan,
     lists: dict[str, VideoList],
-    loaders: dict[str, DataLoader[Any]],
+    loaders: dict[str, Any],
     cached: Cache | None,
     world: World,
 ) -> Callable[[], dict[str, float]] | None:
@@ -413,6 +427,8 @@ def say_summary(run_dir: Path, summary: dict[str, Any]) -> None:
         print(f"  last: epoch {last['epoch']}, {key} {value:.2f}")
     if best is not None:
         print(f"  best: epoch {best['epoch']}, dev_top1 {best['dev_top1']:.2f}")
+    if summary["skipped"]:
+        print(f"  skipped: {summary['skipped']} clips, listed in {run_dir}/{SKIPPED}")
     size = (run_dir / "last" / checkpoints.TENSORS).stat().st_size
     file = f"{run_dir}/last/{checkpoints.TENSORS}"
     print(f"  {file}: {size / 1e6:.2f} MB; log.jsonl, tensorboard/ beside it")

@@ -233,7 +233,7 @@ def average_buffers(world: World, model: nn.Module) -> None:
 
 
 def average_gradients(
-    world: World, parameters: Sequence[nn.Parameter], share: float, wishes: Sequence[bool]
+    world: World, parameters: Sequence[nn.Parameter], share: float, told: Sequence[float]
 ) -> torch.Tensor:
     """Replace every gradient by its mean over the clips that all processes have had.
 
@@ -246,12 +246,12 @@ def average_gradients(
     Args:
         share: of the clips that this process should have had, those that it has had: 1, or less
             where some were skipped. Gradients are sums over these, divided by the whole number.
-        wishes: of this process.
+        told: small numbers of this process for all.
 
     Returns:
-        (1 + wishes,) float32 on the device: the sum of the shares, and of those who wish.
+        (1 + told,) float32 on the device: the sums over the processes of `share` and `told`.
     """
-    numbers = torch.tensor([share, *map(float, wishes)], device=world.device)
+    numbers = torch.tensor([share, *map(float, told)], device=world.device)
     if world.size == 1:
         if 0 < share < 1:
             for parameter in parameters:

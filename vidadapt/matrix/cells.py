@@ -34,7 +34,7 @@ from vidadapt.benchmark import NOISY_PERCENT, spread_percent
 from vidadapt.config import Config, ConfigError
 from vidadapt.data.workers import cores
 from vidadapt.matrix.plan import Cell
-from vidadapt.train import UNHARMED
+from vidadapt.steps import UNHARMED
 
 TOOLS = Path(__file__).parents[2] / "tools"
 LOCK, FINISHED = ".lock", "cell.json"

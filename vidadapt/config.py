@@ -145,6 +145,8 @@ class TrainConfig:
         ema: decay of an average of the trainable tensors that is evaluated and saved; 0 is off.
         precision: autocast type; `auto`: bf16 where the device computes in it, else fp32.
         clip_grad: largest gradient norm; 0 is off.
+        sync_batchnorm: let the BatchNorm of model.head batchnorm_linear see the clips of all
+            processes, as it does in one; default: each process its own, as in AdaptFormer's release.
         compile: compile the model with `torch.compile`.
         recompute: what backward computes again in place of keeping it, with the same results:
             `mlp`, norm2 and the MLP; or `block`, whole blocks, which keeps the least.
@@ -170,6 +172,7 @@ class TrainConfig:
     ema: float = 0.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     clip_grad: float = 0.0
+    sync_batchnorm: bool = False
     compile: bool = False
     recompute: Literal["none", "mlp", "block"] = "none"
     seed: int = 0
@@ -252,7 +255,8 @@ SECTIONS: dict[str, type] = {
 
 # What may change when a run is resumed. The global batch is checked apart: batch_size, processes
 # and accumulation may share it out differently, which is said, since BatchNorm's statistics and
-# the random numbers of dropout and mixing are each process's own. A cache may lie elsewhere, but
+# the random numbers of dropout and mixing are each process's own (with train.sync_batchnorm, the
+# statistics are those of batch_size x processes clips). A cache may lie elsewhere, but
 # tools/train.py sees to it that a run goes on with one, or without one, as it began.
 FREE_ON_RESUME = {
     "run_dir",
@@ -368,11 +372,17 @@ def check(config: Config, world_size: int) -> None:
             f"train.recompute: {recipe.recompute} does not work with train.compile, which decides "
             "itself what to compute again; set it to none, or train.compile to false"
         )
-    if recipe.batch_size == 1 and config.model.head == "batchnorm_linear":
+    if recipe.sync_batchnorm and config.model.head != "batchnorm_linear":
+        raise ConfigError(
+            f"train.sync_batchnorm: model.head {config.model.head} has no BatchNorm; set it to "
+            "false, or use model.head batchnorm_linear"
+        )
+    clips = recipe.batch_size * (world_size if recipe.sync_batchnorm else 1)
+    if clips == 1 and config.model.head == "batchnorm_linear":
         raise ConfigError(
             "train.batch_size: the BatchNorm of model.head batchnorm_linear needs 2 clips or more "
             f"in every process, got 1 (on {world_size} processes); raise it, start fewer "
-            "processes, or use model.head linear"
+            "processes, set train.sync_batchnorm with several, or use model.head linear"
         )
     if recipe.batch_size == 1 and (recipe.mixup > 0 or recipe.cutmix > 0):
         raise ConfigError(

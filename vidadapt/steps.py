@@ -18,6 +18,7 @@ from vidadapt.config import TrainConfig
 from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.mixing import mix_batch
 from vidadapt.distributed import World, average_gradients, mean_over_ranks
+from vidadapt.models.batchnorm import without_clips
 from vidadapt.optim import effective_lr, lr_at, set_lr
 from vidadapt.precision import autocast
 from vidadapt.profiling import WAIT
@@ -174,6 +175,8 @@ def optimiser_steps(
                 scaler.scale(loss).backward()
             mean_loss += loss.detach()
             share += there / recipe.accumulation
+        else:
+            without_clips(cast(nn.Module, model.head))
         if micro < recipe.accumulation - 1:
             continue
         with phase("exchange"):

@@ -19,8 +19,9 @@ class GlobalBatchNorm(nn.BatchNorm1d):
     clips, or none: mean m and variance v are those of all clips together, y = (x - m) / sqrt(v +
     eps), and running_var takes v n / (n - 1) with the global n. Two exchanges of D numbers forward
     and two backward, all in float64, which leaves little of the order of sums: processes end with
-    the same running statistics. All of them must call it, in the same order. With fewer than two
-    clips in all, running_var becomes NaN.
+    the same running statistics. All of them must call it, in the same order, and take the backward
+    pass; one without a clip does with `without_clips`. With fewer than two clips in all,
+    running_var becomes NaN.
 
     torch's `SyncBatchNorm` computes the same, on GPUs only. State dict: `BatchNorm1d`'s.
 
@@ -36,13 +37,12 @@ class GlobalBatchNorm(nn.BatchNorm1d):
         self.train(of.training)
         self.total = total
 
-    # Exchanges between processes are nothing that a compiler could put into its graph.
-    @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
         """(B, D) -> (B, D) of its type; B may be 0 in training."""
         if not self.training:
             return super().forward(x)
-        wide = x.double()
+        # Its backward pass exchanges sums in every process, or in none.
+        wide = x.double() if x.requires_grad else x.detach().double().requires_grad_()
         sums = self.total(torch.cat([wide.sum(0), wide.new_full((1,), len(x))]))
         count = sums[-1].detach()
         mean = sums[:-1] / count
@@ -73,4 +73,16 @@ def over_all_processes(head: nn.Module, total: Total) -> None:
     """
     if not (isinstance(head, nn.Sequential) and isinstance(head[0], nn.BatchNorm1d)):
         raise ValueError("this head has no BatchNorm; use model.head batchnorm_linear")
-    head[0] = GlobalBatchNorm(head[0], total)
+    # Exchanges between processes are nothing that a compiler could put into its graph.
+    head[0] = GlobalBatchNorm(head[0], torch.compiler.disable(total))
+
+
+def without_clips(head: nn.Module) -> None:
+    """What a process does in the place of a training step for which it has no clip.
+
+    Forward and backward pass of the head with none of them, since the others wait for its share of
+    the sums. Nothing, if no BatchNorm is shared.
+    """
+    if isinstance(head, nn.Sequential) and isinstance(head[0], GlobalBatchNorm):
+        running = cast(Tensor, head[0].running_mean)
+        head(running.new_zeros((0, len(running)))).sum().backward()

@@ -146,7 +146,7 @@ class TrainConfig:
         precision: autocast type; `auto`: bf16 where the device computes in it, else fp32.
         clip_grad: largest gradient norm; 0 is off.
         sync_batchnorm: let the BatchNorm of model.head batchnorm_linear see the clips of all
-            processes, as it does in one; default: each process its own, as in AdaptFormer's release.
+            processes; default: each process its own, as in AdaptFormer's release.
         compile: compile the model with `torch.compile`.
         recompute: what backward computes again in place of keeping it, with the same results:
             `mlp`, norm2 and the MLP; or `block`, whole blocks, which keeps the least.

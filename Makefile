@@ -1,8 +1,9 @@
 # make demo: watch the whole system work. make test: lint, types and tests. make bench: benchmarks.
+# make fuzz: 10,500 damaged and hostile files, of which `make test` has a few hundred.
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test bench
+.PHONY: demo test bench fuzz
 demo: .venv/installed
 	$(BIN)/python tools/demo.py
 
@@ -14,6 +15,9 @@ test: .venv/installed
 
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks.run
+
+fuzz: .venv/installed
+	$(BIN)/python tests/fuzz/run.py
 
 .venv/installed: setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

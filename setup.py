@@ -36,6 +36,7 @@ setup(
         "bench": ["opencv-python-headless"],
         "dev": [
             "pytest",
+            "hypothesis",
             "ruff",
             "mypy",
             "types-PyYAML",

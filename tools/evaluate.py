@@ -60,7 +60,16 @@ def output_folder(found: Trained, options: EvaluateOptions) -> Path:
 def check_same_list(out: Path, manifest: str) -> None:
     """Results of another list are not overwritten."""
     earlier = out / "metrics.json"
-    if earlier.exists() and json.loads(earlier.read_text())["manifest"] != manifest:
+    if not earlier.exists():
+        return
+    try:
+        found = json.loads(earlier.read_text(encoding="utf-8"))["manifest"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(
+            f"--out: {earlier} holds no results of this tool ({error!r}); delete it, or choose "
+            "another folder"
+        ) from error
+    if found != manifest:
         raise ConfigError(f"--out: {earlier} holds the results of another list; choose another")
 
 

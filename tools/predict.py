@@ -17,6 +17,7 @@ import torch
 from vidadapt import adapters
 from vidadapt.contact_sheet import write_sheets
 from vidadapt.data.readers import ReadError
+from vidadapt.naming import printable
 from vidadapt.predict import LISTS, Prediction, Predictor, find_videos, names_of
 from vidadapt.progress import duration, track
 
@@ -53,6 +54,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--weights", metavar="FILE", help="the backbone's; default: the file the adapter names"
     )
     parser.add_argument("--root", metavar="DIR", help="of a list's paths; default: its own folder")
+    parser.add_argument(
+        "--allow-outside-root", action="store_true",
+        help="lists are trusted: their paths may lead out of that folder",
+    )  # fmt: skip
     parser.add_argument("--top", type=int, default=5, metavar="N", help="labels to show; default 5")
     parser.add_argument("--num_clips", type=int, metavar="N", help="default: the adapter's")
     parser.add_argument("--num_crops", type=int, metavar="N", help="default: the adapter's")
@@ -83,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     began = time.monotonic()
     if options.sheet is not None:
         check_sheet(options.sheet)
-    videos = find_videos(options.videos, options.root)
+    videos = find_videos(options.videos, options.root, options.allow_outside_root)
     folders = [adapters.find_adapter(folder) for folder in options.adapter]
     predictor = Predictor(
         dict(zip(names_of(folders), folders, strict=True)),
@@ -121,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
     if unreadable:
         print(f"unreadable ({len(unreadable)}):", file=sys.stderr)
         for prediction in unreadable:
-            print(f"  {prediction.video.path}: {prediction.error}", file=sys.stderr)
+            print(printable(f"  {prediction.video.path}: {prediction.error}"), file=sys.stderr)
     return 1 if unreadable else 0
 
 
@@ -154,7 +159,8 @@ def _as_dict(prediction: Prediction) -> dict[str, Any]:
 
 def _as_table(prediction: Prediction) -> str:
     given = prediction.video.label
-    lines = [prediction.video.path + ("" if given is None else f"  (label {given} in the list)")]
+    shown = printable(prediction.video.path)
+    lines = [shown + ("" if given is None else f"  (label {given} in the list)")]
     if prediction.error:
         lines.append("  cannot be read")
     for name, guesses in prediction.guesses.items():

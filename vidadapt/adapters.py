@@ -18,11 +18,20 @@ from vidadapt import checkpoints, data, methods, runs
 from vidadapt.assemble import adapted_model
 from vidadapt.config import Config, ConfigError, DataConfig, EvalConfig, ModelConfig, TrainConfig
 from vidadapt.data import DataPlan
+from vidadapt.data.bounds import control_character
+from vidadapt.data.readers import READERS
 from vidadapt.data.sampling import Sampling
+from vidadapt.data.transforms import NORMALIZATIONS
 from vidadapt.differences import differences, refuse, refuse_backbone
 from vidadapt.models import VideoModel
 from vidadapt.models.hub import is_hub_name
+from vidadapt.naming import require_known
+from vidadapt.typed import hints_of, misfits
 
+# What any adapter stays far below: more would be damage, or an attempt to take all memory.
+LARGEST = {"num_frames": 4096, "crop_size": 4096, "num_classes": 1_000_000}
+LARGEST |= {"stride": 100_000, "num_clips": 10_000, "num_crops": 10_000}
+LARGEST |= {"tubelet_size": 4096, "patch_size": 4096, "position_grid": 4096}
 FORMAT, FORMATS = "vidadapt-adapter-2", ("vidadapt-adapter-1", "vidadapt-adapter-2")
 
 
@@ -193,11 +202,49 @@ def read_adapter(folder: str | Path) -> Adapter:
             "them, or train again"
         )
     try:
-        return Adapter(folder, tensors, about, _config(folder, about), _plan(about))
-    except (KeyError, TypeError, ValueError) as error:
+        adapter = Adapter(folder, tensors, about, _config(folder, about), _plan(about))
+        _check(adapter)
+        return adapter
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise runs.RunError(
             f"{file}: is incomplete, or was written by another version of vidadapt ({error!r})"
         ) from error
+
+
+def _check(adapter: Adapter) -> None:
+    """Refuse what no adapter can say, before a model of that shape is built.
+
+    Raises:
+        ValueError, KeyError, TypeError: naming the key.
+    """
+    config, plan, method = adapter.config, adapter.plan, adapter.config.method
+    inject = methods.METHODS[require_known("method.name", method["name"], methods.METHODS)]
+    problems = misfits(method, {"name": str, **hints_of(inject)}, "method.")
+    for section in ("data", "model", "train", "eval"):
+        options = getattr(config, section)
+        problems += misfits(vars(options), hints_of(type(options)), f"{section}.")
+    problems += misfits(vars(plan), {**hints_of(DataPlan), "sampling": Sampling}, "")
+    problems += misfits(vars(plan.sampling), hints_of(Sampling), "")
+    problems += misfits(adapter.about["model"], {"fingerprint": str}, "model.")
+    for name, most in LARGEST.items():
+        of = next(part for part in (plan, plan.sampling, config.model) if hasattr(part, name))
+        value = getattr(of, name)
+        for number in value if isinstance(value, list) else [value]:
+            if type(number) is int and not 1 <= number <= most:
+                problems.append(f"{name}: {number} is outside 1..{most}")
+    names = plan.label_names
+    if names is not None and len(names) != plan.num_classes:
+        problems.append(f"label_names: {len(names)} of {plan.num_classes} classes")
+    if any(control_character(str(name)) for name in names or ()):
+        problems.append("label_names: a control character")
+    if problems:
+        raise ValueError("; ".join(problems[:5]))
+    for key, value, known in (
+        ("dataset", plan.dataset, data.DATASETS),
+        ("normalization", plan.normalization, NORMALIZATIONS),
+        ("reader", config.data.reader, READERS),
+    ):
+        require_known(key, value, known)
 
 
 def _read(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -146,7 +146,9 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, An
         raise RunError(f"{problem}; restore it from a copy or train again")
     try:
         description = json.loads(description_file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        if not isinstance(description, dict):
+            raise ValueError("expected names and values")
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{description_file}: not valid JSON ({error})") from error
     try:
         with safe_open(tensor_file, framework="pt") as file:

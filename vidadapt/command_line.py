@@ -18,6 +18,9 @@ from jsonargparse import ArgumentParser, Namespace
 
 from vidadapt.config import SECTIONS, Config, ConfigError, EvalConfig, as_dict
 from vidadapt.naming import did_you_mean, require_known
+from vidadapt.typed import hints_of, misfits
+
+MOST_NODES = 100_000  # values in a YAML file
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ def parse_train(argv: list[str], methods: Methods) -> tuple[Config, TrainOptions
     if parsed.profile is not None and parsed.resume:
         raise ConfigError("--profile: trains nothing that --resume could continue; leave one out")
     options = TrainOptions(parsed.resume, parsed.profile)
-    return _config(parser, parsed, parsed.run_dir), options
+    return _config(parser, parsed, parsed.run_dir, methods), options
 
 
 def parse_browse(argv: list[str], methods: Methods) -> tuple[Config, BrowseOptions]:
@@ -201,7 +204,7 @@ def parse_browse(argv: list[str], methods: Methods) -> tuple[Config, BrowseOptio
         not parsed.no_evaluation,
         parsed.thumb,
     )
-    return _config(parser, parsed, parsed.run_dir), options
+    return _config(parser, parsed, parsed.run_dir, methods), options
 
 
 def adapter_option(argv: list[str]) -> str | None:
@@ -281,7 +284,7 @@ def parse_evaluate(
         return None, options
     home = run_dir if adapter is None else adapter.run_dir
     assert home is not None
-    return _config(parser, parsed, home), options
+    return _config(parser, parsed, home, methods), options
 
 
 def _refuse_options(argv: list[str], taken: set[str], mode: str) -> None:
@@ -323,9 +326,9 @@ def read_yaml(path: Path, option: str) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        _refuse_twice(yaml.compose(text, Loader=yaml.SafeLoader))
+        _check_nodes(yaml.compose(text, Loader=yaml.SafeLoader))
         content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise ConfigError(f"{option}: cannot read {path} ({error})") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{option}: {path} is not valid YAML: {error}") from error
@@ -334,21 +337,31 @@ def read_yaml(path: Path, option: str) -> dict[str, Any]:
     return content
 
 
-def _refuse_twice(node: yaml.Node | None) -> None:
-    """PyYAML takes the last one of equal keys without a word."""
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_twice(item)
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.YAMLError(
-                        f"line {key.start_mark.line + 1}: the key {key.value!r} stands here twice"
-                    )
-                seen.add(key.value)
-            _refuse_twice(value)
+def _check_nodes(top: yaml.Node | None) -> None:
+    """Refuse equal keys, of which PyYAML takes the last one without a word, and files of which
+    aliases make more, or an endless lot, than is written there.
+    """
+    waiting, count = [top], 0
+    while waiting:
+        node = waiting.pop()
+        count += 1
+        if count > MOST_NODES:
+            raise yaml.YAMLError(
+                f"more than {MOST_NODES:,} values, with what its aliases stand for"
+            )
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    if key.value in seen:
+                        raise yaml.YAMLError(
+                            f"line {key.start_mark.line + 1}: the key {key.value!r} stands here "
+                            "twice"
+                        )
+                    seen.add(key.value)
+                waiting.append(value)
 
 
 def as_yaml(settings: Mapping[str, Any]) -> str:
@@ -412,17 +425,26 @@ def _method_name(argv: list[str], methods: Methods) -> str:
     known = early.parse_known_args(argv)[0]
     name = known.name
     for file in reversed(known.config):
-        if name is not None:
-            break
-        method = read_yaml(Path(file), "--config").get("method")
-        if isinstance(method, dict):
+        method = read_yaml(Path(file), "--config").get("method")  # also to check the file
+        if name is None and isinstance(method, dict):
             name = method.get("name")
     name = "adaptformer" if name is None else name
     return require_known("method.name", str(name), methods)
 
 
-def _config(parser: ArgumentParser, parsed: Namespace, run_dir: str) -> Config:
+def _config(parser: ArgumentParser, parsed: Namespace, run_dir: str, methods: Methods) -> Config:
+    """The configuration, with no null (jsonargparse takes it for anything) where it means nothing.
+
+    Raises:
+        ConfigError: a value is not of its key's type.
+    """
     made = parser.instantiate(parsed)
+    inject = methods[parsed.method.name]
+    problems = misfits(vars(parsed.method), hints_of(inject), "method.")
+    for name, section in SECTIONS.items():
+        problems += misfits(vars(getattr(made, name)), hints_of(section), f"{name}.")
+    if problems:
+        raise ConfigError("; ".join(problems))
     return Config(
         run_dir=run_dir,
         method=vars(parsed.method),

@@ -7,12 +7,10 @@ evaluation fails. Nothing is padded; a video that cannot be read is listed and c
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -25,6 +23,7 @@ from vidadapt.metrics import accuracies, label_ranks
 from vidadapt.precision import autocast
 from vidadapt.progress import track
 from vidadapt.score_parts import Entry, Parts
+from vidadapt.score_tables import read_table
 
 Fusion = Literal["softmax", "logits"]
 # Logits are copied from the device, which waits for it, once for so many videos: with 12 views of
@@ -131,9 +130,7 @@ def score_views(
     return collected(mine, paths, labels, num_classes, num_orders * num_clips, num_crops, world)
 
 
-def _fetched(
-    waiting: list[tuple[dict[str, Any], torch.Tensor]], num_orders: int
-) -> list[Entry]:
+def _fetched(waiting: list[tuple[dict[str, Any], torch.Tensor]], num_orders: int) -> list[Entry]:
     """Index and logits (O * V, K) of videos whose distinct views' logits wait on the device."""
     if not waiting:
         return []
@@ -279,25 +276,7 @@ def load_scores(path: Path) -> tuple[Scores, dict[str, Any]]:
     """Read what `save_scores` wrote.
 
     Raises:
-        ValueError: not such a file, or views missing for some video.
+        ValueError: not such a file, a damaged one, or views missing for some video.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            table = {name: file[name] for name in file.files}
-        ids, clips, crops = table["id"], table["clip"], table["crop"]
-        logits, labels = table["logits"], table["label"]
-        errors, about = json.loads(str(table["errors"])), json.loads(str(table["about"]))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: not a scores file of tools/evaluate.py ({error})") from error
-    num_views = (int(clips.max()) + 1) * (int(crops.max()) + 1)
-    paths = ids[::num_views].tolist()
-    if len(ids) != len(set(paths)) * num_views or (ids != np.repeat(paths, num_views)).any():
-        raise ValueError(f"{path}: some videos lack views; every one needs {num_views}")
-    return Scores(
-        paths,
-        labels[::num_views],
-        clips[:num_views],
-        crops[:num_views],
-        logits.reshape(len(paths), num_views, -1),
-        errors,
-    ), about
+    table = read_table(path)
+    return Scores(*table[:-1]), table.about

@@ -1,9 +1,24 @@
-"""Names that a user mistyped: the near ones, and one error for all of them."""
+"""Names: the near ones of a mistyped one, and how one from a stranger is shown."""
 
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal obeys, or what breaks a line, written as escapes.
+
+    >>> printable("a" + chr(27) + "[31mb, c é視.mp4") == "a" + chr(92) + "x1b[31mb, c é視.mp4"
+    True
+    """
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if unicodedata.category(c) in ("Cc", "Zl", "Zp", "Cs")
+        else c
+        for c in text
+    )
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -20,6 +20,7 @@ from vidadapt.adapters import Adapter
 from vidadapt.bank import AdapterBank
 from vidadapt.config import Config, ConfigError, DataConfig
 from vidadapt.data import DataPlan, VideoList
+from vidadapt.data.bounds import control_character, leads_outside
 from vidadapt.data.clips import view_chunks
 from vidadapt.data.frame_index import FrameCount
 from vidadapt.data.lists import HEADER_FIELDS, ListError, Sample, parse_line
@@ -85,16 +86,20 @@ class Prediction:
     shown: Shown | None
 
 
-def find_videos(arguments: Sequence[str], root: str | None = None) -> list[Video]:
+def find_videos(
+    arguments: Sequence[str], root: str | None = None, allow_outside_root: bool = False
+) -> list[Video]:
     """The videos that files, folders (at any depth) and lists name, each once, in their order.
 
     Args:
         arguments: folders; lists, known by their ending (see `LISTS`), of lines `path label` or
             `path`; anything else is a video.
         root: folder that the paths of lists are relative to; default: the list's own.
+        allow_outside_root: the paths of lists may lead out of it, see `bounds.leads_outside`.
 
     Raises:
-        ListError: a list that cannot be read, or a folder or a list without videos.
+        ListError: a list that cannot be read or leads out of its root, or a folder or a list
+            without videos.
     """
     found: dict[str, Video] = {}
     for argument in arguments:
@@ -108,7 +113,8 @@ def find_videos(arguments: Sequence[str], root: str | None = None) -> list[Video
             if not inside:
                 raise ListError(f"{path}: no file in this folder ends in {', '.join(VIDEOS)}")
         elif path.suffix.lower() in LISTS:
-            inside = _listed(path, path.parent if root is None else Path(root))
+            folder = path.parent if root is None else Path(root)
+            inside = _listed(path, folder, allow_outside_root)
         else:
             inside = [Video(argument)]
         for video in inside:
@@ -116,16 +122,18 @@ def find_videos(arguments: Sequence[str], root: str | None = None) -> list[Video
     return list(found.values())
 
 
-def _listed(path: Path, root: Path) -> list[Video]:
+def _listed(path: Path, root: Path, allow_outside_root: bool) -> list[Video]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ListError(f"cannot read {path}: {error}") from error
     videos: list[Video] = []
-    for line in (line.strip() for line in lines):
+    for number, line in enumerate((line.strip() for line in lines), start=1):
         fields = parse_line(line)
         if not line or (not videos and fields is not None and fields[1].lower() in HEADER_FIELDS):
             continue
+        if problem := _refused(line, root, allow_outside_root):
+            raise ListError(f"{path}:{number}: {problem} (line: {line!r:.300})")
         # A path may end in a number, too: a file of that name is what is meant.
         labelled = fields is not None and fields[1].isdigit() and not (root / line).is_file()
         if labelled and fields is not None:
@@ -135,6 +143,15 @@ def _listed(path: Path, root: Path) -> list[Video]:
     if not videos:
         raise ListError(f"{path} lists no video; expected lines 'path label' or 'path'")
     return videos
+
+
+def _refused(line: str, root: Path, allow_outside_root: bool) -> str:
+    """Why a line of a list must not be used; empty: it may."""
+    if character := control_character(line):
+        return f"it holds the control character {character}; rename the file"
+    if not allow_outside_root and leads_outside(line, root):
+        return f"it leads out of the folder {root}; add --allow-outside-root if it is to be trusted"
+    return ""
 
 
 def names_of(folders: Sequence[Path], option: str = "--adapter") -> list[str]:

@@ -59,6 +59,7 @@ def test_a_header_later_in_the_file_is_an_error(tmp_path):
 def test_all_kinds_of_offenders_in_one_error(tmp_path):
     make_files(tmp_path, ["a.mp4", "b.mp4", "c.mp4"])
     lines = ["a.mp4 0", "lonely", "b.mp4 2", "c.mp4 -1", "./a.mp4 1", "gone.mp4 1", "c.mp4 1.5"]
+    lines += [" , 0"]
     (tmp_path / "list.txt").write_text("\n".join(lines))
     with pytest.raises(ListError) as error:
         read_list(tmp_path / "list.txt", tmp_path, 2)
@@ -70,6 +71,7 @@ def test_all_kinds_of_offenders_in_one_error(tmp_path):
         (5, "'./a.mp4' is already on line 1"),
         (6, "no such file"),
         (7, "expected 'path label' with an integer"),
+        (8, "expected 'path label' with an integer"),
     ]
     assert len(shown) == len(expected)
     for line, (number, text) in zip(shown, expected, strict=True):

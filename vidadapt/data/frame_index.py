@@ -21,10 +21,18 @@ from typing import NamedTuple
 from vidadapt.data.bounds import count_problem
 from vidadapt.data.isolated import run_isolated
 from vidadapt.data.packed import file_of
-from vidadapt.data.readers import ReadError, TransientReadError, check_reader, open_video
+from vidadapt.data.readers import (
+    READERS,
+    ReadError,
+    TransientReadError,
+    check_reader,
+    open_video,
+)
 from vidadapt.data.survey import Survey
+from vidadapt.naming import printable
 from vidadapt.progress import track
 
+SERVING = {*READERS, "packed"}  # what `Video.reader` may be
 HEADER = ["path", "size", "mtime_ns", "requested"]
 HEADER += ["num_frames", "header_frames", "codec", "reader", "error"]
 
@@ -289,7 +297,10 @@ def _rows(file: Iterable[str], index: Path) -> dict[Stamp, FrameCount]:
             num_frames = int(num)
             if count_problem(num_frames) or (num_frames < 1) != bool(error):
                 raise ValueError("frames")
-            rows[stamp] = FrameCount(path, num_frames, header_frames, codec, served, error)
+            if not error and served not in SERVING:
+                raise ValueError("reader")
+            facts = printable(codec), served, printable(error)
+            rows[stamp] = FrameCount(path, num_frames, header_frames, *facts)
     except (ValueError, csv.Error) as problem:
         raise ValueError(
             f"{index}:{reader.line_num}: no row of a frame-count index; delete the file, "

@@ -46,11 +46,11 @@ def parse_line(line: str) -> tuple[str, str] | None:
     ('a b #1, [x].mp4', '12')
     >>> parse_line("a b.mp4,12"), parse_line("a.mp4\\t12"), parse_line("a.mp4 , 12")
     (('a b.mp4', '12'), ('a.mp4', '12'), ('a.mp4', '12'))
-    >>> parse_line("a.mp4") is None
-    True
+    >>> parse_line("a.mp4") is None, parse_line(" , 0") is None
+    (True, True)
     """
     match = _LINE.fullmatch(line.strip())
-    return (match["path"], match["label"]) if match else None
+    return (match["path"], match["label"]) if match and match["path"].strip(" \t,") else None
 
 
 def read_list(
@@ -122,13 +122,14 @@ def write_list(list_path: str | Path, samples: Sequence[Sample]) -> None:
     """Write `path label` lines that `read_list` reads back unchanged, replacing the file at once.
 
     Raises:
-        ListError: a path that would be read back as something else (line breaks, blanks at its
-            ends, a comma at its end), or a first line that would pass for a header.
+        ListError: a path that would be refused or read back as something else (control characters,
+            blanks at its ends, a comma at its end), or a first line that would pass for a header.
     """
     lines = []
     for sample in samples:
         line = f"{sample.path} {sample.label}"
-        if "\n" in line or "\r" in line or parse_line(line) != (sample.path, str(sample.label)):
+        read_back = parse_line(line) == (sample.path, str(sample.label))
+        if control_character(sample.path) or not read_back:
             raise ListError(f"{list_path}: the path {sample.path!r} cannot be written in a list")
         lines.append(line + "\n")
     partial = Path(f"{list_path}.{os.getpid()}.partial")

@@ -242,8 +242,11 @@ def _mapped(file: BinaryIO) -> np.ndarray:
     Raises:
         ValueError: none does, or one of Python objects.
     """
-    np.lib.format.read_magic(file)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    try:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # NumPy reads it as Python does: that may fail in any way
+        raise ValueError("no array") from error
     if dtype.hasobject:
         raise ValueError("objects")
     start = file.tell()

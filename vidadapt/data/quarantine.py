@@ -13,6 +13,7 @@ from pathlib import Path
 from vidadapt.config import DataConfig
 from vidadapt.data.frame_index import FrameCount
 from vidadapt.data.lists import ListError, Sample, listing
+from vidadapt.naming import printable
 
 
 def read_quarantine(path: str | Path | None) -> dict[str, str]:
@@ -40,7 +41,7 @@ def read_quarantine(path: str | Path | None) -> dict[str, str]:
             continue
         name, _, cause = line.rpartition("\t")
         if name.strip() and cause.strip():
-            causes.setdefault(os.path.normpath(name.strip()), cause.strip())
+            causes.setdefault(os.path.normpath(name.strip()), printable(cause.strip()))
         else:
             problems.append(f"{path}:{number}: {line.strip()!r}")
     if problems:

@@ -12,7 +12,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from vidadapt.data.bounds import MAX_PIXELS, count_problem, size_problem
+from vidadapt.data.bounds import MAX_PIXELS, count_problem
 
 DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
 # Of a decoder, also of those that look at a file while it is opened.
@@ -83,14 +83,13 @@ def best_stream(container: Any, path: str) -> Any:
     """The container's best video stream, set to one thread: more conceal damage in another way.
 
     Raises:
-        ReadError: there is none, or its header asks for more than `bounds` allows.
+        ReadError: there is none, or its header tells of more frames than `bounds.MAX_FRAMES`.
     """
     stream = container.streams.best("video")
     if stream is None or stream.codec_context is None:
         raise ReadError(f"{path}: no video stream that can be decoded")
-    size = stream.codec_context.width, stream.codec_context.height
-    if problem := size_problem(*size) or count_problem(stream.frames):
-        raise ReadError(f"{path}: its header is refused: {problem}")
+    if problem := count_problem(stream.frames):
+        raise ReadError(f"{path}: by its header {problem}")
     stream.codec_context.options = dict(LIMITS)
     stream.codec_context.thread_count = 1
     stream.codec_context.thread_type = "NONE"

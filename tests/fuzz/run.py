@@ -1,0 +1,71 @@
+"""Fuzz run: damaged and hostile files of every kind, each read or refused, and never worse.
+
+python tests/fuzz/run.py                        # 10,500 inputs
+python tests/fuzz/run.py --inputs 300 --only video --seed 7
+python tests/fuzz/run.py --only video --seed 7 --number 123    # one job again, in this process
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from fuzzing import Job, Tally, attempt, campaign
+from kinds import KINDS
+
+from vidadapt.progress import duration, track
+
+
+def jobs_of(inputs: int, seed: int, only: list[str]) -> list[Job]:
+    """Jobs of so many inputs, or a few more, shared out over the kinds."""
+    total = sum(kind.share for name, kind in KINDS.items() if name in only)
+    jobs = []
+    for name in only:
+        kind = KINDS[name]
+        wanted = -(-inputs * kind.share // (total * kind.per_job))
+        jobs += [(number / wanted, Job(name, seed, number)) for number in range(wanted)]
+    # All kinds from the start, so that a run that is stopped has seen each.
+    return [job for _, job in sorted(jobs)]
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--inputs", type=int, default=10_500, help="default %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    parser.add_argument("--only", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--number", type=int, help="only this job")
+    parser.add_argument("--processes", type=int, default=2, help="default %(default)s")
+    args = parser.parse_args(argv)
+    if args.number is not None:
+        for name in args.only:
+            tally = attempt(Job(name, args.seed, args.number))
+            print(name, dict(tally.outcomes), *tally.defects, sep="\n")
+        return 0
+    began = time.monotonic()
+    jobs = jobs_of(args.inputs, args.seed, args.only)
+    print(f"seed {args.seed}, {len(jobs)} jobs in {args.processes} processes", flush=True)
+    found = {name: Tally() for name in args.only}
+    done = campaign(jobs, args.processes)
+    for job, tally in track(done, total=len(jobs), label="fuzz", unit="jobs"):
+        found[job.kind].outcomes.update(tally.outcomes)
+        found[job.kind].defects += tally.defects
+        for defect in tally.defects:
+            print(f"DEFECT {defect}", flush=True)
+    say(found, args.seed, time.monotonic() - began)
+    return 1 if any(tally.defects for tally in found.values()) else 0
+
+
+def say(found: dict[str, Tally], seed: int, seconds: float) -> None:
+    for name, tally in found.items():
+        counts = ", ".join(f"{key} {number}" for key, number in tally.outcomes.most_common())
+        print(f"{name:8} {tally.outcomes.total():6}: {counts}; {len(tally.defects)} defects")
+    inputs = sum(tally.outcomes.total() for tally in found.values())
+    defects = sum(len(tally.defects) for tally in found.values())
+    print(f"fuzz: {inputs} inputs, {defects} defects, seed {seed}, {duration(seconds)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

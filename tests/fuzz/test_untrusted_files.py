@@ -1,0 +1,204 @@
+"""Files from strangers: what would run does not, what would take all memory is refused."""
+
+import json
+import pickle
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fuzz_files import _accuracies as accuracies
+from fuzz_files import _adapter, _scores
+
+from vidadapt import checkpoints, methods
+from vidadapt.adapters import read_adapter
+from vidadapt.command_line import parse_train, read_yaml
+from vidadapt.config import ConfigError
+from vidadapt.data.frame_index import HEADER, load_index
+from vidadapt.data.lists import ListError
+from vidadapt.data.quarantine import read_quarantine
+from vidadapt.evaluate import load_scores
+from vidadapt.models.tensor_files import read_tensors
+from vidadapt.predict import Video, find_videos
+from vidadapt.runs import RunError
+
+
+class Payload:
+    """What pickle runs when it reads this: here, making a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def test_nothing_in_a_file_is_run(tmp_path):
+    marker, payload = tmp_path / "it ran", Payload(tmp_path / "it ran")
+    pickle.loads(pickle.dumps(payload))
+    assert marker.exists()  # so it would
+    marker.unlink()
+    torch.save({"model": payload}, tmp_path / "trainer.pt")
+    np.savez(tmp_path / "scores.npz", id=np.array([payload], object))
+    (tmp_path / "run.yaml").write_text(f"run_dir: !!python/object/apply:os.mkdir ['{marker}']\n")
+    for read, errors in (
+        (lambda: checkpoints.load_trainer(tmp_path), RunError),
+        (lambda: read_tensors(tmp_path / "trainer.pt"), ValueError),
+        (lambda: load_scores(tmp_path / "scores.npz"), ValueError),
+        (
+            lambda: parse_train(["--config", str(tmp_path / "run.yaml")], methods.METHODS),
+            ConfigError,
+        ),
+    ):
+        with pytest.raises(errors, match=r"trainer\.pt|scores\.npz|run\.yaml"):
+            read()
+    assert not marker.exists()
+
+
+MANY = "a: &a [x, x]\n" + "".join(
+    f"{after}: &{after} [{', '.join([f'*{before}'] * 9)}]\n"
+    for before, after in pairwise("abcdefgh")
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        MANY,
+        "train: &t\n  epochs: 3\n  again: *t\n",
+        "data: " + "[" * 5000,
+        "data: 2024-99-99\n",
+    ],
+    ids=["aliases of aliases", "an alias of itself", "depth", "no date"],
+)
+def test_a_yaml_file_that_grows_without_end_is_an_error(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(text)
+    for words in ([], ["--method.name", "full"]):
+        with pytest.raises(ConfigError, match=r"--config: .*c\.yaml"):
+            parse_train(["--config", str(tmp_path / "c.yaml"), *words], methods.METHODS)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("data.dataset", "null"), ("train.epochs", "null"), ("train.base_lr", ".nan")],
+)
+def test_a_null_or_no_number_where_a_value_must_be_is_an_error(tmp_path, key, value):
+    section, _, name = key.partition(".")
+    (tmp_path / "c.yaml").write_text(f"{section}: {{{name}: {value}}}\n")
+    with pytest.raises(ConfigError, match=rf"{key}: (None|nan) where .* is expected"):
+        parse_train(
+            ["--config", str(tmp_path / "c.yaml"), "--run_dir", str(tmp_path)], methods.METHODS
+        )
+
+
+def test_aliases_of_some_values_are_read(tmp_path):
+    (tmp_path / "c.yaml").write_text("a: &a {x: 1}\nb: *a\n")
+    assert read_yaml(tmp_path / "c.yaml", "--config") == {"a": {"x": 1}, "b": {"x": 1}}
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (["clip", "num_frames"], 10**9, "num_frames: 1000000000 is outside 1..4096"),
+        (["clip", "crop_size"], "16", "crop_size: '16' where int is expected"),
+        (["num_classes"], 3, "label_names: 2 of 3 classes"),
+        (["label_names"], ["walk", "ru\x1b[2Jn"], "control character"),
+        (["method", "bottleneck"], [4], "method.bottleneck: .* where int is expected"),
+        (["method"], "adaptformer", "adapter.json"),
+        (["evaluation", "fusion"], "max", "eval.fusion"),
+        (["model", "tubelet_size"], 0, "tubelet_size: 0 is outside"),
+        (["reader"], "system", "reader: 'system' is unknown"),
+    ],
+)
+def test_an_adapter_that_says_what_none_can_is_refused(tmp_path, place, value, said):
+    about = json.loads((_adapter() / "adapter.json").read_text())
+    inner = about
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    (tmp_path / "adapter.json").write_text(json.dumps(about))
+    (tmp_path / "adapter.safetensors").write_bytes(
+        (_adapter() / "adapter.safetensors").read_bytes()
+    )
+    with pytest.raises(RunError, match=rf"adapter\.json.*{said}|{said}"):
+        read_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '"a"', "[" * 100_000, "\x00", b"\xff\xfe{}"])
+def test_a_description_that_is_none_is_refused(tmp_path, text):
+    content = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / "adapter.json").write_bytes(content)
+    (tmp_path / "adapter.safetensors").write_bytes(
+        (_adapter() / "adapter.safetensors").read_bytes()
+    )
+    with pytest.raises(RunError, match=r"adapter\.json: not valid JSON"):
+        read_adapter(tmp_path)
+
+
+def changed(tmp_path, **arrays):
+    data, _ = _scores()
+    (tmp_path / "scores.npz").write_bytes(data)
+    with np.load(tmp_path / "scores.npz") as file:
+        whole = {name: file[name] for name in file.files}
+    whole |= {name: change(whole[name]) for name, change in arrays.items()}
+    np.savez(tmp_path / "scores.npz", **whole)
+    return tmp_path / "scores.npz"
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"label": lambda a: a + 3}, "labels lie outside 0..2"),
+        ({"label": lambda a: np.roll(a, 1)}, "a video has different labels"),
+        ({"clip": lambda a: a[::-1]}, "not those of every other"),
+        ({"clip": lambda a: a - 1}, "negative"),
+        ({"logits": lambda a: a[:, None]}, "not a scores file"),
+        ({"logits": lambda a: a * np.inf}, "not finite"),
+        ({"errors": lambda a: np.array("{}")}, "not finite"),
+        ({"errors": lambda a: np.array('{"x": "y"}')}, "errors of videos that it does not hold"),
+        ({"errors": lambda a: np.array("[" * 10_000)}, "not a scores file"),
+        ({"about": lambda a: np.array("[]")}, "no names and values"),
+    ],
+)
+def test_scores_whose_parts_do_not_fit_are_refused(tmp_path, arrays, said):
+    with pytest.raises(ValueError, match=rf"scores\.npz: .*{said}"):
+        load_scores(changed(tmp_path, **arrays))
+
+
+def test_scores_that_fit_are_those_that_were_saved(tmp_path):
+    scores, about = load_scores(changed(tmp_path))
+    assert (accuracies(scores), about) == (_scores()[1], {"list": "a.txt"})
+
+
+def test_a_reader_that_is_none_is_no_row_of_the_frame_count_index(tmp_path):
+    file = tmp_path / "list.txt.frames.csv"
+    row = "a.mp4,1,1,auto,5,,h264,{},"
+    file.write_text(f"{','.join(HEADER)}\n{row.format('system')}\n")
+    with pytest.raises(ValueError, match=r"frames\.csv:2: "):
+        load_index(file)
+    file.write_text(f"{','.join(HEADER)}\na.mp4,1,1,auto,0,,,auto,\x1b[2Jbroken\n")
+    (count,) = load_index(file).values()
+    assert count.error == "\\x1b[2Jbroken"
+
+
+def test_causes_in_a_quarantine_are_written_out(tmp_path):
+    (tmp_path / "q.txt").write_text("a.mp4\tbroken\x1b[2J\n")
+    assert read_quarantine(tmp_path / "q.txt") == {"a.mp4": "broken\\x1b[2J"}
+
+
+@pytest.mark.parametrize("line", ["../a.mp4", "/etc/a.mp4 3", "b/../../a.mp4 1", "a\x1b[2J.mp4"])
+def test_a_list_of_videos_to_predict_stays_in_its_folder(tmp_path, line):
+    (tmp_path / "list.txt").write_text(f"good.mp4\n{line}\n")
+    with pytest.raises(ListError, match=r"list\.txt:2: it (leads out|holds)"):
+        find_videos([str(tmp_path / "list.txt")])
+    if "\x1b" not in line:
+        first, second = find_videos([str(tmp_path / "list.txt")], allow_outside_root=True)
+        assert first == Video(str(tmp_path / "good.mp4"))
+        assert second.path.endswith("a.mp4")
+
+
+def test_the_configurations_of_the_corpus_are_read_as_data(tmp_path):
+    for file in sorted((Path(__file__).parent / "corpus").glob("*.yaml")):
+        with pytest.raises(ConfigError):
+            parse_train(["--config", str(file), "--run_dir", str(tmp_path)], methods.METHODS)

@@ -194,6 +194,18 @@ def test_a_damaged_index_of_a_tar_is_made_anew(tmp_path, jpeg):
         assert packed.index_of(tar).read_bytes() == good
 
 
+def test_an_index_whose_header_is_no_python_is_made_anew(tmp_path, jpeg):
+    tar = tmp_path / "0.tar"
+    write_tar(tar, jpeg)
+    packed.make_index(tar, packed.index_of(tar))
+    good = packed.index_of(tar).read_bytes()
+    packed.index_of(tar).write_bytes(good.replace(b"(2,)", b"(2, ", 1))  # tokenize.TokenError
+    packed._index.cache_clear()
+    with open_video(tar / "b") as video:
+        assert len(video) == 1
+    assert packed.index_of(tar).read_bytes() == good
+
+
 def test_an_index_that_points_beyond_its_tar_is_an_error(tmp_path, jpeg):
     tar = tmp_path / "0.tar"
     write_tar(tar, jpeg)

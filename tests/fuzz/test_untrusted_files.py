@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import load_tool
 from fuzz_files import _accuracies as accuracies
 from fuzz_files import _adapter, _scores
 
@@ -169,6 +170,13 @@ def test_scores_whose_parts_do_not_fit_are_refused(tmp_path, arrays, said):
 def test_scores_that_fit_are_those_that_were_saved(tmp_path):
     scores, about = load_scores(changed(tmp_path))
     assert (accuracies(scores), about) == (_scores()[1], {"list": "a.txt"})
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"manifest": ', "[" * 100_000, "\x00"])
+def test_results_that_are_none_are_not_overwritten(tmp_path, text):
+    (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"--out: .*metrics\.json holds no results"):
+        load_tool("evaluate").check_same_list(tmp_path, "5" * 64)
 
 
 def test_a_reader_that_is_none_is_no_row_of_the_frame_count_index(tmp_path):

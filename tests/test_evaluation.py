@@ -94,33 +94,6 @@ def read_metrics(folder: Path) -> dict:
     return {key: value for key, value in found.items() if key != "seconds"}
 
 
-def test_seven_videos_give_the_same_bits_on_one_two_and_three_processes(trained, tmp_path):
-    outputs = []
-    for processes in (1, 2, 3):
-        out = tmp_path / str(processes)
-        launch("evaluate", "--run_dir", trained, *VIEWS, "--out", out, processes=processes)
-        outputs.append((read_metrics(out), load_scores(out / "scores.npz")))
-    (metrics_1, (scores_1, about_1)), *others = outputs
-    assert metrics_1["num_videos"] == 7
-    assert metrics_1["views"] == "2 clips x 3 crops"
-    assert scores_1.logits.shape == (7, 6, 3)
-    for metrics_n, (scores_n, about_n) in others:
-        assert metrics_n == metrics_1
-        assert about_n == about_1
-        assert scores_n.paths == scores_1.paths
-        assert np.array_equal(scores_n.logits, scores_1.logits)
-
-
-def test_fewer_videos_than_processes(trained, tiny_set, tmp_path):
-    lines = tiny_set.lists["test"].read_text().splitlines()[:2]
-    (tmp_path / "two.txt").write_text("\n".join(lines) + "\n")
-    launch(
-        "evaluate", "--run_dir", trained, "--data.test_list", tmp_path / "two.txt",
-        "--out", tmp_path / "out", processes=3,
-    )  # fmt: skip
-    assert read_metrics(tmp_path / "out")["num_videos"] == 2
-
-
 def test_an_unreadable_video_is_listed_and_counts_as_wrong(trained, tiny_set, run_tool, tmp_path):
     root = tmp_path / "videos"
     shutil.copytree(tiny_set.root, root)

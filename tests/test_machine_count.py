@@ -18,6 +18,7 @@ from on_five_processes import CLIPS, SIZES
 from safetensors.torch import load_file
 from torch import nn
 
+from vidadapt.config import Config, ConfigError, DataConfig, ModelConfig, TrainConfig, check
 from vidadapt.evaluate import Scores, load_scores
 from vidadapt.models.heads import HEADS
 
@@ -137,3 +138,27 @@ def test_two_processes_train_through_a_shared_batchnorm_as_one_does(tiny_set, tm
     assert first.keys() == second.keys()
     for name in first:
         torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("head", "batch_size", "processes", "message"),
+    [
+        ("linear", 4, 2, r"train\.sync_batchnorm: model\.head linear has no BatchNorm"),
+        ("batchnorm_linear", 1, 1, r"train\.batch_size: the BatchNorm .* needs 2 clips"),
+        ("batchnorm_linear", 1, 2, None),
+    ],
+)
+def test_a_shared_batchnorm_needs_a_batchnorm_and_two_clips_in_all(
+    head, batch_size, processes, message
+):
+    cfg = Config(
+        "run",
+        data=DataConfig(train_list="train.txt"),
+        model=ModelConfig(head=head),
+        train=TrainConfig(batch_size=batch_size, sync_batchnorm=True),
+    )
+    if message is None:
+        check(cfg, processes)
+        return
+    with pytest.raises(ConfigError, match=message):
+        check(cfg, processes)

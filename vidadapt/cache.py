@@ -57,7 +57,8 @@ class Cache:
             view. Filling uses their data sets and options.
         draws: of each training sample.
         repeats: copies of a sample in an epoch, see `data.epochs`.
-        batch_size: clips of one forward pass.
+        batch_size: training clips of one forward pass.
+        views_per_forward: features of validation views of one forward pass.
         normalization: key of `data.transforms.NORMALIZATIONS`.
         precision: resolved; features are computed under it.
     """
@@ -68,6 +69,7 @@ class Cache:
     draws: int
     repeats: int
     batch_size: int
+    views_per_forward: int
     normalization: str
     precision: str
     world: World
@@ -116,6 +118,7 @@ def plan_cache(
         draws=cfg.cache.draws,
         repeats=cfg.data.repeated_augmentation,
         batch_size=cfg.train.batch_size,
+        views_per_forward=cfg.eval.views_per_forward,
         normalization=plan.normalization,
         precision=precision,
         world=world,
@@ -276,19 +279,20 @@ def _draws(cached: Cache, rows: list[int]) -> Iterator[tuple[list[int], Tensor]]
 def _centre_views(
     cached: Cache, split: str, rows: list[int]
 ) -> Iterator[tuple[list[int], Tensor | None]]:
-    """Rows and their views (B, 3, T, S, S) uint8; None for those that cannot be read."""
+    """Rows and their views (1, 3, T, S, S) uint8; None for those that cannot be read.
+
+    One at a time, as `evaluate.score_views` has them: of several, a view's last bits would depend
+    on how many are computed together, and that on processes and interruptions.
+    """
     loader = cached.loaders[split]
     options = worker_options(loader.num_workers, loader.pin_memory)
     items = DataLoader(loader.dataset, batch_size=None, sampler=rows, **options)
-    ready: dict[int, Tensor] = {}
     for row, item in zip(rows, items, strict=True):
         if item["error"]:
             yield [row], None
         else:
-            [ready[row]] = view_chunks(item, 1, cached.world.device)
-        if ready and (len(ready) == cached.batch_size or row == rows[-1]):
-            yield list(ready), torch.cat(list(ready.values()))
-            ready = {}
+            [view] = view_chunks(item, 1, cached.world.device)
+            yield [row], view
 
 
 def _key_of(row: int, samples: int, repeats: int) -> Key:

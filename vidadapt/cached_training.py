@@ -96,7 +96,7 @@ def score_features(
     model.eval()
     reader, found = _whole(store), marks(store)
     mine: list[tuple[int, np.ndarray | None, str]] = []
-    step = cached.batch_size
+    step = cached.views_per_forward
     for first in range(world.rank * step, len(paths), world.size * step):
         rows = range(first, min(first + step, len(paths)))
         readable = [row for row in rows if found[row] != UNREADABLE]

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "vidadapt"
 
 MAY_IMPORT = {
     "config": set(),
-    "command_line": {"config", "naming"},
+    "command_line": {"config", "naming", "typed"},
     "progress": set(),
     "processes": set(),
     "naming": set(),
@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "precision": {"models"},
     "profiling": set(),
     "distributed": set(),
+    "launching": {"distributed"},
     "runs": set(),
     "checkpoints": {"runs"},
     "resuming": {"checkpoints", "distributed", "methods", "optim"},
@@ -30,12 +31,18 @@ MAY_IMPORT = {
     "data": {"config", "processes", "progress", "naming"},
     "evaluate": {
         *("data", "metrics", "distributed", "models", "precision", "progress", "score_parts"),
+        "score_tables",
     },
     "score_parts": {"distributed"},
+    "score_tables": {"naming"},
     "epoch_log": {"progress", "runs"},
     "train": {
-        *("data", "evaluate", "optim", "distributed", "models", "methods", "config"),
-        *("checkpoints", "epoch_log", "precision", "profiling", "progress", "resuming"),
+        *("config", "data", "distributed", "methods", "models", "optim"),
+        *("checkpoints", "epoch_log", "resuming", "steps"),
+    },
+    "steps": {
+        *("config", "data", "distributed", "models", "optim", "precision", "profiling", "progress"),
+        "resuming",
     },
     "recompute": {"methods", "models"},
     "features": {"methods", "models", "routing"},
@@ -59,8 +66,11 @@ MAY_IMPORT = {
         "differences",
         "methods",
         "models",
+        "naming",
         "runs",
+        "typed",
     },
+    "typed": set(),
     "trained": {
         *("adapters", "command_line", "config", "data", "distributed", "evaluate", "methods"),
         *("models", "precision", "score_parts"),
@@ -80,7 +90,7 @@ MAY_IMPORT = {
     "matrix": {
         *("assemble", "benchmark", "command_line", "config", "data", "distributed", "epoch_log"),
         *("markdown", "matmul", "methods", "models", "naming", "optim", "precision", "progress"),
-        *("recompute", "runs", "train"),
+        *("recompute", "runs", "steps"),
     },
     "bank": {
         *("adapters", "assemble", "config", "data", "differences", "methods", "models", "replay"),
@@ -90,7 +100,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "decord": {"data/seekers.py"},
     "torchcodec": {"data/seekers.py"},
-    "torch.distributed": {"distributed.py"},
+    "torch.distributed": {"distributed.py", "launching.py"},
     "jsonargparse": {"command_line.py"},
     "yaml": {"command_line.py"},
 }

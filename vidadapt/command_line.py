@@ -17,7 +17,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from vidadapt.config import SECTIONS, Config, ConfigError, EvalConfig, as_dict
-from vidadapt.naming import did_you_mean, require_known
+from vidadapt.naming import did_you_mean, printable, require_known
 from vidadapt.typed import hints_of, misfits
 
 MOST_NODES = 100_000  # values in a YAML file
@@ -366,7 +366,18 @@ def _check_nodes(top: yaml.Node | None) -> None:
 
 def as_yaml(settings: Mapping[str, Any]) -> str:
     """Nested settings as YAML, in their order."""
-    return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+    return yaml.dump(dict(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts that jsonargparse would read as numbers, which PyYAML would not: `1e5`."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9.][0-9_.]*[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
 
 
 def _parser(prog: str, description: str, methods: Methods, method: str) -> ArgumentParser:
@@ -436,13 +447,25 @@ def _config(parser: ArgumentParser, parsed: Namespace, run_dir: str, methods: Me
     """The configuration, with no null (jsonargparse takes it for anything) where it means nothing.
 
     Raises:
-        ConfigError: a value is not of its key's type.
+        ConfigError: a value is not of its key's type, or a text that a terminal would obey.
     """
+    for name in ("method", *SECTIONS):
+        if parsed[name] is None:
+            raise ConfigError(f"{name}: holds nothing; leave it out, or give its keys")
     made = parser.instantiate(parsed)
-    inject = methods[parsed.method.name]
-    problems = misfits(vars(parsed.method), hints_of(inject), "method.")
-    for name, section in SECTIONS.items():
-        problems += misfits(vars(getattr(made, name)), hints_of(section), f"{name}.")
+    inject = methods[require_known("method.name", str(parsed.method.name), methods)]
+    given = {
+        name: (vars(getattr(made, name)), hints_of(section)) for name, section in SECTIONS.items()
+    }
+    given["method"] = vars(parsed.method), hints_of(inject)
+    problems = []
+    for name, (values, hints) in given.items():
+        problems += misfits(values, hints, f"{name}.")
+        problems += [
+            f"{name}.{key}: {value!r} holds a control character"
+            for key, value in values.items()
+            if isinstance(value, str) and value != printable(value)
+        ]
     if problems:
         raise ConfigError("; ".join(problems))
     return Config(

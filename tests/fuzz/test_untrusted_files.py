@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from fuzz_files import _adapter, _scores
 
 from vidadapt import checkpoints, methods
 from vidadapt.adapters import read_adapter
-from vidadapt.command_line import parse_train, read_yaml
-from vidadapt.config import ConfigError
+from vidadapt.command_line import dump, load, parse_train, read_yaml
+from vidadapt.config import ConfigError, as_dict
 from vidadapt.data.frame_index import HEADER, load_index
 from vidadapt.data.lists import ListError
 from vidadapt.data.quarantine import read_quarantine
@@ -82,15 +83,39 @@ def test_a_yaml_file_that_grows_without_end_is_an_error(tmp_path, text):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("data.dataset", "null"), ("train.epochs", "null"), ("train.base_lr", ".nan")],
+    [
+        *(("data.dataset", "null"), ("train.epochs", "null"), ("train.base_lr", ".nan")),
+        *(("method.name", "null"), ("data.root", '"a\\eb"')),
+    ],
 )
-def test_a_null_or_no_number_where_a_value_must_be_is_an_error(tmp_path, key, value):
+def test_a_value_that_its_key_cannot_have_is_an_error(tmp_path, key, value):
     section, _, name = key.partition(".")
     (tmp_path / "c.yaml").write_text(f"{section}: {{{name}: {value}}}\n")
-    with pytest.raises(ConfigError, match=rf"{key}: (None|nan) where .* is expected"):
+    said = rf"{key}: (None|nan) where .* is expected|'None' is unknown|holds a control character"
+    with pytest.raises(ValueError, match=said):
         parse_train(
             ["--config", str(tmp_path / "c.yaml"), "--run_dir", str(tmp_path)], methods.METHODS
         )
+
+
+@pytest.mark.parametrize("section", ["data", "model", "method", "train", "eval", "cache"])
+def test_an_empty_section_is_an_error(tmp_path, section):
+    (tmp_path / "c.yaml").write_text(f"run_dir: run\n{section}:\n")
+    with pytest.raises(ConfigError, match=f"{section}: holds nothing"):
+        parse_train(
+            ["--config", str(tmp_path / "c.yaml"), "--run_dir", str(tmp_path)], methods.METHODS
+        )
+
+
+@pytest.mark.parametrize("text", ["1e5", "0E0", "-1.5e-3", "12", "null", "yes", "1_0e1", ".5E1"])
+def test_a_text_that_looks_like_a_number_is_saved_as_text(tmp_path, text):
+    config, _ = parse_train(["--run_dir", "run"], methods.METHODS)
+    config = replace(config, data=replace(config.data, root=text))
+    (tmp_path / "c.yaml").write_text(dump(config))
+    read, _ = parse_train(
+        ["--config", str(tmp_path / "c.yaml"), "--run_dir", "run"], methods.METHODS
+    )
+    assert read == config and load(tmp_path / "c.yaml") == as_dict(config)
 
 
 def test_aliases_of_some_values_are_read(tmp_path):

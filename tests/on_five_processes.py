@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from conftest import load_tool
 
-from vidadapt import assemble, command_line, data, distributed, methods
+from vidadapt import assemble, command_line, data, distributed, launching, methods
 from vidadapt.distributed import World, total_over_ranks
 from vidadapt.models.batchnorm import over_all_processes, without_clips
 from vidadapt.models.heads import HEADS
@@ -118,7 +118,7 @@ def start() -> int:
         child = os.fork()
         if child == 0:
             os.environ["RANK"] = str(rank)
-            distributed.launch(main, ())
+            launching.launch(main, ())
             os._exit(0)
         running.add(child)
     failed = 0

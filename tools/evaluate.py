@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vidadapt import distributed, runs, trained
+from vidadapt import launching, runs, trained
 from vidadapt.command_line import EvaluateOptions
 from vidadapt.config import ConfigError
 from vidadapt.data.readers import ReadError
@@ -102,4 +102,4 @@ def say(out: Path | None, result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    distributed.launch(main, (ValueError, OSError, ReadError))
+    launching.launch(main, (ValueError, OSError, ReadError))

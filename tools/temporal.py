@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vidadapt import distributed, runs, temporal, trained
+from vidadapt import launching, runs, temporal, trained
 from vidadapt.config import ConfigError
 from vidadapt.data.readers import ReadError
 from vidadapt.distributed import World, together
@@ -175,4 +175,4 @@ def say(report: dict[str, Any], files: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    distributed.launch(main, (ValueError, OSError, ReadError))
+    launching.launch(main, (ValueError, OSError, ReadError))

@@ -24,6 +24,7 @@ from vidadapt import (
     data,
     distributed,
     features,
+    launching,
     methods,
     optim,
     recompute,
@@ -58,7 +59,7 @@ def main(world: World) -> None:
         config.check(cfg, world.size)
         plan = data.resolve(cfg.data, cfg.eval)
         run_dir = Path(cfg.run_dir)
-        resume = options.resume or distributed.restarted()
+        resume = options.resume or launching.restarted()
         saved = None if options.profile else previous_run(run_dir, cfg, resume)
         if saved is not None:
             cfg = replace(cfg, train=shared_among(world.size, cfg.train, saved["facts"]))
@@ -81,6 +82,7 @@ def main(world: World) -> None:
             accumulation=recipe.accumulation,
             repeats=cfg.data.repeated_augmentation,
         )
+    world = distributed.with_patience(world, recipe.patience_minutes)
     lists = count_frames(cfg, plan, samples, world)
     facts = {
         "processes": world.size,
@@ -182,7 +184,7 @@ def main(world: World) -> None:
     except Stopped as stopped:
         if world.is_main:
             print(f"stopped by {stopped}; continue with --resume", file=sys.stderr, flush=True)
-        distributed.leave(world, 128 + stopped.number)
+        launching.leave(world, 128 + stopped.number)
     if world.is_main:
         summary = {
             "method": cfg.method["name"],
@@ -435,4 +437,4 @@ def say_summary(run_dir: Path, summary: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    distributed.launch(main, (ValueError, OSError, ReadError, NonFiniteLoss))
+    launching.launch(main, (ValueError, OSError, ReadError, NonFiniteLoss))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vidadapt import data, distributed, embedding, runs
+from vidadapt import data, embedding, launching, runs
 from vidadapt.browse import choose
 from vidadapt.config import ConfigError
 from vidadapt.data.lists import Sample, manifest_hash
@@ -340,4 +340,4 @@ def say(settings: dict[str, Any], files: Sequence[Path], seconds: float) -> None
 
 
 if __name__ == "__main__":
-    distributed.launch(main, (ValueError, OSError, ImportError, ReadError))
+    launching.launch(main, (ValueError, OSError, ImportError, ReadError))

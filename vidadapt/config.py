@@ -155,6 +155,8 @@ class TrainConfig:
             only by time. One is written after every epoch, and on SIGTERM and SIGUSR1, too.
         checkpoint_minutes: minutes after which one is written within an epoch; 0: only by steps.
         keep_checkpoints: the newest so many stay: `last`, `last.1`, ...
+        patience_minutes: that a process waits for the others in a step before the run ends; longer
+            than a process may wait for its data.
     """
 
     epochs: int = 90
@@ -179,6 +181,7 @@ class TrainConfig:
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 10.0
     keep_checkpoints: int = 2
+    patience_minutes: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -276,6 +279,7 @@ FREE_ON_RESUME = {
     "train.checkpoint_steps",
     "train.checkpoint_minutes",
     "train.keep_checkpoints",
+    "train.patience_minutes",
 }
 
 
@@ -332,6 +336,10 @@ def check(config: Config, world_size: int) -> None:
     for key, (value, least) in at_least.items():
         if not value >= least:  # not a number, too
             raise ConfigError(f"{key}: expected {least} or more, got {value}")
+    if not recipe.patience_minutes > 0:
+        raise ConfigError(
+            f"train.patience_minutes: expected more than 0, got {recipe.patience_minutes}"
+        )
     for key, share in {
         "train.label_smoothing": recipe.label_smoothing,
         "train.ema": recipe.ema,

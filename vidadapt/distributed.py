@@ -1,20 +1,17 @@
-"""Start-up and tear-down of processes, and exact reductions; the only user of torch.distributed.
+"""What processes tell each other: errors, exact sums, gradients.
 
-Everything works unchanged in a single process without torchrun.
+Everything works unchanged in a single process. Start-up and tear-down: `launching`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import sys
-import time
-import traceback
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,6 +19,7 @@ from torch import nn
 
 Result = TypeVar("Result")
 
+ANSWER = 10.0  # seconds that a process has to say that it is there, after an exchange has failed
 EXCHANGED_AT_ONCE = 2**25  # numbers; 128 MiB of fp32
 
 
@@ -30,13 +28,15 @@ class World:
     """This process among its peers: `rank` of `size`, and the device that it computes on.
 
     `control` carries what the processes tell each other (errors, scores), on the CPU and with
-    all the time that one of them may need alone, e.g. to count the frames of a large set.
+    all the time that one of them may need alone, e.g. to count the frames of a large set; `group`
+    the numbers of a training, on the device; None: torch's default group.
     """
 
     rank: int
     size: int
     device: torch.device
     control: dist.ProcessGroup | None = None
+    group: dist.ProcessGroup | None = None
 
     @property
     def is_main(self) -> bool:
@@ -48,42 +48,55 @@ class PeerError(RuntimeError):
     """Another process failed in a step that all of them take together."""
 
 
-def start(timeout_minutes: float = 30.0) -> World:
-    """Join the processes that torchrun started; alone, be a world of one.
+class LostProcess(RuntimeError):
+    """Another process is gone, or does not answer; the message says which, where that is known."""
 
-    The device is the GPU of the local rank, or the CPU where there is none. nccl serves GPUs,
-    gloo the CPU.
+
+def with_patience(world: World, minutes: float) -> World:
+    """The processes with a group of their own, whose exchanges fail after so many minutes."""
+    if world.size == 1:
+        return world
+    group: Any = dist.new_group(timeout=timedelta(minutes=minutes))
+    return replace(world, group=group)
+
+
+@contextlib.contextmanager
+def exchange(world: World, where: str) -> Iterator[None]:
+    """A part in which processes exchange numbers.
+
+    Raises:
+        LostProcess: one of them did not take part, naming it and `where`.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    rank = int(os.environ.get("RANK", "0"))
-    if torch.cuda.is_available():
-        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-        if local_rank >= torch.cuda.device_count():
-            raise ValueError(
-                f"process {local_rank} of this machine has no GPU of its own: there are "
-                f"{torch.cuda.device_count()}; lower torchrun's --nproc-per-node"
-            )
-        device = torch.device("cuda", local_rank)
-        torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
-    if size > 1:
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
-        control: Any = dist.new_group(backend="gloo", timeout=timedelta(days=7))
-        return World(rank, size, device, control)
-    return World(rank, size, device)
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_broken_exchange(error):
+            raise
+        # A closed connection must close the others at once, where nobody knows of it yet; after a
+        # time-out all are here, but those that hang.
+        late = "timed out" in str(error).lower()
+        who = _who_is_missing(world) if late else "lost another process"
+        raise LostProcess(f"{where}: {who} ({_first_line(error)})") from error
 
 
-def restarted() -> bool:
-    """Whether torchrun started these processes anew after a failure (`--max-restarts`)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def is_broken_exchange(error: Exception) -> bool:
+    """Whether torch.distributed raised it; gloo's errors are plain RuntimeErrors."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
-def stop() -> None:
-    """Leave the process group, if there is one."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+def _who_is_missing(world: World) -> str:
+    try:
+        dist.monitored_barrier(world.control, timedelta(seconds=ANSWER), wait_all_ranks=True)
+    except RuntimeError as error:
+        found = re.search(r"Ranks? ([\d, ]+) failed to pass", str(error))
+        if found:
+            return f"rank {found[1].strip(' ,')} does not answer"
+        return "lost another process"
+    return "all processes answer, but one was too late"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].partition("] ")[2] or str(error)
 
 
 @contextlib.contextmanager
@@ -121,60 +134,6 @@ def main_first(world: World, step: Callable[[], Result]) -> Result:
     return result
 
 
-def launch(main: Callable[[World], None], user_errors: tuple[type[Exception], ...]) -> None:
-    """Run `main` in this process with one clear message for errors that the user can mend.
-
-    `user_errors` are printed as one line by the first process that met them; anything else keeps
-    its traceback. Every process ends with a non-zero status.
-    """
-    world = World(0, 1, torch.device("cpu"))
-    try:
-        world = start()
-        main(world)
-    except KeyboardInterrupt:
-        if world.is_main:
-            print("interrupted", file=sys.stderr, flush=True)
-        os._exit(130) if world.size > 1 else sys.exit(130)
-    except PeerError:
-        _leave(world, None)
-    except user_errors as error:
-        where = f"[rank {world.rank}] " if world.rank else ""
-        _leave(world, f"{where}error: {_message(error)}")
-    except dist.DistError as error:
-        _leave(world, f"[rank {world.rank}] lost another process: {_message(error)}")
-    except Exception:
-        _leave(world, traceback.format_exc())
-    stop()
-
-
-def _message(error: Exception) -> str:
-    """The error's own words; those of a loader's worker come wrapped in its traceback."""
-    text = str(error).strip()
-    return text.splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text
-
-
-def leave(world: World, status: int) -> NoReturn:
-    """End with an exit status, without waiting for peers."""
-    sys.stdout.flush()
-    if world.size > 1:
-        os._exit(status)
-    sys.exit(status)
-
-
-def _leave(world: World, message: str | None) -> None:
-    """Print, then end without waiting for peers that may never answer."""
-    if message is not None:
-        print(message, file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    if world.size > 1:
-        # A peer's exit makes torchrun end the others: give the one that has something to say
-        # the time to say it.
-        if message is None:
-            time.sleep(2)
-        os._exit(1)
-    sys.exit(1)
-
-
 def gather_objects(world: World, value: Any) -> list[Any]:
     """One picklable value from every process, in rank order, on every process."""
     if world.size == 1:
@@ -189,7 +148,7 @@ def sum_over_ranks(world: World, tensor: torch.Tensor) -> torch.Tensor:
     if world.size == 1:
         return tensor
     moved = tensor.to(world.device)
-    dist.all_reduce(moved)
+    dist.all_reduce(moved, group=world.group)
     return moved.to(tensor.device)
 
 
@@ -197,14 +156,15 @@ class _TotalOverRanks(torch.autograd.Function):
     """y = sum of the processes' x; so the gradient of each x is the sum of the processes' dy."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, tensor: torch.Tensor, group: dist.ProcessGroup | None) -> torch.Tensor:
+        ctx.group = group
         total = tensor.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
+        dist.all_reduce(total, group=group)
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        return _TotalOverRanks.apply(gradient)
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return _TotalOverRanks.apply(gradient, ctx.group), None
 
 
 def total_over_ranks(world: World, tensor: torch.Tensor) -> torch.Tensor:
@@ -215,7 +175,7 @@ def total_over_ranks(world: World, tensor: torch.Tensor) -> torch.Tensor:
     """
     if world.size == 1:
         return tensor
-    return _TotalOverRanks.apply(tensor)
+    return _TotalOverRanks.apply(tensor, world.group)
 
 
 def average_buffers(world: World, model: nn.Module) -> None:
@@ -228,7 +188,7 @@ def average_buffers(world: World, model: nn.Module) -> None:
     saved = model.state_dict().keys()
     for name, buffer in model.named_buffers():
         if name in saved and buffer.is_floating_point():
-            dist.all_reduce(buffer)
+            dist.all_reduce(buffer, group=world.group)
             buffer /= world.size
 
 
@@ -264,7 +224,7 @@ def average_gradients(
         for chunk in chunks
     ]
     for tensor in (numbers, *flats):
-        dist.all_reduce(tensor)
+        dist.all_reduce(tensor, group=world.group)
     for chunk, flat in zip(chunks, flats, strict=True):
         flat /= numbers[0]
         parts = flat.split([parameter.numel() for parameter in chunk])
@@ -290,7 +250,7 @@ def mean_over_ranks(world: World, tensor: torch.Tensor) -> torch.Tensor:
     if world.size == 1:
         return tensor
     everyones = [torch.empty_like(tensor) for _ in range(world.size)]
-    dist.all_gather(everyones, tensor)
+    dist.all_gather(everyones, tensor, group=world.group)
     total = everyones[0]
     for other in everyones[1:]:
         total = total + other

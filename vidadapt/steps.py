@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from vidadapt.config import TrainConfig
 from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.mixing import mix_batch
-from vidadapt.distributed import World, average_gradients, mean_over_ranks
+from vidadapt.distributed import World, average_gradients, exchange, mean_over_ranks
 from vidadapt.models.batchnorm import without_clips
 from vidadapt.optim import effective_lr, lr_at, set_lr
 from vidadapt.precision import autocast
@@ -179,7 +179,7 @@ def optimiser_steps(
             without_clips(cast(nn.Module, model.head))
         if micro < recipe.accumulation - 1:
             continue
-        with phase("exchange"):
+        with phase("exchange"), exchange(world, f"step {step}"):
             numbers = average_gradients(world, parameters, share, told())
         with phase("optimiser"):
             if recipe.clip_grad > 0:

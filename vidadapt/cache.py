@@ -53,8 +53,8 @@ class Cache:
     Attributes:
         parts: the model, cut in two.
         stores: by split; `train` has rows for its draws, any other list one a video.
-        loaders: of the same splits, over `TrainClips` for `train`, else over `EvalViews` with one
-            view. Filling uses their data sets and options.
+        loaders: of the same splits, `data.train_loader` for `train`, else `data.eval_loader` with
+            one view. Filling uses their data sets and options.
         draws: of each training sample.
         repeats: copies of a sample in an epoch, see `data.epochs`.
         batch_size: training clips of one forward pass.
@@ -65,7 +65,7 @@ class Cache:
 
     parts: Split
     stores: dict[str, Store]
-    loaders: dict[str, DataLoader[Any]]
+    loaders: dict[str, Any]
     draws: int
     repeats: int
     batch_size: int
@@ -80,7 +80,7 @@ def plan_cache(
     plan: DataPlan,
     parts: Split,
     lists: Mapping[str, VideoList],
-    loaders: dict[str, DataLoader[Any]],
+    loaders: dict[str, Any],
     *,
     backbone: str,
     precision: str,
@@ -265,7 +265,7 @@ def _filled(cached: Cache, split: str, rows: list[int]) -> Iterator[int]:
 def _draws(cached: Cache, rows: list[int]) -> Iterator[tuple[list[int], Tensor]]:
     """Rows and their training clips (B, 3, T, S, S) uint8."""
     loader = cached.loaders["train"]
-    samples = len(loader.dataset)  # type: ignore[arg-type]
+    samples = len(loader.dataset)
     pieces = [
         rows[first : first + cached.batch_size] for first in range(0, len(rows), cached.batch_size)
     ]
@@ -284,10 +284,7 @@ def _centre_views(
     One at a time, as `evaluate.score_views` has them: of several, a view's last bits would depend
     on how many are computed together, and that on processes and interruptions.
     """
-    loader = cached.loaders[split]
-    options = worker_options(loader.num_workers, loader.pin_memory)
-    items = DataLoader(loader.dataset, batch_size=None, sampler=rows, **options)
-    for row, item in zip(rows, items, strict=True):
+    for row, item in zip(rows, cached.loaders[split].of(rows), strict=True):
         if item["error"]:
             yield [row], None
         else:

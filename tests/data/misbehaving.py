@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from vidadapt.data.clips import EvalViews
 from vidadapt.data.frame_index import Counted, Job, count_file
 from vidadapt.data.readers import ReadError
 
@@ -67,6 +68,24 @@ def misbehave(how: str, *, before: bool) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     elif how == "unreadable":
         raise ReadError("file.mp4: moov atom not found")
+
+
+class Views(EvalViews):
+    """`EvalViews` of which some indices `misbehave`.
+
+    Args:
+        faults, log: see `Clips`.
+    """
+
+    def __init__(self, *arguments: Any, faults: dict[int, str], log: Path, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.faults, self.log = faults, log
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        with self.log.open("a") as file:
+            file.write(f"{index}\n")
+        misbehave(self.faults.get(index, ""), before=False)
+        return super().__getitem__(index)
 
 
 def dying_collate(items: list[Any]) -> None:

@@ -1,6 +1,8 @@
 """Real files to batches: which frames arrive, and that nothing but the key decides what comes."""
 
+import multiprocessing
 from dataclasses import replace
+from multiprocessing.context import ForkProcess
 
 import numpy as np
 import pytest
@@ -227,7 +229,9 @@ def test_workers_are_no_forks_of_a_process_with_threads(textured):
     plan, videos = loaded(data)
     for loader in (train_loader(data, plan, videos, seed=0, batch_size=2),
                    eval_loader(data, plan, videos)):  # fmt: skip
-        assert loader.multiprocessing_context.get_start_method() != "fork"
+        next(iter(loader))
+        workers = multiprocessing.active_children()
+        assert workers and not any(isinstance(worker, ForkProcess) for worker in workers)
 
 
 def test_loading_leaves_the_global_generators_alone(textured):

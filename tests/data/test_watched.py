@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
-import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,14 +18,18 @@ from typing import Any
 import misbehaving
 import pytest
 import torch
+from conftest import processes_with
 from torch.utils.data import DataLoader
+from videos import grey_frames, write_video
 
-from vidadapt.data.clips import batch_of
+from vidadapt.data.clips import EvalViews, batch_of
 from vidadapt.data.epochs import EpochBatches
+from vidadapt.data.frame_index import FrameCount
 from vidadapt.data.lists import Sample
+from vidadapt.data.sampling import SAMPLINGS
 from vidadapt.data.skips import SkipLog, TooManySkipped, read_skips
 from vidadapt.data.watchdog import Watched
-from vidadapt.data.watched import WatchedClips
+from vidadapt.data.watched import WatchedClips, WatchedViews
 
 SIZE, BATCH = 24, 4
 SAMPLES = [Sample(f"{index}.mp4", index % 3) for index in range(SIZE)]
@@ -63,10 +70,8 @@ def opened(tmp_path: Path) -> Iterator[Callable[..., WatchedClips]]:
 
 
 def belongings() -> set[str]:
-    """Named semaphores that this process has open, and its Python threads."""
-    maps = Path("/proc/self/maps").read_text()
-    semaphores = {name for name in re.findall(r"/dev/shm/\S+", maps) if Path(name).exists()}
-    return semaphores | {str(thread) for thread in threading.enumerate()}
+    """Files in /dev/shm that this process has mapped, and its Python threads."""
+    return {str(each) for each in (*semaphores_of("self"), *threading.enumerate())}
 
 
 def order(epoch: int, **split: int) -> list[list[int]]:
@@ -202,6 +207,127 @@ def test_ranks_have_no_need_to_speak(tmp_path, opened):
     # In the next epoch either may get them, and neither tries them.
     met = [(one_epoch(clips, 1), clips.log.met)[1] for clips in ranks]
     assert sum(met) == 2 and all(begun(tmp_path, index) == 2 for index in bad)
+
+
+def test_evaluation_marks_what_hangs_or_dies_and_leaves_nothing_out(tmp_path):
+    paths = ["a.mp4", "b.mp4", "gone.mp4", "c.mp4", "d.mp4"]
+    for path in paths:
+        if path != "gone.mp4":
+            write_video(tmp_path / path, grey_frames(9))
+    samples = [Sample(path, label) for label, path in enumerate(paths)]
+    counts = {path: FrameCount(path, 9, None, "", "pyav", "") for path in paths}
+    faults, log = {0: "hang", 4: "segfault"}, tmp_path / "begun.txt"
+    options: dict[str, Any] = {"num_clips": 2, "num_crops": 1, "crop_size": 32}
+    whole = EvalViews(samples, counts, tmp_path, SAMPLINGS["uniform8"], **options)
+    views = misbehaving.Views(
+        samples, counts, tmp_path, SAMPLINGS["uniform8"], **options, faults=faults, log=log
+    )
+    items = WatchedViews(views, range(5), clip_timeout=0.6, num_workers=2, pin_memory=False)
+    for _ in range(2):
+        found = list(items)
+        assert [(item["index"], item["label"]) for item in found] == [(i, i) for i in range(5)]
+        assert [bool(item["error"]) for item in found] == [True, False, True, False, True]
+        hung, died = found[0]["error"], found[4]["error"]
+        assert hung.startswith(f"{tmp_path / 'a.mp4'}: ") and "not finish within 1.2 s" in hung
+        assert died.startswith(f"{tmp_path / 'd.mp4'}: ") and "Segmentation fault" in died
+        for index in (1, 3):
+            assert found[index].keys() == whole[index].keys() == found[0].keys()
+            for name in ("frames", "clips", "corners", "view_of"):
+                assert torch.equal(found[index][name], whole[index][name])
+                assert found[0][name] is None and found[4][name] is None
+    assert sorted(log.read_text().split()[-3:]) == ["1", "2", "3"]  # all of the second pass
+    items.close()
+    assert multiprocessing.active_children() == []
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from torch.utils.data import DataLoader
+from misbehaving import Clips
+from vidadapt.data.clips import batch_of
+from vidadapt.data.epochs import EpochBatches
+from vidadapt.data.lists import Sample
+from vidadapt.data.skips import SkipLog
+from vidadapt.data.watched import WatchedClips
+
+if __name__ == "__main__":
+    folder, limit, *faults = Path(sys.argv[1]), float(sys.argv[2]), *sys.argv[3:]
+    loader = DataLoader(
+        Clips(2, dict(enumerate(faults)), folder / "begun.txt"),
+        batch_sampler=EpochBatches(2, 0, batch_size=1), collate_fn=batch_of, num_workers=2)
+    log = SkipLog(folder / "skipped.jsonl", [Sample("a", 0), Sample("b", 0)], 2)
+    next(iter(WatchedClips(loader, clip_timeout=limit, log=log)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "clip_timeout", "faults"),
+    [
+        (signal.SIGKILL, 8.0, ["hang", "hang locked"]),
+        (signal.SIGINT, 1000.0, ["hang", "hang"]),
+    ],
+    ids=str,
+)
+def test_nothing_stays_behind_however_it_ends(tmp_path, ending, clip_timeout, faults):
+    """Processes, semaphores, shared memory; and files of its own unless it was killed."""
+    script = tmp_path / "watch.py"
+    script.write_text(SCRIPT)
+    mark = f"VIDADAPT_ENDED={os.getpid()}_{ending}"
+    (tmp_path / "tmp").mkdir()
+    with subprocess.Popen(
+        [sys.executable, script, tmp_path, str(clip_timeout), *faults],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]),
+            "OMP_NUM_THREADS": "1",
+            "TMPDIR": str(tmp_path / "tmp"),
+            mark.partition("=")[0]: mark.partition("=")[2],
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as child:
+        try:
+            begun = tmp_path / "begun.txt"
+            while not (begun.exists() and len(begun.read_text().split()) == 2):
+                assert child.poll() is None
+                time.sleep(0.05)
+            semaphores, workers = semaphores_of(child.pid), pids_with(mark) - {child.pid}
+            assert len(workers) >= 3 and semaphores
+            os.killpg(child.pid, ending) if ending == signal.SIGINT else child.send_signal(ending)
+            told = child.communicate(timeout=60)[1]
+        finally:
+            child.kill()
+    deadline = time.monotonic() + 60
+    while (pids_with(mark) or any(map(Path.exists, semaphores))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert processes_with(mark) == []
+    assert [name for name in semaphores if name.exists()] == []
+    assert [
+        f for f in Path("/dev/shm").glob("torch_*") if int(f.name.split("_")[1]) in workers
+    ] == []
+    if ending == signal.SIGINT:
+        assert list((tmp_path / "tmp").iterdir()) == []
+        assert "leaked" not in told and told.count("Traceback") == 1, told
+    assert not (tmp_path / "skipped.jsonl").exists()
+
+
+def semaphores_of(process: int | str) -> set[Path]:
+    """Files in /dev/shm that a process has mapped; they lose the name that maps tells."""
+    mapped = Path(f"/proc/{process}/maps").read_text().splitlines()
+    inodes = {int(line.split()[4]) for line in mapped if "/dev/shm/" in line}
+    return {Path(entry) for entry in os.scandir("/dev/shm") if entry.inode() in inodes}
+
+
+def pids_with(mark: str) -> set[int]:
+    """Running processes that were started with this variable."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.add(int(folder.name))
+    return found
 
 
 def test_workers_that_die_on_no_clip_are_an_error():

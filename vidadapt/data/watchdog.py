@@ -110,7 +110,8 @@ class Watched:
                 try:
                     result = next(stream)
                 except FAULTS:
-                    if not (self._crews and self._crews[0].has_lost_some()):
+                    # A worker that has just broken a connection may not have ended yet.
+                    if not (self._crews and self._crews[0].has_lost_some(patience=1.0)):
                         raise
                     break
                 done, idle_ends = done + 1, 0
@@ -141,7 +142,7 @@ class Watched:
 
     def _stream(self, coming: list[list[Any]]) -> Iterator[tuple[Any, list[Unread]]]:
         """The results of the tasks, as long as no worker is lost."""
-        if self._under_way or (self._crews and self._crews[0].has_lost_some()):
+        if self._under_way or (self._crews and self._crews[0].has_lost_some(patience=0.0)):
             _dismiss(self._crews)
         self._under_way = True
         results: Iterator[Any] = iter(())
@@ -214,9 +215,9 @@ class _Crew:
             return self._iterator
         return iter(self._loader)
 
-    def has_lost_some(self) -> bool:
-        """Whether a worker has ended; one that has just broken a connection is given a second."""
-        return bool(self._killed_at or wait(self._sentinels(), 1.0))
+    def has_lost_some(self, patience: float) -> bool:
+        """Whether a worker has ended, or does within so many seconds."""
+        return bool(self._killed_at or wait(self._sentinels(), patience))
 
     def losses(self) -> list[_Loss]:
         """Kill the workers; the items that one of them was late with or died on."""

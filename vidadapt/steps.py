@@ -153,6 +153,12 @@ def optimiser_steps(
         if batch is not None:
             files += [paths[i] for i in batch["index"].tolist()]
             there = len(batch["index"]) / recipe.batch_size
+            if len(batch["index"]) == 1 < recipe.batch_size and _needs_two(model.head):
+                raise ValueError(
+                    f"step {step}: of a batch only {files[-1]} could be had, and BatchNorm needs 2 "
+                    "clips (skipped.jsonl has the others); raise train.batch_size, set "
+                    "train.sync_batchnorm, or use model.head linear, and go on with --resume"
+                )
             with phase("copy"):
                 inputs = prepare(batch)
                 targets = batch["label"].to(world.device, non_blocking=True)
@@ -194,6 +200,10 @@ def optimiser_steps(
         lag = 0 if world.device.type == "cpu" else 1
         yield Step(step, lr, figures, files, lag, _to_host(figures))
         step += 1
+
+
+def _needs_two(head: Any) -> bool:
+    return any(type(module) is nn.BatchNorm1d for module in head.modules())
 
 
 def _timed(

@@ -91,3 +91,18 @@ class Views(EvalViews):
 def dying_collate(items: list[Any]) -> None:
     """Die outside any item, as by a full /dev/shm."""
     os._exit(7)
+
+
+class Faulty(Dataset[Any]):
+    """A data set with keys (epoch, index, copy) of which some indices `misbehave`.
+
+    Args:
+        faults, log: see `Clips`.
+    """
+
+    def __init__(self, dataset: Dataset[Any], faults: dict[int, str], log: Path) -> None:
+        self.dataset, self.faults, self.log = dataset, faults, log
+
+    def __getitem__(self, key: tuple[int, int, int]) -> Any:
+        misbehave(self.faults.get(key[1], ""), before=False)
+        return self.dataset[key]

@@ -144,9 +144,9 @@ class SkipLog:
         raise TooManySkipped(
             listing(
                 f"{skipped} training clip(s) of epoch {self._epoch + 1} had to be skipped, "
-                f"data.max_skipped allows {self.most}. Mend the files, write these lines into a "
-                "file for data.quarantine (path, tab, cause), or raise data.max_skipped and go on "
-                f"with --resume; all are in {self.path}",
+                f"data.max_skipped allows {self.most}. Mend the files and delete their lines from "
+                f"{self.path}, write these lines into a file for data.quarantine (path, tab, "
+                "cause), or raise data.max_skipped; then go on with --resume",
                 lines,
             )
         )

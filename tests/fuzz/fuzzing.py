@@ -9,6 +9,7 @@ import resource
 import sys
 import tempfile
 import traceback
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -76,7 +77,7 @@ def judged(
             raise Defect(
                 f"the message of a {type(error).__name__} says too little: {said}"
             ) from error
-        if any(not c.isprintable() and c not in "\n\t" for c in said):
+        if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") and c not in "\n\t" for c in said):
             raise Defect(f"a message that a terminal would obey: {said!r}") from error
         return type(error).__name__, None
 

@@ -18,10 +18,10 @@ bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks.run
 
 chaos: .venv/installed
-	$(BIN)/python tests/chaos/run.py
+	$(BIN)/python tests/chaos/inject_faults.py
 
 fuzz: .venv/installed
-	$(BIN)/python tests/fuzz/run.py
+	$(BIN)/python tests/fuzz/fuzz_run.py
 
 .venv/installed: setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -133,11 +133,10 @@ def test_a_stopped_run_goes_on_with_other_processes_and_the_same_global_batch(
 
 def test_two_processes_stopped_and_resumed_equal_two_that_were_left_alone(tiny_set, tmp_path):
     """With BatchNorm statistics that differ between them until the end of an epoch."""
-    options = tiny_set.options(
-        train__batch_size=2, data__repeated_augmentation=2, train__checkpoint_steps=1
-    )
+    alone = tiny_set.options(train__batch_size=2, data__repeated_augmentation=2)
+    options = [*alone, "--train.checkpoint_steps", "1"]
     whole, run = tmp_path / "whole", tmp_path / "run"
-    child = start(options, whole, processes=2)
+    child = start(alone, whole, processes=2)
     said, _ = child.communicate()
     assert child.returncode == 0, said
     interrupted(options, run, signal.SIGTERM, processes=2)

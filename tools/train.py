@@ -82,7 +82,6 @@ def main(world: World) -> None:
             accumulation=recipe.accumulation,
             repeats=cfg.data.repeated_augmentation,
         )
-    world = distributed.with_patience(world, recipe.patience_minutes)
     lists = count_frames(cfg, plan, samples, world)
     facts = {
         "processes": world.size,
@@ -127,6 +126,7 @@ def main(world: World) -> None:
             lists["train"].samples,
             most_skipped(cfg.data.max_skipped, batch_sampler.keys_per_epoch),
         )
+    world = distributed.with_patience(world, recipe.patience_minutes)
     trainable, total = methods.count_parameters(model)
     if world.is_main:
         lr = optim.effective_lr(cfg.train.base_lr, global_batch)
@@ -149,6 +149,7 @@ def main(world: World) -> None:
         normalized_clip, normalization=plan.normalization, device=world.device
     )
     if cached is not None:
+        cached = replace(cached, world=world)
         batches = CachedBatches(cached, [sample.label for sample in lists["train"].samples])
         prepare = batches.prepare
         features.run_from_features(cached.parts)

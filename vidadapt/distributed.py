@@ -28,8 +28,9 @@ class World:
     """This process among its peers: `rank` of `size`, and the device that it computes on.
 
     `control` carries what the processes tell each other (errors, scores), on the CPU and with
-    all the time that one of them may need alone, e.g. to count the frames of a large set; `group`
-    the numbers of a training, on the device; None: torch's default group.
+    all the time that one of them may need alone, e.g. to count the frames of a large set (less
+    after `with_patience`); `group` the numbers of a training, on the device; None: torch's default
+    group.
     """
 
     rank: int
@@ -53,19 +54,21 @@ class LostProcess(RuntimeError):
 
 
 def with_patience(world: World, minutes: float) -> World:
-    """The processes with a group of their own, whose exchanges fail after so many minutes."""
+    """The processes with groups of their own, whose exchanges fail after so many minutes."""
     if world.size == 1:
         return world
-    group: Any = dist.new_group(timeout=timedelta(minutes=minutes))
-    return replace(world, group=group)
+    patience = timedelta(minutes=minutes)
+    control: Any = dist.new_group(backend="gloo", timeout=patience)
+    group: Any = dist.new_group(timeout=patience)
+    return replace(world, control=control, group=group)
 
 
 @contextlib.contextmanager
-def exchange(world: World, where: str) -> Iterator[None]:
+def exchange(world: World, where: Callable[[], str]) -> Iterator[None]:
     """A part in which processes exchange numbers.
 
     Raises:
-        LostProcess: one of them did not take part, naming it and `where`.
+        LostProcess: one of them did not take part, naming it and what `where` says.
     """
     try:
         yield
@@ -76,12 +79,13 @@ def exchange(world: World, where: str) -> Iterator[None]:
         # time-out all are here, but those that hang.
         late = "timed out" in str(error).lower()
         who = _who_is_missing(world) if late else "lost another process"
-        raise LostProcess(f"{where}: {who} ({_first_line(error)})") from error
+        raise LostProcess(f"{where()}: {who} ({_first_line(error)})") from error
 
 
 def is_broken_exchange(error: Exception) -> bool:
     """Whether torch.distributed raised it; gloo's errors are plain RuntimeErrors."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
+    lost = isinstance(error, LostProcess)
+    return isinstance(error, dist.DistError) or ("gloo" in str(error).lower() and not lost)
 
 
 def _who_is_missing(world: World) -> str:

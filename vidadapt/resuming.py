@@ -32,6 +32,7 @@ class Progress:
         seconds: that the run has taken.
         train_seconds, waited: of the epoch begun: for its steps, and waiting for data in them.
         losses, lrs: of each step of the epoch begun.
+        joined: whether the buffers of all processes were averaged after its last step.
         best: results of the best epoch.
         latest: the last epoch's line of `log.jsonl`.
     """
@@ -44,6 +45,7 @@ class Progress:
     waited: float = 0.0
     losses: list[float] = field(default_factory=list)
     lrs: list[float] = field(default_factory=list)
+    joined: bool = False
     best: dict[str, Any] | None = None
     latest: dict[str, Any] = field(default_factory=dict)
 

@@ -185,7 +185,7 @@ def optimiser_steps(
             without_clips(cast(nn.Module, model.head))
         if micro < recipe.accumulation - 1:
             continue
-        with phase("exchange"), exchange(world, f"step {step}"):
+        with phase("exchange"), exchange(world, partial("step {}".format, step)):
             numbers = average_gradients(world, parameters, share, told())
         with phase("optimiser"):
             if recipe.clip_grad > 0:

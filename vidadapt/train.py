@@ -24,6 +24,7 @@ from vidadapt.data.transforms import normalize
 from vidadapt.distributed import (
     World,
     average_buffers,
+    exchange,
     gather_objects,
     require_equal_weights,
     together,
@@ -125,6 +126,9 @@ def fit(
             overdue = world.is_main and 0 < recipe.checkpoint_minutes <= minutes
             return request.number is not None, overdue, 0 if skips is None else skips.met
 
+        def place() -> str:
+            return f"epoch {progress.epoch + 1}, after step {progress.steps - 1}"
+
         def save(evaluated: dict[str, torch.Tensor], state: dict[str, Any], is_best: bool) -> None:
             about = {**description, "metrics": state["progress"]["latest"]}
             if is_best:
@@ -132,87 +136,94 @@ def fit(
             writer.save(run_dir / "last", evaluated, about, state, keep=recipe.keep_checkpoints)
 
         for epoch in range(progress.epoch, recipe.epochs):
-            sampler.set_epoch(epoch, progress.consumed)
-            train_mode(model)
-            stretch = Stretch()
-            for step in optimiser_steps(
-                trained,
-                loader,
-                label=f"epoch {epoch + 1}/{recipe.epochs}",
-                recipe=recipe,
-                num_classes=num_classes,
-                prepare=prepare,
-                paths=paths,
-                loss_function=loss,
-                world=world,
-                told=told,
-                waiting=stretch.waiting,
-                phase=phase,
-            ):
-                stretch.steps.append(step)
-                progress.steps += 1
-                progress.consumed += sampler.global_batch
-                stop = overdue = skipped = 0.0
-                if len(stretch.steps) > step.lag:
-                    stop, overdue, skipped = stretch.steps[-1 - step.lag].checked()
-                if skips is not None and skipped:
-                    skips.check(skips.known() + int(skipped))
-                every = recipe.checkpoint_steps
-                if stop or overdue or (every and progress.steps % every == 0):
-                    step.checked()
-                    stretch.settle(world, progress)
-                    _check_finite(model)
-                    buffers = gather_objects(world, copied(own_buffers(model)))
-                    if world.is_main:
-                        save(trained.evaluated(), trained.snapshot(progress, buffers, facts), False)
-                    saved_at = time.monotonic()
-                if stop:
-                    with together(world):
-                        writer.wait()
-                    raise Stopped(request.number or signal.SIGTERM)
-            if stretch.steps:
-                stretch.steps[-1].checked()
-                average_buffers(world, model)
-            stretch.settle(world, progress)
-            _check_finite(model)
+            with exchange(world, place):
+                sampler.set_epoch(epoch, progress.consumed)
+                train_mode(model)
+                stretch = Stretch()
+                for step in optimiser_steps(
+                    trained,
+                    loader,
+                    label=f"epoch {epoch + 1}/{recipe.epochs}",
+                    recipe=recipe,
+                    num_classes=num_classes,
+                    prepare=prepare,
+                    paths=paths,
+                    loss_function=loss,
+                    world=world,
+                    told=told,
+                    waiting=stretch.waiting,
+                    phase=phase,
+                ):
+                    stretch.steps.append(step)
+                    progress.steps += 1
+                    progress.consumed += sampler.global_batch
+                    stop = overdue = skipped = 0.0
+                    if len(stretch.steps) > step.lag:
+                        stop, overdue, skipped = stretch.steps[-1 - step.lag].checked()
+                    if skips is not None and skipped:
+                        skips.check(skips.known() + int(skipped))
+                    every = recipe.checkpoint_steps
+                    if stop or overdue or (every and progress.steps % every == 0):
+                        step.checked()
+                        stretch.settle(world, progress)
+                        _check_finite(model)
+                        buffers = gather_objects(world, copied(own_buffers(model)))
+                        if world.is_main:
+                            save(
+                                trained.evaluated(),
+                                trained.snapshot(progress, buffers, facts),
+                                False,
+                            )
+                        saved_at = time.monotonic()
+                    if stop:
+                        with together(world):
+                            writer.wait()
+                        raise Stopped(request.number or signal.SIGTERM)
+                if stretch.steps:
+                    stretch.steps[-1].checked()
+                stretch.settle(world, progress)
+                if not progress.joined:
+                    average_buffers(world, model)
+                    progress.joined = True
+                _check_finite(model)
 
-            began = time.monotonic()
-            try:
-                with trained.averaged(), request.heeded_at_once():
-                    results = validate() if validate is not None else {}
-            except Stopped:
-                if world.is_main:
+                began = time.monotonic()
+                try:
+                    with trained.averaged(), request.heeded_at_once():
+                        results = validate() if validate is not None else {}
+                except Stopped:
+                    if world.is_main:
+                        buffers = [copied(own_buffers(model))]
+                        save(trained.evaluated(), trained.snapshot(progress, buffers, facts), False)
+                    raise
+                validate_seconds = time.monotonic() - began
+                is_best = select_best and (
+                    progress.best is None or results["dev_top1"] > progress.best["dev_top1"]
+                )
+                losses, lrs = progress.losses, progress.lrs
+                latest = {
+                    "epoch": epoch + 1,
+                    "train_loss": sum(losses) / len(losses),
+                    "lr": lrs[-1],
+                    "clips_per_second": sampler.keys_per_epoch / progress.train_seconds,
+                    "loader_wait_share": progress.waited / progress.train_seconds,
+                    "train_seconds": progress.train_seconds,
+                    "validate_seconds": validate_seconds,
+                    **results,
+                }
+                progress = Progress(
+                    epoch=epoch + 1,
+                    steps=progress.steps,
+                    seconds=progress.seconds + validate_seconds,
+                    best={"epoch": epoch + 1, **results} if is_best else progress.best,
+                    latest=latest,
+                )
+                if board is not None:
+                    write_log(run_dir, board, progress.steps, losses, lrs, latest)
                     buffers = [copied(own_buffers(model))]
-                    save(trained.evaluated(), trained.snapshot(progress, buffers, facts), False)
-                raise
-            validate_seconds = time.monotonic() - began
-            is_best = select_best and (
-                progress.best is None or results["dev_top1"] > progress.best["dev_top1"]
-            )
-            losses, lrs = progress.losses, progress.lrs
-            latest = {
-                "epoch": epoch + 1,
-                "train_loss": sum(losses) / len(losses),
-                "lr": lrs[-1],
-                "clips_per_second": sampler.keys_per_epoch / progress.train_seconds,
-                "loader_wait_share": progress.waited / progress.train_seconds,
-                "train_seconds": progress.train_seconds,
-                "validate_seconds": validate_seconds,
-                **results,
-            }
-            progress = Progress(
-                epoch=epoch + 1,
-                steps=progress.steps,
-                seconds=progress.seconds + validate_seconds,
-                best={"epoch": epoch + 1, **results} if is_best else progress.best,
-                latest=latest,
-            )
-            if board is not None:
-                write_log(run_dir, board, progress.steps, losses, lrs, latest)
-                buffers = [copied(own_buffers(model))]
-                save(trained.evaluated(), trained.snapshot(progress, buffers, facts), is_best)
-                say_epoch(latest, progress.seconds, recipe.epochs)
-            saved_at = time.monotonic()
+                    save(trained.evaluated(), trained.snapshot(progress, buffers, facts), is_best)
+                    say_epoch(latest, progress.seconds, recipe.epochs)
+                saved_at = time.monotonic()
     if board is not None:
         board.close()
     return {

@@ -89,7 +89,7 @@ def same(found: Any, expected: Any, what: str) -> None:
 
 def attempt(job: Job) -> Tally:
     """Make an input, give it to what is tested, and judge: never raises."""
-    from kinds import KINDS
+    from fuzz_kinds import KINDS
 
     tally = Tally()
     _limit_memory()

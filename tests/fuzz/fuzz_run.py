@@ -1,8 +1,8 @@
 """Fuzz run: damaged and hostile files of every kind, each read or refused, and never worse.
 
-python tests/fuzz/run.py                        # 10,500 inputs
-python tests/fuzz/run.py --inputs 300 --only video --seed 7
-python tests/fuzz/run.py --only video --seed 7 --number 123    # one job again, in this process
+python tests/fuzz/fuzz_run.py                        # 10,500 inputs
+python tests/fuzz/fuzz_run.py --inputs 300 --only video --seed 7
+python tests/fuzz/fuzz_run.py --only video --seed 7 --number 123    # one job again, in this process
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import argparse
 import sys
 import time
 
+from fuzz_kinds import KINDS
 from fuzzing import Job, Tally, attempt, campaign
-from kinds import KINDS
 
 from vidadapt.progress import duration, track
 

@@ -1,6 +1,6 @@
 """Injects faults into real trainings and looks whether each ends as if nothing had happened.
 
-    python tests/chaos/run.py [--faults 500] [--seed 0] [--kinds killed damaged ...]
+    python tests/chaos/inject_faults.py [--faults 500] [--seed 0] [--kinds killed damaged ...]
 
 Trainings run in processes that are forked from this one, which has imported everything, so that a
 fault costs a second or two; elastic jobs run under torchrun. Every kind gets its share of the

@@ -27,8 +27,8 @@ from vidadapt.matrix.results import read_results
 MEASURED = {
     *("step_seconds", "step_spread_percent", "peak_memory_bytes", "peak_process_bytes"),
     *("matmul_tflops", "matmul_share", "data_seconds_per_clip", "data_spread_percent"),
-    *("data_share", "clips_per_second", "epoch_seconds", "epoch_spread_percent", "noisy"),
-    *("evaluation_seconds_per_video", "environment", "config"),
+    *("data_share", "clips_per_second", "epoch_seconds", "run_epoch_seconds", "noisy"),
+    *("run_epoch_spread_percent", "evaluation_seconds_per_video", "environment", "config"),
 }
 
 

@@ -45,7 +45,7 @@ PR_SET_PDEATHSIG = 1  # of Linux's prctl
 TRAINED = (
     *("seed", "top1", "top5", "mean_class_accuracy", "num_videos", "unreadable", "views"),
     *("dev_top1", "best_epoch", "evaluation_seconds_per_video", "curve", "grid", "manifests"),
-    *("environment", "config"),
+    *("run_epoch_seconds", "run_epoch_spread_percent", "environment", "config"),
 )
 
 
@@ -240,7 +240,7 @@ def whole_line(cost: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, A
         found: of `Work.work_on`.
     """
     line = {**cost, **found}
-    spreads = ("step_spread_percent", "data_spread_percent", "epoch_spread_percent")
+    spreads = ("step_spread_percent", "data_spread_percent", "run_epoch_spread_percent")
     return line | {"noisy": [key for key in spreads if (line[key] or 0) > NOISY_PERCENT]}
 
 
@@ -359,10 +359,8 @@ def _of_training(summary: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -
         "total": summary["total"],
         "dev_top1": best.get("dev_top1"),
         "best_epoch": best.get("epoch"),
-        "clips_per_second": statistics.median(entry["clips_per_second"] for entry in log),
-        "epoch_seconds": statistics.median(seconds),
-        "epoch_spread_percent": spread_percent(seconds),
-        "epoch_projected": False,
+        "run_epoch_seconds": statistics.median(seconds),
+        "run_epoch_spread_percent": spread_percent(seconds),
         "curve": [
             {
                 "epoch": entry["epoch"],

@@ -142,8 +142,6 @@ def cell_cost(cfg: Config, *, processes: int, steps: int) -> dict[str, Any]:
         "data_share": data_per_clip / (data_per_clip + step_per_clip),
         "clips_per_second": clips_per_second,
         "epoch_seconds": loading.clips_per_epoch / clips_per_second,
-        "epoch_spread_percent": None,
-        "epoch_projected": True,
         "noisy": [key for key, spread in spreads.items() if spread > NOISY_PERCENT],
     }
 

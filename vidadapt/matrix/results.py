@@ -22,10 +22,9 @@ NUMBERS = (
     *("crop_size", "num_classes", "batch_size", "threads", "step_seconds"),
     *("step_spread_percent", "peak_memory_bytes", "peak_process_bytes", "matmul_tflops"),
     *("matmul_share", "data_seconds_per_clip", "data_spread_percent", "data_share"),
-    *("clips_per_second", "epoch_seconds", "epoch_spread_percent"),
+    *("clips_per_second", "epoch_seconds", "run_epoch_seconds", "run_epoch_spread_percent"),
     "evaluation_seconds_per_video",
 )
-TRUTHS = ("epoch_projected",)
 LISTS = ("noisy", "curve")
 OBJECTS = ("options", "grid", "manifests", "environment", "config")
 NEVER_NULL = ("cell", "variant", "method", "frames", "options")
@@ -33,7 +32,6 @@ NEVER_NULL = ("cell", "variant", "method", "frames", "options")
 KINDS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     **dict.fromkeys(TEXTS, ("a text", str)),
     **dict.fromkeys(NUMBERS, ("a number", (int, float))),
-    **dict.fromkeys(TRUTHS, ("true or false", bool)),
     **dict.fromkeys(LISTS, ("a list", list)),
     **dict.fromkeys(OBJECTS, ("an object", dict)),
 }
@@ -130,6 +128,6 @@ def _check(line: Any, place: str) -> None:
         value = line[key]
         if value is None and key not in NEVER_NULL:
             continue
-        if not isinstance(value, types) or (isinstance(value, bool) and key not in TRUTHS):
+        if not isinstance(value, types) or isinstance(value, bool):
             allowed = kind if key in NEVER_NULL else f"{kind} or null"
             raise ResultsError(f"{place}: {key}: expected {allowed}, got {value!r}")

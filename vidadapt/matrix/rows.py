@@ -33,18 +33,9 @@ class Row:
         return statistics.stdev(values) if len(values) > 1 else None
 
     def median(self, key: str) -> float | None:
-        """Of what was measured; None: nothing was.
-
-        What was projected for a failed cell does not count beside the runs of other seeds.
-        """
-        run = [cell for cell in self.cells if cell["epoch_projected"] is False]
-        values = [cell[key] for cell in run or self.cells if cell[key] is not None]
+        """Over the seeds that have it; None: none has."""
+        values = self.known(key)
         return statistics.median(values) if values else None
-
-    @property
-    def projected(self) -> bool:
-        """Whether its time per epoch was computed from a step's, no run having been finished."""
-        return all(cell["epoch_projected"] is not False for cell in self.cells)
 
     def noisy(self, *keys: str) -> bool:
         """Whether a cell's timing under one of these spread keys spreads too far."""

@@ -24,7 +24,8 @@ NOTES = {  # heading: what it means, said where the column stands
     "peak MB": "peak: memory of a step with its model; on a CPU, what the process grew by",
     "of matmul %": "of matmul: training FLOPs by time, against a large matrix product's",
     "data %": "data: decoding and transforms, of their time and the step's",
-    "clips/s": "clips/s, s/epoch: medians of a run's epochs; ~ projected from step and data time",
+    "clips/s": "clips/s, s/epoch: training and loading, from step and data time",
+    "run s/epoch": "run s/epoch: median of the training's own epochs, whatever else was running",
     "eval ms/video": "eval: all views of a video",
 }
 
@@ -95,8 +96,9 @@ def _columns(lines: Sequence[Line]) -> dict[str, Callable[[Row], str]]:
         "peak MB": _measured("peak_memory_bytes", 1e-6),
         "of matmul %": _measured("matmul_share", 100),
         "data %": _measured("data_share", 100, "data_spread_percent", "step_spread_percent"),
-        "clips/s": _of_runs("clips_per_second"),
-        "s/epoch": _of_runs("epoch_seconds"),
+        "clips/s": _measured("clips_per_second", 1),
+        "s/epoch": _measured("epoch_seconds", 1),
+        "run s/epoch": _measured("run_epoch_seconds", 1, "run_epoch_spread_percent"),
         "eval ms/video": _measured("evaluation_seconds_per_video", 1000),
     }
 
@@ -155,13 +157,3 @@ def _step(row: Row) -> str:
         return ""
     within = "" if spread is None else f" ({spread:.0f} %)"
     return figure(1000 * seconds) + within + (MARK if row.noisy("step_spread_percent") else "")
-
-
-def _of_runs(key: str) -> Callable[[Row], str]:
-    """A column of what runs took, marked where it is projected."""
-    measured = _measured(key, 1, "epoch_spread_percent")
-
-    def text(row: Row) -> str:
-        return f"~{found}" if (found := measured(row)) and row.projected else found
-
-    return text

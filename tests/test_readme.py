@@ -19,6 +19,8 @@ from benchmarks.report import day_report, targets_table
 from vidadapt import adapters, command_line, config, methods
 from vidadapt.data.transforms import normalize
 from vidadapt.matrix import plan
+from vidadapt.matrix.results import read_results
+from vidadapt.matrix.table import markdown
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -73,6 +75,13 @@ def test_benchmark_commands_parse():
     assert called
     for name, *arguments in called:
         importlib.import_module(name).parse(arguments)
+
+
+def test_the_table_over_frames_is_that_of_the_published_cells():
+    folder = ROOT / "docs" / "frames" / "study"
+    table = markdown(read_results(folder / "results.jsonl"))
+    assert (folder / "table.md").read_text(encoding="utf-8") == table
+    assert table.split("\n\n")[1] in TEXT
 
 
 def test_matrix_commands_plan_possible_cells(monkeypatch):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from conftest import load_tool, write_adapter
-from fuzzing import RIGHT, Defect, Job, judged, same
+from fuzz_attempts import RIGHT, Defect, Job, judged, same
 from mutations import mutated
 from PIL import Image
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import fuzz_files
 import fuzz_texts
 import fuzz_videos
-from fuzzing import Job
+from fuzz_attempts import Job
 
 
 @dataclass(frozen=True)

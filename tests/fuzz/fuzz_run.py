@@ -11,8 +11,8 @@ import argparse
 import sys
 import time
 
+from fuzz_attempts import Job, Tally, attempt, campaign
 from fuzz_kinds import KINDS
-from fuzzing import Job, Tally, attempt, campaign
 
 from vidadapt.progress import duration, track
 

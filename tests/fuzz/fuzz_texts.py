@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from fuzzing import RIGHT, Defect, Job, judged, same
+from fuzz_attempts import RIGHT, Defect, Job, judged, same
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from mutations import mutated

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 from encoded import X264, numbered, write
-from fuzzing import Defect, Job, judged
+from fuzz_attempts import Defect, Job, judged
 from mutations import mutated
 
 from vidadapt.data.readers import ReadError, TransientReadError, open_counted, open_video

@@ -1,8 +1,8 @@
 """The bounded part of fuzz_run.py: a few hundred inputs of a fixed seed."""
 
 import pytest
+from fuzz_attempts import Defect, Job, Tally, attempt, campaign, judged
 from fuzz_kinds import KINDS
-from fuzzing import Defect, Job, Tally, attempt, campaign, judged
 
 JOBS = {"list": 4, "names": 2, "video": 25}  # of the others one each
 

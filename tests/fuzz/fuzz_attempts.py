@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-for _folder in ("", "data"):  # of the tests whose helpers are used
+for _folder in ("", "data"):  # before the other modules here, whose helpers lie there
     sys.path.append(str(Path(__file__).parents[1] / _folder))
 
 RIGHT = "right"

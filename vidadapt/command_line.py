@@ -413,7 +413,8 @@ def _parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
     try:
         return parser.parse_args(argv)
     except (argparse.ArgumentError, ValueError, TypeError) as error:
-        raise ConfigError(_with_near_names(str(error), parser)) from error
+        said = "\n".join(map(printable, str(error).split("\n")))  # it holds what was given
+        raise ConfigError(_with_near_names(said, parser)) from error
 
 
 def _with_near_names(message: str, parser: ArgumentParser) -> str:
@@ -450,8 +451,8 @@ def _config(parser: ArgumentParser, parsed: Namespace, run_dir: str, methods: Me
         ConfigError: a value is not of its key's type, or a text that a terminal would obey.
     """
     for name in ("method", *SECTIONS):
-        if parsed[name] is None:
-            raise ConfigError(f"{name}: holds nothing; leave it out, or give its keys")
+        if not isinstance(parsed[name], Namespace):
+            raise ConfigError(f"{name}: holds no keys and values; leave it out, or give some")
     made = parser.instantiate(parsed)
     inject = methods[require_known("method.name", str(parsed.method.name), methods)]
     given = {

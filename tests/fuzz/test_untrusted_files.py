@@ -98,13 +98,21 @@ def test_a_value_that_its_key_cannot_have_is_an_error(tmp_path, key, value):
         )
 
 
-@pytest.mark.parametrize("section", ["data", "model", "method", "train", "eval", "cache"])
-def test_an_empty_section_is_an_error(tmp_path, section):
-    (tmp_path / "c.yaml").write_text(f"run_dir: run\n{section}:\n")
-    with pytest.raises(ConfigError, match=f"{section}: holds nothing"):
+@pytest.mark.parametrize("content", ["", "[]"])
+@pytest.mark.parametrize("section", ["data", "model", "train", "eval", "cache"])
+def test_a_section_that_is_none_is_an_error(tmp_path, section, content):
+    (tmp_path / "c.yaml").write_text(f"run_dir: run\n{section}: {content}\n")
+    with pytest.raises(ConfigError, match=f"{section}: holds no keys"):
         parse_train(
             ["--config", str(tmp_path / "c.yaml"), "--run_dir", str(tmp_path)], methods.METHODS
         )
+
+
+@pytest.mark.parametrize("words", [["--data.num_frames", "\x1b[2J"], ["--", "\x1b[2J"]])
+def test_words_that_a_terminal_would_obey_are_written_out(words):
+    with pytest.raises(ConfigError, match=r"\\x1b\[2J") as error:
+        parse_train(["--run_dir", "run", *words], methods.METHODS)
+    assert "\x1b" not in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["1e5", "0E0", "-1.5e-3", "12", "null", "yes", "1_0e1", ".5E1"])

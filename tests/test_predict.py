@@ -244,4 +244,4 @@ def test_help_shows_what_the_tools_are_about(capsys, run_tool):
     assert not any(key in said for key in ("train.epochs", "train_list", "method.", "drop_path"))
     with pytest.raises(SystemExit):
         load_tool("predict").main(["--help"])
-    assert "a run's folder (its" in capsys.readouterr().out
+    assert "a run's folder (its" in " ".join(capsys.readouterr().out.split())

@@ -31,7 +31,7 @@ GENERATED = (
     ("mpeg4", "mp4", {"bf": "2"}),
     ("mpeg2video", "mpg", {}),
 )
-MAX_PIXELS = 1 << 26
+MAX_PIXELS, MAX_FRAMES = 1 << 26, 1 << 21  # above which a file is refused, as `bounds` says
 
 
 @functools.cache
@@ -98,7 +98,7 @@ def slow_decode(path: Path) -> list[np.ndarray]:
     try:
         with av.open(str(path), options=options) as container:
             stream = container.streams.best("video")
-            if stream is None or stream.codec_context is None:
+            if stream is None or stream.codec_context is None or stream.frames > MAX_FRAMES:
                 return []
             stream.codec_context.thread_count = 1
             stream.codec_context.options = options

@@ -12,7 +12,7 @@ import torch
 
 from vidadapt.profiling import TRACED, WAIT, WARM_UP, ProfileDone, Repeated, StepProfiler, table
 
-PHASES = [WAIT, "copy", "forward", "backward", "optimiser"]
+PHASES = [WAIT, "copy", "forward", "backward", "exchange", "optimiser"]
 
 
 def test_a_profile_is_told_and_traced_and_leaves_the_folder_free(

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -116,14 +117,17 @@ def set_aside_damaged(folder: Path) -> None:
 def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint folder by its checksums; None: nothing.
 
-    An adapter without checksums, as from elsewhere, is taken as it is.
+    An adapter without checksums, as from elsewhere, is taken as it is. Where nothing can be resumed
+    its description may have been edited: `load_checkpoint` warns.
     """
-    file = folder / CHECKSUMS
-    if not file.exists() and not (folder / TRAINER).exists():
+    file, resumable = folder / CHECKSUMS, (folder / TRAINER).exists()
+    if not file.exists() and not resumable:
         return None
     try:
         expected = json.loads(file.read_text(encoding="utf-8"))
         for name, digest in expected.items():
+            if name == DESCRIPTION and not resumable:
+                continue
             part = folder / name
             if not part.is_file():
                 return f"{part} is missing"
@@ -154,6 +158,10 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, An
     if problem is not None:
         raise RunError(f"{problem}; restore it from a copy or train again")
     try:
+        sums = folder / CHECKSUMS
+        known = json.loads(sums.read_text(encoding="utf-8")) if sums.exists() else {}
+        if known.get(DESCRIPTION) not in (None, checksum(description_file)):
+            print(f"warning: {description_file} was changed after it was written", file=sys.stderr)
         description = json.loads(description_file.read_text(encoding="utf-8"))
         if not isinstance(description, dict):
             raise ValueError("expected names and values")

@@ -130,7 +130,9 @@ def fit(
             return f"epoch {progress.epoch + 1}, after step {progress.steps - 1}"
 
         def save(evaluated: dict[str, torch.Tensor], state: dict[str, Any], is_best: bool) -> None:
-            about = {**description, "metrics": state["progress"]["latest"]}
+            latest = state["progress"]["latest"]
+            results = {k: v for k, v in latest.items() if k.startswith(("epoch", "dev_", "test_"))}
+            about = {**description, "metrics": results}
             if is_best:
                 writer.save(run_dir / "best", evaluated, about)
             writer.save(run_dir / "last", evaluated, about, state, keep=recipe.keep_checkpoints)

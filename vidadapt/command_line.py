@@ -324,16 +324,17 @@ def read_yaml(path: Path, option: str) -> dict[str, Any]:
         ConfigError: the file cannot be read, holds something else or a key twice, naming
             `option` and file.
     """
+    shown = printable(str(path))
     try:
         text = path.read_text(encoding="utf-8")
         _check_nodes(yaml.compose(text, Loader=yaml.SafeLoader))
         content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{option}: cannot read {path} ({error})") from error
+        raise ConfigError(f"{option}: cannot read {shown} ({error})") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{option}: {path} is not valid YAML: {error}") from error
+        raise ConfigError(f"{option}: {shown} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{option}: {path}: expected a mapping of keys to values")
+        raise ConfigError(f"{option}: {shown}: expected a mapping of keys to values")
     return content
 
 

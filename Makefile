@@ -18,6 +18,7 @@ bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks.run
 
 chaos: .venv/installed
+	$(BIN)/python -m pytest -m chaos
 	$(BIN)/python tests/chaos/inject_faults.py
 
 fuzz: .venv/installed

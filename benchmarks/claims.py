@@ -24,6 +24,7 @@ from typing import Any
 
 from vidadapt import runs
 from vidadapt.matrix.results import read_results
+from vidadapt.matrix.rows import rows_of
 
 Lines = Sequence[Mapping[str, Any]]
 CAME_OUT, WITHIN, REVERSED, NOT = (
@@ -128,11 +129,8 @@ class Evidence:
 
 def top1s(lines: Lines) -> dict[tuple[str, int], list[float]]:
     """Top-1 of every seed by variant and frames."""
-    found: dict[tuple[str, int], list[float]] = {}
-    for line in lines:
-        if line["top1"] is not None:
-            found.setdefault((line["variant"], line["frames"]), []).append(line["top1"])
-    return found
+    found = {(row.variant, row.frames): row.known("top1") for row in rows_of(lines)}
+    return {place: values for place, values in found.items() if values}
 
 
 def every(verdicts: Sequence[str]) -> str:

@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -80,11 +79,10 @@ def save_checkpoint(
         ) from error
 
 
-def find_checkpoint(folder: Path, say: Callable[[str], None] = print) -> Path | None:
+def find_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint under a name: `folder` itself, else `<name>.1`, ...; None: none.
 
-    Args:
-        say: is told of each damaged one that was passed over.
+    A damaged one that is passed over is named on the terminal.
 
     Raises:
         RunError: there are some, and all are damaged, naming what is wrong with each.
@@ -94,7 +92,7 @@ def find_checkpoint(folder: Path, say: Callable[[str], None] = print) -> Path | 
         problem = damage(candidate)
         if problem is None:
             for text in damaged:
-                say(f"warning: {text}; using {candidate} in its place")
+                print(f"warning: {text}; using {candidate} in its place")
             return candidate
         damaged.append(problem)
     if damaged:

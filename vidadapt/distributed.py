@@ -182,18 +182,26 @@ def total_over_ranks(world: World, tensor: torch.Tensor) -> torch.Tensor:
     return _TotalOverRanks.apply(tensor, world.group)
 
 
+def own_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The saved floating-point buffers: BatchNorm's statistics, each process having its own."""
+    saved = model.state_dict().keys()
+    return {
+        name: buffer
+        for name, buffer in model.named_buffers()
+        if name in saved and buffer.is_floating_point()
+    }
+
+
 def average_buffers(world: World, model: nn.Module) -> None:
-    """Replace each saved floating-point buffer (BatchNorm's) by its mean over the processes.
+    """Replace each of `own_buffers` by its mean over the processes.
 
     The statistics then stand on every sample that was seen, not only on rank 0's.
     """
     if world.size == 1:
         return
-    saved = model.state_dict().keys()
-    for name, buffer in model.named_buffers():
-        if name in saved and buffer.is_floating_point():
-            dist.all_reduce(buffer, group=world.group)
-            buffer /= world.size
+    for buffer in own_buffers(model).values():
+        dist.all_reduce(buffer, group=world.group)
+        buffer /= world.size
 
 
 def average_gradients(

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from vidadapt import checkpoints
-from vidadapt.distributed import World
+from vidadapt.distributed import World, own_buffers
 from vidadapt.methods import load_trainable_state, trainable_state
 from vidadapt.optim import WeightAverage
 
@@ -173,16 +173,6 @@ class Trained:
         """A copy on the CPU of the tensors that are evaluated."""
         with self.averaged():
             return copied(trainable_state(self.model))
-
-
-def own_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The saved floating-point buffers: BatchNorm's statistics."""
-    saved = model.state_dict().keys()
-    return {
-        name: buffer
-        for name, buffer in model.named_buffers()
-        if name in saved and buffer.is_floating_point()
-    }
 
 
 def copied(value: Any) -> Any:

@@ -46,14 +46,12 @@ class Step:
             none was skipped; and summed over all processes the share of these clips that were
             there, how many processes wish to stop and to save, and clips skipped in the epoch.
         files: list paths of this process's clips.
-        lag: steps that may begin before `checked`, so that a GPU never waits.
     """
 
     number: int
     lr: float
     figures: torch.Tensor
     files: list[str]
-    lag: int
     _on_host: Callable[[], list[float]] = field(repr=False)
 
     def checked(self) -> list[float]:
@@ -197,8 +195,7 @@ def optimiser_steps(
             if trained.average is not None:
                 trained.average.update(model)
         figures = torch.cat([mean_loss[None], numbers])
-        lag = 0 if world.device.type == "cpu" else 1
-        yield Step(step, lr, figures, files, lag, _to_host(figures))
+        yield Step(step, lr, figures, files, _to_host(figures))
         step += 1
 
 

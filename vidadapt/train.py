@@ -26,6 +26,7 @@ from vidadapt.distributed import (
     average_buffers,
     exchange,
     gather_objects,
+    own_buffers,
     require_equal_weights,
     together,
 )
@@ -37,7 +38,7 @@ from vidadapt.optim import (
     build_optimizer,
     parameter_groups,
 )
-from vidadapt.resuming import Progress, Stopped, Trained, copied, own_buffers, stop_requests
+from vidadapt.resuming import Progress, Stopped, Trained, copied, stop_requests
 from vidadapt.steps import UNHARMED, NonFiniteLoss, Stretch, optimiser_steps
 
 
@@ -117,6 +118,8 @@ def fit(
         else None
     )
 
+    lag = 0 if world.device.type == "cpu" else 1  # so that no step of a GPU waits for its figures
+
     with stop_requests() as request, checkpoints.Writer() as writer:
         saved_at = time.monotonic()
 
@@ -129,9 +132,11 @@ def fit(
         def place() -> str:
             return f"epoch {progress.epoch + 1}, after step {progress.steps - 1}"
 
-        def save(evaluated: dict[str, torch.Tensor], state: dict[str, Any], is_best: bool) -> None:
-            latest = state["progress"]["latest"]
-            results = {k: v for k, v in latest.items() if k.startswith(("epoch", "dev_", "test_"))}
+        def save(buffers: list[dict[str, torch.Tensor]], is_best: bool = False) -> None:
+            """By the main process; `buffers` as `Trained.snapshot` takes them."""
+            evaluated, state = trained.evaluated(), trained.snapshot(progress, buffers, facts)
+            known = progress.latest.items()
+            results = {k: v for k, v in known if k.startswith(("epoch", "dev_", "test_"))}
             about = {**description, "metrics": results}
             if is_best:
                 writer.save(run_dir / "best", evaluated, about)
@@ -160,8 +165,8 @@ def fit(
                     progress.steps += 1
                     progress.consumed += sampler.global_batch
                     stop = overdue = skipped = 0.0
-                    if len(stretch.steps) > step.lag:
-                        stop, overdue, skipped = stretch.steps[-1 - step.lag].checked()
+                    if len(stretch.steps) > lag:
+                        stop, overdue, skipped = stretch.steps[-1 - lag].checked()
                     if skips is not None and skipped:
                         skips.check(skips.known() + int(skipped))
                     every = recipe.checkpoint_steps
@@ -171,11 +176,7 @@ def fit(
                         _check_finite(model)
                         buffers = gather_objects(world, copied(own_buffers(model)))
                         if world.is_main:
-                            save(
-                                trained.evaluated(),
-                                trained.snapshot(progress, buffers, facts),
-                                False,
-                            )
+                            save(buffers)
                         saved_at = time.monotonic()
                     if stop:
                         with together(world):
@@ -195,8 +196,7 @@ def fit(
                         results = validate() if validate is not None else {}
                 except Stopped:
                     if world.is_main:
-                        buffers = [copied(own_buffers(model))]
-                        save(trained.evaluated(), trained.snapshot(progress, buffers, facts), False)
+                        save([own_buffers(model)])
                     raise
                 validate_seconds = time.monotonic() - began
                 is_best = select_best and (
@@ -222,8 +222,7 @@ def fit(
                 )
                 if board is not None:
                     write_log(run_dir, board, progress.steps, losses, lrs, latest)
-                    buffers = [copied(own_buffers(model))]
-                    save(trained.evaluated(), trained.snapshot(progress, buffers, facts), is_best)
+                    save([own_buffers(model)], is_best)
                     say_epoch(latest, progress.seconds, recipe.epochs)
                 saved_at = time.monotonic()
     if board is not None:

@@ -225,7 +225,8 @@ def _check(adapter: Adapter) -> None:
         problems += misfits(vars(options), hints_of(type(options)), f"{section}.")
     problems += misfits(vars(plan), {**hints_of(DataPlan), "sampling": Sampling}, "")
     problems += misfits(vars(plan.sampling), hints_of(Sampling), "")
-    problems += misfits(adapter.about["model"], {"fingerprint": str}, "model.")
+    fingerprint = adapter.about["model"]["fingerprint"]
+    problems += misfits({"fingerprint": fingerprint}, {"fingerprint": str}, "model.")
     for name, most in LARGEST.items():
         of = next(part for part in (plan, plan.sampling, config.model) if hasattr(part, name))
         value = getattr(of, name)

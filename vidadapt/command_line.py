@@ -438,7 +438,10 @@ def _method_name(argv: list[str], methods: Methods) -> str:
     known = early.parse_known_args(argv)[0]
     name = known.name
     for file in reversed(known.config):
-        method = read_yaml(Path(file), "--config").get("method")  # also to check the file
+        content = read_yaml(Path(file), "--config")
+        if "config" in content:
+            raise ConfigError(f"--config: {file}: config: a configuration file names no other")
+        method = content.get("method")
         if name is None and isinstance(method, dict):
             name = method.get("name")
     name = "adaptformer" if name is None else name

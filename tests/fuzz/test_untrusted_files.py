@@ -159,6 +159,25 @@ def test_an_adapter_that_says_what_none_can_is_refused(tmp_path, place, value, s
         read_adapter(tmp_path)
 
 
+def test_an_adapter_without_its_backbones_fingerprint_is_refused(tmp_path):
+    about = json.loads((_adapter() / "adapter.json").read_text())
+    del about["model"]["fingerprint"]
+    (tmp_path / "adapter.json").write_text(json.dumps(about))
+    tensors = (_adapter() / "adapter.safetensors").read_bytes()
+    (tmp_path / "adapter.safetensors").write_bytes(tensors)
+    with pytest.raises(RunError, match=r"adapter\.json: is incomplete.*fingerprint"):
+        read_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["false", "{}", "other.yaml", "[a.yaml]"])
+def test_a_configuration_that_names_another_is_refused(tmp_path, value):
+    (tmp_path / "c.yaml").write_text(f"config: {value}\n")
+    with pytest.raises(ConfigError, match=r"c\.yaml: config: .*names no other"):
+        parse_train(
+            ["--config", str(tmp_path / "c.yaml"), "--run_dir", str(tmp_path)], methods.METHODS
+        )
+
+
 @pytest.mark.parametrize("text", ["[]", "3", '"a"', "[" * 100_000, "\x00", b"\xff\xfe{}"])
 def test_a_description_that_is_none_is_refused(tmp_path, text):
     content = text if isinstance(text, bytes) else text.encode()

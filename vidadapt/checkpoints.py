@@ -124,6 +124,8 @@ def damage(folder: Path) -> str | None:
     try:
         expected = json.loads(file.read_text(encoding="utf-8"))
         for name, digest in expected.items():
+            if name not in (TENSORS, DESCRIPTION, TRAINER):
+                return f"{file} is damaged: {name!r} is no file of a checkpoint"
             if name == DESCRIPTION and not resumable:
                 continue
             part = folder / name

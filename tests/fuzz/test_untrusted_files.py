@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -167,6 +168,15 @@ def test_an_adapter_without_its_backbones_fingerprint_is_refused(tmp_path):
     (tmp_path / "adapter.safetensors").write_bytes(tensors)
     with pytest.raises(RunError, match=r"adapter\.json: is incomplete.*fingerprint"):
         read_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/dev/zero", "adapter\x7fjson"])
+def test_checksums_name_files_of_their_folder_alone(tmp_path, name):
+    folder = tmp_path / "adapter"
+    shutil.copytree(_adapter(), folder)
+    (folder / "checksums.json").write_text(json.dumps({name: "0" * 64}))
+    with pytest.raises(RunError, match=r"checksums\.json is damaged: .* no file of a checkpoint"):
+        read_adapter(folder)
 
 
 @pytest.mark.parametrize("value", ["false", "{}", "other.yaml", "[a.yaml]"])

@@ -7,7 +7,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from conftest import load_tool
-from encoded import numbered, write
+from encoded import decode_with_pyav, numbered, write
 from PIL import Image
 
 from vidadapt.data import packed
@@ -127,6 +127,24 @@ def test_a_script_that_names_other_files_is_no_video(tmp_path, video, script):
     (tmp_path / "good.mp4").write_bytes(video("libx264", "mp4"))
     for name in ("script.mp4", "script.txt", "script.m3u8"):
         refused(tmp_path / name, script.encode())
+
+
+def test_a_stream_that_comes_up_late_is_passed_over(tmp_path, video):
+    content = video("libx264", "flv")
+    # A tag of sound (8) before the last three pictures (9); Adobe's FLV specification, E.4.1.
+    sound = b"\x08" + (5).to_bytes(3, "big") + bytes(7) + b"\x2f\xff\xfb\x90\x64"
+    place = 13  # of the first tag
+    places = []
+    while place < len(content):
+        places.append(place)
+        place += 11 + int.from_bytes(content[place + 1 : place + 4], "big") + 4
+    place = places[-4]
+    late = content[:place] + sound + len(sound).to_bytes(4, "big") + content[place:]
+    (tmp_path / "late.flv").write_bytes(late)
+    expected = np.stack(decode_with_pyav(tmp_path / "late.flv"))
+    for reader in ("auto", "pyav_sparse", "pyav"):
+        with open_video(tmp_path / "late.flv", reader) as found:
+            assert np.array_equal(found.frames(range(len(found))), expected)
 
 
 def write_tar(path, jpeg):

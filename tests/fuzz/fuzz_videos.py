@@ -109,6 +109,9 @@ def slow_decode(path: Path) -> list[np.ndarray]:
                     packet = next(packets)
                     if packet.size == 0:
                         continue
+                except IndexError:  # PyAV, at a stream that comes up late: another one's packet
+                    packets = container.demux(stream)
+                    continue
                 except (StopIteration, av.FFmpegError):
                     packet, over = None, True
                 try:

@@ -98,12 +98,18 @@ def best_stream(container: Any, path: str) -> Any:
 
 def data_packets(container: Any, stream: Any, faults: list[Exception]) -> Iterator[Any]:
     """The stream's packets that hold data; a demuxing error ends them and joins `faults`."""
-    try:
-        for packet in container.demux(stream):
-            if packet.size:  # an empty packet would switch the decoder to draining
-                yield packet
-    except DECODE_ERRORS as error:
-        faults.append(error)
+    ended = False
+    while not ended:
+        try:
+            for packet in container.demux(stream):
+                if packet.size:  # an empty packet would switch the decoder to draining
+                    yield packet
+            ended = True
+        except IndexError:  # PyAV, at a stream that comes up after the file was opened: not ours
+            continue
+        except DECODE_ERRORS as error:
+            faults.append(error)
+            ended = True
 
 
 def decode(context: Any, packet: Any, faults: list[Exception]) -> list[Any]:

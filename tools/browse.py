@@ -19,6 +19,7 @@ from vidadapt.data import DATASETS, DataPlan
 from vidadapt.data.lists import LABELS, check_label_names, read_list
 from vidadapt.data.prepared import RECORD, read_prepared, with_lists
 from vidadapt.data.readers import ReadError
+from vidadapt.naming import printable_lines
 from vidadapt.progress import duration
 
 MANY = 100_000  # more classes than any list has: a label beyond is a slip
@@ -198,6 +199,6 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except (ValueError, OSError, ImportError, ReadError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(printable_lines(f"error: {error}"))
     except KeyboardInterrupt:
         sys.exit("interrupted")

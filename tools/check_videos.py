@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vidadapt.data.readers import READERS, check_reader
 from vidadapt.data.workers import cores
+from vidadapt.naming import printable_lines
 from vidadapt.prepare.check import Checked, check, plan_checks
 from vidadapt.prepare.check_summary import advice, summary
 from vidadapt.prepare.commands.options import add_outside_root, processes
@@ -90,6 +91,6 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        sys.exit(f"check_videos: {error}")
+        sys.exit(printable_lines(f"check_videos: {error}"))
     except KeyboardInterrupt:
         sys.exit("interrupted; run it again, and it goes on where it was")

@@ -15,6 +15,7 @@ import torch
 from vidadapt import benchmark, command_line, methods, runs
 from vidadapt.benchmark import NOISY_PERCENT, Counts, Measurements, Setting
 from vidadapt.markdown import markdown_table
+from vidadapt.naming import printable_lines
 from vidadapt.precision import resolved_precision
 from vidadapt.progress import duration
 
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
         with torch.device("meta"):
             benchmark.bare_model(setting)
     except (ValueError, OSError) as error:
-        sys.exit(f"cost: {error}")
+        sys.exit(printable_lines(f"cost: {error}"))
     entries = []
     for number, (spec, method) in enumerate(chosen.items(), start=1):
         began = time.monotonic()

@@ -14,6 +14,7 @@ from vidadapt.adapters import load_adapted_model, load_adapter
 from vidadapt.models import VideoModel
 from vidadapt.models.plain import LAYOUTS, fold_batchnorm, plain_state, write_plain
 from vidadapt.models.vit import VideoViT
+from vidadapt.naming import printable_lines
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
             arguments.checkpoint, arguments.out, arguments.layout, dtype, arguments.weights
         )
     except (ValueError, OSError) as error:
-        sys.exit(f"export: {error}")
+        sys.exit(printable_lines(f"export: {error}"))
     size = arguments.out.stat().st_size / 1e6
     print(f"{arguments.out}: {size:.2f} MB, {arguments.dtype}, layout {arguments.layout}")
     if change is not None:

@@ -17,7 +17,7 @@ import torch
 from vidadapt import adapters
 from vidadapt.contact_sheet import write_sheets
 from vidadapt.data.readers import ReadError
-from vidadapt.naming import printable
+from vidadapt.naming import printable, printable_lines
 from vidadapt.predict import LISTS, Prediction, Predictor, find_videos, names_of
 from vidadapt.progress import duration, track
 
@@ -191,6 +191,6 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except (ValueError, OSError, ImportError, ReadError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(printable_lines(f"error: {error}"))
     except KeyboardInterrupt:
         sys.exit("interrupted")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from vidadapt.naming import printable_lines
 from vidadapt.prepare.commands import fast, index, lists, own_lists, synthetic
 
 
@@ -17,7 +18,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         args.run(args)
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"prepare: {error}")
+        sys.exit(printable_lines(f"prepare: {error}"))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from vidadapt.naming import printable
 from vidadapt.runs import RunError, write_json
 
 TENSORS, DESCRIPTION, TRAINER = "adapter.safetensors", "adapter.json", "trainer.pt"
@@ -172,8 +173,8 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, An
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise RunError(
-            f"{tensor_file}: truncated or not a safetensors file ({error}); restore it from a copy "
-            "or train again"
+            f"{tensor_file}: truncated or not a safetensors file ({printable(str(error))}); "
+            "restore it from a copy or train again"
         ) from error
     return tensors, description
 

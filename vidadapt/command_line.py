@@ -17,7 +17,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from vidadapt.config import SECTIONS, Config, ConfigError, EvalConfig, as_dict
-from vidadapt.naming import did_you_mean, printable, require_known
+from vidadapt.naming import did_you_mean, printable, printable_lines, require_known
 from vidadapt.typed import hints_of, misfits
 
 MOST_NODES = 100_000  # values in a YAML file
@@ -414,7 +414,7 @@ def _parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
     try:
         return parser.parse_args(argv)
     except (argparse.ArgumentError, ValueError, TypeError) as error:
-        said = "\n".join(map(printable, str(error).split("\n")))  # it holds what was given
+        said = printable_lines(str(error))  # it holds what was given
         raise ConfigError(_with_near_names(said, parser)) from error
 
 

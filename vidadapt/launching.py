@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from vidadapt.distributed import LostProcess, PeerError, World, is_broken_exchange
+from vidadapt.naming import printable_lines
 
 MEETING = 600.0  # seconds that the processes of all machines have to find each other
 
@@ -150,7 +151,8 @@ def _record(world: World, error: Exception) -> None:
 def _message(error: Exception) -> str:
     """The error's own words; those of a loader's worker come wrapped in its traceback."""
     text = str(error).strip()
-    return text.splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text
+    own = text.splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text
+    return printable_lines(own)  # libraries repeat what stands in a file
 
 
 def leave(world: World, status: int) -> NoReturn:

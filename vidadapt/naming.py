@@ -21,6 +21,15 @@ def printable(text: str) -> str:
     )
 
 
+def printable_lines(text: str) -> str:
+    """`printable`, but lines stay lines: for the message of an error.
+
+    >>> printable_lines("a: two bad lines" + chr(10) + "b" + chr(7))
+    'a: two bad lines\\nb\\\\x07'
+    """
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question with the known names near a wrong one; empty if none is near.
 

@@ -179,6 +179,16 @@ def test_checksums_name_files_of_their_folder_alone(tmp_path, name):
         read_adapter(folder)
 
 
+def test_what_a_library_repeats_of_a_file_is_written_out(tmp_path):
+    shutil.copytree(_adapter(), tmp_path / "adapter")
+    (tmp_path / "adapter" / "checksums.json").unlink()
+    header = json.dumps({"a": {"dtype": "\x1b[31m", "shape": [], "data_offsets": [0, 0]}}).encode()
+    file = tmp_path / "adapter" / "adapter.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(RunError, match=r"not a safetensors file.*\\x1b\[31m"):
+        read_adapter(tmp_path / "adapter")
+
+
 @pytest.mark.parametrize("value", ["false", "{}", "other.yaml", "[a.yaml]"])
 def test_a_configuration_that_names_another_is_refused(tmp_path, value):
     (tmp_path / "c.yaml").write_text(f"config: {value}\n")

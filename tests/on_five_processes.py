@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,20 +106,20 @@ def main(world: World) -> None:
         distributed.gather_objects(world, None)
 
 
-def start() -> int:
-    """Forked, as importing torch takes longer than the work; the exit status."""
+def forked(work: Callable[[World], None], processes: int) -> int:
+    """Work done by forks of this process, as importing torch takes longer; the exit status."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ |= {"WORLD_SIZE": str(len(CLIPS)), "OMP_NUM_THREADS": "1"}
+    os.environ |= {"WORLD_SIZE": str(processes), "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
     running = set()
-    for rank in range(len(CLIPS)):
+    for rank in range(processes):
         child = os.fork()
         if child == 0:
             os.environ["RANK"] = str(rank)
-            launching.launch(main, ())
+            launching.launch(work, ())
             os._exit(0)
         running.add(child)
     failed = 0
@@ -133,4 +134,4 @@ def start() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(start())
+    sys.exit(forked(main, len(CLIPS)))

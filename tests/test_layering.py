@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "launching": {"distributed", "naming"},
     "runs": set(),
     "checkpoints": {"naming", "runs"},
-    "resuming": {"checkpoints", "distributed", "methods", "optim"},
+    "resuming": {"checkpoints", "distributed", "methods", "optim", "sharding"},
+    "sharding": {"distributed", "methods", "models"},
     "models": {"naming"},
     "methods": {"models", "naming"},
     "data": {"config", "processes", "progress", "naming"},
@@ -38,7 +39,7 @@ MAY_IMPORT = {
     "epoch_log": {"progress", "runs"},
     "train": {
         *("config", "data", "distributed", "methods", "models", "optim"),
-        *("checkpoints", "epoch_log", "resuming", "steps"),
+        *("checkpoints", "epoch_log", "resuming", "sharding", "steps"),
     },
     "steps": {
         *("config", "data", "distributed", "models", "optim", "precision", "profiling", "progress"),
@@ -100,7 +101,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "decord": {"data/seekers.py"},
     "torchcodec": {"data/seekers.py"},
-    "torch.distributed": {"distributed.py", "launching.py"},
+    "torch.distributed": {"distributed.py", "launching.py", "sharding.py"},
     "jsonargparse": {"command_line.py"},
     "yaml": {"command_line.py"},
 }

@@ -276,6 +276,19 @@ def test_a_resume_with_a_changed_configuration_names_the_change(tiny_set, run_to
     assert (run / "last" / "adapter.safetensors").read_bytes() == before
 
 
+def test_a_run_of_a_version_with_fewer_keys_resumes(tiny_set, run_tool, tmp_path):
+    run = tmp_path / "run"
+    run_tool("train", *tiny_set.options(train__epochs=1), "--run_dir", run)
+    written = (run / "config.yaml").read_text()
+    older = written.replace("  shard: false\n", "")
+    assert older != written
+    (run / "config.yaml").write_text(older)
+    run_tool("train", *tiny_set.options(train__epochs=1), "--run_dir", run, "--resume")
+    with pytest.raises(ValueError, match=r"train\.shard: False -> True"):
+        run_tool("train", *tiny_set.options(train__epochs=1, train__shard="true"),
+                 "--run_dir", run, "--resume")  # fmt: skip
+
+
 def test_a_resume_on_another_backbone_or_list_is_refused(tiny_set, run_tool, tmp_path):
     """The paths are the same, what lies there is not."""
     weights, listed = tmp_path / "weights.safetensors", tmp_path / "train.txt"

@@ -147,6 +147,8 @@ class TrainConfig:
         clip_grad: largest gradient norm; 0 is off.
         sync_batchnorm: let the BatchNorm of model.head batchnorm_linear see the clips of all
             processes; default: each process its own, as in AdaptFormer's release.
+        shard: share weights, gradients and the optimiser's state out over the processes, for
+            backbones that do not fit otherwise (FSDP2); of a frozen backbone the weights.
         compile: compile the model with `torch.compile`.
         recompute: what backward computes again in place of keeping it, with the same results:
             `mlp`, norm2 and the MLP; or `block`, whole blocks, which keeps the least.
@@ -175,6 +177,7 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     clip_grad: float = 0.0
     sync_batchnorm: bool = False
+    shard: bool = False
     compile: bool = False
     recompute: Literal["none", "mlp", "block"] = "none"
     seed: int = 0
@@ -380,6 +383,12 @@ def check(config: Config, world_size: int) -> None:
             f"train.recompute: {recipe.recompute} does not work with train.compile, which decides "
             "itself what to compute again; set it to none, or train.compile to false"
         )
+    for other, asked in {
+        "train.compile": recipe.compile,
+        "cache.dir": config.cache.dir is not None,
+    }.items():
+        if recipe.shard and asked:
+            raise ConfigError(f"train.shard: does not work with {other}; leave one of them out")
     if recipe.sync_batchnorm and config.model.head != "batchnorm_linear":
         raise ConfigError(
             f"train.sync_batchnorm: model.head {config.model.head} has no BatchNorm; set it to "

@@ -17,6 +17,7 @@ from vidadapt import checkpoints
 from vidadapt.distributed import World, own_buffers
 from vidadapt.methods import load_trainable_state, trainable_state
 from vidadapt.optim import WeightAverage
+from vidadapt.sharding import gathered, placed, placed_optimizer
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -108,8 +109,12 @@ def stop_requests() -> Iterator[StopRequest]:
 
 @dataclass(frozen=True)
 class Trained:
-    """What changes in training beside `Progress`; `average` is None without one."""
+    """What changes in training beside `Progress`; `average` is None without one.
 
+    Of sharded weights all processes together take copies, and the main one alone gets them.
+    """
+
+    world: World
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -133,15 +138,21 @@ class Trained:
                 "scaler": self.scaler.state_dict(),
                 "average": None if self.average is None else self.average.values,
                 "facts": facts,
-            }
+            },
+            kept=self.world.is_main,
         )
 
-    def restore(self, world: World, saved: dict[str, Any]) -> Progress:
+    def restore(self, saved: dict[str, Any]) -> Progress:
         """Put a snapshot in place; of another number of processes, the mean of their buffers."""
-        load_trainable_state(self.model, saved["trained"], checkpoints.TRAINER)
+        own = trainable_state(self.model)
+        trained = {
+            name: placed(tensor, own[name]) if name in own else tensor
+            for name, tensor in saved["trained"].items()
+        }
+        load_trainable_state(self.model, trained, checkpoints.TRAINER)
         everyones = saved["buffers"]
-        if len(everyones) == world.size:
-            mine = everyones[world.rank]
+        if len(everyones) == self.world.size:
+            mine = everyones[self.world.rank]
         else:
             mine = {
                 name: torch.stack([buffers[name] for buffers in everyones]).mean(0)
@@ -152,8 +163,8 @@ class Trained:
                 buffer.copy_(mine[name])
             if self.average is not None:
                 for name, value in self.average.values.items():
-                    value.copy_(saved["average"][name])
-        self.optimizer.load_state_dict(saved["optimizer"])
+                    value.copy_(placed(saved["average"][name], value))
+        self.optimizer.load_state_dict(placed_optimizer(saved["optimizer"], self.optimizer))
         self.scaler.load_state_dict(saved["scaler"])
         return Progress(**saved["progress"])
 
@@ -172,15 +183,20 @@ class Trained:
     def evaluated(self) -> dict[str, torch.Tensor]:
         """A copy on the CPU of the tensors that are evaluated."""
         with self.averaged():
-            return copied(trainable_state(self.model))
+            return copied(trainable_state(self.model), kept=self.world.is_main)
 
 
-def copied(value: Any) -> Any:
-    """Nested dicts, lists and tuples with every tensor copied to the CPU."""
+def copied(value: Any, kept: bool = True) -> Any:
+    """Nested dicts, lists and tuples with every tensor copied to the CPU, sharded ones whole.
+
+    Args:
+        kept: the tensors are wanted here; None stands in the place of each where they are not.
+    """
     if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
+        tensor = gathered(value.detach())
+        return tensor.to("cpu", copy=True) if kept else None
     if isinstance(value, dict):
-        return {key: copied(item) for key, item in value.items()}
+        return {key: copied(item, kept) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(copied(item) for item in value)
+        return type(value)(copied(item, kept) for item in value)
     return value

@@ -179,6 +179,12 @@ def optimiser_steps(
                 scaler.scale(loss).backward()
             mean_loss += loss.detach()
             share += there / recipe.accumulation
+        elif recipe.shard and world.size > 1:
+            raise ValueError(
+                f"step {step}: every clip of a process was skipped (skipped.jsonl has them), and "
+                "with train.shard each needs one, since all compute together; raise "
+                "train.batch_size, or put the videos into data.quarantine, and go on with --resume"
+            )
         else:
             without_clips(cast(nn.Module, model.head))
         if micro < recipe.accumulation - 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,6 +39,7 @@ from vidadapt.optim import (
     parameter_groups,
 )
 from vidadapt.resuming import Progress, Stopped, Trained, copied, stop_requests
+from vidadapt.sharding import gathered, shard, whole
 from vidadapt.steps import UNHARMED, NonFiniteLoss, Stretch, optimiser_steps
 
 
@@ -93,6 +94,9 @@ def fit(
         RunError: a checkpoint could not be written; the ones before are whole.
     """
     sampler = cast(EpochBatches, loader.batch_sampler)
+    require_equal_weights(world, dict(model.named_parameters()))
+    if recipe.shard:
+        shard(model, world)
     groups = parameter_groups(
         model,
         depth=model.depth,
@@ -100,6 +104,7 @@ def fit(
         layer_decay=recipe.layer_decay,
     )
     trained = Trained(
+        world,
         model,
         build_optimizer(recipe.optimizer, groups),
         torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "fp16"),
@@ -107,9 +112,9 @@ def fit(
     )
     progress = Progress()
     if resume_state is not None:
-        progress = trained.restore(world, resume_state)
+        require_equal_weights(world, resume_state["trained"])
+        progress = trained.restore(resume_state)
         resume_state.clear()
-    require_equal_weights(world, dict(model.named_parameters()))
     if recipe.compile:
         model.compile()
     board = (
@@ -133,11 +138,15 @@ def fit(
             return f"epoch {progress.epoch + 1}, after step {progress.steps - 1}"
 
         def save(buffers: list[dict[str, torch.Tensor]], is_best: bool = False) -> None:
-            """By the main process; `buffers` as `Trained.snapshot` takes them."""
+            """`buffers` as `Trained.snapshot` takes them."""
+            if not (world.is_main or recipe.shard):
+                return
             evaluated, state = trained.evaluated(), trained.snapshot(progress, buffers, facts)
             known = progress.latest.items()
             results = {k: v for k, v in known if k.startswith(("epoch", "dev_", "test_"))}
             about = {**description, "metrics": results}
+            if not world.is_main:
+                return
             if is_best:
                 writer.save(run_dir / "best", evaluated, about)
             writer.save(run_dir / "last", evaluated, about, state, keep=recipe.keep_checkpoints)
@@ -175,8 +184,7 @@ def fit(
                         stretch.settle(world, progress)
                         _check_finite(model)
                         buffers = gather_objects(world, copied(own_buffers(model)))
-                        if world.is_main:
-                            save(buffers)
+                        save(buffers)
                         saved_at = time.monotonic()
                     if stop:
                         with together(world):
@@ -192,11 +200,12 @@ def fit(
 
                 began = time.monotonic()
                 try:
-                    with trained.averaged(), request.heeded_at_once():
+                    # What is sharded can be saved by all processes together alone, see below.
+                    heeded = nullcontext() if recipe.shard else request.heeded_at_once()
+                    with trained.averaged(), whole(model), heeded:
                         results = validate() if validate is not None else {}
                 except Stopped:
-                    if world.is_main:
-                        save([own_buffers(model)])
+                    save([own_buffers(model)])
                     raise
                 validate_seconds = time.monotonic() - began
                 is_best = select_best and (
@@ -222,7 +231,8 @@ def fit(
                 )
                 if board is not None:
                     write_log(run_dir, board, progress.steps, losses, lrs, latest)
-                    save([own_buffers(model)], is_best)
+                save([own_buffers(model)], is_best)
+                if world.is_main:
                     say_epoch(latest, progress.seconds, recipe.epochs)
                 saved_at = time.monotonic()
     if board is not None:
@@ -257,5 +267,5 @@ def classification_loss(
 
 def _check_finite(model: nn.Module) -> None:
     for name, tensor in trainable_state(model).items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if tensor.is_floating_point() and not gathered(torch.isfinite(tensor).all()):
             raise NonFiniteLoss(f"{name} is no longer finite at the end of this epoch. {UNHARMED}")

@@ -1,0 +1,149 @@
+"""Weights shared out over the processes: the same training as without."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import on_two_processes
+import pytest
+import torch
+from conftest import TinySet, launch
+from safetensors.torch import load_file
+from test_resuming import assert_same_run, interrupted, resumed
+from test_training import log_of
+
+from vidadapt.config import CacheConfig, Config, ConfigError, DataConfig, TrainConfig, check
+
+FULL: dict[str, object] = {
+    "method__name": "full",
+    "model__head": "linear",
+    "model__drop_path": 0.2,
+    "train__optimizer": "adamw",
+    "train__base_lr": 0.05,
+    "train__weight_decay": 0.05,
+    "train__layer_decay": 0.75,
+    "train__clip_grad": 1.0,
+    "train__ema": 0.9,
+    "train__mixup": 0.8,
+    "train__batch_size": 2,
+}
+FROZEN = {"train__batch_size": 3, "train__base_lr": 0.5}
+RECIPES: dict[str, dict[str, object]] = {
+    "full": FULL | {"train__accumulation": 2, "data__repeated_augmentation": 4},
+    "full_recomputed": FULL | {"train__recompute": "block"},
+    "full_batchnorm": {"method__name": "full", "train__base_lr": 0.05, "train__batch_size": 3},
+    "full_bf16": FULL | {"train__precision": "bf16"},
+    "full_fp16": FULL | {"train__precision": "fp16"},
+    **{name: FROZEN | {"method__name": name} for name in ("arc", "losa")},
+    "lora_recomputed": FROZEN | {"method__name": "lora", "train__recompute": "mlp"},
+    "adaptformer_bf16": FROZEN | {"train__precision": "bf16"},
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_set: TinySet, tmp_path_factory) -> Path:
+    """A folder with the run of every recipe, NAME and NAME_sharded, by two processes."""
+    out = tmp_path_factory.mktemp("sharded")
+    runs = [
+        [
+            *tiny_set.options(**recipe),
+            *("--run_dir", str(out / (name + "_sharded" * sharded))),
+            *(["--train.shard", "true"] * sharded),
+        ]
+        for name, recipe in RECIPES.items()
+        for sharded in (False, True)
+    ]
+    ended = subprocess.run(
+        [sys.executable, on_two_processes.__file__, json.dumps(runs), out / "kept.json"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return out
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_losses_and_weights_are_those_without_sharding(trained, name):
+    """Frozen weights that are gathered are the same bits; sums of gradients round differently."""
+    plain, sharded = trained / name, trained / f"{name}_sharded"
+    losses, others = (
+        [json.loads(line)["loss"] for line in (run / "steps.jsonl").open()]
+        for run in (plain, sharded)
+    )
+    half = name.endswith(("bf16", "fp16"))
+    assert len(losses) >= 2
+    np.testing.assert_allclose(others, losses, rtol=0, atol=2e-2 if half else 1e-5)
+    tensors, its = (load_file(run / "last/adapter.safetensors") for run in (plain, sharded))
+    assert its.keys() == tensors.keys()
+    for key in tensors:
+        assert its[key].dtype == tensors[key].dtype
+        if not half:
+            torch.testing.assert_close(its[key], tensors[key], rtol=1e-3, atol=1e-4, msg=key)
+    if not half:
+        assert log_of(sharded)[-1]["dev_top1"] == log_of(plain)[-1]["dev_top1"]
+
+
+def test_each_process_keeps_its_part_alone(trained):
+    """Of full fine-tuning half of everything; with adapters half of what is frozen."""
+    kept = json.loads((trained / "kept.json").read_text())
+    for name, kind in {"full": "trained", "adaptformer": "frozen"}.items():
+        whole = kept[name][0]["whole"][kind]
+        parts = [of_one["kept"][kind] for of_one in kept[name]]
+        assert sum(parts) == whole
+        assert max(parts) < 0.55 * whole
+    for of_one in kept["adaptformer"]:
+        assert of_one["kept"]["trained"] == of_one["whole"]["trained"] > 0
+
+
+def test_one_process_evaluates_what_two_trained_in_parts(trained, tmp_path):
+    launch("evaluate", "--run_dir", trained / "full_sharded", "--checkpoint", "last",
+           "--out", tmp_path / "scores")  # fmt: skip
+    assert json.loads((tmp_path / "scores/metrics.json").read_text())["num_videos"] == 7
+
+
+@pytest.fixture(scope="module")
+def options(tiny_set) -> list[str]:
+    recipe = RECIPES["full"] | {"train__checkpoint_steps": 1}
+    return [*tiny_set.options(**recipe), "--train.shard", "true"]
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(trained, options, tmp_path):
+    """With the same bits on as many processes; on one, with what they keep put together."""
+    run = tmp_path / "run"
+    status, said = interrupted(options, run, signal.SIGTERM, processes=2)
+    assert status != 0, said
+    alone = tmp_path / "alone"
+    subprocess.run(["cp", "-r", run, alone], check=True)
+    resumed(options, run, processes=2)
+    assert_same_run(run, trained / "full_sharded")
+    assert "1 processes after 2" in resumed(options, alone)
+    losses, others = (
+        [json.loads(line)["loss"] for line in (folder / "steps.jsonl").open()]
+        for folder in (run, alone)
+    )
+    np.testing.assert_allclose(others, losses, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("other", "config"),
+    [
+        ("train.compile", Config("runs/x", train=TrainConfig(shard=True, compile=True))),
+        (
+            "cache.dir",
+            Config("runs/x", train=TrainConfig(shard=True), cache=CacheConfig(dir="features")),
+        ),
+    ],
+)
+def test_what_sharding_does_not_work_with_is_refused(other, config):
+    config = Config(**{**vars(config), "data": DataConfig(train_list="train.txt")})
+    with pytest.raises(ConfigError, match=rf"train\.shard: does not work with {other}"):
+        check(config, 2)

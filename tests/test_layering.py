@@ -43,7 +43,7 @@ MAY_IMPORT = {
     },
     "steps": {
         *("config", "data", "distributed", "models", "optim", "precision", "profiling", "progress"),
-        "resuming",
+        *("resuming", "sharding"),
     },
     "recompute": {"methods", "models"},
     "features": {"methods", "models", "routing"},

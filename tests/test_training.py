@@ -280,13 +280,14 @@ def test_a_run_of_a_version_with_fewer_keys_resumes(tiny_set, run_tool, tmp_path
     run = tmp_path / "run"
     run_tool("train", *tiny_set.options(train__epochs=1), "--run_dir", run)
     written = (run / "config.yaml").read_text()
-    older = written.replace("  shard: false\n", "")
+    older = written.replace("  clip_grad: 0.0\n", "")
     assert older != written
     (run / "config.yaml").write_text(older)
     run_tool("train", *tiny_set.options(train__epochs=1), "--run_dir", run, "--resume")
-    with pytest.raises(ValueError, match=r"train\.shard: False -> True"):
-        run_tool("train", *tiny_set.options(train__epochs=1, train__shard="true"),
-                 "--run_dir", run, "--resume")  # fmt: skip
+    (run / "config.yaml").write_text(older)
+    with pytest.raises(ValueError, match=r"train\.clip_grad: 0\.0 -> 1\.0"):
+        changed = tiny_set.options(train__epochs=1, train__clip_grad=1.0)
+        run_tool("train", *changed, "--run_dir", run, "--resume")
 
 
 def test_a_resume_on_another_backbone_or_list_is_refused(tiny_set, run_tool, tmp_path):

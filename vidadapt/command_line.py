@@ -315,7 +315,7 @@ def dump(config: Config) -> str:
 def load(path: Path) -> dict[str, Any]:
     """What `dump` wrote, as `as_dict` gives it; keys that it does not know have their defaults."""
     written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    sections = {key: {**vars(of()), **written.get(key, {})} for key, of in SECTIONS.items()}
+    sections = {key: {**vars(of()), **(written.get(key) or {})} for key, of in SECTIONS.items()}
     return {**written, **sections}
 
 

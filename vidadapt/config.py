@@ -147,8 +147,9 @@ class TrainConfig:
         clip_grad: largest gradient norm; 0 is off.
         sync_batchnorm: let the BatchNorm of model.head batchnorm_linear see the clips of all
             processes; default: each process its own, as in AdaptFormer's release.
-        shard: share weights, gradients and the optimiser's state out over the processes, for
-            backbones that do not fit otherwise (FSDP2); of a frozen backbone the weights.
+        shard: share weights, gradients and the optimiser's state out over the processes (FSDP2),
+            where training does not fit otherwise; of a frozen backbone the weights. Full
+            fine-tuning in half precision wants recompute `block` with it.
         compile: compile the model with `torch.compile`.
         recompute: what backward computes again in place of keeping it, with the same results:
             `mlp`, norm2 and the MLP; or `block`, whole blocks, which keeps the least.
@@ -279,6 +280,7 @@ FREE_ON_RESUME = {
     "train.batch_size",
     "train.accumulation",
     "train.recompute",
+    "train.shard",
     "train.checkpoint_steps",
     "train.checkpoint_minutes",
     "train.keep_checkpoints",

@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 Result = TypeVar("Result")
 
@@ -214,9 +213,10 @@ def average_gradients(
     the same in every step and after every restart. (DistributedDataParallel exchanges while
     backward computes, in buckets whose layout its first step decides; for the few per cent of
     parameters that are trained here there is little to hide.) A parameter without a gradient counts
-    as zero. Gradients of sharded parameters are sums already, see `sharding`.
+    as zero.
 
     Args:
+        parameters: less those that are sharded, see `sharding.divide_gradients`.
         share: of the clips that this process should have had, those that it has had: 1, or less
             where some were skipped. Gradients are sums over these, divided by the whole number.
         told: small numbers of this process for all.
@@ -231,7 +231,7 @@ def average_gradients(
                 if parameter.grad is not None:
                     parameter.grad /= share
         return numbers
-    chunks = list(_chunks([p for p in parameters if not isinstance(p, DTensor)]))
+    chunks = list(_chunks(parameters))
     flats = [
         torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in chunk])
         for chunk in chunks
@@ -243,9 +243,6 @@ def average_gradients(
         parts = flat.split([parameter.numel() for parameter in chunk])
         for parameter, part in zip(chunk, parts, strict=True):
             parameter.grad = part.view_as(parameter)
-    for parameter in parameters:
-        if isinstance(parameter.grad, DTensor):
-            parameter.grad.to_local().div_(numbers[0])
     return numbers
 
 

@@ -23,11 +23,15 @@ def resolved_precision(device: torch.device, precision: Precision) -> Precision:
     return precision
 
 
-def autocast(device: torch.device, precision: str) -> Any:
-    """The context for mixed precision on a device; does nothing for `fp32`."""
+def autocast(device: torch.device, precision: str, remember: bool = True) -> Any:
+    """The context for mixed precision on a device; does nothing for `fp32`.
+
+    Args:
+        remember: the copies of trained weights, until the context ends.
+    """
     if precision == "fp32":
         return nullcontext()
-    return torch.autocast(device.type, _half(precision))
+    return torch.autocast(device.type, _half(precision), cache_enabled=remember)
 
 
 def _half(precision: str) -> torch.dtype:

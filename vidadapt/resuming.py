@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -121,9 +121,9 @@ class Trained:
     average: WeightAverage | None
 
     def snapshot(
-        self, progress: Progress, buffers: list[dict[str, torch.Tensor]], facts: dict[str, Any]
+        self, buffers: list[dict[str, torch.Tensor]], facts: dict[str, Any]
     ) -> dict[str, Any]:
-        """A copy on the CPU of all that resuming needs.
+        """A copy on the CPU of all that resuming needs beside `Progress`.
 
         Args:
             buffers: `own_buffers` of every process, which differ until the end of an epoch
@@ -131,7 +131,6 @@ class Trained:
         """
         return copied(
             {
-                "progress": asdict(progress),
                 "trained": trainable_state(self.model),
                 "buffers": buffers,
                 "optimizer": self.optimizer.state_dict(),

@@ -18,12 +18,14 @@ from vidadapt.config import TrainConfig
 from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.mixing import mix_batch
 from vidadapt.distributed import World, average_gradients, exchange, mean_over_ranks
+from vidadapt.models import VideoModel
 from vidadapt.models.batchnorm import without_clips
 from vidadapt.optim import effective_lr, lr_at, set_lr
 from vidadapt.precision import autocast
 from vidadapt.profiling import WAIT
 from vidadapt.progress import track
 from vidadapt.resuming import Progress, Trained
+from vidadapt.sharding import divide_gradients, empty_pass, is_part, is_sharded
 
 UNHARMED = (
     "The last checkpoint is unharmed; lower train.base_lr, set train.clip_grad, or use "
@@ -127,6 +129,9 @@ def optimiser_steps(
         minimum=recipe.min_lr,
     )
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    whole = [p for p in parameters if not is_part(p)]
+    # Remembered copies of weights would stay whole until the forward pass has ended.
+    computing = autocast(world.device, recipe.precision, remember=not is_sharded(model))
     clips_per_batch = recipe.batch_size * world.size
     batches = track(
         _timed(loader, waiting, phase),
@@ -172,25 +177,24 @@ def optimiser_steps(
                     step=place,
                 )
             with phase("forward"):
-                with autocast(world.device, recipe.precision):
+                with computing:
                     logits = model(inputs)
                 loss = loss_function(logits.float(), targets) * there / recipe.accumulation
             with phase("backward"):
                 scaler.scale(loss).backward()
             mean_loss += loss.detach()
             share += there / recipe.accumulation
-        elif recipe.shard and world.size > 1:
-            raise ValueError(
-                f"step {step}: every clip of a process was skipped (skipped.jsonl has them), and "
-                "with train.shard each needs one, since all compute together; raise "
-                "train.batch_size, or put the videos into data.quarantine, and go on with --resume"
-            )
+        elif is_sharded(model):
+            with computing:
+                nothing = empty_pass(cast(VideoModel, model), world.device)
+            scaler.scale(nothing).backward()
         else:
             without_clips(cast(nn.Module, model.head))
         if micro < recipe.accumulation - 1:
             continue
         with phase("exchange"), exchange(world, partial("step {}".format, step)):
-            numbers = average_gradients(world, parameters, share, told())
+            numbers = average_gradients(world, whole, share, told())
+            divide_gradients(parameters, numbers[0])
         with phase("optimiser"):
             if recipe.clip_grad > 0:
                 scaler.unscale_(optimizer)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,8 +40,10 @@ from vidadapt.optim import (
     parameter_groups,
 )
 from vidadapt.resuming import Progress, Stopped, Trained, copied, stop_requests
-from vidadapt.sharding import gathered, shard, whole
+from vidadapt.sharding import gathered, is_sharded, shard, whole
 from vidadapt.steps import UNHARMED, NonFiniteLoss, Stretch, optimiser_steps
+
+Copies = tuple[dict[str, torch.Tensor], dict[str, Any]]  # to be evaluated, and to resume
 
 
 def fit(
@@ -137,16 +140,20 @@ def fit(
         def place() -> str:
             return f"epoch {progress.epoch + 1}, after step {progress.steps - 1}"
 
-        def save(buffers: list[dict[str, torch.Tensor]], is_best: bool = False) -> None:
-            """`buffers` as `Trained.snapshot` takes them."""
-            if not (world.is_main or recipe.shard):
+        def taken(buffers: list[dict[str, torch.Tensor]]) -> Copies | None:
+            """What a checkpoint holds, on the main process; `buffers` as for `Trained.snapshot`."""
+            if world.is_main or is_sharded(model):
+                copies = trained.evaluated(), trained.snapshot(buffers, facts)
+            return copies if world.is_main else None
+
+        def save(copies: Copies | None, is_best: bool = False) -> None:
+            if copies is None:
                 return
-            evaluated, state = trained.evaluated(), trained.snapshot(progress, buffers, facts)
+            evaluated, state = copies
+            state["progress"] = asdict(progress)
             known = progress.latest.items()
             results = {k: v for k, v in known if k.startswith(("epoch", "dev_", "test_"))}
             about = {**description, "metrics": results}
-            if not world.is_main:
-                return
             if is_best:
                 writer.save(run_dir / "best", evaluated, about)
             writer.save(run_dir / "last", evaluated, about, state, keep=recipe.keep_checkpoints)
@@ -184,7 +191,7 @@ def fit(
                         stretch.settle(world, progress)
                         _check_finite(model)
                         buffers = gather_objects(world, copied(own_buffers(model)))
-                        save(buffers)
+                        save(taken(buffers))
                         saved_at = time.monotonic()
                     if stop:
                         with together(world):
@@ -198,14 +205,14 @@ def fit(
                     progress.joined = True
                 _check_finite(model)
 
+                # Before validation, as a signal in it finds the processes at different places.
+                copies = taken([own_buffers(model)])
                 began = time.monotonic()
                 try:
-                    # What is sharded can be saved by all processes together alone, see below.
-                    heeded = nullcontext() if recipe.shard else request.heeded_at_once()
-                    with trained.averaged(), whole(model), heeded:
+                    with trained.averaged(), whole(model), request.heeded_at_once():
                         results = validate() if validate is not None else {}
                 except Stopped:
-                    save([own_buffers(model)])
+                    save(copies)
                     raise
                 validate_seconds = time.monotonic() - began
                 is_best = select_best and (
@@ -231,7 +238,7 @@ def fit(
                 )
                 if board is not None:
                     write_log(run_dir, board, progress.steps, losses, lrs, latest)
-                save([own_buffers(model)], is_best)
+                save(copies, is_best)
                 if world.is_main:
                     say_epoch(latest, progress.seconds, recipe.epochs)
                 saved_at = time.monotonic()

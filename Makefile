@@ -1,10 +1,11 @@
 # make demo: watch the whole system work. make test: lint, types and tests. make bench: benchmarks.
 # make fuzz: 10,500 damaged and hostile files, of which `make test` has a few hundred.
+# make soak: a training of 2,000 steps, whose memory, files and shared memory must stay flat.
+# make chaos: over 500 faults injected into real trainings, about half an hour.
 PYTHON ?= python3
 BIN = .venv/bin
 
-# make chaos: over 500 faults injected into real trainings, about half an hour.
-.PHONY: demo test bench fuzz chaos
+.PHONY: demo test bench fuzz chaos soak
 demo: .venv/installed
 	$(BIN)/python tools/demo.py
 
@@ -20,6 +21,9 @@ bench: .venv/installed-bench
 chaos: .venv/installed
 	$(BIN)/python -m pytest -m chaos
 	$(BIN)/python tests/chaos/inject_faults.py
+
+soak: .venv/installed
+	$(BIN)/python tests/chaos/soak.py
 
 fuzz: .venv/installed
 	$(BIN)/python tests/fuzz/fuzz_run.py

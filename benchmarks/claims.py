@@ -2,7 +2,7 @@
 
     python -m benchmarks.claims docs/frames
 
-reads docs/frames/study/results.jsonl and docs/frames/sweeps/*/results.jsonl and writes
+reads results.jsonl of docs/frames/study, docs/frames/baselines and docs/frames/sweeps/* and writes
 docs/frames/claims.md. The rules were written down before the runs:
 
 - s, the noise of seeds: the root of the mean sample variance of top-1 over all (variant, frames)
@@ -92,26 +92,31 @@ class Evidence:
     """What the published results say.
 
     Args:
-        folder: with study/ and sweeps/.
+        folder: with study/, baselines/ and sweeps/.
 
     Raises:
         ResultsError: a results.jsonl that cannot be used, naming its line.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.study = read_results(folder / "study" / "results.jsonl")
+        self.study = [
+            line
+            for name in ("study", "baselines")
+            for line in read_results(folder / name / "results.jsonl")
+        ]
         self.sweeps = {
             path.parent.name: read_results(path)
             for path in sorted((folder / "sweeps").glob("*/results.jsonl"))
         }
-        groups = [
-            values
+        # One setting stands in several sweeps, e.g. bottleneck_64, parallel and scale_1.
+        groups = {
+            tuple(values)
             for lines in (self.study, *self.sweeps.values())
             for values in top1s(lines).values()
             if len(values) > 1
-        ]
+        }
         self.degrees = sum(len(values) - 1 for values in groups)
-        self.noise = math.sqrt(statistics.fmean(map(statistics.variance, groups)))
+        self.noise = math.sqrt(statistics.fmean(map(statistics.variance, sorted(groups))))
 
     def mean(self, lines: Lines, variant: str, frames: int = 8) -> Mean:
         values = top1s(lines)[variant, frames]
@@ -362,7 +367,9 @@ def _first(lines: Lines, variant: str) -> Mapping[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="with study/ and sweeps/, as docs/frames")
+    parser.add_argument(
+        "folder", type=Path, help="with study/, baselines/ and sweeps/, as docs/frames"
+    )
     folder = parser.parse_args().folder
     runs.write_text(folder / "claims.md", report(Evidence(folder)))
     print(f"written: {folder / 'claims.md'}")

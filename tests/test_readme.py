@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import ROOT, load_tool, write_adapter
 
+from benchmarks import claims
 from benchmarks.report import day_report, targets_table
 from vidadapt import adapters, command_line, config, methods
 from vidadapt.data.transforms import normalize
@@ -78,10 +79,21 @@ def test_benchmark_commands_parse():
 
 
 def test_the_table_over_frames_is_that_of_the_published_cells():
-    folder = ROOT / "docs" / "frames" / "study"
-    table = markdown(read_results(folder / "results.jsonl"))
-    assert (folder / "table.md").read_text(encoding="utf-8") == table
-    assert table.split("\n\n")[1] in TEXT
+    published = sorted((ROOT / "docs" / "frames").rglob("results.jsonl"))
+    assert len(published) == 10
+    for results in published:
+        table = markdown(read_results(results))
+        assert results.with_name("table.md").read_text(encoding="utf-8") == table
+    study = (ROOT / "docs" / "frames" / "study" / "table.md").read_text(encoding="utf-8")
+    assert study.split("\n\n")[1] in TEXT
+
+
+def test_what_became_of_the_claims_follows_from_the_published_cells():
+    folder = ROOT / "docs" / "frames"
+    found = claims.report(claims.Evidence(folder))
+    assert (folder / "claims.md").read_text(encoding="utf-8") == found
+    table = found.split("\n\n")[2]
+    assert table in (ROOT / "docs" / "frames.md").read_text(encoding="utf-8")
 
 
 def test_matrix_commands_plan_possible_cells(monkeypatch):

@@ -150,6 +150,20 @@ def launch(
     return done
 
 
+def run_program(file: str, *arguments: object) -> None:
+    """A program that lies beside the tests; what it printed, where it fails."""
+    done = subprocess.run(
+        [sys.executable, file, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "UserWarning" not in done.stderr, done.stderr
+
+
 def processes_with(mark: str) -> list[str]:
     """Command lines of running processes that were started with this variable."""
     found = []

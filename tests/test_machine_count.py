@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import numpy as np
 import on_five_processes
 import pytest
 import torch
-from conftest import ALONE, launch, load_tool
+from conftest import ALONE, launch, load_tool, run_program
 from on_five_processes import CLIPS, SIZES
 from safetensors.torch import load_file
 from torch import nn
@@ -43,21 +41,8 @@ def done(tiny_set, tmp_path_factory) -> Path:
     lines = tiny_set.lists["test"].read_text().splitlines()
     for name, number in VIDEOS.items():
         (out / f"{name}.txt").write_text("\n".join(lines[:number]) + "\n")
-    ended = subprocess.run(
-        [
-            sys.executable,
-            on_five_processes.__file__,
-            out,
-            run,
-            *tiny_set.options(train__batch_size=2),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    options = tiny_set.options(train__batch_size=2)
+    run_program(on_five_processes.__file__, out, run, *options)
     return out
 
 

@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 import on_two_processes
 import pytest
 import torch
-from conftest import ALONE, TinySet, launch, load_tool
+from conftest import ALONE, TinySet, launch, load_tool, run_program
 from safetensors.torch import load_file
 from test_resuming import assert_same_run, interrupted, resumed
 from test_training import log_of, trainer_of
@@ -89,16 +88,7 @@ def trained(tiny_set: TinySet, broken: Path, tmp_path_factory) -> Path:
         for name, recipe in RECIPES.items()
         for sharded in (False, True)
     ]
-    ended = subprocess.run(
-        [sys.executable, on_two_processes.__file__, json.dumps(runs), out / "kept.json"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "UserWarning" not in ended.stderr
+    run_program(on_two_processes.__file__, json.dumps(runs), out / "kept.json")
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import inspect
 import os
 import signal
 import time
@@ -63,6 +64,15 @@ def misbehave(how: str, *, before: bool) -> None:
     elif how == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
     elif how == "exit":
+        os._exit(1)
+    elif how == "exit locked":
+        # As when it is killed while it sends a result, or looks whether it is to end.
+        frame = inspect.currentframe()
+        while frame is not None and "data_queue" not in frame.f_locals:
+            frame = frame.f_back
+        assert frame is not None
+        frame.f_locals["data_queue"]._wlock.acquire()
+        frame.f_locals["done_event"]._cond.acquire()
         os._exit(1)
     elif how == "killed once" and not before:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -171,6 +171,14 @@ def test_a_worker_killed_from_outside_costs_no_clip(tmp_path, opened):
     assert not (tmp_path / "skipped.jsonl").exists()
 
 
+def test_locks_of_a_worker_that_died_hold_up_nobody(tmp_path, opened):
+    """Nothing is left that waits for them, neither threads nor semaphores: see `opened`."""
+    index = order(0)[2][1]
+    clips = opened({index: "exit locked"})
+    assert same(one_epoch(clips, 0), expected(0, {index}, tmp_path / "other.txt"))
+    assert clips.log.met == 1
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_batch_of_which_nothing_is_left_is_none(tmp_path, opened, num_workers):
     gone = order(0)[3]
@@ -272,19 +280,21 @@ if __name__ == "__main__":
     ],
     ids=str,
 )
-def test_nothing_stays_behind_however_it_ends(tmp_path, ending, clip_timeout, faults):
+def test_nothing_stays_behind_however_it_ends(
+    tmp_path, tmp_path_factory, ending, clip_timeout, faults
+):
     """Processes, semaphores, shared memory; and files of its own unless it was killed."""
     script = tmp_path / "watch.py"
     script.write_text(SCRIPT)
     mark = f"VIDADAPT_ENDED={os.getpid()}_{ending}"
-    (tmp_path / "tmp").mkdir()
+    temporary = tmp_path_factory.mktemp("t")  # its sockets' paths have to be short
     with subprocess.Popen(
         [sys.executable, script, tmp_path, str(clip_timeout), *faults],
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]),
             "OMP_NUM_THREADS": "1",
-            "TMPDIR": str(tmp_path / "tmp"),
+            "TMPDIR": str(temporary),
             mark.partition("=")[0]: mark.partition("=")[2],
         },
         stderr=subprocess.PIPE,
@@ -294,7 +304,7 @@ def test_nothing_stays_behind_however_it_ends(tmp_path, ending, clip_timeout, fa
         try:
             begun = tmp_path / "begun.txt"
             while not (begun.exists() and len(begun.read_text().split()) == 2):
-                assert child.poll() is None
+                assert child.poll() is None, child.communicate()[1]
                 time.sleep(0.05)
             semaphores, workers = semaphores_of(child.pid), pids_with(mark) - {child.pid}
             assert len(workers) >= 3 and semaphores
@@ -312,7 +322,7 @@ def test_nothing_stays_behind_however_it_ends(tmp_path, ending, clip_timeout, fa
     ] == []
     if ending == signal.SIGINT:
         assert "leaked" not in told and told.count("Traceback") == 1, told
-        assert list((tmp_path / "tmp").iterdir()) == []
+        assert list(temporary.iterdir()) == []
     assert not (tmp_path / "skipped.jsonl").exists()
 
 

@@ -195,6 +195,7 @@ class _Crew:
         )
         self._iterator: Any = None
         self._processes: list[Any] = []
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._lock = threading.Lock()
         self._killed_at = 0  # monotonic ns; 0: not
         self._ended: set[int] = set()
@@ -211,7 +212,7 @@ class _Crew:
             server.set_forkserver_preload(["__main__", "vidadapt.data.clips"])
             self._iterator = iter(self._loader)
             self._processes = list(self._iterator._workers)
-            threading.Thread(target=self._watch, daemon=True).start()
+            self._watcher.start()
             return self._iterator
         return iter(self._loader)
 
@@ -252,7 +253,10 @@ class _Crew:
                 name.unlink(missing_ok=True)
         if self._iterator is None:
             return
-        # A process killed in a wrong moment can have left a lock locked that is asked for here.
+        self._watcher.join(ENDING)
+        # Tells workers to end; one that was killed can have left it locked, and none is left.
+        self._iterator._workers_done_event = threading.Event()
+        # PyTorch waits here for its pinning thread, and that for a result which came half.
         goodbye = threading.Thread(target=self._iterator._shutdown_workers, daemon=True)
         with contextlib.suppress(RuntimeError):  # Python is ending: it frees what is left
             goodbye.start()
@@ -277,11 +281,7 @@ class _Crew:
         self._kill_and_wake({})
 
     def _kill_and_wake(self, late: dict[int, int]) -> None:
-        """End the wait for the next result with a `KeyError`, unless nothing was left to kill.
-
-        Where a killed worker has the lock of the queue, the wait ends when PyTorch looks whether
-        its workers live, after 5 s.
-        """
+        """End the wait for the next result with a `KeyError`, unless nothing was left to kill."""
         if self._kill(late):
             results = self._iterator._worker_result_queue
             results.cancel_join_thread()
@@ -289,7 +289,10 @@ class _Crew:
                 results.put((None, None))
 
     def _kill(self, late: dict[int, int]) -> bool:
-        """Kill all workers, unless that was done; keep who was late, and who had ended before."""
+        """Kill all workers, unless that was done; keep who was late, and who had ended before.
+
+        Returns when they have ended, `ENDING` at most for each.
+        """
         with self._lock:
             if self._killed_at:
                 return False
@@ -301,6 +304,13 @@ class _Crew:
                 if number not in self._ended:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(process.pid, signal.SIGKILL)
+            for sentinel in self._sentinels():
+                wait([sentinel], ENDING)
+            if self._iterator is not None:
+                # Asked for by this process below, and a killed one can have left it locked.
+                lock = self._iterator._worker_result_queue._wlock
+                lock.acquire(False)
+                lock.release()
             return True
 
     def _sentinels(self) -> list[int]:

@@ -13,6 +13,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+from vidadapt.processes import check_temporary_folder
+
 Job = TypeVar("Job")
 
 CANNOT_START = (
@@ -51,7 +53,9 @@ def run_isolated(
     Raises:
         RuntimeError: a worker died before it took its job; as a rule the script that runs this
             has no main guard.
+        OSError: see `check_temporary_folder`.
     """
+    check_temporary_folder()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", function.__module__])
     waiting = deque(jobs)

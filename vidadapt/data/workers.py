@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vidadapt.processes import end_with_parent
+from vidadapt.processes import check_temporary_folder, end_with_parent
 
 # Each holds two batches ahead in shared memory, 77 MB apiece for 64 clips of 8 frames.
 MOST_CHOSEN = 32
@@ -47,7 +47,13 @@ def chosen(share: int, gpu: bool) -> int:
 
 
 def worker_options(num_workers: int, pin_memory: bool = False) -> dict[str, Any]:
-    """How every `DataLoader` of ours starts its workers: its keyword arguments."""
+    """How every `DataLoader` of ours starts its workers: its keyword arguments.
+
+    Raises:
+        OSError: see `check_temporary_folder`.
+    """
+    if num_workers > 0:
+        check_temporary_folder()
     return {
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,

@@ -36,6 +36,7 @@ setup(
         "bench": ["opencv-python-headless"],
         "dev": [
             "pytest",
+            "pytest-xdist",
             "hypothesis",
             "ruff",
             "mypy",

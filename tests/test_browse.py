@@ -14,7 +14,7 @@ import pytest
 from conftest import launch, load_tool
 from PIL import Image
 
-from vidadapt import command_line, data
+from vidadapt import data, yaml_files
 from vidadapt.config import Config, ConfigError, DataConfig, EvalConfig
 from vidadapt.data.lists import ListError, Sample, read_list, write_list
 from vidadapt.data.prepared import Prepared, write_prepared
@@ -317,7 +317,7 @@ def test_a_prepared_folder_says_where_the_videos_are(folder, tmp_path, capsys):
 
 def test_the_configuration_of_a_run_can_be_given(folder, tmp_path, capsys):
     cfg = Config(run_dir="runs/mine", data=DataConfig(root=str(folder), crop_size=32, num_frames=3))
-    (tmp_path / "config.yaml").write_text(command_line.dump(cfg))
+    (tmp_path / "config.yaml").write_text(yaml_files.dump(cfg))
     status, _ = browse(
         capsys, folder / "train.txt", "--config", tmp_path / "config.yaml", "--out", tmp_path,
         "--clips-per-class", 1, "--data.num_frames", 2,

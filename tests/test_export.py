@@ -10,7 +10,7 @@ import torch
 from conftest import load_tool
 from safetensors.torch import load_file, save_file
 
-from vidadapt import adapters, command_line, data, methods, models
+from vidadapt import adapters, command_line, data, methods, models, yaml_files
 from vidadapt.assemble import adapted_model
 from vidadapt.config import Config, DataConfig, EvalConfig, ModelConfig
 from vidadapt.models.heads import batchnorm_linear
@@ -220,7 +220,7 @@ def test_a_checkpoint_of_the_first_format_takes_the_rest_from_its_run(run, tiny_
     (folder / "adapter.json").write_text(json.dumps(about))
     options = tiny_set.options(method__name="arc")
     cfg, _ = command_line.parse_train([*options, "--run_dir", str(folder.parent)], methods.METHODS)
-    (folder.parent / "config.yaml").write_text(command_line.dump(cfg))
+    (folder.parent / "config.yaml").write_text(yaml_files.dump(cfg))
     export(folder, tmp_path / "out", "--layout", "vidadapt")
     plain, _ = models.build(
         "vit_tiny", **GEOMETRY, head="linear", weights=tmp_path / "out", keep_head=True

@@ -13,7 +13,8 @@ PACKAGE = ROOT / "vidadapt"
 
 MAY_IMPORT = {
     "config": set(),
-    "command_line": {"config", "naming", "typed"},
+    "command_line": {"config", "naming", "typed", "yaml_files"},
+    "yaml_files": {"config", "naming"},
     "progress": set(),
     "processes": set(),
     "naming": set(),
@@ -26,6 +27,8 @@ MAY_IMPORT = {
     "runs": set(),
     "checkpoints": {"naming", "runs"},
     "resuming": {"checkpoints", "distributed", "methods", "optim", "sharding"},
+    "saving": {"checkpoints", "resuming", "sharding"},
+    "continuing": {"checkpoints", "config", "data", "distributed", "runs", "yaml_files"},
     "sharding": {"distributed", "methods", "models"},
     "models": {"naming"},
     "methods": {"models", "naming"},
@@ -39,7 +42,7 @@ MAY_IMPORT = {
     "epoch_log": {"progress", "runs"},
     "train": {
         *("config", "data", "distributed", "methods", "models", "optim"),
-        *("checkpoints", "epoch_log", "resuming", "sharding", "steps"),
+        *("checkpoints", "epoch_log", "resuming", "saving", "sharding", "steps"),
     },
     "steps": {
         *("config", "data", "distributed", "models", "optim", "precision", "profiling", "progress"),
@@ -89,9 +92,9 @@ MAY_IMPORT = {
     "browse": {"config", "data", "lettering", "progress"},
     "prepare": {"data", "naming", "progress"},
     "matrix": {
-        *("assemble", "benchmark", "command_line", "config", "data", "distributed", "epoch_log"),
+        *("assemble", "benchmark", "config", "data", "distributed", "epoch_log"),
         *("markdown", "matmul", "methods", "models", "naming", "optim", "precision", "progress"),
-        *("recompute", "runs", "steps"),
+        *("recompute", "runs", "steps", "yaml_files"),
     },
     "bank": {
         *("adapters", "assemble", "config", "data", "differences", "methods", "models", "replay"),
@@ -103,7 +106,7 @@ ONLY_IN = {
     "torchcodec": {"data/seekers.py"},
     "torch.distributed": {"distributed.py", "launching.py", "sharding.py"},
     "jsonargparse": {"command_line.py"},
-    "yaml": {"command_line.py"},
+    "yaml": {"yaml_files.py"},
 }
 
 

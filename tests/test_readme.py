@@ -17,7 +17,7 @@ from conftest import ROOT, load_tool, write_adapter
 
 from benchmarks import claims
 from benchmarks.report import day_report, targets_table
-from vidadapt import adapters, command_line, config, methods
+from vidadapt import adapters, command_line, config, methods, yaml_files
 from vidadapt.data.transforms import normalize
 from vidadapt.matrix import plan
 from vidadapt.matrix.results import read_results
@@ -63,7 +63,7 @@ def test_training_commands_parse(monkeypatch):
 def test_evaluation_commands_parse(monkeypatch, tmp_path):
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     cfg = config.Config(run_dir="runs/mine")
-    (tmp_path / "runs" / "mine" / "config.yaml").write_text(command_line.dump(cfg))
+    (tmp_path / "runs" / "mine" / "config.yaml").write_text(yaml_files.dump(cfg))
     monkeypatch.chdir(tmp_path)
     assert arguments_of("evaluate")
     for arguments in arguments_of("evaluate"):

@@ -16,7 +16,7 @@ import torch
 from conftest import ALONE, launch, load_tool, write_adapter
 from torch import nn
 
-from vidadapt import command_line, methods
+from vidadapt import command_line, methods, yaml_files
 from vidadapt.data import eval_loader, load_list, resolve
 from vidadapt.data.clips import view_chunks
 from vidadapt.data.lists import Sample, read_list, write_list
@@ -334,7 +334,7 @@ def two_models(tiny_set, tmp_path_factory) -> tuple[Path, Path]:
         write_adapter(folder / name / "last", cfg, seed=1, spread=0.3)
         made.append(folder / name)
         if name == "adapted":
-            (folder / name / "config.yaml").write_text(command_line.dump(cfg))
+            (folder / name / "config.yaml").write_text(yaml_files.dump(cfg))
     return made[0], made[1] / "last"
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vidadapt import command_line, config, methods, runs
+from vidadapt import command_line, config, methods, runs, yaml_files
 from vidadapt.config import Config, ConfigError
 from vidadapt.data.prepared import with_lists
 from vidadapt.data.readers import ReadError
@@ -239,7 +239,7 @@ def configuration(cell: Cell) -> Config:
     """The cell's settings as tools/train.py would read them."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
-        file.write_text(command_line.as_yaml(cell.settings), encoding="utf-8")
+        file.write_text(yaml_files.as_yaml(cell.settings), encoding="utf-8")
         words = ["--config", str(file), "--run_dir", cell.name]
         cfg = command_line.parse_train(words, methods.METHODS)[0]
     return replace(cfg, data=with_lists(cfg.data))
@@ -283,7 +283,7 @@ def measured(
 
 def of_any_seed(about: Mapping[str, Any]) -> dict[str, Any]:
     """What a cost depends on; all seeds have one cost."""
-    flat = command_line.flattened({key: about[key] for key in ("settings", "processes", "steps")})
+    flat = yaml_files.flattened({key: about[key] for key in ("settings", "processes", "steps")})
     return {key: value for key, value in flat.items() if key != "settings.train.seed"}
 
 

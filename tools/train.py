@@ -21,6 +21,7 @@ from vidadapt import (
     checkpoints,
     command_line,
     config,
+    continuing,
     data,
     distributed,
     features,
@@ -29,12 +30,13 @@ from vidadapt import (
     optim,
     recompute,
     runs,
+    yaml_files,
 )
 from vidadapt.cache import Cache
 from vidadapt.cached_training import CachedBatches, score_features
-from vidadapt.config import Config, ConfigError, TrainConfig
+from vidadapt.config import Config, ConfigError
 from vidadapt.data import DataPlan, VideoList
-from vidadapt.data.epochs import EpochBatches, shared_out, steps_per_epoch
+from vidadapt.data.epochs import EpochBatches, steps_per_epoch
 from vidadapt.data.lists import Sample, check_label_names, read_list
 from vidadapt.data.prepared import with_lists
 from vidadapt.data.quarantine import read_quarantine
@@ -60,9 +62,9 @@ def main(world: World) -> None:
         plan = data.resolve(cfg.data, cfg.eval)
         run_dir = Path(cfg.run_dir)
         resume = options.resume or launching.restarted()
-        saved = None if options.profile else previous_run(run_dir, cfg, resume)
+        saved = None if options.profile else continuing.previous_run(run_dir, cfg, resume)
         if saved is not None:
-            cfg = replace(cfg, train=shared_among(world.size, cfg.train, saved["facts"]))
+            cfg = replace(cfg, train=continuing.shared_among(world.size, cfg.train, saved["facts"]))
             config.check(cfg, world.size)
         recipe = replace(cfg.train, precision=resolved_precision(world.device, cfg.train.precision))
         global_batch = recipe.batch_size * recipe.accumulation * world.size
@@ -99,7 +101,7 @@ def main(world: World) -> None:
                 "that all machines share"
             )
         if saved is not None:
-            check_resumable(saved["facts"], facts)
+            continuing.check_resumable(saved["facts"], facts)
         loaders = loaders_of(cfg, plan, lists, world)
         batch_sampler = cast(EpochBatches, loaders["train"].batch_sampler)
         cached = None
@@ -202,59 +204,6 @@ def main(world: World) -> None:
         say_summary(run_dir, summary)
 
 
-def previous_run(run_dir: Path, cfg: Config, resume: bool) -> dict[str, Any] | None:
-    """The state to resume from, checked against the configuration; None: from the start."""
-    runs.check_free(run_dir, resume)
-    last = checkpoints.find_checkpoint(run_dir / "last") if resume else None
-    if last is None:
-        return None
-    before = command_line.load(run_dir / "config.yaml")
-    changed = config.differences(before, config.as_dict(cfg))
-    if changed:
-        raise ConfigError(
-            f"--resume: the configuration differs from {run_dir / 'config.yaml'}: "
-            + "; ".join(changed)
-            + ". Use the same, or another run_dir"
-        )
-    return checkpoints.load_trainer(last)
-
-
-def shared_among(processes: int, train: TrainConfig, before: dict[str, Any]) -> TrainConfig:
-    """The recipe for a resume on another number of processes.
-
-    The global batch stays by `accumulation`, or by a smaller `batch_size`; where the processes
-    cannot share it equally, the nearest one is taken.
-    """
-    wanted = before["global_batch"]
-    same = train.batch_size * train.accumulation * processes == wanted
-    if same or processes == before["processes"]:
-        return train
-    sizes = shared_out(wanted, train.batch_size, processes)
-    if sizes is None:
-        steps = max(1, round(wanted / (train.batch_size * processes)))
-        sizes = train.batch_size, steps
-    return replace(train, batch_size=sizes[0], accumulation=sizes[1])
-
-
-def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """What the configuration does not show must be as it was when the run began."""
-    mends = {
-        "global_batch": "choose batch_size x processes x accumulation with the same product",
-        "backbone": "give the weights file that the run began with",
-        "precision": "this machine computes in another one: set train.precision from the start",
-        "manifests": "a list, or what can be read of it, has changed: restore it",
-        "cached": "set cache.dir, or leave it out, as the run began",
-    }
-    if before["processes"] != now["processes"]:
-        del mends["global_batch"]  # `shared_among` has said what becomes of it
-    for key, mend in mends.items():
-        if before[key] != now[key]:
-            raise ConfigError(
-                f"--resume: {key} was {before[key]}, here it is {now[key]}; {mend}, or use another "
-                "run_dir"
-            )
-
-
 def read_lists(cfg: Config, plan: DataPlan) -> dict[str, list[Sample]]:
     """The lists that are set, by split, with what can be known to be wrong before any decoding."""
     given = {
@@ -312,7 +261,7 @@ def start_folder(
     run_dir: Path, cfg: Config, resume: bool, saved: dict[str, Any] | None, world: World
 ) -> None:
     runs.create(run_dir, resume)
-    runs.write_text(run_dir / "config.yaml", command_line.dump(cfg))
+    runs.write_text(run_dir / "config.yaml", yaml_files.dump(cfg))
     runs.write_json(run_dir / "environment.json", runs.environment(world.size, str(world.device)))
     done = 0 if saved is None else saved["progress"]["epoch"]
     for log in ("log.jsonl", "steps.jsonl"):
@@ -321,27 +270,9 @@ def start_folder(
         checkpoints.set_aside_damaged(run_dir / "last")
         begun = f" and {saved['progress']['consumed']} clips" * (saved["progress"]["consumed"] > 0)
         print(f"resuming {run_dir} after epoch {done}{begun}")
-        say_processes(saved["facts"], cfg.train, world)
+        continuing.say_processes(saved["facts"], cfg.train, world)
     elif resume:
         print(f"{run_dir} holds no checkpoint to resume: starting from the beginning")
-
-
-def say_processes(before: dict[str, Any], train: TrainConfig, world: World) -> None:
-    """What is not as it was on another number of processes."""
-    if before["processes"] == world.size:
-        return
-    now = train.batch_size * train.accumulation * world.size
-    print(
-        f"{world.size} processes after {before['processes']}: batch_size {train.batch_size}, "
-        f"accumulation {train.accumulation}; "
-        + (
-            f"the global batch stays {now}"
-            if now == before["global_batch"]
-            else f"warning: the global batch changes from {before['global_batch']} to {now}, and "
-            "the learning rate and the number of steps with it"
-        )
-        + ". Sums round otherwise than on as many processes as before"
-    )
 
 
 def loaders_of(

@@ -260,50 +260,6 @@ SECTIONS: dict[str, type] = {
 }
 
 
-# What may change when a run is resumed. The global batch is checked apart: batch_size, processes
-# and accumulation may share it out differently, which is said, since BatchNorm's statistics and
-# the random numbers of dropout and mixing are each process's own (with train.sync_batchnorm, the
-# statistics are those of batch_size x processes clips). A cache may lie elsewhere, but
-# tools/train.py sees to it that a run goes on with one, or without one, as it began.
-FREE_ON_RESUME = {
-    "run_dir",
-    "cache.dir",
-    "cache.max_gb",
-    "data.root",
-    "data.num_workers",
-    "data.index_dir",
-    "data.check_files",
-    "data.clip_timeout",
-    "data.max_skipped",
-    "data.allow_outside_root",
-    "eval.views_per_forward",
-    "train.batch_size",
-    "train.accumulation",
-    "train.recompute",
-    "train.shard",
-    "train.checkpoint_steps",
-    "train.checkpoint_minutes",
-    "train.keep_checkpoints",
-    "train.patience_minutes",
-}
-
-
-def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two configurations as "key: old -> new", less `FREE_ON_RESUME`.
-
-    >>> differences({"train": {"epochs": 3}}, {"train": {"epochs": 4}})
-    ['train.epochs: 3 -> 4']
-    """
-    found = []
-    for key in sorted(before.keys() | now.keys()):
-        name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += differences(old, new, f"{name}.")
-        elif old != new and name not in FREE_ON_RESUME:
-            found.append(f"{name}: {old!r} -> {new!r}")
-    return found
-
-
 def check_evaluation(config: Config) -> None:
     """The part of `check` that an evaluation needs."""
     if config.eval.views_per_forward < 1:

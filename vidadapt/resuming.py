@@ -50,6 +50,34 @@ class Progress:
     best: dict[str, Any] | None = None
     latest: dict[str, Any] = field(default_factory=dict)
 
+    def after_epoch(
+        self, results: dict[str, float], *, clips: int, validate_seconds: float, is_best: bool
+    ) -> Progress:
+        """At the start of the next epoch.
+
+        Args:
+            results: of validation.
+            clips: of the epoch, those of all processes together.
+        """
+        epoch = self.epoch + 1
+        latest = {
+            "epoch": epoch,
+            "train_loss": sum(self.losses) / len(self.losses),
+            "lr": self.lrs[-1],
+            "clips_per_second": clips / self.train_seconds,
+            "loader_wait_share": self.waited / self.train_seconds,
+            "train_seconds": self.train_seconds,
+            "validate_seconds": validate_seconds,
+            **results,
+        }
+        return Progress(
+            epoch=epoch,
+            steps=self.steps,
+            seconds=self.seconds + validate_seconds,
+            best={"epoch": epoch, **results} if is_best else self.best,
+            latest=latest,
+        )
+
 
 class Stopped(Exception):
     """A signal asked the training to stop, and its state is on the disk.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,11 +39,10 @@ from vidadapt.optim import (
     build_optimizer,
     parameter_groups,
 )
-from vidadapt.resuming import Progress, Stopped, Trained, copied, stop_requests
-from vidadapt.sharding import gathered, is_sharded, shard, whole
-from vidadapt.steps import UNHARMED, NonFiniteLoss, Stretch, optimiser_steps
-
-Copies = tuple[dict[str, torch.Tensor], dict[str, Any]]  # to be evaluated, and to resume
+from vidadapt.resuming import Progress, Stopped, StopRequest, Trained, copied, stop_requests
+from vidadapt.saving import Saving
+from vidadapt.sharding import gathered, shard, whole
+from vidadapt.steps import UNHARMED, NonFiniteLoss, Step, Stretch, optimiser_steps
 
 
 def fit(
@@ -126,122 +125,60 @@ def fit(
         else None
     )
 
-    lag = 0 if world.device.type == "cpu" else 1  # so that no step of a GPU waits for its figures
+    steps = partial(
+        optimiser_steps,
+        trained,
+        loader,
+        recipe=recipe,
+        num_classes=num_classes,
+        prepare=prepare,
+        paths=paths,
+        loss_function=loss,
+        world=world,
+        phase=phase,
+    )
+
+    def place() -> str:
+        return f"epoch {progress.epoch + 1}, after step {progress.steps - 1}"
 
     with stop_requests() as request, checkpoints.Writer() as writer:
-        saved_at = time.monotonic()
-
-        def told() -> tuple[float, ...]:
-            """What this process tells the others: `Step.figures` from the third on."""
-            minutes = (time.monotonic() - saved_at) / 60
-            overdue = world.is_main and 0 < recipe.checkpoint_minutes <= minutes
-            return request.number is not None, overdue, 0 if skips is None else skips.met
-
-        def place() -> str:
-            return f"epoch {progress.epoch + 1}, after step {progress.steps - 1}"
-
-        def taken(buffers: list[dict[str, torch.Tensor]]) -> Copies | None:
-            """What a checkpoint holds, on the main process; `buffers` as for `Trained.snapshot`."""
-            if world.is_main or is_sharded(model):
-                copies = trained.evaluated(), trained.snapshot(buffers, facts)
-            return copies if world.is_main else None
-
-        def save(copies: Copies | None, is_best: bool = False) -> None:
-            if copies is None:
-                return
-            evaluated, state = copies
-            state["progress"] = asdict(progress)
-            known = progress.latest.items()
-            results = {k: v for k, v in known if k.startswith(("epoch", "dev_", "test_"))}
-            about = {**description, "metrics": results}
-            if is_best:
-                writer.save(run_dir / "best", evaluated, about)
-            writer.save(run_dir / "last", evaluated, about, state, keep=recipe.keep_checkpoints)
-
+        saving = Saving(
+            writer,
+            trained,
+            run_dir,
+            description,
+            facts,
+            keep=recipe.keep_checkpoints,
+            minutes=recipe.checkpoint_minutes,
+        )
         for epoch in range(progress.epoch, recipe.epochs):
             with exchange(world, place):
                 sampler.set_epoch(epoch, progress.consumed)
-                train_mode(model)
-                stretch = Stretch()
-                for step in optimiser_steps(
-                    trained,
-                    loader,
-                    label=f"epoch {epoch + 1}/{recipe.epochs}",
-                    recipe=recipe,
-                    num_classes=num_classes,
-                    prepare=prepare,
-                    paths=paths,
-                    loss_function=loss,
-                    world=world,
-                    told=told,
-                    waiting=stretch.waiting,
-                    phase=phase,
-                ):
-                    stretch.steps.append(step)
-                    progress.steps += 1
-                    progress.consumed += sampler.global_batch
-                    stop = overdue = skipped = 0.0
-                    if len(stretch.steps) > lag:
-                        stop, overdue, skipped = stretch.steps[-1 - lag].checked()
-                    if skips is not None and skipped:
-                        skips.check(skips.known() + int(skipped))
-                    every = recipe.checkpoint_steps
-                    if stop or overdue or (every and progress.steps % every == 0):
-                        step.checked()
-                        stretch.settle(world, progress)
-                        _check_finite(model)
-                        buffers = gather_objects(world, copied(own_buffers(model)))
-                        save(taken(buffers))
-                        saved_at = time.monotonic()
-                    if stop:
-                        with together(world):
-                            writer.wait()
-                        raise Stopped(request.number or signal.SIGTERM)
-                if stretch.steps:
-                    stretch.steps[-1].checked()
-                stretch.settle(world, progress)
-                if not progress.joined:
-                    average_buffers(world, model)
-                    progress.joined = True
-                _check_finite(model)
-
+                _train_epoch(steps, progress, saving, request, recipe, sampler.global_batch, skips)
                 # Before validation, as a signal in it finds the processes at different places.
-                copies = taken([own_buffers(model)])
+                copies = saving.taken([own_buffers(model)])
                 began = time.monotonic()
                 try:
                     with trained.averaged(), whole(model), request.heeded_at_once():
                         results = validate() if validate is not None else {}
                 except Stopped:
-                    save(copies)
+                    saving.save(copies, progress)
                     raise
-                validate_seconds = time.monotonic() - began
                 is_best = select_best and (
                     progress.best is None or results["dev_top1"] > progress.best["dev_top1"]
                 )
                 losses, lrs = progress.losses, progress.lrs
-                latest = {
-                    "epoch": epoch + 1,
-                    "train_loss": sum(losses) / len(losses),
-                    "lr": lrs[-1],
-                    "clips_per_second": sampler.keys_per_epoch / progress.train_seconds,
-                    "loader_wait_share": progress.waited / progress.train_seconds,
-                    "train_seconds": progress.train_seconds,
-                    "validate_seconds": validate_seconds,
-                    **results,
-                }
-                progress = Progress(
-                    epoch=epoch + 1,
-                    steps=progress.steps,
-                    seconds=progress.seconds + validate_seconds,
-                    best={"epoch": epoch + 1, **results} if is_best else progress.best,
-                    latest=latest,
+                progress = progress.after_epoch(
+                    results,
+                    clips=sampler.keys_per_epoch,
+                    validate_seconds=time.monotonic() - began,
+                    is_best=is_best,
                 )
                 if board is not None:
-                    write_log(run_dir, board, progress.steps, losses, lrs, latest)
-                save(copies, is_best)
+                    write_log(run_dir, board, progress.steps, losses, lrs, progress.latest)
+                saving.save(copies, progress, is_best)
                 if world.is_main:
-                    say_epoch(latest, progress.seconds, recipe.epochs)
-                saved_at = time.monotonic()
+                    say_epoch(progress.latest, progress.seconds, recipe.epochs)
     if board is not None:
         board.close()
     return {
@@ -251,6 +188,55 @@ def fit(
         "best": progress.best,
         "last": progress.latest,
     }
+
+
+def _train_epoch(
+    steps: Callable[..., Iterator[Step]],
+    progress: Progress,
+    saving: Saving,
+    request: StopRequest,
+    recipe: TrainConfig,
+    global_batch: int,
+    skips: SkipLog | None,
+) -> None:
+    """What is left of an epoch, with checkpoints where they are due or a signal asks for an end."""
+    world, model = saving.trained.world, saving.trained.model
+    lag = 0 if world.device.type == "cpu" else 1  # so that no step of a GPU waits for its figures
+
+    def told() -> tuple[float, ...]:
+        """What this process tells the others: `Step.figures` from the third on."""
+        return request.number is not None, saving.overdue(), 0 if skips is None else skips.met
+
+    train_mode(model)
+    stretch = Stretch()
+    label = f"epoch {progress.epoch + 1}/{recipe.epochs}"
+    for step in steps(label=label, told=told, waiting=stretch.waiting):
+        stretch.steps.append(step)
+        progress.steps += 1
+        progress.consumed += global_batch
+        stop = overdue = skipped = 0.0
+        if len(stretch.steps) > lag:
+            stop, overdue, skipped = stretch.steps[-1 - lag].checked()
+        if skips is not None and skipped:
+            skips.check(skips.known() + int(skipped))
+        every = recipe.checkpoint_steps
+        if stop or overdue or (every and progress.steps % every == 0):
+            step.checked()
+            stretch.settle(world, progress)
+            _check_finite(model)
+            buffers = gather_objects(world, copied(own_buffers(model)))
+            saving.save(saving.taken(buffers), progress)
+        if stop:
+            with together(world):
+                saving.writer.wait()
+            raise Stopped(request.number or signal.SIGTERM)
+    if stretch.steps:
+        stretch.steps[-1].checked()
+    stretch.settle(world, progress)
+    if not progress.joined:
+        average_buffers(world, model)
+        progress.joined = True
+    _check_finite(model)
 
 
 def normalized_clip(

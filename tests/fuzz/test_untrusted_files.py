@@ -16,7 +16,7 @@ from fuzz_files import _adapter, _scores
 
 from vidadapt import checkpoints, methods
 from vidadapt.adapters import read_adapter
-from vidadapt.command_line import dump, load, parse_train, read_yaml
+from vidadapt.command_line import parse_train
 from vidadapt.config import ConfigError, as_dict
 from vidadapt.data.frame_index import HEADER, load_index
 from vidadapt.data.lists import ListError
@@ -25,6 +25,7 @@ from vidadapt.evaluate import load_scores
 from vidadapt.models.tensor_files import read_tensors
 from vidadapt.predict import Video, find_videos
 from vidadapt.runs import RunError
+from vidadapt.yaml_files import dump, load, read_yaml
 
 
 class Payload:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from vidadapt import benchmark, command_line, config, methods
+from vidadapt import benchmark, command_line, config, methods, yaml_files
 from vidadapt.config import Config
 from vidadapt.matrix import plan
 
@@ -125,7 +125,7 @@ def settings(base: str, sweep: str, variant: str) -> dict:
 
 def parsed(base: str, sweep: str, variant: str, folder: Path) -> Config:
     file = folder / "config.yaml"
-    file.write_text(command_line.as_yaml(settings(base, sweep, variant)), encoding="utf-8")
+    file.write_text(yaml_files.as_yaml(settings(base, sweep, variant)), encoding="utf-8")
     words = ["--config", str(file), "--run_dir", "x", "--data.train_list", "train.txt"]
     return command_line.parse_train(words, methods.METHODS)[0]
 
@@ -209,11 +209,11 @@ def test_flops_of_token_mixers_without_channels_are_their_products(tmp_path):
 def test_a_variant_trains_and_evaluates(sweep, variant, tiny_set, tmp_path, run_tool):
     file, run = tmp_path / "config.yaml", tmp_path / "run"
     given = settings("demo", sweep, variant)
-    file.write_text(command_line.as_yaml(given), encoding="utf-8")
+    file.write_text(yaml_files.as_yaml(given), encoding="utf-8")
     own = ("--config", file, "--run_dir", run)
     run_tool("train", *own, *tiny_set.options(train__epochs=1, train__base_lr=0.1))
     run_tool("evaluate", "--run_dir", run, "--out", tmp_path / "out")
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["num_videos"] == 7
-    saved = command_line.load(run / "config.yaml")["method"]
+    saved = yaml_files.load(run / "config.yaml")["method"]
     assert saved == methods.default_options(saved["name"]) | given["method"]

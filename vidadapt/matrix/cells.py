@@ -29,7 +29,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from vidadapt import command_line, runs
+from vidadapt import runs, yaml_files
 from vidadapt.benchmark import NOISY_PERCENT, spread_percent
 from vidadapt.config import Config, ConfigError
 from vidadapt.data.workers import cores
@@ -88,7 +88,7 @@ class Work:
                 )
         written = folder / "config.yaml"
         if written.exists():
-            changed = differing(command_line.read_yaml(written, "--out"), cell.settings)
+            changed = differing(yaml_files.read_yaml(written, "--out"), cell.settings)
             if changed:
                 raise ConfigError(
                     f"--out: {folder} was made with other settings ({'; '.join(changed)}); "
@@ -119,7 +119,7 @@ class Work:
             **_of_training(summary, [json.loads(text) for text in log]),
             **_of_evaluation(tested),
             "environment": json.loads(environment),
-            "config": command_line.load(folder / "run" / "config.yaml"),
+            "config": yaml_files.load(folder / "run" / "config.yaml"),
         }
         runs.write_json(folder / FINISHED, found)
         return found
@@ -145,7 +145,7 @@ class Work:
         summary = folder / "run" / "summary.json"
         if not summary.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            runs.write_text(folder / "config.yaml", command_line.as_yaml(cell.settings))
+            runs.write_text(folder / "config.yaml", yaml_files.as_yaml(cell.settings))
             words = ["--config", folder / "config.yaml", "--run_dir", folder / "run", "--resume"]
             log = folder / "run" / "log.jsonl"
             with _followed(log, cell.name, epochs, self.shown) as look:
@@ -212,7 +212,7 @@ def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     >>> differing({"train": {"epochs": 3}}, {"train": {"epochs": 4, "seed": 0}})
     ['train.epochs: 3 -> 4', 'train.seed: None -> 0']
     """
-    old, new = command_line.flattened(before), command_line.flattened(now)
+    old, new = yaml_files.flattened(before), yaml_files.flattened(now)
     return [
         f"{key}: {old.get(key)} -> {new.get(key)}"
         for key in dict.fromkeys((*old, *new))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidadapt import command_line
+from vidadapt import yaml_files
 from vidadapt.config import ConfigError
 from vidadapt.naming import require_known
 
@@ -72,21 +72,21 @@ def read_benchmark(config: Path, sweep: Path | None) -> Benchmark:
     Raises:
         ConfigError: a file that cannot be read or holds something else, naming file and key.
     """
-    content = command_line.read_yaml(config, "--config")
+    content = yaml_files.read_yaml(config, "--config")
     base = {key: value for key, value in content.items() if value is not None}  # an empty section
     variants = _variants(base.pop("variants", {}), config)
     prepare = base.pop("prepare", [])
     if not isinstance(prepare, list):
         raise ConfigError(f"{config}: prepare: expected a list of words for tools/prepare.py")
     if sweep is not None:
-        content = command_line.read_yaml(sweep, "--sweep")
+        content = yaml_files.read_yaml(sweep, "--sweep")
         if set(content) != {"variants"}:
             raise ConfigError(
                 f"{sweep}: expected the key `variants` alone, a mapping of names to overrides; got "
                 f"{', '.join(map(str, content)) or 'nothing'}"
             )
         variants = _variants(content["variants"], sweep)
-    _refuse_own(command_line.flattened(base), config)
+    _refuse_own(yaml_files.flattened(base), config)
     return Benchmark(base, variants, tuple(map(str, prepare)))
 
 

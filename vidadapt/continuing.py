@@ -1,0 +1,126 @@
+"""Whether a run that was begun can be gone on with, and what changes on another machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vidadapt import checkpoints, runs, yaml_files
+from vidadapt.config import Config, ConfigError, TrainConfig, as_dict
+from vidadapt.data.epochs import shared_out
+from vidadapt.distributed import World
+
+# What may change when a run is resumed. The global batch is checked apart: batch_size, processes
+# and accumulation may share it out differently, which is said, since BatchNorm's statistics and
+# the random numbers of dropout and mixing are each process's own (with train.sync_batchnorm, the
+# statistics are those of batch_size x processes clips). A cache may lie elsewhere, but
+# tools/train.py sees to it that a run goes on with one, or without one, as it began.
+FREE_ON_RESUME = {
+    "run_dir",
+    "cache.dir",
+    "cache.max_gb",
+    "data.root",
+    "data.num_workers",
+    "data.index_dir",
+    "data.check_files",
+    "data.clip_timeout",
+    "data.max_skipped",
+    "data.allow_outside_root",
+    "eval.views_per_forward",
+    "train.batch_size",
+    "train.accumulation",
+    "train.recompute",
+    "train.shard",
+    "train.checkpoint_steps",
+    "train.checkpoint_minutes",
+    "train.keep_checkpoints",
+    "train.patience_minutes",
+}
+
+
+def previous_run(run_dir: Path, cfg: Config, resume: bool) -> dict[str, Any] | None:
+    """The state to resume from, checked against the configuration; None: from the start."""
+    runs.check_free(run_dir, resume)
+    last = checkpoints.find_checkpoint(run_dir / "last") if resume else None
+    if last is None:
+        return None
+    before = yaml_files.load(run_dir / "config.yaml")
+    changed = differences(before, as_dict(cfg))
+    if changed:
+        raise ConfigError(
+            f"--resume: the configuration differs from {run_dir / 'config.yaml'}: "
+            + "; ".join(changed)
+            + ". Use the same, or another run_dir"
+        )
+    return checkpoints.load_trainer(last)
+
+
+def shared_among(processes: int, train: TrainConfig, before: dict[str, Any]) -> TrainConfig:
+    """The recipe for a resume on another number of processes.
+
+    The global batch stays by `accumulation`, or by a smaller `batch_size`; where the processes
+    cannot share it equally, the nearest one is taken.
+    """
+    wanted = before["global_batch"]
+    same = train.batch_size * train.accumulation * processes == wanted
+    if same or processes == before["processes"]:
+        return train
+    sizes = shared_out(wanted, train.batch_size, processes)
+    if sizes is None:
+        steps = max(1, round(wanted / (train.batch_size * processes)))
+        sizes = train.batch_size, steps
+    return replace(train, batch_size=sizes[0], accumulation=sizes[1])
+
+
+def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """What the configuration does not show must be as it was when the run began."""
+    mends = {
+        "global_batch": "choose batch_size x processes x accumulation with the same product",
+        "backbone": "give the weights file that the run began with",
+        "precision": "this machine computes in another one: set train.precision from the start",
+        "manifests": "a list, or what can be read of it, has changed: restore it",
+        "cached": "set cache.dir, or leave it out, as the run began",
+    }
+    if before["processes"] != now["processes"]:
+        del mends["global_batch"]  # `shared_among` has said what becomes of it
+    for key, mend in mends.items():
+        if before[key] != now[key]:
+            raise ConfigError(
+                f"--resume: {key} was {before[key]}, here it is {now[key]}; {mend}, or use another "
+                "run_dir"
+            )
+
+
+def say_processes(before: dict[str, Any], train: TrainConfig, world: World) -> None:
+    """What is not as it was on another number of processes."""
+    if before["processes"] == world.size:
+        return
+    now = train.batch_size * train.accumulation * world.size
+    print(
+        f"{world.size} processes after {before['processes']}: batch_size {train.batch_size}, "
+        f"accumulation {train.accumulation}; "
+        + (
+            f"the global batch stays {now}"
+            if now == before["global_batch"]
+            else f"warning: the global batch changes from {before['global_batch']} to {now}, and "
+            "the learning rate and the number of steps with it"
+        )
+        + ". Sums round otherwise than on as many processes as before"
+    )
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two configurations as "key: old -> new", less `FREE_ON_RESUME`.
+
+    >>> differences({"train": {"epochs": 3}}, {"train": {"epochs": 4}})
+    ['train.epochs: 3 -> 4']
+    """
+    found = []
+    for key in sorted(before.keys() | now.keys()):
+        name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{name}.")
+        elif old != new and name not in FREE_ON_RESUME:
+            found.append(f"{name}: {old!r} -> {new!r}")
+    return found

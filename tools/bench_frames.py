@@ -33,17 +33,18 @@ RESULTS = "results.jsonl"
 EPILOG = """\
 A configuration is tools/train.py's YAML. It may hold `variants`, which names overrides of it, and
 `prepare`, words for tools/prepare.py that make its videos; configs/demo.yaml has both. A sweep is a
-YAML with `variants` alone: configs/sweeps/. Every cell (variant, frames, seed) is an ordinary
-tools/train.py and tools/evaluate.py; interrupted, the same command goes on: finished cells are
-kept, a begun one continues after its last epoch.
+YAML with `variants` alone: configs/sweeps/. For videos of your own, copy a configuration and set
+`data.lists` (tools/prepare.py makes them) or `data.train_list` in it. Every cell (variant, frames,
+seed) is an ordinary tools/train.py and tools/evaluate.py; interrupted, the same command goes on:
+finished cells are kept, a begun one continues after its last epoch.
 
 examples:
   python tools/bench_frames.py --config configs/demo.yaml --frames 2 4 8 \\
     --methods linear vpt adaptformer --seeds 0
   python tools/bench_frames.py --config configs/demo.yaml --frames 8 --out runs/bottleneck \\
     --sweep configs/sweeps/bottleneck.yaml
-  python tools/bench_frames.py --config configs/ssv2/adaptformer.yaml --frames 2 4 8 --cost-only \\
-    --methods linear vpt adaptformer arc losa full --out runs/ssv2_cost
+  python tools/bench_frames.py --config mine.yaml --frames 2 4 8 --cost-only --out runs/cost \\
+    --methods linear vpt adaptformer arc losa full
   python tools/bench_frames.py --report runs/frames
 """
 
@@ -306,16 +307,17 @@ def trained(
     listed = plan.cells_of(benchmark.base, variants, args.frames, args.seeds, chosen)
     lines: dict[Cell, dict[str, Any]] = {}
     seconds: dict[int, list[float]] = {}
+    known = {cell: work.finished(cell) for cell in listed}
     for number, cell in enumerate(listed, start=1):
         of_all_seeds = cell.variant, cell.frames
-        found = work.finished(cell)
+        found = known[cell]
         if found is not None:
             found |= cells.chosen_by(cell, grids.get(cell.variant))
             lines[cell] = cells.whole_line(costs[of_all_seeds], found)
             continue
         began = time.monotonic()
-        left = seconds_left([later.frames for later in listed[number - 1 :]], seconds)
-        eta = "" if left is None else f", about {duration(left)} left for all"
+        left = [later.frames for later in listed[number - 1 :] if known[later] is None]
+        eta = time_left(left, seconds, "for all")
         print(f"cell {number}/{len(listed)} {cell.name} begins{eta}", flush=True)
         found = work.work_on(cell, configs[of_all_seeds], grids.get(cell.variant))
         lines[cell] = cells.whole_line(costs[of_all_seeds], found)
@@ -336,20 +338,34 @@ def grid(
     """The best top-1 on the development list of every variant by rate; empty without --rates."""
     found: dict[str, dict[float, float]] = {}
     rates: Sequence[float] = args.rates or ()
-    total = len(variants) * len(rates)
-    for number, (name, rate) in enumerate(((n, r) for n in variants for r in rates), start=1):
-        cell = plan.cell_of(
-            benchmark.base, name, variants[name], rates_at(args), args.seeds[0], rate
-        )
+    frames, seed = rates_at(args), args.seeds[0]
+    listed = [
+        (name, rate, plan.cell_of(benchmark.base, name, variants[name], frames, seed, rate))
+        for name in variants
+        for rate in rates
+    ]
+    left = [cell for _, _, cell in listed if not work.is_trained(cell)]
+    seconds: dict[int, list[float]] = {frames: []}
+    for number, (name, rate, cell) in enumerate(listed, start=1):
         began = time.monotonic()
         top1 = work.dev_top1(cell)
+        took = time.monotonic() - began
         found.setdefault(name, {})[rate] = top1
+        if cell in left:
+            left.remove(cell)
+            seconds[frames].append(took)
+        eta = time_left([frames] * len(left), seconds, "for the grid")
         print(
-            f"grid {number}/{total} {cell.name}: dev top-1 {top1:.2f}, "
-            f"{duration(time.monotonic() - began)}",
+            f"grid {number}/{len(listed)} {cell.name}: dev top-1 {top1:.2f}, {duration(took)}{eta}",
             flush=True,
         )
     return found
+
+
+def time_left(frames: Sequence[int], seconds: Mapping[int, Sequence[float]], what: str) -> str:
+    """The end of a line about what was done or begins; empty where nothing is left or known."""
+    left = seconds_left(frames, seconds)
+    return f", about {duration(left)} left {what}" if left else ""
 
 
 def summarise(out: Path) -> None:

@@ -35,13 +35,17 @@ def main(world: World) -> None:
         check_same_list(out, loaded.videos.manifest)
         job = trained.job(loaded, world)
     parts = take_up(out / "parts", job, world)
+    scoring, scored = time.monotonic(), len(parts.left)
     scores = trained.score(loaded, world, parts=parts)
+    seconds = time.monotonic() - scoring
     with together(world):
         if world.is_main:
             about = trained.about(loaded)
             warnings = [*loaded.videos.warnings, *parts.warnings]
             result = {**metrics(scores, found.config.eval.fusion), **about, "warnings": warnings}
             result["seconds"] = time.monotonic() - began
+            # Of what this call scored, and not one before it that was stopped.
+            result["seconds_per_video"] = seconds / scored if scored else None
             save_scores(out / "scores.npz", scores, about)
             runs.write_json(out / "metrics.json", result)
             say(out, result)

@@ -157,6 +157,8 @@ def _refused(line: str, root: Path, allow_outside_root: bool) -> str:
 def names_of(folders: Sequence[Path], option: str = "--adapter") -> list[str]:
     """A short name for each adapter's or run's folder: as much of its end as tells them apart.
 
+    Less `run`, in which cells of tools/bench_frames.py keep theirs, where all of them end so.
+
     Args:
         option: that names them, for the message.
 
@@ -165,6 +167,8 @@ def names_of(folders: Sequence[Path], option: str = "--adapter") -> list[str]:
 
     >>> names_of([Path("runs/a/best"), Path("runs/b/best"), Path("c")])
     ['a/best', 'b/best', 'c']
+    >>> names_of([Path("cells/linear_8f_s0/run"), Path("cells/vpt_8f_s0/run")])
+    ['linear_8f_s0', 'vpt_8f_s0']
     """
     parts = [Path(os.path.normpath(Path.cwd() / folder)).parts for folder in folders]
     for number, mine in enumerate(parts):
@@ -176,6 +180,8 @@ def names_of(folders: Sequence[Path], option: str = "--adapter") -> list[str]:
         while count < len(mine) and sum(o[-count:] == mine[-count:] for o in parts) > 1:
             count += 1
         names.append(str(Path(*mine[-count:])))
+    if all(name.endswith("/run") for name in names):
+        return [name.removesuffix("/run") for name in names]
     return names
 
 

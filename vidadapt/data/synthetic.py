@@ -164,10 +164,17 @@ def make_set(
             rendered, total=len(missing), label=f"render {family}", unit="videos", shown=progress
         ):
             pass
-    (out / "labels.txt").write_text("".join(f"{name}\n" for name in names))
+    _write(out / "labels.txt", "".join(f"{name}\n" for name in names))
     for split, videos in splits.items():
-        (out / f"{split}.txt").write_text("".join(f"{v.path} {v.label}\n" for v in videos))
+        _write(out / f"{split}.txt", "".join(f"{v.path} {v.label}\n" for v in videos))
     return out
+
+
+def _write(path: Path, text: str) -> None:
+    """Put a whole file in its place, for others may be reading the set."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:
@@ -185,9 +192,7 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty and holds no set.json: choose an empty folder")
     out.mkdir(parents=True, exist_ok=True)
-    part = out / ".set.json.part"
-    part.write_text(json.dumps(settings, indent=2) + "\n")
-    part.replace(record)
+    _write(record, json.dumps(settings, indent=2) + "\n")
 
 
 def _plan(

@@ -62,7 +62,7 @@ def remarks(lines: Sequence[Line]) -> list[str]:
             "epoch: they are too good."
         )
     rates = sorted({float(rate) for line in lines for rate in line["grid"] or ()})
-    if rates:
+    if len(rates) > 1:
         tried = ", ".join(f"{rate:g}" for rate in rates)
         said.append(f"base_lr: of {tried}, the best on the development list at one seed.")
     unreadable = max((line["unreadable"] or 0 for line in lines), default=0)

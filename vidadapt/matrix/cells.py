@@ -124,6 +124,10 @@ class Work:
         runs.write_json(folder / FINISHED, found)
         return found
 
+    def is_trained(self, cell: Cell) -> bool:
+        """Whether its training has ended well."""
+        return self._summary(cell).exists()
+
     def dev_top1(self, cell: Cell) -> float:
         """The best top-1 of the cell's training on the development list; 0 where it diverged.
 
@@ -142,7 +146,7 @@ class Work:
 
     def _train(self, cell: Cell, epochs: int | None) -> dict[str, Any]:
         folder = self.folder / cell.name
-        summary = folder / "run" / "summary.json"
+        summary = self._summary(cell)
         if not summary.exists():
             folder.mkdir(parents=True, exist_ok=True)
             runs.write_text(folder / "config.yaml", yaml_files.as_yaml(cell.settings))
@@ -151,6 +155,9 @@ class Work:
             with _followed(log, cell.name, epochs, self.shown) as look:
                 self._run("train", words, folder, look)
         return json.loads(summary.read_text(encoding="utf-8"))
+
+    def _summary(self, cell: Cell) -> Path:
+        return self.folder / cell.name / "run" / "summary.json"
 
     def _evaluate(self, cell: Cell, split: str) -> dict[str, Any]:
         folder = self.folder / cell.name
@@ -377,5 +384,5 @@ def _of_evaluation(tested: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{key: tested[key] for key in keys},
         "unreadable": len(tested["unreadable"]),
-        "evaluation_seconds_per_video": tested["seconds"] / max(1, tested["num_videos"]),
+        "evaluation_seconds_per_video": tested["seconds_per_video"],
     }

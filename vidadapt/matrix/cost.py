@@ -112,7 +112,9 @@ def cell_cost(cfg: Config, *, processes: int, steps: int) -> dict[str, Any]:
         step_per_clip,
         data_per_clip,
         processes=processes,
-        overlapping=step.device == "cuda" and loading.num_workers > 0,
+        overlapping=overlapping(
+            step.device, measured.threads, loading.num_workers, cores() // processes
+        ),
     )
     spreads = {
         "step_spread_percent": measured.step_spread_percent,
@@ -151,10 +153,9 @@ def projected(
 ) -> float:
     """Clips a second of training, from what a clip takes one process to load and to compute.
 
-    It assumes that loading is hidden behind the device's work, or the other way round
-    (`overlapping`, a GPU with loader processes); or else that both use the same cores, so that what
-    one takes the other waits for; and that processes do not hold each other up. Starting up,
-    validation and checkpoints come on top of an epoch.
+    It assumes that loading is hidden behind the computation, or the other way round (where they are
+    `overlapping`); or else that one waits for what the other takes; and that processes do not hold
+    each other up. Starting up, validation and checkpoints come on top of an epoch.
 
     >>> projected(0.03, 0.01, processes=1, overlapping=False)
     25.0
@@ -163,6 +164,23 @@ def projected(
     """
     both = (step_seconds, data_seconds)
     return processes / (max(both) if overlapping else sum(both))
+
+
+def overlapping(device: str, threads: int, num_workers: int, available: int) -> bool:
+    """Whether a training process's clips are loaded beside its computation.
+
+    That takes loader processes; and, where the CPU computes, cores that are left for them.
+
+    Args:
+        threads: of the computation on a CPU.
+        available: cores that the process and its loader processes share.
+
+    >>> [overlapping("cpu", threads, num_workers=1, available=2) for threads in (1, 2)]
+    [True, False]
+    >>> [overlapping("cuda", 8, num_workers, available=8) for num_workers in (0, 1)]
+    [False, True]
+    """
+    return num_workers > 0 and (device == "cuda" or threads + num_workers <= available)
 
 
 def threads_of(processes: int) -> int | None:

@@ -109,7 +109,7 @@ def parameters(lines: Sequence[Line]) -> Figure | None:
 def seconds(lines: Sequence[Line]) -> Figure | None:
     """Top-1 against the time of an epoch."""
     title = "Top-1 against time per epoch"
-    return _scatter(lines, title, "epoch_seconds", 1, "time per epoch (s)", log=False)
+    return _scatter(lines, title, "epoch_seconds", 1, "projected time per epoch (s)", log=False)
 
 
 def memory(lines: Sequence[Line]) -> Figure | None:
@@ -317,7 +317,7 @@ def _scatter(
         panel.plot(across, up, **style.line(linewidth=0.9, alpha=0.95))
         for row, x, y in zip(own, across, up, strict=True):
             bars = _bars(row)
-            panel.errorbar(x, y, bars, fmt="none", ecolor=style.colour, elinewidth=0.9, alpha=0.5)
+            panel.errorbar(x, y, bars, fmt="none", ecolor=style.colour, capsize=2.5, lw=1.1)
         seeds = [row.known("top1") for row in own]
         ends = [(min(values), max(values)) for values in seeds]
         texts = [str(row.frames) for row in own]

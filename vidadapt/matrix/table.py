@@ -14,6 +14,7 @@ from vidadapt.matrix.results import LISTS, OBJECTS, Line
 from vidadapt.matrix.rows import Row, frames_of, rows_of, seeds_of, variants_of
 
 MARK = " †"
+TIMINGS = ("data_spread_percent", "step_spread_percent")
 NOTES = {  # heading: what it means, said where the column stands
     "top-1 %": "Accuracies: per cent of videos, mean ± sample standard deviation over the seeds",
     "mean class %": "mean class: mean over the classes of per cent of their videos",
@@ -23,10 +24,11 @@ NOTES = {  # heading: what it means, said where the column stands
     "step ms": "step: median of a training step, in brackets (slowest - fastest) / median",
     "peak MB": "peak: memory of a step with its model; on a CPU, what the process grew by",
     "of matmul %": "of matmul: training FLOPs by time, against a large matrix product's",
-    "data %": "data: decoding and transforms, of their time and the step's",
-    "clips/s": "clips/s, s/epoch: training and loading, from step and data time",
+    "data %": "data: decoding and transforms, of the sum of their time and the step's",
+    "clips/s": "clips/s, s/epoch: projected from step and data time, the longer of the two where "
+    "clips are loaded beside the steps, else their sum",
     "run s/epoch": "run s/epoch: median of the training's own epochs, whatever else was running",
-    "eval ms/video": "eval: all views of a video",
+    "eval ms/video": "eval: all views of a video, measured once a cell",
 }
 
 
@@ -94,10 +96,10 @@ def _columns(lines: Sequence[Line]) -> dict[str, Callable[[Row], str]]:
         "training GFLOP": _measured("training_flops_per_clip", 1e-9),
         "step ms": _step,
         "peak MB": _measured("peak_memory_bytes", 1e-6),
-        "of matmul %": _measured("matmul_share", 100),
-        "data %": _measured("data_share", 100, "data_spread_percent", "step_spread_percent"),
-        "clips/s": _measured("clips_per_second", 1),
-        "s/epoch": _measured("epoch_seconds", 1),
+        "of matmul %": _measured("matmul_share", 100, "step_spread_percent"),
+        "data %": _measured("data_share", 100, *TIMINGS),
+        "clips/s": _measured("clips_per_second", 1, *TIMINGS),
+        "s/epoch": _measured("epoch_seconds", 1, *TIMINGS),
         "run s/epoch": _measured("run_epoch_seconds", 1, "run_epoch_spread_percent"),
         "eval ms/video": _measured("evaluation_seconds_per_video", 1000),
     }

@@ -11,14 +11,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import misbehaving
 import numpy as np
 import pytest
 import torch
 from conftest import ALONE, launch, load_tool
 from safetensors.torch import load_file
 
-from vidadapt import evaluate
+from vidadapt import data, evaluate
+from vidadapt.data.readers import ReadError
 from vidadapt.feature_store import CacheError, Kept, Reader, Store, create, marks, writing
 
 LINEAR = ("--method.name", "linear")
@@ -173,6 +176,30 @@ def test_an_interrupted_filling_goes_on_where_it_stopped(tiny_set, run_tool, tmp
     )
     np.testing.assert_array_equal(first[0] + 1, second[0])
     np.testing.assert_array_equal(first[1:], second[1:])
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("hang", r"the decoder process did not finish within 2 s; .*data\.clip_timeout"),
+        ("segfault", r"the decoder process died twice .*data\.quarantine"),
+    ],
+)
+def test_a_video_that_hangs_or_kills_its_process_ends_the_filling(
+    tiny_set, run_tool, tmp_path, monkeypatch, how, message
+):
+    known = data.train_loader
+
+    def train_loader(*arguments: Any, **options: Any) -> Any:
+        return misbehaving.faulty(known(*arguments, **options), {7: how}, tmp_path / "log")
+
+    monkeypatch.setattr(data, "train_loader", train_loader)
+    changes = {"data__num_workers": 1, "data__clip_timeout": 2, "train__batch_size": 2}
+    options = [*tiny_set.options(**changes), *LINEAR, "--cache.dir", tmp_path / "cache"]
+    with pytest.raises(ReadError, match=rf"^train 7 \[x\]#\.mp4: {message}"):
+        run_tool("train", *options, "--run_dir", tmp_path / "run")
+    done = np.fromfile(tmp_path / "cache" / "train" / "done.bin", np.uint8)
+    assert done.tolist() == [1] * 6 + [0] * 6
 
 
 def test_a_video_that_cannot_be_read_is_wrong_in_validation(tiny_set, run_tool, tmp_path):

@@ -12,6 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from vidadapt.config import Config
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.clips import view_chunks
 from vidadapt.data.epochs import Key
 from vidadapt.data.frame_index import stamp_of
+from vidadapt.data.readers import ReadError
 from vidadapt.data.transforms import normalize
-from vidadapt.data.workers import worker_options
+from vidadapt.data.watchdog import Watched
 from vidadapt.differences import NOT_OF_THE_BACKBONE
 from vidadapt.distributed import World, gather_objects, together
 from vidadapt.feature_store import (
@@ -60,6 +61,7 @@ class Cache:
         batch_size: training clips of one forward pass.
         views_per_forward: features of validation views of one forward pass.
         normalization: key of `data.transforms.NORMALIZATIONS`.
+        clip_timeout: seconds for one training clip; None: any time.
         precision: resolved; features are computed under it.
     """
 
@@ -71,6 +73,7 @@ class Cache:
     batch_size: int
     views_per_forward: int
     normalization: str
+    clip_timeout: float | None
     precision: str
     world: World
 
@@ -120,6 +123,7 @@ def plan_cache(
         batch_size=cfg.train.batch_size,
         views_per_forward=cfg.eval.views_per_forward,
         normalization=plan.normalization,
+        clip_timeout=cfg.data.clip_timeout,
         precision=precision,
         world=world,
     )
@@ -206,7 +210,7 @@ def fill(cached: Cache, epochs: int) -> dict[str, Any]:
 
     Raises:
         CacheError: the disk refused. What was computed is kept.
-        ReadError: a training video that cannot be read.
+        ReadError: a training video that cannot be read, hangs its process or kills it twice.
     """
     began = time.monotonic()
     world = cached.world
@@ -270,10 +274,28 @@ def _draws(cached: Cache, rows: list[int]) -> Iterator[tuple[list[int], Tensor]]
         rows[first : first + cached.batch_size] for first in range(0, len(rows), cached.batch_size)
     ]
     keys = [[_key_of(row, samples, cached.repeats) for row in piece] for piece in pieces]
-    options = worker_options(loader.num_workers, loader.pin_memory)
-    clips = DataLoader(loader.dataset, batch_sampler=keys, collate_fn=loader.collate_fn, **options)
-    for piece, batch in zip(pieces, clips, strict=True):
-        yield piece, batch["clip"]
+
+    def lost(key: Key, reason: str, seconds: float) -> None:
+        path = loader.dataset.samples[key[1]].path
+        raise ReadError(
+            f"{path}: {reason}; leave it out (data.quarantine), or raise data.clip_timeout"
+        )
+
+    with closing(
+        Watched(
+            loader.dataset,
+            loader.collate_fn,
+            num_workers=loader.num_workers,
+            pin_memory=loader.pin_memory,
+            limit=cached.clip_timeout,
+            barred=lambda key: False,
+            lost=lost,
+        )
+    ) as watched:
+        for piece, (batch, unread) in zip(pieces, watched.results(keys), strict=True):
+            if unread:
+                raise ReadError(unread[0].reason)
+            yield piece, batch["clip"]
 
 
 def _centre_views(

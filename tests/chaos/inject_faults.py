@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "data")]
 
 from conftest import TinySet, load_tool, make_tiny_set  # noqa: E402
-from misbehaving import Faulty  # noqa: E402
+from misbehaving import faulty  # noqa: E402
 from test_resuming import assert_same_run  # noqa: E402
 
 from vidadapt import checkpoints, data, launching, steps  # noqa: E402
@@ -264,15 +264,7 @@ def break_clip(index: int, how: str, log: Path) -> None:
     known = data.train_loader
 
     def train_loader(*arguments: Any, **options: Any) -> Any:
-        loader = known(*arguments, **options)
-        faulty = Faulty(loader.dataset, {index: how}, log)
-        return torch.utils.data.DataLoader(
-            faulty,
-            batch_sampler=loader.batch_sampler,
-            num_workers=loader.num_workers,
-            multiprocessing_context=loader.multiprocessing_context,
-            collate_fn=loader.collate_fn,
-        )
+        return faulty(known(*arguments, **options), {index: how}, log)
 
     data.train_loader = train_loader
 

@@ -8,12 +8,12 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-from vidadapt.data.clips import EvalViews
+from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.frame_index import Counted, Job, count_file
 from vidadapt.data.readers import ReadError
 
@@ -110,9 +110,24 @@ class Faulty(Dataset[Any]):
         faults, log: see `Clips`.
     """
 
-    def __init__(self, dataset: Dataset[Any], faults: dict[int, str], log: Path) -> None:
+    def __init__(self, dataset: TrainClips, faults: dict[int, str], log: Path) -> None:
         self.dataset, self.faults, self.log = dataset, faults, log
+        self.samples = dataset.samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
 
     def __getitem__(self, key: tuple[int, int, int]) -> Any:
         misbehave(self.faults.get(key[1], ""), before=False)
         return self.dataset[key]
+
+
+def faulty(loader: DataLoader[Any], faults: dict[int, str], log: Path) -> DataLoader[Any]:
+    """A training loader like another one, of which some indices `misbehave`."""
+    return DataLoader(
+        Faulty(cast(TrainClips, loader.dataset), faults, log),
+        batch_sampler=loader.batch_sampler,
+        num_workers=loader.num_workers,
+        multiprocessing_context=loader.multiprocessing_context,
+        collate_fn=loader.collate_fn,
+    )

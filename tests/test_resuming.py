@@ -10,13 +10,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import ROOT
 from test_training import assert_same_state, log_of, trainer_of
 
-from vidadapt import checkpoints
+from vidadapt import checkpoints, continuing
+from vidadapt.config import TrainConfig
 from vidadapt.data.skips import SKIPPED, read_skips
 from vidadapt.runs import RunError
 
@@ -131,6 +133,27 @@ def test_a_stopped_run_goes_on_with_other_processes_and_the_same_global_batch(
     assert "warning: the global batch changes from 4 to 6" in said
 
 
+@pytest.mark.parametrize(
+    "processes", [(4, 2, 2), (4, 2, 1, 4), (4, 3, 3), (4, 3, 4, 4), (1, 8, 8, 1), (2, 4, 3, 3, 2)]
+)
+def test_one_command_stays_good_on_any_numbers_of_processes_in_turn(processes):
+    asked = TrainConfig(batch_size=16, accumulation=1)
+    first, *others = processes
+    facts: dict[str, Any] = dict.fromkeys(("backbone", "precision", "manifests", "cached"), "same")
+    facts |= {"processes": first, "global_batch": 16 * first}
+    for number in others:
+        train = continuing.shared_among(number, asked, facts)
+        now = {
+            **facts,
+            "processes": number,
+            "global_batch": train.batch_size * train.accumulation * number,
+        }
+        continuing.check_resumable(facts, now)
+        if facts["global_batch"] % number == 0:
+            assert now["global_batch"] == facts["global_batch"]
+        facts = now
+
+
 def test_two_processes_stopped_and_resumed_equal_two_that_were_left_alone(tiny_set, tmp_path):
     """With BatchNorm statistics that differ between them until the end of an epoch."""
     alone = tiny_set.options(train__batch_size=2, data__repeated_augmentation=2)
@@ -156,6 +179,20 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(recipe, uninte
     assert "trainer.pt is damaged" in said
     assert "last.1 in its place" in said
     assert_same_run(run, uninterrupted)
+
+    for name in (checkpoints.TRAINER, checkpoints.CHECKSUMS):
+        (run / "last" / name).unlink()
+    assert "trainer.pt is missing; using" in resumed(recipe, run)
+    assert_same_run(run, uninterrupted)
+
+    written = (run / "config.yaml").read_bytes()
+    for content in (b"", written[:100] + b"\n{", bytes(100)):
+        (run / "config.yaml").write_bytes(content)
+        child = start(recipe, run, "--resume")
+        said, _ = child.communicate()
+        assert child.returncode == 1 and said.startswith("error: run_dir: "), said
+        assert "config.yaml" in said and "Traceback" not in said, said
+    (run / "config.yaml").write_bytes(written)
 
     for folder in run.glob("last*"):
         (folder / checkpoints.TENSORS).write_bytes(b"")

@@ -16,7 +16,7 @@ import torch
 from conftest import ROOT, launch, load_tool
 from safetensors.torch import load_file, save_file
 
-from vidadapt import checkpoints
+from vidadapt import checkpoints, continuing
 from vidadapt.steps import NonFiniteLoss
 from vidadapt.train import classification_loss
 
@@ -264,15 +264,21 @@ def test_a_folder_that_cannot_be_written_is_refused(tiny_set, run_tool, tmp_path
         run_tool("train", *tiny_set.options(), "--run_dir", tmp_path / "file" / "run")
 
 
-def test_a_resume_with_a_changed_configuration_names_the_change(tiny_set, run_tool, tmp_path):
+def test_a_resume_with_a_changed_configuration_names_the_change(
+    tiny_set, run_tool, tmp_path, capsys
+):
     run = tmp_path / "run"
     run_tool("train", *tiny_set.options(train__epochs=1), "--run_dir", run)
     before = (run / "last" / "adapter.safetensors").read_bytes()
     with pytest.raises(ValueError, match=r"train\.epochs: 1 -> 2"):
         run_tool("train", *tiny_set.options(train__epochs=2), "--run_dir", run, "--resume")
-    with pytest.raises(ValueError, match="global_batch was 4, here it is 2"):
-        options = tiny_set.options(train__epochs=1, train__batch_size=2)
-        run_tool("train", *options, "--run_dir", run, "--resume")
+    with pytest.raises(ValueError, match="global_batch was 4, here it is 5"):
+        saved = checkpoints.load_trainer(run / "last")
+        continuing.check_resumable(saved["facts"], {**saved["facts"], "global_batch": 5})
+    options = tiny_set.options(train__epochs=1, train__batch_size=2)
+    run_tool("train", *options, "--run_dir", run, "--resume")
+    said = capsys.readouterr().out
+    assert "1 processes: batch_size 2, accumulation 2; the global batch stays 4\n" in said
     assert (run / "last" / "adapter.safetensors").read_bytes() == before
 
 

@@ -34,7 +34,7 @@ from vidadapt import (
 )
 from vidadapt.cache import Cache
 from vidadapt.cached_training import CachedBatches, score_features
-from vidadapt.config import Config, ConfigError
+from vidadapt.config import Config, ConfigError, TrainConfig
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.epochs import EpochBatches, steps_per_epoch
 from vidadapt.data.lists import Sample, check_label_names, read_list
@@ -63,6 +63,7 @@ def main(world: World) -> None:
         run_dir = Path(cfg.run_dir)
         resume = options.resume or launching.restarted()
         saved = None if options.profile else continuing.previous_run(run_dir, cfg, resume)
+        asked = cfg.train
         if saved is not None:
             cfg = replace(cfg, train=continuing.shared_among(world.size, cfg.train, saved["facts"]))
             config.check(cfg, world.size)
@@ -122,7 +123,7 @@ def main(world: World) -> None:
         if options.profile:
             runs.check_writable("run_dir", folder)
         elif world.is_main:
-            start_folder(run_dir, cfg, resume, saved, world)
+            start_folder(run_dir, cfg, asked, resume, saved, world)
         skips = SkipLog(
             folder / SKIPPED,
             lists["train"].samples,
@@ -258,7 +259,12 @@ def count_frames(
 
 
 def start_folder(
-    run_dir: Path, cfg: Config, resume: bool, saved: dict[str, Any] | None, world: World
+    run_dir: Path,
+    cfg: Config,
+    asked: TrainConfig,
+    resume: bool,
+    saved: dict[str, Any] | None,
+    world: World,
 ) -> None:
     runs.create(run_dir, resume)
     runs.write_text(run_dir / "config.yaml", yaml_files.dump(cfg))
@@ -270,7 +276,7 @@ def start_folder(
         checkpoints.set_aside_damaged(run_dir / "last")
         begun = f" and {saved['progress']['consumed']} clips" * (saved["progress"]["consumed"] > 0)
         print(f"resuming {run_dir} after epoch {done}{begun}")
-        continuing.say_processes(saved["facts"], cfg.train, world)
+        continuing.say_processes(saved["facts"], asked, cfg.train, world)
     elif resume:
         print(f"{run_dir} holds no checkpoint to resume: starting from the beginning")
 

@@ -80,17 +80,20 @@ def save_checkpoint(
         ) from error
 
 
-def find_checkpoint(folder: Path) -> Path | None:
+def find_checkpoint(folder: Path, *, to_resume: bool = False) -> Path | None:
     """The newest whole checkpoint under a name: `folder` itself, else `<name>.1`, ...; None: none.
 
     A damaged one that is passed over is named on the terminal.
+
+    Args:
+        to_resume: one without the state for that is damaged.
 
     Raises:
         RunError: there are some, and all are damaged, naming what is wrong with each.
     """
     damaged: list[str] = []
     for candidate in _generations(folder):
-        problem = damage(candidate)
+        problem = damage(candidate, to_resume=to_resume)
         if problem is None:
             for text in damaged:
                 print(f"warning: {text}; using {candidate} in its place")
@@ -105,21 +108,26 @@ def find_checkpoint(folder: Path) -> Path | None:
 
 
 def set_aside_damaged(folder: Path) -> None:
-    """Rename what is damaged under a name, so that it takes no whole one's place; one is kept."""
+    """Rename what cannot be resumed, so that it takes no whole one's place; one is kept."""
     for candidate in _generations(folder):
-        if damage(candidate) is not None:
+        if damage(candidate, to_resume=True) is not None:
             aside = folder.with_name(f"{folder.name}.damaged")
             shutil.rmtree(aside, ignore_errors=True)
             candidate.rename(aside)
 
 
-def damage(folder: Path) -> str | None:
+def damage(folder: Path, *, to_resume: bool = False) -> str | None:
     """What is wrong with a checkpoint folder by its checksums; None: nothing.
 
     An adapter without checksums, as from elsewhere, is taken as it is. Where nothing can be resumed
     its description may have been edited: `load_checkpoint` warns.
+
+    Args:
+        to_resume: it must hold the state for that.
     """
     file, resumable = folder / CHECKSUMS, (folder / TRAINER).exists()
+    if to_resume and not resumable:
+        return f"{folder / TRAINER} is missing"
     if not file.exists() and not resumable:
         return None
     try:

@@ -42,7 +42,7 @@ FREE_ON_RESUME = {
 def previous_run(run_dir: Path, cfg: Config, resume: bool) -> dict[str, Any] | None:
     """The state to resume from, checked against the configuration; None: from the start."""
     runs.check_free(run_dir, resume)
-    last = checkpoints.find_checkpoint(run_dir / "last") if resume else None
+    last = checkpoints.find_checkpoint(run_dir / "last", to_resume=True) if resume else None
     if last is None:
         return None
     before = yaml_files.load(run_dir / "config.yaml")
@@ -57,14 +57,14 @@ def previous_run(run_dir: Path, cfg: Config, resume: bool) -> dict[str, Any] | N
 
 
 def shared_among(processes: int, train: TrainConfig, before: dict[str, Any]) -> TrainConfig:
-    """The recipe for a resume on another number of processes.
+    """The recipe for a resume by processes for which the one asked for has another global batch.
 
-    The global batch stays by `accumulation`, or by a smaller `batch_size`; where the processes
-    cannot share it equally, the nearest one is taken.
+    It stays by `accumulation`, or by a smaller `batch_size`; where the processes cannot share it
+    equally, the nearest one is taken. So the command that a run began with stays good on any number
+    of processes, as often as it is resumed.
     """
     wanted = before["global_batch"]
-    same = train.batch_size * train.accumulation * processes == wanted
-    if same or processes == before["processes"]:
+    if train.batch_size * train.accumulation * processes == wanted:
         return train
     sizes = shared_out(wanted, train.batch_size, processes)
     if sizes is None:
@@ -92,13 +92,16 @@ def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
             )
 
 
-def say_processes(before: dict[str, Any], train: TrainConfig, world: World) -> None:
-    """What is not as it was on another number of processes."""
-    if before["processes"] == world.size:
+def say_processes(
+    before: dict[str, Any], asked: TrainConfig, train: TrainConfig, world: World
+) -> None:
+    """What is not as it was on another number of processes, or not as asked for."""
+    if before["processes"] == world.size and train == asked:
         return
     now = train.batch_size * train.accumulation * world.size
+    after = "" if before["processes"] == world.size else f" after {before['processes']}"
     print(
-        f"{world.size} processes after {before['processes']}: batch_size {train.batch_size}, "
+        f"{world.size} processes{after}: batch_size {train.batch_size}, "
         f"accumulation {train.accumulation}; "
         + (
             f"the global batch stays {now}"
@@ -106,7 +109,7 @@ def say_processes(before: dict[str, Any], train: TrainConfig, world: World) -> N
             else f"warning: the global batch changes from {before['global_batch']} to {now}, and "
             "the learning rate and the number of steps with it"
         )
-        + ". Sums round otherwise than on as many processes as before"
+        + (". Sums round otherwise than on as many processes as before" if after else "")
     )
 
 

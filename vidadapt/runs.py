@@ -77,7 +77,10 @@ def create(run_dir: str | Path, resume: bool) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically; of several processes, each writes a whole one."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 

@@ -214,16 +214,18 @@ def _train_epoch(
         stretch.steps.append(step)
         progress.steps += 1
         progress.consumed += global_batch
+        progress.joined = False
         stop = overdue = skipped = 0.0
         if len(stretch.steps) > lag:
             stop, overdue, skipped = stretch.steps[-1 - lag].checked()
-        if skips is not None and skipped:
-            skips.check(skips.known() + int(skipped))
         every = recipe.checkpoint_steps
-        if stop or overdue or (every and progress.steps % every == 0):
-            step.checked()
+        due = bool(stop or overdue or (every and progress.steps % every == 0))
+        if due:
+            stop, _, skipped = step.checked()
+        _check_skipped(skips, skipped)
+        if due:
             stretch.settle(world, progress)
-            _check_finite(model)
+            _check_finite(model, f"after step {step.number}")
             buffers = gather_objects(world, copied(own_buffers(model)))
             saving.save(saving.taken(buffers), progress)
         if stop:
@@ -231,12 +233,17 @@ def _train_epoch(
                 saving.writer.wait()
             raise Stopped(request.number or signal.SIGTERM)
     if stretch.steps:
-        stretch.steps[-1].checked()
+        _check_skipped(skips, stretch.steps[-1].checked()[-1])
     stretch.settle(world, progress)
     if not progress.joined:
         average_buffers(world, model)
         progress.joined = True
-    _check_finite(model)
+    _check_finite(model, f"at the end of epoch {progress.epoch + 1}")
+
+
+def _check_skipped(skips: SkipLog | None, skipped: float) -> None:
+    if skips is not None and skipped:
+        skips.check(skips.known() + int(skipped))
 
 
 def normalized_clip(
@@ -258,7 +265,7 @@ def classification_loss(
     return functional.cross_entropy(logits, targets, label_smoothing=smoothing)
 
 
-def _check_finite(model: nn.Module) -> None:
+def _check_finite(model: nn.Module, when: str) -> None:
     for name, tensor in trainable_state(model).items():
         if tensor.is_floating_point() and not gathered(torch.isfinite(tensor).all()):
-            raise NonFiniteLoss(f"{name} is no longer finite at the end of this epoch. {UNHARMED}")
+            raise NonFiniteLoss(f"{name} is no longer finite {when}. {UNHARMED}")

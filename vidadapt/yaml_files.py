@@ -32,8 +32,12 @@ def dump(config: Config) -> str:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What `dump` wrote, as `as_dict` gives it; keys that it does not know have their defaults."""
-    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    """What `dump` wrote, as `as_dict` gives it; keys that it does not know have their defaults.
+
+    Raises:
+        ConfigError: see `read_yaml`.
+    """
+    written = read_yaml(path, "run_dir")
     sections = {key: {**vars(of()), **(written.get(key) or {})} for key, of in SECTIONS.items()}
     return {**written, **sections}
 

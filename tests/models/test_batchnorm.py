@@ -38,6 +38,18 @@ def test_alone_it_is_the_plain_one_but_for_rounding():
         torch.testing.assert_close(shared.state_dict()[name], value, rtol=1e-6, atol=1e-7, msg=name)
 
 
+def test_one_clip_in_all_leaves_the_statistics_as_they_were():
+    _, shared = heads()
+    shared(torch.randn(6, 5))
+    before = {name: value.clone() for name, value in shared[0].named_buffers()}
+    inputs = torch.randn(1, 5).requires_grad_()
+    logits = shared(inputs)
+    logits.sum().backward()
+    assert torch.equal(logits, shared[1].bias[None]) and not inputs.grad.any()
+    for name in ("running_mean", "running_var"):
+        assert torch.equal(getattr(shared[0], name), before[name])
+
+
 def test_checkpoints_go_both_ways_and_evaluation_is_the_same_to_the_bit():
     plain, shared = heads()
     shared(torch.randn(6, 5))

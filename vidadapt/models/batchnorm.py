@@ -49,15 +49,17 @@ class GlobalBatchNorm(nn.BatchNorm1d):
         centred = wide - mean
         variance = self.total(centred.square().sum(0)) / count
         with torch.no_grad():
-            unbiased = variance * (count / (count - 1))
-            self._follow(self.running_mean, mean)
-            self._follow(self.running_var, unbiased)
+            unbiased = variance * (count / (count - 1).clamp(min=1))
+            # One clip alone says nothing about how clips vary.
+            share = (count > 1).double() * cast(float, self.momentum)
+            self._follow(self.running_mean, mean, share)
+            self._follow(self.running_var, unbiased, share)
             cast(Tensor, self.num_batches_tracked).add_(1)
         return (centred * torch.rsqrt(variance + self.eps)).to(x.dtype)
 
-    def _follow(self, running: Tensor | None, value: Tensor) -> None:
-        assert running is not None and self.momentum is not None
-        running.copy_(running.double().lerp(value, self.momentum))
+    def _follow(self, running: Tensor | None, value: Tensor, share: Tensor) -> None:
+        assert running is not None
+        running.copy_(running.double().lerp(value, share))
 
 
 def over_all_processes(head: nn.Module, total: Total) -> None:

@@ -80,7 +80,7 @@ def test_benchmark_commands_parse():
 
 def test_the_table_over_frames_is_that_of_the_published_cells():
     published = sorted((ROOT / "docs" / "frames").rglob("results.jsonl"))
-    assert len(published) == 10
+    assert len(published) == 11
     for results in published:
         table = markdown(read_results(results))
         assert results.with_name("table.md").read_text(encoding="utf-8") == table

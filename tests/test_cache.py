@@ -199,7 +199,8 @@ def test_a_video_that_hangs_or_kills_its_process_ends_the_filling(
     with pytest.raises(ReadError, match=rf"^train 7 \[x\]#\.mp4: {message}"):
         run_tool("train", *options, "--run_dir", tmp_path / "run")
     done = np.fromfile(tmp_path / "cache" / "train" / "done.bin", np.uint8)
-    assert done.tolist() == [1] * 6 + [0] * 6
+    # What a killed process had not sent yet is lost with it.
+    assert not done[6:].any()
 
 
 def test_a_video_that_cannot_be_read_is_wrong_in_validation(tiny_set, run_tool, tmp_path):

@@ -22,6 +22,7 @@ import numpy as np
 from av.video.stream import VideoStream
 from PIL import Image, ImageDraw
 
+from vidadapt.data.lists import Sample, write_list
 from vidadapt.data.synthetic_render import FAMILIES, Frames, labels, render
 from vidadapt.data.workers import cores
 from vidadapt.processes import end_with_parent
@@ -166,7 +167,7 @@ def make_set(
             pass
     _write(out / "labels.txt", "".join(f"{name}\n" for name in names))
     for split, videos in splits.items():
-        _write(out / f"{split}.txt", "".join(f"{v.path} {v.label}\n" for v in videos))
+        write_list(out / f"{split}.txt", [Sample(video.path, video.label) for video in videos])
     return out
 
 

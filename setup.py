@@ -20,6 +20,7 @@ setup(
         "einops",
         "safetensors",
         "numpy",
+        "xxhash>=3",
         "av>=17",
         "decord>=0.6; platform_system == 'Linux' and platform_machine == 'x86_64'",
         "jsonargparse[signatures]>=4.49",

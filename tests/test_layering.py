@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "profiling": set(),
     "distributed": set(),
     "launching": {"distributed", "naming"},
+    "files": set(),
     "runs": set(),
     "checkpoints": {"naming", "runs"},
     "resuming": {"checkpoints", "distributed", "methods", "optim", "sharding"},

@@ -78,13 +78,7 @@ def main(world: World) -> None:
         parts = features.split(model, cfg.method["name"]) if cfg.cache.dir else None
         cast_frozen(model, world.device, recipe.precision)
         samples = read_lists(cfg, plan)
-        steps_per_epoch(
-            len(samples["train"]),
-            batch_size=recipe.batch_size,
-            world_size=world.size,
-            accumulation=recipe.accumulation,
-            repeats=cfg.data.repeated_augmentation,
-        )
+        highest = highest_rate(cfg, recipe, len(samples["train"]), world)
     lists = count_frames(cfg, plan, samples, world)
     facts = {
         "processes": world.size,
@@ -142,8 +136,11 @@ def main(world: World) -> None:
             f"{recipe.precision} on {world.size} x {world.device.type}",
             flush=True,
         )
-        if recipe.warmup_epochs == recipe.epochs:
-            print("warning: train.warmup_epochs equals train.epochs: the rate only rises")
+        if highest < 1:
+            print(
+                "warning: train.warmup_epochs last to the end of the run: the rate only rises, to "
+                f"{highest:.0%} of its peak"
+            )
         for name, videos in lists.items():
             say_defects(name, videos)
 
@@ -236,6 +233,28 @@ def read_lists(cfg: Config, plan: DataPlan) -> dict[str, list[Sample]]:
                 "...); a video belongs to one of them"
             )
     return lists
+
+
+def highest_rate(cfg: Config, recipe: TrainConfig, videos: int, world: World) -> float:
+    """The highest learning rate of the run as a share of its peak.
+
+    Raises:
+        ValueError: the list is smaller than a global batch, or the rate would be 0 throughout.
+    """
+    steps = steps_per_epoch(
+        videos,
+        batch_size=recipe.batch_size,
+        world_size=world.size,
+        accumulation=recipe.accumulation,
+        repeats=cfg.data.repeated_augmentation,
+    )
+    found = optim.highest_share(recipe.epochs * steps, round(recipe.warmup_epochs * steps))
+    if found == 0:
+        raise ConfigError(
+            f"train.warmup_epochs: {recipe.warmup_epochs:g} make the rate of the only step 0, "
+            "so that nothing would be trained; set it to 0, or train.epochs to more"
+        )
+    return found
 
 
 def count_frames(

@@ -135,14 +135,16 @@ class TrainConfig:
         accumulation: micro-steps per optimiser step; global batch = batch_size x processes x this.
         optimizer: SGD (momentum 0.9, no Nesterov) or AdamW (betas 0.9, 0.999).
         base_lr: learning rate per 256 clips of global batch.
-        weight_decay: on tensors of two and more dimensions only.
-        warmup_epochs: linear warm-up from 0, per step.
-        min_lr: learning rate at the end of the cosine.
+        weight_decay: on tensors of two and more dimensions only; not on position tables, class
+            tokens and the like, see `no_weight_decay` of the models.
+        warmup_epochs: linear warm-up from 0, per step: the first step after them has the peak.
+        min_lr: learning rate at the end of the cosine, for any global batch.
         layer_decay: learning-rate factor per layer below the head.
         label_smoothing: of the cross-entropy.
         mixup: alpha of mixup; 0 is off.
         cutmix: alpha of cutmix; 0 is off.
-        ema: decay of an average of the trainable tensors that is evaluated and saved; 0 is off.
+        ema: decay of an average of the trainable tensors that is evaluated and saved; 0 is off. At
+            step t it is min(ema, (1 + t) / (10 + t)), so that the first weights are soon forgotten.
         precision: autocast type; `auto`: bf16 where the device computes in it, else fp32.
         clip_grad: largest gradient norm; 0 is off.
         sync_batchnorm: let the BatchNorm of model.head batchnorm_linear see the clips of all

@@ -34,6 +34,15 @@ def lr_at(
     return minimum + (peak - minimum) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
+def highest_share(total_steps: int, warmup_steps: int) -> float:
+    """Highest rate that a run reaches as a share of the peak: below 1 where the warm-up is longer.
+
+    >>> highest_share(12, 2), highest_share(4, 4), highest_share(1, 1)
+    (1.0, 0.75, 0.0)
+    """
+    return 1.0 if warmup_steps < total_steps else (total_steps - 1) / warmup_steps
+
+
 def layers_of(model: nn.Module, depth: int) -> dict[str, int]:
     """Layer number of every parameter for layer-wise decay (VideoMAE, BEiT), by name.
 
@@ -61,15 +70,17 @@ def parameter_groups(
 ) -> list[dict]:
     """Groups of the trainable parameters by (decay or not, layer).
 
-    Weight decay acts on tensors of two and more dimensions only. Each group carries `lr_scale`,
+    Weight decay acts on tensors of two and more dimensions only, and not on those that
+    `model.no_weight_decay()` names, as in timm. Each group carries `lr_scale`,
     layer_decay ** (depth + 1 - layer).
     """
     groups: dict[tuple[bool, int], dict] = {}
+    undecayed = model.no_weight_decay()  # type: ignore[operator]
     layers = {} if layer_decay == 1.0 else layers_of(model, depth)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        decays = parameter.ndim > 1 and weight_decay > 0
+        decays = parameter.ndim > 1 and weight_decay > 0 and name not in undecayed
         layer = layers.get(name, depth + 1)
         group = groups.setdefault(
             (decays, layer),
@@ -99,7 +110,11 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 class WeightAverage:
-    """Exponential moving average of the trainable tensors (the frozen ones need none)."""
+    """Exponential moving average of the trainable tensors (the frozen ones need none).
+
+    The decay at step t, from 0, is min(decay, (1 + t) / (10 + t)), as of TensorFlow's and timm's
+    averages: that of a short run would else consist of its initial weights.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -110,11 +125,12 @@ class WeightAverage:
         }
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """value <- decay * value + (1 - decay) * parameter."""
+    def update(self, model: nn.Module, step: int) -> None:
+        """value <- d * value + (1 - d) * parameter, with the decay d at this step of the run."""
+        decay = min(self.decay, (1 + step) / (10 + step))
         parameters = dict(model.named_parameters())
         for name, value in self.values.items():
-            value.lerp_(parameters[name].detach(), 1.0 - self.decay)
+            value.lerp_(parameters[name].detach(), 1.0 - decay)
 
     @torch.no_grad()
     def swap(self, model: nn.Module) -> None:

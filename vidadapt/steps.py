@@ -203,7 +203,7 @@ def optimiser_steps(
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
             if trained.average is not None:
-                trained.average.update(model)
+                trained.average.update(model, step)
         figures = torch.cat([mean_loss[None], numbers])
         yield Step(step, lr, figures, files, _to_host(figures))
         step += 1

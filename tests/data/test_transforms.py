@@ -308,14 +308,29 @@ def test_no_mixing_gives_smoothed_targets():
     expected = torch.full((6, 5), 0.02)
     expected[torch.arange(6), labels] = 0.92
     torch.testing.assert_close(targets, expected)
-    with pytest.raises(ValueError, match="at least 2 clips"):
-        mix_batch(
-            clips[:1],
-            labels[:1],
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("alphas", [(0.8, 0.0), (0.0, 1.0), (0.8, 1.0)])
+def test_batches_that_lost_clips_are_mixed_down_to_a_lone_one_which_is_not(count, alphas):
+    clips, labels = batch(count)
+    smoothed = torch.full((count, 5), 0.02)
+    smoothed[torch.arange(count), labels] = 0.92
+    changed = False
+    for step in range(8):
+        result, targets = mix_batch(
+            clips,
+            labels,
             5,
-            mixup_alpha=1.0,
-            cutmix_alpha=0.0,
-            label_smoothing=0.0,
-            seed=0,
-            step=0,
+            mixup_alpha=alphas[0],
+            cutmix_alpha=alphas[1],
+            label_smoothing=0.1,
+            seed=3,
+            step=step,
         )
+        assert result.shape == clips.shape and targets.shape == (count, 5)
+        torch.testing.assert_close(targets.sum(1), torch.ones(count))
+        changed |= not torch.equal(result, clips)
+        if count == 1:
+            torch.testing.assert_close(targets, smoothed)
+    assert changed == (count > 1)

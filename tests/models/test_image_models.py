@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from image_kinds import OTHERS, VITS, crop_size, image_model
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 
 from vidadapt import methods
@@ -321,6 +322,39 @@ def test_layer_decay_counts_swins_blocks_through_all_stages():
     assert layers["image.layers.1.blocks.0.mlp.fc1.weight"] == 3
     assert layers["image.layers.1.blocks.1.mlp.fc1.weight"] == 4
     assert layers["image.norm.weight"] == layers["head.weight"] == 5
+
+
+def decayed(groups: list[dict]) -> set[int]:
+    return {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.75])
+@pytest.mark.parametrize("kind", [*VITS, *OTHERS])
+def test_what_decays_is_what_timm_lets_decay(kind, layer_decay):
+    """The image model's own parameters, held by the frame-wise model under their own names."""
+    _, video = frame_by_frame(kind, 2)
+    image = video.image
+    groups = parameter_groups(video, depth=video.depth, weight_decay=0.05, layer_decay=layer_decay)
+    listed = image.no_weight_decay() if hasattr(image, "no_weight_decay") else ()
+    if layer_decay == 1.0:
+        timms = param_groups_weight_decay(image, 0.05, no_weight_decay_list=listed)
+    else:
+        timms = param_groups_layer_decay(image, 0.05, listed, layer_decay=layer_decay)
+    own = {id(parameter) for parameter in image.parameters()}
+    assert decayed(groups) & own == decayed(timms)
+    assert sum(len(group["params"]) for group in groups) == len(list(video.parameters()))
+
+
+@pytest.mark.parametrize("kind", VITS)
+def test_tokens_and_positions_of_an_inflated_model_do_not_decay(kind):
+    _, video = inflated(kind)
+    groups = parameter_groups(video, depth=video.depth, weight_decay=0.05, layer_decay=1.0)
+    found = {
+        name for name, parameter in video.named_parameters() if id(parameter) in decayed(groups)
+    }
+    kept = {name for name, parameter in video.named_parameters() if parameter.ndim > 1} - found
+    tokens = {"cls_token", "dist_token", "reg_token", "pos_embed", "time_embed.weight"}
+    assert "time_embed.weight" in kept and kept <= tokens and not found & tokens
 
 
 def test_drop_path_is_what_was_asked_for():

@@ -26,11 +26,13 @@ def mix_batch(
     With both alphas positive, each step is a mixup or a CutMix with probability 1/2. One ratio and
     one box serve the whole batch, and partners are neighbours in a random order (so that the
     adjacent copies of repeated augmentation are rarely partners), all drawn from (seed, step)
-    alone. Differs from VideoMAE, which takes timm's Mixup: the partner there is the mirrored place
-    in the batch, and on 5-D batches its CutMix cuts time and height instead of height and width.
+    alone. A clip without a partner, of a batch that lost the others, stays as it is. Differs from
+    timm's Mixup, of which VideoMAE holds a copy and which VideoMAE V2 calls: the partner there is
+    the mirrored place in the batch, and of a 5-D batch, as VideoMAE gives it, CutMix cuts time and
+    height by the bounds of height and width. V2 folds time into the channels before it.
 
     Args:
-        clips: (B, 3, T, H, W) float, normalised, B >= 2.
+        clips: (B, 3, T, H, W) float, normalised.
         labels: (B,) int64, on the clips' device.
         num_classes: K.
         mixup_alpha: of the Beta distribution of the mixing ratio; 0 is off.
@@ -38,18 +40,13 @@ def mix_batch(
         label_smoothing: share of the target that is spread over all K classes.
 
     Returns:
-        Clips like the input, and targets (B, K) float32, each summing to 1. With both alphas 0 the
-        clips come back as they are, with smoothed one-hot targets.
-
-    Raises:
-        ValueError: mixing asked for on a batch of one clip, which has no partner.
+        Clips like the input, and targets (B, K) float32, each summing to 1. With both alphas 0, or
+        of one clip, the clips come back as they are, with smoothed one-hot targets.
     """
     smoothed = one_hot(labels, num_classes).float()
     smoothed = smoothed * (1 - label_smoothing) + label_smoothing / num_classes
-    if mixup_alpha <= 0 and cutmix_alpha <= 0:
+    if len(clips) < 2 or (mixup_alpha <= 0 and cutmix_alpha <= 0):
         return clips, smoothed
-    if len(clips) < 2:
-        raise ValueError("mixup and cutmix need at least 2 clips per batch, got 1")
     with seeded(seed, step):
         order = torch.randperm(len(clips))
         use_cutmix = cutmix_alpha > 0 and (mixup_alpha <= 0 or bool(torch.rand(()) < 0.5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from einops import rearrange
@@ -76,6 +77,11 @@ class FrameByFrame(nn.Module):
             )
             for index in range(len(container))
         ]
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that do not decay: those that timm's model names."""
+        named: Callable[[], set[str]] = getattr(self.image, "no_weight_decay", set)
+        return {f"image.{name}" for name in named()}
 
     def frame_features(self, frames: Tensor) -> Tensor:
         """Frames (rows, 3, S, S) to the image model's pooled features (rows, D)."""

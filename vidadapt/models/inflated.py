@@ -127,6 +127,10 @@ class InflatedViT(nn.Module):
         """The places of the blocks, in the order in which they run."""
         return [Slot(self.blocks, index, self.width) for index in range(len(self.blocks))]
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that do not decay: prefix tokens and positions, as in timm."""
+        return {*self.prefix, "pos_embed", "time_embed.weight"}
+
     def embed(self, clip: Tensor) -> Tensor:
         """Clip (B, 3, T, S, S) to the tokens (B, P + N, D) that enter the first block."""
         require_clip(clip, self.clip_shape)

@@ -160,6 +160,10 @@ class VideoViT(nn.Module):
         """The places of the blocks, in the order in which they run."""
         return [Slot(self.blocks, index, self.width) for index in range(len(self.blocks))]
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of matrices that do not decay: none, the position table is fixed."""
+        return set()
+
     def embed(self, clip: Tensor) -> Tensor:
         """Clip (B, 3, T, S, S) to the tokens (B, N, D) that enter the first block."""
         require_clip(clip, self.clip_shape)

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "sharding": {"distributed", "methods", "models"},
     "models": {"naming"},
     "methods": {"models", "naming"},
-    "data": {"config", "processes", "progress", "naming"},
+    "data": {"config", "files", "processes", "progress", "naming"},
     "evaluate": {
         *("data", "metrics", "distributed", "models", "precision", "progress", "score_parts"),
         "score_tables",

@@ -6,12 +6,14 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import torch
 from conftest import load_tool
 from encoded import decode_with_pyav, numbered, write
 from PIL import Image
 
 from vidadapt.data import packed
 from vidadapt.data.frame_index import HEADER, load_index
+from vidadapt.data.jpeg import decoded, read_header
 from vidadapt.data.lists import ListError, Sample, read_label_names, read_list
 from vidadapt.data.readers import ReadError, open_video
 
@@ -172,7 +174,7 @@ def test_a_packed_picture_of_four_billion_pixels_is_never_allocated(tmp_path, jp
 
 
 def test_the_size_of_any_jpeg_is_found(jpeg):
-    assert packed.jpeg_size(np.frombuffer(jpeg, np.uint8)) == (128, 96)
+    assert read_header(jpeg)[1:] == (128, 96)
     for size, options in (
         ((7, 300), {"progressive": True}),
         ((640, 2), {"exif": b"Exif\0\0" * 99}),
@@ -182,29 +184,74 @@ def test_the_size_of_any_jpeg_is_found(jpeg):
         data = file.getvalue()
         filled = data[:2] + b"\xff\xff" + data[2:]  # bytes that may stand before a marker
         for content in (data, filled):
-            assert packed.jpeg_size(np.frombuffer(content, np.uint8)) == size
+            assert read_header(content)[1:] == size
     for content in (b"", b"\xff\xd8", b"GIF89a" * 9, data[:20]):
         with pytest.raises(ValueError, match="no JPEG"):
-            packed.jpeg_size(np.frombuffer(content, np.uint8))
+            read_header(content)
 
 
-def test_a_damaged_index_of_a_tar_is_made_anew(tmp_path, jpeg):
+def smooth(width, height, **options):
+    """A JPEG file of a picture that is nowhere grey."""
+    file = BytesIO()
+    corners = np.array([[[250, 10, 10], [10, 250, 10]], [[10, 10, 250], [250, 250, 10]]], np.uint8)
+    Image.fromarray(corners).resize((width, height), Image.Resampling.BICUBIC).save(
+        file, "JPEG", **options
+    )
+    return file.getvalue()
+
+
+def as_tensor(content):
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding")  # of torchvision 0.29
+@pytest.mark.parametrize("side", [8192, 1024, 512, 300])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_header_that_promises_more_pixels_than_its_file_holds_is_damage(side, progressive):
+    content = smooth(256, 192, quality=95, progressive=progressive)
+    place = content.find(b"\xff\xc2" if progressive else b"\xff\xc0")
+    big = content[: place + 5] + struct.pack(">HH", side, side) + content[place + 9 :]
+    with pytest.raises(ValueError, match="damaged JPEG"):
+        decoded(as_tensor(big))
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding")
+@pytest.mark.parametrize("options", [{}, {"subsampling": "4:4:4"}, {"restart_marker_rows": 2}])
+def test_a_jpeg_without_a_part_of_its_data_is_damaged_and_a_grey_one_is_not(options):
+    content = smooth(256, 192, quality=90, **options)
+    start = content.rfind(b"\xff\xda") + 14
+    for share in (0, 0.1, 0.5, 0.9):
+        cut = content[: start + int((len(content) - start) * share)].rstrip(b"\xff")
+        with pytest.raises(ValueError, match="damaged JPEG"):
+            decoded(as_tensor(cut + b"\xff\xd9"))
+    for colour in ((128, 128, 128), (0, 0, 0)):
+        for size in ((8, 8), (1, 1), (255, 191)):
+            file = BytesIO()
+            Image.new("RGB", size, colour).save(file, "JPEG", optimize=True, **options)
+            assert (decoded(as_tensor(file.getvalue())) == colour).all()
+
+
+def test_an_impossible_index_of_a_tar_is_made_anew(tmp_path, jpeg):
+    """Sound by its checksum: somebody made it so."""
     tar = tmp_path / "0.tar"
     write_tar(tar, jpeg)
-    packed.make_index(tar, packed.index_of(tar))
+    made = packed.make_index(tar, packed.index_of(tar))
+    facts = (tar.stat().st_size, tar.stat().st_mtime_ns)
     good = packed.index_of(tar).read_bytes()
-    names, first, frames = np.array([b"a", b"b"]), np.array([0, 2, 3, 0], "<u8"), packed.FRAME
-    first[-1] = tar.stat().st_size
-    objects = np.array([{}, {}], object)
+    names, first, frames = np.array([b"a", b"b"]), np.array([0, 2, 3], "<u8"), made.frames
     for parts in (
-        (objects, first, np.zeros(3, frames)),
-        (names, first, np.zeros(2, frames)),
-        (names, first[:3], np.zeros(3, frames)),
-        (names[::-1], first, np.zeros(3, frames)),
-        (names, first.astype("<f8"), np.zeros(3, frames)),
+        (names, first, frames[:2]),
+        (names, first[:2], frames),
+        (names[::-1], first, frames),
+        (names, first.astype("<f8"), frames),
+        (names, first, frames.astype([(name, "<u8") for name in packed.FRAME.names])),
+        (np.array([{}, {}], object), first, frames),
     ):
+        state = packed._state(packed.Index(names, first, frames), *facts)
+        if parts[0].dtype != object:
+            state = packed._state(packed.Index(*parts), *facts)
         with packed.index_of(tar).open("wb") as file:
-            for part in parts:
+            for part in (state, *parts):
                 np.save(file, part)
         packed._index.cache_clear()
         with open_video(tar / "a") as video:
@@ -212,16 +259,21 @@ def test_a_damaged_index_of_a_tar_is_made_anew(tmp_path, jpeg):
         assert packed.index_of(tar).read_bytes() == good
 
 
-def test_an_index_whose_header_is_no_python_is_made_anew(tmp_path, jpeg):
+def test_an_index_of_another_format_or_whose_header_is_no_python_is_made_anew(tmp_path, jpeg):
     tar = tmp_path / "0.tar"
     write_tar(tar, jpeg)
     packed.make_index(tar, packed.index_of(tar))
     good = packed.index_of(tar).read_bytes()
-    packed.index_of(tar).write_bytes(good.replace(b"(2,)", b"(2, ", 1))  # tokenize.TokenError
-    packed._index.cache_clear()
-    with open_video(tar / "b") as video:
-        assert len(video) == 1
-    assert packed.index_of(tar).read_bytes() == good
+    earlier = BytesIO()  # as it was before it held checksums
+    frames = np.zeros(3, [("offset", "<u8"), ("size", "<u4")])
+    for part in (np.array([b"a", b"b"]), np.array([0, 2, 3, tar.stat().st_size], "<u8"), frames):
+        np.save(earlier, part)
+    for other in (good.replace(b"(2,)", b"(2, ", 1), earlier.getvalue()):  # tokenize.TokenError
+        packed.index_of(tar).write_bytes(other)
+        packed._index.cache_clear()
+        with open_video(tar / "b") as video:
+            assert len(video) == 1
+        assert packed.index_of(tar).read_bytes() == good
 
 
 def test_an_index_that_points_beyond_its_tar_is_an_error(tmp_path, jpeg):
@@ -229,8 +281,9 @@ def test_an_index_that_points_beyond_its_tar_is_an_error(tmp_path, jpeg):
     write_tar(tar, jpeg)
     found = packed.make_index(tar, packed.index_of(tar))
     found.frames["size"] = 4_000_000_000
+    facts = tar.stat()
     with packed.index_of(tar).open("wb") as file:
-        for part in found:
+        for part in (packed._state(found, facts.st_size, facts.st_mtime_ns), *found):
             np.save(file, part)
     packed._index.cache_clear()
     with pytest.raises(ReadError, match=r"0\.tar\.index is damaged; delete it"):

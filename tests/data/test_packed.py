@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 from PIL import Image
 from videos import grey_frames, indices_of
 
-from vidadapt.data import packed
+from vidadapt.data import jpeg, packed
 from vidadapt.data.clips import TrainClips
 from vidadapt.data.frame_index import frame_counts, index_path
 from vidadapt.data.lists import ListError, Sample, read_list
 from vidadapt.data.readers import ReadError, TransientReadError, open_video
 from vidadapt.data.sampling import SAMPLINGS, train_indices
+from vidadapt.files.locks import held
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding")  # of torchvision 0.29
 LONG = "a folder with a name of more than a hundred letters, " * 3 + "[x] #1 & ü, c"
@@ -63,7 +65,7 @@ def test_any_frames_in_any_order_are_those_of_the_files(
     tar: Path, videos, monkeypatch, with_torchvision: bool
 ) -> None:
     if not with_torchvision:
-        monkeypatch.setattr(packed, "decode_jpeg", None)
+        monkeypatch.setattr(jpeg, "decode_jpeg", None)
     rng = np.random.default_rng(0)
     for name, data in videos.items():
         with open_video(tar / name) as video:
@@ -93,15 +95,115 @@ def test_tars_made_elsewhere_are_read(tmp_path: Path) -> None:
 def test_the_index_is_kept_and_made_anew_for_another_tar(tar: Path, videos) -> None:
     index = packed.index_of(tar)
     open_video(tar / NAMES[0])
-    assert index.is_file() and index.stat().st_size < 2000 + 12 * sum(map(len, videos.values()))
+    assert index.is_file() and index.stat().st_size < 2500 + 20 * sum(map(len, videos.values()))
     written = index.stat().st_mtime_ns
-    os.utime(tar, ns=(1, 1))  # another state of the tar for this process: the index is read again
+    packed._index.cache_clear()
     assert len(open_video(tar / NAMES[1])) == len(videos[NAMES[1]])
     assert index.stat().st_mtime_ns == written
     write_tar(tar, [("new/0.jpg", videos[NAMES[0]][0])])
     assert len(open_video(tar / "new")) == 1
     with pytest.raises(ReadError, match="holds no frames of that name"):
         open_video(tar / NAMES[0])
+
+
+@pytest.mark.parametrize("same_places", [True, False])
+def test_videos_that_change_places_in_a_tar_of_one_size_are_found(
+    tmp_path: Path, same_places: bool
+) -> None:
+    """Tars are padded to 10,240 bytes: another one often has the same size."""
+    tar = tmp_path / "0.tar"
+    a, b = (jpegs(3, seed) for seed in (1, 2))
+    if same_places:
+        longest = max(map(len, [*a, *b]))
+        a, b = ([commented(one, longest + 20) for one in video] for video in (a, b))
+    write_videos(tar, {"a": a, "b": b}, 1)
+    packed.make_index(tar, packed.index_of(tar))
+    size = tar.stat().st_size
+    for time, videos in enumerate(({"a": b, "b": a}, {"a": a, "c": b}), start=2):
+        write_videos(tar, videos, time)
+        assert tar.stat().st_size == size
+        for name, right in videos.items():
+            expected = np.stack([by_pillow(one) for one in right])
+            assert np.array_equal(open_video(tar / name).frames(range(3)), expected)
+    with pytest.raises(ReadError, match="holds no frames of that name"):
+        open_video(tar / "b")
+
+
+def write_videos(tar: Path, videos: dict[str, list[bytes]], time_ns: int) -> None:
+    write_tar(tar, [(f"{n}/{i}.jpg", one) for n, v in videos.items() for i, one in enumerate(v)])
+    os.utime(tar, ns=(time_ns, time_ns))
+
+
+def commented(data: bytes, size: int) -> bytes:
+    """A JPEG file made this long by a comment."""
+    length = size - len(data) - 2
+    return data[:2] + b"\xff\xfe" + length.to_bytes(2, "big") + bytes(length - 2) + data[2:]
+
+
+def test_damage_that_a_copy_did_is_found_by_the_checksums_of_its_source(tar: Path, videos) -> None:
+    where = packed.make_index(tar, packed.index_of(tar)).frames
+    data = bytearray(tar.read_bytes())
+    for place in (0, -1):  # of two videos, one of them in its first frame
+        data[int(where["offset"][place]) + int(where["size"][place]) // 2] ^= 1
+    tar.write_bytes(data)
+    os.utime(tar, ns=(1, 1))
+    found = {}
+    for name, known in videos.items():
+        with open_video(tar / name) as video:
+            for i, right in enumerate(known):
+                try:
+                    assert np.array_equal(video.frames([i])[0], by_pillow(right))
+                except ReadError as error:
+                    found[name, i] = str(error)
+    assert len(found) == 2
+    for (name, i), told in found.items():
+        assert f"{tar}/{name}: frame {i}: " in told and packed.index_of(tar).name in told
+
+
+def test_every_flipped_bit_of_a_packed_frame_is_found(tar: Path, videos) -> None:
+    right = [by_pillow(one) for one in videos[NAMES[0]]]
+    with open_video(tar / NAMES[0]) as video:
+        where = packed.frames_of(tar, NAMES[0])
+        whole = tar.read_bytes()
+        rng = np.random.default_rng(0)
+        for _ in range(200):
+            frame = int(rng.integers(len(right)))
+            offset, size, _ = where[frame].tolist()
+            damaged = bytearray(whole)
+            damaged[offset + int(rng.integers(size))] ^= 1 << int(rng.integers(8))
+            tar.write_bytes(damaged)
+            with pytest.raises(ReadError, match=f"frame {frame}: "):
+                video.frames([frame])
+            others = [i for i in range(len(right)) if i != frame]
+            assert np.array_equal(video.frames(others), np.stack([right[i] for i in others]))
+
+
+def test_a_flipped_bit_of_an_index_changes_no_frame(tar: Path, videos) -> None:
+    index = packed.index_of(tar)
+    packed.make_index(tar, index)
+    whole = index.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        damaged[int(rng.integers(len(whole)))] ^= 1 << int(rng.integers(8))
+        index.write_bytes(damaged)
+        packed._index.cache_clear()
+        for name, known in videos.items():
+            assert np.array_equal(
+                open_video(tar / name).frames([1, len(known) - 1]),
+                np.stack([by_pillow(known[1]), by_pillow(known[-1])]),
+            )
+
+
+def test_two_processes_make_one_index(tar: Path, videos) -> None:
+    """The second waits for the first, and then has nothing to make."""
+    index = packed.index_of(tar)
+    with ThreadPoolExecutor() as pool, held(index, "a test"):
+        waiting = pool.submit(lambda: len(open_video(tar / NAMES[0])))
+        packed.make_index(tar, index)
+        made = index.stat()
+    assert waiting.result() == len(videos[NAMES[0]])
+    assert index.stat().st_ino == made.st_ino
 
 
 def test_a_folder_that_cannot_be_written_will_do(tar: Path, videos) -> None:
@@ -126,6 +228,11 @@ def test_damage_is_told(tar: Path, videos, tmp_path: Path) -> None:
     (tmp_path / "text.tar").write_text("no tar" * 200)
     with pytest.raises(ReadError, match=r"text.tar: no whole uncompressed tar"):
         open_video(tmp_path / "text.tar" / "a")
+    flipped = bytearray(data)
+    flipped[data.find(NAMES[2].encode())] ^= 1  # a header, behind which tarfile sees the end
+    cut.write_bytes(flipped)
+    with pytest.raises(ReadError, match=r"cut.tar: no whole uncompressed tar"):
+        open_video(cut / NAMES[0])
     whole, other = videos[NAMES[0]], jpegs(1, 9, height=40)
     bad = [whole[0], whole[1][:-300] + bytes(300), whole[2][:50] + whole[2][-20:], *other]
     write_tar(tmp_path / "bad.tar", [(f"v/{i}.jpg", one) for i, one in enumerate(bad)])

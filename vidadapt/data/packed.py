@@ -4,9 +4,12 @@ A packed video is listed as `shards/00000.tar/NAME`: its frames are the tar's me
 is NAME, those that end in .jpg or .jpeg, in the order of the last number in their names. Any tar
 program reads such a file, and uncompressed tars of frames made elsewhere serve as they are.
 
-The index lies beside the tar as `00000.tar.index`: three arrays in NumPy's format (see `Index`),
-memory-mapped, so that processes share them. Where it is missing, damaged, or not of a tar of this
-size, it is made anew by walking through the tar.
+The index is a file beside the tar, `00000.tar.index`: four arrays in NumPy's format, memory-mapped,
+so that processes share them. It belongs to one state of its tar (size and time of change), holds a
+checksum of every frame's JPEG, which each read is compared with, and one of its own arrays. Where
+it is missing, damaged or of another format, the tar is read once and it is made anew. Where the
+tar's time is another one, as after a copy, the tar's headers are walked through: if the same frames
+are in the same places, their checksums stay as they are, so that damage done by the copy is found.
 """
 
 from __future__ import annotations
@@ -14,39 +17,56 @@ from __future__ import annotations
 import bisect
 import contextlib
 import functools
-import io
 import os
 import re
 import secrets
 import tarfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Self
 
 import numpy as np
 import torch
-from PIL import Image
+import xxhash
 
-from vidadapt.data.bounds import size_problem
+from vidadapt.data.jpeg import decoded
 from vidadapt.data.sequential import ReadError, TransientReadError, cause_of
+from vidadapt.files.locks import Held, held
+from vidadapt.progress import track
 
-try:
-    from torchvision.io import ImageReadMode, decode_jpeg
-except ImportError:  # torchvision 0.29 announces that its decoders will go
-    decode_jpeg = None
-
-FRAME = np.dtype([("offset", "<u8"), ("size", "<u4")])  # where a JPEG lies in the tar, in bytes
+# Where a JPEG is in the tar, in bytes, and its xxh3_64.
+FRAME = np.dtype([("offset", "<u8"), ("size", "<u4"), ("check", "<u8")])
+# What an index belongs to; its size and time of change in bytes and ns, and the index's checksum.
+TAR = np.dtype([("format", "<u8"), ("size", "<u8"), ("mtime_ns", "<i8"), ("check", "<u8")])
+FORMAT = 2
+SHOWN_BYTES = 1 << 28  # above which the progress of reading a tar is shown
 _FRAME_NAME = re.compile(r"(?P<stem>.*)\.jpe?g", re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9]+")
 
 
+class StrictInfo(tarfile.TarInfo):
+    """A tar's member whose damaged header is an error, where `tarfile` takes it for the end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        """Read the next member.
+
+        Raises:
+            tarfile.ReadError: its header is damaged, or the file ends in it.
+        """
+        try:
+            return super().fromtarfile(tarfile_)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(f"a damaged header: {error}") from error
+
+
 class Index(NamedTuple):
-    """Where the frames of a tar lie.
+    """Where the frames of a tar are.
 
     Attributes:
         names: (V,) sorted names of the videos, UTF-8.
-        first: (V + 2,) uint64: the frames of video v are `frames[first[v]:first[v + 1]]`; then the
-            size of the tar in bytes.
+        first: (V + 1,) uint64: the frames of video v are `frames[first[v]:first[v + 1]]`.
         frames: (F,) `FRAME`.
     """
 
@@ -79,57 +99,6 @@ def file_of(path: str | os.PathLike[str]) -> Path:
     return Path(path) if place is None else place[0]
 
 
-def decoded(data: torch.Tensor) -> np.ndarray:
-    """The RGB frame (H, W, 3) uint8 of a JPEG file's bytes (N,) uint8.
-
-    Of the decoders at hand torchvision's is the fastest, by 1.2 to 1.5 times over Pillow and 2 over
-    PyAV. Where it is not there, Pillow serves, with the same values.
-
-    Raises:
-        ValueError: they are no JPEG, end early, or tell of more pixels than `bounds.MAX_PIXELS`.
-    """
-    if bytes(data[-2:].numpy()) != b"\xff\xd9":  # what is missing would be decoded as grey
-        raise ValueError("a JPEG that ends early")
-    if problem := size_problem(*jpeg_size(data.numpy())):
-        raise ValueError(problem)
-    try:
-        if decode_jpeg is None:
-            return np.asarray(Image.open(io.BytesIO(data.numpy().tobytes())).convert("RGB"))
-        return decode_jpeg(data, mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
-    except (RuntimeError, OSError) as error:
-        raise ValueError(cause_of(error)) from error
-
-
-def jpeg_size(data: np.ndarray) -> tuple[int, int]:
-    """Width and height in pixels by the header of a JPEG file's bytes (N,) uint8.
-
-    Its segments are a marker (0xff and a kind) and a length each (ITU-T T.81, B.1.1); that of the
-    frame is of a kind from 0xc0 to 0xcf, but for 0xc4, 0xc8 and 0xcc.
-
-    Raises:
-        ValueError: there is no such segment.
-    """
-    place = 2
-    while place + 9 <= len(data) and data[place] == 0xFF:
-        kind = int(data[place + 1])
-        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
-            height, width = (
-                int(data[at]) << 8 | int(data[at + 1]) for at in (place + 5, place + 7)
-            )
-            return width, height
-        if kind == 0xFF:  # fill bytes may stand before a marker
-            place += 1
-        elif kind == 0x01 or 0xD0 <= kind <= 0xD8:  # markers alone
-            place += 2
-        else:
-            place += 2 + _number(data, place + 2)
-    raise ValueError("no JPEG: its header tells no size")
-
-
-def _number(data: np.ndarray, place: int) -> int:
-    return int(data[place]) << 8 | int(data[place + 1])
-
-
 def frames_of(tar: Path, name: str) -> np.ndarray:
     """Where the frames of a video lie in its tar: (F,) `FRAME`, in the video's order.
 
@@ -156,7 +125,7 @@ def frames_of(tar: Path, name: str) -> np.ndarray:
 
 
 def read(tar: Path, name: str, frames: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
-    """Frames at `wanted` (T, H, W, 3) uint8; only their bytes are read.
+    """Frames at `wanted` (T, H, W, 3) uint8; only their bytes are read, and checked.
 
     Args:
         frames: what `frames_of` returned.
@@ -171,10 +140,15 @@ def read(tar: Path, name: str, frames: np.ndarray, wanted: Sequence[int]) -> np.
     try:
         with tar.open("rb", buffering=0) as file:
             for number, index in enumerate(wanted):
-                offset, size = frames[index].tolist()
+                offset, size, check = frames[index].tolist()
                 data = torch.empty(size, dtype=torch.uint8)
                 if os.preadv(file.fileno(), [data.numpy().data], offset) != size:
                     raise ValueError("the tar ends early")
+                if xxhash.xxh3_64_intdigest(data.numpy().data) != check:
+                    raise ValueError(
+                        "its bytes are not those that were indexed: the tar is damaged; or, if it "
+                        f"was changed on purpose, delete {index_of(tar).name} beside it"
+                    )
                 frame = decoded(data)
                 if number == 0:
                     found = np.empty((len(wanted), *frame.shape), np.uint8)
@@ -193,22 +167,33 @@ def index_of(tar: Path) -> Path:
     return tar.with_name(tar.name + ".index")
 
 
+def make_ready(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Make the indices that the tars of packed videos lack, one after the other, with progress.
+
+    To be called before processes read from them that have a time limit. What cannot be indexed is
+    passed over: reading it says why.
+    """
+    places = map(split, paths)
+    for tar in dict.fromkeys(place[0] for place in places if place is not None):
+        with contextlib.suppress(ReadError, OSError):
+            facts = tar.stat()
+            _index(str(tar), facts.st_size, facts.st_mtime_ns)
+
+
 def make_index(tar: Path, index: Path) -> Index:
-    """Walk through a tar and write its index, replacing it at once.
+    """Read a tar once and write its index, replacing it at once.
+
+    Args:
+        tar: its size and time of change are what the index belongs to.
+        index: file to write.
 
     Raises:
         ReadError: the tar is none, ends early, or holds no JPEG frames.
+        TransientReadError: it is being written.
         OSError: one of them cannot be read or written.
     """
-    made = _walked(tar)
-    partial = index.with_name(f".{index.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
-    try:
-        with partial.open("wb") as file:
-            for array in made:
-                np.save(file, array, allow_pickle=False)
-        partial.replace(index)
-    finally:
-        partial.unlink(missing_ok=True)
+    made, state = _indexed(tar, None)
+    _write(index, made, state)
     return made
 
 
@@ -216,23 +201,69 @@ def make_index(tar: Path, index: Path) -> Index:
 def _index(tar: str, size: int, mtime_ns: int) -> Index:
     """The index of a tar in this state: mapped, or made where there is none that fits."""
     path = index_of(Path(tar))
-    with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
-        found = Index(_mapped(file), _mapped(file), _mapped(file))
-        if _is_whole(found) and found.first[-1] == size:
+    while True:
+        found, is_current = _loaded(path, size, mtime_ns)
+        if found is not None and is_current:
             return found
-    with contextlib.suppress(OSError):
-        return make_index(Path(tar), path)
-    return _walked(Path(tar))  # the folder cannot be written: each process makes its own
+        try:
+            with held(path, "packed frames"):
+                found, is_current = _loaded(path, size, mtime_ns)
+                if found is not None and is_current:  # made while this process waited
+                    return found
+                made, state = _indexed(Path(tar), found)
+                with contextlib.suppress(OSError):
+                    _write(path, made, state)
+                return _loaded(path, size, mtime_ns)[0] or made
+        except Held:
+            time.sleep(0.5)  # another process makes it
+        except OSError:  # the folder cannot be written: each process makes its own
+            return _indexed(Path(tar), found)[0]
+
+
+def _write(path: Path, index: Index, state: np.ndarray) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("wb") as file:
+            for array in (state, *index):
+                np.save(file, array, allow_pickle=False)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _loaded(path: Path, size: int, mtime_ns: int) -> tuple[Index | None, bool]:
+    """The index in a file, mapped, and whether it belongs to a tar in this state; None: no sound
+    index of this format."""
+    try:
+        with path.open("rb") as file:
+            state, index = _mapped(file), Index(_mapped(file), _mapped(file), _mapped(file))
+    except (OSError, ValueError):
+        return None, False
+    if (state.shape, state.dtype) != ((1,), TAR) or not _is_whole(index):
+        return None, False
+    if not np.array_equal(state, _state(index, *state[["size", "mtime_ns"]][0].tolist())):
+        return None, False
+    return index, state[["size", "mtime_ns"]][0].tolist() == (size, mtime_ns)
+
+
+def _state(index: Index, size: int, mtime_ns: int) -> np.ndarray:
+    """What an index begins with (1,) `TAR`; its checksum is over all that the index says."""
+    state = np.array([(FORMAT, size, mtime_ns, 0)], TAR)
+    check = xxhash.xxh3_64(state.tobytes() + f"{index.names.dtype}{index.names.shape}".encode())
+    for array in index:
+        check.update(np.ascontiguousarray(array).view(np.uint8).data)
+    state["check"] = check.intdigest()
+    return state
 
 
 def _is_whole(index: Index) -> bool:
     names, first, frames = index
     return (
         (names.ndim, names.dtype.kind, frames.ndim, frames.dtype) == (1, "S", 1, FRAME)
-        and (first.shape, first.dtype) == ((len(names) + 2,), np.dtype("<u8"))
+        and (first.shape, first.dtype) == ((len(names) + 1,), np.dtype("<u8"))
         and first[0] == 0
-        and first[-2] == len(frames)
-        and bool((first[:-2] < first[1:-1]).all() and (names[:-1] < names[1:]).all())
+        and first[-1] == len(frames)
+        and bool((first[:-1] < first[1:]).all() and (names[:-1] < names[1:]).all())
     )
 
 
@@ -255,10 +286,83 @@ def _mapped(file: BinaryIO) -> np.ndarray:
     return np.asarray(array)
 
 
+def _indexed(tar: Path, earlier: Index | None) -> tuple[Index, np.ndarray]:
+    """Find where the frames of a tar are, with their checksums.
+
+    Args:
+        earlier: its index in another state, as before it was copied. Where the same frames are in
+            the same places, their checksums are kept, see `_keep_checks`; elsewhere, the whole tar
+            is read.
+
+    Returns:
+        the index, and what it belongs to (1,) `TAR`.
+
+    Raises:
+        ReadError, TransientReadError, OSError: see `make_index`.
+    """
+    before = tar.stat()
+    index = _walked(tar)
+    if earlier is not None and _same_places(index, earlier):
+        _keep_checks(tar, index, earlier)
+    else:
+        _add_checks(tar, index.frames)
+    after = tar.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise TransientReadError(f"{tar}: it is being written")
+    return index, _state(index, after.st_size, after.st_mtime_ns)
+
+
+def _same_places(index: Index, other: Index) -> bool:
+    return (
+        np.array_equal(index.names, other.names)
+        and np.array_equal(index.first, other.first)
+        and all(np.array_equal(index.frames[k], other.frames[k]) for k in ("offset", "size"))
+    )
+
+
+def _keep_checks(tar: Path, index: Index, earlier: Index) -> None:
+    """Fill in the checksums of an earlier index, but for videos of which every frame is another.
+
+    Those were replaced by some of the same sizes. Where but a part of the frames differs, the tar
+    is damaged: the checksums stay, so that reading those frames is an error. Only the first frame
+    of a video is read, unless that differs.
+    """
+    index.frames["check"] = earlier.frames["check"]
+    with tar.open("rb") as file:
+        for start, end in zip(index.first[:-1].tolist(), index.first[1:].tolist(), strict=True):
+            frames = index.frames[start:end]
+            if _check_of(file, frames[0]) != int(frames["check"][0]):
+                checks = np.array([_check_of(file, frame) for frame in frames], "<u8")
+                if (checks != frames["check"]).all():
+                    frames["check"] = checks
+
+
+def _add_checks(tar: Path, frames: np.ndarray) -> None:
+    """Fill in the checksums of frames (F,) `FRAME`, reading the tar from start to end."""
+    in_order = np.argsort(frames["offset"], kind="stable").tolist()
+    shown = int(frames["size"].sum()) > SHOWN_BYTES
+    label = f"checksums of {tar.name}"
+    with tar.open("rb") as file:
+        for place in track(in_order, total=len(frames), label=label, unit="frames", shown=shown):
+            frames["check"][place] = _check_of(file, frames[place])
+
+
+def _check_of(file: BinaryIO, frame: np.void) -> int:
+    """The checksum of a frame's bytes, as far as they are there."""
+    offset, size, _ = frame.tolist()
+    file.seek(offset)
+    return xxhash.xxh3_64_intdigest(file.read(size))
+
+
 def _walked(tar: Path) -> Index:
+    """The index of a tar by its headers; the checksums are 0.
+
+    Raises:
+        ReadError: see `make_index`.
+    """
     videos: dict[str, list[tuple[int, str, int, int]]] = {}
     try:
-        with tarfile.open(tar, "r:") as archive:
+        with tarfile.open(tar, "r:", tarinfo=StrictInfo) as archive:
             for member in archive:
                 folder, _, name = member.name.removeprefix("./").rpartition("/")
                 match = _FRAME_NAME.fullmatch(name)
@@ -273,7 +377,6 @@ def _walked(tar: Path) -> Index:
         raise ReadError(f"{tar}: holds no JPEG frames in folders")
     by_name = {name.encode("utf-8", "surrogateescape"): found for name, found in videos.items()}
     names = sorted(by_name)
-    counts = [len(by_name[name]) for name in names]
-    ends = [*np.cumsum([0, *counts]).tolist(), tar.stat().st_size]
-    frames = [place[2:] for name in names for place in sorted(by_name[name])]
-    return Index(np.array(names), np.array(ends, "<u8"), np.array(frames, FRAME))
+    ends = np.cumsum([0, *(len(by_name[name]) for name in names)])
+    frames = [(*place[2:], 0) for name in names for place in sorted(by_name[name])]
+    return Index(np.array(names), ends.astype("<u8"), np.array(frames, FRAME))

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vidadapt.data.packed import decoded, index_of, make_index
+from vidadapt.data.jpeg import decoded
+from vidadapt.data.packed import index_of, make_index
 from vidadapt.data.survey import header_facts
 from vidadapt.prepare.copies import (
     Job,
@@ -74,7 +75,10 @@ def jpeg(frame: np.ndarray, quality: int) -> bytes:
 
 
 def write_shard(shard: Path, parts: Sequence[Path]) -> None:
-    """Put parts together to a tar with its index; the tar appears when both are whole."""
+    """Put parts together to a tar with its index; the tar appears when both are whole.
+
+    The index belongs to it as soon as it is renamed, which changes neither its size nor its time.
+    """
     partial = shard.with_name(f".{shard.name}.{os.getpid()}.partial")
     try:
         shard.parent.mkdir(parents=True, exist_ok=True)

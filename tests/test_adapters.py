@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 from conftest import write_adapter
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
 from vidadapt import adapters, data, methods
@@ -305,6 +305,26 @@ def test_what_does_not_fit_is_refused_with_the_differences(make, tiny_set, tmp_p
         with pytest.raises(ValueError, match=words):
             bank.add("other", folder)
     assert bank.names == ("one",)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t / 0, r"NaN or infinite values in {}"),
+        (lambda t: t.to(torch.int8), r"of another type \(1\): {}: torch.int8 in the file"),
+    ],
+)
+@pytest.mark.parametrize("method", ["small", "full"])
+def test_values_that_are_no_weights_are_refused_by_name(make, method, change, said):
+    folder, _ = make("one", TASKS[method])
+    bank = AdapterBank.for_adapter(folder)
+    tensors = load_file(folder / "adapter.safetensors")
+    name = "head.1.weight"
+    save_file(tensors | {name: change(tensors[name])}, folder / "adapter.safetensors")
+    (folder / "checksums.json").unlink()
+    for load in (load_adapter, lambda folder: bank.add("one", folder)):
+        with pytest.raises(ValueError, match=rf"adapter\.safetensors: .*{said.format(name)}"):
+            load(folder)
 
 
 def test_files_that_cannot_stand_alone_say_so(make, tmp_path):

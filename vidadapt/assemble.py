@@ -38,6 +38,7 @@ def adapted_model(
         from_image=chosen.from_image,
         inflation=chosen.inflation,
         weights=chosen.weights if load_backbone else None,
+        weights_key=chosen.weights_key,
     )
     backbone = fingerprint(model)
     methods.apply(model, config.method)

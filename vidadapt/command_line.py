@@ -130,7 +130,7 @@ EVALUATION_KEYS = (
     *("data.root", "data.test_list", "data.dev_list", "data.reader", "data.num_workers"),
     *("data.index_dir", "data.truncated", "data.check_files", "data.quarantine"),
     "data.allow_outside_root",
-    *("model.weights", "train.precision"),
+    *("model.weights", "model.weights_key", "train.precision"),
     *(f"eval.{key}" for key in EvalConfig.__dataclass_fields__),
 )
 

@@ -102,6 +102,8 @@ class ModelConfig:
         weights: checkpoint file (any recognised family, or `demo`), or from the Hugging Face hub
             `hub:OWNER/REPO`, `hub:OWNER/REPO/FILE`, or `hub`: timm's own; none: random
             initialisation.
+        weights_key: entry of that file to take, e.g. `model_ema`; default: the usual one, and the
+            load report names the others.
         tubelet_size: frames of one token; not used frame by frame.
         patch_size: side of one token in pixels, of a tubelet ViT; default: the backbone's.
         drop_path: stochastic depth rate of the last block, rising linearly from 0.
@@ -116,6 +118,7 @@ class ModelConfig:
 
     backbone: str = "vit_base"
     weights: str | None = None
+    weights_key: str | None = None
     tubelet_size: int = 2
     patch_size: int | None = None
     drop_path: float = 0.0

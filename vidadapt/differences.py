@@ -12,7 +12,8 @@ from vidadapt.config import Config, ConfigError, ModelConfig
 from vidadapt.data import DataPlan
 
 # Of the model's configuration, what a backbone that is already built does not depend on.
-NOT_OF_THE_BACKBONE = ("weights", "drop_path", "head")
+SOURCES = ("weights", "weights_key", "drop_path")  # the fingerprint says whether they agree
+NOT_OF_THE_BACKBONE = (*SOURCES, "head")
 
 
 def differences(about: dict[str, Any], config: Config, plan: DataPlan) -> list[str]:
@@ -22,7 +23,7 @@ def differences(about: dict[str, Any], config: Config, plan: DataPlan) -> list[s
     renamed = [f"{number}: {a!r} / {b!r}" for number, (a, b) in pairs if a != b]
     return [
         *_method_differences(about["method"], config.method),
-        *model_differences(about, config.model, "asked for", leave_out=("weights", "drop_path")),
+        *model_differences(about, config.model, "asked for", leave_out=SOURCES),
         *clip_differences(about, plan.sampling.num_frames, plan.crop_size, "asked for"),
         *_different(
             "data.normalization", about["clip"]["normalization"], plan.normalization, "asked for"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -339,8 +340,8 @@ def test_a_torchscript_archive_is_refused_with_the_way_out(tmp_path, monkeypatch
         _, _, script, *files = shlex.split(str(refused.value).splitlines()[1])
         monkeypatch.setattr(sys, "argv", ["-c", *files])
         exec(script)
-    tensors, key = read_tensors(tmp_path / "ViT-B-16_tensors.pth")
-    assert set(tensors) == {"weight", "bias"} and key == "model"
+    file = read_tensors(tmp_path / "ViT-B-16_tensors.pth")
+    assert set(file.tensors) == {"weight", "bias"} and file.key == "model"
 
 
 # --- through build --------------------------------------------------------------------------------
@@ -444,8 +445,9 @@ def put_in_cache(cache: Path, repository: str, name: str, state: State) -> None:
     folder = cache / f"models--{repository.replace('/', '--')}"
     (folder / "refs").mkdir(parents=True, exist_ok=True)
     (folder / "refs" / "main").write_text("0" * 40)
-    (folder / "snapshots" / ("0" * 40)).mkdir(parents=True, exist_ok=True)
-    save_file(state, folder / "snapshots" / ("0" * 40) / name)
+    file = folder / "snapshots" / ("0" * 40) / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, file)
 
 
 @pytest.mark.parametrize(
@@ -462,6 +464,47 @@ def test_a_name_of_the_hub_is_found_in_its_cache(weights, repository, name, tiny
     model, report = video(weights=weights)
     assert torch.equal(model.cls_token, tiny.cls_token)
     assert report.path.name == name
+
+
+@pytest.mark.parametrize("folder", ["", "deep/"])
+def test_a_model_in_several_files_is_found_in_the_cache(folder, tiny, offline):
+    names = sorted(tiny.state_dict())
+    parts = {"model-00001-of-00002.safetensors": names[::2]}
+    parts["model-00002-of-00002.safetensors"] = names[1::2]
+    index = {"weight_map": {name: part for part, held in parts.items() for name in held}}
+    for part, held in parts.items():
+        state = {name: tiny.state_dict()[name] for name in held}
+        put_in_cache(offline, "someone/vit", folder + part, state)
+    snapshot = next(offline.glob("*/snapshots/*"))
+    (snapshot / folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    name = f"hub:someone/vit/{folder}model.safetensors.index.json" if folder else "hub:someone/vit"
+    model, _ = video(weights=name)
+    assert torch.equal(model.cls_token, tiny.cls_token)
+    (snapshot / folder / part).unlink()
+    with pytest.raises(ValueError, match="someone/vit could not be fetched"):
+        video(weights=name)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.complex64, torch.float8_e4m3fn])
+def test_tensors_of_another_type_are_refused_by_name(kind, tiny, tmp_path):
+    state = tiny.state_dict()
+    path, name = tmp_path / "image.pth", "blocks.3.attn.qkv.weight"
+    torch.save(state | {name: state[name].to(kind)}, path)
+    with pytest.raises(ValueError, match=rf"image\.pth.*{name} is {str(kind)[6:]}"):
+        video(weights=path)
+    torch.save(state | {name: state[name] / 0}, path)
+    with pytest.raises(ValueError, match=rf"image\.pth: NaN or infinite values in {name}"):
+        video(weights=path)
+
+
+def test_the_average_of_an_image_models_weights_can_be_chosen(tiny, tmp_path):
+    path = tmp_path / "image.pth"
+    average = {key: tensor * 0.5 for key, tensor in tiny.state_dict().items()}
+    torch.save({"state_dict": tiny.state_dict(), "state_dict_ema": average}, path)
+    model, report = video(weights=path)
+    assert torch.equal(model.cls_token, tiny.cls_token) and "`state_dict_ema`" in str(report)
+    model, _ = video(weights=path, weights_key="state_dict_ema")
+    assert torch.equal(model.cls_token, tiny.cls_token * 0.5)
 
 
 @pytest.mark.parametrize(

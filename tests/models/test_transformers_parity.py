@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from vidadapt.models.vit import VideoViT
 from vidadapt.models.weights import load_weights
@@ -42,8 +42,8 @@ SIZES = {
 }
 
 
-def reference(sizes: dict) -> torch.nn.Module:
-    """Its eps is set to the official 1e-6 (default 1e-12) and it pools by the mean."""
+def reference(sizes: dict, *, mean_pooling: bool = True) -> torch.nn.Module:
+    """Its eps is set to the official 1e-6 (default 1e-12)."""
     config = transformers.VideoMAEConfig(
         image_size=sizes["crop_size"],
         patch_size=sizes.get("patch_size", 16),
@@ -53,12 +53,13 @@ def reference(sizes: dict) -> torch.nn.Module:
         num_attention_heads=sizes["num_heads"],
         intermediate_size=round(sizes["width"] * sizes["mlp_ratio"]),
         layer_norm_eps=1e-6,
-        use_mean_pooling=True,
+        use_mean_pooling=mean_pooling,
         num_labels=7,
     )
     torch.manual_seed(0)
     model = transformers.VideoMAEForVideoClassification(config)
-    model.fc_norm.eps = 1e-6  # not configurable there: torch's default, 1e-5
+    if mean_pooling:
+        model.fc_norm.eps = 1e-6  # not configurable there: torch's default, 1e-5
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
@@ -96,6 +97,23 @@ def test_logits_equal_with_the_names_of_the_current_modules(tmp_path):
     published = load_file(tmp_path / "model.safetensors")
     assert any(name.endswith("q_bias") for name in published)
     assert any(name.endswith("query.bias") for name in theirs.state_dict())
+
+
+@pytest.mark.parametrize("how", ["save_pretrained", "state_dict", "saved by us"])
+def test_logits_equal_where_the_head_reads_the_first_token(how, tmp_path):
+    sizes = SIZES["small random"]
+    theirs = reference(sizes, mean_pooling=False)
+    path = tmp_path / "model.safetensors"
+    theirs.save_pretrained(tmp_path)
+    if how == "state_dict":
+        path = tmp_path / "a.bin"
+        torch.save(theirs.state_dict(), path)
+    elif how == "saved by us":
+        path = tmp_path / "again.safetensors"
+        save_file(ours(sizes, tmp_path / "model.safetensors").state_dict(), path)
+    assert largest_difference(theirs, ours(sizes, path)) < 1e-4
+    fresh = VideoViT(**sizes, num_classes=7)  # with a new head: the mean, as ever
+    assert "norm" in str(load_weights(fresh, path).dropped) and fresh.norm is None
 
 
 def test_the_pretraining_and_base_classes_load(tmp_path):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from vidadapt.models import build
 from vidadapt.models.vit import VideoViT
-from vidadapt.models.weights import backbone_state, fingerprint
+from vidadapt.models.weights import backbone_state, fingerprint, load_weights
 
 State = dict[str, Tensor]
 WIDTH, DEPTH = 192, 6
@@ -296,6 +298,17 @@ def test_keep_head_with_batchnorm_keeps_its_statistics(clip, tmp_path):
     assert int(model.head[0].num_batches_tracked) == 1
 
 
+def test_a_head_is_not_kept_without_the_norm_in_front_of_it(source, tmp_path):
+    norm = {"norm.weight": torch.ones(WIDTH), "norm.bias": torch.zeros(WIDTH)}
+    for state, said in (
+        (without(source.state_dict(), "fc_norm.weight", "fc_norm.bias"), "fc_norm.weight"),
+        (source.state_dict() | norm, "norm.weight"),
+    ):
+        path = write(tmp_path / "a.pth", state)
+        with pytest.raises(ValueError, match=rf"tensors (missing|in the file).*: {said}"):
+            vit(weights=path, keep_head=True, head="linear")
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -350,8 +363,6 @@ def test_files_that_do_not_fit_are_refused(change, message, source, tmp_path):
 
 def test_a_failed_load_changes_nothing(source, tmp_path):
     path = write(tmp_path / "a.pth", without(source.state_dict(), "blocks.5.mlp.fc2.bias"))
-    from vidadapt.models.weights import load_weights
-
     model, _ = vit()
     before = fingerprint(model)
     with pytest.raises(ValueError, match="nothing was loaded"):
@@ -407,8 +418,8 @@ class Notes:
 def test_refused_objects_are_named_and_the_command_converts_the_file(source, tmp_path):
     path = tmp_path / "it's a.pth"
     content = official("model", pretraining(source.state_dict()))
-    torch.save(content | {"best": np.float64(0.7)}, path)
-    with pytest.raises(ValueError, match=r"numpy\S*multiarray\.scalar") as error:
+    torch.save(content | {"best": Path("x")}, path)
+    with pytest.raises(ValueError, match=r"pathlib\S*Path") as error:
         vit(weights=path)
     command = next(line for line in str(error.value).splitlines() if "python -c" in line)
     subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True)
@@ -423,6 +434,269 @@ def test_code_in_a_file_is_not_run(zipped, source, tmp_path):
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=r"can run code: \S*Notes"):
         vit(weights=path)
+
+
+def with_numpy(state: State) -> dict:
+    """What VideoMAE's training leaves: rates of numpy's type in the optimiser's groups."""
+    group = {"lr": np.float64(1e-3), "betas": [np.float32(0.9)], "dtype": np.dtype("<f4")}
+    return {
+        "model": state,
+        "optimizer": {"state": {}, "param_groups": [group]},
+        "args": argparse.Namespace(seed=np.int64(3), kind=np.float16, of=type(np.dtype("f8"))),
+        "random": np.random.default_rng(0).integers(5, size=3),
+        "best": {"name": np.str_("top1"), "last": np.bool_(True)},
+    }
+
+
+@pytest.mark.parametrize("major", [1, 2])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_numbers_of_numpy_are_no_hindrance(major, zipped, source, tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save(with_numpy(source.state_dict()), path, _use_new_zipfile_serialization=zipped)
+    if major == 1 and not zipped:  # as numpy 1 names its modules
+        data = path.read_bytes()
+        assert b"numpy._core.multiarray" in data
+        path.write_bytes(data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    elif major == 1:
+        with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "b.pth", "w") as new:
+            for name in old.namelist():
+                data = old.read(name)
+                new.writestr(name, data.replace(b"numpy._core.multi", b"numpy.core.multi"))
+        path = tmp_path / "b.pth"
+    model, _ = vit(weights=path)
+    assert fingerprint(model) == fingerprint(source)
+
+
+class Forged:
+    """Calls a function that stands for numpy with what a stranger chose."""
+
+    def __init__(self, function: Callable, *args: object) -> None:
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def test_what_is_said_of_numpy_makes_nothing(source, tmp_path):
+    """An array of 10^12 values, and bytes that numpy would take for objects in memory."""
+    reconstruct = np.zeros(1).__reduce__()[0]
+    forged = [
+        Forged(np.ndarray, (10**12,)),
+        Forged(reconstruct, np.ndarray, (10**12,), b"b"),
+        Forged(np.float64(1).__reduce__()[0], np.dtype([("a", "O")]), b"12345678"),
+        Forged(np.bytes_, 10**12),
+    ]
+    path = write(tmp_path / "a.pth", {"model": source.state_dict(), "forged": forged})
+    model, _ = vit(weights=path)
+    assert fingerprint(model) == fingerprint(source)
+
+
+# --- values that are no weights ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["blocks.2.mlp.fc1.weight", "patch_embed.proj.bias"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_value_that_is_no_number_is_named(name, value, suffix, source, tmp_path):
+    state = {key: tensor.clone() for key, tensor in source.state_dict().items()}
+    state[name].view(-1)[7] = value
+    model = VideoViT(
+        num_frames=4, crop_size=32, width=WIDTH, depth=DEPTH, num_heads=3, num_classes=5
+    )
+    before = fingerprint(model)
+    with pytest.raises(ValueError, match=rf"a\{suffix}: NaN or infinite .*{name} \(1 of"):
+        load_weights(model, write(tmp_path / f"a{suffix}", state))
+    assert fingerprint(model) == before
+
+
+def test_a_number_that_the_models_type_cannot_hold_is_named(source, tmp_path):
+    state = {key: tensor.double() for key, tensor in source.state_dict().items()}
+    model, _ = vit(weights=write(tmp_path / "a.pth", state))
+    assert fingerprint(model) == fingerprint(source)
+    state["blocks.1.norm1.weight"][0] = 1e300
+    with pytest.raises(ValueError, match=r"infinite values in blocks\.1\.norm1\.weight"):
+        vit(weights=write(tmp_path / "a.pth", state))
+
+
+def test_what_is_not_used_may_hold_anything(source, tmp_path):
+    state = pretraining(source.state_dict())
+    state["decoder.norm.weight"][0] = float("nan")
+    model, _ = vit(weights=write(tmp_path / "a.pth", {"model": state}))
+    assert fingerprint(model) == fingerprint(source)
+
+
+OTHER_TYPES = {
+    "int8": lambda t: t.to(torch.int8),
+    "bool": lambda t: t > 0,
+    "int64": lambda t: t.long(),
+    "float8_e4m3fn": lambda t: t.to(torch.float8_e4m3fn),
+    "complex64": lambda t: t.to(torch.complex64),
+    "sparse": lambda t: t.to_sparse(),
+    "meta": lambda t: t.to("meta"),
+    "quantised": lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*quant")
+@pytest.mark.parametrize("kind", OTHER_TYPES)
+@pytest.mark.parametrize("layout", ["v2_bare.pth", "hf_v4_classifier.bin", "adaptformer_new.pth"])
+def test_tensors_of_another_type_are_refused_by_name(kind, layout, source, tmp_path):
+    content = LAYOUTS[layout][1](source.state_dict())
+    state = content.get("model", content)
+    name = next(key for key in state if "blocks.1.attn.q" in key or "layer.1.a" in key)
+    state[name] = OTHER_TYPES[kind](state[name])
+    path = tmp_path / "a.pth"
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=rf"a\.pth(.|\n)*att(.|\n)*{kind}"):
+        vit(weights=path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_floats_of_every_width_load(dtype, source, tmp_path):
+    state = {key: tensor.to(dtype) for key, tensor in source.state_dict().items()}
+    model, _ = vit(weights=write(tmp_path / "a.safetensors", state))
+    for name, tensor in body_of(state).items():
+        assert torch.equal(model.state_dict()[name], tensor.float())
+
+
+# --- several sets of weights in one file ---------------------------------------------------------
+
+
+def test_which_of_several_sets_is_taken_is_said_and_can_be_chosen(source, tmp_path):
+    average = {key: tensor * 0.5 for key, tensor in source.state_dict().items()}
+    content = official("state_dict", source.state_dict()) | {"state_dict_ema": average}
+    path = write(tmp_path / "a.pth", content)
+    model, report = vit(weights=path)
+    assert fingerprint(model) == fingerprint(source)
+    assert "under `state_dict`" in str(report) and "`state_dict_ema`" in str(report)
+    assert "optimizer" not in str(report)
+    chosen, report = vit(weights=path, weights_key="state_dict_ema")
+    assert torch.equal(chosen.blocks[2].mlp.fc1.weight, source.blocks[2].mlp.fc1.weight * 0.5)
+    assert "under `state_dict_ema`" in str(report) and "`state_dict`, not" in str(report)
+    for wrong in ("ema", "optimizer", ""):
+        with pytest.raises(ValueError, match=r"weights_key.*it has state_dict, state_dict_ema"):
+            vit(weights=path, weights_key=wrong)
+
+
+def test_sets_under_names_of_their_own_are_listed(source, tmp_path):
+    path = write(tmp_path / "a.pth", {"student": source.state_dict(), "teacher": {}, "epoch": 3})
+    with pytest.raises(ValueError, match=r"holds no model.*weights_key chooses student"):
+        vit(weights=path)
+    model, _ = vit(weights=path, weights_key="student")
+    assert fingerprint(model) == fingerprint(source)
+    bare = write(tmp_path / "b.safetensors", source.state_dict())
+    with pytest.raises(ValueError, match=r"weights_key.*at the top, under no key"):
+        vit(weights=bare, weights_key="model")
+
+
+# --- models in several files ---------------------------------------------------------------------
+
+
+def write_shards(folder: Path, state: State, suffix: str = ".safetensors") -> Path:
+    """As transformers writes a model that is larger than one file may be; its index."""
+    stem = "model" if suffix == ".safetensors" else "pytorch_model"
+    names, weight_map = sorted(state), {}
+    folder.mkdir(exist_ok=True)
+    for number in range(3):
+        part = names[number::3]
+        file = folder / f"{stem}-{number + 1:05}-of-00003{suffix}"
+        write(file, {name: state[name] for name in part})
+        weight_map |= dict.fromkeys(part, file.name)
+    index = folder / f"{stem}{suffix}.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+    return index
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+@pytest.mark.parametrize("named", ["index", "folder"])
+def test_a_model_in_several_files_is_loaded_whole(suffix, named, source, tmp_path):
+    index = write_shards(tmp_path / "model", huggingface(source.state_dict()), suffix)
+    model, report = vit(
+        weights=index if named == "index" else index.parent, keep_head=True, head="linear"
+    )
+    assert all(torch.equal(t, model.state_dict()[k]) for k, t in source.state_dict().items())
+    assert report.path == index
+    with pytest.raises(ValueError, match=r"one part of a model; give its index, .*index\.json"):
+        vit(weights=next(index.parent.glob("*00002-of-00003*")))
+
+
+def test_a_folder_with_one_file_is_loaded_too(source, tmp_path):
+    path = write(tmp_path / "model.safetensors", huggingface(source.state_dict()))
+    model, report = vit(weights=tmp_path)
+    assert fingerprint(model) == fingerprint(source) and report.path == path
+
+
+def test_a_part_that_is_missing_or_another_is_named(source, tmp_path):
+    state = huggingface(source.state_dict())
+    index = write_shards(tmp_path, state)
+    first, second = sorted(tmp_path.glob("*-of-*"))[:2]
+    kept = second.read_bytes()
+    second.unlink()
+    with pytest.raises(FileNotFoundError, match=second.name):
+        vit(weights=index)
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(ValueError, match=rf"{second.name} lacks "):
+        vit(weights=index)
+    second.write_bytes(kept)
+    content = json.loads(index.read_text())
+    name, _ = content["weight_map"].popitem()
+    index.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"holds, against it, {name}"):
+        vit(weights=index)
+
+
+@pytest.mark.parametrize("place", ["../a.safetensors", "/etc/passwd", "", ".", "a/b", "a\x1b", 3])
+def test_an_index_names_files_of_its_folder_alone(place, source, tmp_path):
+    index = write_shards(tmp_path / "model", source.state_dict())
+    write(tmp_path / "a.safetensors", source.state_dict())
+    content = json.loads(index.read_text())
+    content["weight_map"]["blocks.0.norm1.bias"] = place
+    index.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"index\.json: blocks\.0\.norm1\.bias is said to be in"):
+        vit(weights=index)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('{"error": "not found"}', '{"weight_map": [1]}', '{"weight_map": {}}', "{" * 100_000),
+        '{"weight_map": {"a": "a.bin", "a": "b.bin"}}',
+    ],
+)
+def test_an_index_that_is_none_is_refused(text, tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ValueError, match=r"index\.json"):
+        vit(weights=tmp_path)
+
+
+# --- files that would take all memory ------------------------------------------------------------
+
+
+def test_parts_that_are_compressed_are_refused_before_they_are_unpacked(source, tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"model": source.state_dict(), "zeros": torch.zeros(1 << 22)}, path)
+    with (
+        zipfile.ZipFile(path) as old,
+        zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(ValueError, match=r"b\.pth: its part \S+ is compressed"):
+        vit(weights=tmp_path / "b.pth")
+
+
+def test_tensors_that_repeat_a_value_without_end_are_refused(source, tmp_path):
+    large = torch.zeros(1).expand(10**12, WIDTH)
+    path = write(tmp_path / "a.pth", {"model": source.state_dict() | {"pos_embed": large[None]}})
+    with pytest.raises(ValueError, match=r"a\.pth: its tensors repeat their values"):
+        vit(weights=path)
+
+
+def test_devices_and_pipes_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / "a.pth")
+    for path in (tmp_path / "a.pth", Path("/dev/zero")):
+        with pytest.raises(ValueError, match="is no file"):
+            vit(weights=path)
 
 
 # --- fingerprint ---------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from torch import nn
 
 from vidadapt.methods import adaptformer, arc, baselines, lora, losa, ssf, st_adapter, vpt
 from vidadapt.models import VideoModel
+from vidadapt.models.coverage import require_finite, same_kind
 from vidadapt.naming import did_you_mean, require_known
 
 METHODS: dict[str, Callable[..., None]] = {
@@ -167,7 +168,8 @@ def load_trainable_state(model: nn.Module, state: dict[str, torch.Tensor], sourc
         source: file name for messages.
 
     Raises:
-        ValueError: keys or shapes are not exactly the model's.
+        ValueError: keys, shapes or kinds of numbers are not the model's; or values that are NaN or
+            infinite, with the tensor's name.
     """
     own = trainable_state(model)
     missing = sorted(own.keys() - state.keys())
@@ -177,12 +179,18 @@ def load_trainable_state(model: nn.Module, state: dict[str, torch.Tensor], sourc
         for name in sorted(own.keys() & state.keys())
         if own[name].shape != state[name].shape
     ]
+    mistyped = [
+        f"{name}: {state[name].dtype} in the file, {own[name].dtype} here"
+        for name in sorted(own.keys() & state.keys())
+        if not same_kind(state[name].dtype, own[name].dtype)
+    ]
     problems = [
         f"{title} ({len(names)}): {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
         for title, names in [
             ("missing in the file", missing),
             ("not in this model", unexpected),
             ("of another shape", reshaped),
+            ("of another type", mistyped),
         ]
         if names
     ]
@@ -192,6 +200,7 @@ def load_trainable_state(model: nn.Module, state: dict[str, torch.Tensor], sourc
             + "; ".join(problems)
             + ". Use the configuration that the file was trained with (adapter.json beside it)"
         )
+    require_finite(source, state)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(state[name])

@@ -49,6 +49,7 @@ def build(
     drop_path: float = 0.0,
     head: str = "batchnorm_linear",
     weights: str | Path | None = None,
+    weights_key: str | None = None,
     keep_head: bool = False,
     interpolate_from: tuple[int, int, int] | None = None,
     from_image: str | None = None,
@@ -65,10 +66,13 @@ def build(
         patch_size: side of one token in pixels, of a tubelet ViT; default: the backbone's.
         drop_path: stochastic depth rate of the last block.
         head: key of `HEADS`.
-        weights: checkpoint file of any recognised family; `demo` for the tiny backbone shipped
+        weights: checkpoint file of any recognised family, the index of one in several files, or
+            their folder; `demo` for the tiny backbone shipped
             with the package; `hub:OWNER/REPO`, `hub:OWNER/REPO/FILE` or `hub` (what timm publishes
             for its model) for a file of the Hugging Face hub, see `hub.hub_file`; none: random
             initialisation.
+        weights_key: entry of the weights file to take, e.g. `model_ema`; default: see
+            `tensor_files.read_tensors`.
         keep_head: take the head from the file too; it must have K classes and the same kind.
         interpolate_from: token grid (t, h, w) of the pre-training whose position table is to be
             interpolated, of a tubelet ViT; default: the table is recomputed for this model's
@@ -100,6 +104,7 @@ def build(
             from_image=from_image,
             inflation=inflation,
             weights=_local(weights, backbone),
+            weights_key=weights_key,
         )
         model.head = new_head(model.width, num_classes)
         return model, report
@@ -127,7 +132,7 @@ def build(
     path = _local(weights, backbone)
     if path is None:
         return vit, None
-    return vit, load_weights(vit, path, keep_head=keep_head, known_sizes=BACKBONES)
+    return vit, load_weights(vit, path, key=weights_key, keep_head=keep_head, known_sizes=BACKBONES)
 
 
 def _local(weights: str | Path | None, backbone: str) -> Path | None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 State = dict[str, Tensor]
+
+# Values of these types become a model's by rounding at most; others have another meaning.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 # What a task trains around the backbone of any model.
 NOT_BACKBONE = ("fc_norm.", "head.", "time_embed.")
@@ -30,10 +34,10 @@ class LoadReport:
 
     path: Path
     family: str
-    loaded: tuple[str, ...]
+    loaded: tuple[str, ...] = field(repr=False)
     loaded_values: int
-    fresh: tuple[str, ...]
-    dropped: dict[str, tuple[str, ...]]
+    fresh: tuple[str, ...] = field(repr=False)
+    dropped: dict[str, tuple[str, ...]] = field(repr=False)
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -55,7 +59,7 @@ class LoadReport:
 def require_match(
     path: Path, used: State, target: State, required: Sequence[str], advice: str
 ) -> None:
-    """Refuse tensors that are not exactly those required, with their shapes.
+    """Refuse tensors that are not exactly those required, with their shapes and usable values.
 
     Args:
         used: tensors of the file under the model's names.
@@ -64,7 +68,8 @@ def require_match(
         advice: last line of the message: what the file is and how to mend it.
 
     Raises:
-        ValueError: all missing, mismatched and unexpected tensors.
+        ValueError: all missing, mismatched and unexpected tensors; or those that hold NaN or
+            infinite values, or would in the model's type.
     """
     missing = [name for name in required if name not in used]
     unexpected = [name for name in used if name not in target]
@@ -73,17 +78,51 @@ def require_match(
         for name, tensor in used.items()
         if name in target and tensor.shape != target[name].shape
     ]
-    if not (missing or unexpected or mismatched):
+    mistyped = [
+        f"{name} is {_short(tensor.dtype)}, needs {_short(target[name].dtype)}"
+        for name, tensor in used.items()
+        if name in target and not same_kind(tensor.dtype, target[name].dtype)
+    ]
+    if not (missing or unexpected or mismatched or mistyped):
+        require_finite(path, {name: t.to(target[name].dtype) for name, t in used.items()})
         return
     lines = [f"{path} does not fit this model; nothing was loaded"]
     for kind, names in (
         ("missing from the file", missing),
         ("of another shape", mismatched),
+        ("of another type", mistyped),
         ("in the file but not in the model", unexpected),
     ):
         if names:
             lines.append(f"  {len(names)} tensors {kind}: {listed(names)}")
     raise ValueError("\n".join([*lines, f"  {advice}"]))
+
+
+def require_finite(source: Path | str, tensors: State) -> None:
+    """Refuse NaN and infinite values, which would make every result NaN.
+
+    Raises:
+        ValueError: naming the file and the tensors.
+    """
+    broken = [
+        f"{name} ({int((~torch.isfinite(tensor)).sum())} of {tensor.numel()} values)"
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all()
+    ]
+    if broken:
+        raise ValueError(
+            f"{source}: NaN or infinite values in {listed(broken)}; nothing was loaded. The file "
+            "was damaged, or written by a training run that diverged: use another"
+        )
+
+
+def same_kind(found: torch.dtype, wanted: torch.dtype) -> bool:
+    """Whether values of one type keep their meaning in the other."""
+    return found == wanted or (found in FLOATS and wanted in FLOATS)
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def listed(names: Sequence[str], limit: int = 6) -> str:

@@ -13,7 +13,7 @@ from vidadapt.models.frames import FrameByFrame
 from vidadapt.models.image import PREFIX, create_image_model
 from vidadapt.models.image_weights import load_image_weights
 from vidadapt.models.inflated import InflatedViT
-from vidadapt.models.tensor_files import read_tensors
+from vidadapt.models.tensor_files import TensorFile, read_tensors
 from vidadapt.models.weights import without_wrappers
 
 FROM_IMAGE = ("inflate", "frames")
@@ -32,6 +32,7 @@ def video_from_image(
     from_image: str | None,
     inflation: str | None,
     weights: Path | None,
+    weights_key: str | None = None,
 ) -> tuple[InflatedViT | FrameByFrame, LoadReport | None]:
     """The model `timm/NAME` as a video model, and what was loaded into it, see `models.build`.
 
@@ -57,15 +58,15 @@ def video_from_image(
     image = create_image_model(backbone, crop_size=crop_size, drop_path=drop_path)
     if weights is None:
         return as_video(image), None
-    tensors, top_key = read_tensors(weights)
-    tensors = without_wrappers(tensors)
+    file = read_tensors(weights, weights_key)
+    weights, tensors = file.path, without_wrappers(file.tensors)
     if _wants_average_pool(tensors, image):
         image = create_image_model(
             backbone, crop_size=crop_size, drop_path=drop_path, average_pool=True
         )
     if _is_own(tensors):
         model = as_video(image)
-        return model, _load_own(model, weights, tensors)
+        return model, _load_own(model, file, tensors)
     name = backbone.removeprefix(PREFIX).split(".")[0]
     layout, used, dropped, notes = load_image_weights(
         image, name, weights, tensors, keep_pool=how == "frames"
@@ -75,12 +76,12 @@ def video_from_image(
         notes.append(f"patch embedding inflated to {tubelet_size} frames: {inflation}")
     report = LoadReport(
         path=weights,
-        family=layout if top_key is None else f"{layout}, under `{top_key}`",
+        family=f"{layout}{file.where}",
         loaded=tuple(used),
         loaded_values=sum(tensor.numel() for tensor in used.values()),
         fresh=_fresh(model, () if how == "frames" else tuple(used)),
         dropped=dropped,
-        notes=(*notes, _pooling(model)),
+        notes=(*notes, _pooling(model), *file.notes),
     )
     return model, report
 
@@ -131,7 +132,7 @@ def _wants_average_pool(tensors: State, image: Any) -> bool:
     )
 
 
-def _load_own(model: nn.Module, path: Path, tensors: State) -> LoadReport:
+def _load_own(model: nn.Module, file: TensorFile, tensors: State) -> LoadReport:
     old_head = tuple(name for name in tensors if name.startswith("head."))
     used = {name: tensor for name, tensor in tensors.items() if name not in old_head}
     target = model.state_dict()
@@ -140,15 +141,16 @@ def _load_own(model: nn.Module, path: Path, tensors: State) -> LoadReport:
         "the file is a backbone written by this package; choose the model.backbone, "
         "model.from_image and model.tubelet_size that it was made with"
     )
-    require_match(path, used, target, required, advice)
+    require_match(file.path, used, target, required, advice)
     model.load_state_dict({**target, **used}, strict=True)
     return LoadReport(
-        path=path,
-        family="vidadapt",
+        path=file.path,
+        family=f"vidadapt{file.where}",
         loaded=tuple(used),
         loaded_values=sum(tensor.numel() for tensor in used.values()),
         fresh=_fresh(model, tuple(used)),
         dropped={"old head (a new one is trained)": old_head} if old_head else {},
+        notes=file.notes,
     )
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import timm
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+)
+
+from vidadapt.models.shards import FILES, INDEX, shards_of
 
 HUB = "hub"
-
-# Looked for in a repository in this order.
-FILES = (
-    "model.safetensors",
-    "open_clip_model.safetensors",
-    "pytorch_model.bin",
-    "open_clip_pytorch_model.bin",
-)
 
 
 def is_hub_name(weights: str) -> bool:
@@ -31,6 +31,8 @@ def is_hub_name(weights: str) -> bool:
 def hub_file(weights: str, timm_name: str | None) -> Path:
     """The local copy of a file of the hub, from its cache or downloaded into it.
 
+    Of a model in several files it is the index, with the others beside it.
+
     Args:
         weights: `hub:OWNER/REPO` (the first of `FILES` that it has), `hub:OWNER/REPO/FILE`, or
             `hub`: what timm itself loads for `timm_name`.
@@ -40,25 +42,45 @@ def hub_file(weights: str, timm_name: str | None) -> Path:
         ValueError: not such a name, no such repository or file, or no network.
     """
     repository, names = _wanted(weights, timm_name)
-    for name in names:
-        cached = try_to_load_from_cache(repository, name)
-        if isinstance(cached, str):
-            return Path(cached)
-    for name in names:
-        try:
-            return Path(hf_hub_download(repository, name))
-        except LocalEntryNotFoundError as error:  # also an EntryNotFoundError
-            raise _unreachable(repository, error) from error
-        except EntryNotFoundError:
-            continue
-        except (HfHubHTTPError, OSError) as error:
-            raise _unreachable(repository, error) from error
-        except ValueError as error:  # no name of a repository
-            raise ValueError(f"model.weights: {weights!r}: {error}") from error
+    name, local = _first(repository, names, weights)
+    if name.endswith(INDEX):
+        *folders, _ = name.split("/")
+        revision = local.parents[len(folders)].name  # of the snapshot in the hub's cache
+        for shard in shards_of(local):
+            if not local.with_name(shard).exists():
+                # Where the repository has no such file, whoever reads the index says so.
+                with contextlib.suppress(EntryNotFoundError):
+                    _download(repository, "/".join([*folders, shard]), revision)
+    return local
+
+
+def _first(repository: str, names: tuple[str, ...], weights: str) -> tuple[str, Path]:
+    """The first of these files that the cache has, else the repository."""
+    try:
+        for name in names:
+            cached = try_to_load_from_cache(repository, name)
+            if isinstance(cached, str):
+                return name, Path(cached)
+        for name in names:
+            with contextlib.suppress(EntryNotFoundError):
+                return name, _download(repository, name)
+    except HFValidationError as error:  # no name of a repository
+        raise ValueError(f"model.weights: {weights!r}: {error}") from error
     raise ValueError(
         f"model.weights: {repository} has none of {', '.join(names)}; name the file: "
         f"hub:{repository}/FILE"
     )
+
+
+def _download(repository: str, name: str, revision: str | None = None) -> Path:
+    try:
+        return Path(hf_hub_download(repository, name, revision=revision))
+    except LocalEntryNotFoundError as error:  # also an EntryNotFoundError
+        raise _unreachable(repository, error) from error
+    except EntryNotFoundError:
+        raise
+    except (HfHubHTTPError, OSError) as error:
+        raise _unreachable(repository, error) from error
 
 
 def _wanted(weights: str, timm_name: str | None) -> tuple[str, tuple[str, ...]]:

@@ -21,7 +21,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from vidadapt.models.coverage import State, listed, require_match
+from vidadapt.models.coverage import FLOATS, State, listed, require_match
 
 # Names in the file, less wrappers' prefixes, that no video model has a use for.
 UNUSED = {
@@ -87,6 +87,7 @@ def load_image_weights(
     # The mask token tells timm the layout.
     kept = {k: v for k, v in tensors.items() if k not in early or k.endswith("mask_token")}
     _require_patch_size(path, image, kept)
+    _require_floats(path, image, kept)
     converted = _converter(image, name, kept)(dict(kept))
     target = image.state_dict()
     unused["old head"] += _matching(OLD_HEAD, converted)
@@ -154,6 +155,20 @@ def _require_patch_size(path: Path, image: Any, tensors: State) -> None:
                 f"{path}: {key} has patches of {found[0]} x {found[1]} pixels, the model has "
                 f"{want[0]} x {want[1]}; choose model.backbone to match"
             )
+
+
+def _require_floats(path: Path, image: nn.Module, tensors: State) -> None:
+    """A converter may join or compute with tensors of any type."""
+    known = image.state_dict()
+    other = [
+        f"{key} is {str(tensor.dtype).removeprefix('torch.')}"
+        for key, tensor in tensors.items()
+        if tensor.dtype not in FLOATS and (key not in known or known[key].dtype != tensor.dtype)
+    ]
+    if other:
+        raise ValueError(
+            f"{path}: expected values in float16, bfloat16, float32 or float64, but {listed(other)}"
+        )
 
 
 def _advice(used: State, name: str, tensors: State) -> str:

@@ -7,68 +7,200 @@ import pickle
 import re
 import shlex
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+
+from vidadapt.models.coverage import State, listed
+from vidadapt.models.shards import FILES, INDEX, shards_of
+from vidadapt.naming import printable
 
 # The entry of a training checkpoint that holds the model: DeepSpeed, VideoMAE, Lightning and kin.
 MODEL_KEYS = ("model", "module", "state_dict")
 
+# Tensors may share their values (tied weights), but not promise many times what a file holds.
+MOST_REPEATED = 4
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """The model's tensors in a file, by name, and the top key they were under (none: no top key).
 
-    The format is found from the content: safetensors, or a `torch.save` file, which is read with
-    `weights_only=True`.
+@dataclass(frozen=True)
+class TensorFile:
+    """The model's tensors in a file.
+
+    Attributes:
+        path: the file, or the index of several files.
+        tensors: by name.
+        key: the entry of the file that they were under; None: under none.
+        others: entries that hold tensors of the same names, e.g. an average of the weights.
+    """
+
+    path: Path
+    tensors: State
+    key: str | None = None
+    others: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """For a report: the entry that was taken."""
+        return f", under `{self.key}`" if self.key else ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For a report: the entries that were not taken."""
+        if not self.others:
+            return ()
+        names = ", ".join(f"`{name}`" for name in self.others)
+        return (f"the file also holds {names}, not taken; model.weights_key chooses",)
+
+
+def read_tensors(path: Path, key: str | None = None) -> TensorFile:
+    """The model's tensors in a file, in the files of an index, or in a folder with one of `FILES`.
+
+    The format is found from the content: safetensors, an index of several files, or a `torch.save`
+    file, which is read with `weights_only=True`.
+
+    Args:
+        key: entry of the file to take; default: its only tensors, or the first of `MODEL_KEYS`.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a folder, a truncated or foreign file, objects that are refused, no tensors.
+        FileNotFoundError: no such file, or one that an index names is missing.
+        ValueError: a folder without a model, a truncated or foreign file, objects that are refused,
+            no tensors, no such entry, or tensors without plain values.
     """
     if not path.exists():
         raise FileNotFoundError(f"weights file {path} does not exist")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name the weights file inside it")
+    path = _in_folder(path) if path.is_dir() else path
+    if not path.is_file():
+        raise ValueError(f"{path} is no file, but a device or a pipe")
+    _refuse_part(path)
+    size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(9)
-    if start[8:9] == b"{":  # eight bytes of header length, then JSON
-        try:
-            return load_file(path), None
-        except SafetensorError as error:
-            raise _unreadable(path, "safetensors file", error) from error
-    return _model_entry(path, _torch_load(path))
+    if start[:1] == b"{" and int.from_bytes(start[:8], "little") > size:  # JSON, not a length
+        found = TensorFile(path, _from_shards(path))
+    else:
+        found = _read_one(path, start, key)
+        _require_plain(found, size)
+    if key is not None and found.key is None:
+        raise ValueError(
+            f"model.weights_key: {path} holds its tensors at the top, under no key; leave "
+            f"{key!r} out"
+        )
+    return found
+
+
+def _in_folder(folder: Path) -> Path:
+    for name in FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(
+        f"{folder} is a folder without {', '.join(FILES)}; name the weights file inside it"
+    )
+
+
+def _refuse_part(path: Path) -> None:
+    part = re.fullmatch(r"(.+)-\d{5}-of-\d{5}(\.\w+)", path.name)
+    if part and (index := path.with_name(f"{part[1]}{part[2]}{INDEX}")).is_file():
+        raise ValueError(f"{path} is one part of a model; give its index, {index}")
+
+
+def _from_shards(index: Path) -> State:
+    tensors: State = {}
+    for shard, names in shards_of(index).items():
+        path = index.with_name(shard)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{index} names the file {shard}, which is not beside it; fetch it, too"
+            )
+        with path.open("rb") as file:
+            start = file.read(9)
+        found = _read_one(path, start, None)
+        _require_plain(found, path.stat().st_size)
+        for what, differing in (
+            ("lacks", [name for name in names if name not in found.tensors]),
+            ("holds, against it,", sorted(found.tensors.keys() - set(names))),
+        ):
+            if differing:
+                raise ValueError(
+                    f"{path} {what} {printable(listed(differing))}: it is not of the model of "
+                    f"{index}, or damaged; fetch both again"
+                )
+        tensors |= found.tensors
+    return tensors
+
+
+def _read_one(path: Path, start: bytes, key: str | None) -> TensorFile:
+    if start[8:9] != b"{":  # eight bytes of header length, then JSON
+        return _model_entry(path, _torch_load(path), key)
+    try:
+        return TensorFile(path, load_file(path))
+    except Exception as error:  # SafetensorError, or a type that torch does not have
+        raise _unreadable(path, "safetensors file", error) from error
+
+
+class _Ignored:
+    """Stands for what a file says of numpy, whose values are of no use here."""
+
+    def __init__(self, *args: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+def _numpy_names() -> list[str]:
+    """All that numbers, arrays and types of numpy 1 and 2 are pickled as."""
+    types = {cls for cls in np.sctypeDict.values() if issubclass(cls, np.generic)}
+    dtypes = {type(np.dtype(cls)) for cls in types}
+    functions = ("scalar", "_reconstruct")
+    return [
+        *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in functions),
+        *("numpy.dtype", "numpy.ndarray", "numpy.bool_", "numpy.str", "numpy.bool"),
+        *(f"{cls.__module__}.{cls.__name__}" for cls in types | dtypes),
+    ]
+
+
+# The official VideoMAE files carry their command line, and rates of numpy's type.
+HARMLESS: list[Any] = [argparse.Namespace, *((_Ignored, name) for name in _numpy_names())]
 
 
 def _torch_load(path: Path) -> Any:
-    if _is_torchscript(path):
-        raise ValueError(_refusal(path, ["a TorchScript program"], SCRIPTED))
-    # The official VideoMAE files carry their command line.
-    with torch.serialization.safe_globals([argparse.Namespace]):
+    zipped = zipfile.is_zipfile(path)
+    if zipped:
+        _check_archive(path)
+    with torch.serialization.safe_globals(HARMLESS):
         try:
             # Mapped, so that an optimiser's state is never read; only the zip format can be.
-            mapped = zipfile.is_zipfile(path)
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         except pickle.UnpicklingError as error:
             refused = re.findall(r"GLOBAL ([\w.]+)", str(error))
             if not refused:
                 raise _unreadable(path, "torch file", error) from error
-            if zipfile.is_zipfile(path):
+            if zipped:
                 refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
             raise ValueError(_refusal(path, sorted(set(refused)), PICKLED)) from error
         except Exception as error:  # a damaged file makes the unpickler fail in any way
             raise _unreadable(path, "torch file", error) from error
 
 
-def _is_torchscript(path: Path) -> bool:
-    """Whether a file is a compiled program with its tensors, as OpenAI publishes CLIP."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+def _check_archive(path: Path) -> None:
+    """Refuse a compiled program with its tensors, as OpenAI publishes CLIP, and what may grow."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except Exception as error:  # a damaged archive makes zipfile fail in many ways
+        raise _unreadable(path, "torch file", error) from error
+    if any(member.filename.endswith("/constants.pkl") for member in members):
+        raise ValueError(_refusal(path, ["a TorchScript program"], SCRIPTED))
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+            raise ValueError(
+                f"{path}: its part {printable(member.filename)} is compressed ({member.file_size:,}"
+                f" bytes from {member.compress_size:,}), which torch.save never does, and is not "
+                "unpacked; store the parts uncompressed"
+            )
 
 
 # How to take the tensors (m) out of a file whose reading runs code.
@@ -91,22 +223,74 @@ def _refusal(path: Path, names: list[str], take: str) -> str:
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> ValueError:
-    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+    cause = printable(str(error).splitlines()[0]) if str(error) else type(error).__name__
     return ValueError(
         f"{path} ({path.stat().st_size} bytes) cannot be read as a {kind}: truncated, corrupt or "
         f"not a weights file; fetch it again ({cause})"
     )
 
 
-def _model_entry(path: Path, content: Any) -> tuple[dict[str, Tensor], str | None]:
-    key = None
-    if isinstance(content, dict):
-        key = next((k for k in MODEL_KEYS if isinstance(content.get(k), dict)), None)
-    state = content if key is None else content[key]
-    if isinstance(state, dict) and any(isinstance(v, Tensor) for v in state.values()):
-        return {str(k): v for k, v in state.items() if isinstance(v, Tensor)}, key
-    found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-    raise ValueError(
-        f"{path} holds no model: expected named tensors, at the top or under one of "
-        f"{', '.join(MODEL_KEYS)}; found {found}"
-    )
+def _model_entry(path: Path, content: Any, key: str | None) -> TensorFile:
+    sets = {"": content, **content} if isinstance(content, dict) else {}
+    entries = {str(name): _named_tensors(value) for name, value in sets.items()}
+    entries = {name: tensors for name, tensors in entries.items() if tensors}
+    keys = [name for name in entries if name]
+    if key is None:
+        key = next((name for name in (*MODEL_KEYS, "") if name in entries), None)
+    elif key not in keys:
+        raise ValueError(
+            f"model.weights_key: {path} has no entry {key!r} with named tensors; it has "
+            f"{printable(', '.join(keys)) or 'none'}"
+        )
+    if key is None:
+        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content)
+        advice = f"; model.weights_key chooses {printable(' or '.join(keys))}" if keys else ""
+        raise ValueError(
+            f"{path} holds no model: expected named tensors, at the top or under one of "
+            f"{', '.join(MODEL_KEYS)}; found {printable(str(found))}{advice}"
+        )
+    taken = entries[key]
+    names = {name.removeprefix("module.") for name in taken}
+    others = [
+        name
+        for name in keys
+        if name != key and names & {other.removeprefix("module.") for other in entries[name]}
+    ]
+    return TensorFile(path, taken, key or None, tuple(others))
+
+
+def _named_tensors(entry: Any) -> State:
+    if not isinstance(entry, dict):
+        return {}
+    return {str(name): value for name, value in entry.items() if isinstance(value, Tensor)}
+
+
+def _require_plain(file: TensorFile, size: int) -> None:
+    """Refuse tensors without values of their own, before anything is made of them.
+
+    Args:
+        size: bytes of the file.
+    """
+    odd = [f"{name} is {kind}" for name, t in file.tensors.items() if (kind := _kind(t))]
+    if odd:
+        raise ValueError(
+            f"{file.path}: expected plain tensors, but {printable(listed(odd))}; save the model "
+            "anew with its values in float16, bfloat16 or float32"
+        )
+    promised = sum(tensor.nbytes for tensor in file.tensors.values())
+    if promised > MOST_REPEATED * size:
+        raise ValueError(
+            f"{file.path}: its tensors repeat their values: {promised:,} bytes from a file of "
+            f"{size:,}; save the model anew, with every tensor contiguous"
+        )
+
+
+def _kind(tensor: Tensor) -> str:
+    """What keeps a tensor from being plain values; empty: nothing."""
+    if tensor.is_meta:
+        return "a meta tensor, without values"
+    if tensor.layout != torch.strided or tensor.is_nested:
+        return "sparse or nested"
+    if tensor.is_quantized:
+        return "quantised"
+    return "" if type(tensor) in (Tensor, nn.Parameter) else f"of class {type(tensor).__name__}"

@@ -109,6 +109,8 @@ class VideoViT(nn.Module):
         rows_per_clip: rows of a block's batch that one clip takes; 1: all its frames in one row.
         pos_embed: (t * h * w, D) buffer, fixed, absent from the state dict.
         time_embed: none; inflated image models have one.
+        norm: none; the last norm of a classifier that reads its first token in place of the mean
+            over all, see `read_first_token`.
 
     Raises:
         ValueError: sizes that do not divide, or fewer than one class.
@@ -151,7 +153,8 @@ class VideoViT(nn.Module):
         self.register_buffer("pos_embed", table, persistent=False)
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nn.ModuleList(vit_block(width, num_heads, mlp_ratio, rate) for rate in rates)
-        self.fc_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.fc_norm: nn.Module = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm: nn.Module | None = None
         self.apply(_init_linear)
         self.head = linear(width, num_classes)
         self.name = "tubelet ViT"
@@ -181,10 +184,16 @@ class VideoViT(nn.Module):
 
     def forward_head(self, tokens: Tensor) -> Tensor:
         """Tokens (B, N, D) to logits (B, K), see `heads.read_out`."""
+        if self.norm is not None:
+            tokens = self.norm(tokens[:, :1])
         return read_out(tokens, self.fc_norm, self.head)
 
     def forward(self, clip: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(clip))
+
+    def read_first_token(self) -> None:
+        """Read out as VideoMAE's classifiers do without mean pooling: norm, first token, head."""
+        self.norm, self.fc_norm = self.fc_norm, nn.Identity()
 
 
 def _init_linear(module: nn.Module) -> None:

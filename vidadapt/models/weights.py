@@ -21,53 +21,76 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidadapt.models.coverage import NOT_BACKBONE, LoadReport, State, listed, require_match
+from vidadapt.models.coverage import (
+    FLOATS,
+    NOT_BACKBONE,
+    LoadReport,
+    State,
+    listed,
+    require_match,
+)
 from vidadapt.models.positions import sincos_table
-from vidadapt.models.tensor_files import read_tensors
+from vidadapt.models.tensor_files import TensorFile, read_tensors
+from vidadapt.models.vit import VideoViT
+from vidadapt.naming import printable
 
 BACKBONE = ("patch_embed.", "blocks.")  # of a tubelet ViT
 
 # Tensors, under our names, that a fine-tuned classifier has no use for.
 UNUSED = {
     "decoder of the pre-training": r"(decoder\.|encoder_to_decoder\.|mask_token$)",
-    "norm after the last encoder block (fine-tuning pools first, then applies fc_norm)": r"norm\.",
     "key bias (adds the same to all scores of a query, so the softmax cancels it)": (
         r"blocks\.\d+\.attn\.k_bias$"
     ),
     "fixed sin-cos positions (computed, not stored)": r"pos_embed$",
 }
+LAST_NORM = {
+    "norm after the last encoder block (fine-tuning pools first, then applies fc_norm)": r"norm\."
+}
 OLD_HEAD = {"old head (a new one is trained)": r"head\."}
 
 
 def load_weights(
-    model: nn.Module,
+    model: VideoViT,
     path: Path,
     *,
+    key: str | None = None,
     keep_head: bool = False,
     known_sizes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> LoadReport:
     """Load a checkpoint file of any recognised family into a `VideoViT`, strictly.
 
     The whole backbone comes from the file; `fc_norm` too where the file has it; the head only with
-    `keep_head`. Half-precision files are cast to the model's type.
+    `keep_head`, and with it the norm in front of it. A classifier of the first token (with a last
+    `norm` and no `fc_norm`: `use_mean_pooling` false) keeps its read-out. Half-precision files are
+    cast to the model's type.
 
     Args:
+        key: entry of the file to take, see `read_tensors`.
         known_sizes: the backbones' sizes, to name the one that a file of the wrong size fits.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: unreadable or unknown file, or one message with all missing, mismatched and
-            unexpected tensors.
+            unexpected tensors, or with those that hold NaN or infinite values.
     """
-    tensors, top_key = read_tensors(path)
-    family, state = _to_our_names(path, tensors, top_key)
-    target = model.state_dict()
-    unused = UNUSED if keep_head else UNUSED | OLD_HEAD
+    file = read_tensors(path, key)
+    path = file.path
+    family, state = _to_our_names(file)
+    target, unused, notes = model.state_dict(), UNUSED | LAST_NORM | OLD_HEAD, file.notes
+    first_token = keep_head and "norm.weight" in state and "fc_norm.weight" not in state
+    if keep_head:
+        unused = UNUSED
+    if first_token:
+        target = {re.sub(r"^fc_norm\.", "norm.", name): t for name, t in target.items()}
+        notes += ("the head reads the first token, as it was trained to: no mean pooling",)
     dropped = {reason: tuple(k for k in state if re.match(unused[reason], k)) for reason in unused}
     dropped = {reason: names for reason, names in dropped.items() if names}
     used = {k: v for k, v in state.items() if not any(k in names for names in dropped.values())}
-    parts = BACKBONE + (("head.",) if keep_head else ())
-    if any(name.startswith("fc_norm.") for name in used):
+    parts: tuple[str, ...] = BACKBONE
+    if keep_head:  # with the norm in front of it
+        parts += ("norm." if first_token else "fc_norm.", "head.")
+    elif any(name.startswith("fc_norm.") for name in used):
         parts += ("fc_norm.",)
     required = [name for name in target if name.startswith(parts)]
     size = _describe_size(used, known_sizes or {})
@@ -75,6 +98,8 @@ def load_weights(
     require_match(path, used, target, required, advice)
     if "pos_embed" in state:
         _require_fixed_positions(path, state["pos_embed"])
+    if first_token:
+        model.read_first_token()
     model.load_state_dict({**target, **used}, strict=True)
     return LoadReport(
         path=path,
@@ -83,6 +108,7 @@ def load_weights(
         loaded_values=sum(v.numel() for v in used.values()),
         fresh=tuple(k for k in target if k not in used),
         dropped=dropped,
+        notes=notes,
     )
 
 
@@ -158,6 +184,9 @@ def _fuse_qkv(state: State) -> State:
     for name in [k for k in state if k.endswith(".attn.q_proj.weight")]:
         parts = [name.replace("q_proj", part) for part in ("q_proj", "k_proj", "v_proj")]
         if all(part in state for part in parts):
+            types = {str(state[part].dtype) for part in parts}
+            if len(types) > 1:  # torch would widen one of them
+                raise ValueError(f"{', '.join(parts)} are of different types: {sorted(types)}")
             fused[name.replace("q_proj", "qkv")] = torch.cat([state[part] for part in parts])
     return fused
 
@@ -191,21 +220,23 @@ def without_wrappers(tensors: State) -> State:
     return _renamed(tensors, lambda name: WRAPPERS.sub("", name))
 
 
-def _to_our_names(path: Path, tensors: State, top_key: str | None) -> tuple[str, State]:
-    bare = without_wrappers(tensors)
+def _to_our_names(file: TensorFile) -> tuple[str, State]:
+    bare = without_wrappers(file.tensors)
     for family, (pattern, convert) in FAMILIES.items():
         if any(re.match(pattern, name) for name in bare):
-            where = f", under `{top_key}`" if top_key else ""
-            return f"{family}{where}", convert(bare)
+            try:
+                return f"{family}{file.where}", convert(bare)
+            except (ValueError, RuntimeError) as error:  # parts that cannot be joined
+                raise ValueError(f"{file.path}: {error}") from error
     raise ValueError(
-        f"{path} holds none of the known layouts ({'; '.join(FAMILIES)}): it has no patch "
-        f"embedding under a known name. Its first tensors: {listed(list(tensors))}"
+        f"{file.path} holds none of the known layouts ({'; '.join(FAMILIES)}): it has no patch "
+        f"embedding under a known name. Its first tensors: {printable(listed(list(file.tensors)))}"
     )
 
 
 def _require_fixed_positions(path: Path, stored: Tensor) -> None:
-    stored = stored.float().flatten(0, -2)
-    if not torch.allclose(stored, sincos_table(*stored.shape), atol=2e-3):
+    table = stored.float().flatten(0, -2) if stored.ndim > 1 and stored.dtype in FLOATS else None
+    if table is None or not torch.allclose(table, sincos_table(*table.shape), atol=2e-3):
         raise ValueError(
             f"{path} holds position codes (`pos_embed`) that are not the fixed sin-cos table; "
             f"this model has no learned positions, so the file's features would change"

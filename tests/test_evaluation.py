@@ -251,3 +251,41 @@ def test_a_list_with_a_repeated_video_is_refused(trained, tiny_set, run_tool, tm
     with pytest.raises(ValueError, match=r"list\.txt:2"):
         run_tool("evaluate", "--run_dir", trained, "--data.test_list", tmp_path / "list.txt",
                  "--out", tmp_path / "out")  # fmt: skip
+
+
+@pytest.mark.parametrize("fusion", ["softmax", "logits"])
+def test_the_loss_is_that_of_the_fused_distribution_of_readable_videos(fusion):
+    logits = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float32) * 4
+    logits[2] = np.nan
+    views = np.arange(3)
+    labels = np.array([0, 4, 1, 2])
+    scores = Scores(list("abcd"), labels, views, views * 0, logits, {"c": "cut short"})
+    by_hand = []
+    for video in (0, 1, 3):
+        exact = logits[video].astype(np.float64)
+        if fusion == "softmax":
+            shares = [np.exp(view) / np.exp(view).sum() for view in exact]
+            fused = sum(shares) / 3
+        else:
+            mean = exact.mean(0)
+            fused = np.exp(mean) / np.exp(mean).sum()
+        by_hand.append(-np.log(fused[labels[video]]))
+    assert metrics(scores, fusion)["loss"] == pytest.approx(np.mean(by_hand), rel=1e-12)
+
+
+@pytest.mark.parametrize("fusion", ["softmax", "logits"])
+def test_the_loss_is_finite_where_the_label_has_no_chance(fusion):
+    logits = np.array([[[0.0, 5000.0], [0.0, 3000.0]]], np.float32)
+    scores = Scores(["a"], np.array([0]), np.arange(2), np.zeros(2, int), logits, {})
+    # Of the mean of both distributions e^-3000 / 2 is left; of the mean logits e^-4000.
+    expected = 3000 + np.log(2) if fusion == "softmax" else 4000
+    assert metrics(scores, fusion)["loss"] == pytest.approx(expected)
+
+
+def test_a_class_that_lost_all_its_videos_counts_with_0():
+    """Class 1 is unreadable as a whole, class 2 in part, class 3 is not in the list."""
+    ranks = np.array([0, 0, -1, -1, 0, -1])
+    found = accuracies(ranks, np.array([0, 0, 1, 1, 2, 2]), 4)
+    assert [entry["top1"] for entry in found["per_class"]] == [100.0, 0.0, 50.0, None]
+    assert found["mean_class_accuracy"] == 50.0
+    assert found["top1"] == pytest.approx(50.0) and found["top5"] == pytest.approx(50.0)

@@ -13,7 +13,7 @@ import torch
 from conftest import ROOT
 from torch import nn
 
-from vidadapt import command_line, methods
+from vidadapt import command_line, methods, runs, train
 from vidadapt.data.skips import SKIPPED, read_skips
 from vidadapt.optim import WeightAverage, effective_lr, lr_at
 
@@ -119,3 +119,59 @@ def test_a_clip_that_lost_its_partner_is_trained_unmixed_and_the_run_resumes(
     lines = (run / "steps.jsonl").read_text().splitlines()
     assert len(lines) == 12 and all(json.loads(line)["loss"] > 0 for line in lines)
     run_tool("train", *options, "--run_dir", run, "--resume")
+
+
+# --- which epoch is best --------------------------------------------------------------------------
+
+
+def test_the_best_epoch_is_the_later_of_equal_losses_and_the_lower_loss_of_equal_accuracies():
+    epochs = [
+        {"dev_top1": 50.0, "dev_loss": 1.0},
+        {"dev_top1": 75.0, "dev_loss": 0.9},
+        {"dev_top1": 75.0, "dev_loss": 0.7},
+        {"dev_top1": 50.0, "dev_loss": 0.1},
+        {"dev_top1": 75.0, "dev_loss": 0.7},
+        {"dev_top1": 75.0, "dev_loss": 0.8},
+    ]
+    best, number = None, -1
+    for epoch, results in enumerate(epochs):
+        if train._is_best(results, best):
+            best, number = results, epoch
+    assert number == 4
+    assert train._is_best(epochs[1], {"epoch": 1, "dev_top1": 75.0})  # of an older version
+
+
+def test_a_run_says_its_development_loss_and_that_the_list_is_small(
+    tiny_set, run_tool, tmp_path, capsys
+):
+    run_tool("train", *tiny_set.options(), "--run_dir", tmp_path / "run")
+    lines = [json.loads(x) for x in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    best = json.loads((tmp_path / "run" / "summary.json").read_text())["best"]
+    chosen = max(lines, key=lambda line: (line["dev_top1"], -line["dev_loss"], line["epoch"]))
+    assert best["epoch"] == chosen["epoch"] and best["dev_loss"] == chosen["dev_loss"] > 0
+    assert "warning: data.dev_list holds 5 videos" in capsys.readouterr().out
+
+
+def test_labels_of_one_class_alone_are_refused(tiny_set, run_tool, tmp_path):
+    listed = tmp_path / "train.txt"
+    lines = tiny_set.lists["train"].read_text().splitlines()
+    listed.write_text("".join(line.rsplit(" ", 1)[0] + " 1\n" for line in lines))
+    with pytest.raises(ValueError, match=r"data\.train_list.* label 1 \(green\)"):
+        run_tool("train", *tiny_set.options(data__train_list=listed), "--run_dir", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_written_is_json_also_where_a_number_is_not_finite(tmp_path):
+    """Of a step that fp16 skipped, of a video without a score."""
+    line = {"step": 3, "norm": math.inf, "more": [float("nan"), (1.5, -math.inf)], "text": "NaN"}
+    runs.append_lines(tmp_path / "steps.jsonl", [line, line])
+    runs.write_json(tmp_path / "summary.json", {"last": line})
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    wanted = {"step": 3, "norm": None, "more": [None, [1.5, None]], "text": "NaN"}
+    texts = (tmp_path / "steps.jsonl").read_text().splitlines()
+    assert [json.loads(text, parse_constant=refuse) for text in texts] == [wanted] * 2
+    summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=refuse)
+    assert summary == {"last": wanted}

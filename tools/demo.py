@@ -22,6 +22,8 @@ from typing import Any
 
 import torch
 
+from vidadapt import runs
+
 ROOT = Path(__file__).parents[1]
 METHODS = ("linear", "adaptformer")
 COMPARED = (
@@ -69,7 +71,7 @@ def demo(videos: Path, out: Path) -> None:
     for method in METHODS:
         say(method)
         rows.append(adapt(method, videos, out / method))
-    (out / "summary.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    runs.write_json(out / "summary.json", rows)
     print_table(rows)
     print(f"run folders: {', '.join(str(out / method) for method in METHODS)}")
     print(f"this table:  {out / 'summary.json'}")
@@ -87,7 +89,7 @@ def study(videos: Path, out: Path) -> None:
         for seed in SEEDS:
             for method in METHODS:
                 results.append(chosen_run(method, videos, out, grids[method], epochs, seed))
-            (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+            runs.write_json(out / "results.json", results)
     print_study(results)
     print(f"all figures: {out / 'results.json'}")
 
@@ -97,7 +99,7 @@ def compare(methods: Sequence[str], videos: Path, out: Path) -> None:
     rows = []
     for method in methods:
         rows.append(chosen_run(method, videos, out, grid(method, videos, out), EPOCHS, 0))
-        (out / "compare.json").write_text(json.dumps(rows, indent=2) + "\n")
+        runs.write_json(out / "compare.json", rows)
     print_table(rows)
     print(f"all figures: {out / 'compare.json'}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import Any
 
 import torch
 
-from vidadapt import adapters
+from vidadapt import adapters, runs
 from vidadapt.contact_sheet import write_sheets
 from vidadapt.data.readers import ReadError
 from vidadapt.naming import printable, printable_lines
@@ -141,7 +140,8 @@ def check_sheet(path: Path) -> None:
 def _printed(predictions: Iterator[Prediction], as_json: bool) -> Iterator[Prediction]:
     """Print each as it comes."""
     for prediction in predictions:
-        print(json.dumps(_as_dict(prediction)) if as_json else _as_table(prediction), flush=True)
+        shown = runs.as_json(_as_dict(prediction)) if as_json else _as_table(prediction)
+        print(shown, flush=True)
         yield prediction
 
 

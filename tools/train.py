@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -53,6 +53,8 @@ from vidadapt.resuming import Stopped
 from vidadapt.steps import NonFiniteLoss
 from vidadapt.train import classification_loss, fit, normalized_clip
 
+FEW_VIDEOS = 30  # of a development list: one of fewer moves its accuracy by more than 3 %
+
 
 def main(world: World) -> None:
     with together(world):
@@ -78,8 +80,11 @@ def main(world: World) -> None:
         parts = features.split(model, cfg.method["name"]) if cfg.cache.dir else None
         cast_frozen(model, world.device, recipe.precision)
         samples = read_lists(cfg, plan)
+        check_classes(samples["train"], plan, cfg)
         highest = highest_rate(cfg, recipe, len(samples["train"]), world)
     lists = count_frames(cfg, plan, samples, world)
+    with together(world):
+        check_classes(lists["train"].samples, plan, cfg)
     facts = {
         "processes": world.size,
         "global_batch": global_batch,
@@ -143,6 +148,11 @@ def main(world: World) -> None:
             )
         for name, videos in lists.items():
             say_defects(name, videos)
+        if "dev" in lists and len(lists["dev"].samples) < FEW_VIDEOS:
+            print(
+                f"warning: data.dev_list holds {len(lists['dev'].samples)} videos: `best` is an "
+                "epoch chosen largely by chance"
+            )
 
     batches: Any = WatchedClips(loaders["train"], clip_timeout=cfg.data.clip_timeout, log=skips)
     prepare: Callable[[dict[str, Any]], Any] = partial(
@@ -233,6 +243,19 @@ def read_lists(cfg: Config, plan: DataPlan) -> dict[str, list[Sample]]:
                 "...); a video belongs to one of them"
             )
     return lists
+
+
+def check_classes(samples: Sequence[Sample], plan: DataPlan, cfg: Config) -> None:
+    """Refuse a training list with videos of one class alone, from which nothing can be learned."""
+    labels = {sample.label for sample in samples}
+    if len(labels) == 1 and plan.num_classes > 1:
+        [label] = labels
+        name = f" ({plan.label_names[label]})" if plan.label_names else ""
+        raise ConfigError(
+            f"data.train_list: all {len(samples)} videos of {cfg.data.train_list} that can be read "
+            f"have the label {label}{name}, so that there is nothing to tell apart; see to its "
+            "labels, or to what was left out"
+        )
 
 
 def highest_rate(cfg: Config, recipe: TrainConfig, videos: int, world: World) -> float:
@@ -337,7 +360,7 @@ def validation(
     cached: Cache | None,
     world: World,
 ) -> Callable[[], dict[str, float]] | None:
-    """Accuracies on the list that has a loader beside the training list, if any."""
+    """Accuracies and loss on the list that has a loader beside the training list, if any."""
     split = next((name for name in loaders if name != "train"), None)
     if split is None:
         return None
@@ -367,7 +390,7 @@ def validation(
 
     def validate() -> dict[str, float]:
         found = metrics(score(), cfg.eval.fusion)
-        names = ("top1", "top5", "mean_class_accuracy")
+        names = ("top1", "top5", "mean_class_accuracy", "loss")
         return {f"{split}_{name}": found[name] for name in names}
 
     return validate

@@ -7,6 +7,7 @@ evaluation fails. Nothing is padded; a video that cannot be read is listed and c
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from vidadapt.data.clips import view_chunks
 from vidadapt.data.transforms import normalize
@@ -232,18 +234,37 @@ def fuse(logits: np.ndarray, fusion: Fusion) -> np.ndarray:
     return values.mean(axis=1)
 
 
-def metrics(scores: Scores, fusion: Fusion) -> dict[str, Any]:
-    """top1, top5, mean_class_accuracy (per cent), num_videos, views, fusion, per_class, unreadable.
+def cross_entropy(logits: np.ndarray, labels: np.ndarray, fusion: Fusion) -> float:
+    """Mean over videos of -log p(label), p being the distribution that the views' fusion gives.
 
-    Unreadable videos count as wrong.
+    Args:
+        logits: (N, V, K); labels: (N,) int in [0, K), N >= 1.
+    """
+    values = torch.from_numpy(logits).double()
+    if fusion == "softmax":  # the log of their mean, without its underflow
+        fused = values.log_softmax(2).logsumexp(1) - math.log(logits.shape[1])
+    else:
+        fused = values.mean(1).log_softmax(1)
+    return float(functional.nll_loss(fused, torch.from_numpy(labels)))
+
+
+def metrics(scores: Scores, fusion: Fusion) -> dict[str, Any]:
+    """What an evaluation reports of its scores.
+
+    Returns:
+        top1, top5, mean_class_accuracy and per_class, where unreadable videos count as wrong, see
+        `vidadapt.metrics.accuracies`; loss, the mean cross-entropy of the readable videos;
+        num_videos; views; fusion; unreadable, a list of path and error.
     """
     readable = np.array([path not in scores.errors for path in scores.paths])
+    logits, labels = scores.logits[readable], scores.labels[readable]
     ranks = np.full(len(scores.paths), -1)
-    ranks[readable] = label_ranks(fuse(scores.logits[readable], fusion), scores.labels[readable])
+    ranks[readable] = label_ranks(fuse(logits, fusion), labels)
     result = accuracies(ranks, scores.labels, scores.logits.shape[2])
     num_clips, num_crops = int(scores.clips.max()) + 1, int(scores.crops.max()) + 1
     return {
         **{key: value for key, value in result.items() if key != "per_class"},
+        "loss": cross_entropy(logits, labels, fusion),
         "views": f"{num_clips} clips x {num_crops} crops",
         "fusion": fusion,
         "unreadable": [{"path": path, "error": why} for path, why in scores.errors.items()],

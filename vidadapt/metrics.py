@@ -30,9 +30,14 @@ def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def accuracies(ranks: np.ndarray, labels: np.ndarray, num_classes: int) -> dict[str, Any]:
     """Accuracies in per cent of videos from `label_ranks`.
 
-    A rank of -1 marks a video without a score (unreadable): it counts as wrong everywhere.
-    `mean_class_accuracy` is the mean over the classes that occur. `top5` counts all videos as
-    hits where there are five classes or fewer, except those without a score.
+    A rank of -1 marks a video without a score (unreadable). It stays in every denominator, and is
+    a hit nowhere:
+        top1, top5: shares of all videos of the list. `top5` counts all videos as hits where there
+            are five classes or fewer, except those without a score.
+        mean_class_accuracy: mean of the top-1 shares of the classes that the list has. A class all
+            of whose videos are unreadable counts with 0; one that the list does not have is left
+            out.
+        per_class: by class of the list's videos of that class; 0 where all are unreadable.
 
     Args:
         ranks: (N,) int; labels: (N,) int in [0, K), N >= 1.

@@ -15,6 +15,7 @@ whole.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -84,9 +85,26 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def as_json(value: Any, *, ensure_ascii: bool = True, indent: int | None = None) -> str:
+    """A value as JSON, which knows no infinity and no NaN: null stands in their place.
+
+    >>> as_json({"loss": 0.5, "norms": [1.0, float("inf")]})
+    '{"loss": 0.5, "norms": [1.0, null]}'
+    """
+    return json.dumps(_finite(value), ensure_ascii=ensure_ascii, indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, with indents and a final newline."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write JSON atomically, with indents and a final newline, see `as_json`."""
+    write_text(path, as_json(value, ensure_ascii=False, indent=2) + "\n")
 
 
 def environment(world_size: int, device: str) -> dict[str, Any]:
@@ -126,9 +144,9 @@ def _git_commit() -> str | None:
 
 
 def append_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Append JSON lines."""
+    """Append JSON lines, see `as_json`."""
     with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+        file.writelines(as_json(line) + "\n" for line in lines)
 
 
 def drop_lines_from(path: Path, key: str, first: int) -> None:

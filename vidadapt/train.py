@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -80,8 +81,9 @@ def fit(
         facts: kept with the trainer state, for the caller to compare before it resumes.
         resume_state: what `checkpoints.load_trainer` gave; continues after its last step. Its
             tensors are dropped once they are in place.
-        validate: accuracies of the current weights, e.g. {"dev_top1": 61.2, ...}.
-        select_best: keep the checkpoint with the best `dev_top1`.
+        validate: accuracies and loss of the current weights, e.g. {"dev_top1": 61.2, ...}.
+        select_best: keep the checkpoint with the best `dev_top1`; of equal ones that with the
+            lower `dev_loss`, of equal ones the later.
         skips: the loader's, whose cap holds for all processes together.
         phase: entered with its name around each part of a step; e.g. `StepProfiler.phase`.
 
@@ -164,9 +166,7 @@ def fit(
                 except Stopped:
                     saving.save(copies, progress)
                     raise
-                is_best = select_best and (
-                    progress.best is None or results["dev_top1"] > progress.best["dev_top1"]
-                )
+                is_best = select_best and _is_best(results, progress.best)
                 losses, lrs = progress.losses, progress.lrs
                 progress = progress.after_epoch(
                     results,
@@ -188,6 +188,17 @@ def fit(
         "best": progress.best,
         "last": progress.latest,
     }
+
+
+def _is_best(results: dict[str, float], best: dict[str, Any] | None) -> bool:
+    """Whether results of validation are at least as good as the best ones before.
+
+    A run that an older version began has no loss of its best epoch.
+    """
+    if best is None:
+        return True
+    loss, before = results["dev_loss"], best.get("dev_loss", math.inf)
+    return (results["dev_top1"], -loss) >= (best["dev_top1"], -before)
 
 
 def _train_epoch(

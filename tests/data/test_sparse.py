@@ -1,7 +1,6 @@
 """Reading only what is needed, against frames that spell their index and a sequential decode."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -67,11 +66,13 @@ def test_any_frames_are_those_of_a_sequential_decode(made: dict[str, Path], name
     assert spelled(np.stack(truth)) == list(range(60))
     with open_video(made[name]) as video:
         assert video.reader == "pyav_sparse"
+        checks = video.survey.checks
     rng = np.random.default_rng(0)
     wanted = [rng.choice(60, rng.integers(1, 12), replace=False) for _ in range(30)]
     for indices in [*wanted, *np.arange(60)[:, None]]:
-        with open_counted(made[name], "pyav_sparse", 60) as video:
+        with open_counted(made[name], "pyav_sparse", 60, checks) as video:
             frames = video.frames(indices)
+            assert video.changed == ""
         assert all(np.array_equal(f, truth[i]) for i, f in zip(indices, frames, strict=True))
 
 
@@ -111,7 +112,7 @@ def remuxed(source: Path, target: Path, change: Callable[[int, bytes], bytes]) -
 
 
 def assert_left_to_pyav(path: Path, why: str) -> None:
-    assert sparse.flaw(str(path), counted(str(path), sparse.CODECS)) == why
+    assert sparse.flaw(str(path), counted(str(path))) == why
     for asked in ("auto", "pyav_sparse"):
         counts = frame_counts(
             path.with_suffix(".txt"), path.parent, [path.name], asked, progress=False
@@ -180,7 +181,7 @@ def test_a_file_whose_packets_bring_parameters_is_read_sequentially(tmp_path: Pa
     for i, (qp, piece) in enumerate(((20, frames[:24]), (30, frames[24:60]), (10, frames[60:]))):
         options = {"qp": str(qp), "x264-params": x264}
         parts.append(write(tmp_path / f"{i}.mp4", "libx264", options, piece))
-        assert sparse.flaw(str(parts[-1]), counted(str(parts[-1]), sparse.CODECS)) == ""
+        assert sparse.flaw(str(parts[-1]), counted(str(parts[-1]))) == ""
     path = joined(parts, tmp_path / "joined.mp4")
     truth = decode_with_pyav(path)
     assert spelled(np.stack(truth)) == list(range(72))
@@ -195,29 +196,67 @@ def test_a_file_of_which_all_would_be_held_in_memory_is_read_sequentially(
 ) -> None:
     name, size = "b_frames.avi", made["b_frames.avi"].stat().st_size
     monkeypatch.setattr(sparse, "LARGEST_GROUP", size // 2)
-    facts = counted(str(made[name]), sparse.CODECS)
+    facts = counted(str(made[name]))
     assert sparse.flaw(str(made[name]), facts).startswith("a group of pictures of more than")
     with open_video(made[name]) as video:
         assert video.reader == "pyav"
 
 
-def test_a_file_with_some_interlaced_frames_is_read_sequentially(made: dict[str, Path]) -> None:
-    path = str(made["fields.mkv"])
-    facts = counted(path, sparse.CODECS)
-    assert all(frame.is_interlaced for frame in facts.shown) and sparse.flaw(path, facts) == ""
-    mixed = (facts.shown[0]._replace(is_interlaced=False), *facts.shown[1:])
-    assert sparse.flaw(path, replace(facts, shown=mixed)) == "only some frames are interlaced"
+def test_a_file_with_some_interlaced_frames_is_read_sequentially(tmp_path: Path) -> None:
+    frames, x264 = numbered(24), "keyint=12:bframes=0"
+    parts = [
+        write(tmp_path / f"{i}.mp4", "libx264", {"x264-params": f"{x264}{more}"}, piece)
+        for i, (more, piece) in enumerate((("", frames[:12]), (":tff=1", frames[12:])))
+    ]
+    assert [counted(str(part)).uneven for part in parts] == ["", ""]
+    assert_left_to_pyav(joined(parts, tmp_path / "joined.mp4"), "only some frames are interlaced")
 
 
-def test_a_proof_that_compares_nothing_would_not_hold(made: dict[str, Path]) -> None:
-    path = str(made["b_frames.avi"])
-    facts = counted(path, sparse.CODECS)
-    assert sparse.flaw(path, facts) == ""
+@pytest.mark.parametrize("name", ["plain.avi", "pyramid.mp4"])
+def test_each_frame_is_held_against_its_checksum(made: dict[str, Path], name: str) -> None:
+    """Of an index in which one is damaged: the frames are exact nevertheless, and it is said."""
+    path, truth = made[name], decode_with_pyav(made[name])
+    checks = counted(str(path)).checks
+    assert checks is not None
     for place in (0, 12, 59):
-        shown = list(facts.shown)
-        shown[place] = shown[place]._replace(print=shown[place].print ^ 1)
-        found = sparse.flaw(path, replace(facts, shown=tuple(shown)))
-        assert found == f"frame {place} differs where others are left out"
+        damaged = checks.copy()
+        damaged[place] ^= np.uint64(1)
+        for reader in ("pyav", "pyav_sparse"):
+            with open_counted(path, reader, 60, damaged) as video:
+                others = [i for i in (0, 11, 12, 58, 59) if i != place]
+                assert np.array_equal(video.frames(others), np.stack([truth[i] for i in others]))
+                assert video.changed == ""
+                wanted = sorted({5, place, 59})
+                assert np.array_equal(video.frames(wanted), np.stack([truth[i] for i in wanted]))
+                assert f"{name}: frame {place} " in video.changed
+                video.frames(others)
+                assert f"{name}: frame {place} " in video.changed, "it is not forgotten"
+
+
+@pytest.mark.parametrize("reader", ["pyav", "pyav_sparse", "decord"])
+def test_a_file_that_has_changed_since_it_was_counted_is_noticed(
+    tmp_path: Path, reader: str
+) -> None:
+    path, frames = tmp_path / "a.mp4", numbered(30)
+    options = {"x264-params": X264}
+    with open_video(write(path, "libx264", options, frames), reader) as video:
+        count, served, checks = len(video), video.reader, video.survey.checks
+    frames[20:, 40:48, 40:48] ^= 255
+    write(path, "libx264", options, frames)
+    truth = decode_with_pyav(path)
+    with open_counted(path, served, count, checks) as video:
+        found = video.frames([3, 25])
+        assert np.array_equal(found, np.stack([truth[3], truth[25]]))
+        assert "a.mp4: frame " in video.changed
+
+
+def test_without_checksums_files_are_read_sequentially(made: dict[str, Path]) -> None:
+    for reader in ("pyav_sparse", "decord"):
+        with open_counted(made["pyramid.mp4"], reader, 60) as video:
+            assert spelled(video.frames([7, 3])) == [7, 3]
+            assert (video.reader, video.changed) == ("pyav", "")
+    with pytest.raises(ValueError, match="3 checksums of 60 frames"):
+        open_counted(made["pyramid.mp4"], "pyav_sparse", 60, np.zeros(3, np.uint64))
 
 
 def test_a_file_that_was_cut_since_it_was_counted_is_an_error(
@@ -228,7 +267,8 @@ def test_a_file_that_was_cut_since_it_was_counted_is_an_error(
     path.write_bytes(whole[: len(whole) // 2])
     left = len(read_sequentially(str(path), range(60)))
     assert 3 < left < 50
-    with open_counted(path, "pyav_sparse", 60) as video:
+    checks = counted(str(made["b_frames.avi"])).checks
+    with open_counted(path, "pyav_sparse", 60, checks) as video:
         assert spelled(video.frames([2])) == [2]
         with pytest.raises(ReadError, match=rf"cut\.avi: frame {left} does not decode although"):
             video.frames([2, left])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import multiprocessing
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,9 +12,15 @@ from types import ModuleType
 
 import numpy as np
 
+from vidadapt.data.checksums import odd_arrays
 from vidadapt.data.sequential import ReadError, cause_of
 
-Read = Callable[[Sequence[int]], Sequence[np.ndarray] | np.ndarray]
+AT_ONCE = 8  # frames that are held in memory, of a film of any length
+MOST_ENTERED = 32  # groups of pictures
+PATTERNS = 4
+
+Frames = Sequence[np.ndarray] | np.ndarray
+Read = Callable[[Sequence[int]], Frames]
 
 
 @functools.cache
@@ -77,3 +84,46 @@ def torchcodec_read(path: str, num_frames: int) -> Read | None:
             raise ReadError(f"{path}: torchcodec cannot decode it: {cause_of(error)}") from error
 
     return read if len(decoder) == num_frames else None
+
+
+def read_verified(read: Read, checks: np.ndarray, wanted: Sequence[int]) -> Frames | None:
+    """Frames at `wanted`; None where one is not read, or is not what `checks` tell of each frame.
+
+    Args:
+        checks: `array_checksum` of each frame of the video.
+    """
+    try:
+        frames = read(wanted)
+    except ReadError:
+        return None
+    return None if len(frames) < len(wanted) or odd_arrays(frames, checks, wanted) else frames
+
+
+def entered_anywhere(
+    opened: Callable[[], Read | None], checks: np.ndarray, keys: Sequence[int]
+) -> bool:
+    """Whether a library returns each frame, from every group of pictures on and in any pattern.
+
+    Each of them is read as training reads it: by a reader that has read nothing before.
+
+    Args:
+        opened: opens the file anew.
+        checks: `array_checksum` of each frame as it is to be.
+        keys: places at which groups of pictures begin.
+    """
+    count = len(checks)
+    chosen = keys[:: max(1, len(keys) // MOST_ENTERED)]
+    starts = sorted({0, *chosen})
+    stretches = [range(a, b) for a, b in itertools.pairwise([*starts, count])]
+    rng = np.random.default_rng(0)
+    patterns = [sorted(set(rng.integers(0, count, 8).tolist())) for _ in range(PATTERNS)]
+    try:
+        for wanted in [*stretches, *patterns, range(count - 1, count)]:
+            read = opened()
+            for first in range(0, len(wanted), AT_ONCE):
+                places = list(wanted[first : first + AT_ONCE])
+                if read is None or read_verified(read, checks, places) is None:
+                    return False
+    except Exception:  # whatever a library raises: PyAV has just decoded the file
+        return False
+    return True

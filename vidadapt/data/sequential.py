@@ -10,9 +10,12 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
 from vidadapt.data.bounds import MAX_PIXELS, count_problem
+from vidadapt.data.checksums import frame_checksum
+from vidadapt.data.orientation import orientation
 
 DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
 # Of a decoder, also of those that look at a file while it is opened.
@@ -82,10 +85,19 @@ def cause_of(error: BaseException) -> str:
 def best_stream(container: Any, path: str) -> Any:
     """The container's best video stream, set to one thread: more conceal damage in another way.
 
+    The cover of a song (an attached picture) is none.
+
     Raises:
         ReadError: there is none, or its header tells of more frames than `bounds.MAX_FRAMES`.
     """
     stream = container.streams.best("video")
+    if stream is not None and stream.disposition & Disposition.attached_pic:
+        moving = [
+            s for s in container.streams.video if not s.disposition & Disposition.attached_pic
+        ]
+        if not moving:
+            raise ReadError(f"{path}: no video; its only picture is a cover (an attached picture)")
+        stream = moving[0]
     if stream is None or stream.codec_context is None:
         raise ReadError(f"{path}: no video stream that can be decoded")
     if problem := count_problem(stream.frames):
@@ -121,15 +133,26 @@ def decode(context: Any, packet: Any, faults: list[Exception]) -> list[Any]:
         return []
 
 
-def read_sequentially(path: str, wanted: Sequence[int]) -> list[np.ndarray]:
+def read_sequentially(
+    path: str,
+    wanted: Sequence[int],
+    checks: np.ndarray | None = None,
+    odd: list[int] | None = None,
+) -> list[np.ndarray]:
     """Frames at `wanted` (ascending, distinct), decoding from frame 0 to the last of them.
 
     Returns fewer frames than wanted where the stream ends before.
+
+    Args:
+        checks: `frame_checksum` of each frame of the video.
+        odd: joined by those wanted whose checksum is another.
     """
     found: list[np.ndarray] = []
-    for position, frame in enumerate(_frames(path, [])):
+    for position, (frame, rgb) in enumerate(_frames(path, [])):
         if position == wanted[len(found)]:
-            found.append(frame())
+            if checks is not None and odd is not None and frame_checksum(frame) != checks[position]:
+                odd.append(position)
+            found.append(rgb())
             if len(found) == len(wanted):
                 break
     return found
@@ -144,8 +167,8 @@ def all_frames(path: str) -> Iterator[np.ndarray]:
     """
     faults: list[Exception] = []
     number = 0
-    for frame in _frames(path, faults):
-        yield frame()
+    for _, rgb in _frames(path, faults):
+        yield rgb()
         number += 1
     for fault in faults:
         if isinstance(fault, MemoryError):
@@ -157,8 +180,8 @@ def all_frames(path: str) -> Iterator[np.ndarray]:
         raise ReadError(f"{path}: no frame decodes ({cause})")
 
 
-def _frames(path: str, faults: list[Exception]) -> Iterator[Callable[[], np.ndarray]]:
-    """Each frame in order, as a function that converts it: only those wanted need to be."""
+def _frames(path: str, faults: list[Exception]) -> Iterator[tuple[Any, Callable[[], np.ndarray]]]:
+    """Each frame in order, and a function that converts it: only those wanted need to be."""
     size: tuple[int, int] | None = None
     convert = VideoReformatter()
     position = 0
@@ -176,25 +199,17 @@ def _frames(path: str, faults: list[Exception]) -> Iterator[Callable[[], np.ndar
                 if problem := count_problem(position + 1):
                     raise ReadError(f"{path}: {problem}")
                 size = size or (frame.width, frame.height)
-                yield functools.partial(rgb, frame, position, size)
+                yield frame, functools.partial(rgb, frame, position, size)
                 position += 1
 
 
 def upright_rgb(convert: VideoReformatter, frame: Any, size: tuple[int, int]) -> np.ndarray:
-    """A decoded frame as (H, W, 3) uint8 with its rotation applied; a view of memory of its own.
+    """A decoded frame as (H, W, 3) uint8, as it is to be shown; a view of memory of its own.
 
     Args:
-        size: width and height in pixels to scale it to, before the rotation.
+        size: width and height in pixels to scale it to, before it is turned.
     """
     # By default every converter starts threads of its own: slower, and unsafe to fork.
     array = convert.reformat(frame, *size, format="rgb24", threads=1).to_ndarray()
-    return np.rot90(array, applied_turns(frame.rotation))
-
-
-def applied_turns(rotation: int) -> int:
-    """Quarter turns to the left that show a frame upright; 0 for a rotation that means nothing.
-
-    >>> applied_turns(-90), applied_turns(180), applied_turns(-2147483648), applied_turns(45)
-    (-1, 2, 0, 0)
-    """
-    return rotation // 90 if rotation % 90 == 0 and abs(rotation) < 360 else 0
+    mirrored, turns = orientation(frame)
+    return np.rot90(array[:, ::-1] if mirrored else array, turns)

@@ -10,7 +10,8 @@ told by the packets (`display_order`). Left out are
 * conversion of what is decoded but not wanted;
 * the frames that FFmpeg decodes when a file is opened, to learn what decoding tells anyway.
 
-`flaw` tells, once for each file, whether all this yields the frames of a sequential decode.
+That all this yields the frames of a sequential decode is seen at each read: every frame is compared
+with the checksum that such a decode has left. `flaw` tells, once for each file, whether it pays.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from vidadapt.data.checksums import frame_checksum
 from vidadapt.data.display_order import order_by_pictures, order_by_stamps
 from vidadapt.data.seekable import brings_parameters, holds_idr
 from vidadapt.data.sequential import (
@@ -31,10 +33,9 @@ from vidadapt.data.sequential import (
     cause_of,
     data_packets,
     open_container,
-    read_sequentially,
     upright_rgb,
 )
-from vidadapt.data.survey import Survey, checksum
+from vidadapt.data.survey import Survey
 
 # Standards that say in each picture whether another may refer to it, so that a decoder can leave
 # it out: H.264's nal_ref_idc, MPEG-4 part 2's B-VOPs.
@@ -43,61 +44,46 @@ CODECS = SKIPPED | {"vp9"}
 # No decoder is found for `avformat_find_stream_info`, which therefore decodes nothing: 0.2 ms a
 # file instead of 1.3 (H.264 and VP9, 426x240). The decoder that reads the frames is PyAV's own.
 UNPROBED = {"codec_whitelist": "none", "probesize": "32"}
+MOST_TRIED = 64  # frames
 LARGEST_GROUP = 32_000_000  # bytes of packets, which each loader process holds in memory
 
 
-def read_sparsely(path: str, wanted: Sequence[int]) -> Sequence[np.ndarray] | np.ndarray:
-    """Frames at `wanted` (ascending, distinct) of a file in which `flaw` finds none.
+def read_sparsely(path: str, checks: np.ndarray, wanted: Sequence[int]) -> np.ndarray | None:
+    """Frames at `wanted` (ascending, distinct) as (T, H, W, 3) uint8, each found to be right.
 
-    (T, H, W, 3) uint8. A frame that does not come out is looked for in a sequential decode, which
-    returns fewer frames than wanted where the stream ends before.
+    None: one does not come out, or its checksum is not that in `checks`, of each frame's.
     """
     try:
-        frames = _wanted_frames(path, wanted)
+        return _wanted_frames(path, checks, wanted)
     except (*DECODE_ERRORS, ReadError):
-        frames = None
-    return read_sequentially(path, wanted) if frames is None else frames
+        return None
 
 
 def flaw(path: str, facts: Survey) -> str:
-    """Why `read_sparsely` must not read a file; empty: it may.
+    """Why `read_sparsely` cannot read a file, or would often read it in vain; empty: it can.
 
-    Frames of some patterns are decoded, and each that comes out, wanted or not, is compared with
-    the sequential decode. That takes about as long as another such decode; little where nothing is
-    left out (VP9 in one group).
-
-    Args:
-        facts: of a survey with checksums of `CODECS`.
+    By what the packets tell, and a few frames of the last group of pictures.
     """
-    shown = facts.shown
-    if facts.codec not in CODECS or facts.cause or not shown:
+    if facts.codec not in CODECS or facts.cause:
         return facts.cause or f"{facts.codec} is read sequentially"
-    if any(frame.is_corrupt for frame in shown):
-        return "corrupt frames"
-    if len({frame.size for frame in shown}) > 1:
-        return "frames change size or format"
-    if len({frame.is_interlaced for frame in shown}) > 1:  # H.264: may depend on the frame before
-        return "only some frames are interlaced"
+    if facts.uneven:
+        return facts.uneven
+    assert facts.checks is not None and facts.packets is not None
     try:
         with _opened(path) as (context, groups):
             orders, renewed = {}, False
             for group in groups:
                 orders[group.place] = group.order
                 renewed = renewed or any(_renews(context, packet) for packet in group.packets)
-        if renewed and len(orders) > 1:
-            return "packets change the decoder's parameters"
-        if [number for order in orders.values() for number in order] != [f.packet for f in shown]:
-            return "frames are shown in another order than their packets tell"
-        for wanted in _patterns(len(shown), list(orders), facts.codec):
-            missing = set(wanted)
-            for place, frame in _decoded(path, wanted):
-                missing.discard(place)
-                if checksum(frame) != shown[place].print:
-                    return f"frame {place} differs where others are left out"
-            if missing:
-                return f"frame {min(missing)} is lost where others are left out"
     except (*DECODE_ERRORS, ReadError) as error:
         return cause_of(error)
+    if renewed and len(orders) > 1:
+        return "packets change the decoder's parameters"
+    if [number for order in orders.values() for number in order] != facts.packets.tolist():
+        return "frames are shown in another order than their packets tell"
+    tried = _tried(max(orders), len(facts.packets))
+    if read_sparsely(path, facts.checks, tried) is None:
+        return "frames differ where others are left out"
     return ""
 
 
@@ -189,14 +175,16 @@ def _decoded(path: str, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
                 return
 
 
-def _wanted_frames(path: str, wanted: Sequence[int]) -> np.ndarray | None:
-    """Frames at `wanted`; None where not all come out."""
+def _wanted_frames(path: str, checks: np.ndarray, wanted: Sequence[int]) -> np.ndarray | None:
+    """See `read_sparsely`."""
     convert = VideoReformatter()
     rows = {place: row for row, place in enumerate(wanted)}
     frames: np.ndarray | None = None
     for place, frame in _decoded(path, wanted):
-        if place not in rows or frame.is_corrupt:
+        if place not in rows:
             continue
+        if frame_checksum(frame) != checks[place]:
+            return None
         rgb = upright_rgb(convert, frame, (frame.width, frame.height))
         if frames is None:
             frames = np.empty((len(wanted), *rgb.shape), np.uint8)
@@ -206,21 +194,11 @@ def _wanted_frames(path: str, wanted: Sequence[int]) -> np.ndarray | None:
     return None if rows else frames
 
 
-def _patterns(num_frames: int, starts: Sequence[int], codec: str) -> list[list[int]]:
-    """What `flaw` has decoded: pairs of frames, between which several follow that are left out.
+def _tried(start: int, num_frames: int) -> list[int]:
+    """Frames that `flaw` has decoded: two of the group that begins at `start`, the last.
 
-    With several groups, which begin at `starts`, the last frame alone, too. Where no picture is
-    left out, but for one frame those of the groups after the first only: that one is decoded as a
-    whole in any case.
-
-    >>> _patterns(17, [0], "h264")
-    [[0, 3, 12, 15, 16]]
-    >>> _patterns(9, [0], "vp9"), _patterns(9, [0, 4], "vp9")
-    ([[0]], [[0, 4, 7, 8], [8]])
+    >>> _tried(12, 40), _tried(0, 1), _tried(0, 1000)
+    ([25, 39], [0], [32, 64])
     """
-    last = num_frames - 1
-    if codec in SKIPPED:
-        pairs = sorted({last, *(place for place in range(0, num_frames, 3) if place // 6 % 2 == 0)})
-    else:
-        pairs = [0] if len(starts) == 1 else sorted({0, *range(starts[1], last, 3), last})
-    return [pairs] if len(starts) == 1 else [pairs, [last]]
+    end = min(num_frames - 1, start + MOST_TRIED)
+    return sorted({(start + end) // 2, end})

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import zlib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from vidadapt.data.bounds import count_problem
-from vidadapt.data.seekable import (
-    Shown,
-    brings_parameters,
-    holds_idr,
-    order_doubt,
-    output_doubt,
-    stream_doubt,
-)
+from vidadapt.data.checksums import frame_checksum
+from vidadapt.data.orientation import orientation
+from vidadapt.data.seekable import stream_doubt
 from vidadapt.data.sequential import (
     TRANSIENT,
     ReadError,
     TransientReadError,
-    applied_turns,
     best_stream,
     cause_of,
     data_packets,
@@ -41,9 +35,9 @@ class Look:
     Attributes:
         container: by FFmpeg's first name of it, e.g. `mov` (mp4, too), `matroska` (webm, too).
         pixel_format: of the first frame, by FFmpeg's name, e.g. `yuv420p`.
-        width, height: of the first frame in pixels, as shown: after the rotation.
-        rotation: of the first frame's display matrix in degrees, as it stands in the file; shown
-            is what `applied_turns` makes of it.
+        width, height: of the first frame in pixels, as shown: after it is turned.
+        rotation: of the first frame's display matrix in degrees, as it stands in the file, which
+            does not tell a mirrored picture; shown is what `orientation` makes of the matrix.
         frame_rate: mean frames a second by the stream's header, or else by the timestamps.
         duration: seconds, from the first to the last frame's timestamp and one frame more; where
             frames lack timestamps, their number by the header's rate. None, as the rate: there are
@@ -68,11 +62,17 @@ class Survey:
         header_frames: number of frames that the header promises; None where it tells nothing. After
             a decode, less those that an edit list hides.
         num_frames: number of frames that decode; None if nothing was decoded.
-        doubt: why a seeking reader may break the contract on this file; empty: no reason found.
+        doubt: why no seeking library (`seekers`) is tried on this file; empty: one may be.
         cause: the first error that was met; empty: none.
         transient: the first error that need not be the file's fault; empty: none.
         look: what the frames look like; None if none was decoded.
-        shown: each frame that decodes, in order.
+        uneven: in what the frames differ so that each is best decoded after all before it; empty:
+            in nothing.
+        checks: (num_frames,) uint64, `frame_checksum` of each frame; of a file that a seeking
+            library serves, `array_checksum` of each as it is shown.
+        packets: (num_frames,) int64, the number of the packet that each was decoded from; -1 where
+            it is not told.
+        keys: places of the frames at which a group of pictures begins, int64.
     """
 
     codec: str
@@ -82,14 +82,14 @@ class Survey:
     cause: str
     transient: str = ""
     look: Look | None = None
-    shown: tuple[Shown, ...] = ()
+    uneven: str = ""
+    checks: np.ndarray | None = field(default=None, compare=False)
+    packets: np.ndarray | None = field(default=None, compare=False)
+    keys: np.ndarray | None = field(default=None, compare=False)
 
 
-def survey(path: str, prints: Collection[str] = ()) -> Survey:
+def survey(path: str) -> Survey:
     """Decode all packets of the best video stream.
-
-    Args:
-        prints: codecs of which a checksum of each frame is taken, for `Shown.print`.
 
     Raises:
         ReadError: the file cannot be opened or holds no video stream.
@@ -97,46 +97,31 @@ def survey(path: str, prints: Collection[str] = ()) -> Survey:
     """
     faults: list[Exception] = []
     num_hidden = 0
-    stamps: list[int | None] = []
-    keys: list[int] = []
-    shown: list[Shown] = []
-    odd = ""
-    rotation = 0
+    stamps: list[int | None] = []  # of each packet
+    checks, packets, keys = array("Q"), array("q"), array("q")
+    kinds: set[tuple[int, int, str]] = set()
+    flags: set[tuple[bool, bool]] = set()
+    look: Look | None = None
     with open_container(path) as container:
         stream = best_stream(container, path)
         context, header_frames = stream.codec_context, stream.frames or None
         codec, form = context.codec.canonical_name, container.format.name.split(",")[0]
         rate, tick = stream.average_rate, stream.time_base
-        field_order = getattr(context, "field_order", None)  # PyAV 18 and newer
-        doubt = stream_doubt(
-            form, codec, context.pix_fmt, (context.width, context.height), field_order
-        )
         for packet in itertools.chain(data_packets(container, stream, faults), [None]):
             if packet is not None:
                 stamps.append(packet.pts)
                 packet.pts = len(stamps) - 1  # the frame that it yields has it, too
-                if packet.is_keyframe:
-                    keys.append(len(stamps) - 1)
-                    if codec == "h264" and not (doubt or odd):
-                        idr = holds_idr(bytes(packet), context.extradata)
-                        odd = "" if idr else "a key frame that is no IDR picture"
-                if codec == "h264" and not (doubt or odd):
-                    brings = brings_parameters(memoryview(packet), context.extradata)
-                    odd = "parameter sets that the header lacks" if brings else ""
                 num_hidden += packet.is_discard
-                if packet.is_discard or packet.is_corrupt:
-                    odd = odd or "discarded or corrupt packets"
             for frame in decode(context, packet, faults):
-                size = (frame.width, frame.height, frame.format.name)
-                flags = (bool(frame.key_frame), frame.is_corrupt, frame.interlaced_frame)
-                rotation = rotation if shown else frame.rotation
-                number = frame.pts if frame.pts in range(len(stamps)) else None
-                stamp = None if number is None else stamps[number]
-                check = checksum(frame) if codec in prints else 0
-                shown.append(Shown(stamp, size, *flags, number, check))
-            if problem := count_problem(max(len(shown), len(stamps))):
+                look = look or _look(form, frame)
+                kinds.add((frame.width, frame.height, frame.format.name))
+                flags.add((frame.is_corrupt, frame.interlaced_frame))
+                if frame.key_frame:
+                    keys.append(len(checks))
+                packets.append(frame.pts if frame.pts in range(len(stamps)) else -1)
+                checks.append(frame_checksum(frame))
+            if problem := count_problem(max(len(checks), len(stamps))):
                 raise ReadError(f"{path}: {problem}")
-    doubt = doubt or odd or order_doubt(stamps, keys)
     cause = cause_of(faults[0]) if faults else ""
     transient = next((cause_of(fault) for fault in faults if isinstance(fault, TRANSIENT)), "")
     if transient and (why := unreadable_bytes(path)):
@@ -144,58 +129,56 @@ def survey(path: str, prints: Collection[str] = ()) -> Survey:
     num_visible = len(stamps) - num_hidden
     if form == "mov" and header_frames and header_frames > num_visible:
         header_frames -= _num_hidden(path, num_visible)
-    doubt = doubt or output_doubt(shown, len(stamps), keys) or cause
-    look = _look(form, shown, rotation, rate, tick) if shown else None
-    return Survey(codec, header_frames, len(shown), doubt, cause, transient, look, tuple(shown))
-
-
-def checksum(frame: Any) -> int:
-    """CRC-32 of the pixels of a decoded frame with planes, and of how they become colours.
-
-    FFmpeg converts the fields of an interlaced frame one by one.
-    """
-    value = zlib.crc32(
-        f"{frame.format.name} {frame.width}x{frame.height} {frame.rotation} "
-        f"{frame.colorspace} {frame.color_range} {frame.interlaced_frame}".encode()
+    shown = [stamps[number] if number >= 0 else None for number in packets]
+    return Survey(
+        codec,
+        header_frames,
+        len(checks),
+        cause or stream_doubt(form, codec, (look.width, look.height) if look else (0, 0)),
+        cause,
+        transient,
+        _with_times(look, shown, rate, tick) if look else None,
+        _unevenness(kinds, flags),
+        *(np.array(found) for found in (checks, packets, keys)),
     )
-    for plane, component in zip(frame.planes, frame.format.components, strict=False):
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # with padding
-        used = plane.width * ((component.bits + 7) // 8)
-        value = zlib.crc32(rows[: plane.height, :used].tobytes(), value)
-    return value
 
 
-def _look(
-    container: str,
-    shown: Sequence[Shown],
-    rotation: int,
-    rate: Fraction | None,
-    tick: Fraction | None,
+def _unevenness(kinds: set[tuple[int, int, str]], flags: set[tuple[bool, bool]]) -> str:
+    """See `Survey.uneven`; `flags` tell of frames whether they are corrupt, and interlaced."""
+    if any(is_corrupt for is_corrupt, _ in flags):
+        return "corrupt frames"
+    if len(kinds) > 1:
+        return "frames change size or format"
+    return "only some frames are interlaced" if len(flags) > 1 else ""
+
+
+def _look(container: str, frame: Any) -> Look:
+    """What a video looks like by its first frame; its times are not known yet."""
+    _, turns = orientation(frame)
+    width, height = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
+    return Look(container, frame.format.name, width, height, frame.rotation, None, None)
+
+
+def _with_times(
+    look: Look, shown: Sequence[int | None], rate: Fraction | None, tick: Fraction | None
 ) -> Look:
-    """What the decoded frames look like; `tick` is the unit of their timestamps in seconds."""
-    width, height, pixel_format = shown[0].size
-    if applied_turns(rotation) % 2:
-        width, height = height, width
-    stamps = [frame.stamp for frame in shown if frame.stamp is not None]
+    """`look` with rate and duration, by the frames' timestamps in units of `tick` seconds."""
+    stamps = [stamp for stamp in shown if stamp is not None]
     span = max(stamps) - min(stamps) if len(stamps) == len(shown) else 0
     duration = len(shown) / rate if rate else None
     if span and tick:
         duration = span * tick * Fraction(len(shown), len(shown) - 1)
         rate = rate or len(shown) / duration
-    return Look(
-        container,
-        pixel_format,
-        width,
-        height,
-        rotation,
-        float(rate) if rate else None,
-        None if duration is None else float(duration),
+    return replace(
+        look,
+        frame_rate=float(rate) if rate else None,
+        duration=None if duration is None else float(duration),
     )
 
 
-def counted(path: str, prints: Collection[str] = ()) -> Survey:
+def counted(path: str) -> Survey:
     """`survey`, but ReadError if no frame decodes."""
-    facts = survey(path, prints)
+    facts = survey(path)
     if not facts.num_frames:
         kind = TransientReadError if facts.transient else ReadError
         raise kind(f"{path}: no frame decodes ({facts.cause or 'the stream is empty'})")

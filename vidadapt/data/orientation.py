@@ -1,0 +1,48 @@
+"""How a frame is shown: the display matrix of phones and editors, as `ffmpeg` applies it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def display_matrix(frame: Any) -> bytes:
+    """The display matrix of a decoded frame, nine int32; empty where it has none."""
+    found = frame.side_data.get("DISPLAYMATRIX")
+    return b"" if found is None else bytes(found)
+
+
+def orientation(frame: Any) -> tuple[bool, int]:
+    """See `upright`; of a decoded frame."""
+    matrix = display_matrix(frame)
+    return upright(np.frombuffer(matrix, np.int32).tolist()) if matrix else (False, 0)
+
+
+def upright(matrix: Sequence[int]) -> tuple[bool, int]:
+    """Whether a picture is mirrored left to right, and how many quarters it is then turned left.
+
+    As `ffmpeg` does it for angles that are a multiple of 90 degrees, to the nearest degree; at
+    others, and for a matrix that shows nothing, nothing is applied.
+
+    Args:
+        matrix: nine numbers, of which x' = m[0] x + m[3] y and y' = m[1] x + m[4] y.
+
+    >>> upright([0, 1, 0, -1, 0, 0, 0, 0, 1])  # a quarter to the right
+    (False, 3)
+    >>> upright([-1, 0, 0, 0, 1, 0, 0, 0, 1]), upright([1, 0, 0, 0, -1, 0, 0, 0, 1])
+    ((True, 0), (True, 2))
+    >>> upright([0, 1, 0, 1, 0, 0, 0, 0, 1]), upright([1, 1, 0, -1, 1, 0, 0, 0, 1])
+    ((True, 1), (False, 0))
+    """
+    a, b, _, c, d = matrix[:5]
+    across, down = math.hypot(a, c), math.hypot(b, d)
+    if not across or not down:
+        return False, 0
+    angle = round(math.degrees(math.atan2(b / down, a / across))) % 360
+    if angle % 90:
+        return False, 0
+    mirrored = {0: d < 0, 90: c > 0, 180: d > 0, 270: c < 0}[angle]
+    return mirrored, (-angle // 90 + 2 * mirrored) % 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import shutil
 import struct
@@ -12,15 +13,16 @@ import zlib
 from pathlib import Path
 
 import layouts
+import numpy as np
 import pytest
 from commands import prepare
 
-from vidadapt.prepare import archives, videos
+from vidadapt.prepare import archives, unpacking, videos
 from vidadapt.prepare.report import Report
 
 needs_rar = pytest.mark.skipif(
-    archives.tool("rar") is None,
-    reason=f"needs one of {', '.join(archives.TOOLS)} to unpack rar archives",
+    unpacking.tool("rar") is None,
+    reason=f"needs one of {', '.join(unpacking.TOOLS)} to unpack rar archives",
 )
 
 
@@ -107,7 +109,7 @@ def test_a_rar_is_told_with_the_command_that_unpacks_it(hmdb51, tmp_path: Path) 
     assert "archives that are not unpacked; run this again with --unpack, or" in told
     command = archives.command(found_in(layout.videos)[0])
     assert f"{archive}: {command}" in told
-    assert command.split()[0] == (archives.tool("rar") or "unrar")
+    assert command.split()[0] == (unpacking.tool("rar") or "unrar")
 
 
 @needs_rar
@@ -238,3 +240,170 @@ def test_an_archive_that_nothing_comes_out_of_is_not_taken_for_unpacked(tmp_path
     (line,) = report.problems["archives that cannot be unpacked"]
     assert line == f"{tmp_path / 'videos.tar.gz'}: no file came out of it; is it whole?"
     assert archives.find(tmp_path, ["videos.tar.gz"]), "it is still to be unpacked"
+
+
+def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return packed.getvalue()
+
+
+def film(seed: int) -> bytes:
+    """Bytes that hardly become smaller, as a video's."""
+    return np.random.default_rng(seed).bytes(3000)
+
+
+def local_header(data: bytes, name: str) -> int:
+    """Where a member of a zip begins: the name comes 30 bytes later (APPNOTE 4.3.7)."""
+    return data.find(name.encode()) - 30
+
+
+def central_header(data: bytes, name: str) -> int:
+    return data.rfind(name.encode()) - 46
+
+
+def with_damage(data: bytes, name: str, damage: str) -> bytes:
+    """A zip of which one member is damaged, encrypted or of an unknown method."""
+    found = bytearray(data)
+    here, there = local_header(data, name), central_header(data, name)
+    if damage == "deflate":
+        found[here + 30 + len(name) : here + 30 + len(name) + 40] = b"\xff" * 40
+    elif damage == "checksum":
+        found[there + 16] ^= 1
+    elif damage == "encrypted":
+        found[here + 6] |= 1
+        found[there + 8] |= 1
+    elif damage == "method":
+        found[here + 8 : here + 10] = found[there + 10 : there + 12] = b"\x63\x00"
+    return bytes(found)
+
+
+@pytest.mark.parametrize("damage", ["deflate", "checksum", "encrypted", "method"])
+def test_a_member_that_cannot_be_unpacked_is_named_and_the_rest_is(
+    damage: str, tmp_path: Path
+) -> None:
+    members = {f"walk/{i}.avi": film(i) for i in range(4)}
+    (tmp_path / "a.zip").write_bytes(with_damage(zipped(members), "walk/1.avi", damage))
+    (tmp_path / "b.tgz").write_bytes(tar_gz({"run/9.avi": film(9)}))
+    report = Report()
+    archives.unpack(found_in(tmp_path), report, progress=False)
+    (line,) = report.problems["archives that cannot be unpacked"]
+    assert line.startswith(f"{tmp_path / 'a.zip'}: walk/1.avi: ")
+    found = contents(tmp_path)
+    assert {p: d for p, d in found.items() if p.endswith(".avi")} == {
+        "run/9.avi": film(9),
+        **{name: data for name, data in members.items() if name != "walk/1.avi"},
+    }
+    assert [a.parts[0].name for a in found_in(tmp_path)] == ["a.zip"], "it may be tried again"
+
+
+def test_prepare_goes_on_with_what_could_be_unpacked(tmp_path: Path) -> None:
+    layout = layouts.ucf101(tmp_path)
+    whole = contents(layout.videos)
+    shutil.rmtree(layout.videos)
+    layout.videos.mkdir()
+    lost = next(iter(whole))
+    damaged = with_damage(zipped(whole), lost, "encrypted")
+    (layout.videos / "UCF101.zip").write_bytes(damaged)
+    command = ["ucf101", "--annotations", layout.annotations, "--videos", layout.videos]
+    done = prepare(*command, tmp_path / "out", "--allow-partial", "--unpack")
+    assert done.status == 1
+    (line,) = done.listed("problem: archives that cannot be unpacked")
+    assert f"UCF101.zip: {lost}: " in line
+    assert set(contents(layout.videos)) == {*whole, "UCF101.zip"} - {lost}
+    assert (tmp_path / "out" / "prepared.json").is_file()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tgz"])
+def test_much_more_than_an_archive_may_hold_comes_out_only_when_allowed(
+    kind: str, tmp_path: Path
+) -> None:
+    size = unpacking.FLOOR + 1
+    bomb = {"a/black.avi": bytes(size)}
+    (tmp_path / f"bomb.{kind}").write_bytes(zipped(bomb) if kind == "zip" else tar_gz(bomb))
+    (tmp_path / "good.zip").write_bytes(zipped({"a/1.avi": film(1)}))
+    report = Report()
+    archives.unpack(found_in(tmp_path), report, progress=False)
+    (line,) = report.problems["archives that cannot be unpacked"]
+    assert f"bomb.{kind}: " in line and "--unpack-limit" in line
+    assert set(contents(tmp_path)) == {f"bomb.{kind}", "good.zip", "a/1.avi"}
+    archives.unpack(found_in(tmp_path), report, limit=2 * size, progress=False)
+    assert (tmp_path / "a" / "black.avi").stat().st_size == size
+    assert found_in(tmp_path) == []
+
+
+def test_what_comes_out_of_archives_in_archives_is_bounded_in_all(tmp_path: Path) -> None:
+    inner = {f"{i}.zip": zipped({f"{i}.avi": bytes(unpacking.FLOOR // 3)}) for i in range(4)}
+    (tmp_path / "outer.zip").write_bytes(zipped(inner, zipfile.ZIP_STORED))
+    report = Report()
+    archives.unpack(found_in(tmp_path), report, progress=False)
+    assert len(report.problems["archives that cannot be unpacked"]) == 2
+    assert len([name for name in contents(tmp_path) if name.endswith(".avi")]) == 2
+
+
+def test_archives_too_deep_in_each_other_are_reported(tmp_path: Path) -> None:
+    data = film(0)
+    for depth in range(30, 0, -1):
+        data = zipped({f"{depth}.zip" if depth < 30 else "a.avi": data})
+    (tmp_path / "0.zip").write_bytes(data)
+    report = Report()
+    archives.unpack(found_in(tmp_path), report, progress=False)
+    (line,) = report.problems["archives that cannot be unpacked"]
+    assert line.startswith(f"{tmp_path / f'{archives.MAX_DEPTH}.zip'}: ")
+    assert set(contents(tmp_path)) == {"0.zip"}
+
+
+def test_damage_to_the_checksum_of_a_tar_gz_is_found(tmp_path: Path) -> None:
+    data = bytearray(tar_gz({"a.avi": film(0), "b.avi": film(1)}))
+    for damaged, place in (("crc", len(data) - 8), ("size", len(data) - 4)):
+        other = bytearray(data)
+        other[place] ^= 1
+        (tmp_path / f"{damaged}.tgz").write_bytes(other)
+    plain = bytearray(gzip.decompress(data))
+    plain[plain.find(b"b.avi")] ^= 1  # a header, behind which tarfile sees the end
+    (tmp_path / "header.tar").write_bytes(plain)
+    (tmp_path / "trailing.tgz").write_bytes(data + b"what gunzip passes over")
+    report = Report()
+    archives.unpack(found_in(tmp_path), report, progress=False)
+    lines = report.problems["archives that cannot be unpacked"]
+    assert {Path(line.split(": ")[0]).name for line in lines} == {
+        "crc.tgz",
+        "size.tgz",
+        "header.tar",
+    }
+    assert (tmp_path / "b.avi").read_bytes() == film(1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_archives_damaged_anyhow_leave_sound_files_or_a_report(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    members = {f"walk/{i}.avi": film(i) for i in range(3)}
+    sound = {
+        "zip": zipped(members),
+        "stored.zip": zipped(members, zipfile.ZIP_STORED),
+        "tgz": tar_gz(members),
+        "tar": gzip.decompress(tar_gz({"of a tar.avi": film(7)})),  # which has no checksum
+        "lzma.zip": zipped(members, zipfile.ZIP_LZMA),
+        "bz2.zip": zipped(members, zipfile.ZIP_BZIP2),
+        "nested.zip": zipped({"in.zip": zipped(members), "in.tgz": tar_gz(members)}),
+    }
+    for number in range(25):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for name, data in sound.items():
+            damaged = bytearray(data)
+            for _ in range(int(rng.integers(1, 4))):
+                if rng.integers(2):
+                    damaged[int(rng.integers(len(damaged)))] ^= 1 << int(rng.integers(8))
+                else:
+                    at, length = int(rng.integers(len(damaged))), int(rng.integers(1, 40))
+                    damaged[at : at + length] = rng.bytes(length * int(rng.integers(2)))
+            (folder / name).write_bytes(damaged)
+        report = Report()
+        archives.unpack(found_in(folder), report, progress=False)
+        for path, data in contents(folder).items():
+            if path not in sound and path in members:
+                assert data == members[path]
+        shutil.rmtree(folder)

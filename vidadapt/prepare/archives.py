@@ -6,21 +6,18 @@ HMDB51 comes as a rar of rars, UCF101 as a rar, Something-Something V2 as parts
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import shlex
 import shutil
-import subprocess
-import tarfile
-import zipfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidadapt.prepare.joined import Joined
+from vidadapt.data.sequential import cause_of
 from vidadapt.prepare.report import Report
+from vidadapt.prepare.unpacking import TOOLS, extract, filled, room_for, tool
 from vidadapt.progress import track
 
 SIGNATURES = {  # kind: place and bytes
@@ -30,14 +27,7 @@ SIGNATURES = {  # kind: place and bytes
     "gzip": (0, b"\x1f\x8b\x08"),
     "tar": (257, b"ustar"),
 }
-# What unpacks rar and 7z archives. bsdtar stands last: it does not check what a rar has stored.
-TOOLS = {
-    "unrar": ("unrar", "x", "-o-", "-idq", "{archive}", "{folder}/"),
-    "unar": ("unar", "-quiet", "-force-skip", "-no-directory", "-o", "{folder}", "{archive}"),
-    "7zz": ("7zz", "x", "-aos", "-bd", "-y", "-o{folder}", "{archive}"),
-    "7z": ("7z", "x", "-aos", "-bd", "-y", "-o{folder}", "{archive}"),
-    "bsdtar": ("bsdtar", "-x", "-k", "-f", "{archive}", "-C", "{folder}"),
-}
+MAX_DEPTH = 5  # archives in each other
 STAGE = ".unpacking"  # folder beside the archives, for what is not yet whole
 UNPACKED = ".unpacked"  # ending of the hidden file that says that an archive is done
 _PART = re.compile(r"20bn-something-something-v2-[0-9][0-9]")
@@ -83,7 +73,7 @@ def command(archive: Archive) -> str:
     """The shell command that unpacks an archive beside itself without overwriting anything."""
     first, folder = archive.parts[0], archive.parts[0].parent
     if archive.kind in ("rar", "7z"):
-        return shlex.join(_filled(TOOLS[tool(archive.kind) or "unrar"], first, folder))
+        return shlex.join(filled(TOOLS[tool(archive.kind) or "unrar"], first, folder))
     if archive.kind == "zip":
         return shlex.join(["unzip", "-n", str(first), "-d", str(folder)])
     tar = shlex.join(["tar", "-xkzf" if archive.kind == "gzip" else "-xkf"])
@@ -92,15 +82,24 @@ def command(archive: Archive) -> str:
     return f"cat {shlex.join(map(str, archive.parts))} | {tar} - -C {shlex.quote(str(folder))}"
 
 
-def unpack(archives: Sequence[Archive], report: Report, *, progress: bool = True) -> None:
+def unpack(
+    archives: Sequence[Archive],
+    report: Report,
+    *,
+    limit: int | None = None,
+    progress: bool = True,
+) -> None:
     """Unpack archives, and the archives in them, beside themselves.
 
     Files that are there already stay as they are. What is unpacked appears only when an archive
-    has been unpacked as a whole, so that no half file is ever left under its name; a hidden file
-    then remembers that, and `find` passes the archive over.
+    has been gone through, so that no half file is ever left under its name; where all of it was
+    sound, a hidden file then remembers that, and `find` passes the archive over.
 
     Args:
-        report: gets a note on what was unpacked, and a problem for each archive that cannot be.
+        report: gets a note on what was unpacked, and a problem for each archive, or member of one,
+            that cannot be.
+        limit: bytes that may come out of the archives of one folder, with those in them; None: see
+            `unpacking.room_for`.
     """
     by_folder: dict[Path, list[Archive]] = defaultdict(list)
     for archive in archives:
@@ -109,7 +108,7 @@ def unpack(archives: Sequence[Archive], report: Report, *, progress: bool = True
         stage = folder / STAGE
         shutil.rmtree(stage, ignore_errors=True)  # of a call that was interrupted
         try:
-            done = _unpack_into(stage, beside, report, progress)
+            done = _unpack_into(stage, beside, report, limit, progress)
             new, kept = _move(stage / "whole", folder, report)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
@@ -120,7 +119,7 @@ def unpack(archives: Sequence[Archive], report: Report, *, progress: bool = True
 
 
 def _unpack_into(
-    stage: Path, archives: Sequence[Archive], report: Report, progress: bool
+    stage: Path, archives: Sequence[Archive], report: Report, limit: int | None, progress: bool
 ) -> list[Archive]:
     """Unpack into `stage/whole`; archives that come out of archives take their turn there.
 
@@ -128,89 +127,61 @@ def _unpack_into(
         those of the archives that are unpacked with all that is in them.
     """
     whole = stage / "whole"
+    room = room_for([_size(archive) for archive in archives], limit)
     failed: list[Archive] = []
     waiting = list(archives)
-    while waiting:
+    for _ in range(MAX_DEPTH):
         label = "unpacking"
         for archive in track(
             waiting, total=len(waiting), label=label, unit="archives", shown=progress
         ):
             fresh = stage / "fresh"
             fresh.mkdir(parents=True)
-            error = _extract(archive, fresh)
-            if not error and not any(path.is_file() for path in fresh.rglob("*")):
-                error = "no file came out of it; is it whole?"
-            if error:
-                line = f"{archive.parts[0]}: {error}"
-                report.problem("archives that cannot be unpacked", line)
-                failed.append(archive)
-            else:
+            try:
+                problems = _missing_parts(archive) or extract(
+                    archive.kind, archive.parts, fresh, room
+                )
                 _move(fresh, whole, report)
+            except OSError as error:
+                problems = [cause_of(error)]  # a full disk: the next may be smaller
+            _tell(problems, archive, whole, report)
+            if problems:
+                failed.append(archive)
             shutil.rmtree(fresh)
             if archive not in archives:  # its own archive holds it still
                 for part in archive.parts:
                     part.unlink()
         inside = [p.relative_to(whole).as_posix() for p in whole.rglob("*") if p.is_file()]
         waiting = find(whole, inside)
+    for archive in waiting:
+        line = f"more than {MAX_DEPTH} archives in each other; unpack the outer ones by hand"
+        _tell([line], archive, whole, report)
+        failed.append(archive)
+        for part in archive.parts:
+            part.unlink()
     if any(archive not in archives for archive in failed):
         return []
     return [archive for archive in archives if archive not in failed]
 
 
-def _extract(archive: Archive, folder: Path) -> str:
-    """Unpack one archive; what went wrong, or an empty text."""
+def _tell(problems: Sequence[str], archive: Archive, whole: Path, report: Report) -> None:
+    """Report what is wrong with an archive, which is named as if it were unpacked already."""
+    first = archive.parts[0]
+    if first.is_relative_to(whole):
+        first = whole.parent.parent / first.relative_to(whole)
+    for problem in problems:
+        report.problem("archives that cannot be unpacked", f"{first}: {problem}")
+
+
+def _missing_parts(archive: Archive) -> list[str]:
     numbers = [int(part.name[-2:]) for part in archive.parts if _PART.fullmatch(part.name)]
-    if numbers != list(range(len(numbers))):
-        return f"parts are missing, there are {', '.join(f'{n:02d}' for n in numbers)}"
-    try:
-        if archive.kind == "zip":
-            with zipfile.ZipFile(archive.parts[0]) as packed:
-                packed.extractall(folder)
-        elif archive.kind in ("gzip", "tar"):
-            with (
-                io.BufferedReader(Joined(archive.parts)) as joined,
-                tarfile.open(fileobj=joined, mode="r|*") as packed,
-            ):
-                packed.extractall(folder, filter="data")
-        else:
-            return _extract_by_program(archive.parts[0], archive.kind, folder)
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
-        return str(error) or type(error).__name__
-    return ""
+    if numbers == list(range(len(numbers))):
+        return []
+    return [f"parts are missing, there are {', '.join(f'{n:02d}' for n in numbers)}"]
 
 
-def tool(kind: str) -> str | None:
-    """The first of `TOOLS` that is installed and reads archives of a kind, "rar" or "7z"."""
-    for name in TOOLS:
-        if shutil.which(name) is None or (name == "unrar" and kind != "rar"):
-            continue
-        if name in ("7z", "7zz"):  # many distributions build it without rar
-            told = subprocess.run([name, "i"], capture_output=True, text=True, check=False).stdout
-            if not re.search(rf"\b{kind}\b", told, re.IGNORECASE):
-                continue
-        return name
-    return None
-
-
-def _extract_by_program(archive: Path, kind: str, folder: Path) -> str:
-    name = tool(kind)
-    if name is None:
-        return f"install one of {', '.join(TOOLS)} and run this again"
-    done = subprocess.run(
-        _filled(TOOLS[name], archive, folder),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-    return f"{name}: {said}" if done.returncode else ""
-
-
-def _filled(words: Sequence[str], archive: Path, folder: Path) -> list[str]:
-    # An absolute path is never taken for an option.
-    return [word.format(archive=archive.absolute(), folder=folder.absolute()) for word in words]
+def _size(archive: Archive) -> int:
+    return sum(part.stat().st_size for part in archive.parts)
 
 
 def _move(stage: Path, folder: Path, report: Report) -> tuple[int, int]:
@@ -223,9 +194,13 @@ def _move(stage: Path, folder: Path, report: Report) -> tuple[int, int]:
         elif path.is_file() and target.exists():
             kept += 1
         elif path.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(target)
-            new += 1
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(target)
+            except OSError as error:  # a file where a folder must be
+                report.problem("files that cannot be put in place", f"{target}: {cause_of(error)}")
+            else:
+                new += 1
     return new, kept
 
 

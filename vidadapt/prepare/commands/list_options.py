@@ -19,6 +19,7 @@ from vidadapt.prepare.annotations import Annotations
 from vidadapt.prepare.build import REPORT, Options, build
 from vidadapt.prepare.commands.options import processes
 from vidadapt.prepare.report import Report
+from vidadapt.prepare.unpacking import RATIO
 from vidadapt.prepare.write import check_folder
 
 Read = Callable[[videos.Files, Report], Annotations]
@@ -60,6 +61,13 @@ def add_shared(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespac
     )
     parser.add_argument(
         "--unpack", action="store_true", help="unpack archives that lie among the videos"
+    )
+    parser.add_argument(
+        "--unpack-limit",
+        type=_gigabytes,
+        metavar="GB",
+        help="that may come out of the archives of one folder, in units of 10^9 bytes (default: "
+        f"{RATIO} times their size)",
     )
     parser.add_argument(
         "--no-index",
@@ -104,14 +112,19 @@ def prepare(
     packed = archives.find(files.root, files.others)
     if packed and args.unpack:
         common = Report()
-        archives.unpack(packed, common)
+        archives.unpack(packed, common, limit=args.unpack_limit)
         files = videos.find(args.videos, common)
     sources = ("annotations", "table", "label_names")
     given = {name: str(getattr(args, name)) for name in sources if getattr(args, name, None)}
     problems = missing = False
     for out, read in reads.items():
         report = copy.deepcopy(common)
-        annotations = read(files, report)
+        try:
+            annotations = read(files, report)
+        except ValueError as error:
+            if not common.problems:
+                raise
+            raise ValueError(f"{error}\n{common.text()}") from error  # which may be why
         dev, test = fractions(annotations)
         options = Options(
             dev_fraction=dev,
@@ -135,6 +148,12 @@ def prepare(
             "prepare: not all is there that the source promises: see what is missing above, or add "
             "--allow-partial where that is meant so"
         )
+
+
+def _gigabytes(text: str) -> int:
+    if not (size := float(text)) > 0:
+        raise ValueError
+    return round(size * 1e9)
 
 
 def _summary(out: Path, prepared: Prepared, report: Report) -> str:

@@ -119,7 +119,7 @@ def forked(work: Callable[[World], None], processes: int) -> int:
         child = os.fork()
         if child == 0:
             os.environ["RANK"] = str(rank)
-            launching.launch(work, ())
+            launching.launch(work)
             os._exit(0)
         running.add(child)
     failed = 0

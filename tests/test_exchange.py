@@ -8,7 +8,7 @@ import torch
 from conftest import ALONE, run_program
 
 from vidadapt.distributed import LostProcess, World, exchange, is_broken_exchange
-from vidadapt.steps import NonFiniteLoss
+from vidadapt.precision import NonFinite
 
 OF_GLOO = (
     "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:4711",
@@ -32,7 +32,7 @@ def test_errors_of_gloo_are_lost_processes(text):
 @pytest.mark.parametrize(
     "error",
     [
-        NonFiniteLoss("the loss is nan at step 3, on building igloo/1.mp4"),
+        NonFinite("the loss is nan at step 3, on building igloo/1.mp4"),
         RuntimeError("/home/gloor/site-packages/torch/nn.py: shapes do not match; timed out"),
     ],
 )

@@ -146,7 +146,7 @@ def test_numbers_that_half_precision_cannot_hold_are_refused(run, tmp_path):
     save_file(state, folder / "adapter.safetensors")
     (folder / "checksums.json").unlink()
     options = ("--layout", "vidadapt", "--dtype", "fp16")
-    with pytest.raises(SystemExit, match=r"changed a logit by inf.*--dtype fp32"):
+    with pytest.raises(ValueError, match=r"changed a logit by inf.*--dtype fp32"):
         export(folder, tmp_path / "out", *options)
     assert not (tmp_path / "out").exists()
 
@@ -183,7 +183,7 @@ def test_batchnorm_folds_into_the_linear_layer():
 )
 def test_what_cannot_be_exported_says_why(run, tmp_path, name, model, layout, message):
     folder, _ = run(name, **model)
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(ValueError, match=message):
         export(folder, tmp_path / "out", "--layout", layout)
     assert not (tmp_path / "out").exists()
 
@@ -202,7 +202,7 @@ def test_the_backbone_file_can_have_moved(run, tiny_set, tmp_path):
     moved.write_bytes(tiny_set.weights.read_bytes())
     folder, adapted = run("arc", weights=str(moved))
     moved.rename(tmp_path / "elsewhere.safetensors")
-    with pytest.raises(SystemExit, match="--weights"):
+    with pytest.raises(ValueError, match="--weights"):
         export(folder, tmp_path / "out", "--layout", "vidadapt")
     weights = tmp_path / "elsewhere.safetensors"
     export(folder, tmp_path / "out", "--layout", "vidadapt", "--weights", weights)

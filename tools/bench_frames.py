@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vidadapt import command_line, config, methods, runs, yaml_files
+from vidadapt import command_line, config, launching, methods, runs, yaml_files
 from vidadapt.config import Config, ConfigError
 from vidadapt.data.prepared import with_lists
-from vidadapt.data.readers import ReadError
+from vidadapt.launching.failures import LISTED
 from vidadapt.matrix import cells, cost, plan
 from vidadapt.matrix.cells import CellFailed
 from vidadapt.matrix.overview import overview, seconds_left
@@ -36,7 +36,8 @@ A configuration is tools/train.py's YAML. It may hold `variants`, which names ov
 YAML with `variants` alone: configs/sweeps/. For videos of your own, copy a configuration and set
 `data.lists` (tools/prepare.py makes them) or `data.train_list` in it. Every cell (variant, frames,
 seed) is an ordinary tools/train.py and tools/evaluate.py; interrupted, the same command goes on:
-finished cells are kept, a begun one continues after its last epoch.
+finished cells are kept, a begun one continues after its last epoch. The exit status is 1 if a cell
+failed (others: docs/failures.md).
 
 examples:
   python tools/bench_frames.py --config configs/demo.yaml --frames 2 4 8 \\
@@ -49,42 +50,52 @@ examples:
 """
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Benchmark as the arguments say; the exit status: 1 if a cell failed."""
     args = parse(argv)
     try:
-        if args.report is not None:
-            summarise(args.report)
-            return
-        benchmark = plan.read_benchmark(args.config, args.sweep)
-        variants = plan.choose(benchmark, args.methods, methods.METHODS)
-        runs.check_writable("--out", args.out)
-        with cells.only_one(args.out) as lock:
-            before = earlier_lines(args)
-            if benchmark.prepare:
-                cells.prepare(benchmark.prepare, lock)
-            configs = checked(benchmark, variants, args)
-            work = cells.Work(args.out / "cells", args.processes, lock)
-            if args.cost_only:
-                refuse_trained(before, variants, args.frames)
-            else:
-                refuse_other_settings(benchmark, variants, args, work)
-            costs = measured(benchmark, variants, configs, args)
-            if args.cost_only:
-                lines = list(costs.values())
-            else:
-                lines = trained(benchmark, variants, configs, costs, args, work, before)
-            kept = of_earlier_calls(before, lines)
-            write_results(args.out / RESULTS, [*kept, *lines])
-            summarise(args.out)
-            if kept:
-                print("of earlier calls:", ", ".join(line["cell"] for line in kept))
-    except (ValueError, OSError, ReadError, MemoryError, CellFailed) as error:
-        sys.exit(f"bench_frames: {error}")
-    except KeyboardInterrupt:
-        sys.exit("bench_frames: interrupted; the same command goes on")
+        return benchmark(args)
+    except CellFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.status
+
+
+def benchmark(args: argparse.Namespace) -> int:
+    """Train and measure what is not there yet; the exit status.
+
+    Raises:
+        CellFailed: the data cannot be prepared, or a training of the grid over rates failed.
+    """
+    if args.report is not None:
+        summarise(args.report)
+        return 0
+    asked = plan.read_benchmark(args.config, args.sweep)
+    variants = plan.choose(asked, args.methods, methods.METHODS)
+    runs.check_writable("--out", args.out)
+    with cells.only_one(args.out) as lock:
+        before = earlier_lines(args)
+        if asked.prepare:
+            cells.prepare(asked.prepare, lock)
+        configs = checked(asked, variants, args)
+        work = cells.Work(args.out / "cells", args.processes, lock)
+        if args.cost_only:
+            refuse_trained(before, variants, args.frames)
+        else:
+            refuse_other_settings(asked, variants, args, work)
+        costs = measured(asked, variants, configs, args)
+        if args.cost_only:
+            lines = list(costs.values())
+        else:
+            lines = trained(asked, variants, configs, costs, args, work, before)
+        kept = of_earlier_calls(before, lines)
+        write_results(args.out / RESULTS, [*kept, *lines])
+        summarise(args.out)
+        if kept:
+            print("of earlier calls:", ", ".join(line["cell"] for line in kept))
     failed = [line["cell"] for line in lines if line["problem"]]
     if failed:
-        sys.exit(f"bench_frames: failed: {', '.join(failed)}; the same command tries them again")
+        print(f"failed: {', '.join(failed)}; the same command tries them again", file=sys.stderr)
+    return LISTED if failed else 0
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -376,4 +387,4 @@ def summarise(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launching.alone(main, goes_on="; the same command goes on")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vidadapt import command_line, data, methods
+from vidadapt import command_line, data, launching, methods
 from vidadapt.browse import Found, look
 from vidadapt.browse.page import write_page
 from vidadapt.browse.sheet import write_sheet
@@ -18,8 +18,6 @@ from vidadapt.config import Config, DataConfig
 from vidadapt.data import DATASETS, DataPlan
 from vidadapt.data.lists import LABELS, check_label_names, read_list
 from vidadapt.data.prepared import RECORD, read_prepared, with_lists
-from vidadapt.data.readers import ReadError
-from vidadapt.naming import printable_lines
 from vidadapt.progress import duration
 
 MANY = 100_000  # more classes than any list has: a label beyond is a slip
@@ -196,9 +194,4 @@ def say(found: Found, notes: Sequence[str], files: Sequence[Path], seconds: floa
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (ValueError, OSError, ImportError, ReadError) as error:
-        sys.exit(printable_lines(f"error: {error}"))
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
+    launching.alone(main)

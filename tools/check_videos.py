@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from vidadapt import launching
 from vidadapt.data.readers import READERS, check_reader
 from vidadapt.data.workers import cores
-from vidadapt.naming import printable_lines
 from vidadapt.prepare.check import Checked, check, plan_checks
 from vidadapt.prepare.check_summary import advice, summary
 from vidadapt.prepare.commands.options import add_outside_root, processes
@@ -30,7 +30,7 @@ It writes beside each list, or in --out:
 Kill it whenever you like: run again, it goes on where it was. A row holds while the file keeps its
 size and modification time; delete it, and the file is checked anew. A file that hangs or kills the
 process that decodes it is a row with that error, and is tried again by the next run.
-The exit status is 1 if some file cannot be read.
+The exit status is 1 if some file cannot be read (others: docs/failures.md).
 """
 
 
@@ -88,9 +88,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        sys.exit(printable_lines(f"check_videos: {error}"))
-    except KeyboardInterrupt:
-        sys.exit("interrupted; run it again, and it goes on where it was")
+    launching.alone(main, goes_on="; run it again, and it goes on where it was")

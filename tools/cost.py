@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 
-from vidadapt import benchmark, command_line, methods, runs
+from vidadapt import benchmark, command_line, launching, methods, runs
 from vidadapt.benchmark import NOISY_PERCENT, Counts, Measurements, Setting
 from vidadapt.markdown import markdown_table
-from vidadapt.naming import printable_lines
 from vidadapt.precision import resolved_precision
 from vidadapt.progress import duration
 
@@ -27,16 +26,14 @@ Kept: what forward keeps for backward, MB (10^6 bytes) a clip. Peak: of a whole 
 momentum, MB, model included. Step: median seconds, (slowest - fastest) / median."""
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Measure as the arguments say; the exit status: 1 if a method broke down, or none works."""
     arguments = parse(argv)
-    try:
-        setting = read_setting(arguments)
-        chosen = {spec: read_method(spec) for spec in expand(arguments.method)}
-        check_output(arguments.json)
-        with torch.device("meta"):
-            benchmark.bare_model(setting)
-    except (ValueError, OSError) as error:
-        sys.exit(printable_lines(f"cost: {error}"))
+    setting = read_setting(arguments)
+    chosen = {spec: read_method(spec) for spec in expand(arguments.method)}
+    check_output(arguments.json)
+    with torch.device("meta"):
+        benchmark.bare_model(setting)
     entries = []
     for number, (spec, method) in enumerate(chosen.items(), start=1):
         began = time.monotonic()
@@ -47,8 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     print("\n".join([title(setting, entries), "", *table(entries), "", NOTES, *remarks(entries)]))
     if arguments.json is not None:
         runs.write_json(arguments.json, entries)
-    if any(e["failed"] for e in entries) or all(e["problem"] for e in entries):
-        sys.exit(1)
+    return int(any(e["failed"] for e in entries) or all(e["problem"] for e in entries))
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -253,4 +249,4 @@ def remarks(entries: list[dict[str, Any]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    launching.alone(main)

@@ -11,12 +11,12 @@ from typing import Any
 from vidadapt import launching, runs, trained
 from vidadapt.command_line import EvaluateOptions
 from vidadapt.config import ConfigError
-from vidadapt.data.readers import ReadError
 from vidadapt.distributed import World, together
 from vidadapt.evaluate import load_scores, metrics, save_scores
+from vidadapt.launching.failures import recorded
 from vidadapt.progress import duration
-from vidadapt.score_parts import take_up
-from vidadapt.trained import Trained
+from vidadapt.score_parts import Job, take_up
+from vidadapt.trained import Loaded, Trained
 
 
 def main(world: World) -> None:
@@ -34,6 +34,12 @@ def main(world: World) -> None:
     with together(world):
         check_same_list(out, loaded.videos.manifest)
         job = trained.job(loaded, world)
+    with recorded(world, out):
+        evaluate(world, loaded, job, out, began)
+
+
+def evaluate(world: World, loaded: Loaded, job: Job, out: Path, began: float) -> None:
+    """Score what is left, and write the results."""
     parts = take_up(out / "parts", job, world)
     scoring, scored = time.monotonic(), len(parts.left)
     scores = trained.score(loaded, world, parts=parts)
@@ -42,7 +48,8 @@ def main(world: World) -> None:
         if world.is_main:
             about = trained.about(loaded)
             warnings = [*loaded.videos.warnings, *parts.warnings]
-            result = {**metrics(scores, found.config.eval.fusion), **about, "warnings": warnings}
+            figures = metrics(scores, loaded.trained.config.eval.fusion)
+            result = {**figures, **about, "warnings": warnings}
             result["seconds"] = time.monotonic() - began
             # Of what this call scored, and not one before it that was stopped.
             result["seconds_per_video"] = seconds / scored if scored else None
@@ -106,4 +113,4 @@ def say(out: Path | None, result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    launching.launch(main, (ValueError, OSError, ReadError))
+    launching.launch(main, goes_on="; the same command goes on")

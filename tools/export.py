@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from vidadapt import checkpoints, command_line, data, methods, runs
+from vidadapt import checkpoints, command_line, data, launching, methods, runs
 from vidadapt.adapters import load_adapted_model, load_adapter
 from vidadapt.models import VideoModel
 from vidadapt.models.plain import LAYOUTS, fold_batchnorm, plain_state, write_plain
 from vidadapt.models.vit import VideoViT
-from vidadapt.naming import printable_lines
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -53,13 +51,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     dtype = DTYPES[arguments.dtype]
-    try:
-        runs.check_writable("out", arguments.out.absolute().parent)
-        change = export(
-            arguments.checkpoint, arguments.out, arguments.layout, dtype, arguments.weights
-        )
-    except (ValueError, OSError) as error:
-        sys.exit(printable_lines(f"export: {error}"))
+    runs.check_writable("out", arguments.out.absolute().parent)
+    change = export(arguments.checkpoint, arguments.out, arguments.layout, dtype, arguments.weights)
     size = arguments.out.stat().st_size / 1e6
     print(f"{arguments.out}: {size:.2f} MB, {arguments.dtype}, layout {arguments.layout}")
     if change is not None:
@@ -134,4 +127,4 @@ def _logits(model: VideoViT, clips: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    launching.alone(main)

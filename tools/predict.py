@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 
-from vidadapt import adapters, runs
+from vidadapt import adapters, launching, runs
 from vidadapt.contact_sheet import write_sheets
-from vidadapt.data.readers import ReadError
-from vidadapt.naming import printable, printable_lines
+from vidadapt.naming import printable
 from vidadapt.predict import LISTS, Prediction, Predictor, find_videos, names_of
 from vidadapt.progress import duration, track
 
@@ -31,7 +30,7 @@ Adapters of one backbone whose clips are cut alike share the decoding, and linea
 also one pass of the backbone. Lists ({", ".join(LISTS)}) hold lines `path label` or
 `path`; with labels, the summary says how many predictions agree, unless the
 adapters have different classes. Videos that cannot be read are
-listed at the end, and the exit status is 1 then.
+listed at the end, and the exit status is 1 then (others: docs/failures.md).
 """
 
 
@@ -188,9 +187,4 @@ def _summary(names: list[str], predictions: list[Prediction], seconds: float) ->
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (ValueError, OSError, ImportError, ReadError) as error:
-        sys.exit(printable_lines(f"error: {error}"))
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
+    launching.alone(main)

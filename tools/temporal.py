@@ -11,7 +11,6 @@ from typing import Any
 
 from vidadapt import launching, runs, temporal, trained
 from vidadapt.config import ConfigError
-from vidadapt.data.readers import ReadError
 from vidadapt.distributed import World, together
 from vidadapt.predict import names_of
 from vidadapt.progress import duration
@@ -175,4 +174,4 @@ def say(report: dict[str, Any], files: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    launching.launch(main, (ValueError, OSError, ReadError))
+    launching.launch(main)

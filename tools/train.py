@@ -34,23 +34,22 @@ from vidadapt import (
 )
 from vidadapt.cache import Cache
 from vidadapt.cached_training import CachedBatches, score_features
+from vidadapt.command_line import TrainOptions
 from vidadapt.config import Config, ConfigError, TrainConfig
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.epochs import EpochBatches, steps_per_epoch
 from vidadapt.data.lists import Sample, check_label_names, read_list
 from vidadapt.data.prepared import with_lists
 from vidadapt.data.quarantine import read_quarantine
-from vidadapt.data.readers import ReadError
 from vidadapt.data.skips import SKIPPED, SkipLog, most_skipped, read_skips
 from vidadapt.data.watched import WatchedClips
 from vidadapt.distributed import World, main_first, together
 from vidadapt.evaluate import metrics, score_views
+from vidadapt.launching.failures import recorded
 from vidadapt.models.batchnorm import over_all_processes
 from vidadapt.precision import cast_frozen, resolved_precision
 from vidadapt.profiling import profile_steps
 from vidadapt.progress import duration
-from vidadapt.resuming import Stopped
-from vidadapt.steps import NonFiniteLoss
 from vidadapt.train import classification_loss, fit, normalized_clip
 
 FEW_VIDEOS = 30  # of a development list: one of fewer moves its accuracy by more than 3 %
@@ -65,6 +64,22 @@ def main(world: World) -> None:
         run_dir = Path(cfg.run_dir)
         resume = options.resume or launching.restarted()
         saved = None if options.profile else continuing.previous_run(run_dir, cfg, resume)
+    folder = run_dir / runs.PROFILE if options.profile else run_dir
+    with recorded(world, folder):
+        train(world, cfg, plan, options, folder, resume, saved)
+
+
+def train(
+    world: World,
+    cfg: Config,
+    plan: DataPlan,
+    options: TrainOptions,
+    folder: Path,
+    resume: bool,
+    saved: dict[str, Any] | None,
+) -> None:
+    """Build, load lists, fit, summarise."""
+    with together(world):
         asked = cfg.train
         if saved is not None:
             cfg = replace(cfg, train=continuing.shared_among(world.size, cfg.train, saved["facts"]))
@@ -118,11 +133,10 @@ def main(world: World) -> None:
             )
     filling = None if cached is None else cache.fill(cached, recipe.epochs)
     with together(world):
-        folder = run_dir / runs.PROFILE if options.profile else run_dir
         if options.profile:
             runs.check_writable("run_dir", folder)
         elif world.is_main:
-            start_folder(run_dir, cfg, asked, resume, saved, world)
+            start_folder(folder, cfg, asked, resume, saved, world)
         skips = SkipLog(
             folder / SKIPPED,
             lists["train"].samples,
@@ -163,7 +177,7 @@ def main(world: World) -> None:
         batches = CachedBatches(cached, [sample.label for sample in lists["train"].samples])
         prepare = batches.prepare
         features.run_from_features(cached.parts)
-    train = partial(
+    run = partial(
         fit,
         model,
         recipe=recipe,
@@ -181,7 +195,7 @@ def main(world: World) -> None:
     )
     if options.profile:
         profile_steps(
-            train,
+            run,
             batches,
             steps=options.profile,
             accumulation=recipe.accumulation,
@@ -190,12 +204,7 @@ def main(world: World) -> None:
             folder=folder if world.is_main else None,
         )
         return
-    try:
-        result = train(batches, run_dir=run_dir)
-    except Stopped as stopped:
-        if world.is_main:
-            print(f"stopped by {stopped}; continue with --resume", file=sys.stderr, flush=True)
-        launching.leave(world, 128 + stopped.number)
+    result = run(batches, run_dir=folder)
     if world.is_main:
         summary = {
             "method": cfg.method["name"],
@@ -204,12 +213,12 @@ def main(world: World) -> None:
             **result,
             "cache": filling,
             "left_out": list(lists["train"].left_out),
-            "skipped": len(read_skips(run_dir / SKIPPED)),
+            "skipped": len(read_skips(folder / SKIPPED)),
             "warnings": {name: list(videos.warnings) for name, videos in lists.items()},
             "manifests": {name: videos.manifest for name, videos in lists.items()},
         }
-        runs.write_json(run_dir / "summary.json", summary)
-        say_summary(run_dir, summary)
+        runs.write_json(folder / "summary.json", summary)
+        say_summary(folder, summary)
 
 
 def read_lists(cfg: Config, plan: DataPlan) -> dict[str, list[Sample]]:
@@ -418,4 +427,4 @@ def say_summary(run_dir: Path, summary: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    launching.launch(main, (ValueError, OSError, ReadError, NonFiniteLoss))
+    launching.launch(main, goes_on="; continue with --resume")

@@ -16,10 +16,10 @@ from vidadapt import data, embedding, launching, runs
 from vidadapt.browse import choose
 from vidadapt.config import ConfigError
 from vidadapt.data.lists import Sample, manifest_hash
-from vidadapt.data.readers import ReadError
 from vidadapt.distributed import World
 from vidadapt.embedding import Features
 from vidadapt.embedding_plot import MOST_CLASSES, Panel, write_pictures
+from vidadapt.files.writing import replaced
 from vidadapt.predict import names_of
 from vidadapt.progress import duration
 from vidadapt.trained import Trained, asked, find, load, samples_of
@@ -280,15 +280,14 @@ def _num_views(views: str) -> int:
 
 def write_features(path: Path, features: Features, places: np.ndarray) -> None:
     """Features (N, D), labels, paths and places (N, 2) as npz, replaced at once."""
-    partial = path.with_name(f".{path.name}.partial.npz")
-    np.savez_compressed(
-        partial,
-        features=features.values,
-        labels=features.labels,
-        paths=np.asarray(features.paths),
-        places=places,
-    )
-    partial.replace(path)
+    with replaced(path) as partial:
+        np.savez_compressed(
+            partial,
+            features=features.values,
+            labels=features.labels,
+            paths=np.asarray(features.paths),
+            places=places,
+        )
 
 
 def captions(figures: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -340,4 +339,4 @@ def say(settings: dict[str, Any], files: Sequence[Path], seconds: float) -> None
 
 
 if __name__ == "__main__":
-    launching.launch(main, (ValueError, OSError, ImportError, ReadError))
+    launching.launch(main)

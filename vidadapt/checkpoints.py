@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from vidadapt.files.writing import WriteError
 from vidadapt.naming import printable
 from vidadapt.runs import RunError, write_json
 
@@ -48,7 +49,7 @@ def save_checkpoint(
         keep: how many stay, this one included.
 
     Raises:
-        RunError: the disk refused (full, read-only); the previous checkpoint stays whole.
+        WriteError: the disk refused (full, read-only); the previous checkpoint stays whole.
     """
     temporary = folder.with_name(folder.name + ".tmp")
     try:
@@ -74,7 +75,7 @@ def save_checkpoint(
             shutil.rmtree(surplus, ignore_errors=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise RunError(
+        raise WriteError(
             f"cannot write the checkpoint {folder}: {error}; the previous one is unharmed. Make "
             "room or choose another run_dir, then continue with --resume"
         ) from error
@@ -216,7 +217,7 @@ class Writer:
         """`save_checkpoint` with tensors that nobody changes any more; waits for older ones.
 
         Raises:
-            RunError: an older one could not be written.
+            WriteError: an older one could not be written.
         """
         while len(self._begun) > 1:
             self._begun.pop(0).result()
@@ -226,7 +227,7 @@ class Writer:
         """Until everything is on the disk.
 
         Raises:
-            RunError: it could not be written.
+            WriteError: it could not be written.
         """
         while self._begun:
             self._begun.pop(0).result()
@@ -237,7 +238,7 @@ class Writer:
     def __exit__(self, kind: type[BaseException] | None, *about: object) -> None:
         try:
             self.wait()
-        except RunError:
+        except WriteError:
             if kind is None:
                 raise
         finally:

@@ -92,6 +92,7 @@ TRAIN_HELP = """Adapt a video transformer to a list of videos.
 
 Any key of the configuration is an option. The options of a method are shown for the chosen one:
     python tools/train.py --method.name full --help
+Exit statuses, and failure.json in the run folder: docs/failures.md.
 """
 
 EVALUATE_HELP = """Evaluate on a list, several clips x crops a video, exactly.
@@ -103,6 +104,7 @@ EVALUATE_HELP = """Evaluate on a list, several clips x crops a video, exactly.
     python tools/evaluate.py --from-scores runs/.../scores.npz --eval.fusion logits
 
 The configuration of the run or the adapter is the default of every option below.
+Exit statuses, and failure.json in the folder of results: docs/failures.md.
 """
 
 BROWSE_HELP = """Look at a list as a training would see it, before spending days on it.
@@ -114,7 +116,7 @@ BROWSE_HELP = """Look at a list as a training would see it, before spending days
 Writes index.html (one file, opens without a network) and sheet.png: for a few videos of each class
 the frames after sampling, crop, flip and augmentation, as the same keys of tools/train.py give
 them. Label names are those of data.label_names, else of labels.txt beside the list. Videos that
-cannot be read are shown with the cause, and the exit status is 1 then.
+cannot be read are shown with the cause, and the exit status is 1 then (others: docs/failures.md).
 """
 BROWSE_KEYS = (
     *("dataset", "lists", "root", "label_names", "sampling", "num_frames", "stride", "crop_size"),

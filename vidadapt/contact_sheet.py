@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from vidadapt.files.writing import replaced
 from vidadapt.lettering import fitted, font
 from vidadapt.predict import Guess, Prediction, Shown
 
@@ -34,7 +35,9 @@ def write_sheets(
     files = []
     for number, rows in enumerate(pages, start=1):
         file = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-        sheet(rows).save(file, format="PNG")
+        drawn = sheet(rows)
+        with replaced(file) as partial:
+            drawn.save(partial, format="PNG")
         files.append(file)
     return files
 

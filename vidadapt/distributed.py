@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -16,6 +17,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
+
+from vidadapt.processes import LostProcess
 
 Result = TypeVar("Result")
 
@@ -51,8 +54,19 @@ class PeerError(RuntimeError):
     """Another process failed in a step that all of them take together."""
 
 
-class LostProcess(RuntimeError):
-    """Another process is gone, or does not answer; the message says which, where that is known."""
+class Stopped(BaseException):
+    """A signal asked the process to stop. No library's `except Exception` may swallow it.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.number).name}"
 
 
 def with_patience(world: World, minutes: float) -> World:
@@ -115,21 +129,26 @@ def together(world: World) -> Iterator[None]:
 
     Whatever one process raises inside reaches every other as a `PeerError`, so that none goes on
     to wait for a peer that is gone.
+
+    Raises:
+        Stopped: a signal stopped one of them, or several; on all of them.
+        PeerError: another process failed, and none before it.
     """
-    error: Exception | None = None
+    error: Exception | Stopped | None = None
     try:
         yield
-    except Exception as caught:
+    except (Exception, Stopped) as caught:
         error = caught
-    failures = gather_objects(world, None if error is None else str(error))
-    first = next((rank for rank, message in enumerate(failures) if message is not None), None)
-    if first is None:
+    stop = error.number if isinstance(error, Stopped) else None
+    own = None if error is None else (str(error), stop)
+    failures = enumerate(gather_objects(world, own))
+    first, found = next(((rank, one) for rank, one in failures if one is not None), (-1, None))
+    if found is None:
         return
-    if error is None:
-        raise PeerError(f"rank {first}: {failures[first]}")
-    if first != world.rank:
-        raise PeerError(f"rank {first}: {failures[first]}") from error
-    raise error
+    message, stop = found
+    if first == world.rank and error is not None:
+        raise error
+    raise (PeerError(f"rank {first}: {message}") if stop is None else Stopped(stop)) from error
 
 
 def main_first(world: World, step: Callable[[], Result]) -> Result:
@@ -280,7 +299,7 @@ def require_equal_weights(world: World, tensors: Mapping[str, torch.Tensor]) -> 
     """See that the processes begin with the same numbers.
 
     Raises:
-        PeerError: they do not.
+        ValueError: they do not.
     """
     if world.size == 1:
         return
@@ -290,4 +309,7 @@ def require_equal_weights(world: World, tensors: Mapping[str, torch.Tensor]) -> 
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     found = gather_objects(world, digest.hexdigest())
     if any(one != found[0] for one in found):
-        raise PeerError("the processes begin with different weights")
+        raise ValueError(
+            "the processes begin with different weights; give all machines the same model.weights "
+            "and run folder"
+        )

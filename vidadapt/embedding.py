@@ -88,7 +88,8 @@ def features_of(
         label: of the progress.
 
     Raises:
-        ValueError: scores that are not finite, or no video that can be read.
+        NonFinite: scores that are not finite.
+        ReadError: no video can be read.
     """
     found: list[torch.Tensor] = []
 

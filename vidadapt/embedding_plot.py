@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+
+from vidadapt.files.writing import replaced
 
 # Ten shapes; classes 11 to 20 have them hollow.
 SHAPES = ("o", "s", "^", "v", "D", "P", "X", "*", "<", ">")
@@ -65,9 +66,8 @@ def write_pictures(
     with matplotlib.rc_context({"svg.hashsalt": "vidadapt"}):
         for name, metadata in (("png", {}), ("svg", {"Date": None})):
             path = out / f"tsne.{name}"
-            partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-            figure.savefig(partial, format=name, metadata=metadata)
-            partial.replace(path)
+            with replaced(path) as partial:
+                figure.savefig(partial, format=name, metadata=metadata)
             files.append(path)
     return files
 

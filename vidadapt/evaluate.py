@@ -19,10 +19,12 @@ from torch import nn
 from torch.nn import functional
 
 from vidadapt.data.clips import view_chunks
+from vidadapt.data.readers import ReadError
 from vidadapt.data.transforms import normalize
 from vidadapt.distributed import World, gather_objects, together
+from vidadapt.files.writing import replaced
 from vidadapt.metrics import accuracies, label_ranks
-from vidadapt.precision import autocast
+from vidadapt.precision import NonFinite, autocast
 from vidadapt.progress import track
 from vidadapt.score_parts import Entry, Parts
 from vidadapt.score_tables import read_table
@@ -91,8 +93,9 @@ def score_views(
 
     Raises:
         RuntimeError: a video was seen twice or never.
-        ValueError: a score that is not finite, no video could be read, or the disk refused the
-            parts.
+        NonFinite: a score that is not finite.
+        ReadError: no video could be read.
+        WriteError: the disk refused the parts.
     """
     model.eval()
     num_orders = 1 if orders is None else orders.shape[1]
@@ -165,7 +168,8 @@ def collected(
 
     Raises:
         RuntimeError: a video was seen twice or never.
-        ValueError: a score that is not finite, or no video could be read.
+        NonFinite: a score that is not finite.
+        ReadError: no video could be read.
     """
     gathered = [entry for part in gather_objects(world, mine) for entry in part]
     with together(world):
@@ -194,7 +198,7 @@ def _in_list_order(
         if values is None:
             errors[paths[index]] = error
         elif not np.isfinite(values).all():
-            raise ValueError(
+            raise NonFinite(
                 f"{paths[index]}: the model's scores are not finite; use train.precision fp32, or "
                 "an earlier checkpoint"
             )
@@ -202,7 +206,7 @@ def _in_list_order(
             logits[index] = values
     if len(errors) == len(paths):
         first = next(iter(errors.items()))
-        raise ValueError(
+        raise ReadError(
             f"none of the {len(paths)} videos could be read (first: {first[0]}: {first[1]}); check "
             "data.root"
         )
@@ -277,20 +281,22 @@ def save_scores(path: Path, scores: Scores, about: dict[str, Any]) -> None:
 
     Args:
         about: JSON-able facts kept with the scores (label names, list, manifest hash, ...).
+
+    Raises:
+        WriteError: the disk refused the file.
     """
     num_videos, num_views, _ = scores.logits.shape
-    temporary = path.with_name(path.name + ".tmp.npz")
-    np.savez_compressed(
-        temporary,
-        id=np.repeat(np.asarray(scores.paths), num_views),
-        clip=np.tile(scores.clips, num_videos),
-        crop=np.tile(scores.crops, num_videos),
-        logits=scores.logits.reshape(num_videos * num_views, -1),
-        label=np.repeat(scores.labels, num_views),
-        errors=np.array(json.dumps(scores.errors)),
-        about=np.array(json.dumps(about)),
-    )
-    temporary.replace(path)
+    with replaced(path) as partial:
+        np.savez_compressed(
+            partial,
+            id=np.repeat(np.asarray(scores.paths), num_views),
+            clip=np.tile(scores.clips, num_videos),
+            crop=np.tile(scores.crops, num_videos),
+            logits=scores.logits.reshape(num_videos * num_views, -1),
+            label=np.repeat(scores.labels, num_views),
+            errors=np.array(json.dumps(scores.errors)),
+            about=np.array(json.dumps(about)),
+        )
 
 
 def load_scores(path: Path) -> tuple[Scores, dict[str, Any]]:

@@ -16,6 +16,10 @@ from vidadapt.models import VideoModel
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
+class NonFinite(RuntimeError):
+    """A loss, a trained tensor or a score became NaN or infinite: the training has diverged."""
+
+
 def resolved_precision(device: torch.device, precision: Precision) -> Precision:
     """`fp32`, `bf16` or `fp16`; `auto` becomes bf16 where the device computes in it, else fp32."""
     if precision == "auto":

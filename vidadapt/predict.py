@@ -29,7 +29,7 @@ from vidadapt.data.times import frame_times
 from vidadapt.data.transforms import cut_views
 from vidadapt.differences import NOT_OF_THE_BACKBONE
 from vidadapt.evaluate import fuse
-from vidadapt.precision import autocast, resolved_precision
+from vidadapt.precision import NonFinite, autocast, resolved_precision
 
 VIDEOS = (
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"),
@@ -315,7 +315,7 @@ class Predictor:
             distinct = torch.cat([part[name] for part in parts]).cpu()
             logits = distinct[item["view_of"]].numpy()
             if not np.isfinite(logits).all():
-                raise ValueError(f"{video.path}: the scores of {name} are not finite")
+                raise NonFinite(f"{video.path}: the scores of {name} are not finite")
             adapter = group.bank.adapter(name)
             shares = probabilities(logits, adapter.config.eval.fusion)
             best = np.argsort(-shares, kind="stable")[:top]

@@ -11,6 +11,10 @@ MOST_OF_A_SOCKET = 107  # bytes of its path, on Linux
 SOCKET = "/pymp-12345678/listener-12345678"  # how `multiprocessing` names one, below the folder
 
 
+class LostProcess(RuntimeError):
+    """Another process is gone, or does not answer; the message says which, where that is known."""
+
+
 def check_temporary_folder() -> None:
     """Processes from a fork server meet at sockets in the folder for temporary files.
 

@@ -15,6 +15,8 @@ from typing import Any, cast
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from vidadapt.files.writing import replaced
+
 # The phase with which every batch begins.
 WAIT = "wait for data"
 
@@ -106,9 +108,8 @@ class StepProfiler:
         if self._number == self.batches:
             self._tracer.stop()
             if self.folder is not None:
-                partial = self.folder / f"partial.{TRACE}"
-                self._tracer.export_chrome_trace(str(partial))
-                partial.replace(self.folder / TRACE)
+                with replaced(self.folder / TRACE) as partial:
+                    self._tracer.export_chrome_trace(str(partial))
             raise ProfileDone
         self._number += 1
 

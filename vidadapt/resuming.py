@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from vidadapt import checkpoints
-from vidadapt.distributed import World, own_buffers
+from vidadapt.distributed import Stopped, World, own_buffers
 from vidadapt.methods import load_trainable_state, trainable_state
 from vidadapt.optim import WeightAverage
 from vidadapt.sharding import gathered, placed, placed_optimizer
@@ -77,18 +77,6 @@ class Progress:
             best={"epoch": epoch, **results} if is_best else self.best,
             latest=latest,
         )
-
-
-class Stopped(Exception):
-    """A signal asked the training to stop, and its state is on the disk.
-
-    Attributes:
-        number: of the signal.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
 
 
 @dataclass

@@ -7,6 +7,7 @@
     tensorboard/        the same curves
     last/, best/        see `checkpoints`
     profile/            where the time of a step goes, if that was asked
+    failure.json        why it ended, if it failed: see `launching.failures`
 
 Everything is written under a temporary name and renamed, so that a file with its final name is
 whole.
@@ -26,7 +27,9 @@ from typing import Any
 
 import torch
 
-PROFILE = "profile"
+from vidadapt.files.writing import replaced, writing
+
+PROFILE, FAILURE = "profile", "failure.json"
 
 
 class RunError(ValueError):
@@ -49,7 +52,7 @@ def check_writable(key: str, folder: Path) -> None:
 def check_free(run_dir: str | Path, resume: bool) -> None:
     """Raise `RunError` if the folder cannot be made, or holds something without `resume`.
 
-    A profile is nothing that a run would overwrite.
+    A profile, or why a start failed, is nothing that a run would overwrite.
     """
     folder = Path(run_dir)
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -58,7 +61,7 @@ def check_free(run_dir: str | Path, resume: bool) -> None:
             f"run_dir: cannot write to {folder} (below {nearest}); choose another folder"
         )
     held = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
-    if not resume and held - {PROFILE}:
+    if not resume and held - {PROFILE, FAILURE}:
         raise RunError(
             f"run_dir: {folder} exists and is not empty; continue it with --resume, or choose "
             "another folder"
@@ -76,13 +79,13 @@ def create(run_dir: str | Path, resume: bool) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically; of several processes, each writes a whole one."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write a text file atomically; of several processes, each writes a whole one.
+
+    Raises:
+        WriteError: the disk refused it.
+    """
+    with replaced(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def as_json(value: Any, *, ensure_ascii: bool = True, indent: int | None = None) -> str:
@@ -144,8 +147,12 @@ def _git_commit() -> str | None:
 
 
 def append_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Append JSON lines, see `as_json`."""
-    with path.open("a", encoding="utf-8") as file:
+    """Append JSON lines, see `as_json`.
+
+    Raises:
+        WriteError: the disk refused them.
+    """
+    with writing(path), path.open("a", encoding="utf-8") as file:
         file.writelines(as_json(line) + "\n" for line in lines)
 
 

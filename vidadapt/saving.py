@@ -58,7 +58,7 @@ class Saving:
         """Write what `taken` gave, as `last`, and as `best` too where it is that.
 
         Raises:
-            RunError: an older one could not be written.
+            WriteError: an older one could not be written.
         """
         self._saved_at = time.monotonic()
         if copies is None:

@@ -27,6 +27,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vidadapt.distributed import World, gather_objects, together
+from vidadapt.files.writing import unwritten
 
 # Place in the list, logits (V, K) or None, why it could not be read.
 Entry = tuple[int, np.ndarray | None, str]
@@ -92,7 +93,7 @@ class Parts:
         """Write entries to the disk.
 
         Raises:
-            PartsError: the disk refused; what was kept before is unharmed.
+            WriteError: the disk refused; what was kept before is unharmed.
         """
         if entries:
             try:
@@ -102,10 +103,7 @@ class Parts:
                 self._file.flush()
                 os.fsync(self._file.fileno())
             except OSError as error:
-                raise PartsError(
-                    f"--out: cannot write to {self._folder} ({error}); make room, then give the "
-                    "same command again: it goes on with what is there"
-                ) from error
+                raise unwritten(self._folder, error) from error
         self._written = time.monotonic()
 
     def remove(self) -> None:

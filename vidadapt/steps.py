@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader
 from vidadapt.config import TrainConfig
 from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.mixing import mix_batch
+from vidadapt.data.readers import ReadError
 from vidadapt.distributed import World, average_gradients, exchange, mean_over_ranks
 from vidadapt.models import VideoModel
 from vidadapt.models.batchnorm import without_clips
 from vidadapt.optim import effective_lr, lr_at, set_lr
-from vidadapt.precision import autocast
+from vidadapt.precision import NonFinite, autocast
 from vidadapt.profiling import WAIT
 from vidadapt.progress import track
 from vidadapt.resuming import Progress, Trained
@@ -31,10 +32,6 @@ UNHARMED = (
     "The last checkpoint is unharmed; lower train.base_lr, set train.clip_grad, or use "
     "train.precision bf16 or fp32"
 )
-
-
-class NonFiniteLoss(RuntimeError):
-    """The loss or a trained tensor became NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +57,18 @@ class Step:
         """How many processes wish to stop, and to save; and clips skipped in the epoch.
 
         Raises:
-            NonFiniteLoss: the loss is not finite, or no clip of the step was there.
+            NonFinite: the loss is not finite.
+            ReadError: no clip of the step was there.
         """
         loss, share, *rest = self._on_host()
         if share == 0:
-            raise NonFiniteLoss(f"every clip of step {self.number} was skipped. {UNHARMED}")
+            raise ReadError(
+                f"every clip of step {self.number} was skipped (skipped.jsonl has them): mend the "
+                "files or raise train.batch_size, then go on with --resume"
+            )
         if not math.isfinite(loss):
             more = f" and {len(self.files) - 8} more" if len(self.files) > 8 else ""
-            raise NonFiniteLoss(
+            raise NonFinite(
                 f"the loss is {loss} at step {self.number}, on {', '.join(self.files[:8])}{more}. "
                 + UNHARMED
             )
@@ -196,12 +197,13 @@ def optimiser_steps(
             numbers = average_gradients(world, whole, share, told())
             divide_gradients(parameters, numbers[0])
         with phase("optimiser"):
-            if recipe.clip_grad > 0:
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(parameters, recipe.clip_grad)
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
+            if share > 0 or world.size > 1:  # else there is no gradient, which a scaler refuses
+                if recipe.clip_grad > 0:
+                    scaler.unscale_(optimizer)
+                    nn.utils.clip_grad_norm_(parameters, recipe.clip_grad)
+                scaler.step(optimizer)
+                scaler.update()
+                optimizer.zero_grad(set_to_none=True)
             if trained.average is not None:
                 trained.average.update(model, step)
         figures = torch.cat([mean_loss[None], numbers])

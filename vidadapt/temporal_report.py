@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import textwrap
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from vidadapt.files.writing import replaced
 from vidadapt.markdown import markdown_table
 from vidadapt.temporal import ALPHA, CHANGED, ORDERS, RULES, lost, p_words
 
@@ -212,7 +212,6 @@ def _panel(
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    figure.savefig(partial, format=path.suffix[1:], dpi=150)
-    partial.replace(path)
+    with replaced(path) as partial:
+        figure.savefig(partial, format=path.suffix[1:], dpi=150)
     return path

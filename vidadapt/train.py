@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +24,7 @@ from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.skips import SkipLog
 from vidadapt.data.transforms import normalize
 from vidadapt.distributed import (
+    Stopped,
     World,
     average_buffers,
     exchange,
@@ -33,6 +34,7 @@ from vidadapt.distributed import (
     together,
 )
 from vidadapt.epoch_log import say_epoch, write_log
+from vidadapt.launching.failures import located
 from vidadapt.methods import train_mode, trainable_state
 from vidadapt.models import VideoModel
 from vidadapt.optim import (
@@ -40,10 +42,11 @@ from vidadapt.optim import (
     build_optimizer,
     parameter_groups,
 )
-from vidadapt.resuming import Progress, Stopped, StopRequest, Trained, copied, stop_requests
+from vidadapt.precision import NonFinite
+from vidadapt.resuming import Progress, StopRequest, Trained, copied, stop_requests
 from vidadapt.saving import Saving
 from vidadapt.sharding import gathered, shard, whole
-from vidadapt.steps import UNHARMED, NonFiniteLoss, Step, Stretch, optimiser_steps
+from vidadapt.steps import UNHARMED, Step, Stretch, optimiser_steps
 
 
 def fit(
@@ -92,10 +95,11 @@ def fit(
         the best epoch or None.
 
     Raises:
-        NonFiniteLoss: with step and files; nothing is overwritten.
+        NonFinite: with step and files; nothing is overwritten.
+        ReadError: no clip of a step could be had.
         Stopped: by a signal, after a checkpoint was written.
         TooManySkipped: of an epoch's clips.
-        RunError: a checkpoint could not be written; the ones before are whole.
+        WriteError: a checkpoint could not be written; the ones before are whole.
     """
     sampler = cast(EpochBatches, loader.batch_sampler)
     require_equal_weights(world, dict(model.named_parameters()))
@@ -121,11 +125,6 @@ def fit(
         resume_state.clear()
     if recipe.compile:
         model.compile()
-    board = (
-        SummaryWriter(run_dir / "tensorboard", purge_step=progress.steps - len(progress.losses))
-        if world.is_main
-        else None
-    )
 
     steps = partial(
         optimiser_steps,
@@ -143,7 +142,12 @@ def fit(
     def place() -> str:
         return f"epoch {progress.epoch + 1}, after step {progress.steps - 1}"
 
-    with stop_requests() as request, checkpoints.Writer() as writer:
+    with (
+        located(lambda: (progress.epoch + 1, progress.steps)),
+        stop_requests() as request,
+        checkpoints.Writer() as writer,
+        _board(run_dir, progress, world) as board,
+    ):
         saving = Saving(
             writer,
             trained,
@@ -179,8 +183,6 @@ def fit(
                 saving.save(copies, progress, is_best)
                 if world.is_main:
                     say_epoch(progress.latest, progress.seconds, recipe.epochs)
-    if board is not None:
-        board.close()
     return {
         "epochs": progress.epoch,
         "steps": progress.steps,
@@ -199,6 +201,17 @@ def _is_best(results: dict[str, float], best: dict[str, Any] | None) -> bool:
         return True
     loss, before = results["dev_loss"], best.get("dev_loss", math.inf)
     return (results["dev_top1"], -loss) >= (best["dev_top1"], -before)
+
+
+@contextmanager
+def _board(run_dir: Path, progress: Progress, world: World) -> Iterator[SummaryWriter | None]:
+    """The main process's TensorBoard writer, closed at the end however it comes."""
+    if not world.is_main:
+        yield None
+        return
+    begun = progress.steps - len(progress.losses)
+    with closing(SummaryWriter(run_dir / "tensorboard", purge_step=begun)) as board:
+        yield board
 
 
 def _train_epoch(
@@ -279,4 +292,4 @@ def classification_loss(
 def _check_finite(model: nn.Module, when: str) -> None:
     for name, tensor in trainable_state(model).items():
         if tensor.is_floating_point() and not gathered(torch.isfinite(tensor).all()):
-            raise NonFiniteLoss(f"{name} is no longer finite {when}. {UNHARMED}")
+            raise NonFinite(f"{name} is no longer finite {when}. {UNHARMED}")

@@ -418,14 +418,15 @@ def test_as_a_command_the_exit_status_tells(
     videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check(videos / "train.txt", "--root", videos / "videos")
-    for name, status in (("train.txt", 1), ("absent.txt", "check_videos: cannot read ")):
+    for name, status in (("train.txt", 1), ("absent.txt", 2)):
         arguments = [TOOL, videos / name, "--root", videos / "videos"]
         monkeypatch.setattr(sys, "argv", [str(argument) for argument in arguments])
         with pytest.raises(SystemExit) as stopped:
             runpy.run_path(str(TOOL), run_name="__main__")
-        code = stopped.value.code
-        assert code == status or str(code).startswith(str(status)), code
-    assert "2 unreadable" in capsys.readouterr().out
+        assert stopped.value.code == status
+    said = capsys.readouterr()
+    assert "2 unreadable" in said.out
+    assert said.err.startswith("error: cannot read ") and "absent.txt" in said.err
 
 
 def probed() -> dict[str, dict[str, str]]:

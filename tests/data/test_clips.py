@@ -342,7 +342,7 @@ def test_truncated_videos_are_listed_or_refused(tmp_path):
         _, videos = loaded(config(tmp_path), training=training)
         [warning] = videos.warnings
         assert "half.mp4: the header promises 40 frames" in warning and len(videos.samples) == 2
-        with pytest.raises(ValueError, match=r"1 truncated video(?s:.*)half\.mp4"):
+        with pytest.raises(ReadError, match=r"1 truncated video(?s:.*)half\.mp4"):
             loaded(config(tmp_path, truncated="error"), training=training)
     data = config(tmp_path)
     assert [b["clip"].shape[0] for b in train_batches(data, batch_size=2)] == [2]

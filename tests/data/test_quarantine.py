@@ -123,7 +123,7 @@ def test_an_unusable_quarantine_is_one_error_before_anything_is_written(
     quarantine.write_text("a.mp4\tgone\nb.mp4 gone\n")
     given = [*tiny_set.options(data__quarantine=quarantine), "--run_dir", tmp_path / "run"]
     done = launch("train", *given, check=False)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "Traceback" not in done.stderr
     assert f"{quarantine}:2: 'b.mp4 gone'" in done.stderr
     assert not (tmp_path / "run").exists()
 

@@ -245,7 +245,7 @@ def test_command_line(tmp_path: Path) -> None:
     assert len((out / "train.txt").read_text().splitlines()) == 2
 
     refused = prepare("synthetic", str(out), "--family", "source")
-    assert refused.returncode == 1 and "other settings" in refused.stderr
+    assert refused.returncode == 2 and "other settings" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 

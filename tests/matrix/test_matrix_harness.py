@@ -142,7 +142,7 @@ def test_two_calls_on_one_folder(config, whole):
     before = {path: path.read_bytes() for path in whole.rglob("*.json*")}
     with only_one(whole):
         done = run(config, whole)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"another call (process {os.getpid()}) works on" in done.stderr
     assert {path: path.read_bytes() for path in whole.rglob("*.json*")} == before
 
@@ -160,7 +160,7 @@ def test_a_call_about_a_part_keeps_the_rest(config, whole, tmp_path):
         (["--cost-only"], "linear_2f_s0 was trained here"),
         (["--processes", "2"], "was trained by 1, now asked for 2"),
     ):
-        with pytest.raises(SystemExit, match=message):
+        with pytest.raises(ValueError, match=message):
             tool.main([*part, *options])
     assert {line["cell"]: line for line in read_results(out / "results.jsonl")} == lines
     shutil.rmtree(out / "cells" / "adapter-4_2f_s0")
@@ -224,7 +224,7 @@ def test_other_settings_are_refused(tiny_set, whole, tmp_path):
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(changed), encoding="utf-8")
     before = {path: path.read_bytes() for path in whole.rglob("*.json*")}
     done = run(tmp_path / "other.yaml", whole, "--methods", "linear")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "train.epochs: 3 -> 4" in done.stderr
     assert {path: path.read_bytes() for path in whole.rglob("*.json*")} == before
 
@@ -265,11 +265,11 @@ def test_impossible_cells_are_refused_before_any_work(tiny_set, tmp_path):
         file = tmp_path / f"{name}.yaml"
         file.write_text(yaml.safe_dump(settings(tiny_set, **{name: overrides})), encoding="utf-8")
         tool = load_tool("bench_frames")
-        with pytest.raises(SystemExit, match=message):
+        with pytest.raises(ValueError, match=message):
             tool.main(["--config", str(file), "--frames", "2", "--out", str(tmp_path / "out")])
         assert not (tmp_path / "out" / "cells").exists()
     words = ["--config", str(file), "--out", str(tmp_path / "out"), "--methods", "linear"]
-    with pytest.raises(SystemExit, match=r"train\.base_lr.* -2"):
+    with pytest.raises(ValueError, match=r"train\.base_lr.* -2"):
         tool.main([*words, "--frames", "2", "--rates", "0.1", "-2"])
 
 
@@ -312,5 +312,28 @@ def test_a_failed_tool_is_told_in_its_own_words(tmp_path, tiny_set):
     base = settings(tiny_set)
     del base["variants"]
     cell = plan.cell_of(base, "x", {"data.train_list": "no.txt"}, 2, 0, None)
-    with only_one(tmp_path) as lock, pytest.raises(CellFailed, match=r"no\.txt"):
+    with only_one(tmp_path) as lock, pytest.raises(CellFailed, match=r"no\.txt") as failed:
         Work(tmp_path, 1, lock).dev_top1(cell)
+    assert (failed.value.kind, failed.value.status) == ("usage", 2)
+
+
+def test_a_rate_whose_clips_were_all_skipped_has_not_diverged(tmp_path, tiny_set):
+    """Files damaged after they were counted say nothing about the rate."""
+    videos = tmp_path / "videos"
+    shutil.copytree(tiny_set.root, videos)
+    base = settings(tiny_set)
+    del base["variants"]
+    base["data"] |= {"root": str(videos), "index_dir": str(tmp_path), "max_skipped": 1000}
+    words = ["--root", str(videos), "--index-dir", str(tmp_path), "--processes", "1"]
+    load_tool("prepare").main(["index", *map(str, tiny_set.lists.values()), *words])
+    for path in videos.glob("*.mp4"):  # size and time stay
+        facts = path.stat()
+        path.write_bytes(bytes(facts.st_size))
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    cell = plan.cell_of(base, "x", {"method.name": "linear", "train.precision": "fp16"}, 2, 0, None)
+    with only_one(tmp_path) as lock, pytest.raises(CellFailed) as failed:
+        Work(tmp_path, 1, lock).dev_top1(cell)
+    assert (failed.value.kind, failed.value.status) == ("data", 3)
+    failure = json.loads((tmp_path / cell.name / "run" / "failure.json").read_text())
+    assert (failure["kind"], failure["epoch"], failure["rank"]) == ("data", 1, 0)
+    assert "skipped.jsonl" in failure["message"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from conftest import load_tool
 
 from vidadapt.data.lists import read_list
+from vidadapt.launching.failures import kind_of
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ def prepare(*arguments: object, index: bool = False) -> Done:
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1
             print(end.code if isinstance(end.code, str) else "")
+        except Exception as error:
+            status = kind_of(error).status
+            print(error)
     told = said.getvalue()
     report = re.search(r"^all of it: (.+)$", told, re.MULTILINE)
     return Done(status, told, Path(report[1]).read_text(encoding="utf-8") if report else "")

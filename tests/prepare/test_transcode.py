@@ -27,6 +27,7 @@ from vidadapt.data.prepared import known_root, read_prepared
 from vidadapt.data.readers import open_video
 from vidadapt.data.sampling import SAMPLINGS
 from vidadapt.data.transforms import cut_views
+from vidadapt.launching.failures import kind_of
 from vidadapt.prepare.copies import Copy, Job, Outcome, load_table, run_jobs
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding")  # of torchvision 0.29
@@ -100,6 +101,8 @@ def prepare(*arguments: object) -> int:
         load_tool("prepare").main([str(argument) for argument in arguments])
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 2
+    except Exception as error:
+        return kind_of(error).status
     return 0
 
 
@@ -390,7 +393,7 @@ def test_what_cannot_be_meant_is_one_line(tmp_path: Path, command: str, message:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "train.txt").write_text("a.mp4 0\n")
     arguments = command.format(list=tmp_path / "train.txt", tmp=tmp_path).split()
-    with pytest.raises(SystemExit, match=message) as error:
+    with pytest.raises((ValueError, OSError), match=message) as error:
         load_tool("prepare").main(arguments)
     assert "\n" not in str(error.value)
 

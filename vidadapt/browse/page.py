@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from vidadapt.browse import Shelf
 from vidadapt.browse.style import SCRIPT, STYLE
 from vidadapt.browse.views import Clip, View
+from vidadapt.files.writing import replaced
 
 BROKEN_SHOWN = 5  # further ones of a class are folded away
 INDEX_OPEN = 60  # classes up to which the index is unfolded
@@ -32,14 +32,10 @@ def write_page(
         facts: what was looked at and how, shown at the top.
         notes: what the reader must know first: what is left out, what is broken.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    text = page(shelves, title=title, facts=facts, notes=notes)
+    with replaced(path) as partial:
         # File names that are not UTF-8 come with lone surrogates.
-        text = page(shelves, title=title, facts=facts, notes=notes)
         partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def page(

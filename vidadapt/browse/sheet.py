@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from vidadapt.browse import Shelf
 from vidadapt.browse.page import heading
 from vidadapt.browse.views import Clip
+from vidadapt.files.writing import replaced
 from vidadapt.lettering import fitted, font
 
 MARGIN, GAP, LINE = 20, 16, 19
@@ -55,9 +56,9 @@ def write_sheet(shelves: Sequence[Shelf], path: Path) -> list[Path]:
     files = []
     for number, rows in enumerate(pages, start=1):
         file = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-        partial = file.with_name(f".{file.name}.partial")
-        _page(rows, width, side, frames * side).save(partial, format="PNG", optimize=True)
-        partial.replace(file)
+        drawn = _page(rows, width, side, frames * side)
+        with replaced(file) as partial:
+            drawn.save(partial, format="PNG", optimize=True)
         files.append(file)
     for old in path.parent.glob(f"{path.stem}-*.png"):
         if re.fullmatch(re.escape(path.stem) + r"-\d+", old.stem) and old not in files:

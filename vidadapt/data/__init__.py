@@ -178,8 +178,9 @@ def load_list(
             ones. Otherwise they stay and are listed as warnings.
 
     Raises:
-        ReadError: more unreadable training videos than allowed, or no readable video at all.
-        ValueError: truncated files with `data.truncated` "error"; an unusable quarantine.
+        ReadError: more unreadable training videos than allowed, no readable video at all, or
+            truncated files with `data.truncated` "error".
+        ValueError: an unusable quarantine.
     """
     barred = quarantined(data, samples)
     counts = barred | frame_counts(
@@ -197,7 +198,7 @@ def load_list(
     whole = [counts[sample.path] for sample in samples if not counts[sample.path].error]
     cut = [line for line in map(truncated, whole) if line]
     if cut and data.truncated == "error":
-        raise ValueError(
+        raise ReadError(
             listing(f"{list_path}: {len(cut)} truncated video(s), and data.truncated=error", cut)
         )
     causes = [counts[path].error for path in broken]

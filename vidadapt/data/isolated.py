@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
-from vidadapt.processes import check_temporary_folder
+from vidadapt.processes import LostProcess, check_temporary_folder
 
 Job = TypeVar("Job")
 
@@ -51,7 +51,7 @@ def run_isolated(
         time_limit: seconds for one job, the start of its worker included.
 
     Raises:
-        RuntimeError: a worker died before it took its job; as a rule the script that runs this
+        LostProcess: a worker died before it took its job; as a rule the script that runs this
             has no main guard.
         OSError: see `check_temporary_folder`.
     """
@@ -79,7 +79,7 @@ def run_isolated(
                     except (EOFError, OSError) as fault:
                         worker.process.join()
                         if not worker.has_started:
-                            raise RuntimeError(CANNOT_START) from fault
+                            raise LostProcess(CANNOT_START) from fault
                         error = f"the decoder process died (exit code {worker.process.exitcode})"
                 elif time.monotonic() >= worker.deadline:
                     error = f"the decoder process did not finish within {time_limit:g} s"

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from vidadapt.data.bounds import ALLOW_OUTSIDE, control_character, leads_outside
 from vidadapt.data.packed import file_of
+from vidadapt.files.writing import replaced
 
 HEADER_FIELDS = ("label", "labels", "label_id", "class", "class_id", "target")
 LABELS = "labels.txt"  # class names beside a list
@@ -132,9 +133,8 @@ def write_list(list_path: str | Path, samples: Sequence[Sample]) -> None:
         if control_character(sample.path) or not read_back:
             raise ListError(f"{list_path}: the path {sample.path!r} cannot be written in a list")
         lines.append(line + "\n")
-    partial = Path(f"{list_path}.{os.getpid()}.partial")
-    partial.write_text("".join(lines), encoding="utf-8", newline="\n")
-    partial.replace(list_path)
+    with replaced(Path(list_path)) as partial:
+        partial.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def read_label_names(path: str | Path) -> list[str]:

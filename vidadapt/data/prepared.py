@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vidadapt.config import DataConfig
+from vidadapt.files.writing import replaced
 
 RECORD = "prepared.json"
 
@@ -38,9 +39,8 @@ class Prepared:
 def write_prepared(folder: str | Path, prepared: Prepared) -> None:
     """Write the folder's record, replacing it at once."""
     record = Path(folder) / RECORD
-    partial = record.with_name(f".{RECORD}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(asdict(prepared), indent=2) + "\n", encoding="utf-8")
-    partial.replace(record)
+    with replaced(record) as partial:
+        partial.write_text(json.dumps(asdict(prepared), indent=2) + "\n", encoding="utf-8")
 
 
 def read_prepared(folder: str | Path) -> Prepared:

@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vidadapt.data.readers import ReadError
 from vidadapt.data.workers import start, worker_options
+from vidadapt.processes import LostProcess
 
 BEGAN, NUMBER = 0, 1  # of a worker's slot: monotonic ns, 0 while it is on no item; which item
 FAULTS = (RuntimeError, OSError, EOFError, KeyError)  # of waiting for a worker that is gone
@@ -100,7 +101,7 @@ class Watched:
         nothing is left it is None. All else comes exactly once, in order.
 
         Raises:
-            RuntimeError: workers end again and again while they are on no item.
+            LostProcess: workers end again and again while they are on no item.
         """
         done = idle_ends = 0
         while done < len(tasks):
@@ -125,7 +126,7 @@ class Watched:
             _dismiss(self._crews)
             idle_ends += not losses
             if idle_ends == STARTS:
-                raise RuntimeError(
+                raise LostProcess(
                     f"processes that load clips ended {STARTS} times while they were on none "
                     f"({status}); is memory short, or /dev/shm full (df -h /dev/shm)? Lower "
                     "data.num_workers or train.batch_size"

@@ -33,8 +33,8 @@ from vidadapt import runs, yaml_files
 from vidadapt.benchmark import NOISY_PERCENT, spread_percent
 from vidadapt.config import Config, ConfigError
 from vidadapt.data.workers import cores
+from vidadapt.launching.failures import FAILURE, name_of_status, read_failure
 from vidadapt.matrix.plan import Cell
-from vidadapt.steps import UNHARMED
 
 TOOLS = Path(__file__).parents[2] / "tools"
 LOCK, FINISHED = ".lock", "cell.json"
@@ -50,7 +50,16 @@ TRAINED = (
 
 
 class CellFailed(RuntimeError):
-    """A training or an evaluation ended with an error; the message says where to read it."""
+    """A training or an evaluation ended with an error; the message says where to read it.
+
+    Attributes:
+        kind: of its failure, see `launching.failures`; `unknown` where nothing tells.
+        status: its exit status.
+    """
+
+    def __init__(self, message: str, kind: str, status: int) -> None:
+        super().__init__(message)
+        self.kind, self.status = kind, status
 
 
 @dataclass(frozen=True)
@@ -138,7 +147,7 @@ class Work:
         try:
             summary = self._train(cell, None)
         except CellFailed as error:
-            if UNHARMED not in str(error):
+            if error.kind != "diverged":
                 raise
             print(f"{cell.name}: {error}", flush=True)
             return 0.0
@@ -153,7 +162,7 @@ class Work:
             words = ["--config", folder / "config.yaml", "--run_dir", folder / "run", "--resume"]
             log = folder / "run" / "log.jsonl"
             with _followed(log, cell.name, epochs, self.shown) as look:
-                self._run("train", words, folder, look)
+                self._run("train", words, folder, folder / "run", look)
         return json.loads(summary.read_text(encoding="utf-8"))
 
     def _summary(self, cell: Cell) -> Path:
@@ -164,13 +173,23 @@ class Work:
         metrics = folder / "eval" / "metrics.json"
         if not metrics.exists():
             words = ["--run_dir", folder / "run", "--split", split, "--out", metrics.parent]
-            self._run("evaluate", words, folder, lambda: None)
+            self._run("evaluate", words, folder, metrics.parent, lambda: None)
         return json.loads(metrics.read_text(encoding="utf-8"))
 
     def _run(
-        self, tool: str, words: Sequence[object], folder: Path, look: Callable[[], None]
+        self,
+        tool: str,
+        words: Sequence[object],
+        folder: Path,
+        made: Path,
+        look: Callable[[], None],
     ) -> None:
-        """A tool in processes of its own, which end when this one does."""
+        """A tool in processes of its own, which end when this one does.
+
+        Args:
+            made: folder that it writes, with its `failure.json` where it fails.
+        """
+        (made / FAILURE).unlink(missing_ok=True)
         launcher = [sys.executable]
         if self.processes > 1:
             launcher += ["-m", "torch.distributed.run", "--standalone"]
@@ -196,10 +215,15 @@ class Work:
                     child.terminate()
                     raise
         if child.returncode != 0:
-            said = output.read_bytes()[began:].decode(errors="replace")
+            failure = read_failure(made)
+            if failure is None:
+                said = last_words(output.read_bytes()[began:].decode(errors="replace"))
+                failure = {"kind": name_of_status(child.returncode), "message": said}
             raise CellFailed(
                 f"tools/{tool}.py ended with exit status {child.returncode} (see {output}): "
-                + last_words(said)
+                + failure["message"],
+                failure["kind"],
+                failure.get("status") or child.returncode,
             )
 
 
@@ -277,7 +301,11 @@ def prepare(words: Sequence[str], lock: int) -> None:
     command = [sys.executable, str(TOOLS / "prepare.py"), *words]
     done = subprocess.run(command, check=False, **_tied(lock))
     if done.returncode != 0:
-        raise CellFailed(f"prepare: tools/prepare.py {' '.join(words)} failed; see above")
+        raise CellFailed(
+            f"prepare: tools/prepare.py {' '.join(words)} failed; see above",
+            name_of_status(done.returncode),
+            done.returncode,
+        )
 
 
 @contextmanager

@@ -11,7 +11,6 @@ cost        step time, memory and data share, where no cell has an accuracy
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from vidadapt.files.writing import replaced
 from vidadapt.matrix.panels import (
     INK,
     Style,
@@ -63,10 +63,11 @@ def draw(lines: Sequence[Line], folder: Path) -> list[Path]:
             if figure is None:
                 path.unlink(missing_ok=True)
                 continue
-            partial = folder / f".{path.name}.{os.getpid()}.partial"
-            with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+            with (
+                replaced(path) as partial,
+                matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}),
+            ):
                 figure.savefig(partial, format=ending, **options)
-            partial.replace(path)
             written.append(path)
     return written
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vidadapt.files.writing import replaced, unwritten
 from vidadapt.models.positions import sincos_table
 from vidadapt.models.vit import VideoViT
 from vidadapt.models.weights import BACKBONE
@@ -66,11 +68,17 @@ def plain_state(model: VideoViT, layout: str) -> dict[str, Tensor]:
 
 
 def write_plain(path: Path, state: dict[str, Tensor], layout: str, dtype: torch.dtype) -> None:
-    """Write the tensors as one file, atomically: safetensors, or for `videomae` a torch file."""
+    """Write the tensors as one file, atomically: safetensors, or for `videomae` a torch file.
+
+    Raises:
+        WriteError: the disk refused it.
+    """
     cast = {name: tensor.detach().to(dtype).contiguous() for name, tensor in state.items()}
-    temporary = path.with_name(path.name + ".tmp")
-    if layout == "videomae":
-        torch.save({"module": cast}, temporary)
-    else:
-        save_file(cast, temporary)
-    temporary.replace(path)
+    with replaced(path) as partial:
+        try:
+            if layout == "videomae":
+                torch.save({"module": cast}, partial)
+            else:
+                save_file(cast, partial)
+        except (SafetensorError, RuntimeError) as error:  # of a disk that is full
+            raise unwritten(path, error) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
+from vidadapt.files.writing import replaced
 from vidadapt.prepare.check_table import Row
 
 BLUE, ORANGE, RED, GREY = "#4878a8", "#e0963c", "#c0443c", "#6a6e74"
@@ -52,9 +52,8 @@ def write_picture(
     _rates(panels[1, 1], rates)
     _classes(panels[2, 0], class_counts(rows, label_names), label_names)
     _status(panels[2, 1], rows)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    figure.savefig(partial, format="png")
-    partial.replace(path)
+    with replaced(path) as partial:
+        figure.savefig(partial, format="png")
 
 
 def class_counts(rows: Sequence[Row], label_names: Sequence[str] | None) -> list[tuple[int, int]]:

@@ -19,6 +19,7 @@ from PIL import Image
 from vidadapt.data.frame_index import FrameCount, cut_short
 from vidadapt.data.isolated import run_isolated
 from vidadapt.data.sequential import all_frames
+from vidadapt.files.writing import replaced
 from vidadapt.progress import track
 
 TABLE = "copies.csv"
@@ -261,12 +262,13 @@ def load_table(out: Path) -> dict[str, Copy]:
 
 def write_table(out: Path, copies: Iterable[Copy]) -> None:
     """Write the table, replacing it at once."""
-    partial = out / f".{TABLE}.{os.getpid()}.partial"
-    with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        replaced(out / TABLE) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow([field.name for field in fields(Copy)])
         writer.writerows(astuple(copy) for copy in copies)
-    partial.replace(out / TABLE)
 
 
 def append_table(out: Path, copies: Iterable[Copy]) -> None:

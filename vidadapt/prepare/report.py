@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vidadapt.data.lists import SHOWN
+from vidadapt.files.writing import replaced
 
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -54,7 +55,8 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write every line, replacing the file."""
-        path.write_text(self.text(shown=None) + "\n", encoding="utf-8")
+        with replaced(path) as partial:
+            partial.write_text(self.text(shown=None) + "\n", encoding="utf-8")
 
 
 def escaped(text: str) -> str:

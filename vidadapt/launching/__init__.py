@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,14 +13,14 @@ import traceback
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-from vidadapt.distributed import LostProcess, PeerError, World, is_broken_exchange
-from vidadapt.naming import printable_lines
+from vidadapt.distributed import LostProcess, PeerError, Stopped, World
+from vidadapt.launching.failures import kind_of, message_of
 
 MEETING = 600.0  # seconds that the processes of all machines have to find each other
 
@@ -112,66 +113,69 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-def launch(main: Callable[[World], None], user_errors: tuple[type[Exception], ...]) -> None:
-    """Run `main` in this process with one clear message for errors that the user can mend.
+def launch(main: Callable[[World], int | None], goes_on: str = "") -> None:
+    """Run a tool in this process, one of those that torchrun started or alone.
 
-    `user_errors` are printed as one line by the first process that met them; anything else keeps
-    its traceback. Every process ends with a non-zero status.
+    An error is one line, a fault of ours its traceback; the exit status tells its kind, see
+    `failures`. What `main` returns is the exit status otherwise.
+
+    Args:
+        goes_on: said where it is interrupted or stopped.
     """
     world = World(0, 1, torch.device("cpu"))
     try:
         world = start()
-        main(world)
-    except KeyboardInterrupt:
-        if world.is_main:
-            print("interrupted", file=sys.stderr, flush=True)
-        os._exit(130) if world.size > 1 else sys.exit(130)
-    except PeerError:
-        _leave(world, None)
-    except user_errors as error:
-        _record(world, error)
-        where = f"[rank {world.rank}] " if world.rank else ""
-        _leave(world, f"{where}error: {_message(error)}")
-    except LostProcess as error:
-        _leave(world, f"[rank {world.rank}] {error}")
-    except Exception as error:
-        if is_broken_exchange(error):
-            _leave(world, f"[rank {world.rank}] lost another process: {_message(error)}")
-        _record(world, error)
-        _leave(world, traceback.format_exc())
+        status = main(world)
+    except (Exception, KeyboardInterrupt, Stopped) as error:
+        _fail(world, error, goes_on)
     stop()
+    if status:
+        sys.exit(status)
 
 
-def _record(world: World, error: Exception) -> None:
-    """Write torch's error file, from which torchrun tells what the first rank met."""
-    if world.size > 1:
-        get_error_handler().record_exception(error)
+def alone(main: Callable[[], int | None], goes_on: str = "") -> NoReturn:
+    """Run a tool that has one process, as `launch` does.
 
-
-def _message(error: Exception) -> str:
-    """The error's own words; those of a loader's worker come wrapped in its traceback."""
-    text = str(error).strip()
-    own = text.splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text
-    return printable_lines(own)  # libraries repeat what stands in a file
-
-
-def leave(world: World, status: int) -> NoReturn:
-    """End with an exit status, without waiting for peers."""
-    sys.stdout.flush()
-    if world.size > 1:
-        os._exit(status)
+    Args:
+        goes_on: said where it is interrupted.
+    """
+    try:
+        status = main()
+    except (Exception, KeyboardInterrupt) as error:
+        _fail(World(0, 1, torch.device("cpu")), error, goes_on)
     sys.exit(status)
 
 
-def _leave(world: World, message: str | None) -> None:
-    """Print, then end without waiting for peers that may never answer."""
-    if message is not None:
-        print(message, file=sys.stderr, flush=True)
+def _fail(world: World, error: BaseException, goes_on: str = "") -> NoReturn:
+    """Say what went wrong and end, without waiting for peers that may never answer."""
+    kind, line = kind_of(error), message_of(error)
+    if kind.name in ("interrupted", "stopped"):
+        text = f"{line}{goes_on}" if world.is_main else ""
+    elif isinstance(error, PeerError):
+        text = ""
+    else:
+        text = f"[rank {world.rank}] error: {line}" if world.rank else f"error: {line}"
+        if kind.name == "bug":
+            traceback.print_exception(error)
+            text += f" ({type(error).__name__}, a fault of this program: please report it)"
+        if kind.name != "lost_process":
+            _tell_torchrun(world, text)
+    if text:
+        print(text, file=sys.stderr, flush=True)
     sys.stdout.flush()
     if world.size > 1:
         # A peer's exit makes torchrun end the others: give the one that has something to say
         # the time to say it.
-        if message is None:
+        if isinstance(error, PeerError):
             time.sleep(2)
-        os._exit(1)
-    sys.exit(1)
+        os._exit(kind.status)
+    sys.exit(kind.status)
+
+
+def _tell_torchrun(world: World, text: str) -> None:
+    """Write torch's error file: torchrun ends its report with what the first process wrote."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if world.size > 1 and file:
+        about = {"message": text, "extraInfo": {"timestamp": str(int(time.time()))}}
+        with contextlib.suppress(OSError):
+            Path(file).write_text(json.dumps({"message": about}), encoding="utf-8")

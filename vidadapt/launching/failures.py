@@ -1,0 +1,176 @@
+"""How a tool that fails says why: a kind by the error's type, an exit status, `failure.json`.
+
+docs/failures.md has the table. torchrun ends with 1 whatever its processes ended with, so that
+there the file tells.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vidadapt.data.readers import ReadError
+from vidadapt.distributed import PeerError, Stopped, World, is_broken_exchange, together
+from vidadapt.files.locks import Held
+from vidadapt.files.writing import GO_ON, NO_ROOM, WriteError
+from vidadapt.naming import printable_lines
+from vidadapt.precision import NonFinite
+from vidadapt.processes import LostProcess
+from vidadapt.runs import FAILURE
+
+LISTED = 1  # exit status of a tool that did its work and lists what is not as it should be
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of failure.
+
+    Attributes:
+        name: in `failure.json`.
+        status: exit status.
+        types: of the errors.
+    """
+
+    name: str
+    status: int
+    types: tuple[type[BaseException], ...]
+
+
+KINDS = (  # the first that fits
+    Kind("data", 3, (ReadError,)),
+    Kind("diverged", 4, (NonFinite,)),
+    Kind("lost_process", 5, (LostProcess, PeerError)),
+    Kind("held", 7, (Held,)),
+    Kind("disk", 6, (WriteError,)),
+    Kind("memory", 8, (MemoryError, torch.OutOfMemoryError)),
+    Kind("interrupted", 130, (KeyboardInterrupt,)),
+    # What is asked for cannot be done: the rest of what is raised on purpose.
+    Kind("usage", 2, (ValueError, OSError, ImportError)),
+    Kind("bug", 70, (BaseException,)),
+)
+
+
+def kind_of(error: BaseException) -> Kind:
+    """The kind of an error."""
+    if isinstance(error, Stopped):
+        return Kind("stopped", 128 + error.number, (Stopped,))
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return kind_named("disk")
+    if isinstance(error, ModuleNotFoundError):  # of a broken installation
+        return kind_named("bug")
+    found = next(kind for kind in KINDS if isinstance(error, kind.types))
+    if found.name == "bug" and isinstance(error, Exception) and is_broken_exchange(error):
+        return kind_named("lost_process")
+    return found
+
+
+def name_of_status(status: int) -> str:
+    """The name of the kind that an exit status tells; `unknown` where it tells none, as torchrun's.
+
+    >>> name_of_status(4), name_of_status(-15), name_of_status(143), name_of_status(1)
+    ('diverged', 'stopped', 'stopped', 'unknown')
+    """
+    found = next((kind.name for kind in KINDS if kind.status == status), "unknown")
+    return "stopped" if found == "unknown" and (status < 0 or status > 128) else found
+
+
+def kind_named(name: str) -> Kind:
+    return next(kind for kind in KINDS if kind.name == name)
+
+
+def message_of(error: BaseException) -> str:
+    """The error's own words; those of a loader's worker come wrapped in its traceback."""
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        text += f"; {GO_ON}"
+    if isinstance(error, Exception) and is_broken_exchange(error):
+        text = f"lost another process: {text}"
+    own = text.splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text
+    return printable_lines(own)  # libraries repeat what stands in a file
+
+
+def locate(error: BaseException, epoch: int, step: int) -> None:
+    """Note on an error how far the training was: epoch from 1, and the run's optimiser steps."""
+    error.__dict__["place"] = {"epoch": epoch, "step": step}
+
+
+@contextmanager
+def located(place: Callable[[], tuple[int, int]]) -> Iterator[None]:
+    """A part of a training whose errors get the epoch and the step that `place` then says."""
+    try:
+        yield
+    except BaseException as error:
+        locate(error, *place())
+        raise
+
+
+@contextmanager
+def recorded(world: World, folder: Path) -> Iterator[None]:
+    """A run in its folder: where it fails, the first process that does leaves `failure.json` there.
+
+    That of an earlier run is removed. All processes enter together.
+    """
+    with together(world):
+        if world.is_main:
+            (folder / FAILURE).unlink(missing_ok=True)
+    try:
+        yield
+    except (SystemExit, PeerError):
+        raise
+    except BaseException as error:
+        with suppress(OSError):  # of a full disk the exit status tells
+            _write_first(folder / FAILURE, _facts(world, error))
+        raise
+
+
+def read_failure(folder: Path) -> dict[str, Any] | None:
+    """What `recorded` has left in a folder; None: nothing."""
+    try:
+        return json.loads((folder / FAILURE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def _facts(world: World, error: BaseException) -> dict[str, Any]:
+    kind = kind_of(error)
+    return {
+        "kind": kind.name,
+        "status": kind.status,
+        "type": f"{type(error).__module__}.{type(error).__qualname__}",
+        "message": message_of(error),
+        "rank": world.rank,
+        "host": socket.gethostname(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **{key: error.__dict__.get("place", {}).get(key) for key in ("epoch", "step")},
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+
+
+def _write_first(path: Path, facts: dict[str, Any]) -> None:
+    """Write a file whole, unless another process was faster."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        partial.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            return
+        except OSError:  # no hard links on this disk
+            if not path.exists():
+                partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

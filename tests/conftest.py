@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vidadapt import adapters, assemble, data, methods, models
+from vidadapt import adapters, assemble, data, methods, models, yaml_files
 from vidadapt.config import Config
 from vidadapt.data.lists import Sample, write_list
 from vidadapt.data.synthetic import write_video
@@ -97,7 +97,10 @@ def make_tiny_set(root: Path) -> TinySet:
 def write_adapter(
     folder: Path, cfg: Config, *, seed: int, spread: float = 0.05, metrics: dict | None = None
 ) -> VideoModel:
-    """Write the adapter of a configuration, its trained tensors moved at random; its model."""
+    """Write the adapter of a configuration, its trained tensors moved at random; its model.
+
+    The folder is that of a run, with the configuration beside it.
+    """
     plan = data.resolve(cfg.data, cfg.eval)
     model, _, backbone = assemble.adapted_model(cfg, plan)
     generator = torch.Generator().manual_seed(seed)
@@ -107,6 +110,7 @@ def write_adapter(
                 tensor.add_(torch.rand(tensor.shape, generator=generator) * spread)
     about = adapters.describe(cfg, plan, backbone, "0" * 64)
     adapters.save_adapter(folder, model, about | ({"metrics": metrics} if metrics else {}))
+    (folder.parent / "config.yaml").write_text(yaml_files.dump(cfg), encoding="utf-8")
     return model.eval()
 
 

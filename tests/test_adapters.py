@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import timm
@@ -14,10 +17,11 @@ from conftest import write_adapter
 from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
-from vidadapt import adapters, data, methods
+from vidadapt import adapters, data, methods, trained, yaml_files
 from vidadapt.adapters import load_adapter, save_adapter
 from vidadapt.bank import AdapterBank
-from vidadapt.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
+from vidadapt.config import Config, ConfigError, DataConfig, EvalConfig, ModelConfig, TrainConfig
+from vidadapt.predict import Predictor
 
 FRAMES, SIDE = 4, 32
 
@@ -342,14 +346,120 @@ def test_files_that_cannot_stand_alone_say_so(make, tmp_path):
     (folder / "adapter.json").write_text(json.dumps({k: about[k] for k in about if k != "clip"}))
     with pytest.raises(ValueError, match=r"adapter\.json: is incomplete.*'clip'"):
         load_adapter(folder)
-    moved = {**about, "model": {**about["model"], "weights": "gone/backbone.pth"}}
-    (folder / "adapter.json").write_text(json.dumps(moved))
-    with pytest.raises(ValueError, match=r"gone/backbone\.pth, which is not there; give"):
-        load_adapter(folder)
     with pytest.raises(ValueError, match="holds no best or last checkpoint"):
         adapters.find_adapter(tmp_path)
     with pytest.raises(ValueError, match=r"--adapter: the folder .*nowhere does not exist"):
         adapters.find_adapter(tmp_path / "nowhere")
+
+
+def rename_weights(folder: Path, weights: str | None) -> None:
+    """What a stranger may write into adapter.json."""
+    about = json.loads((folder / "adapter.json").read_text())
+    about["model"]["weights"] = weights
+    (folder / "adapter.json").write_text(json.dumps(about))
+
+
+LOADERS = {
+    "load_adapter": load_adapter,
+    "bank": AdapterBank.for_adapter,
+    "predict": lambda folder, **given: Predictor({"one": folder}, **given),
+}
+
+
+@pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
+def test_weights_that_only_the_adapter_names_are_not_opened(make, tiny_set, tmp_path, load):
+    """The very file would do: it is refused since nobody but adapter.json names it."""
+    folder, _ = make("one", TASKS["small"])
+    alike = shutil.copy(tiny_set.weights, tmp_path / "alike.safetensors")
+    load(folder)  # the run beside it names the same file
+    rename_weights(folder, str(alike))
+    with pytest.raises(ConfigError, match=r"adapter\.json: .*--weights \S*alike\.safetensors"):
+        load(folder)
+    load(folder, weights=str(alike))
+    rename_weights(folder, str(tiny_set.weights))
+    alone = shutil.copytree(folder, tmp_path / "from somebody" / "adapter")
+    with pytest.raises(ConfigError, match=r"adapter\.json: .*backbone\.safetensors"):
+        load(alone)
+    load(alone, weights=str(tiny_set.weights))
+    rename_weights(folder, None)
+    with pytest.raises(ConfigError, match=r"adapter\.json: .*random backbone"):
+        load(folder)
+
+
+@pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
+@pytest.mark.parametrize("name", ["hub", "hub:attacker/repo", "hub:attacker/repo/x.bin"])
+def test_nothing_is_fetched_that_only_the_adapter_or_its_run_names(
+    make, tiny_set, tmp_path, load, name, monkeypatch
+):
+    asked = []
+
+    def hub_file(*names: str | None) -> Path:
+        asked.append(names)
+        return tiny_set.weights
+
+    monkeypatch.setattr("vidadapt.models.hub_file", hub_file)
+    folder, _ = make("one", TASKS["small"])
+    rename_weights(folder, name)
+    cfg = make_config(tiny_set, TASKS["small"], 3, weights=name)
+    (folder.parent / "config.yaml").write_text(yaml_files.dump(cfg))
+    with pytest.raises(ConfigError, match=rf"adapter\.json: .*--weights {name}"):
+        load(folder)
+    assert not asked
+    load(folder, weights=name)
+    assert [weights for weights, _ in asked] == [name]
+
+
+def test_an_evaluation_of_an_adapter_opens_no_weights_that_nobody_named(make, tiny_set, tmp_path):
+    folder, _ = make("one", TASKS["small"])
+    for given in ([], ["--model.weights", str(tiny_set.weights)]):
+        cfg, _, _ = trained.asked(["--adapter", str(folder), *given])
+        assert cfg is not None and cfg.model.weights == str(tiny_set.weights)
+    rename_weights(folder, str(shutil.copy(tiny_set.weights, tmp_path / "alike.safetensors")))
+    with pytest.raises(ConfigError, match=r"adapter\.json: .*--model\.weights \S*alike"):
+        trained.asked(["--adapter", str(folder)])
+
+
+def test_a_run_whose_file_is_gone_says_so_and_the_demo_backbone_needs_no_name(make, tmp_path):
+    own = shutil.copytree(make("run", TASKS["linear"], weights="demo")[0], tmp_path / "a" / "b")
+    load_adapter(own)
+    weights = tmp_path / "image.pth"
+    name = "vit_tiny_patch16_224"
+    torch.save(timm.create_model(name, num_classes=0, img_size=SIDE).state_dict(), weights)
+    chosen = {"backbone": f"timm/{name}", "weights": str(weights)}
+    folder, _ = make("one", TASKS["linear"], **chosen)
+    weights.unlink()
+    with pytest.raises(ConfigError, match=r"image\.pth, which is not there; give"):
+        load_adapter(folder)
+
+
+@pytest.mark.parametrize("backbone", ["hf-hub:a/b", "hf_hub:a/b", "local-dir:/x", "timm:vit"])
+def test_a_backbone_that_timm_would_fetch_is_no_name(make, backbone):
+    folder, _ = make("one", TASKS["small"])
+    about = json.loads((folder / "adapter.json").read_text())
+    about["model"] |= {"backbone": f"timm/{backbone}", "tubelet_size": 2}
+    (folder / "adapter.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"model\.backbone: timm has no model"):
+        load_adapter(folder)
+
+
+def test_a_loaded_model_normalises_clips_and_refuses_floats_that_are_not(make):
+    folder, model = make("one", TASKS["small"])
+    again, adapter = load_adapter(folder)
+    clips = random_clips(2)
+    for ready in (clips, data.transforms.normalize(clips, "imagenet")):
+        with torch.no_grad():
+            assert torch.equal(copy.deepcopy(again)(ready), expected(model, clips))
+    for wrong, said in (
+        (clips.float(), "floats up to 25.*uint8"),
+        (clips.long(), "int64.*normalised"),
+        (clips.transpose(1, 2), r"\(2, 4, 3, 32, 32\).*\(B, 3, 4, 32, 32\)"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            again(wrong)
+    with pytest.raises(ValueError, match=r"uint8.*normalised"):
+        model(clips)
+    said = repr(adapter)
+    assert len(said) < 300 and "\n" not in said and str(folder) in said and "adaptformer" in said
 
 
 @pytest.mark.parametrize("form", ["inflate", "frames"])

@@ -46,6 +46,7 @@ def run(tiny_set, tmp_path) -> Callable:
                     tensor.add_((torch.rand(tensor.shape, generator=generator) - shift) * 0.1)
         folder = tmp_path / "run" / "last"
         adapters.save_adapter(folder, adapted, adapters.describe(cfg, plan, backbone, ""))
+        (folder.parent / "config.yaml").write_text(yaml_files.dump(cfg))
         return folder, adapted.eval()
 
     return write

@@ -75,6 +75,7 @@ MAY_IMPORT = {
         "naming",
         "runs",
         "typed",
+        "yaml_files",
     },
     "typed": set(),
     "trained": {

@@ -187,13 +187,14 @@ def test_labels_mean_nothing_to_adapters_of_different_classes(tiny_set, folders,
     arguments = [tiny_set.lists["test"], "--adapter", folders["probe"], "--num_clips", 1]
     status, out, _ = predict(capsys, *arguments)
     assert status == 0 and "<- the list's" in out and "the first label is the list's" in out
-    status, out, err = predict(capsys, *arguments, "--adapter", other)
+    weights = ["--weights", tiny_set.weights]  # of the second, which is no part of a run
+    status, out, err = predict(capsys, *arguments, "--adapter", other, *weights)
     assert status == 0 and "the list" not in out and "labels of the list are left out" in err
 
 
 def test_an_evaluation_of_a_runs_folder_stays_in_it(tiny_set, folders, run_tool, tmp_path):
     run = tmp_path / "runs" / "mine"
-    shutil.copytree(folders["inside"], run / "best")
+    shutil.copytree(folders["inside"].parent, run)
     for folder in (run, run / "best"):
         run_tool(
             "evaluate", "--adapter", folder, "--data.root", tiny_set.root,
@@ -209,9 +210,7 @@ def test_what_cannot_be_meant_is_refused(tiny_set, folders, run_tool, capsys, tm
     about = json.loads((copy / "adapter.json").read_text())
     about["model"]["weights"] = "gone/backbone.pth"
     (copy / "adapter.json").write_text(json.dumps(about))
-    with pytest.raises(
-        ValueError, match=r"gone/backbone\.pth, which is not there; give .*--weights"
-    ):
+    with pytest.raises(ValueError, match=r"adapter\.json.*give .*--weights gone/backbone\.pth"):
         predict(capsys, tiny_set.root, "--adapter", copy)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         predict(capsys, tiny_set.root, "--adapter", copy, "--weights", tmp_path / "nowhere.pth")
@@ -226,6 +225,8 @@ def test_what_cannot_be_meant_is_refused(tiny_set, folders, run_tool, capsys, tm
     assert "error: --device: gpu cannot be used" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"--data\.num_frames: has no effect with --adapter"):
         run_tool("evaluate", "--adapter", copy, "--data.num_frames", 8)
+    with pytest.raises(ValueError, match=r"give .*--model\.weights gone/backbone\.pth"):
+        run_tool("evaluate", "--adapter", copy)
     with pytest.raises(ValueError, match="give one of --run_dir FOLDER, --adapter FOLDER and"):
         run_tool("evaluate")
     status, out, _ = predict(

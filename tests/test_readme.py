@@ -137,7 +137,14 @@ def test_the_bank_example_runs_and_a_mixed_batch_equals_separate_passes(tiny_set
     save = f"    import torch\n    torch.save({kept}, 'found.pt')\n"
     (tmp_path / "example.py").write_text(example + save)
     subprocess.run([sys.executable, "example.py"], cwd=tmp_path, check=True, timeout=300)
+    [alone] = re.findall(r"`(model, [^`]+\.load_adapter\([^`]+\))`", TEXT)
+    save = "import torch; kept = torch.load('found.pt')\n"
+    save += "assert torch.equal(model(kept['clips'][:1])[0], kept['alone']), repr(adapter)\n"
     found = torch.load(tmp_path / "found.pt")
+    model, _ = adapters.load_adapter(tmp_path / "runs" / "actions" / "best")
+    torch.save({**found, "alone": model(found["clips"][:1])[0].detach()}, tmp_path / "found.pt")
+    (tmp_path / "alone.py").write_text(f"import vidadapt\n{alone}\n{save}")
+    subprocess.run([sys.executable, "alone.py"], cwd=tmp_path, check=True, timeout=300)
     assert found["names"] == ("actions",)
     assert [len(one) for one in found["scores"]] == [3, 2, 3]
     assert [set(said) for said in found["both"]] == [{"actions", "gestures"}] * 3

@@ -49,7 +49,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "may be given several times",
     )  # fmt: skip
     parser.add_argument(
-        "--weights", metavar="FILE", help="the backbone's; default: the file the adapter names"
+        "--weights", metavar="FILE", help="the backbone's; default: those of the adapter's run"
     )
     parser.add_argument("--root", metavar="DIR", help="of a list's paths; default: its own folder")
     parser.add_argument(

@@ -3,10 +3,18 @@
 A folder of `adapter.safetensors` (trainable tensors and buffers) and `adapter.json` (readable):
 with the file of the backbone's weights, nothing else is needed. `load_adapter` does it in one call;
 `vidadapt.bank` serves several adapters from one backbone.
+
+adapter.json may be a stranger's, so the weights that it names are a hint. They are used unasked
+where they are those shipped with the package (`demo`), and where config.yaml of the run that the
+folder is a part of names the same file. Everything else, and always the hub, the caller names.
 """
 
 from __future__ import annotations
 
+import functools
+import os
+import shlex
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,28 +22,30 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidadapt import checkpoints, data, methods, runs
+from vidadapt import checkpoints, data, methods, runs, yaml_files
 from vidadapt.assemble import adapted_model
 from vidadapt.config import Config, ConfigError, DataConfig, EvalConfig, ModelConfig, TrainConfig
 from vidadapt.data import DataPlan
 from vidadapt.data.bounds import control_character
 from vidadapt.data.readers import READERS
 from vidadapt.data.sampling import Sampling
-from vidadapt.data.transforms import NORMALIZATIONS
+from vidadapt.data.transforms import NORMALIZATIONS, normalize
 from vidadapt.differences import differences, refuse, refuse_backbone
 from vidadapt.models import VideoModel
+from vidadapt.models.clip_shape import require_shape
 from vidadapt.models.hub import is_hub_name
-from vidadapt.naming import require_known
+from vidadapt.naming import printable, require_known
 from vidadapt.typed import hints_of, misfits
 
 # What any adapter stays far below: more would be damage, or an attempt to take all memory.
 LARGEST = {"num_frames": 4096, "crop_size": 4096, "num_classes": 1_000_000}
 LARGEST |= {"stride": 100_000, "num_clips": 10_000, "num_crops": 10_000}
 LARGEST |= {"tubelet_size": 4096, "patch_size": 4096, "position_grid": 4096}
+LARGEST_NORMALISED = 10.0  # a normalised pixel lies within -3..3; floats up to 255 are not
 FORMAT, FORMATS = "vidadapt-adapter-2", ("vidadapt-adapter-1", "vidadapt-adapter-2")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Adapter:
     """An adapter folder that has been read.
 
@@ -43,7 +53,8 @@ class Adapter:
         folder: where it lies.
         tensors: name -> trained tensor or buffer.
         about: the content of adapter.json.
-        config: what it says, as a configuration; `config.model.weights` is only a hint.
+        config: what it says, as a configuration; `config.model.weights` is none where the caller
+            must name them, see above.
         plan: its clips, classes and views.
     """
 
@@ -52,6 +63,15 @@ class Adapter:
     about: dict[str, Any]
     config: Config
     plan: DataPlan
+
+    def __repr__(self) -> str:
+        plan, config = self.plan, self.config
+        values = sum(tensor.numel() for tensor in self.tensors.values())
+        clip = f"{plan.sampling.num_frames} frames of {plan.crop_size} pixels"
+        return printable(
+            f"Adapter({str(self.folder)!r}: {config.method['name']} on {config.model.backbone}, "
+            f"{plan.num_classes} classes, {clip}, {values:,} values)"
+        )
 
     @property
     def source(self) -> str:
@@ -125,38 +145,99 @@ def load_adapter(
 ) -> tuple[VideoModel, Adapter]:
     """The adapted model, in eval mode, and what its file says, from nothing but the two files.
 
+    The model takes clips (B, 3, T, S, S): uint8, which it normalises as in training, or floats that
+    are normalised already.
+
     Args:
         folder: holds adapter.safetensors and adapter.json; see also `find_adapter`.
-        weights: the backbone's weights; default: the file that the adapter names. The file of a
-            full fine-tuning holds them itself.
+        weights: the backbone's weights; default: those of the run that the folder is a part of, or
+            `demo`. The file of a full fine-tuning holds them itself.
 
     Raises:
-        ValueError: a damaged file, another backbone than the adapter's; the message says which.
+        ValueError: a damaged file, another backbone than the adapter's, or weights that the caller
+            must name; the message says which.
         FileNotFoundError: no such weights.
     """
     adapter = read_adapter(folder)
     alone = weights is None and adapter.config.method["name"] == "full"
     config = adapter.config if alone else with_weights(adapter, weights)
-    return load_adapted_model(config, adapter.plan, adapter.folder), adapter
+    model = load_adapted_model(config, adapter.plan, adapter.folder)
+    model.register_forward_pre_hook(functools.partial(_ready, adapter.plan.normalization))
+    return model, adapter
+
+
+def _ready(
+    normalization: str, model: VideoModel, clips: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor] | None:
+    """What enters a model that `load_adapter` gave: uint8 clips normalised; None: as they are.
+
+    Raises:
+        ValueError: floats that are not normalised, or clips of another shape.
+    """
+    if len(clips) != 1:
+        return None
+    clip = clips[0]
+    if clip.dtype == torch.uint8:
+        require_shape(clip, model.clip_shape)
+        return (normalize(clip, normalization),)
+    if torch.compiler.is_compiling() or not clip.is_floating_point() or clip.numel() == 0:
+        return None
+    largest = clip.detach().abs().amax().item()
+    if largest > LARGEST_NORMALISED:
+        raise ValueError(
+            f"clip holds floats up to {largest:.4g}, which are not normalised; give uint8, which "
+            f"is normalised here ({normalization})"
+        )
+    return None
 
 
 def with_weights(adapter: Adapter, weights: str | Path | None) -> Config:
-    """The adapter's configuration with the file of the backbone's weights that is to be used.
+    """The adapter's configuration with the backbone's weights that are to be used.
+
+    Args:
+        weights: as the caller names them; none: those that may be used unasked, see above.
 
     Raises:
-        ConfigError: it names a file that is not there, and none was given.
+        ConfigError: they must be named, or the run's own file is not there any more.
     """
     model = adapter.config.model
     if weights is not None:
         return replace(adapter.config, model=replace(model, weights=str(weights)))
-    hint = model.weights
-    is_file = hint is not None and hint != "demo" and not is_hub_name(hint)
-    if is_file and not Path(str(hint)).exists():
-        raise ConfigError(
-            f"{adapter.folder / checkpoints.DESCRIPTION}: was trained on the weights {hint}, which "
-            "is not there; give the file with --weights (weights= in Python)"
+    if model.weights == "demo":
+        return adapter.config
+    named = adapter.about["model"].get("weights")
+    shown = printable(str(named))
+    if named is None:
+        why = "was trained on a random backbone, without model.weights; give them"
+    elif is_hub_name(named):
+        why = f"names the weights {shown}, and nothing is fetched that you do not name; give them"
+    elif model.weights is None:
+        why = (
+            f"names the weights {shown}, and no file is opened that neither you nor the run's "
+            "config.yaml beside the folder name; give them"
         )
-    return adapter.config
+    elif not Path(model.weights).exists():
+        why = f"was trained on the weights {shown}, which is not there; give the file"
+    else:
+        return adapter.config
+    value = shlex.quote(shown) if named is not None else "FILE"
+    raise ConfigError(
+        f"{adapter.folder / checkpoints.DESCRIPTION}: {why} with --weights {value} "
+        f"(evaluate.py: --model.weights {value}; Python: weights={value!r}). Weights other than "
+        "those of its training are refused"
+    )
+
+
+def _usable_unasked(folder: Path, model: ModelConfig) -> ModelConfig:
+    """The model's configuration, without weights that a caller must name."""
+    if model.weights is None or model.weights == "demo":
+        return model
+    run = Path(os.path.abspath(folder)).parent / "config.yaml"  # noqa: PTH100 (no links resolved)
+    if not is_hub_name(model.weights) and run.is_file():
+        of_run = yaml_files.read_yaml(run, "run_dir").get("model")
+        if isinstance(of_run, dict) and of_run.get("weights") == model.weights:
+            return model
+    return replace(model, weights=None)
 
 
 def find_adapter(folder: str | Path) -> Path:
@@ -191,6 +272,7 @@ def read_adapter(folder: str | Path) -> Adapter:
     Raises:
         runs.RunError: missing, damaged or incomplete, naming the file; or of format 1, which
             does not say how clips are cut and views fused.
+        ConfigError: config.yaml beside the folder cannot be read.
     """
     folder = Path(folder)
     tensors, about = _read(folder)
@@ -204,11 +286,12 @@ def read_adapter(folder: str | Path) -> Adapter:
     try:
         adapter = Adapter(folder, tensors, about, _config(folder, about), _plan(about))
         _check(adapter)
-        return adapter
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise runs.RunError(
             f"{file}: is incomplete, or was written by another version of vidadapt ({error!r})"
         ) from error
+    config = replace(adapter.config, model=_usable_unasked(folder, adapter.config.model))
+    return replace(adapter, config=config)
 
 
 def _check(adapter: Adapter) -> None:
@@ -233,11 +316,15 @@ def _check(adapter: Adapter) -> None:
         for number in value if isinstance(value, list) else [value]:
             if type(number) is int and not 1 <= number <= most:
                 problems.append(f"{name}: {number} is outside 1..{most}")
-    names = plan.label_names
-    if names is not None and len(names) != plan.num_classes:
+    names = [str(name) for name in plan.label_names or ()]
+    if plan.label_names is not None and len(names) != plan.num_classes:
         problems.append(f"label_names: {len(names)} of {plan.num_classes} classes")
-    if any(control_character(str(name)) for name in names or ()):
+    if any(control_character(name) for name in names):
         problems.append("label_names: a control character")
+    if not all(name.strip() for name in names):
+        problems.append("label_names: an empty name")
+    if doubled := [name for name, count in Counter(names).items() if count > 1]:
+        problems.append(f"label_names: {doubled[0]!r} names two classes")
     if problems:
         raise ValueError("; ".join(problems[:5]))
     for key, value, known in (

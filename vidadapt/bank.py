@@ -90,7 +90,7 @@ class AdapterBank:
         """A bank, empty, with the backbone and the clips that an adapter was trained with.
 
         Args:
-            weights: the backbone's weights; default: the file that the adapter names.
+            weights: the backbone's weights; default: see `load_adapter`.
         """
         adapter = adapters.read_adapter(folder)
         model = adapters.with_weights(adapter, weights).model

@@ -133,6 +133,9 @@ def damage(folder: Path, *, to_resume: bool = False) -> str | None:
         return None
     try:
         expected = json.loads(file.read_text(encoding="utf-8"))
+        for name in (TENSORS, DESCRIPTION, *([TRAINER] if resumable else [])):
+            if name not in expected:
+                return f"{file} is damaged: it has no checksum of {name}"
         for name, digest in expected.items():
             if name not in (TENSORS, DESCRIPTION, TRAINER):
                 return f"{file} is damaged: {name!r} is no file of a checkpoint"
@@ -143,7 +146,7 @@ def damage(folder: Path, *, to_resume: bool = False) -> str | None:
                 return f"{part} is missing"
             if checksum(part) != digest:
                 return f"{part} is damaged (its checksum is not that of {CHECKSUMS})"
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         return f"{file} cannot be read ({error})"
     return None
 

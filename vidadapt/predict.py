@@ -201,7 +201,7 @@ class Predictor:
 
     Args:
         folders: name -> adapter folder.
-        weights: the backbone's weights; default: the file that each adapter names.
+        weights: the backbone's weights; default: see `load_adapter`.
         num_clips, num_crops: views; default: those of each adapter's evaluation.
         device: where to compute.
 

@@ -70,7 +70,8 @@ def asked(argv: list[str]) -> tuple[Config | None, EvaluateOptions, Adapter | No
     The configuration is None for `--from-scores`.
 
     Raises:
-        ConfigError, RunError: unknown or malformed keys, no such run or adapter.
+        ConfigError, RunError: unknown or malformed keys, no such run or adapter, or one whose
+            weights must be named.
         SystemExit: after --help.
     """
     alone = command_line.adapter_option(argv)
@@ -80,6 +81,8 @@ def asked(argv: list[str]) -> tuple[Config | None, EvaluateOptions, Adapter | No
     )
     if cfg is not None:
         config.check_evaluation(cfg)
+        if adapter is not None and cfg.model.weights is None and cfg.method["name"] != "full":
+            adapters.with_weights(adapter, None)  # says which must be named
     return cfg, options, adapter
 
 

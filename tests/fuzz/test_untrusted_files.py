@@ -140,6 +140,10 @@ def test_aliases_of_some_values_are_read(tmp_path):
         (["clip", "crop_size"], "16", "crop_size: '16' where int is expected"),
         (["num_classes"], 3, "label_names: 2 of 3 classes"),
         (["label_names"], ["walk", "ru\x1b[2Jn"], "control character"),
+        (["label_names"], ["walk", "walk"], "label_names: 'walk' names two classes"),
+        (["label_names"], ["walk", " "], "label_names: an empty name"),
+        (["label_names"], [], "label_names: 0 of 2 classes"),
+        (["label_names"], ["walk", ["run"]], "label_names"),
         (["method", "bottleneck"], [4], "method.bottleneck: .* where int is expected"),
         (["method"], "adaptformer", "adapter.json"),
         (["evaluation", "fusion"], "max", "eval.fusion"),
@@ -175,9 +179,30 @@ def test_an_adapter_without_its_backbones_fingerprint_is_refused(tmp_path):
 def test_checksums_name_files_of_their_folder_alone(tmp_path, name):
     folder = tmp_path / "adapter"
     shutil.copytree(_adapter(), folder)
-    (folder / "checksums.json").write_text(json.dumps({name: "0" * 64}))
+    sums = json.loads((folder / "checksums.json").read_text())
+    (folder / "checksums.json").write_text(json.dumps({**sums, name: "0" * 64}))
     with pytest.raises(RunError, match=r"checksums\.json is damaged: .* no file of a checkpoint"):
         read_adapter(folder)
+
+
+@pytest.mark.parametrize("left", [(), ("adapter.json",), ("adapter.safetensors",), "[]", "3", "{"])
+def test_checksums_that_leave_a_file_unchecked_are_refused(tmp_path, left):
+    folder = shutil.copytree(_adapter(), tmp_path / "adapter")
+    sums = json.loads((folder / "checksums.json").read_text())
+    text = left if isinstance(left, str) else json.dumps({name: sums[name] for name in left})
+    (folder / "checksums.json").write_text(text)
+    with pytest.raises(RunError, match=r"checksums\.json (is damaged: it has no|cannot be read)"):
+        read_adapter(folder)
+
+
+def test_checksums_without_the_state_for_resuming_are_refused(tmp_path):
+    folder = tmp_path / "last"
+    checkpoints.save_checkpoint(folder, {"a": torch.ones(2)}, {"b": 1}, {"epoch": 1})
+    assert checkpoints.damage(folder, to_resume=True) is None
+    sums = json.loads((folder / "checksums.json").read_text())
+    del sums["trainer.pt"]
+    (folder / "checksums.json").write_text(json.dumps(sums))
+    assert "trainer.pt" in (checkpoints.damage(folder, to_resume=True) or "")
 
 
 def test_what_a_library_repeats_of_a_file_is_written_out(tmp_path):

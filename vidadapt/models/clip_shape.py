@@ -6,6 +6,20 @@ from torch import Tensor
 
 
 def require_clip(clip: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse a batch of clips that is not (B, *shape), or no floats.
+
+    Raises:
+        ValueError: naming both shapes, or the type.
+    """
+    require_shape(clip, shape)
+    if not clip.is_floating_point():
+        raise ValueError(
+            f"clip holds {str(clip.dtype).removeprefix('torch.')}; this model takes floats that "
+            "are normalised: data.transforms.normalize(clip, NAME) makes them of uint8"
+        )
+
+
+def require_shape(clip: Tensor, shape: tuple[int, ...]) -> None:
     """Refuse a batch of clips that is not (B, *shape).
 
     Raises:

@@ -15,6 +15,7 @@ from PIL import Image
 from vidadapt.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
 from vidadapt.contact_sheet import MARGIN, THUMB, write_sheets
 from vidadapt.data.lists import ListError
+from vidadapt.data.names import ENDINGS
 from vidadapt.data.times import frame_times
 from vidadapt.evaluate import fuse, load_scores
 from vidadapt.predict import Predictor, Video, find_videos, names_of
@@ -156,10 +157,42 @@ def test_lists_and_folders_name_each_video_once(tiny_set, tmp_path):
     rooted = find_videos([str(tmp_path / "list.txt")], root="/elsewhere")
     assert rooted[1] == Video("/elsewhere/a.mp4", 3)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.doc").touch()
     with pytest.raises(ListError, match=r"no file in this folder ends in \.mp4"):
         find_videos([str(tmp_path / "empty")])
     with pytest.raises(ListError, match=r"cannot read .*none\.txt"):
         find_videos([str(tmp_path / "none.txt")])
+
+
+def test_folders_are_looked_through_as_prepare_does(tmp_path):
+    for ending in sorted(ENDINGS):
+        (tmp_path / f"a.{ending.upper()}").touch()
+    (tmp_path / "no video").touch()
+    assert len(find_videos([str(tmp_path)])) == len(ENDINGS)
+
+
+def test_a_list_of_one_column_may_have_a_header(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    for header in ("path", "Video", "filename"):
+        (tmp_path / "list.csv").write_text(f"{header}\na.mp4\nmissing.mp4\n")
+        names = [Path(video.path).name for video in find_videos([str(tmp_path / "list.csv")])]
+        assert names == ["a.mp4", "missing.mp4"]
+    (tmp_path / "video").touch()
+    (tmp_path / "list.csv").write_text("video\na.mp4\n")  # a file of that name
+    assert len(find_videos([str(tmp_path / "list.csv")])) == 2
+
+
+def test_a_list_finds_files_in_another_unicode_spelling(tmp_path, capsys):
+    composed, apart = "caf\xe9", "cafe\u0301"
+    (tmp_path / apart).mkdir()
+    (tmp_path / apart / f"{apart}.mp4").touch()
+    (tmp_path / "list.txt").write_text(f"{composed}/{composed}.mp4 1\n", encoding="utf-8")
+    found = find_videos([str(tmp_path / "list.txt")])
+    assert found == [Video(str(tmp_path / apart / f"{apart}.mp4"), 1)]
+    assert r"cafe\u0301.mp4" in capsys.readouterr().err
+    (tmp_path / apart / f"{composed}.mp4").touch()  # two fit: neither is taken
+    (found,) = find_videos([str(tmp_path / "list.txt")])
+    assert not Path(found.path).exists()
 
 
 def test_names_tell_adapters_apart():

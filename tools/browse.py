@@ -188,7 +188,7 @@ def say(found: Found, notes: Sequence[str], files: Sequence[Path], seconds: floa
         f"{found.num_broken} broken, in {duration(seconds)}"
     )
     for note in notes:
-        print(f"  {note}")
+        print(printable_lines(f"  {note}"))
     for file in files:
         print(f"  {file}: {file.stat().st_size / 1e6:.1f} MB")
 

@@ -82,8 +82,10 @@ def main(argv: list[str] | None = None) -> int:
     found: list[Checked] = []
     for plan in plan_checks(args.lists, args.root, args.out, args.allow_outside_root):
         found.append(check(plan, args.reader, args.processes, args.time_limit, found))
-        print(summary(found[-1]), flush=True)
-    print(advice(found), end="\n" if any(one.unreadable() for one in found) else "")
+        print(printable_lines(summary(found[-1])), flush=True)
+    print(
+        printable_lines(advice(found)), end="\n" if any(one.unreadable() for one in found) else ""
+    )
     return 1 if any(one.unreadable() for one in found) else 0
 
 

@@ -14,6 +14,7 @@ from vidadapt.config import ConfigError
 from vidadapt.distributed import World, together
 from vidadapt.evaluate import load_scores, metrics, save_scores
 from vidadapt.launching.failures import recorded
+from vidadapt.naming import printable
 from vidadapt.progress import duration
 from vidadapt.score_parts import Job, take_up
 from vidadapt.trained import Loaded, Trained
@@ -107,7 +108,7 @@ def say(out: Path | None, result: dict[str, Any]) -> None:
     if unreadable:
         print(f"unreadable, counted as wrong ({len(unreadable)}):")
         for entry in unreadable[:10]:
-            print(f"  {entry['path']}: {entry['error']}")
+            print(printable(f"  {entry['path']}: {entry['error']}"))
     if out is not None:
         print(f"results: {out}/metrics.json")
 

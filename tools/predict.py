@@ -163,9 +163,9 @@ def _as_table(prediction: Prediction) -> str:
     if prediction.error:
         lines.append("  cannot be read")
     for name, guesses in prediction.guesses.items():
-        lines.append(f"  {name} ({prediction.views[name]})")
+        lines.append(printable(f"  {name} ({prediction.views[name]})"))
         lines += [
-            f"  {100 * guess.probability:6.1f} %  {guess.name}"
+            f"  {100 * guess.probability:6.1f} %  {printable(guess.name)}"
             + ("  <- the list's" if guess.label == given else "")
             for guess in guesses
         ]

@@ -12,6 +12,7 @@ from typing import Any
 from vidadapt import launching, runs, temporal, trained
 from vidadapt.config import ConfigError
 from vidadapt.distributed import World, together
+from vidadapt.naming import printable
 from vidadapt.predict import names_of
 from vidadapt.progress import duration
 from vidadapt.temporal_report import markdown, write_pictures
@@ -163,7 +164,7 @@ def say(report: dict[str, Any], files: list[Path]) -> None:
         if unreadable:
             print(f"{model['name']}: unreadable, wrong in every order ({len(unreadable)}):")
             for entry in unreadable[:10]:
-                print(f"  {entry['path']}: {entry['error']}")
+                print(printable(f"  {entry['path']}: {entry['error']}"))
     count = report["models"][0]["num_videos"]
     print(
         f"scored {', '.join(model['name'] for model in report['models'])} on {count} videos of "

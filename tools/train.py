@@ -47,6 +47,7 @@ from vidadapt.distributed import World, main_first, together
 from vidadapt.evaluate import metrics, score_views
 from vidadapt.launching.failures import recorded
 from vidadapt.models.batchnorm import over_all_processes
+from vidadapt.naming import printable
 from vidadapt.precision import cast_frozen, resolved_precision
 from vidadapt.profiling import profile_steps
 from vidadapt.progress import duration
@@ -408,7 +409,8 @@ def validation(
 def say_defects(name: str, videos: VideoList) -> None:
     for title, lines in (("left out", videos.left_out), ("warnings", videos.warnings)):
         if lines:
-            print(f"{name} list, {title} ({len(lines)}, all in summary.json): {lines[0]}")
+            said = f"{name} list, {title} ({len(lines)}, all in summary.json): {lines[0]}"
+            print(printable(said))
 
 
 def say_summary(run_dir: Path, summary: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from vidadapt.distributed import World
 from vidadapt.embedding import Features
 from vidadapt.embedding_plot import MOST_CLASSES, Panel, write_pictures
 from vidadapt.files.writing import replaced
+from vidadapt.naming import printable
 from vidadapt.predict import names_of
 from vidadapt.progress import duration
 from vidadapt.trained import Trained, asked, find, load, samples_of
@@ -333,7 +334,7 @@ def say(settings: dict[str, Any], files: Sequence[Path], seconds: float) -> None
     if unreadable:
         print(f"unreadable, left out ({len(unreadable)}):")
         for entry in unreadable[:10]:
-            print(f"  {entry['path']}: {entry['error']}")
+            print(printable(f"  {entry['path']}: {entry['error']}"))
     print(f"{note_of(settings, '')} in {duration(seconds)}")
     print(f"results: {', '.join(map(str, files))}, {files[0].with_name('tsne.json')}")
 

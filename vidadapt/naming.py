@@ -8,14 +8,19 @@ from collections.abc import Iterable
 
 
 def printable(text: str) -> str:
-    """The text with what a terminal obeys, or what breaks a line, written as escapes.
+    """The text with what a terminal obeys, what breaks a line, and what cannot be seen, as escapes.
+
+    The last are Unicode's format characters (Cf): they turn the order of letters round, or make
+    two names alike.
 
     >>> printable("a" + chr(27) + "[31mb, c é視.mp4") == "a" + chr(92) + "x1b[31mb, c é視.mp4"
+    True
+    >>> printable("4pm" + chr(0x202e) + "gpj") == "4pm" + chr(92) + "u202egpj"
     True
     """
     return "".join(
         c.encode("unicode_escape").decode()
-        if unicodedata.category(c) in ("Cc", "Zl", "Zp", "Cs")
+        if not c.isprintable() and unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Cs")
         else c
         for c in text
     )

@@ -7,6 +7,7 @@ where their methods allow it.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from vidadapt.data.bounds import control_character, leads_outside
 from vidadapt.data.clips import view_chunks
 from vidadapt.data.frame_index import FrameCount
 from vidadapt.data.lists import HEADER_FIELDS, ListError, Sample, parse_line
+from vidadapt.data.names import ENDINGS, PATH_COLUMNS, is_video, other_spelling, spelled
 from vidadapt.data.sampling import eval_indices
 from vidadapt.data.times import frame_times
 from vidadapt.data.transforms import cut_views
@@ -31,10 +33,6 @@ from vidadapt.differences import NOT_OF_THE_BACKBONE
 from vidadapt.evaluate import fuse
 from vidadapt.precision import NonFinite, autocast, resolved_precision
 
-VIDEOS = (
-    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"),
-    *(".3gp", ".ogv"),
-)
 LISTS = (".txt", ".csv", ".tsv", ".lst", ".list")
 
 
@@ -108,10 +106,13 @@ def find_videos(
             inside = [
                 Video(str(file))
                 for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in VIDEOS and file.is_file()
+                if is_video(file.name) and file.is_file()
             ]
             if not inside:
-                raise ListError(f"{path}: no file in this folder ends in {', '.join(VIDEOS)}")
+                raise ListError(
+                    f"{path}: no file in this folder ends in .mp4, .avi, .webm or another ending "
+                    f"of videos ({', '.join(sorted(ENDINGS))})"
+                )
         elif path.suffix.lower() in LISTS:
             folder = path.parent if root is None else Path(root)
             inside = _listed(path, folder, allow_outside_root)
@@ -128,21 +129,37 @@ def _listed(path: Path, root: Path, allow_outside_root: bool) -> list[Video]:
     except (OSError, UnicodeDecodeError) as error:
         raise ListError(f"cannot read {path}: {error}") from error
     videos: list[Video] = []
+    respelled = []
     for number, line in enumerate((line.strip() for line in lines), start=1):
         fields = parse_line(line)
-        if not line or (not videos and fields is not None and fields[1].lower() in HEADER_FIELDS):
+        if not line or (not videos and _is_header(line, root)):
             continue
         if problem := _refused(line, root, allow_outside_root):
             raise ListError(f"{path}:{number}: {problem} (line: {line!r:.300})")
+        name, label = line, None
         # A path may end in a number, too: a file of that name is what is meant.
-        labelled = fields is not None and fields[1].isdigit() and not (root / line).is_file()
-        if labelled and fields is not None:
-            videos.append(Video(str(root / fields[0]), int(fields[1])))
-        else:
-            videos.append(Video(str(root / line)))
+        if fields is not None and fields[1].isdigit() and not (root / line).is_file():
+            name, label = fields[0], int(fields[1])
+        if not (root / name).is_file() and (other := other_spelling(root, name)):
+            respelled.append(f"{spelled(name)} is {spelled(other)}")
+            name = other
+        videos.append(Video(str(root / name), label))
+    if respelled:
+        print(
+            f"{path}: {len(respelled)} of its names are those of files in another Unicode "
+            f"spelling: {respelled[0]}",
+            file=sys.stderr,
+        )
     if not videos:
         raise ListError(f"{path} lists no video; expected lines 'path label' or 'path'")
     return videos
+
+
+def _is_header(line: str, root: Path) -> bool:
+    """Check whether the first line of a list names its columns: one of paths, or two."""
+    fields = parse_line(line)
+    names_label = fields is not None and fields[1].lower() in HEADER_FIELDS
+    return names_label or (line.lower() in PATH_COLUMNS and not (root / line).is_file())
 
 
 def _refused(line: str, root: Path, allow_outside_root: bool) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from commands import lines_of, prepare
 
-from vidadapt.data.lists import read_label_names
+from vidadapt.data.lists import ListError, read_label_names, read_list
 from vidadapt.data.prepared import RECORD, read_prepared
 from vidadapt.prepare import build
 
@@ -305,13 +305,98 @@ def as_nobody() -> Iterator[None]:
 
 
 def test_names_that_a_list_cannot_hold(own, tmp_path: Path) -> None:
-    for name in ("two\nlines.mp4", os.fsdecode(b"latin \xe9.mp4"), "ends with a comma,.mp4"):
+    bad = ("two\nlines.mp4", os.fsdecode(b"latin \xe9.mp4"), "red \x1b[31m.mp4")
+    for name in (*bad, "ends with a comma,.mp4"):
         (own / "walk" / name).write_bytes(name.encode(errors="surrogateescape"))
+    for name in ("two\nlines", os.fsdecode(b"latin \xe9"), "red \x1b[31m"):  # classes
+        (own / name).mkdir()
+        (own / name / "a.mp4").write_bytes(name.encode(errors="surrogateescape"))
     done = prepare("folder", own, tmp_path / "out", "--test-fraction", "0", "--dev-fraction", "0")
     assert done.status == 1
     found = done.listed("problem: names that a list cannot hold; rename the files")
-    assert found == [r"'walk/latin \udce9.mp4'", r"'walk/two\nlines.mp4'"]
+    assert found == [
+        r"'latin \udce9/a.mp4'",
+        r"'red \x1b[31m/a.mp4'",
+        r"'two\nlines/a.mp4'",
+        r"'walk/latin \udce9.mp4'",
+        r"'walk/red \x1b[31m.mp4'",
+        r"'walk/two\nlines.mp4'",
+    ]
+    assert "\x1b" not in done.told + done.report
     assert ("walk/ends with a comma,.mp4", 2) in lines_of(tmp_path / "out" / "train.txt")
+    assert len(lines_of(tmp_path / "out" / "train.txt")) == 31
+    assert read_label_names(tmp_path / "out" / "labels.txt") == ["jump", "run far", "walk"]
+
+
+ALIKE = ("caf\xe9", "cafe\u0301")  # NFC and NFD
+
+
+def test_classes_alike_to_the_eye_are_told(own, tmp_path: Path) -> None:
+    for name in (*ALIKE, "Wave", "wave"):
+        (own / name).mkdir()
+        for i in range(4):
+            (own / name / f"{i}.mp4").write_bytes(f"{name} {i}".encode())
+    done = prepare("folder", own, tmp_path / "out")
+    assert done.status == 1
+    (line,) = done.listed("problem: classes whose names differ in Unicode spelling alone")
+    assert line == r"cafe\u0301, caf\xe9"
+    assert done.listed("note: classes whose names differ in case alone") == ["Wave, wave"]
+
+
+@pytest.mark.parametrize("listed", [0, 1])
+def test_a_table_finds_files_in_another_unicode_spelling(listed: int, own, tmp_path: Path) -> None:
+    here, there = ALIKE[listed], ALIKE[1 - listed]
+    (own / there).mkdir()
+    rows = ["path,label", *(f"walk/walk {i}.mp4,walk" for i in range(10))]
+    for i in range(5):
+        (own / there / f"{there}{i}.mp4").write_bytes(f"{i}".encode())
+        rows.append(f"{here}/{here}{i}.mp4,drink")
+    (tmp_path / "table.csv").write_text("\n".join(rows), encoding="utf-8")
+    command = ["csv", tmp_path / "table.csv", "--videos", own, tmp_path / "out"]
+    command += ["--test-fraction", "0", "--dev-fraction", "0"]
+    done = prepare(*command)
+    assert done.status == 0, done.told
+    assert len(done.listed("note: annotated in another Unicode spelling than the file's")) == 5
+    found = lines_of(tmp_path / "out" / "train.txt")
+    paths = [path for path, label in found if label == 0]
+    assert paths == [f"{there}/{there}{i}.mp4" for i in range(5)]
+    (own / there / f"{here}0.mp4").write_bytes(b"other")  # now two are spelled otherwise
+    done = prepare(*command)
+    assert done.status == 1
+    (line,) = done.listed("problem: files that differ in Unicode spelling alone; none is taken")
+    assert line.isascii() and line.count("mp4") == 3
+
+
+def test_a_list_whose_names_are_spelled_otherwise_says_so(own, tmp_path: Path) -> None:
+    (own / "walk" / f"{ALIKE[1]}.mp4").write_bytes(b"1")
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"walk/{ALIKE[0]}.mp4 0\nwalk/gone.mp4 0\n", encoding="utf-8")
+    with pytest.raises(ListError) as error:
+        read_list(listed, own, 1)
+    first, second = str(error.value).split("\n")[1:]
+    assert r"walk/cafe\u0301.mp4" in first and r"walk/caf\xe9.mp4" in first
+    assert "Unicode" not in second
+
+
+def test_parts_of_films_in_a_table_are_not_taken_for_videos(own, tmp_path: Path) -> None:
+    rows = [f"walk/walk 0.mp4,walk,{i},{i + 2}" for i in range(4)] + ["jump/jump 1.mp4,jump,0,9"]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["path,label,Start,end_time", *rows]))
+    done = prepare("csv", table, "--videos", own, tmp_path / "out")
+    assert done.status == 1 and "table.csv:1: " in done.told and "not supported" in done.told
+    assert not (tmp_path / "out").exists() and "one video twice" not in done.told
+    table.write_text("\n".join(["path,label,start,end", rows[0], rows[-1]]))
+    done = prepare("csv", table, "--videos", own, tmp_path / "out", "--test-fraction", "0")
+    assert done.listed("note: columns that are not used: each file is one video")
+
+
+def test_names_that_turn_the_order_of_letters_are_shown_escaped(own, tmp_path: Path) -> None:
+    for name in ("\u202e4pm.mp4", "zero\u200bwidth.mp4", "\u2066.mp4"):
+        (own / "walk" / name).write_bytes(b"the same")
+    done = prepare("folder", own, tmp_path / "out")
+    for character in "\u202e\u200b\u2066":
+        assert character not in done.told + done.report
+        assert f"\\u{ord(character):04x}" in done.report
 
 
 # The folder of lists
@@ -384,14 +469,4 @@ def test_classes_that_no_file_of_names_can_hold(prepared, own, tmp_path: Path) -
     (own / "walk " / "a.mp4").write_bytes(b"another")
     done = prepare("folder", own, prepared)
     assert done.status == 1 and "'walk' is already on line 3" in done.told
-    assert {path.name: path.read_bytes() for path in prepared.iterdir()} == before
-
-
-@pytest.mark.parametrize("name", [b"two\nlines", b"latin \xe9"])
-def test_classes_that_no_line_can_hold(name, prepared, own) -> None:
-    before = {path.name: path.read_bytes() for path in prepared.iterdir()}
-    (own / os.fsdecode(name)).mkdir()
-    (own / os.fsdecode(name) / "a.mp4").write_bytes(b"another")
-    done = prepare("folder", own, prepared)
-    assert done.status == 1 and f"class name {os.fsdecode(name)!r}: rename" in done.told
     assert {path.name: path.read_bytes() for path in prepared.iterdir()} == before

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vidadapt.data.names import composed, spelled
 from vidadapt.prepare.report import Report
 
 
@@ -44,6 +46,26 @@ class Annotations:
     splits: dict[str, tuple[Entry, ...]]
     expected: dict[str, int]
     unlisted: tuple[str, ...] = ()
+
+
+def check_names(label_names: Sequence[str], report: Report) -> None:
+    """Report classes whose names are alike to the eye: they may be meant as one.
+
+    Names of the same letters in two Unicode spellings are a problem, names that differ in case
+    alone a note.
+    """
+    by_letters: dict[str, list[str]] = {}
+    by_case: dict[str, list[str]] = {}
+    for name in label_names:
+        by_letters.setdefault(composed(name), []).append(name)
+    for letters, names in by_letters.items():
+        by_case.setdefault(letters.casefold(), []).append(names[0])
+        if len(names) > 1:
+            line = ", ".join(map(spelled, names))
+            report.problem("classes whose names differ in Unicode spelling alone", line)
+    for names in by_case.values():
+        if len(names) > 1:
+            report.note("classes whose names differ in case alone", ", ".join(names))
 
 
 def check_counts(annotations: Annotations, report: Report) -> None:

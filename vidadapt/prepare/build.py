@@ -18,7 +18,7 @@ from vidadapt.data.frame_index import (
 from vidadapt.data.lists import Sample, parse_line
 from vidadapt.data.prepared import Prepared, write_prepared
 from vidadapt.prepare import archives, overlap, videos
-from vidadapt.prepare.annotations import Annotations, Entry
+from vidadapt.prepare.annotations import Annotations, Entry, check_names
 from vidadapt.prepare.report import Report
 from vidadapt.prepare.splits import merge_groups, take_out
 from vidadapt.prepare.write import SPLITS, UNFINISHED, fits_a_line, write_lists
@@ -84,6 +84,7 @@ def build(
         raise ValueError(f"the source has a {given[0]} list: --{given[0]}-fraction must be 0")
     if taken_out and "train" not in annotations.splits:
         raise ValueError(f"the source has no train list: --{taken_out[0]}-fraction must be 0")
+    check_names(annotations.label_names, report)
     found = _locate(annotations, files, report)
     packed = archives.find(files.root, files.others) if report.missing else []
     for archive in packed:
@@ -136,7 +137,7 @@ def _locate(annotations: Annotations, files: videos.Files, report: Report) -> Fo
                     line += f" (as {names[0]}, here {names[1]})"
                 report.problem(f"one video twice in {split}", line)
             elif not _can_be_listed(path):
-                report.problem("names that a list cannot hold; rename the files", repr(path))
+                report.problem(videos.UNLISTABLE, repr(path))
             else:
                 first[path] = entry
         found[split] = tuple((entry, Sample(path, entry.label)) for path, entry in first.items())

@@ -17,7 +17,8 @@ from vidadapt.data.prepared import RECORD
 from vidadapt.naming import did_you_mean
 from vidadapt.prepare.annotations import Annotations, Entry
 from vidadapt.prepare.report import Report
-from vidadapt.prepare.videos import Files
+from vidadapt.prepare.videos import UNLISTABLE, Files
+from vidadapt.prepare.write import fits_a_line
 
 SPLITS = {
     "train": "train",
@@ -36,8 +37,8 @@ def read(files: Files, report: Report) -> Annotations:
 
     Args:
         files: of `videos.find`.
-        report: gets videos in no class folder, classes without a video, and classes that but one
-            of the splits has.
+        report: gets videos in no class folder, names that no list holds, classes without a video,
+            and classes that but one of the splits has.
 
     Raises:
         ValueError: fewer than two classes, or two folders for one split.
@@ -58,7 +59,10 @@ def read(files: Files, report: Report) -> Annotations:
         parts = video.split("/")
         split = split_of.get(parts[0], "") if split_of else "train"
         inner = parts[1:] if split_of else parts
-        if not split:
+        if not fits_a_line(video):
+            outside.append(video)
+            report.problem(UNLISTABLE, repr(video))
+        elif not split:
             outside.append(video)
             report.problem(f"videos outside {', '.join(split_of)}; left out", video)
         elif len(inner) < 2:

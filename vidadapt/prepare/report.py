@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vidadapt.data.lists import SHOWN
 from vidadapt.files.writing import replaced
-
-_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+from vidadapt.naming import printable
 
 
 @dataclass
@@ -41,14 +39,14 @@ class Report:
     def text(self, shown: int | None = SHOWN) -> str:
         """All titles with their numbers, and the first `shown` lines of each (None: all).
 
-        A name that holds a line break, or bytes that are no UTF-8, is shown with escapes.
+        Names are shown as `naming.printable` has them.
         """
         lines = []
         kinds = (("problem", self.problems), ("missing", self.missing), ("note", self.notes))
         for kind, findings in kinds:
             for title, found in findings.items():
                 lines.append(f"{kind}: {title} ({len(found)})")
-                lines += [f"  {escaped(line)}" for line in found[:shown]]
+                lines += [f"  {printable(line)}" for line in found[:shown]]
                 if shown is not None and len(found) > shown:
                     lines.append(f"  ... and {len(found) - shown} more")
         return "\n".join(lines)
@@ -57,12 +55,3 @@ class Report:
         """Write every line, replacing the file."""
         with replaced(path) as partial:
             partial.write_text(self.text(shown=None) + "\n", encoding="utf-8")
-
-
-def escaped(text: str) -> str:
-    """The text in one line of UTF-8.
-
-    >>> escaped("a\\nb"), escaped("\\udce9t\\u00e9")
-    ('a\\\\nb', '\\\\udce9té')
-    """
-    return _UNWRITABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidadapt.data.lists import read_label_names
+from vidadapt.data.names import PATH_COLUMNS
 from vidadapt.naming import did_you_mean
 from vidadapt.prepare.annotations import Annotations, Entry
 from vidadapt.prepare.folder import SPLITS
@@ -25,11 +26,14 @@ from vidadapt.prepare.report import Report
 from vidadapt.prepare.videos import Files
 
 COLUMNS = {
-    "path": "path video file filename file_name video_path file_path video_name name id video_id",
+    "path": " ".join(PATH_COLUMNS),
     "label": "label label_name class class_name category action target label_id class_id",
     "split": "split subset set partition",
     "group": "group group_id",
 }
+# First and last moment of a part of a film.
+BEGINNINGS = "start start_time time_start start_frame start_sec start_seconds t_start from begin"
+ENDS = "end end_time time_end end_frame end_sec end_seconds t_end to stop"
 _INTEGER = re.compile(r"-?[0-9]+")
 
 
@@ -104,6 +108,7 @@ def _rows(table: Path, columns: dict[str, str | None], report: Report) -> list[_
         raise ValueError(f"{table}:{reader.line_num}: {error}; is a quote not closed?") from error
     header = lines[0][1] if lines else []
     chosen = {key: _column(table, header, key, columns.get(key)) for key in COLUMNS}
+    _check_segments(table, header, chosen["path"], [cells for _, cells in lines[1:]], report)
     rows = []
     for number, cells in lines[1:]:
         source = f"{table.name}:{number}"
@@ -126,6 +131,32 @@ def _rows(table: Path, columns: dict[str, str | None], report: Report) -> list[_
     if not rows:
         raise ValueError(f"{table} has no row that can be used\n{report.text()}".rstrip())
     return rows
+
+
+def _check_segments(
+    table: Path, header: list[str], path: int | None, lines: list[list[str]], report: Report
+) -> None:
+    """Check that the rows are whole videos, also where columns tell of times.
+
+    Raises:
+        ValueError: they are parts of films.
+    """
+    columns = [
+        next((name for name in header if name.lower() in usual.split()), None)
+        for usual in (BEGINNINGS, ENDS)
+    ]
+    if None in columns or path is None:
+        return
+    begin, end = (header.index(name) for name in columns if name is not None)
+    parts = {(c[path], c[begin], c[end]) for c in lines if len(c) == len(header)}
+    shown = f"{header[begin]!r} and {header[end]!r}"
+    if len(parts) > len({part[0] for part in parts}):
+        raise ValueError(
+            f"{table}:1: the columns {shown} give several parts of one film, which are not "
+            "supported yet: cut every part to a file of its own first (ffmpeg -ss START -to END -i "
+            "FILM PART), and list those"
+        )
+    report.note("columns that are not used: each file is one video", shown)
 
 
 def _column(table: Path, header: list[str], key: str, given: str | None) -> int | None:
@@ -167,11 +198,6 @@ def _classes(
     if numbers:
         report.note("labels that are numbers, among names", ", ".join(numbers))
     names = names or tuple(written)
-    lower: dict[str, str] = {}
-    for name in names:
-        if name.lower() in lower:
-            report.note("labels that differ in case alone", f"{lower[name.lower()]}, {name}")
-        lower.setdefault(name.lower(), name)
     return names, {name: label for label, name in enumerate(names)}
 
 

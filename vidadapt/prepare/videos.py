@@ -10,19 +10,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidadapt.data.names import composed, is_video, spelled, without_ending
 from vidadapt.naming import did_you_mean
 from vidadapt.prepare.annotations import Entry
 from vidadapt.prepare.archives import UNPACKED
 from vidadapt.prepare.report import Report
 
-# fmt: off
-ENDINGS = frozenset((
-    "264", "265", "3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "h264", "hevc", "ivf",
-    "m1v", "m2p", "m2ts", "m2v", "m4v", "mjpeg", "mjpg", "mkv", "mov", "mp4", "mpe", "mpeg", "mpg",
-    "mts", "mxf", "ogg", "oggtheora", "ogm", "ogv", "qt", "rm", "rmvb", "ts", "vob", "webm", "wmv",
-    "y4m",
-))
-# fmt: on
+UNLISTABLE = "names that a list cannot hold; rename the files"
 
 
 @dataclass(frozen=True)
@@ -31,7 +25,7 @@ class Files:
 
     Attributes:
         root: the folder.
-        videos: files with one of `ENDINGS`, in any case.
+        videos: files with one of `names.ENDINGS`, in any case.
         others: all other files, less the hidden ones.
         folders: all folders, less the hidden ones.
     """
@@ -42,21 +36,11 @@ class Files:
     folders: tuple[str, ...]
 
 
-def without_ending(path: str) -> str:
-    """A path less its video ending, if it has one.
-
-    >>> without_ending("a/b.c.MP4"), without_ending("a/b.c"), without_ending("a.mp4/b")
-    ('a/b.c', 'a/b.c', 'a.mp4/b')
-    """
-    stem, dot, ending = path.rpartition(".")
-    return stem if dot and ending.lower() in ENDINGS else path
-
-
 def find(root: str | Path, report: Report) -> Files:
     """Look through a folder once, links to folders included, each real folder once.
 
-    Hidden files and folders (`.x`, macOS's `._x`) are passed over and noted; folders that cannot
-    be read and links that lead nowhere are problems.
+    Hidden files and folders (`.x`, macOS's `._x`) are passed over and noted. Folders that cannot be
+    read and links that lead nowhere are problems.
 
     Raises:
         ValueError: there is no such folder.
@@ -93,7 +77,7 @@ def find(root: str | Path, report: Report) -> Files:
                 report.problem("links that lead nowhere", path)
             elif entry.is_dir():
                 heapq.heappush(waiting, (through_link or entry.is_symlink(), path))
-            elif path.rpartition(".")[2].lower() in ENDINGS:
+            elif is_video(entry.name):
                 videos.append(path)
             else:
                 others.append(path)
@@ -116,25 +100,36 @@ def match(entries: Sequence[Entry], files: Files, report: Report) -> dict[str, s
     keys' folders exists, all files lie in one, and keys are found by their names alone, which is
     noted.
 
-    Two files for one key are a problem; the one nearest the root is taken.
+    Two files for one key are a problem; the one nearest the root is taken. A key that no file has
+    as it is spelled finds one whose letters are the same (`names.composed`), if there is only one;
+    that is noted, too.
     """
     exact = set(files.videos)
-    by_tail: dict[int, dict[str, list[str]]] = {}
+    by_tail: dict[tuple[int, bool], dict[str, list[str]]] = {}
     is_flat = not _existing({_folder(entry.key) for entry in entries}, files.folders)
 
-    def candidates(name: str) -> list[str]:
+    def candidates(name: str, by_letters: bool = False) -> list[str]:
         depth = name.count("/") + 1
-        if depth not in by_tail:
-            by_tail[depth] = _tails(files.videos, depth)
-        return _distinct(files.root, by_tail[depth].get(name, []))
+        if (depth, by_letters) not in by_tail:
+            by_tail[depth, by_letters] = _tails(files.videos, depth, by_letters)
+        found = by_tail[depth, by_letters].get(composed(name) if by_letters else name, [])
+        return _distinct(files.root, found)
 
     matched: dict[str, str] = {}
     by_name = 0
+    respelled = []
     for key in dict.fromkeys(entry.key for entry in entries):
         if key in exact:
             matched[key] = key
             continue
         found = candidates(key) or candidates(without_ending(key))
+        if not found:
+            found = candidates(key, True) or candidates(without_ending(key), True)
+            if len(found) > 1:
+                line = f"{spelled(key)}: {', '.join(map(spelled, found))}"
+                report.problem("files that differ in Unicode spelling alone; none is taken", line)
+                continue
+            respelled += [f"{spelled(key)} is {spelled(path)}" for path in found]
         if not found and is_flat:
             found = candidates(without_ending(key.rpartition("/")[2]))
             by_name += len(found) == 1
@@ -150,6 +145,8 @@ def match(entries: Sequence[Entry], files: Files, report: Report) -> dict[str, s
     if by_name:
         line = f"{by_name:,} videos, since not one of the annotated folders is there"
         report.note("found by their names alone", line)
+    for line in respelled:
+        report.note("annotated in another Unicode spelling than the file's", line)
     return matched
 
 
@@ -175,7 +172,9 @@ def check_match(
     existing = _existing(wanted, files.folders)
     if existing:
         holding = {_folder(video) for video in files.videos}
-        unclaimed = {folder for folder in holding if not _existing(wanted, [folder])} - {""}
+        depths = {folder.count("/") + 1 for folder in wanted}
+        letters = {composed(folder) for folder in wanted}
+        unclaimed = {f for f in holding if not _folder_tails(f, depths) & letters} - {""}
         names = sorted({folder.rpartition("/")[2] for folder in unclaimed})
         for folder in sorted(wanted - existing):
             hint = _misspelt(folder.rpartition("/")[2], names)
@@ -227,17 +226,27 @@ def _folder(path: str) -> str:
 
 
 def _existing(wanted: set[str], folders: Iterable[str]) -> set[str]:
-    """Those of the folders that exist, at any depth."""
+    """Those of the folders that exist, at any depth, in any Unicode spelling."""
     depths = {folder.count("/") + 1 for folder in wanted if folder}
-    tails = {"/".join(folder.split("/")[-depth:]) for folder in folders for depth in depths}
-    return (wanted & tails) - {""}
+    tails = {tail for folder in folders for tail in _folder_tails(folder, depths)}
+    return {folder for folder in wanted if composed(folder) in tails} - {""}
 
 
-def _tails(videos: Sequence[str], depth: int) -> dict[str, list[str]]:
-    """Videos by the last `depth` parts of their paths, without endings; nearest the root first."""
+def _folder_tails(folder: str, depths: Iterable[int]) -> set[str]:
+    parts = composed(folder).split("/")
+    return {"/".join(parts[-depth:]) for depth in depths}
+
+
+def _tails(videos: Sequence[str], depth: int, by_letters: bool) -> dict[str, list[str]]:
+    """Videos by the last `depth` parts of their paths, without endings; nearest the root first.
+
+    Args:
+        by_letters: those parts are `composed`.
+    """
     tails = defaultdict(list)
     for video in videos:
-        tails["/".join(without_ending(video).split("/")[-depth:])].append(video)
+        tail = "/".join(without_ending(video).split("/")[-depth:])
+        tails[composed(tail) if by_letters else tail].append(video)
     return {
         tail: sorted(found, key=lambda video: (video.count("/"), video))
         for tail, found in tails.items()

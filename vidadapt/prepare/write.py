@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vidadapt.data.bounds import control_character
 from vidadapt.data.lists import (
     LABELS,
     ListError,
@@ -95,11 +96,13 @@ def write_lists(
 
 
 def fits_a_line(text: str) -> bool:
-    """Whether a line of a UTF-8 file can hold a text.
+    """Check that a line of a UTF-8 file can hold a text, and that no terminal obeys it.
 
-    >>> fits_a_line("a b"), fits_a_line("a\\nb"), fits_a_line("\\udce9")
-    (True, False, False)
+    >>> fits_a_line("a b"), fits_a_line("a\\nb"), fits_a_line("\\udce9"), fits_a_line("\\x1b[31m")
+    (True, False, False, False)
     """
+    if control_character(text):
+        return False
     try:
         text.encode()
     except UnicodeEncodeError:

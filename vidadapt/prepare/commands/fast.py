@@ -13,6 +13,7 @@ from vidadapt.data.frame_index import FrameCount, frame_counts
 from vidadapt.data.lists import Sample
 from vidadapt.data.speed import Timed, gain, loader_rates
 from vidadapt.data.workers import cores
+from vidadapt.naming import printable_lines
 from vidadapt.prepare.commands.options import add_outside_root, processes
 from vidadapt.prepare.copies import TABLE, Copy
 from vidadapt.prepare.copying import Copied, Settings, claimed, pack_set, transcode_set
@@ -174,7 +175,7 @@ def _copy(
         print(f"{args.out / name}: {kept} of {len(samples)} videos")
     if copied.copies:
         copies = list(copied.copies.values())
-        print(_cost(args.out, copies))
+        print(printable_lines(_cost(args.out, copies)))
         print(_speed(args.out, sources, copies, counts, args.processes))
     print(f"report: {args.out / REPORT}")
     if report.problems:

@@ -11,6 +11,7 @@ from vidadapt.data.lists import SHOWN, read_list
 from vidadapt.data.prepared import known_root
 from vidadapt.data.readers import READERS
 from vidadapt.data.workers import cores
+from vidadapt.naming import printable_lines
 from vidadapt.prepare.commands.options import add_outside_root, processes
 
 
@@ -69,7 +70,7 @@ def _index(args: argparse.Namespace) -> None:
             index_dir=args.index_dir,
             num_workers=args.processes,
         )
-        print(_summary(list_path, list(counts.values())))
+        print(printable_lines(_summary(list_path, list(counts.values()))))
         print(f"  index: {index_path(list_path, args.index_dir)}")
 
 

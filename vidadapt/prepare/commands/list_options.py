@@ -14,6 +14,7 @@ from vidadapt.data.lists import LABELS, read_label_names, read_list
 from vidadapt.data.prepared import Prepared
 from vidadapt.data.readers import READERS
 from vidadapt.data.workers import cores
+from vidadapt.naming import printable_lines
 from vidadapt.prepare import archives, videos
 from vidadapt.prepare.annotations import Annotations
 from vidadapt.prepare.build import REPORT, Options, build
@@ -138,7 +139,7 @@ def prepare(
         made_by = {"command": args.command, **given, "dev_fraction": dev, "test_fraction": test}
         made_by |= {"seed": args.seed, "allow_partial": args.allow_partial}
         prepared = build(annotations, files, out, report, options=options, made_by=made_by)
-        print(_summary(out, prepared, report))
+        print(printable_lines(_summary(out, prepared, report)))
         problems |= bool(report.problems)
         missing |= bool(report.missing)
     if problems:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from vidadapt.data.names import without_ending
 from vidadapt.prepare import hmdb51, kinetics, ssv2, ucf101
 from vidadapt.prepare.annotations import Annotations
 from vidadapt.prepare.commands.list_options import Read, add_parser, add_shared, prepare
 from vidadapt.prepare.report import Report
-from vidadapt.prepare.videos import Files, without_ending
+from vidadapt.prepare.videos import Files
 
 PROGRAM = "python tools/prepare.py"
 

@@ -1,0 +1,87 @@
+"""Names of video files in folders, lists and tables: endings, headers, spellings."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+
+# fmt: off
+ENDINGS = frozenset((
+    "264", "265", "3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "h264", "hevc", "ivf",
+    "m1v", "m2p", "m2ts", "m2v", "m4v", "mjpeg", "mjpg", "mkv", "mov", "mp4", "mpe", "mpeg", "mpg",
+    "mts", "mxf", "ogg", "oggtheora", "ogm", "ogv", "qt", "rm", "rmvb", "ts", "vob", "webm", "wmv",
+    "y4m",
+))
+# fmt: on
+# What tables call their column of paths.
+PATH_COLUMNS = (
+    *("path", "video", "file", "filename", "file_name", "video_path", "file_path", "video_name"),
+    *("name", "id", "video_id"),
+)
+
+
+def is_video(name: str) -> bool:
+    """Check whether a file has the ending of a video.
+
+    >>> is_video("a/b.MTS"), is_video("mts"), is_video("a.txt")
+    (True, False, False)
+    """
+    return "." in name and name.rpartition(".")[2].lower() in ENDINGS
+
+
+def without_ending(path: str) -> str:
+    """A path less its video ending, if it has one.
+
+    >>> without_ending("a/b.c.MP4"), without_ending("a/b.c"), without_ending("a.mp4/b")
+    ('a/b.c', 'a/b.c', 'a.mp4/b')
+    """
+    return path.rpartition(".")[0] if is_video(path) else path
+
+
+def composed(text: str) -> str:
+    """The text with letters and their accents joined (NFC), as it is compared.
+
+    Macs write file names with accents apart (NFD): alike to the eye, other bytes.
+
+    >>> composed("cafe" + chr(0x301)) == "caf" + chr(0xe9)
+    True
+    """
+    return unicodedata.normalize("NFC", text)
+
+
+def spelled(text: str) -> str:
+    """The text in ASCII, so that the eye can tell spellings apart.
+
+    >>> spelled("cafe" + chr(0x301)), spelled("caf" + chr(0xe9))
+    ('cafe\\\\u0301', 'caf\\\\xe9')
+    """
+    return text.encode("ascii", "backslashreplace").decode()
+
+
+def other_spelling(root: str | Path, path: str) -> str:
+    """The one path below a folder that is there, and differs from a missing one in its Unicode
+    spelling alone; empty: there is none, or several.
+
+    Args:
+        path: relative to `root`.
+    """
+    if path.isascii():
+        return ""
+    found = [""]
+    for part in path.split("/"):
+        entries = {below: _entries(Path(root) / below) for below in found}
+        found = [
+            os.path.join(below, entry)  # noqa: PTH118
+            for below, inside in entries.items()
+            for entry in inside
+            if composed(entry) == composed(part)
+        ]
+    return found[0] if len(found) == 1 else ""
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208
+    except OSError:
+        return []

@@ -18,7 +18,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from vidadapt.data.bounds import ALLOW_OUTSIDE, control_character, leads_outside
-from vidadapt.data.names import other_spelling, spelled
+from vidadapt.data.names import spelling_hint
 from vidadapt.data.packed import file_of
 from vidadapt.files.writing import replaced
 
@@ -112,7 +112,7 @@ def read_list(
         samples.append(sample)
         looked_for = check_files and key not in quarantine
         if looked_for and not _is_file(Path(root) / sample.path):
-            hint = _spelling_hint(root, sample.path) if len(problems) < SHOWN else ""
+            hint = spelling_hint(root, sample.path) if len(problems) < SHOWN else ""
             problems.append(f"{list_path}:{number}: no such file: {Path(root) / sample.path}{hint}")
     if problems:
         raise ListError(listing(f"{list_path} has {len(problems)} bad line(s)", problems))
@@ -229,16 +229,6 @@ def _is_file(path: Path) -> bool:
         return file_of(path).is_file()
     except OSError:  # a name that is too long, a folder that may not be entered
         return False
-
-
-def _spelling_hint(root: str | Path, path: str) -> str:
-    other = other_spelling(root, path)
-    if not other:
-        return ""
-    return (
-        f"; {spelled(other)} is there, the list has {spelled(path)}: the same letters in another "
-        "Unicode spelling; prepare the list anew, or rename the file"
-    )
 
 
 def _read_text(path: str | Path) -> str:

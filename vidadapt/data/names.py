@@ -80,6 +80,20 @@ def other_spelling(root: str | Path, path: str) -> str:
     return found[0] if len(found) == 1 else ""
 
 
+def spelling_hint(root: str | Path, path: str) -> str:
+    """What to add to the message on a missing file: which one may be meant, see `other_spelling`.
+
+    Folders are looked through: not to be called for thousands of files.
+    """
+    other = other_spelling(root, path)
+    if not other:
+        return ""
+    return (
+        f"; {spelled(other)} is there, the list has {spelled(path)}: the same letters in another "
+        "Unicode spelling; prepare the list anew, or rename the file"
+    )
+
+
 def _entries(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)  # noqa: PTH208

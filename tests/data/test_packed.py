@@ -160,6 +160,19 @@ def test_damage_that_a_copy_did_is_found_by_the_checksums_of_its_source(tar: Pat
         assert f"{tar}/{name}: frame {i}: " in told and packed.index_of(tar).name in told
 
 
+def test_the_one_frame_of_a_damaged_copy_is_not_taken_for_another(tmp_path: Path) -> None:
+    tar, frames = tmp_path / "0.tar", jpegs(3, 1)
+    write_videos(tar, {name: [frame] for name, frame in zip("abc", frames, strict=True)}, 1)
+    where = packed.make_index(tar, packed.index_of(tar)).frames
+    data = bytearray(tar.read_bytes())
+    data[int(where["offset"][1]) + int(where["size"][1]) // 2] ^= 1
+    tar.write_bytes(data)
+    os.utime(tar, ns=(2, 2))
+    with pytest.raises(ReadError, match="tar/b: frame 0: "):
+        open_video(tar / "b").frames([0])
+    assert np.array_equal(open_video(tar / "c").frames([0])[0], by_pillow(frames[2]))
+
+
 def test_every_flipped_bit_of_a_packed_frame_is_found(tar: Path, videos) -> None:
     right = [by_pillow(one) for one in videos[NAMES[0]]]
     with open_video(tar / NAMES[0]) as video:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import shutil
 import struct
 import subprocess
@@ -374,6 +375,32 @@ def test_damage_to_the_checksum_of_a_tar_gz_is_found(tmp_path: Path) -> None:
         "header.tar",
     }
     assert (tmp_path / "b.avi").read_bytes() == film(1)
+
+
+@pytest.mark.parametrize("what", ["bomb", "error", "sound"])
+def test_a_program_is_held_to_the_same_bounds(what: str, tmp_path: Path, monkeypatch) -> None:
+    """A stand-in for unrar, which writes whatever it is told to."""
+    does = {
+        "bomb": f"head -c {unpacking.FLOOR + 1} /dev/zero > $6/a.avi; sleep 60",
+        "error": "echo one > $6/a.avi; echo 'a.avi: checksum error'; echo; exit 3",
+        "sound": "echo one > $6/a.avi",
+    }[what]
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "unrar"
+    program.write_text(f"#!/bin/sh\n{does}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(unpacking, "_LOOK", 0.05)
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / "walk.rar").write_bytes(rar({"a.avi": b"one"}))
+    report = Report()
+    archives.unpack(found_in(folder), report, progress=False)
+    assert (folder / "a.avi").exists() == (what == "sound")
+    lines = report.problems.get("archives that cannot be unpacked", [])
+    assert len(lines) == (what != "sound")
+    assert all(f"{folder / 'walk.rar'}: " in line for line in lines)
+    assert what != "error" or "checksum error" in lines[0]
 
 
 @pytest.mark.parametrize("seed", range(3))

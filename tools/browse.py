@@ -18,6 +18,7 @@ from vidadapt.config import Config, DataConfig
 from vidadapt.data import DATASETS, DataPlan
 from vidadapt.data.lists import LABELS, check_label_names, read_list
 from vidadapt.data.prepared import RECORD, read_prepared, with_lists
+from vidadapt.naming import printable_lines
 from vidadapt.progress import duration
 
 MANY = 100_000  # more classes than any list has: a label beyond is a slip

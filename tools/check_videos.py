@@ -9,6 +9,7 @@ from pathlib import Path
 from vidadapt import launching
 from vidadapt.data.readers import READERS, check_reader
 from vidadapt.data.workers import cores
+from vidadapt.naming import printable_lines
 from vidadapt.prepare.check import Checked, check, plan_checks
 from vidadapt.prepare.check_summary import advice, summary
 from vidadapt.prepare.commands.options import add_outside_root, processes

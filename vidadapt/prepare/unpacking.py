@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gzip
 import io
 import re
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidadapt.data.packed import StrictInfo
+from vidadapt.files.writing import NO_ROOM
 from vidadapt.prepare.joined import Joined
 
 # What unpacks rar and 7z archives. bsdtar stands last: it does not check what a rar has stored.
@@ -233,7 +233,7 @@ def _empty(folder: Path) -> None:
 
 
 def _raise_if_full(error: Exception) -> None:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
         raise error
 
 

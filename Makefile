@@ -1,7 +1,8 @@
 # make demo: watch the whole system work. make test: lint, types and tests. make bench: benchmarks.
 # make fuzz: 10,500 damaged and hostile files, of which `make test` has a few hundred.
 # make soak: a training of 2,000 steps, whose memory, files and shared memory must stay flat.
-# make chaos: over 500 faults injected into real trainings, about half an hour.
+# make chaos: over 500 faults injected into real trainings, and 200 pairs of trainings started at
+# once on one run folder: about 40 minutes.
 PYTHON ?= python3
 BIN = .venv/bin
 
@@ -21,6 +22,7 @@ bench: .venv/installed-bench
 chaos: .venv/installed
 	$(BIN)/python -m pytest -m chaos
 	$(BIN)/python tests/chaos/inject_faults.py
+	$(BIN)/python tests/chaos/pairs.py
 
 soak: .venv/installed
 	$(BIN)/python tests/chaos/soak.py

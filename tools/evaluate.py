@@ -11,8 +11,9 @@ from typing import Any
 from vidadapt import launching, runs, trained
 from vidadapt.command_line import EvaluateOptions
 from vidadapt.config import ConfigError
-from vidadapt.distributed import World, together
+from vidadapt.distributed import World, held_by_main, together
 from vidadapt.evaluate import load_scores, metrics, save_scores
+from vidadapt.files.locks import held_folder
 from vidadapt.launching.failures import recorded
 from vidadapt.naming import printable
 from vidadapt.progress import duration
@@ -31,12 +32,13 @@ def main(world: World) -> None:
     with together(world):
         found = trained.find(cfg, options, adapter)
         out = output_folder(found, options)
-    loaded = trained.load(found, world)
-    with together(world):
-        check_same_list(out, loaded.videos.manifest)
-        job = trained.job(loaded, world)
-    with recorded(world, out):
-        evaluate(world, loaded, job, out, began)
+    with held_by_main(world, out, "--out"):
+        loaded = trained.load(found, world)
+        with together(world):
+            check_same_list(out, loaded.videos.manifest)
+            job = trained.job(loaded, world)
+        with recorded(world, out):
+            evaluate(world, loaded, job, out, began)
 
 
 def evaluate(world: World, loaded: Loaded, job: Job, out: Path, began: float) -> None:
@@ -92,8 +94,8 @@ def rescore(options: EvaluateOptions) -> None:
     scores, about = load_scores(source)
     result = {**metrics(scores, options.fusion), **about, "from_scores": str(source)}
     if options.out is not None:
-        Path(options.out).mkdir(parents=True, exist_ok=True)
-        runs.write_json(Path(options.out) / "metrics.json", result)
+        with held_folder(Path(options.out), "--out"):
+            runs.write_json(Path(options.out) / "metrics.json", result)
     say(Path(options.out) if options.out else None, result)
 
 

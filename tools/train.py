@@ -43,8 +43,9 @@ from vidadapt.data.prepared import with_lists
 from vidadapt.data.quarantine import read_quarantine
 from vidadapt.data.skips import SKIPPED, SkipLog, most_skipped, read_skips
 from vidadapt.data.watched import WatchedClips
-from vidadapt.distributed import World, main_first, together
+from vidadapt.distributed import World, held_by_main, main_first, together
 from vidadapt.evaluate import metrics, score_views
+from vidadapt.files.locks import Lock, refuse_held
 from vidadapt.launching.failures import recorded
 from vidadapt.models.batchnorm import over_all_processes
 from vidadapt.naming import printable
@@ -61,13 +62,19 @@ def main(world: World) -> None:
         cfg, options = command_line.parse_train(sys.argv[1:], methods.METHODS)
         cfg = replace(cfg, data=with_lists(cfg.data))
         config.check(cfg, world.size)
-        plan = data.resolve(cfg.data, cfg.eval)
-        run_dir = Path(cfg.run_dir)
         resume = options.resume or launching.restarted()
-        saved = None if options.profile else continuing.previous_run(run_dir, cfg, resume)
-    folder = run_dir / runs.PROFILE if options.profile else run_dir
-    with recorded(world, folder):
-        train(world, cfg, plan, options, folder, resume, saved)
+        # Before the lock, which a start that is refused must not keep from another.
+        check_free(Path(cfg.run_dir), resume or bool(options.profile))
+    run_dir = Path(cfg.run_dir)
+    # The processes that torchrun replaces may not have ended on all machines.
+    wait = 60.0 if launching.restarted() else 0.0
+    with held_by_main(world, run_dir, "run_dir", wait=wait) as lock:
+        with together(world):
+            plan = data.resolve(cfg.data, cfg.eval)
+            saved = None if options.profile else continuing.previous_run(run_dir, cfg, resume)
+        folder = run_dir / runs.PROFILE if options.profile else run_dir
+        with recorded(world, folder):
+            train(world, cfg, plan, options, folder, resume, saved, lock)
 
 
 def train(
@@ -78,6 +85,7 @@ def train(
     folder: Path,
     resume: bool,
     saved: dict[str, Any] | None,
+    lock: Lock | None,
 ) -> None:
     """Build, load lists, fit, summarise."""
     with together(world):
@@ -193,6 +201,7 @@ def train(
         validate=validation(model, cfg, plan, lists, loaders, cached, world),
         select_best="dev" in lists,
         skips=skips if cached is None else None,
+        lock=lock,
     )
     if options.profile:
         profile_steps(
@@ -220,6 +229,15 @@ def train(
         }
         runs.write_json(folder / "summary.json", summary)
         say_summary(folder, summary)
+
+
+def check_free(run_dir: Path, resume: bool) -> None:
+    """As `runs.check_free`; where another process is at work in the folder, that is said."""
+    try:
+        runs.check_free(run_dir, resume)
+    except runs.RunError:
+        refuse_held(run_dir, "run_dir")
+        raise
 
 
 def read_lists(cfg: Config, plan: DataPlan) -> dict[str, list[Sample]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -30,7 +31,7 @@ from vidadapt.data.readers import ReadError
 from vidadapt.data.transforms import normalize
 from vidadapt.data.watchdog import Watched
 from vidadapt.differences import NOT_OF_THE_BACKBONE
-from vidadapt.distributed import World, gather_objects, together
+from vidadapt.distributed import World, gather_objects, held_by_main, together
 from vidadapt.feature_store import (
     THERE,
     Store,
@@ -219,23 +220,10 @@ def fill(cached: Cache, epochs: int) -> dict[str, Any]:
     computed = 0
     cached.parts.model.eval()
     for split, store in cached.stores.items():
-        with together(world):
-            if world.is_main:
-                create(store)
         # The main process's view of it: others may start when some rows are done already.
-        missing = gather_objects(world, _missing(store))[0]
-        computed += len(missing)
-        mine = np.array_split(missing, world.size)[world.rank].tolist()
-        for _ in track(
-            _filled(cached, split, mine),
-            total=len(mine) * world.size,
-            label=f"features of {split}",
-            unit="clips",
-            units_per_item=world.size,
-            shown=world.is_main,
-        ):
-            pass
-        gather_objects(world, None)
+        if gather_objects(world, len(_missing(store)))[0]:
+            with held_by_main(world, store.folder, "cache.dir", wait=math.inf):
+                computed += _fill(cached, split)
     seconds = time.monotonic() - began
     if world.is_main:
         print(f"cache: {computed} clips computed in {duration(seconds)}", flush=True)
@@ -244,6 +232,26 @@ def fill(cached: Cache, epochs: int) -> dict[str, Any]:
         "clips": computed,
         "bytes": sum(store.bytes for store in cached.stores.values()),
     }
+
+
+def _fill(cached: Cache, split: str) -> int:
+    """Compute the rows of a list that are missing; how many."""
+    world, store = cached.world, cached.stores[split]
+    with together(world):
+        if world.is_main:
+            create(store)
+    missing = gather_objects(world, _missing(store))[0]
+    mine = np.array_split(missing, world.size)[world.rank].tolist()
+    for _ in track(
+        _filled(cached, split, mine),
+        total=len(mine) * world.size,
+        label=f"features of {split}",
+        unit="clips",
+        units_per_item=world.size,
+        shown=world.is_main,
+    ):
+        pass
+    return len(missing)
 
 
 def _missing(store: Store) -> np.ndarray:

@@ -12,12 +12,14 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from vidadapt.files.locks import Lock, held_folder
 from vidadapt.processes import LostProcess
 
 Result = TypeVar("Result")
@@ -161,6 +163,25 @@ def main_first(world: World, step: Callable[[], Result]) -> Result:
             if world.is_main == mains_turn:
                 result = step()
     return result
+
+
+@contextlib.contextmanager
+def held_by_main(
+    world: World, folder: Path, what: str, *, wait: float = 0.0
+) -> Iterator[Lock | None]:
+    """Hold a folder's lock on the main process, for all of them; see `files.locks.held_folder`.
+
+    It is given back once all have come to the end, or this one has failed.
+
+    Raises:
+        Held, OSError: as a `PeerError` on the other processes.
+    """
+    with contextlib.ExitStack() as stack:
+        with together(world):
+            main = held_folder(folder, what, wait=wait) if world.is_main else None
+            lock = None if main is None else stack.enter_context(main)
+        yield lock
+        gather_objects(world, None)
 
 
 def gather_objects(world: World, value: Any) -> list[Any]:

@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 
+from vidadapt.files.locks import LOCK
 from vidadapt.files.writing import replaced, writing
 
 PROFILE, FAILURE = "profile", "failure.json"
@@ -52,7 +53,7 @@ def check_writable(key: str, folder: Path) -> None:
 def check_free(run_dir: str | Path, resume: bool) -> None:
     """Raise `RunError` if the folder cannot be made, or holds something without `resume`.
 
-    A profile, or why a start failed, is nothing that a run would overwrite.
+    A profile, a lock, or why a start failed, is nothing that a run would overwrite.
     """
     folder = Path(run_dir)
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -60,7 +61,8 @@ def check_free(run_dir: str | Path, resume: bool) -> None:
         raise RunError(
             f"run_dir: cannot write to {folder} (below {nearest}); choose another folder"
         )
-    held = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    held = {name for name in names if not name.startswith(LOCK)}
     if not resume and held - {PROFILE, FAILURE}:
         raise RunError(
             f"run_dir: {folder} exists and is not empty; continue it with --resume, or choose "

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from vidadapt.checkpoints import Writer
+from vidadapt.files.locks import Lock
 from vidadapt.resuming import Progress, Trained
 from vidadapt.sharding import is_sharded
 
@@ -26,6 +27,7 @@ class Saving:
         facts: kept with what resuming needs.
         keep: how many of `last`.
         minutes: between two of `last` within an epoch; 0: any time.
+        lock: of the run folder, on the main process.
     """
 
     writer: Writer
@@ -35,6 +37,7 @@ class Saving:
     facts: dict[str, Any]
     keep: int
     minutes: float
+    lock: Lock | None = None
     _saved_at: float = field(default_factory=time.monotonic)
 
     def overdue(self) -> bool:
@@ -54,15 +57,22 @@ class Saving:
         copies = self.trained.evaluated(), self.trained.snapshot(buffers, self.facts)
         return copies if is_main else None
 
+    def check_lock(self) -> None:
+        """Raise `Held` where another process has taken over the run folder."""
+        if self.lock is not None:
+            self.lock.check()
+
     def save(self, copies: Copies | None, progress: Progress, is_best: bool = False) -> None:
         """Write what `taken` gave, as `last`, and as `best` too where it is that.
 
         Raises:
             WriteError: an older one could not be written.
+            Held: another process has taken over the run folder; nothing is written.
         """
         self._saved_at = time.monotonic()
         if copies is None:
             return
+        self.check_lock()
         evaluated, state = copies
         state["progress"] = asdict(progress)
         known = progress.latest.items()

@@ -34,6 +34,7 @@ from vidadapt.distributed import (
     together,
 )
 from vidadapt.epoch_log import say_epoch, write_log
+from vidadapt.files.locks import Lock
 from vidadapt.launching.failures import located
 from vidadapt.methods import train_mode, trainable_state
 from vidadapt.models import VideoModel
@@ -66,6 +67,7 @@ def fit(
     validate: Callable[[], dict[str, float]] | None,
     select_best: bool,
     skips: SkipLog | None = None,
+    lock: Lock | None = None,
     phase: Callable[[str], AbstractContextManager[None]] = record_function,
 ) -> dict[str, Any]:
     """Train what requires a gradient; a log line an epoch, checkpoints then and in between.
@@ -88,6 +90,7 @@ def fit(
         select_best: keep the checkpoint with the best `dev_top1`; of equal ones that with the
             lower `dev_loss`, of equal ones the later.
         skips: the loader's, whose cap holds for all processes together.
+        lock: of the run folder; nothing is written once another process has taken it over.
         phase: entered with its name around each part of a step; e.g. `StepProfiler.phase`.
 
     Returns:
@@ -100,6 +103,7 @@ def fit(
         Stopped: by a signal, after a checkpoint was written.
         TooManySkipped: of an epoch's clips.
         WriteError: a checkpoint could not be written; the ones before are whole.
+        Held: the run folder's lock was lost.
     """
     sampler = cast(EpochBatches, loader.batch_sampler)
     require_equal_weights(world, dict(model.named_parameters()))
@@ -156,6 +160,7 @@ def fit(
             facts,
             keep=recipe.keep_checkpoints,
             minutes=recipe.checkpoint_minutes,
+            lock=lock,
         )
         for epoch in range(progress.epoch, recipe.epochs):
             with exchange(world, place):
@@ -179,6 +184,7 @@ def fit(
                     is_best=is_best,
                 )
                 if board is not None:
+                    saving.check_lock()
                     write_log(run_dir, board, progress.steps, losses, lrs, progress.latest)
                 saving.save(copies, progress, is_best)
                 if world.is_main:

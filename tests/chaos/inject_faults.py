@@ -102,8 +102,15 @@ class Bench:
 class Child:
     """A training in a process that was forked from this one."""
 
-    def __init__(self, words: list[str], run: Path, before: Callable[[], None] | None) -> None:
-        self._output = output_file(run)
+    def __init__(
+        self,
+        words: list[str],
+        run: Path,
+        before: Callable[[], None] | None,
+        resume: bool = True,
+        output: Path | None = None,
+    ) -> None:
+        self._output = output or output_file(run)
         self._begun = self._output.stat().st_size if self._output.exists() else 0
         # By way of a pipe, since limits of the child's would hold for a file.
         with self._output.open("ab") as kept:
@@ -118,7 +125,8 @@ class Child:
                 os.setsid()
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
-                sys.argv = ["tools/train.py", *words, "--run_dir", str(run), "--resume"]
+                sys.argv = ["tools/train.py", *words, "--run_dir", str(run)]
+                sys.argv += ["--resume"] * resume
                 if before is not None:
                     before()
                 tool = load_tool("train")

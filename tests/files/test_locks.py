@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from vidadapt.files import locks
-from vidadapt.files.locks import Held, Holder, Pace, acquire, held, lock_file, this_process
+from vidadapt.files.holders import Holder, this_process
+from vidadapt.files.locks import Held, Pace, acquire, held, lock_file
 
 QUICK = Pace(renewal=0.05, looks=8)
 

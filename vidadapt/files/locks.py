@@ -29,19 +29,17 @@ import hashlib
 import json
 import math
 import os
-import socket
-import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 
+from vidadapt.files.holders import Holder, alive, parsed, shown, this_process
+
 LOCK, TAKEOVER = ".lock", ".takeover"
-PATIENCE = 10.0  # seconds for what takes milliseconds: taking over, or the end of a killed process
-LONGEST = 200  # characters of a command
+PATIENCE = 10.0  # seconds for another process to take over, which needs milliseconds
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES, errno.EINVAL)
 
 
@@ -60,32 +58,6 @@ class Pace:
 
     renewal: float = 5.0
     looks: int = 12
-
-
-@dataclass(frozen=True)
-class Holder:
-    """A process, as a lock file names it.
-
-    Attributes:
-        host: name of its machine, for people.
-        machine: boot and namespace of process numbers, within which /proc tells who is alive;
-            empty where that is not known.
-        process: its number.
-        started: when it began, in the kernel's ticks since the boot.
-        since: local time at which it took the lock.
-        command: its command line.
-        token: differs between any two locks.
-        inode: of the lock file, so that the file in a copy of a folder is known for one.
-    """
-
-    host: str
-    machine: str
-    process: int
-    started: int
-    since: str
-    command: str
-    token: str
-    inode: int = 0
 
 
 @dataclass(frozen=True)
@@ -125,8 +97,8 @@ class Lock:
                 found = _read(self.file)
         if found is not None and found.token != self.holder.token:
             raise Held(
-                f"{self.what}: {_subject(self.file)} was taken over by {_shown(found)}, while this "
-                "process was stopped or cut off from its disk; it writes nothing more"
+                f"{self.what}: {_subject(self.file)} was taken over by {shown(found.holder)}, "
+                "while this process was stopped or cut off from its disk; it writes nothing more"
             )
 
     def release(self) -> None:
@@ -176,6 +148,31 @@ def held(
         lock.release()
 
 
+@contextlib.contextmanager
+def held_folder(folder: Path, what: str, *, wait: float = 0.0) -> Iterator[Lock]:
+    """As `held`, for a folder that is made where there is none, and removed where it stays empty.
+
+    Raises:
+        Held: another process holds it; nothing was written.
+        OSError: it cannot be made or written.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = acquire(folder, what, wait=wait)
+            break
+        except FileNotFoundError:  # another process has removed it, as it stayed empty
+            continue
+    try:
+        yield lock
+    finally:
+        lock.release()
+        with contextlib.suppress(OSError):
+            for path in made:
+                path.rmdir()
+
+
 def acquire(
     path: Path,
     what: str,
@@ -200,23 +197,12 @@ def lock_file(path: Path) -> Path:
     return path / LOCK if path.is_dir() else path.with_name(f".{path.name}{LOCK}")
 
 
-def this_process() -> Holder:
-    """This process, with a new token."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        machine = f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-        started = _stat(os.getpid())[1]
-    except OSError:
-        machine, started = "", 0
-    return Holder(
-        host=socket.gethostname(),
-        machine=machine,
-        process=os.getpid(),
-        started=started,
-        since=datetime.now().astimezone().isoformat(" ", "seconds"),
-        command=" ".join(sys.argv)[:LONGEST],
-        token=uuid.uuid4().hex,
-    )
+def refuse_held(path: Path, what: str) -> None:
+    """Raise `Held` where a living process of this machine holds a lock, and take nothing."""
+    file = lock_file(path)
+    found = _read(file)
+    if found is not None and alive(found.holder, found.inode, this_process()):
+        raise _held(file, found, what)
 
 
 def _take(file: Path, here: Holder, what: str, wait: float, pace: Pace) -> None:
@@ -229,30 +215,29 @@ def _take(file: Path, here: Holder, what: str, wait: float, pace: Pace) -> None:
             if _create(file, here):
                 return
             continue
-        alive = _alive(found, here)
-        if alive is None:
-            alive = watched.look(found)
-        if alive is False:
+        runs = alive(found.holder, found.inode, here)
+        if runs is None:
+            runs = watched.look(found)
+        if runs is False:
             if _take_over(file, found, here, what, pace):
                 return
             continue
-        if alive and time.monotonic() >= deadline:
-            raise Held(
-                f"{what}: {_subject(file)} is in use by {_shown(found)}; wait for its end, "
-                "stop it, or choose another"
-            )
+        if runs and time.monotonic() >= deadline:
+            raise _held(file, found, what)
         if not said and (found.holder is not None or watched.looks > 0):
             until = (
                 "waiting for its end"
-                if alive
+                if runs
                 else f"watching for up to {pace.looks * pace.renewal:g} s whether it is alive"
             )
-            print(f"{what}: {_subject(file)} is in use by {_shown(found)}: {until}", flush=True)
+            print(
+                f"{what}: {_subject(file)} is in use by {shown(found.holder)}: {until}", flush=True
+            )
             said = True
         if found.holder is None or of_takeover:  # half-written, on a disk without links; or short
             time.sleep(0.02)
         else:
-            time.sleep(pace.renewal if alive is None else 0.5)
+            time.sleep(pace.renewal if runs is None else 0.5)
 
 
 def _take_over(file: Path, gone: _Found, here: Holder, what: str, pace: Pace) -> bool:
@@ -290,76 +275,21 @@ class _Watched:
         return False if self.looks >= self._pace.looks else None
 
 
-def _alive(found: _Found, here: Holder) -> bool | None:
-    """Whether the holder runs, by /proc; None: that cannot be told from this machine."""
-    holder = found.holder
-    if holder is None or not holder.machine or holder.machine != here.machine:
-        return None
-    try:
-        state, started = _stat(holder.process)
-    except OSError:
-        try:
-            os.kill(holder.process, 0)
-        except ProcessLookupError:
-            return False
-        except OSError:
-            pass
-        return None  # another user's, of whom /proc may show nothing
-    if started != holder.started:
-        return False
-    if state in "ZX" and _ended(holder.process):
-        return False
-    # The lock in a copy of a folder names a living process, which does not know of it.
-    return True if found.inode == holder.inode else None
-
-
-def _stat(process: int) -> tuple[str, int]:
-    """State and start of a process."""
-    text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
-    fields = text.rpartition(")")[2].split()
-    return fields[0], int(fields[19])
-
-
-def _ended(process: int) -> bool:
-    """Whether a killed process has no thread left that writes; such a one ends soon."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        states = set()
-        for file in Path(f"/proc/{process}/task").glob("*/stat"):
-            with contextlib.suppress(OSError):
-                states.add(file.read_text(errors="replace").rpartition(")")[2].split()[0])
-        if states <= {"Z", "X"} or time.monotonic() > deadline:
-            return states <= {"Z", "X"}
-        time.sleep(0.01)
-
-
 def _read(file: Path) -> _Found | None:
     """A lock file; None: there is none."""
     try:
         # Opened anew, since a network file system looks for changes when a file is opened.
         with file.open("rb") as opened:
             content, facts = opened.read(2**16), os.fstat(opened.fileno())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         if error.errno == errno.ESTALE:  # replaced between being found and being read
             return None
         raise
-    holder = _parsed(content)
+    holder = parsed(content)
     token = hashlib.sha256(content).hexdigest() if holder is None else holder.token
     return _Found(holder, token, facts.st_ino, facts.st_mtime_ns)
-
-
-def _parsed(content: bytes) -> Holder | None:
-    try:
-        holder = Holder(**json.loads(content))
-    except (ValueError, TypeError, RecursionError):
-        return None
-    numbers = holder.process, holder.started, holder.inode
-    texts = holder.host, holder.machine, holder.since, holder.command, holder.token
-    if not all(type(number) is int for number in numbers) or not 0 < holder.process < 2**31:
-        return None
-    return holder if all(type(text) is str for text in texts) else None
 
 
 def _create(file: Path, holder: Holder) -> bool:
@@ -396,17 +326,14 @@ def _remove(file: Path, token: str) -> None:
         file.unlink(missing_ok=True)
 
 
+def _held(file: Path, found: _Found, what: str) -> Held:
+    return Held(
+        f"{what}: {_subject(file)} is in use by {shown(found.holder)}; wait for its end, stop it, "
+        "or choose another"
+    )
+
+
 def _subject(file: Path) -> str:
     """What a lock file locks."""
     name = file.name.partition(TAKEOVER)[0]
     return str(file.parent if name == LOCK else file.with_name(name[1:].removesuffix(LOCK)))
-
-
-def _shown(found: _Found) -> str:
-    """The holder, in words that a terminal can show."""
-    holder = found.holder
-    if holder is None:
-        return "somebody whom its lock file does not name"
-    command = holder.command[:LONGEST]
-    told = f"process {holder.process} on {holder.host} since {holder.since} ({command})"
-    return "".join(letter if letter.isprintable() else "?" for letter in told)

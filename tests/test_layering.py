@@ -27,9 +27,12 @@ MAY_IMPORT = {
     "files": set(),
     "runs": {"files"},
     "checkpoints": {"files", "naming", "runs"},
-    "resuming": {"checkpoints", "distributed", "methods", "optim", "sharding"},
+    "resuming": {"checkpoints", "distributed", "methods", "optim", "runs", "sharding"},
     "saving": {"checkpoints", "files", "resuming", "sharding"},
-    "continuing": {"checkpoints", "config", "data", "distributed", "runs", "yaml_files"},
+    "continuing": {
+        *("checkpoints", "config", "data", "differences", "distributed", "resuming", "runs"),
+        "yaml_files",
+    },
     "sharding": {"distributed", "methods", "models"},
     "models": {"files", "naming"},
     "methods": {"models", "naming"},
@@ -40,7 +43,7 @@ MAY_IMPORT = {
     },
     "score_parts": {"distributed", "files"},
     "score_tables": {"naming"},
-    "epoch_log": {"progress", "runs"},
+    "epoch_log": {"progress", "resuming", "runs"},
     "train": {
         *("config", "data", "distributed", "files", "methods", "models", "optim"),
         *("checkpoints", "epoch_log", "launching", "precision", "resuming", "saving", "sharding"),
@@ -63,7 +66,7 @@ MAY_IMPORT = {
     },
     "matmul": {"benchmark", "models"},
     "assemble": {"config", "data", "methods", "models", "runs"},
-    "differences": {"config", "data", "methods"},
+    "differences": {"config", "data", "methods", "yaml_files"},
     "adapters": {
         "assemble",
         "checkpoints",
@@ -95,8 +98,8 @@ MAY_IMPORT = {
     "browse": {"config", "data", "files", "lettering", "progress"},
     "prepare": {"data", "files", "naming", "progress"},
     "matrix": {
-        *("assemble", "benchmark", "config", "data", "distributed", "epoch_log", "files"),
-        "launching",
+        *("assemble", "benchmark", "config", "data", "differences", "distributed", "epoch_log"),
+        *("files", "launching"),
         *("markdown", "matmul", "methods", "models", "naming", "optim", "precision", "progress"),
         *("recompute", "runs", "steps", "yaml_files"),
     },

@@ -116,6 +116,7 @@ def train(
         "precision": recipe.precision,
         "manifests": {split: videos.manifest for split, videos in lists.items()},
         "cached": parts is not None,
+        "settings": continuing.kept_settings(cfg),
     }
     everyones = distributed.gather_objects(world, (saved and saved["progress"], facts))
     with together(world):
@@ -346,6 +347,8 @@ def start_folder(
         checkpoints.set_aside_damaged(run_dir / "last")
         begun = f" and {saved['progress']['consumed']} clips" * (saved["progress"]["consumed"] > 0)
         print(f"resuming {run_dir} after epoch {done}{begun}")
+        if "settings" not in saved["facts"]:
+            print("the checkpoint, of an older version, does not say of which run it is")
         continuing.say_processes(saved["facts"], asked, cfg.train, world)
     elif resume:
         print(f"{run_dir} holds no checkpoint to resume: starting from the beginning")

@@ -9,7 +9,9 @@ from typing import Any
 from vidadapt import checkpoints, runs, yaml_files
 from vidadapt.config import Config, ConfigError, TrainConfig, as_dict
 from vidadapt.data.epochs import shared_out
+from vidadapt.differences import changes, settings
 from vidadapt.distributed import World
+from vidadapt.resuming import Progress
 
 # What may change when a run is resumed. The global batch is checked apart: batch_size, processes
 # and accumulation may share it out differently, which is said, since BatchNorm's statistics and
@@ -45,15 +47,35 @@ def previous_run(run_dir: Path, cfg: Config, resume: bool) -> dict[str, Any] | N
     last = checkpoints.find_checkpoint(run_dir / "last", to_resume=True) if resume else None
     if last is None:
         return None
-    before = yaml_files.load(run_dir / "config.yaml")
-    changed = differences(before, as_dict(cfg))
-    if changed:
+    now = kept_settings(cfg)
+    of_run = without_free(settings(yaml_files.read_yaml(run_dir / "config.yaml", "run_dir")))
+    if changed := changes(of_run, now):
         raise ConfigError(
             f"--resume: the configuration differs from {run_dir / 'config.yaml'}: "
             + "; ".join(changed)
             + ". Use the same, or another run_dir"
         )
-    return checkpoints.load_trainer(last)
+    saved = checkpoints.load_trainer(last)
+    known = saved["facts"].get("settings")
+    if known is not None:
+        defaults = without_free(settings({"method": {"name": known["method.name"]}}))
+        if changed := changes({**defaults, **known}, now):
+            raise ConfigError(
+                f"--resume: {last} is a checkpoint of another run: {'; '.join(changed)}. Put that "
+                "of this run in its place, or use another run_dir"
+            )
+    Progress.of(saved["progress"])
+    return saved
+
+
+def kept_settings(cfg: Config) -> dict[str, Any]:
+    """What a checkpoint says of its run: the settings that no resume may change."""
+    return without_free(settings(as_dict(cfg)))
+
+
+def without_free(found: dict[str, Any]) -> dict[str, Any]:
+    """Some of `differences.settings`, less `FREE_ON_RESUME`."""
+    return {key: value for key, value in found.items() if key not in FREE_ON_RESUME}
 
 
 def shared_among(processes: int, train: TrainConfig, before: dict[str, Any]) -> TrainConfig:
@@ -74,7 +96,10 @@ def shared_among(processes: int, train: TrainConfig, before: dict[str, Any]) -> 
 
 
 def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """What the configuration does not show must be as it was when the run began."""
+    """What the configuration does not show must be as it was when the run began.
+
+    What the checkpoint of an older version does not hold is not compared.
+    """
     mends = {
         "global_batch": "choose batch_size x processes x accumulation with the same product",
         "backbone": "give the weights file that the run began with",
@@ -85,7 +110,7 @@ def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
     if before["processes"] != now["processes"]:
         del mends["global_batch"]  # `shared_among` has said what becomes of it
     for key, mend in mends.items():
-        if before[key] != now[key]:
+        if key in before and before[key] != now[key]:
             raise ConfigError(
                 f"--resume: {key} was {before[key]}, here it is {now[key]}; {mend}, or use another "
                 "run_dir"
@@ -111,19 +136,3 @@ def say_processes(
         )
         + (". Sums round otherwise than on as many processes as before" if after else "")
     )
-
-
-def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two configurations as "key: old -> new", less `FREE_ON_RESUME`.
-
-    >>> differences({"train": {"epochs": 3}}, {"train": {"epochs": 4}})
-    ['train.epochs: 3 -> 4']
-    """
-    found = []
-    for key in sorted(before.keys() | now.keys()):
-        name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += differences(old, new, f"{name}.")
-        elif old != new and name not in FREE_ON_RESUME:
-            found.append(f"{name}: {old!r} -> {new!r}")
-    return found

@@ -1,19 +1,47 @@
-"""Where an adapter's file and what is asked of it differ, spelled out key by key."""
+"""Where configurations, or an adapter's file and what is asked of it, differ, key by key."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from itertools import zip_longest
 from typing import Any
 
 from vidadapt import methods
-from vidadapt.config import Config, ConfigError, ModelConfig
+from vidadapt.config import SECTIONS, Config, ConfigError, ModelConfig
 from vidadapt.data import DataPlan
+from vidadapt.yaml_files import flattened
 
 # Of the model's configuration, what a backbone that is already built does not depend on.
 SOURCES = ("weights", "weights_key", "drop_path")  # the fingerprint says whether they agree
 NOT_OF_THE_BACKBONE = (*SOURCES, "head")
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every key of a configuration, "section.key", with its value; `run_dir` is left out.
+
+    A key that it lacks has its default: versions before the one that brought the key did the same.
+
+    >>> settings({"method": {"name": "linear"}, "train": {"epochs": 3}})["train.accumulation"]
+    1
+    """
+    method = {**Config("").method, **(config.get("method") or {})}
+    known = methods.default_options(method["name"]) if method["name"] in methods.METHODS else {}
+    sections = {key: {**vars(of()), **(config.get(key) or {})} for key, of in SECTIONS.items()}
+    return flattened({**config, "method": {**known, **method}, **sections})
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two of `settings`.
+
+    >>> changes({"train.epochs": 3, "train.seed": 0}, {"train.epochs": 4, "train.seed": 0})
+    ['train.epochs: 3 -> 4']
+    """
+    return [
+        f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
 
 
 def differences(about: dict[str, Any], config: Config, plan: DataPlan) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,33 +10,33 @@ from torch.utils.tensorboard import SummaryWriter
 
 from vidadapt import runs
 from vidadapt.progress import duration
+from vidadapt.resuming import StepRecord
 
 
 def write_log(
     run_dir: Path,
     board: SummaryWriter,
     steps: int,
-    losses: list[float],
-    lrs: list[float],
+    records: list[StepRecord],
     latest: dict[str, Any],
 ) -> None:
     """The epoch's lines in `steps.jsonl` and `log.jsonl`, and the same curves in TensorBoard.
 
     Args:
         steps: optimiser steps of the run so far, this epoch's included.
-        losses, lrs: of each of this epoch's.
+        records: of each of this epoch's.
         latest: the epoch's line of `log.jsonl`.
     """
-    epoch, first = latest["epoch"], steps - len(losses)
+    epoch, first = latest["epoch"], steps - len(records)
+    figures = [asdict(record) for record in records]
     lines = [
-        {"step": first + number, "epoch": epoch, "loss": loss, "lr": lr}
-        for number, (loss, lr) in enumerate(zip(losses, lrs, strict=True))
+        {"step": first + number, "epoch": epoch, **found} for number, found in enumerate(figures)
     ]
     runs.append_lines(run_dir / "steps.jsonl", lines)
     runs.append_lines(run_dir / "log.jsonl", [latest])
-    for line in lines:
-        board.add_scalar("train/loss", line["loss"], line["step"])
-        board.add_scalar("train/lr", line["lr"], line["step"])
+    for number, found in enumerate(figures):
+        for key, value in found.items():
+            board.add_scalar(f"train/{key}", value, first + number)
     for key, value in latest.items():
         board.add_scalar(f"epoch/{key}", value, epoch)
     board.flush()

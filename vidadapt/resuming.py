@@ -17,9 +17,25 @@ from vidadapt import checkpoints
 from vidadapt.distributed import Stopped, World, own_buffers
 from vidadapt.methods import load_trainable_state, trainable_state
 from vidadapt.optim import WeightAverage
+from vidadapt.runs import RunError
 from vidadapt.sharding import gathered, placed, placed_optimizer
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What is logged of an optimiser step, under the names of its fields.
+
+    A new field needs a default, which stands for it in steps that an older version has made.
+
+    Attributes:
+        loss: mean over the step's clips.
+        lr: learning rate.
+    """
+
+    loss: float
+    lr: float
 
 
 @dataclass
@@ -32,7 +48,7 @@ class Progress:
         steps: optimiser steps of the run.
         seconds: that the run has taken.
         train_seconds, waited: of the epoch begun: for its steps, and waiting for data in them.
-        losses, lrs: of each step of the epoch begun.
+        records: of each step of the epoch begun.
         joined: whether the buffers of all processes were averaged after its last step.
         best: results of the best epoch.
         latest: the last epoch's line of `log.jsonl`.
@@ -44,11 +60,29 @@ class Progress:
     seconds: float = 0.0
     train_seconds: float = 0.0
     waited: float = 0.0
-    losses: list[float] = field(default_factory=list)
-    lrs: list[float] = field(default_factory=list)
+    records: list[StepRecord] = field(default_factory=list)
     joined: bool = False
     best: dict[str, Any] | None = None
     latest: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, saved: dict[str, Any]) -> Progress:
+        """The progress in a checkpoint; what an older version did not keep has its default.
+
+        Raises:
+            RunError: a newer version has kept what this one does not know.
+        """
+        known = dict(saved)
+        if "records" not in known:
+            columns = zip(known.pop("losses", []), known.pop("lrs", []), strict=True)
+            known["records"] = [{"loss": loss, "lr": lr} for loss, lr in columns]
+        try:
+            return cls(**{**known, "records": [StepRecord(**each) for each in known["records"]]})
+        except TypeError as error:
+            raise RunError(
+                f"{checkpoints.TRAINER} is of another version of vidadapt ({error}); resume the "
+                "run with the version that wrote it"
+            ) from error
 
     def after_epoch(
         self, results: dict[str, float], *, clips: int, validate_seconds: float, is_best: bool
@@ -62,8 +96,8 @@ class Progress:
         epoch = self.epoch + 1
         latest = {
             "epoch": epoch,
-            "train_loss": sum(self.losses) / len(self.losses),
-            "lr": self.lrs[-1],
+            "train_loss": sum(record.loss for record in self.records) / len(self.records),
+            "lr": self.records[-1].lr,
             "clips_per_second": clips / self.train_seconds,
             "loader_wait_share": self.waited / self.train_seconds,
             "train_seconds": self.train_seconds,
@@ -181,7 +215,7 @@ class Trained:
                     value.copy_(placed(saved["average"][name], value))
         self.optimizer.load_state_dict(placed_optimizer(saved["optimizer"], self.optimizer))
         self.scaler.load_state_dict(saved["scaler"])
-        return Progress(**saved["progress"])
+        return Progress.of(saved["progress"])
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

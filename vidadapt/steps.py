@@ -25,7 +25,7 @@ from vidadapt.optim import effective_lr, lr_at, set_lr
 from vidadapt.precision import NonFinite, autocast
 from vidadapt.profiling import WAIT
 from vidadapt.progress import track
-from vidadapt.resuming import Progress, Trained
+from vidadapt.resuming import Progress, StepRecord, Trained
 from vidadapt.sharding import divide_gradients, empty_pass, is_part, is_sharded
 
 UNHARMED = (
@@ -97,8 +97,10 @@ class Stretch:
         if self.steps:
             loss, share = torch.stack([step.figures[:2] for step in self.steps]).unbind(1)
             means = mean_over_ranks(world, loss.contiguous()) * (world.size / share)
-            progress.losses += means.tolist()
-            progress.lrs += [step.lr for step in self.steps]
+            progress.records += [
+                StepRecord(loss=mean, lr=step.lr)
+                for mean, step in zip(means.tolist(), self.steps, strict=True)
+            ]
         self.steps.clear()
         self.waiting[0] = 0.0
         self._began = now

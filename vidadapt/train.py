@@ -176,7 +176,7 @@ def fit(
                     saving.save(copies, progress)
                     raise
                 is_best = select_best and _is_best(results, progress.best)
-                losses, lrs = progress.losses, progress.lrs
+                records = progress.records
                 progress = progress.after_epoch(
                     results,
                     clips=sampler.keys_per_epoch,
@@ -185,7 +185,7 @@ def fit(
                 )
                 if board is not None:
                     saving.check_lock()
-                    write_log(run_dir, board, progress.steps, losses, lrs, progress.latest)
+                    write_log(run_dir, board, progress.steps, records, progress.latest)
                 saving.save(copies, progress, is_best)
                 if world.is_main:
                     say_epoch(progress.latest, progress.seconds, recipe.epochs)
@@ -215,7 +215,7 @@ def _board(run_dir: Path, progress: Progress, world: World) -> Iterator[SummaryW
     if not world.is_main:
         yield None
         return
-    begun = progress.steps - len(progress.losses)
+    begun = progress.steps - len(progress.records)
     with closing(SummaryWriter(run_dir / "tensorboard", purge_step=begun)) as board:
         yield board
 

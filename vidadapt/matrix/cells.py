@@ -33,6 +33,7 @@ from vidadapt import runs, yaml_files
 from vidadapt.benchmark import NOISY_PERCENT, spread_percent
 from vidadapt.config import Config, ConfigError
 from vidadapt.data.workers import cores
+from vidadapt.differences import changes, settings
 from vidadapt.launching.failures import FAILURE, name_of_status, read_failure
 from vidadapt.matrix.plan import Cell
 
@@ -97,7 +98,8 @@ class Work:
                 )
         written = folder / "config.yaml"
         if written.exists():
-            changed = differing(yaml_files.read_yaml(written, "--out"), cell.settings)
+            before = settings(yaml_files.read_yaml(written, "--out"))
+            changed = changes(before, settings(cell.settings))
             if changed:
                 raise ConfigError(
                     f"--out: {folder} was made with other settings ({'; '.join(changed)}); "
@@ -235,20 +237,6 @@ def last_words(said: str) -> str:
     """
     own = re.findall(r"^(?:\[rank \d+\] )?error: (.+)$", said, flags=re.MULTILINE)
     return (own or said.strip().splitlines() or ["it printed nothing"])[-1]
-
-
-def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Settings that differ as "key: old -> new".
-
-    >>> differing({"train": {"epochs": 3}}, {"train": {"epochs": 4, "seed": 0}})
-    ['train.epochs: 3 -> 4', 'train.seed: None -> 0']
-    """
-    old, new = yaml_files.flattened(before), yaml_files.flattened(now)
-    return [
-        f"{key}: {old.get(key)} -> {new.get(key)}"
-        for key in dict.fromkeys((*old, *new))
-        if old.get(key) != new.get(key)
-    ]
 
 
 def cost_line(variant: str, frames: int, cost: Mapping[str, Any], processes: int) -> dict[str, Any]:

@@ -54,8 +54,8 @@ def test_a_training_writes_nothing_to_a_folder_in_use(tiny_set, run_tool, tmp_pa
 
 
 def test_a_training_that_cannot_begin_leaves_no_folder(tiny_set, run_tool, tmp_path):
-    options = tiny_set.options(model__weights=tmp_path / "none.pth")
-    with pytest.raises((ValueError, OSError), match=r"none\.pth"):
+    options = tiny_set.options(data__label_names=tmp_path / "none.txt")
+    with pytest.raises((ValueError, OSError), match=r"none\.txt"):
         run_tool("train", *options, "--run_dir", tmp_path / "new" / "run")
     assert list(tmp_path.iterdir()) == []
 

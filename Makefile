@@ -1,5 +1,5 @@
 # make demo: watch the whole system work. make test: lint, types and tests. make bench: benchmarks.
-# make fuzz: 10,500 damaged and hostile files, of which `make test` has a few hundred.
+# make fuzz SEED=n INPUTS=m: 7,500 damaged and hostile files, of which `make test` has a few hundred.
 # make soak: a training of 2,000 steps, whose memory, files and shared memory must stay flat.
 # make chaos: over 500 faults injected into real trainings, and 200 pairs of trainings started at
 # once on one run folder: about 40 minutes.
@@ -28,7 +28,7 @@ soak: .venv/installed
 	$(BIN)/python tests/chaos/soak.py
 
 fuzz: .venv/installed
-	$(BIN)/python tests/fuzz/fuzz_run.py
+	$(BIN)/python tests/fuzz/fuzz_run.py --seed $(or $(SEED),0) --inputs $(or $(INPUTS),7500)
 
 .venv/installed: setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

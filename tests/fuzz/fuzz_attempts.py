@@ -23,6 +23,7 @@ for _folder in ("", "data"):  # before the other modules here, whose helpers lie
 
 RIGHT = "right"
 TIME_LIMIT = 300.0  # seconds of one job, on a machine that may have other work
+SHM = "/dev/shm"  # where a file and its folder cost least
 MEMORY = 3 << 30  # bytes of address space that a process may take beyond what it starts with
 
 
@@ -44,11 +45,18 @@ class Tally:
 
     Attributes:
         outcomes: number of inputs by `right` or the type of the error.
+        parts: the same by what the inputs are: kind and name of a part, e.g. ("codec", "h264").
         defects: what must not be: any other end.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
+    parts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     defects: list[str] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        self.outcomes.update(other.outcomes)
+        self.parts.update(other.parts)
+        self.defects += other.defects
 
 
 class Defect(AssertionError):
@@ -95,11 +103,13 @@ def attempt(job: Job) -> Tally:
     _limit_memory()
     try:
         with (
-            tempfile.TemporaryDirectory(prefix="fuzz") as scratch,
+            tempfile.TemporaryDirectory(
+                prefix="fuzz", dir=SHM if os.access(SHM, os.W_OK) else None
+            ) as scratch,
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(io.StringIO()),
         ):
-            KINDS[job.kind].check(job, Path(scratch), tally.outcomes)
+            KINDS[job.kind].check(job, Path(scratch), tally)
     except BaseException as error:
         notes = "\n".join(getattr(error, "__notes__", ()))
         trace = "".join(traceback.format_exception(error)[-12:])

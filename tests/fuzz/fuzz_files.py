@@ -11,7 +11,6 @@ import struct
 import tarfile
 import tempfile
 import zipfile
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from conftest import load_tool, write_adapter
-from fuzz_attempts import RIGHT, Defect, Job, judged, same
+from fuzz_attempts import RIGHT, Defect, Job, Tally, judged, same
 from mutations import mutated
 from PIL import Image
 
@@ -39,7 +38,7 @@ ODD: tuple[Any, ...] = (
 )
 
 
-def check_adapter(job: Job, scratch: Path, outcomes: Counter[str]) -> None:
+def check_adapter(job: Job, scratch: Path, tally: Tally) -> None:
     rng = job.rng()
     for number in range(PER_JOB):
         folder = scratch / str(number)
@@ -62,7 +61,7 @@ def check_adapter(job: Job, scratch: Path, outcomes: Counter[str]) -> None:
             outcome, found = judged(
                 lambda folder=folder: adapters.read_adapter(folder), (RunError,), str(folder)
             )
-        outcomes[outcome] += 1
+        tally.outcomes[outcome] += 1
         if found is None:
             continue
         # A description may be edited by hand.
@@ -130,7 +129,7 @@ def _changed(value: Any, rng: np.random.Generator) -> Any:
     return ODD[int(rng.integers(len(ODD)))]
 
 
-def check_scores(job: Job, scratch: Path, outcomes: Counter[str]) -> None:
+def check_scores(job: Job, scratch: Path, tally: Tally) -> None:
     """Damaged bytes, and sound files of other arrays: the same accuracies, or an error."""
     rng = job.rng()
     data, right = _scores()
@@ -139,7 +138,7 @@ def check_scores(job: Job, scratch: Path, outcomes: Counter[str]) -> None:
         by_array = bool(rng.integers(2))
         file.write_bytes(_other_arrays(data, rng) if by_array else mutated(data, rng))
         outcome, found = judged(lambda: load_scores(file), (ValueError,), str(file))
-        outcomes[outcome] += 1
+        tally.outcomes[outcome] += 1
         if found is not None:
             accuracies = _accuracies(found[0])
             if not by_array:
@@ -215,7 +214,7 @@ def _other_arrays(data: bytes, rng: np.random.Generator) -> bytes:
     return forged.getvalue()
 
 
-def check_metrics(job: Job, scratch: Path, outcomes: Counter[str]) -> None:
+def check_metrics(job: Job, scratch: Path, tally: Tally) -> None:
     """The results that an evaluation finds in its folder: of the same list, or not overwritten."""
     rng = job.rng()
     tool = _evaluate_tool()
@@ -230,7 +229,7 @@ def check_metrics(job: Job, scratch: Path, outcomes: Counter[str]) -> None:
         )
         if outcome == RIGHT:
             same(json.loads(data)["manifest"], "5" * 64, "manifest")
-        outcomes[outcome] += 1
+        tally.outcomes[outcome] += 1
 
 
 @functools.cache
@@ -238,7 +237,7 @@ def _evaluate_tool() -> Any:
     return load_tool("evaluate")
 
 
-def check_index(job: Job, scratch: Path, outcomes: Counter[str]) -> None:
+def check_index(job: Job, scratch: Path, tally: Tally) -> None:
     """The frame-count index: numbers that can be, or an error with the line."""
     rng = job.rng()
     index = scratch / "train.txt.frames.csv"
@@ -257,10 +256,10 @@ def check_index(job: Job, scratch: Path, outcomes: Counter[str]) -> None:
             same(stamp.path, count.path, "path")
             if not (0 < count.num_frames <= 1 << 21) and not count.error:
                 raise Defect(f"{count} cannot be")
-        outcomes[outcome] += 1
+        tally.outcomes[outcome] += 1
 
 
-def check_packed(job: Job, scratch: Path, outcomes: Counter[str]) -> None:
+def check_packed(job: Job, scratch: Path, tally: Tally) -> None:
     """Tars of frames and their indices: the frames that lie there by tarfile, or an error."""
     rng = job.rng()
     data = _tar()
@@ -283,7 +282,7 @@ def check_packed(job: Job, scratch: Path, outcomes: Counter[str]) -> None:
                 for frame in found:
                     if not any(np.array_equal(frame, known) for known in _pictures()):
                         raise Defect(f"{tar}/{name}: a frame that was never packed")
-        outcomes[outcome] += 1
+        tally.outcomes[outcome] += 1
 
 
 def _packed_frames(tar: Path, name: str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import fuzz_files
 import fuzz_texts
 import fuzz_videos
-from fuzz_attempts import Job
+from fuzz_attempts import Job, Tally
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Kind:
         per_job: inputs of one job.
     """
 
-    check: Callable[[Job, Path, Counter[str]], None]
+    check: Callable[[Job, Path, Tally], None]
     share: int
     per_job: int = 1
 

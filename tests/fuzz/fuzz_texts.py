@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import string
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from fuzz_attempts import RIGHT, Defect, Job, judged, same
+from fuzz_attempts import RIGHT, Defect, Job, Tally, judged, same
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from mutations import mutated
@@ -134,7 +133,7 @@ def _normal(path: str) -> str:
     return (lead if path.startswith("/") else "") + "/".join(kept)
 
 
-def check_list(job: Job, scratch: Path, outcomes: Counter[str]) -> None:
+def check_list(job: Job, scratch: Path, tally: Tally) -> None:
     file = scratch / "list.txt"
 
     def test(data: bytes) -> None:
@@ -148,12 +147,12 @@ def check_list(job: Job, scratch: Path, outcomes: Counter[str]) -> None:
         same(samples, expected, "samples")
         if samples is not None:
             judged(lambda: read_list(file, scratch, CLASSES), (ListError,), str(file))
-        outcomes[outcome] += 1
+        tally.outcomes[outcome] += 1
 
     examples(job, text_or_bytes((CORPUS / "list.txt").read_bytes()), test)
 
 
-def check_names(job: Job, scratch: Path, outcomes: Counter[str]) -> None:
+def check_names(job: Job, scratch: Path, tally: Tally) -> None:
     """Files of label names and quarantines."""
     file = scratch / "names.txt"
 
@@ -164,7 +163,7 @@ def check_names(job: Job, scratch: Path, outcomes: Counter[str]) -> None:
             text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
             same(names, [line.strip() for line in text.rstrip().split("\n")], "names")
             same(len(set(names)), len(names), "different names")
-        outcomes[outcome] += 1
+        tally.outcomes[outcome] += 1
         judged(lambda: read_quarantine(file), (ListError,), str(file))
 
     examples(job, text_or_bytes((CORPUS / "labels.txt").read_bytes()), test)
@@ -207,7 +206,7 @@ sound = st.fixed_dictionaries(
 )
 
 
-def check_config(job: Job, scratch: Path, outcomes: Counter[str]) -> None:
+def check_config(job: Job, scratch: Path, tally: Tally) -> None:
     """A configuration that is sound but for some keys, as YAML and as words."""
 
     def test(example: tuple[dict[str, Any], list[tuple[str, Any]], list[tuple[str, Any]]]) -> None:
@@ -220,7 +219,7 @@ def check_config(job: Job, scratch: Path, outcomes: Counter[str]) -> None:
         argv = ["--config", str(file), "--run_dir", "run"]
         for key, value in in_words:
             argv += [f"--{key}", value if isinstance(value, str) else str(value)]
-        found = _parsed(argv, scratch, outcomes)
+        found = _parsed(argv, scratch, tally)
         if not in_file and not in_words:
             if found is None:
                 raise Defect("a sound configuration is refused")
@@ -232,7 +231,7 @@ def check_config(job: Job, scratch: Path, outcomes: Counter[str]) -> None:
     examples(job, st.tuples(sound, few, few), test)
 
 
-def check_yaml(job: Job, scratch: Path, outcomes: Counter[str]) -> None:
+def check_yaml(job: Job, scratch: Path, tally: Tally) -> None:
     """Shipped configurations and hostile YAML, damaged."""
     seeds = [file.read_bytes() for file in (*SHIPPED, *sorted(CORPUS.glob("*.yaml")))]
     file = scratch / "config.yaml"
@@ -241,12 +240,12 @@ def check_yaml(job: Job, scratch: Path, outcomes: Counter[str]) -> None:
         data, number = example
         file.write_bytes(mutated(data, np.random.default_rng(number)) if number % 4 else data)
         words = ["--config", str(file), "--run_dir", "run", "--data.train_list", "a.txt"]
-        _parsed(words, scratch, outcomes)
+        _parsed(words, scratch, tally)
 
     examples(job, st.tuples(st.sampled_from(seeds), numbers), test)
 
 
-def _parsed(argv: list[str], scratch: Path, outcomes: Counter[str]) -> Config | None:
+def _parsed(argv: list[str], scratch: Path, tally: Tally) -> Config | None:
     """The configuration of a command line, if it is one; written and read again it is the same."""
     errors = (ConfigError, ValueError, SystemExit)
     outcome, found = judged(lambda: parse_train(argv, methods.METHODS), errors)
@@ -262,7 +261,7 @@ def _parsed(argv: list[str], scratch: Path, outcomes: Counter[str]) -> Config | 
         outcome, _ = judged(lambda: check(config, 1), (ConfigError,))
         if outcome == RIGHT:
             judged(lambda: resolve(config.data, config.eval), (ValueError, ListError, ImportError))
-    outcomes[outcome] += 1
+    tally.outcomes[outcome] += 1
     return None if found is None else found[0]
 
 

@@ -7,18 +7,41 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 
 
 def display_matrix(frame: Any) -> bytes:
     """The display matrix of a decoded frame, nine int32; empty where it has none."""
-    found = frame.side_data.get("DISPLAYMATRIX")
-    return b"" if found is None else bytes(found)
+    # `frame.side_data` would keep the frame until the next garbage collection: that costs memory,
+    # and what a decoder finds there shows in damaged parts of later frames.
+    try:
+        held = SideDataContainer(frame)
+    except ValueError:  # data of which PyAV knows no name, as of a photograph: it tells the turn
+        return _turned(frame.rotation)
+    return next((bytes(data) for data in held if data.type.name == "DISPLAYMATRIX"), b"")
+
+
+def _turned(degrees: int) -> bytes:
+    """The display matrix of a turn to the left.
+
+    >>> [upright(np.frombuffer(_turned(by), np.int32).tolist()) for by in (90, 180, -90)]
+    [(False, 1), (False, 2), (False, 3)]
+    """
+    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    turn = np.array([cosine, sine, 0, -sine, cosine, 0, 0, 0, 1 << 14]) * (1 << 16)
+    return turn.round().astype(np.int32).tobytes() if degrees else b""
 
 
 def orientation(frame: Any) -> tuple[bool, int]:
     """See `upright`; of a decoded frame."""
     matrix = display_matrix(frame)
     return upright(np.frombuffer(matrix, np.int32).tolist()) if matrix else (False, 0)
+
+
+def shown_size(frame: Any) -> tuple[int, int]:
+    """Width and height in pixels of a decoded frame as it is shown upright."""
+    _, turns = orientation(frame)
+    return (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
 
 
 def upright(matrix: Sequence[int]) -> tuple[bool, int]:

@@ -15,7 +15,7 @@ from av.video.reformatter import VideoReformatter
 
 from vidadapt.data.bounds import MAX_PIXELS, count_problem
 from vidadapt.data.checksums import frame_checksum
-from vidadapt.data.orientation import orientation
+from vidadapt.data.orientation import orientation, shown_size
 
 DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
 # Of a decoder, also of those that look at a file while it is opened.
@@ -198,7 +198,7 @@ def _frames(path: str, faults: list[Exception]) -> Iterator[tuple[Any, Callable[
             for frame in decode(stream.codec_context, packet, faults):
                 if problem := count_problem(position + 1):
                     raise ReadError(f"{path}: {problem}")
-                size = size or (frame.width, frame.height)
+                size = size or shown_size(frame)
                 yield frame, functools.partial(rgb, frame, position, size)
                 position += 1
 
@@ -207,9 +207,10 @@ def upright_rgb(convert: VideoReformatter, frame: Any, size: tuple[int, int]) ->
     """A decoded frame as (H, W, 3) uint8, as it is to be shown; a view of memory of its own.
 
     Args:
-        size: width and height in pixels to scale it to, before it is turned.
+        size: width and height in pixels to scale it to, as it is shown.
     """
     # By default every converter starts threads of its own: slower, and unsafe to fork.
-    array = convert.reformat(frame, *size, format="rgb24", threads=1).to_ndarray()
     mirrored, turns = orientation(frame)
+    before = size[::-1] if turns % 2 else size
+    array = convert.reformat(frame, *before, format="rgb24", threads=1).to_ndarray()
     return np.rot90(array[:, ::-1] if mirrored else array, turns)

@@ -25,6 +25,7 @@ from av.video.reformatter import VideoReformatter
 
 from vidadapt.data.checksums import frame_checksum
 from vidadapt.data.display_order import order_by_pictures, order_by_stamps
+from vidadapt.data.orientation import shown_size
 from vidadapt.data.seekable import brings_parameters, holds_idr
 from vidadapt.data.sequential import (
     DECODE_ERRORS,
@@ -185,7 +186,7 @@ def _wanted_frames(path: str, checks: np.ndarray, wanted: Sequence[int]) -> np.n
             continue
         if frame_checksum(frame) != checks[place]:
             return None
-        rgb = upright_rgb(convert, frame, (frame.width, frame.height))
+        rgb = upright_rgb(convert, frame, shown_size(frame))
         if frames is None:
             frames = np.empty((len(wanted), *rgb.shape), np.uint8)
         if rgb.shape != frames.shape[1:]:

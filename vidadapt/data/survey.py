@@ -13,7 +13,7 @@ import numpy as np
 
 from vidadapt.data.bounds import count_problem
 from vidadapt.data.checksums import frame_checksum
-from vidadapt.data.orientation import orientation
+from vidadapt.data.orientation import shown_size
 from vidadapt.data.seekable import stream_doubt
 from vidadapt.data.sequential import (
     TRANSIENT,
@@ -114,7 +114,7 @@ def survey(path: str) -> Survey:
                 num_hidden += packet.is_discard
             for frame in decode(context, packet, faults):
                 look = look or _look(form, frame)
-                kinds.add((frame.width, frame.height, frame.format.name))
+                kinds.add((*shown_size(frame), frame.format.name))
                 flags.add((frame.is_corrupt, frame.interlaced_frame))
                 if frame.key_frame:
                     keys.append(len(checks))
@@ -154,9 +154,7 @@ def _unevenness(kinds: set[tuple[int, int, str]], flags: set[tuple[bool, bool]])
 
 def _look(container: str, frame: Any) -> Look:
     """What a video looks like by its first frame; its times are not known yet."""
-    _, turns = orientation(frame)
-    width, height = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
-    return Look(container, frame.format.name, width, height, frame.rotation, None, None)
+    return Look(container, frame.format.name, *shown_size(frame), frame.rotation, None, None)
 
 
 def _with_times(

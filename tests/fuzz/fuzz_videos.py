@@ -161,7 +161,7 @@ def read_in_patterns(
     if video is not None:
         with video:
             outcome, count = judged(lambda: len(video), errors, str(file))
-            if count is not None and count == len(expected):
+            if pattern is None and count == len(expected):
                 some = rng.integers(count, size=3).tolist()
                 compare(f"{reader} ({video.reader})", expected, some, video.frames(some))
     if outcome != RIGHT:
@@ -172,7 +172,7 @@ def read_in_patterns(
         raise Defect(f"{reader} ({video.reader}): {count} frames, where {len(expected)} decode")
     pixels = sum(frame.size // 3 for frame in expected)
     drawn = patterns(rng, count, PATTERNS if pixels <= most_pixels else FEW)
-    for wanted in [[p for p in pattern if p < count] or [0]] if pattern else drawn:
+    for wanted in [[p for p in pattern if p < count] or [0]] if pattern is not None else drawn:
         with open_counted(file, video.reader, count, video.survey.checks) as again:
             frames = again.frames(wanted)
         compare(f"{reader} ({again.reader}), counted", expected, wanted, frames)
@@ -262,7 +262,11 @@ def slow_decode(path: Path) -> list[np.ndarray]:
 def matrix_of(frame: av.VideoFrame) -> list[int]:
     # Not `frame.side_data`, which keeps the frame alive: what is left of it in the decoder's memory
     # shows where a later picture is damaged.
-    found = [data for data in SideDataContainer(frame) if data.type.name == "DISPLAYMATRIX"]
+    try:
+        found = [data for data in SideDataContainer(frame) if data.type.name == "DISPLAYMATRIX"]
+    except ValueError:  # PyAV knows no name of other data there
+        a, b = ((1, 0), (0, 1), (-1, 0), (0, -1))[frame.rotation // 90 % 4]
+        return [a, b, 0, -b, a, 0, 0, 0, 1] if frame.rotation % 90 == 0 else []
     return np.frombuffer(bytes(found[0]), np.int32).tolist() if found else []
 
 
@@ -312,8 +316,9 @@ def shrunk(case: Case, scratch: Path, error: Exception) -> tuple[Case, Exception
     if isinstance(last, WrongFrame):
         still_fails(replace(small, pattern=last.pattern))
         for index in small.pattern or ():
-            if small.pattern and len(small.pattern) > 1:
-                still_fails(replace(small, pattern=tuple(i for i in small.pattern if i != index)))
+            fewer = tuple(i for i in small.pattern or () if i != index)
+            if fewer:
+                still_fails(replace(small, pattern=fewer))
     return small, last
 
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 from av.stream import Disposition
-from encoded import numbered
 
 SHARED = Path(__file__).parents[3] / "shared"
 SMALL, WIDE = (64, 48), (96, 80)  # width and height; decord is asked for frames of 80 and wider
@@ -196,6 +195,8 @@ def _picture(stream: Any, number: int) -> Any:
 
 @functools.cache
 def _frames() -> np.ndarray:
+    from encoded import numbered  # whose folder `fuzz_attempts` makes known
+
     return numbered(40)
 
 

@@ -266,7 +266,7 @@ def matrix_of(frame: av.VideoFrame) -> list[int]:
         found = [data for data in SideDataContainer(frame) if data.type.name == "DISPLAYMATRIX"]
     except ValueError:  # PyAV knows no name of other data there
         a, b = ((1, 0), (0, 1), (-1, 0), (0, -1))[frame.rotation // 90 % 4]
-        return [a, b, 0, -b, a, 0, 0, 0, 1] if frame.rotation % 90 == 0 else []
+        return [a, -b, 0, b, a, 0, 0, 0, 1] if frame.rotation % 90 == 0 else []
     return np.frombuffer(bytes(found[0]), np.int32).tolist() if found else []
 
 

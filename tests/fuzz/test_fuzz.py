@@ -80,7 +80,8 @@ def test_cases_that_were_hard(tmp_path, name, codec, ending, damage, number):
 def test_a_turn_in_the_data_of_photographs_is_applied(tmp_path):
     about, data = Image.Exif(), io.BytesIO()
     about[0x112] = 6  # orientation: a quarter to the right
-    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(data, "JPEG", exif=about)
+    bright_top = np.repeat(np.uint8([255] * 24 + [0] * 24), 64 * 3).reshape(48, 64, 3)
+    Image.fromarray(bright_top).save(data, "JPEG", exif=about)
     with av.open(str(tmp_path / "v.avi"), "w") as container:
         stream = container.add_stream("mjpeg", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
@@ -91,7 +92,8 @@ def test_a_turn_in_the_data_of_photographs_is_applied(tmp_path):
             container.mux_one(packet)
     read_in_patterns(tmp_path / "v.avi", "auto", 0)
     with open_video(tmp_path / "v.avi") as video:
-        assert video.frames([0]).shape == (1, 64, 48, 3)
+        (frame,) = video.frames([0])
+    assert frame.shape == (64, 48, 3) and frame[:, 36:].mean() > 200 > 50 > frame[:, :12].mean()
 
 
 def test_a_wrong_frame_is_found_and_its_case_made_small(monkeypatch):

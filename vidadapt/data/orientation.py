@@ -28,7 +28,7 @@ def _turned(degrees: int) -> bytes:
     [(False, 1), (False, 2), (False, 3)]
     """
     sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
-    turn = np.array([cosine, sine, 0, -sine, cosine, 0, 0, 0, 1 << 14]) * (1 << 16)
+    turn = np.array([cosine, -sine, 0, sine, cosine, 0, 0, 0, 1 << 14]) * (1 << 16)
     return turn.round().astype(np.int32).tobytes() if degrees else b""
 
 

@@ -15,7 +15,7 @@ def display_matrix(frame: Any) -> bytes:
     # `frame.side_data` would keep the frame until the next garbage collection: that costs memory,
     # and what a decoder finds there shows in damaged parts of later frames.
     try:
-        held = SideDataContainer(frame)
+        held = SideDataContainer(frame)  # type: ignore[call-arg]  # its stub has no arguments
     except ValueError:  # data of which PyAV knows no name, as of a photograph: it tells the turn
         return _turned(frame.rotation)
     return next((bytes(data) for data in held if data.type.name == "DISPLAYMATRIX"), b"")

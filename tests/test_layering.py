@@ -83,7 +83,7 @@ MAY_IMPORT = {
     "typed": set(),
     "trained": {
         *("adapters", "command_line", "config", "data", "distributed", "evaluate", "methods"),
-        *("models", "precision", "score_parts"),
+        *("files", "models", "precision", "score_parts"),
     },
     "temporal": {"evaluate"},
     "temporal_report": {"files", "markdown", "temporal"},

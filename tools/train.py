@@ -46,6 +46,7 @@ from vidadapt.data.watched import WatchedClips
 from vidadapt.distributed import World, held_by_main, main_first, together
 from vidadapt.evaluate import metrics, score_views
 from vidadapt.files.locks import Lock, refuse_held
+from vidadapt.files.retrying import said
 from vidadapt.launching.failures import recorded
 from vidadapt.models.batchnorm import over_all_processes
 from vidadapt.naming import printable
@@ -216,6 +217,9 @@ def train(
         )
         return
     result = run(batches, run_dir=folder)
+    watched = [one for one in (batches, *loaders.values()) if hasattr(one, "again")]
+    again = [line for one in watched for line in one.again]
+    again = [line for part in distributed.gather_objects(world, again) for line in part]
     if world.is_main:
         summary = {
             "method": cfg.method["name"],
@@ -225,6 +229,7 @@ def train(
             "cache": filling,
             "left_out": list(lists["train"].left_out),
             "skipped": len(read_skips(folder / SKIPPED)),
+            "tried_again": again,
             "warnings": {name: list(videos.warnings) for name, videos in lists.items()},
             "manifests": {name: videos.manifest for name, videos in lists.items()},
         }
@@ -444,6 +449,8 @@ def say_summary(run_dir: Path, summary: dict[str, Any]) -> None:
         print(f"  best: epoch {best['epoch']}, dev_top1 {best['dev_top1']:.2f}")
     if summary["skipped"]:
         print(f"  skipped: {summary['skipped']} clips, listed in {run_dir}/{SKIPPED}")
+    for line in said(summary["tried_again"]):
+        print(f"  {line}")
     size = (run_dir / "last" / checkpoints.TENSORS).stat().st_size
     file = f"{run_dir}/last/{checkpoints.TENSORS}"
     print(f"  {file}: {size / 1e6:.2f} MB; log.jsonl, tensorboard/ beside it")

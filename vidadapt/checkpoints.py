@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from vidadapt.files.retrying import Patience
 from vidadapt.files.writing import WriteError
 from vidadapt.naming import printable
 from vidadapt.runs import RunError, write_json
@@ -132,7 +134,7 @@ def damage(folder: Path, *, to_resume: bool = False) -> str | None:
     if not file.exists() and not resumable:
         return None
     try:
-        expected = json.loads(file.read_text(encoding="utf-8"))
+        expected = json.loads(Patience().call(partial(file.read_text, encoding="utf-8")))
         for name in (TENSORS, DESCRIPTION, *([TRAINER] if resumable else [])):
             if name not in expected:
                 return f"{file} is damaged: it has no checksum of {name}"
@@ -152,7 +154,11 @@ def damage(folder: Path, *, to_resume: bool = False) -> str | None:
 
 
 def checksum(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal; a read that fails for a moment is tried again."""
+    return Patience().call(partial(_checksum, file))
+
+
+def _checksum(file: Path) -> str:
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

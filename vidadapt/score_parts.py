@@ -68,7 +68,7 @@ class Parts:
         done: entries of earlier processes that this one is to hand in: each of them is in the
             hands of exactly one process.
         left: places in the list of the videos that nobody has scored, the same everywhere.
-        warnings: how many entries come from other machines, if any do.
+        warnings: how many entries come from other machines, how many reads were tried again.
     """
 
     def __init__(

@@ -23,8 +23,9 @@ from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.lists import Sample, check_label_names, read_list
 from vidadapt.data.prepared import with_lists
 from vidadapt.data.quarantine import read_quarantine
-from vidadapt.distributed import World, main_first, together
+from vidadapt.distributed import World, gather_objects, main_first, together
 from vidadapt.evaluate import Scores, score_views
+from vidadapt.files.retrying import said
 from vidadapt.models import VideoModel
 from vidadapt.precision import cast_frozen, resolved_precision
 from vidadapt.score_parts import Job, Parts
@@ -159,17 +160,18 @@ def score(
 ) -> Scores:
     """Score every view of the list once, see `evaluate.score_views`; in `orders` of the frames."""
     cfg, plan, videos = loaded.trained.config, loaded.trained.plan, loaded.videos
-    return score_views(
+    loader = data.eval_loader(
+        cfg.data,
+        plan,
+        videos,
+        chosen=None if parts is None else parts.left,
+        rank=world.rank,
+        world_size=world.size,
+        pin_memory=world.device.type == "cuda",
+    )
+    scores = score_views(
         loaded.model,
-        data.eval_loader(
-            cfg.data,
-            plan,
-            videos,
-            chosen=None if parts is None else parts.left,
-            rank=world.rank,
-            world_size=world.size,
-            pin_memory=world.device.type == "cuda",
-        ),
+        loader,
         paths=[sample.path for sample in videos.samples],
         labels=[sample.label for sample in videos.samples],
         num_classes=plan.num_classes,
@@ -183,6 +185,10 @@ def score(
         parts=parts,
         label=label,
     )
+    again = [line for part in gather_objects(world, loader.again) for line in part]
+    if parts is not None:
+        parts.warnings += said(again)
+    return scores
 
 
 def job(loaded: Loaded, world: World) -> Job:

@@ -225,7 +225,7 @@ def test_evaluation_marks_what_hangs_or_dies_and_leaves_nothing_out(tmp_path):
     samples = [Sample(path, label) for label, path in enumerate(paths)]
     counts = {path: FrameCount(path, 9, None, "", "pyav", "") for path in paths}
     faults, log = {0: "hang", 4: "segfault"}, tmp_path / "begun.txt"
-    options: dict[str, Any] = {"num_clips": 2, "num_crops": 1, "crop_size": 32}
+    options: dict[str, Any] = {"num_clips": 2, "num_crops": 1, "crop_size": 32, "patience": 0.1}
     whole = EvalViews(samples, counts, tmp_path, SAMPLINGS["uniform8"], **options)
     views = misbehaving.Views(
         samples, counts, tmp_path, SAMPLINGS["uniform8"], **options, faults=faults, log=log

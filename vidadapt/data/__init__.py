@@ -26,6 +26,7 @@ from vidadapt.data.sampling import SAMPLINGS, Sampling
 from vidadapt.data.transforms import NORMALIZATIONS, TRAIN_CROPS, cut_views
 from vidadapt.data.watched import WatchedViews
 from vidadapt.data.workers import cores, loader_processes, worker_options
+from vidadapt.files.retrying import PATIENCE
 from vidadapt.naming import require_known
 
 
@@ -260,6 +261,7 @@ def train_loader(
         rand_augment=data.rand_augment,
         random_erasing=data.random_erasing,
         seed=seed,
+        patience=_patience(data),
     )
     batches = EpochBatches(
         len(clips),
@@ -306,6 +308,7 @@ def eval_loader(
         num_clips=plan.num_clips if num_clips is None else num_clips,
         num_crops=plan.num_crops if num_crops is None else num_crops,
         crop_size=plan.crop_size,
+        patience=_patience(data),
     )
     wanted = range(len(views)) if chosen is None else chosen
     return WatchedViews(
@@ -363,6 +366,11 @@ def centre_clips(videos: Sequence[str | Path], plan: DataPlan, reader: str) -> t
             raise ReadError(item["error"])
         clips.append(cut_views(item["frames"], item["clips"], item["corners"])[0])
     return torch.stack(clips)
+
+
+def _patience(data: DataConfig) -> float:
+    """Seconds for reads that fail for a moment: well within what one clip may take."""
+    return PATIENCE if data.clip_timeout is None else min(PATIENCE, data.clip_timeout / 4)
 
 
 def _check_ranges(data: DataConfig) -> None:

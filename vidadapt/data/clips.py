@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from torch.utils.data import Dataset, default_collate
 from vidadapt.data.epochs import Key
 from vidadapt.data.frame_index import FrameCount
 from vidadapt.data.lists import Sample
-from vidadapt.data.readers import ReadError, open_counted
+from vidadapt.data.readers import ReadError, TransientReadError, open_counted
 from vidadapt.data.sampling import Sampling, eval_indices, train_indices
 from vidadapt.data.seeding import seeded
 from vidadapt.data.transforms import crop_corners, cut_views, eval_frames, train_clip
+from vidadapt.files.retrying import PATIENCE, Patience
 
 
 class TrainClips(Dataset[dict[str, Any]]):
@@ -27,6 +29,7 @@ class TrainClips(Dataset[dict[str, Any]]):
         clip: (3, T, S, S) uint8, see `transforms.train_clip` for its memory.
         label: int.
         index: int, place in `samples`.
+        again: what the first try to read it met, if it was tried again; else empty.
 
     `clips[key]` raises `ReadError`, naming the file, where a frame cannot be decoded.
     """
@@ -44,7 +47,9 @@ class TrainClips(Dataset[dict[str, Any]]):
         rand_augment: bool,
         random_erasing: float,
         seed: int,
+        patience: float = PATIENCE,
     ) -> None:
+        self.patience = Patience(patience)
         self.samples, self.counts, self.root = samples, counts, Path(root)
         self.sampling, self.seed = sampling, seed
         self.crop_size, self.train_crop, self.flip = crop_size, train_crop, flip
@@ -59,7 +64,8 @@ class TrainClips(Dataset[dict[str, Any]]):
         count = self.counts[sample.path]
         with seeded(self.seed, epoch, index, copy) as rng:
             indices = train_indices(self.sampling, count.num_frames, rng)
-            frames = _frames(self.root / sample.path, count, indices)
+            read = partial(_frames, self.root / sample.path, count, indices)
+            frames = self.patience.call(read, (TransientReadError,))
             clip = train_clip(
                 frames,
                 crop_size=self.crop_size,
@@ -68,7 +74,8 @@ class TrainClips(Dataset[dict[str, Any]]):
                 rand_augment=self.rand_augment,
                 random_erasing=self.random_erasing,
             )
-        return {"clip": clip, "label": sample.label, "index": index}
+        again = self.patience.first()
+        return {"clip": clip, "label": sample.label, "index": index, "again": again}
 
 
 def batch_of(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -100,6 +107,7 @@ class EvalViews(Dataset[dict[str, Any]]):
         label: int.
         index: int, place in `samples`.
         error: why the video cannot be read; empty where it can.
+        again: what the first try to read it met, if it was tried again; else empty.
     """
 
     def __init__(
@@ -112,7 +120,9 @@ class EvalViews(Dataset[dict[str, Any]]):
         num_clips: int,
         num_crops: int,
         crop_size: int,
+        patience: float = PATIENCE,
     ) -> None:
+        self.patience = Patience(patience)
         self.samples, self.counts, self.root = samples, counts, Path(root)
         self.sampling, self.crop_size = sampling, crop_size
         self.num_clips, self.num_crops = num_clips, num_crops
@@ -126,7 +136,8 @@ class EvalViews(Dataset[dict[str, Any]]):
         if error:
             return self._item(index, dict.fromkeys(VIEWS), error)
         try:
-            return self._item(index, self._views(sample), "")
+            views = self._views(sample)
+            return {**self._item(index, views, ""), "again": self.patience.first()}
         except ReadError as read_error:
             return self._item(index, dict.fromkeys(VIEWS), str(read_error))
 
@@ -136,13 +147,15 @@ class EvalViews(Dataset[dict[str, Any]]):
         return self._item(index, dict.fromkeys(VIEWS), error)
 
     def _item(self, index: int, views: Mapping[str, Any], error: str) -> dict[str, Any]:
-        return {**views, "label": self.samples[index].label, "index": index, "error": error}
+        about = {"label": self.samples[index].label, "index": index, "error": error, "again": ""}
+        return {**views, **about}
 
     def _views(self, sample: Sample) -> dict[str, torch.Tensor]:
         count = self.counts[sample.path]
         indices = eval_indices(self.sampling, count.num_frames, self.num_clips)
         needed, places = np.unique(indices, return_inverse=True)
-        frames = eval_frames(_frames(self.root / sample.path, count, needed), self.crop_size)
+        read = partial(_frames, self.root / sample.path, count, needed)
+        frames = eval_frames(self.patience.call(read, (TransientReadError,)), self.crop_size)
         height, width = frames.shape[1:3]
         clips, clip_of = _distinct(places.reshape(indices.shape))
         corners, crop_of = _distinct(np.array(crop_corners(height, width, self.num_crops)))

@@ -146,15 +146,24 @@ def read_sequentially(
     Args:
         checks: `frame_checksum` of each frame of the video.
         odd: joined by those wanted whose checksum is another.
+
+    Raises:
+        ReadError: the file cannot be opened.
+        TransientReadError: frames are missing or odd, and a fault was met that need not be the
+            file's.
     """
     found: list[np.ndarray] = []
-    for position, (frame, rgb) in enumerate(_frames(path, [])):
+    faults: list[Exception] = []
+    for position, (frame, rgb) in enumerate(_frames(path, faults)):
         if position == wanted[len(found)]:
             if checks is not None and odd is not None and frame_checksum(frame) != checks[position]:
                 odd.append(position)
             found.append(rgb())
             if len(found) == len(wanted):
                 break
+    fault = next((fault for fault in faults if isinstance(fault, TRANSIENT)), None)
+    if fault is not None and (odd or len(found) < len(wanted)):
+        raise TransientReadError(f"{path}: {cause_of(fault)}")
     return found
 
 

@@ -35,6 +35,8 @@ class WatchedClips:
     `skips.TooManySkipped` when these alone are too many; with several processes sum them up, add
     `log.known()`, and give that to `log.check`.
 
+    `again` has what was met by each read of a clip that was tried again, and then served.
+
     Args:
         loader: of `data.train_loader`; its data set, sampler and options are used, not itself.
             With 0 workers clips are made in this process, where only `ReadError` is met.
@@ -47,6 +49,7 @@ class WatchedClips:
     ) -> None:
         self.batch_sampler = cast(EpochBatches, loader.batch_sampler)
         self.dataset, self.log = loader.dataset, log
+        self.again: list[str] = []
         self._watched = Watched(
             loader.dataset,
             loader.collate_fn,
@@ -68,6 +71,8 @@ class WatchedClips:
                 self.log.skip_barred(key)
             for clip in unread:
                 self.log.unread(clip.key, clip.reason, clip.seconds)
+            if batch is not None:
+                self.again += filter(None, batch.get("again", ()))
             yield batch
 
     def close(self) -> None:
@@ -90,7 +95,8 @@ class WatchedViews:
     """The items of some videos of `EvalViews`, in order; every one comes, in every pass.
 
     A video that hangs or kills its worker is one that cannot be read, as if it had raised
-    `ReadError`: `error` says why. In later passes it is not tried again.
+    `ReadError`: `error` says why. In later passes it is not tried again. `again` has what was met
+    by each read that was tried again, and then served.
 
     Args:
         views: the videos.
@@ -111,6 +117,7 @@ class WatchedViews:
         pin_memory: bool,
     ) -> None:
         self.dataset, self.indices = views, indices
+        self.again: list[str] = []
         self._options: dict[str, Any] = {
             "clip_timeout": clip_timeout,
             "num_workers": num_workers,
@@ -137,7 +144,9 @@ class WatchedViews:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         results = self._watched.results([[index] for index in self.indices])
         for index, (item, _) in zip(self.indices, results, strict=True):
-            yield item or self.dataset.unreadable(index, self._causes[index])
+            item = item or self.dataset.unreadable(index, self._causes[index])
+            self.again += filter(None, [item.get("again")])
+            yield item
 
     def close(self) -> None:
         """End the loader's workers."""

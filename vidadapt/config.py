@@ -41,8 +41,8 @@ class DataConfig:
         repeated_augmentation: how many independently augmented copies of a video an epoch holds,
             adjacent in the batch.
         normalization: key of `vidadapt.data.transforms.NORMALIZATIONS`.
-        reader: key of `vidadapt.data.readers.READERS`; `auto`: the fastest that is exact on a
-            file.
+        reader: key of `vidadapt.data.readers.READERS`; `auto`: the faster of PyAV's two for a
+            file's container and codec.
         num_workers: loader processes per training process; default: chosen from the cores, see
             `vidadapt.data.workers.loader_processes`.
         index_dir: folder for the frame-count index; default: beside each list.

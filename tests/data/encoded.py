@@ -1,5 +1,6 @@
 """Videos by codec and encoder options whose frames spell their index, and a slow plain decode."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -23,9 +24,23 @@ def decode_with_pyav(path: Path) -> list[np.ndarray]:
             except av.FFmpegError:
                 continue
             for frame in decoded:
-                turns = {-270: 1, -180: 2, -90: 3, 90: 1, 180: 2, 270: 3}.get(frame.rotation, 0)
-                frames.append(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+                matrix = frame.side_data.get("DISPLAYMATRIX")
+                told = [0] * 9 if matrix is None else np.frombuffer(matrix, np.int32).tolist()
+                frames.append(shown(frame.to_ndarray(format="rgb24"), told))
     return frames
+
+
+def shown(frame: np.ndarray, matrix: Sequence[int]) -> np.ndarray:
+    """A frame whose pixels are moved one by one as its display matrix tells, by whole quarters."""
+    a, b, _, c, d = np.sign(matrix[:5])
+    if not (a and d and not b and not c) and not (b and c and not a and not d):
+        return frame
+    rows, columns = np.mgrid[: frame.shape[0], : frame.shape[1]]
+    across, down = a * columns + c * rows, b * columns + d * rows
+    across, down = across - across.min(), down - down.min()
+    moved = np.empty((down.max() + 1, across.max() + 1, 3), np.uint8)
+    moved[down, across] = frame
+    return moved
 
 
 def numbered(count: int) -> np.ndarray:

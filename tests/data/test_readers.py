@@ -112,15 +112,6 @@ def assert_contract(path: Path, name: str, expected: int) -> str:
 
 
 @needs_shared
-@pytest.mark.parametrize("clip", [clip for clip, n in CLIPS.items() if n])
-def test_every_clip_is_read_exactly(clip: str) -> None:
-    names = [name for name in available_readers() if name != "auto"]  # which is one of them
-    served = {assert_contract(SHARED / clip, name, CLIPS[clip]) for name in names}
-    with open_video(SHARED / clip) as video:
-        assert video.reader in served & {"pyav", "pyav_sparse"}
-
-
-@needs_shared
 @pytest.mark.parametrize("clip", [clip for clip, n in CLIPS.items() if not n])
 @pytest.mark.parametrize("name", available_readers())
 def test_files_without_a_frame_raise_read_error(clip: str, name: str) -> None:

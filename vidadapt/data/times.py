@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vidadapt.data.sequential import DECODE_ERRORS, ReadError, open_container
+from vidadapt.data.sequential import DECODE_ERRORS, ReadError, best_stream, open_container
 
 
 def frame_times(path: str, indices: Sequence[int], num_frames: int) -> list[float] | None:
@@ -18,9 +18,7 @@ def frame_times(path: str, indices: Sequence[int], num_frames: int) -> list[floa
     """
     try:
         with open_container(path) as container:
-            stream = container.streams.best("video")
-            if stream is None:
-                return None
+            stream = best_stream(container, path)
             stamps = [p.pts for p in container.demux(stream) if p.size and not p.is_discard]
             known = sorted(stamp for stamp in stamps if stamp is not None)
             base, rate = stream.time_base, stream.average_rate

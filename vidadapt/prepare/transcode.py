@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from vidadapt.data.frame_index import FrameCount
 from vidadapt.data.readers import ReadError, Video, open_video
-from vidadapt.data.sequential import all_frames, open_container, read_sequentially
+from vidadapt.data.sequential import all_frames, best_stream, open_container, read_sequentially
 from vidadapt.data.survey import header_facts
 from vidadapt.prepare.copies import (
     Job,
@@ -122,8 +122,7 @@ def _encoded(job: Job) -> bytes:
 
 def _rate(source: str) -> Fraction:
     with open_container(source) as container:
-        stream = container.streams.best("video")
-        rate = stream.average_rate if isinstance(stream, VideoStream) else None
+        rate = best_stream(container, source).average_rate
     return rate.limit_denominator(1001) if rate and 0.1 < rate < 1000 else FRAME_RATE
 
 

@@ -7,6 +7,7 @@
     tensorboard/        the same curves
     last/, best/        see `checkpoints`
     profile/            where the time of a step goes, if that was asked
+    .lock               who writes here, while somebody does: see `files.locks`
     failure.json        why it ended, if it failed: see `launching.failures`
 
 Everything is written under a temporary name and renamed, so that a file with its final name is

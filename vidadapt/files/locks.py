@@ -85,10 +85,13 @@ class Lock:
     def check(self) -> None:
         """Make sure that the lock is still this process's.
 
+        A disk that gives no answer says nothing of it.
+
         Raises:
             Held: another process has taken over, as this one was stopped or cut off from its disk.
         """
-        with self._turn:
+        found: _Found | None = None
+        with self._turn, contextlib.suppress(OSError):
             found = _read(self.file)
             if found is None and not self._over.is_set():
                 # Deleted by hand: taken back, unless another process was faster.
@@ -105,7 +108,7 @@ class Lock:
         """Give the lock back. A forked child, which does not have it, gives nothing back."""
         if os.getpid() != self._process:
             return
-        with self._turn:
+        with self._turn, contextlib.suppress(OSError):  # left behind, it names an ended process
             self._over.set()
             _remove(self.file, self.holder.token)
 

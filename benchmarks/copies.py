@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.loader import GPU_RATES, cores_needed
 from vidadapt import runs
-from vidadapt.data.frame_index import frame_counts
+from vidadapt.data.counting import frame_counts
 from vidadapt.data.lists import read_list
 from vidadapt.data.packed import file_of
 from vidadapt.data.prepared import RECORD, known_root, read_prepared

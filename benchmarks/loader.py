@@ -43,12 +43,13 @@ from vidadapt.config import DataConfig
 from vidadapt.data import count_files
 from vidadapt.data.clips import TrainClips, batch_of
 from vidadapt.data.epochs import EpochBatches
-from vidadapt.data.frame_index import FrameCount
+from vidadapt.data.index import VideoFacts
 from vidadapt.data.lists import Sample, read_list
 from vidadapt.data.readers import READERS, check_reader
 from vidadapt.data.sampling import Sampling
 from vidadapt.data.synthetic_footage import FOOTAGE, generate
 from vidadapt.data.transforms import normalize
+from vidadapt.data.videos import Videos
 from vidadapt.data.workers import cores, worker_options
 from vidadapt.markdown import markdown_table
 from vidadapt.progress import track
@@ -87,7 +88,7 @@ class Files:
     """
 
     paths: list[str]
-    counts: dict[str, dict[str, FrameCount]]
+    counts: dict[str, dict[str, VideoFacts]]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -241,9 +242,7 @@ def contenders(
             clips[f"{name} loop"] = PlainClips(name, *about)
     for reader, counts in files.counts.items():
         clips[f"vidadapt {reader}"] = TrainClips(
-            [Sample(path, 0) for path in files.paths],
-            counts,
-            "/",
+            Videos.of("/", [Sample(path, 0) for path in files.paths], counts),
             case.sampling,
             crop_size=crop_size,
             train_crop="multi_scale",

@@ -41,6 +41,7 @@ from vidadapt.data.readers import READERS
 from vidadapt.data.sampling import SAMPLINGS, Sampling, eval_indices
 from vidadapt.data.synthetic_footage import FOOTAGE
 from vidadapt.data.transforms import crop_corners, cut_views, eval_frames, normalize
+from vidadapt.data.videos import Videos
 from vidadapt.markdown import markdown_table
 from vidadapt.progress import track
 
@@ -115,9 +116,7 @@ def one_thread() -> None:
 def item_views(files: Files, reader: str, crop_size: int) -> EvalViews:
     """vidadapt's items of the files."""
     return EvalViews(
-        [Sample(path, 0) for path in files.paths],
-        files.counts[reader],
-        "/",
+        Videos.of("/", [Sample(path, 0) for path in files.paths], files.counts[reader]),
         SAMPLING,
         num_clips=SAMPLING.num_clips,
         num_crops=SAMPLING.num_crops,

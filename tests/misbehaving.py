@@ -14,15 +14,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vidadapt.data.clips import EvalViews, TrainClips
-from vidadapt.data.frame_index import Counted, Job, count_file
+from vidadapt.data.counting import Job, count_file
+from vidadapt.data.index import VideoFacts
 from vidadapt.data.readers import ReadError
 
 
-def count(job: Job) -> Counted:
+def count(job: Job) -> VideoFacts:
     """Hang on b.webm, die on sub/c.avi, and decode anything else."""
-    if job.stamp.path == "b.webm":
+    if job.path == "b.webm":
         time.sleep(1000)
-    if job.stamp.path == "sub/c.avi":
+    if job.path == "sub/c.avi":
         os.kill(os.getpid(), signal.SIGSEGV)
     return count_file(job)
 
@@ -50,7 +51,7 @@ class Clips(Dataset[dict[str, Any]]):
         misbehave(self.faults.get(index, ""), before=str(index) in begun)
         generator = torch.Generator().manual_seed(key[0] * 1000 + index * 10 + key[2])
         clip = torch.randint(0, 256, (3, 2, 4, 5), dtype=torch.uint8, generator=generator)
-        return {"clip": clip, "label": index % 3, "index": index}
+        return {"clip": clip, "label": index % 3, "index": index, "changed": ""}
 
 
 def misbehave(how: str, *, before: bool) -> None:

@@ -14,12 +14,13 @@ from data.videos import textured_frames, write_video
 
 from benchmarks import loader, released, views
 from vidadapt.data.clips import EvalViews
-from vidadapt.data.frame_index import FrameCount
+from vidadapt.data.index import VideoFacts
 from vidadapt.data.lists import Sample
 from vidadapt.data.readers import open_video
 from vidadapt.data.sampling import SAMPLINGS
 from vidadapt.data.synthetic_footage import FOOTAGE
 from vidadapt.data.transforms import multi_scale_box, train_clip
+from vidadapt.data.videos import Videos
 
 pytest.importorskip("decord", reason="the released loader reads with decord")
 SHARED = Path(__file__).parents[2] / "shared" / "clips"
@@ -63,10 +64,10 @@ def test_training_pixels_are_those_of_the_released_loader_to_a_grey_level(tmp_pa
 def our_views(path: Path, crop_size: int) -> np.ndarray:
     """(V, T, S, S, 3) uint8."""
     with open_video(path, "pyav") as video:
-        counts = {str(path): FrameCount(str(path), len(video), None, "h264", "pyav", "")}
+        facts = VideoFacts(str(path), "pyav", num_frames=len(video), reader="pyav")
     chosen = {"num_clips": SAMPLING.num_clips, "num_crops": SAMPLING.num_crops}
-    samples = [Sample(str(path), 0)]
-    item = EvalViews(samples, counts, "/", SAMPLING, crop_size=crop_size, **chosen)[0]
+    videos = Videos.of("/", [Sample(str(path), 0)], {str(path): facts})
+    item = EvalViews(videos, SAMPLING, crop_size=crop_size, **chosen)[0]
     return views.all_views(item)[item["view_of"]].permute(0, 2, 3, 4, 1).numpy()
 
 

@@ -149,7 +149,7 @@ def test_every_view_is_what_the_loaders_of_a_training_give(folder, seen):
         max_unreadable=9, check_files=False, **OPTIONS,
     )  # fmt: skip
     plan = data.resolve(settings, EvalConfig())
-    samples = read_list(folder / "train.txt", folder, plan.num_classes, check_files=False)
+    samples = read_list(folder / "train.txt", folder, plan.num_classes)
     videos = data.load_list(settings, plan, folder / "train.txt", samples, training=True)
     loader = data.train_loader(settings, plan, videos, batch_size=2, seed=5)
     reference: dict[str, dict[tuple[str, str], np.ndarray]] = {s.path: {} for s in videos.samples}

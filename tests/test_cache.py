@@ -369,8 +369,8 @@ def small_cache(tiny_set, tmp_path_factory) -> Path:
         ({"data__random_erasing": 0.5}, r"data\.random_erasing: "),
         ({"data__repeated_augmentation": 2}, r"data\.repeated_augmentation: "),
         ({"data__normalization": "half"}, r"data\.normalization: "),
-        ({"data__reader": "pyav"}, r"data\.reader: .*'pyav' here; frame counts"),
-        ({"data__train_list": "test"}, r"file sizes: .*; frame counts: .*; videos: "),
+        ({"data__reader": "pyav"}, r"data\.reader: .*'pyav' here; frames"),
+        ({"data__train_list": "test"}, r"file sizes: .*; frames: .*; videos: "),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

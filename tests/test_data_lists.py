@@ -68,7 +68,7 @@ def test_hmdb51_lists_are_complete_balanced_and_disjoint(split: int) -> None:
     names = read_label_names(LISTS / "hmdb51" / "labels.txt")
     videos = {}
     for side, number in (("train", 70), ("test", 30)):
-        samples = read_list(folder / f"{side}.txt", "", num_classes=51, check_files=False)
+        samples = read_list(folder / f"{side}.txt", "", num_classes=51)
         assert Counter(sample.label for sample in samples) == dict.fromkeys(range(51), number)
         assert all(sample.path.split("/")[0] == names[sample.label] for sample in samples)
         videos[side] = {sample.path for sample in samples}

@@ -37,8 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         list_path,
         settings.root,
         plan.num_classes,
-        check_files=False,
-        allow_outside_root=settings.allow_outside_root,
+        settings.allow_outside_root,
     )
     out = Path(options.out or Path("browse") / list_path.stem)
     out.mkdir(parents=True, exist_ok=True)
@@ -98,8 +97,7 @@ def plan_of(cfg: Config, settings: DataConfig, list_path: Path) -> DataPlan:
         list_path,
         settings.root,
         MANY,
-        check_files=False,
-        allow_outside_root=settings.allow_outside_root,
+        settings.allow_outside_root,
     )
     numbers = range(max(sample.label for sample in samples) + 1)
     with tempfile.TemporaryDirectory() as scratch:

@@ -12,25 +12,26 @@ from vidadapt.data.workers import cores
 from vidadapt.naming import printable_lines
 from vidadapt.prepare.check import Checked, check, plan_checks
 from vidadapt.prepare.check_summary import advice, summary
-from vidadapt.prepare.commands.options import add_outside_root, processes
+from vidadapt.prepare.commands.options import add_outside_root, add_time_limit, processes
 
 EPILOG = """examples:
   python tools/check_videos.py train.txt test.txt --root VIDEOS
   python tools/check_videos.py PREPARED/train.txt --processes 16 --out reports
 
 It writes beside each list, or in --out:
+  LIST.index           the video index, in which all this is kept: a training with the same reader
+                       decodes nothing first (with --out, give it --data.index_dir)
   LIST.check.csv       a row a file: size, reader used, container, codec, pixel format, width and
                        height as shown, rotation, frame rate, duration, frames in the header and
                        frames that decode, truncated or not, why no reader may seek, first error
   LIST.check.png       histograms of length, duration, size, frame rate and classes
   LIST.quarantine.txt  the files that cannot be read, each with its cause, for --data.quarantine
                        of tools/train.py and tools/evaluate.py
-  LIST.frames.csv      the frame-count index: a training with the same reader decodes nothing first
-                       (with --out, give it --data.index_dir)
 
-Kill it whenever you like: run again, it goes on where it was. A row holds while the file keeps its
-size and modification time; delete it, and the file is checked anew. A file that hangs or kills the
-process that decodes it is a row with that error, and is tried again by the next run.
+Kill it whenever you like: run again, it goes on where it was. What is known of a file holds while
+it keeps its size and modification time (touch it, or delete the index, to have it checked anew). A
+file that hangs or kills the process that decodes it is a row with that error, and is tried again by
+the next run.
 The exit status is 1 if some file cannot be read (others: docs/failures.md).
 """
 
@@ -56,24 +57,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--processes", type=processes, default=cores(), metavar="N",
         help="decoding processes; default here %(default)s",
     )  # fmt: skip
-    parser.add_argument(
-        "--time-limit", type=seconds, default=300.0, metavar="S",
-        help="seconds after which the decoding of one file counts as hung; default %(default)g",
-    )  # fmt: skip
+    add_time_limit(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: beside each list")
     add_outside_root(parser)
     return parser.parse_args(argv)
-
-
-def seconds(text: str) -> float:
-    """A time above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text!r}")
-    return value
 
 
 def main(argv: list[str] | None = None) -> int:

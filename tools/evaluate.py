@@ -11,6 +11,7 @@ from typing import Any
 from vidadapt import launching, runs, trained
 from vidadapt.command_line import EvaluateOptions
 from vidadapt.config import ConfigError
+from vidadapt.data.changes import CHANGED, Changes, read_changes
 from vidadapt.distributed import World, held_by_main, together
 from vidadapt.evaluate import load_scores, metrics, save_scores
 from vidadapt.files.locks import held_folder
@@ -45,12 +46,14 @@ def evaluate(world: World, loaded: Loaded, job: Job, out: Path, began: float) ->
     """Score what is left, and write the results."""
     parts = take_up(out / "parts", job, world)
     scoring, scored = time.monotonic(), len(parts.left)
-    scores = trained.score(loaded, world, parts=parts)
+    changes = Changes(out / "parts" / CHANGED, loaded.trained.config.data.changed)
+    scores = trained.score(loaded, world, parts=parts, changes=changes)
     seconds = time.monotonic() - scoring
     with together(world):
         if world.is_main:
             about = trained.about(loaded)
-            warnings = [*loaded.videos.warnings, *parts.warnings]
+            changed = read_changes(out / "parts" / CHANGED).values()
+            warnings = [*loaded.videos.warnings, *parts.warnings, *changed]
             figures = metrics(scores, loaded.trained.config.eval.fusion)
             result = {**figures, **about, "warnings": warnings}
             result["seconds"] = time.monotonic() - began

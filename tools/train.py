@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -37,13 +36,15 @@ from vidadapt.cached_training import CachedBatches, score_features
 from vidadapt.command_line import TrainOptions
 from vidadapt.config import Config, ConfigError, TrainConfig
 from vidadapt.data import DataPlan, VideoList
+from vidadapt.data.changes import CHANGED, Changes, read_changes
 from vidadapt.data.epochs import EpochBatches, steps_per_epoch
-from vidadapt.data.lists import Sample, check_label_names, read_list
+from vidadapt.data.lists import Samples, check_label_names, read_list, shared_paths
 from vidadapt.data.prepared import with_lists
 from vidadapt.data.quarantine import read_quarantine
 from vidadapt.data.skips import SKIPPED, SkipLog, most_skipped, read_skips
+from vidadapt.data.videos import Videos
 from vidadapt.data.watched import WatchedClips
-from vidadapt.distributed import World, held_by_main, main_first, together
+from vidadapt.distributed import World, held_by_main, together
 from vidadapt.evaluate import metrics, score_views
 from vidadapt.files.locks import Lock, refuse_held
 from vidadapt.files.retrying import said
@@ -104,12 +105,7 @@ def train(
         recompute.apply(model, recipe.recompute)
         parts = features.split(model, cfg.method["name"]) if cfg.cache.dir else None
         cast_frozen(model, world.device, recipe.precision)
-        samples = read_lists(cfg, plan)
-        check_classes(samples["train"], plan, cfg)
-        highest = highest_rate(cfg, recipe, len(samples["train"]), world)
-    lists = count_frames(cfg, plan, samples, world)
-    with together(world):
-        check_classes(lists["train"].samples, plan, cfg)
+    lists = distributed.from_main(world, lambda: load_lists(cfg, plan, recipe, world))
     facts = {
         "processes": world.size,
         "global_batch": global_batch,
@@ -128,6 +124,7 @@ def train(
             )
         if saved is not None:
             continuing.check_resumable(saved["facts"], facts)
+        highest = highest_rate(cfg, recipe, len(lists["train"].samples), world)
         loaders = loaders_of(cfg, plan, lists, world)
         batch_sampler = cast(EpochBatches, loaders["train"].batch_sampler)
         cached = None
@@ -153,6 +150,9 @@ def train(
             lists["train"].samples,
             most_skipped(cfg.data.max_skipped, batch_sampler.keys_per_epoch),
         )
+        changes = Changes(folder / CHANGED, cfg.data.changed)
+        for split in loaders.keys() - {"train"}:
+            loaders[split].changes = changes
     world = distributed.with_patience(world, recipe.patience_minutes)
     trainable, total = methods.count_parameters(model)
     if world.is_main:
@@ -179,13 +179,15 @@ def train(
                 "epoch chosen largely by chance"
             )
 
-    batches: Any = WatchedClips(loaders["train"], clip_timeout=cfg.data.clip_timeout, log=skips)
+    batches: Any = WatchedClips(
+        loaders["train"], clip_timeout=cfg.data.clip_timeout, log=skips, changes=changes
+    )
     prepare: Callable[[dict[str, Any]], Any] = partial(
         normalized_clip, normalization=plan.normalization, device=world.device
     )
     if cached is not None:
         cached = replace(cached, world=world)
-        batches = CachedBatches(cached, [sample.label for sample in lists["train"].samples])
+        batches = CachedBatches(cached, lists["train"].samples.labels)
         prepare = batches.prepare
         features.run_from_features(cached.parts)
     run = partial(
@@ -194,7 +196,7 @@ def train(
         recipe=recipe,
         num_classes=plan.num_classes,
         prepare=prepare,
-        paths=[sample.path for sample in lists["train"].samples],
+        paths=lists["train"].samples.paths,
         loss=partial(classification_loss, label_smoothing=recipe.label_smoothing),
         world=world,
         description=adapters.describe(cfg, plan, backbone, lists["train"].manifest),
@@ -230,6 +232,7 @@ def train(
             "left_out": list(lists["train"].left_out),
             "skipped": len(read_skips(folder / SKIPPED)),
             "tried_again": again,
+            "changed": list(read_changes(folder / CHANGED).values()),
             "warnings": {name: list(videos.warnings) for name, videos in lists.items()},
             "manifests": {name: videos.manifest for name, videos in lists.items()},
         }
@@ -246,8 +249,32 @@ def check_free(run_dir: Path, resume: bool) -> None:
         raise
 
 
-def read_lists(cfg: Config, plan: DataPlan) -> dict[str, list[Sample]]:
-    """The lists that are set, by split, with what can be known to be wrong before any decoding."""
+def load_lists(
+    cfg: Config, plan: DataPlan, recipe: TrainConfig, world: World
+) -> dict[str, VideoList]:
+    """The lists that are set, by split, with their files looked up, which may have to be decoded.
+
+    What can be known to be wrong before that is found before.
+    """
+    samples = read_lists(cfg, plan)
+    check_classes(samples["train"], plan, cfg)
+    highest_rate(cfg, recipe, len(samples["train"]), world)
+    lists = {
+        split: data.load_list(
+            cfg.data,
+            plan,
+            getattr(cfg.data, f"{split}_list"),
+            listed,
+            training=split == "train",
+        )
+        for split, listed in samples.items()
+    }
+    check_classes(lists["train"].samples, plan, cfg)
+    return lists
+
+
+def read_lists(cfg: Config, plan: DataPlan) -> dict[str, Samples]:
+    """The lists that are set, by split, with what can be known to be wrong before any look-up."""
     given = {
         "train": cfg.data.train_list,
         "dev": cfg.data.dev_list,
@@ -255,23 +282,14 @@ def read_lists(cfg: Config, plan: DataPlan) -> dict[str, list[Sample]]:
     }
     for path in filter(None, given.values()):
         check_label_names(path, plan.label_names)
-    quarantine = read_quarantine(cfg.data.quarantine)
+    read_quarantine(cfg.data.quarantine)
     lists = {
-        split: read_list(
-            path,
-            cfg.data.root,
-            plan.num_classes,
-            cfg.data.check_files,
-            quarantine,
-            cfg.data.allow_outside_root,
-        )
+        split: read_list(path, cfg.data.root, plan.num_classes, cfg.data.allow_outside_root)
         for split, path in given.items()
         if path is not None
     }
     for first, second in combinations(lists, 2):
-        known = {os.path.normpath(sample.path) for sample in lists[first]}
-        both = [s.path for s in lists[second] if os.path.normpath(s.path) in known]
-        if both:
+        if both := shared_paths(lists[first], lists[second]):
             raise ConfigError(
                 f"data.{first}_list and data.{second}_list share {len(both)} videos ({both[0]}, "
                 "...); a video belongs to one of them"
@@ -279,9 +297,9 @@ def read_lists(cfg: Config, plan: DataPlan) -> dict[str, list[Sample]]:
     return lists
 
 
-def check_classes(samples: Sequence[Sample], plan: DataPlan, cfg: Config) -> None:
+def check_classes(samples: Samples | Videos, plan: DataPlan, cfg: Config) -> None:
     """Refuse a training list with videos of one class alone, from which nothing can be learned."""
-    labels = {sample.label for sample in samples}
+    labels = set(samples.labels.tolist())
     if len(labels) == 1 and plan.num_classes > 1:
         [label] = labels
         name = f" ({plan.label_names[label]})" if plan.label_names else ""
@@ -312,26 +330,6 @@ def highest_rate(cfg: Config, recipe: TrainConfig, videos: int, world: World) ->
             "so that nothing would be trained; set it to 0, or train.epochs to more"
         )
     return found
-
-
-def count_frames(
-    cfg: Config, plan: DataPlan, samples: dict[str, list[Sample]], world: World
-) -> dict[str, VideoList]:
-    """The lists with their frame counts; the main process first, since it may have to decode."""
-    return main_first(
-        world,
-        lambda: {
-            split: data.load_list(
-                cfg.data,
-                plan,
-                getattr(cfg.data, f"{split}_list"),
-                listed,
-                training=split == "train",
-                progress=world.is_main,
-            )
-            for split, listed in samples.items()
-        },
-    )
 
 
 def start_folder(
@@ -402,8 +400,8 @@ def validation(
         return None
     videos = lists[split]
     about: dict[str, Any] = {
-        "paths": [sample.path for sample in videos.samples],
-        "labels": [sample.label for sample in videos.samples],
+        "paths": videos.samples.paths,
+        "labels": videos.samples.labels,
         "num_classes": plan.num_classes,
     }
     score = (
@@ -447,6 +445,8 @@ def say_summary(run_dir: Path, summary: dict[str, Any]) -> None:
         print(f"  last: epoch {last['epoch']}, {key} {value:.2f}")
     if best is not None:
         print(f"  best: epoch {best['epoch']}, dev_top1 {best['dev_top1']:.2f}")
+    if summary["changed"]:
+        print(f"  changed since they were counted: {len(summary['changed'])} files, see {CHANGED}")
     if summary["skipped"]:
         print(f"  skipped: {summary['skipped']} clips, listed in {run_dir}/{SKIPPED}")
     for line in said(summary["tried_again"]):

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,7 @@ def open_run(folder: str, split: str, others: list[str]) -> Trained:
     return find(cfg, options, adapter)
 
 
-def same_manifest(opened: dict[str, Trained], lists: dict[str, list[Sample]]) -> str:
+def same_manifest(opened: dict[str, Trained], lists: Mapping[str, Sequence[Sample]]) -> str:
     """The hash of list and class names, which all runs must share to stand side by side.
 
     Raises:

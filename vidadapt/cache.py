@@ -9,7 +9,6 @@ view. `cached_training` reads what was filled here.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -26,7 +25,6 @@ from vidadapt.config import Config
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.clips import view_chunks
 from vidadapt.data.epochs import Key
-from vidadapt.data.frame_index import stamp_of
 from vidadapt.data.readers import ReadError
 from vidadapt.data.transforms import normalize
 from vidadapt.data.watchdog import Watched
@@ -140,23 +138,21 @@ def _key(
     precision: str,
 ) -> dict[str, Any]:
     """What features depend on, under the names of the configuration where they have one."""
-    counts = [videos.counts[sample.path] for sample in videos.samples]
-    frames = json.dumps([[count.num_frames, count.reader, count.error == ""] for count in counts])
-    # Not their times of modification, which a copy of the data set may have anew.
-    sizes = json.dumps([_bytes_of(sample.path, cfg.data.root) for sample in videos.samples])
+    sizes = videos.samples.column("size")
     key = {
         "features": parts.title,
         "backbone": backbone,
         **{f"model.{k}": v for k, v in vars(cfg.model).items() if k not in NOT_OF_THE_BACKBONE},
         "videos": videos.manifest,
-        "frame counts": hashlib.sha256(frames.encode()).hexdigest(),
-        "file sizes": hashlib.sha256(sizes.encode()).hexdigest(),
+        "frames": videos.samples.digest(),
+        # Not their times of modification, which a copy of the data set may have anew.
+        "file sizes": hashlib.sha256(sizes.tobytes()).hexdigest(),
         "data.sampling": plan.sampling.policy,
         "data.num_frames": plan.sampling.num_frames,
         "data.stride": plan.sampling.stride,
         "data.crop_size": plan.crop_size,
         "data.normalization": plan.normalization,
-        "data.reader": ", ".join(sorted({count.reader for count in counts})),
+        "data.reader": ", ".join(videos.samples.readers()),
         "train.precision": precision,
         "cache.dtype": cfg.cache.dtype,
     }
@@ -172,12 +168,6 @@ def _key(
             "cache.draws": cfg.cache.draws,
         }
     return key
-
-
-def _bytes_of(path: str, root: str) -> int | None:
-    """Size of a listed video's file; None where there is none."""
-    stamp = stamp_of(path, Path(root) / path, reader="")
-    return None if isinstance(stamp, str) else stamp.size
 
 
 def _announcement(cached: Cache, epochs: int) -> str:
@@ -301,8 +291,9 @@ def _draws(cached: Cache, rows: list[int]) -> Iterator[tuple[list[int], Tensor]]
         )
     ) as watched:
         for piece, (batch, unread) in zip(pieces, watched.results(keys), strict=True):
-            if unread:
-                raise ReadError(unread[0].reason)
+            for why in [*(clip.reason for clip in unread), *(batch or {}).get("changed", [])]:
+                if why:  # of a changed file the key would not tell
+                    raise ReadError(why)
             yield piece, batch["clip"]
 
 
@@ -317,6 +308,8 @@ def _centre_views(
     for row, item in zip(rows, cached.loaders[split].of(rows), strict=True):
         if item["error"]:
             yield [row], None
+        elif item["changed"]:  # the key would not tell
+            raise ReadError(item["changed"])
         else:
             [view] = view_chunks(item, 1, cached.world.device)
             yield [row], view

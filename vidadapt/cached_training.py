@@ -41,12 +41,12 @@ class CachedBatches:
         labels: of the training samples.
     """
 
-    def __init__(self, cached: Cache, labels: Sequence[int]) -> None:
+    def __init__(self, cached: Cache, labels: Sequence[int] | np.ndarray) -> None:
         loader = cached.loaders["train"]
         self.cached, self.reader = cached, _whole(cached.stores["train"])
         self.batch_sampler = cast(EpochBatches, loader.batch_sampler)
         self.pin_memory = loader.pin_memory
-        self.labels = torch.tensor(labels)
+        self.labels = torch.tensor(labels, dtype=torch.int64)
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
@@ -84,8 +84,8 @@ def score_features(
     cached: Cache,
     split: str,
     *,
-    paths: list[str],
-    labels: list[int],
+    paths: Sequence[str],
+    labels: Sequence[int] | np.ndarray,
     num_classes: int,
 ) -> Scores:
     """Scores of one view of every video, see `evaluate.score_views`, from its features.

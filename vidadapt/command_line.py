@@ -121,7 +121,8 @@ cannot be read are shown with the cause, and the exit status is 1 then (others: 
 BROWSE_KEYS = (
     *("dataset", "lists", "root", "label_names", "sampling", "num_frames", "stride", "crop_size"),
     *("train_crop", "flip", "rand_augment", "random_erasing", "repeated_augmentation", "reader"),
-    *("num_workers", "index_dir", "quarantine", "max_unreadable", "allow_outside_root"),
+    *("num_workers", "index_dir", "count_timeout", "quarantine", "max_unreadable"),
+    "allow_outside_root",
 )
 
 # The options that an evaluation is about: with a run, with an adapter alone, with both. A run's
@@ -130,8 +131,8 @@ RUN_KEYS = ("data.label_names", "data.sampling", "data.stride")
 ADAPTER_KEYS = ("data.lists", "data.label_names")
 EVALUATION_KEYS = (
     *("data.root", "data.test_list", "data.dev_list", "data.reader", "data.num_workers"),
-    *("data.index_dir", "data.truncated", "data.check_files", "data.quarantine"),
-    "data.allow_outside_root",
+    *("data.index_dir", "data.count_timeout", "data.truncated", "data.changed"),
+    *("data.check_files", "data.quarantine", "data.allow_outside_root"),
     *("model.weights", "model.weights_key", "train.precision"),
     *(f"eval.{key}" for key in EvalConfig.__dataclass_fields__),
 )

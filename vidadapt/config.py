@@ -45,8 +45,16 @@ class DataConfig:
             file's container and codec.
         num_workers: loader processes per training process; default: chosen from the cores, see
             `vidadapt.data.workers.loader_processes`.
-        index_dir: folder for the frame-count index; default: beside each list.
+        index_dir: folder for the video index; default: beside each list.
+        count_timeout: seconds that decoding one file may take when its frames are counted, which
+            is done once; null: any time. What takes longer is an unreadable video, for this run.
         truncated: what to do with a file whose header promises more frames than decode.
+        changed: what to do with a file that is no longer the one that was counted: `warn` lists it
+            in changed.jsonl in run_dir, `error` ends the run. Where its size or time is another
+            one, and its frames differ, too, it is unreadable: skipped in training (see
+            max_skipped), wrong in evaluation. Where only its size or time is another one it is
+            used. Where frames alone differ (damage on the disk, another version of FFmpeg) they
+            are used as they are.
         max_unreadable: how many unreadable training videos may be left out (listed, counted);
             one more is an error. Evaluation never leaves a video out.
         quarantine: file of tools/check_videos.py that lists broken videos. They are never opened:
@@ -84,7 +92,9 @@ class DataConfig:
     reader: str = "auto"
     num_workers: int | None = None
     index_dir: str | None = None
+    count_timeout: float | None = 300.0
     truncated: Literal["warn", "error"] = "warn"
+    changed: Literal["warn", "error"] = "warn"
     max_unreadable: int = 0
     quarantine: str | None = None
     clip_timeout: float | None = 300.0

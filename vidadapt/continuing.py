@@ -27,6 +27,8 @@ FREE_ON_RESUME = {
     "data.index_dir",
     "data.check_files",
     "data.clip_timeout",
+    "data.count_timeout",
+    "data.changed",
     "data.max_skipped",
     "data.allow_outside_root",
     "eval.views_per_forward",

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import pickle
 import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -153,16 +154,20 @@ def together(world: World) -> Iterator[None]:
     raise (PeerError(f"rank {first}: {message}") if stop is None else Stopped(stop)) from error
 
 
-def main_first(world: World, step: Callable[[], Result]) -> Result:
-    """A step that the main process may have to do alone: it returns from it before others begin.
+def from_main(world: World, step: Callable[[], Result]) -> Result:
+    """What a step of the main process alone gives, on all processes.
 
-    It succeeds on all processes or fails on all of them, see `together`.
+    It succeeds on all processes or fails on all of them, see `together`. The result is handed over
+    by pickle; loading it may fail, e.g. where it maps a file that another machine lacks.
     """
-    for mains_turn in (True, False):
-        with together(world):
-            if world.is_main == mains_turn:
-                result = step()
-    return result
+    with together(world):
+        result = step() if world.is_main else None
+    if world.size == 1:
+        return cast(Result, result)
+    box = [pickle.dumps(result) if world.is_main else b""]
+    dist.broadcast_object_list(box, src=0, group=world.control)
+    with together(world):
+        return cast(Result, result if world.is_main else pickle.loads(box[0]))
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -60,8 +60,8 @@ def score_views(
     model: nn.Module,
     loader: Iterable[dict[str, Any]],
     *,
-    paths: list[str],
-    labels: list[int],
+    paths: Sequence[str],
+    labels: Sequence[int] | np.ndarray,
     num_classes: int,
     num_clips: int,
     num_crops: int,
@@ -153,8 +153,8 @@ def _fetched(waiting: list[tuple[dict[str, Any], torch.Tensor]], num_orders: int
 
 def collected(
     mine: list[Entry],
-    paths: list[str],
-    labels: list[int],
+    paths: Sequence[str],
+    labels: Sequence[int] | np.ndarray,
     num_classes: int,
     num_clips: int,
     num_crops: int,
@@ -178,8 +178,8 @@ def collected(
 
 def _in_list_order(
     gathered: list[Entry],
-    paths: list[str],
-    labels: list[int],
+    paths: Sequence[str],
+    labels: Sequence[int] | np.ndarray,
     num_classes: int,
     num_clips: int,
     num_crops: int,
@@ -211,7 +211,7 @@ def _in_list_order(
             "data.root"
         )
     clips, crops = np.divmod(np.arange(num_views), num_crops)
-    return Scores(paths, np.asarray(labels, np.int64), clips, crops, logits, errors)
+    return Scores(list(paths), np.asarray(labels, np.int64), clips, crops, logits, errors)
 
 
 def in_each_order(scores: Scores, num_orders: int) -> list[Scores]:

@@ -23,12 +23,12 @@ from vidadapt.config import Config, ConfigError, DataConfig
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.bounds import control_character, leads_outside
 from vidadapt.data.clips import view_chunks
-from vidadapt.data.frame_index import FrameCount
 from vidadapt.data.lists import HEADER_FIELDS, ListError, Sample, parse_line
 from vidadapt.data.names import ENDINGS, PATH_COLUMNS, is_video, other_spelling, spelled
 from vidadapt.data.sampling import eval_indices
 from vidadapt.data.times import frame_times
 from vidadapt.data.transforms import cut_views
+from vidadapt.data.videos import Videos
 from vidadapt.differences import NOT_OF_THE_BACKBONE
 from vidadapt.evaluate import fuse
 from vidadapt.precision import NonFinite, autocast, resolved_precision
@@ -278,14 +278,14 @@ class Predictor:
             shown: keep a clip of each video for a picture.
             progress: show that of counting frames, which comes first.
         """
-        samples = tuple(Sample(_absolute(video), 0) for video in videos)
+        samples = [Sample(_absolute(video), 0) for video in videos]
         paths = [sample.path for sample in samples]
         counts = {
             reader: data.count_files(paths, reader, num_workers=num_workers, progress=progress)
             for reader in {group.config.data.reader for group in self._groups}
         }
         lists = [
-            VideoList("", samples, counts[group.config.data.reader], (), (), "")
+            VideoList("", Videos.of("/", samples, counts[group.config.data.reader]))
             for group in self._groups
         ]
         return self._each(videos, lists, top, num_workers, shown)
@@ -314,8 +314,8 @@ class Predictor:
             for group, item in zip(self._groups, items, strict=True):
                 guesses |= self._guesses(group, item, video, top)
                 views |= dict.fromkeys(group.bank.names, group.views)
-            plan, counts = self._groups[0].plan, lists[0].counts
-            clip = _middle(plan, items[0], counts, video) if shown else None
+            number = lists[0].samples.facts(int(items[0]["index"])).num_frames
+            clip = _middle(self._groups[0].plan, items[0], number, video) if shown else None
             ordered = {name: guesses[name] for name in self.names}
             yield Prediction(video, "", ordered, views, clip)
 
@@ -355,14 +355,11 @@ def _key(adapter: Adapter, plan: DataPlan) -> Any:
     return (adapter.about["model"]["fingerprint"], built, plan.sampling, plan.crop_size, *facts)
 
 
-def _middle(
-    plan: DataPlan, item: Mapping[str, Any], counts: dict[str, FrameCount], video: Video
-) -> Shown:
+def _middle(plan: DataPlan, item: Mapping[str, Any], num_frames: int, video: Video) -> Shown:
     clip, crop = plan.num_clips // 2, plan.num_crops // 2
     chosen = int(item["view_of"][clip * plan.num_crops + crop])
     [view] = cut_views(item["frames"], item["clips"], item["corners"], [chosen])
     path = _absolute(video)
-    num_frames = counts[path].num_frames
     indices = eval_indices(plan.sampling, num_frames, plan.num_clips)[clip].tolist()
     return Shown(view.permute(1, 2, 3, 0).numpy(), frame_times(path, indices, num_frames))
 

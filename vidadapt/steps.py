@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -114,7 +114,7 @@ def optimiser_steps(
     recipe: TrainConfig,
     num_classes: int,
     prepare: Callable[[dict[str, Any]], Any],
-    paths: list[str],
+    paths: Sequence[str],
     loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     world: World,
     told: Callable[[], tuple[float, ...]],

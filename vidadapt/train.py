@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -57,7 +57,7 @@ def fit(
     recipe: TrainConfig,
     num_classes: int,
     prepare: Callable[[dict[str, Any]], Any],
-    paths: list[str],
+    paths: Sequence[str],
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     world: World,
     run_dir: Path,

@@ -6,7 +6,6 @@ What tools/evaluate.py and the reports on trained models have in common.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,10 +19,10 @@ from vidadapt.adapters import Adapter
 from vidadapt.command_line import EvaluateOptions
 from vidadapt.config import Config, ConfigError
 from vidadapt.data import DataPlan, VideoList
-from vidadapt.data.lists import Sample, check_label_names, read_list
+from vidadapt.data.changes import Changes
+from vidadapt.data.lists import Sample, Samples, check_label_names, read_list
 from vidadapt.data.prepared import with_lists
-from vidadapt.data.quarantine import read_quarantine
-from vidadapt.distributed import World, gather_objects, main_first, together
+from vidadapt.distributed import World, from_main, gather_objects, together
 from vidadapt.evaluate import Scores, score_views
 from vidadapt.files.retrying import said
 from vidadapt.models import VideoModel
@@ -106,22 +105,15 @@ def find(cfg: Config, options: EvaluateOptions, adapter: Adapter | None) -> Trai
     return Trained(cfg, plan, checkpoint, options.split, listed)
 
 
-def samples_of(trained: Trained) -> list[Sample]:
+def samples_of(trained: Trained) -> Samples:
     """The videos of the list, whose labels are those that the model knows.
 
     Raises:
-        ListError: a malformed list, a missing file, labels that mean other classes.
+        ListError: a malformed list, or labels that mean other classes.
     """
     of = trained.config.data
     check_label_names(trained.listed, trained.plan.label_names, of.label_names)
-    return read_list(
-        trained.listed,
-        of.root,
-        trained.plan.num_classes,
-        of.check_files,
-        read_quarantine(of.quarantine),
-        of.allow_outside_root,
-    )
+    return read_list(trained.listed, of.root, trained.plan.num_classes, of.allow_outside_root)
 
 
 def load(trained: Trained, world: World, samples: Sequence[Sample] | None = None) -> Loaded:
@@ -139,12 +131,15 @@ def load(trained: Trained, world: World, samples: Sequence[Sample] | None = None
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         model.requires_grad_(False)
         precision = resolved_precision(world.device, cfg.train.precision)
-        wanted = samples_of(trained) if samples is None else samples
         cast_frozen(model, world.device, precision)
-    videos = main_first(
+    videos = from_main(
         world,
         lambda: data.load_list(
-            cfg.data, plan, trained.listed, wanted, training=False, progress=world.is_main
+            cfg.data,
+            plan,
+            trained.listed,
+            samples_of(trained) if samples is None else samples,
+            training=False,
         ),
     )
     return Loaded(trained, model, trainable, precision, videos)
@@ -156,6 +151,7 @@ def score(
     *,
     orders: torch.Tensor | None = None,
     parts: Parts | None = None,
+    changes: Changes | None = None,
     label: str = "evaluate",
 ) -> Scores:
     """Score every view of the list once, see `evaluate.score_views`; in `orders` of the frames."""
@@ -168,12 +164,13 @@ def score(
         rank=world.rank,
         world_size=world.size,
         pin_memory=world.device.type == "cuda",
+        changes=changes,
     )
     scores = score_views(
         loaded.model,
         loader,
-        paths=[sample.path for sample in videos.samples],
-        labels=[sample.label for sample in videos.samples],
+        paths=videos.samples.paths,
+        labels=videos.samples.labels,
         num_classes=plan.num_classes,
         num_clips=plan.num_clips,
         num_crops=plan.num_crops,
@@ -194,8 +191,6 @@ def score(
 def job(loaded: Loaded, world: World) -> Job:
     """What the scores of `score` depend on, to know an evaluation that was stopped again."""
     plan, videos = loaded.trained.plan, loaded.videos
-    counts = [videos.counts[sample.path] for sample in videos.samples]
-    frames = json.dumps([[count.num_frames, count.reader, count.error == ""] for count in counts])
     device = (
         torch.cuda.get_device_name(world.device)
         if world.device.type == "cuda"
@@ -205,7 +200,7 @@ def job(loaded: Loaded, world: World) -> Job:
         settings={
             "model": _digest(loaded.model),
             "list": videos.manifest,
-            "frame counts": hashlib.sha256(frames.encode()).hexdigest(),
+            "frames": videos.samples.digest(),
             "sampling": plan.sampling.policy,
             "num_frames": plan.sampling.num_frames,
             "stride": plan.sampling.stride,

@@ -66,7 +66,7 @@ def config(folder, **options):
 
 def loaded(data, training=True):
     plan = resolve(data, EvalConfig())
-    samples = read_list(data.train_list, data.root, plan.num_classes, data.check_files)
+    samples = read_list(data.train_list, data.root, plan.num_classes)
     return plan, load_list(data, plan, data.train_list, samples, training=training, progress=False)
 
 

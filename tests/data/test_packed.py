@@ -13,10 +13,12 @@ from videos import grey_frames, indices_of
 
 from vidadapt.data import jpeg, packed
 from vidadapt.data.clips import TrainClips
-from vidadapt.data.frame_index import frame_counts, index_path
+from vidadapt.data.counting import counted_videos, frame_counts
+from vidadapt.data.index import index_path
 from vidadapt.data.lists import ListError, Sample, read_list
 from vidadapt.data.readers import ReadError, TransientReadError, open_video
 from vidadapt.data.sampling import SAMPLINGS, train_indices
+from vidadapt.data.videos import Videos
 from vidadapt.files.locks import held
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding")  # of torchvision 0.29
@@ -276,12 +278,12 @@ def test_lists_and_the_frame_index_take_packed_videos(tar: Path, videos) -> None
     assert [counts[path].num_frames for path in paths] == [len(videos[name]) for name in NAMES]
     assert {(count.reader, count.codec) for count in counts.values()} == {("packed", "mjpeg")}
     assert frame_counts(list_path, root, paths, decode=False) == counts
-    assert index_path(list_path).read_text(encoding="utf-8").count("00000.tar/") == len(NAMES)
+    assert index_path(list_path).read_bytes().count(b"00000.tar/") == len(NAMES)
     os.utime(tar, ns=(1, 1))
     assert frame_counts(list_path, root, paths, decode=False) == {}
     tar.rename(root / "moved.tar")
-    with pytest.raises(ListError, match=r"train.txt:1: no such file: .*00000.tar"):
-        read_list(list_path, root, 1)
+    with pytest.raises(ListError, match=r"train.txt:1: .*00000.tar"):
+        counted_videos(list_path, root, read_list(list_path, root, 1), check_files=True)
 
 
 def test_clips_hold_the_frames_that_the_sampling_chose(tmp_path: Path) -> None:
@@ -294,9 +296,7 @@ def test_clips_hold_the_frames_that_the_sampling_chose(tmp_path: Path) -> None:
     counts = frame_counts(tmp_path / "list.txt", tmp_path, ["a.tar/v"], progress=False)
     for name in ("uniform8", "adaptformer"):
         clips = TrainClips(
-            [Sample("a.tar/v", 0)],
-            counts,
-            tmp_path,
+            Videos.of(str(tmp_path), [Sample("a.tar/v", 0)], counts),
             SAMPLINGS[name],
             crop_size=32,
             train_crop="multi_scale",

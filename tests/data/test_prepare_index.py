@@ -1,12 +1,15 @@
 """`prepare.py index`: frames are counted before a training, and every defect is told."""
 
+import csv
+import io
 from pathlib import Path
 
 import pytest
 from conftest import load_tool
 from videos import grey_frames, write_video
 
-from vidadapt.data.frame_index import frame_counts, index_path
+from vidadapt.data.counting import frame_counts
+from vidadapt.data.index import index_path
 from vidadapt.data.prepared import Prepared, write_prepared
 
 
@@ -96,3 +99,20 @@ def test_processes_below_one_are_refused(
         load_tool("prepare").main([*command, "--processes", number])
     assert error.value.code == 2
     assert f"expected a number of processes from 1, got '{number}'" in capsys.readouterr().err
+
+
+def test_the_index_is_shown_as_a_table_and_as_csv(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index(root / "train.txt", "--root", root, "--processes", 1)
+    capsys.readouterr()
+    index(root / "train.txt", "--csv")
+    rows = {row["path"]: row for row in csv.DictReader(io.StringIO(capsys.readouterr().out))}
+    assert set(rows) == {"a.mp4", "b.mp4", "cut.mp4", "bad.mp4"}
+    assert (rows["a.mp4"]["num_frames"], rows["a.mp4"]["width"]) == ("10", "96")
+    assert "Invalid data" in rows["bad.mp4"]["error"] and rows["cut.mp4"]["truncated"] == "yes"
+    index(root / "train.txt", "--show")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5 and lines[0].split()[:2] == ["path", "size"]
+    with pytest.raises(SystemExit, match=r"test\.txt\.index"):
+        index(root / "test.txt", "--show")

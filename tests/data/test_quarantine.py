@@ -43,10 +43,10 @@ def test_training_leaves_them_out_and_evaluation_counts_them_as_wrong(
     assert left_out == f"{root / TRAIN}: hung for 300 s (quarantined by {quarantine})"
     assert TEST in summary["warnings"]["test"][0] and summary["warnings"]["train"] == []
     names = read_label_names(root / "labels.txt")
-    samples = read_list(root / "train.txt", root, 3, check_files=False)
+    samples = read_list(root / "train.txt", root, 3)
     kept = [sample for sample in samples if sample.path != TRAIN]
     assert len(kept) == 11 and summary["manifests"]["train"] == manifest_hash(kept, names)
-    whole = read_list(root / "test.txt", root, 3, check_files=False)
+    whole = read_list(root / "test.txt", root, 3)
     assert summary["manifests"]["test"] == manifest_hash(whole, names)
 
     intact = ["--data.root", tiny_set.root, "--data.quarantine", "null"]

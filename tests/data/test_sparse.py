@@ -9,7 +9,7 @@ import pytest
 from encoded import X264, decode_with_pyav, numbered, spelled, write
 
 from vidadapt.data import sparse
-from vidadapt.data.frame_index import frame_counts
+from vidadapt.data.counting import frame_counts
 from vidadapt.data.readers import ReadError, open_counted, open_video
 from vidadapt.data.sequential import read_sequentially
 from vidadapt.data.survey import counted

@@ -22,12 +22,14 @@ from conftest import processes_with
 from torch.utils.data import DataLoader
 from videos import grey_frames, write_video
 
+from vidadapt.data.changes import Changes
 from vidadapt.data.clips import EvalViews, batch_of
 from vidadapt.data.epochs import EpochBatches
-from vidadapt.data.frame_index import FrameCount
+from vidadapt.data.index import VideoFacts
 from vidadapt.data.lists import Sample
 from vidadapt.data.sampling import SAMPLINGS
 from vidadapt.data.skips import SkipLog, TooManySkipped, read_skips
+from vidadapt.data.videos import Videos
 from vidadapt.data.watchdog import Watched
 from vidadapt.data.watched import WatchedClips, WatchedViews
 
@@ -54,7 +56,9 @@ def opened(tmp_path: Path) -> Iterator[Callable[..., WatchedClips]]:
             dataset, batch_sampler=sampler, collate_fn=batch_of, num_workers=num_workers
         )
         log = SkipLog(tmp_path / "skipped.jsonl", SAMPLES, most)
-        made.append(WatchedClips(loader, clip_timeout=clip_timeout, log=log))
+        made.append(
+            WatchedClips(loader, clip_timeout=clip_timeout, log=log, changes=Changes(None, "warn"))
+        )
         return made[-1]
 
     before = belongings()
@@ -85,7 +89,8 @@ def expected(epoch: int, missing: set[int], log: Path) -> list[dict[str, Any] | 
     """The batches of an undisturbed epoch, made here one by one, without some samples."""
     clips = misbehaving.Clips(SIZE, {}, log)
     kept = [[i for i in batch if i not in missing] for batch in order(epoch)]
-    return [batch_of([clips[epoch, i, 0] for i in batch]) if batch else None for batch in kept]
+    made = [batch_of([clips[epoch, i, 0] for i in batch]) if batch else {} for batch in kept]
+    return [{k: v for k, v in b.items() if k != "changed"} if b else None for b in made]
 
 
 def same(found: list[Any], wanted: list[Any]) -> bool:
@@ -223,14 +228,20 @@ def test_evaluation_marks_what_hangs_or_dies_and_leaves_nothing_out(tmp_path):
         if path != "gone.mp4":
             write_video(tmp_path / path, grey_frames(9))
     samples = [Sample(path, label) for label, path in enumerate(paths)]
-    counts = {path: FrameCount(path, 9, None, "", "pyav", "") for path in paths}
+    counts = {path: VideoFacts(path, "pyav", num_frames=9, reader="pyav") for path in paths}
+    videos = Videos.of(str(tmp_path), samples, counts)
     faults, log = {0: "hang", 4: "segfault"}, tmp_path / "begun.txt"
     options: dict[str, Any] = {"num_clips": 2, "num_crops": 1, "crop_size": 32, "patience": 0.1}
-    whole = EvalViews(samples, counts, tmp_path, SAMPLINGS["uniform8"], **options)
-    views = misbehaving.Views(
-        samples, counts, tmp_path, SAMPLINGS["uniform8"], **options, faults=faults, log=log
+    whole = EvalViews(videos, SAMPLINGS["uniform8"], **options)
+    views = misbehaving.Views(videos, SAMPLINGS["uniform8"], **options, faults=faults, log=log)
+    items = WatchedViews(
+        views,
+        range(5),
+        clip_timeout=0.6,
+        num_workers=2,
+        pin_memory=False,
+        changes=Changes(None, "warn"),
     )
-    items = WatchedViews(views, range(5), clip_timeout=0.6, num_workers=2, pin_memory=False)
     for _ in range(2):
         found = list(items)
         assert [(item["index"], item["label"]) for item in found] == [(i, i) for i in range(5)]
@@ -256,6 +267,7 @@ from torch.utils.data import DataLoader
 from misbehaving import Clips
 from vidadapt.data.clips import batch_of
 from vidadapt.data.epochs import EpochBatches
+from vidadapt.data.changes import Changes
 from vidadapt.data.lists import Sample
 from vidadapt.data.skips import SkipLog
 from vidadapt.data.watched import WatchedClips
@@ -267,7 +279,8 @@ if __name__ == "__main__":
         Clips(2, dict(enumerate(faults)), folder / "begun.txt"),
         batch_sampler=EpochBatches(2, 0, batch_size=1), collate_fn=batch_of, num_workers=2)
     log = SkipLog(folder / "skipped.jsonl", [Sample("a", 0), Sample("b", 0)], 2)
-    next(iter(WatchedClips(loader, clip_timeout=limit, log=log)))
+    changes = Changes(None, "warn")
+    next(iter(WatchedClips(loader, clip_timeout=limit, log=log, changes=changes)))
 """
 
 

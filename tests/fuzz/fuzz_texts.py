@@ -139,7 +139,7 @@ def check_list(job: Job, scratch: Path, tally: Tally) -> None:
     def test(data: bytes) -> None:
         file.write_bytes(data)
         outcome, samples = judged(
-            lambda: read_list(file, "/root", CLASSES, check_files=False), (ListError,), str(file)
+            lambda: read_list(file, "/root", CLASSES), (ListError,), str(file)
         )
         expected = slow_list(data, "/root")
         if (expected is None) != (samples is None):

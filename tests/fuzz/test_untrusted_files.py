@@ -18,7 +18,6 @@ from vidadapt import checkpoints, methods
 from vidadapt.adapters import read_adapter
 from vidadapt.command_line import parse_train
 from vidadapt.config import ConfigError, as_dict
-from vidadapt.data.frame_index import HEADER, load_index
 from vidadapt.data.lists import ListError
 from vidadapt.data.quarantine import read_quarantine
 from vidadapt.evaluate import load_scores
@@ -275,17 +274,6 @@ def test_results_that_are_none_are_not_overwritten(tmp_path, text):
     (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(ConfigError, match=r"--out: .*metrics\.json holds no results"):
         load_tool("evaluate").check_same_list(tmp_path, "5" * 64)
-
-
-def test_a_reader_that_is_none_is_no_row_of_the_frame_count_index(tmp_path):
-    file = tmp_path / "list.txt.frames.csv"
-    row = "a.mp4,1,1,auto,5,,h264,{},"
-    file.write_text(f"{','.join(HEADER)}\n{row.format('system')}\n")
-    with pytest.raises(ValueError, match=r"frames\.csv:2: "):
-        load_index(file)
-    file.write_text(f"{','.join(HEADER)}\na.mp4,1,1,auto,0,,,auto,\x1b[2Jbroken\n")
-    (count,) = load_index(file).values()
-    assert count.error == "\\x1b[2Jbroken"
 
 
 def test_causes_in_a_quarantine_are_written_out(tmp_path):

@@ -55,5 +55,5 @@ def prepare(*arguments: object, index: bool = False) -> Done:
 
 def lines_of(path: Path) -> list[tuple[str, int]]:
     """Path and label of every line of a list."""
-    samples = read_list(path, path.parent, sys.maxsize, check_files=False)
+    samples = read_list(path, path.parent, sys.maxsize)
     return [(sample.path, sample.label) for sample in samples]

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import layouts
@@ -15,7 +16,8 @@ import pytest
 from commands import lines_of, prepare
 from conftest import ROOT, load_tool
 
-from vidadapt.data.frame_index import frame_counts, index_path
+from vidadapt.data.counting import frame_counts
+from vidadapt.data.index import add_to_index, index_path, read_index
 from vidadapt.data.lists import Sample, manifest_hash, read_label_names
 from vidadapt.data.prepared import read_prepared
 
@@ -94,12 +96,13 @@ def test_frames_are_counted_and_running_again_changes_nothing(made, tmp_path: Pa
     first = {path.name: path.read_bytes() for path in out.iterdir()}
     assert set(first) == {
         *("train.txt", "dev.txt", "test.txt", "labels.txt", "report.txt", "prepared.json"),
-        *("train.txt.frames.csv", "dev.txt.frames.csv", "test.txt.frames.csv"),
+        *("train.txt.index", "dev.txt.index", "test.txt.index"),
     }
     for name in ("train", "dev", "test"):
-        rows = index_path(out / f"{name}.txt").read_text(encoding="utf-8").splitlines()[1:]
-        assert len(rows) == len(lines_of(out / f"{name}.txt"))
-        assert all(",pyav,4," in row for row in rows), "every video has four frames"
+        index = read_index(index_path(out / f"{name}.txt"))
+        assert index is not None and len(index) == len(lines_of(out / f"{name}.txt"))
+        counted = {(index[row].requested, index[row].num_frames) for row in range(len(index))}
+        assert counted == {("pyav", 4)}
     indexed = index_path(out / "train.txt").stat().st_mtime_ns
     prepare(*command, "--reader", "pyav", index=True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == first
@@ -111,8 +114,11 @@ def test_no_video_is_counted_for_two_lists(made, tmp_path: Path) -> None:
     pyav = ("--allow-partial", "--reader", "pyav")
     prepare(*official("hmdb51", layout, out / "split1", *pyav), index=True)
     for name in ("train", "test"):  # marked, so that a count is told from one carried over
-        index = index_path(out / "split1" / f"{name}.txt")
-        index.write_text(index.read_text().replace(",pyav,4,", ",pyav,44,"))
+        path = index_path(out / "split1" / f"{name}.txt")
+        index = read_index(path)
+        assert index is not None
+        known = [index[row] for row in range(len(index))]
+        add_to_index(path, [replace(facts, num_frames=44) for facts in known])
     prepare(
         *official("hmdb51", layout, out, *pyav, "--split", "all", "--dev-fraction", "0.3"),
         index=True,

@@ -446,7 +446,7 @@ def test_an_interrupted_call_is_made_good_with_any_options(prepared, own, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(build, "frame_counts", interrupt)
+        patch.setattr(build, "counted_videos", interrupt)
         prepare("folder", own, prepared, "--seed", "1", index=True)
     assert not (prepared / RECORD).exists()
     done = prepare("folder", own, prepared, "--seed", "2", "--dev-fraction", "0")

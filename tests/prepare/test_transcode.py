@@ -21,12 +21,13 @@ from conftest import ROOT, load_tool
 from benchmarks import copies
 from vidadapt.data import synthetic
 from vidadapt.data.clips import EvalViews, TrainClips
-from vidadapt.data.frame_index import frame_counts
+from vidadapt.data.counting import frame_counts
 from vidadapt.data.lists import Sample, read_list
 from vidadapt.data.prepared import known_root, read_prepared
 from vidadapt.data.readers import open_video
 from vidadapt.data.sampling import SAMPLINGS
 from vidadapt.data.transforms import cut_views
+from vidadapt.data.videos import Videos
 from vidadapt.launching.failures import kind_of
 from vidadapt.prepare.copies import Copy, Job, Outcome, load_table, run_jobs
 
@@ -132,7 +133,7 @@ def test_lists_keep_their_order_without_what_failed(source: Source, made, kind: 
     out = made[kind]
     origin = sources_of(out)
     for path in source.lists:
-        before = read_list(path, source.root, 3, check_files=False)
+        before = read_list(path, source.root, 3)
         after = read_list(out / path.name, out, 3)
         assert [Sample(origin[s.path], s.label) for s in after] == [
             s for s in before if s.path in source.sizes
@@ -210,10 +211,9 @@ def test_presets_choose_the_same_frames_everywhere(source: Source, made, preset:
         samples = [Sample(copy_of[path], 0) for path in ("a b/1.webm", "a b/1.avi")]
         paths = [sample.path for sample in samples]
         counts = frame_counts(source.root.parent / f"{name}.txt", root, paths, progress=False)
+        videos = Videos.of(str(root), samples, counts)
         train = TrainClips(
-            samples,
-            counts,
-            root,
+            videos,
             SAMPLINGS[preset],
             crop_size=64,
             train_crop="multi_scale",
@@ -223,9 +223,7 @@ def test_presets_choose_the_same_frames_everywhere(source: Source, made, preset:
             seed=3,
         )
         views[name] = [train[(epoch, i, 0)]["clip"].numpy() for epoch in (0, 1) for i in (0, 1)]
-        whole = EvalViews(
-            samples, counts, root, SAMPLINGS[preset], num_clips=2, num_crops=1, crop_size=64
-        )
+        whole = EvalViews(videos, SAMPLINGS[preset], num_clips=2, num_crops=1, crop_size=64)
         items = [whole[i] for i in (0, 1)]
         centre = []
         for item in items:
@@ -262,7 +260,7 @@ def test_shards_are_plain_tars_of_bounded_size(source: Source, made) -> None:
         assert members == [
             f"{name}/{i:06d}.jpg" for name in videos for i in range(rows[name].frames)
         ]
-    order = [s.path for p in source.lists for s in read_list(p, source.root, 3, check_files=False)]
+    order = [s.path for p in source.lists for s in read_list(p, source.root, 3)]
     assert listed == [path for path in order if path in source.sizes]
 
 

@@ -21,8 +21,11 @@ from vidadapt.browse.views import Clip, Looks
 from vidadapt.config import DataConfig
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.clips import EvalViews, TrainClips
-from vidadapt.data.frame_index import FrameCount, frame_counts
+from vidadapt.data.counting import frame_counts
+from vidadapt.data.index import VideoFacts
 from vidadapt.data.lists import Sample
+from vidadapt.data.quarantine import barred
+from vidadapt.data.videos import Videos
 from vidadapt.data.workers import cores, worker_options
 from vidadapt.progress import track
 
@@ -142,7 +145,7 @@ def look(
         thumb: side of a frame in pixels, at most the crop's; default: see `thumb_side`.
 
     Raises:
-        OSError, ValueError: the frame-count index cannot be read or written, or the quarantine.
+        OSError, ValueError: the video index cannot be read or written, or the quarantine.
     """
     # No model computes beside them.
     num_workers = cores() if options.num_workers is None else min(options.num_workers, cores())
@@ -154,10 +157,11 @@ def look(
         index_dir=options.index_dir,
         num_workers=num_workers,
         progress=progress,
+        time_limit=options.count_timeout,
     )
-    barred = data.quarantined(options, samples)
-    paths = [sample.path for sample in samples if sample.path not in barred]
-    counts = barred | counted(paths, decode=False)
+    quarantined = barred(options)
+    counts = counted([sample.path for sample in samples], barred=quarantined, decode=False)
+    num_quarantined = sum(os.path.normpath(sample.path) in quarantined for sample in samples)
     chosen: list[Sample] = []
     for _ in range(ROUNDS):
         broken = {path for path, count in counts.items() if count.error}
@@ -174,8 +178,9 @@ def look(
     clips = []
     readable = [sample for sample in chosen if not _error(counts, sample)]
     if readable:
-        kept = tuple(sample for sample in samples if not _error(counts, sample))
-        listed = VideoList(str(list_path), kept, counts, (), (), "")
+        kept = [sample for sample in samples if not _error(counts, sample)]
+        unknown = {s.path: VideoFacts(s.path, options.reader, error="not counted") for s in kept}
+        listed = VideoList(str(list_path), Videos.of(options.root, kept, unknown | counts))
         alone = replace(options, num_workers=0)  # of these loaders only the datasets are wanted
         trained = data.train_loader(alone, plan, listed, batch_size=1, seed=seed).dataset
         seen = data.eval_loader(alone, plan, listed, num_clips=1, num_crops=1).dataset
@@ -192,10 +197,10 @@ def look(
             loader, total=len(readable), label="looking at videos", unit="videos", shown=progress
         )
         clips = list(shown)
-    return _found(options.root, plan, samples, num_classes, clips, counts, len(barred))
+    return _found(options.root, plan, samples, num_classes, clips, counts, num_quarantined)
 
 
-def _error(counts: Mapping[str, FrameCount], sample: Sample) -> str:
+def _error(counts: Mapping[str, VideoFacts], sample: Sample) -> str:
     return counts[sample.path].error if sample.path in counts else ""
 
 
@@ -211,7 +216,7 @@ def _found(
     samples: Sequence[Sample],
     num_classes: int,
     clips: Sequence[Clip],
-    counts: Mapping[str, FrameCount],
+    counts: Mapping[str, VideoFacts],
     num_quarantined: int,
 ) -> Found:
     label_of = {sample.path: sample.label for sample in samples}

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from vidadapt.data.clips import EvalViews, TrainClips
-from vidadapt.data.frame_index import FrameCount, truncated
-from vidadapt.data.readers import ReadError, open_counted
+from vidadapt.data.clips import EvalViews, TrainClips, read_frames
+from vidadapt.data.index import VideoFacts
+from vidadapt.data.readers import ReadError
 from vidadapt.data.sampling import eval_indices, train_indices
 from vidadapt.data.seeding import seeded
 from vidadapt.data.times import frame_times
@@ -51,7 +51,7 @@ class Clip:
     """
 
     path: str
-    count: FrameCount
+    count: VideoFacts
     width: int
     height: int
     views: tuple[View, ...]
@@ -59,7 +59,7 @@ class Clip:
 
     @property
     def truncated(self) -> bool:
-        return bool(truncated(self.count))
+        return bool(self.count.truncated)
 
 
 class Looks(Dataset[Clip]):
@@ -75,19 +75,18 @@ class Looks(Dataset[Clip]):
         self.trained, self.validated, self.keys, self.side = trained, validated, keys, side
 
     def __getitem__(self, place: int) -> Clip:
-        sample = self.trained.samples[place]
-        count = self.trained.counts[sample.path]
-        file = self.trained.root / sample.path
+        videos = self.trained.samples
+        facts, file = videos.facts(place), videos.file(place)
         try:
-            with open_counted(file, count.reader, count.num_frames) as video:
-                height, width = video.frames([0]).shape[1:3]
-            views = tuple(self._views(place, str(file), count))
+            frames, _ = read_frames(videos.reading(place), np.zeros(1, int))
+            height, width = frames.shape[1:3]
+            views = tuple(self._views(place, file, facts.num_frames))
         except ReadError as error:
-            return Clip(sample.path, count, 0, 0, (), str(error))
-        return Clip(sample.path, count, width, height, views, "")
+            return Clip(facts.path, facts, 0, 0, (), str(error))
+        return Clip(facts.path, facts, width, height, views, "")
 
-    def _views(self, place: int, file: str, count: FrameCount) -> Iterator[View]:
-        sampling, num_frames = self.trained.sampling, count.num_frames
+    def _views(self, place: int, file: str, num_frames: int) -> Iterator[View]:
+        sampling = self.trained.sampling
         for epoch, copy in self.keys:
             clip = self.trained[epoch, place, copy]["clip"]
             with seeded(self.trained.seed, epoch, place, copy) as rng:

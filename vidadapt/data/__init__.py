@@ -6,24 +6,29 @@ problem that can be known before training), then `train_loader` and `eval_loader
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from vidadapt.config import DataConfig, EvalConfig
+from vidadapt.data.changes import Changes
 from vidadapt.data.clips import EvalViews, TrainClips, batch_of
+from vidadapt.data.counting import counted_videos, frame_counts
 from vidadapt.data.epochs import EpochBatches
-from vidadapt.data.frame_index import FrameCount, frame_counts, truncated
+from vidadapt.data.index import VideoFacts
 from vidadapt.data.lists import Sample, listing, manifest_hash, read_label_names
-from vidadapt.data.quarantine import quarantined
+from vidadapt.data.quarantine import barred
 from vidadapt.data.readers import READERS, ReadError, check_reader
 from vidadapt.data.sampling import SAMPLINGS, Sampling
 from vidadapt.data.transforms import NORMALIZATIONS, TRAIN_CROPS, cut_views
+from vidadapt.data.videos import Videos
 from vidadapt.data.watched import WatchedViews
 from vidadapt.data.workers import cores, loader_processes, worker_options
 from vidadapt.files.retrying import PATIENCE
@@ -91,8 +96,8 @@ class VideoList:
 
     Attributes:
         path: the list file.
-        samples: the videos, in the list's order, less those left out of training.
-        counts: by path, the exact number of frames of each video.
+        samples: the videos, in the list's order, less those left out of training, with what is
+            known of each.
         left_out: unreadable and quarantined training videos that are not in `samples`, as
             "file: cause". Evaluation leaves nothing out.
         warnings: one line per video with a defect that does not stop the run (truncated files;
@@ -101,11 +106,10 @@ class VideoList:
     """
 
     path: str
-    samples: tuple[Sample, ...]
-    counts: dict[str, FrameCount]
-    left_out: tuple[str, ...]
-    warnings: tuple[str, ...]
-    manifest: str
+    samples: Videos
+    left_out: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    manifest: str = ""
 
 
 def resolve(data: DataConfig, evaluation: EvalConfig) -> DataPlan:
@@ -163,15 +167,15 @@ def load_list(
     data: DataConfig,
     plan: DataPlan,
     list_path: str | Path,
-    samples: Sequence[Sample],
+    samples: Iterable[Sample],
     *,
     training: bool,
     progress: bool = True,
 ) -> VideoList:
-    """Look up the frame count of each file of a list; report every defect now.
+    """Look up each file of a list in its video index; report every defect now.
 
-    The frame-count index beside the list is built at first use, which takes a while for a large
-    set: with several processes, let one of them return from here before the others call it.
+    The index beside the list is built at first use, which takes a while for a large set. One
+    process does this for all: the result is small, see `Videos`.
 
     Args:
         samples: what `lists.read_list` found in the list.
@@ -179,32 +183,37 @@ def load_list(
             ones. Otherwise they stay and are listed as warnings.
 
     Raises:
+        ListError: a missing file, with `data.check_files`.
         ReadError: more unreadable training videos than allowed, no readable video at all, or
             truncated files with `data.truncated` "error".
-        ValueError: an unusable quarantine.
+        ValueError: an unusable quarantine or index.
     """
-    barred = quarantined(data, samples)
-    counts = barred | frame_counts(
+    quarantined = barred(data)
+    videos = counted_videos(
         list_path,
         data.root,
-        [sample.path for sample in samples if sample.path not in barred],
-        reader=data.reader,
+        samples,
+        data.reader,
+        barred=quarantined,
         index_dir=data.index_dir,
         # No model computes meanwhile.
         num_workers=cores() if data.num_workers is None else data.num_workers,
         progress=progress,
+        time_limit=data.count_timeout,
+        check_files=data.check_files,
     )
-    broken = [sample.path for sample in samples if counts[sample.path].error]
-    unreadable = [counts[path].error for path in broken if path not in barred]
-    whole = [counts[sample.path] for sample in samples if not counts[sample.path].error]
-    cut = [line for line in map(truncated, whole) if line]
+    frames, promised = videos.column("num_frames"), videos.column("header_frames")
+    broken = np.flatnonzero(frames == 0).tolist()
+    short = np.flatnonzero((frames > 0) & (promised > frames)).tolist()
+    cut = [line for line in (videos.facts(place).truncated for place in short) if line]
     if cut and data.truncated == "error":
         raise ReadError(
             listing(f"{list_path}: {len(cut)} truncated video(s), and data.truncated=error", cut)
         )
-    causes = [counts[path].error for path in broken]
-    if len(broken) == len(samples):
-        raise ReadError(listing(f"{list_path}: no video can be read", causes))
+    causes = {os.path.normpath(videos.path(place)): videos.error(place) for place in broken}
+    unreadable = [cause for path, cause in causes.items() if path not in quarantined]
+    if len(broken) == len(videos):
+        raise ReadError(listing(f"{list_path}: no video can be read", list(causes.values())))
     if training and len(unreadable) > data.max_unreadable:
         raise ReadError(
             listing(
@@ -215,13 +224,13 @@ def load_list(
                 unreadable,
             )
         )
-    kept = tuple(s for s in samples if not (training and counts[s.path].error))
+    kept = videos.at(np.flatnonzero(frames > 0)) if training else videos
+    lines = tuple(causes.values())
     return VideoList(
         path=str(list_path),
         samples=kept,
-        counts=counts,
-        left_out=tuple(causes) if training else (),
-        warnings=tuple(cut if training else causes + cut),
+        left_out=lines if training else (),
+        warnings=tuple(cut) if training else (*lines, *cut),
         manifest=manifest_hash(kept, plan.label_names),
     )
 
@@ -252,8 +261,6 @@ def train_loader(
     """
     clips = TrainClips(
         videos.samples,
-        videos.counts,
-        data.root,
         plan.sampling,
         crop_size=plan.crop_size,
         train_crop=data.train_crop,
@@ -291,6 +298,7 @@ def eval_loader(
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
+    changes: Changes | None = None,
 ) -> WatchedViews:
     """One item per video, unbatched, see `EvalViews`; rank r gets videos r, r + world_size, ...
 
@@ -298,12 +306,11 @@ def eval_loader(
     none. Validation during training passes num_clips=1 and num_crops=1 (the centre); by default
     the plan's views are taken. Of the places in the list that are `chosen` (default: all) rank r
     likewise gets the r-th, (r + world_size)-th, ... A video that hangs or kills its worker is
-    marked as unreadable, see `WatchedViews`.
+    marked as unreadable, see `WatchedViews`. Files that have changed since they were counted are
+    told to `changes` (default: stderr).
     """
     views = EvalViews(
         videos.samples,
-        videos.counts,
-        data.root,
         plan.sampling,
         num_clips=plan.num_clips if num_clips is None else num_clips,
         num_crops=plan.num_crops if num_crops is None else num_crops,
@@ -317,13 +324,14 @@ def eval_loader(
         clip_timeout=data.clip_timeout,
         num_workers=loader_processes(data.num_workers),
         pin_memory=pin_memory,
+        changes=changes or Changes(None, data.changed),
     )
 
 
 def count_files(
     paths: Sequence[str], reader: str, *, num_workers: int = 0, progress: bool = False
-) -> dict[str, FrameCount]:
-    """Frame counts of files that stand in no list; no index is kept.
+) -> dict[str, VideoFacts]:
+    """What is known of files that are in no list; no index is kept.
 
     Args:
         paths: absolute.
@@ -355,10 +363,14 @@ def centre_clips(videos: Sequence[str | Path], plan: DataPlan, reader: str) -> t
     """
     if not videos:
         raise ValueError("videos: expected one or more")
-    samples = tuple(Sample(str(Path(video).absolute()), 0) for video in videos)
+    samples = [Sample(str(Path(video).absolute()), 0) for video in videos]
     counts = count_files([sample.path for sample in samples], reader)
     views = EvalViews(
-        samples, counts, "/", plan.sampling, num_clips=1, num_crops=1, crop_size=plan.crop_size
+        Videos.of("/", samples, counts),
+        plan.sampling,
+        num_clips=1,
+        num_crops=1,
+        crop_size=plan.crop_size,
     )
     clips = []
     for item in (views[index] for index in range(len(views))):
@@ -382,8 +394,10 @@ def _check_ranges(data: DataConfig) -> None:
     ):
         if not getattr(data, name) >= least:  # not a number, too
             raise ValueError(f"data.{name} must be at least {least}, not {getattr(data, name)}")
-    if data.clip_timeout is not None and not data.clip_timeout > 0:
-        raise ValueError(f"data.clip_timeout must be above 0, or null, not {data.clip_timeout}")
+    for name in ("clip_timeout", "count_timeout"):
+        limit = getattr(data, name)
+        if limit is not None and not limit > 0:
+            raise ValueError(f"data.{name} must be above 0, or null, not {limit}")
     if data.max_skipped > 1 and data.max_skipped % 1:
         raise ValueError(
             f"data.max_skipped is a number of clips, or below 1 a share, not {data.max_skipped}"

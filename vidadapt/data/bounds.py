@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import unicodedata
 from pathlib import Path
@@ -28,12 +29,18 @@ def leads_outside(path: str, root: str | Path) -> bool:
     >>> leads_outside("/etc/passwd", "/data"), leads_outside("/database/a.mp4", "/data")
     (True, True)
     """
-    if ".." in Path(path).parts:
+    if ".." in path and ".." in Path(path).parts:
         return True
-    if not Path(path).is_absolute():
+    if not path.startswith("/"):
         return False
-    roots = (Path(os.path.abspath(root)), Path(root).resolve())  # noqa: PTH100
-    return not any(Path(path).is_relative_to(known) for known in roots)
+    return not any(Path(path).is_relative_to(known) for known in _roots(str(root), Path.cwd()))
+
+
+@functools.lru_cache(maxsize=8)  # a list may hold a million lines
+def _roots(root: str, below: Path) -> tuple[Path, Path]:
+    """The root as written and with its links resolved, both absolute."""
+    whole = below / root
+    return Path(os.path.abspath(whole)), whole.resolve()  # noqa: PTH100
 
 
 def control_character(text: str) -> str:

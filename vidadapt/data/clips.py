@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate
 
+from vidadapt.data.changes import ChangedVideo
 from vidadapt.data.epochs import Key
-from vidadapt.data.frame_index import FrameCount
-from vidadapt.data.lists import Sample
+from vidadapt.data.packed import file_of
 from vidadapt.data.readers import ReadError, TransientReadError, open_counted
 from vidadapt.data.sampling import Sampling, eval_indices, train_indices
 from vidadapt.data.seeding import seeded
 from vidadapt.data.transforms import crop_corners, cut_views, eval_frames, train_clip
+from vidadapt.data.videos import Reading, Videos
 from vidadapt.files.retrying import PATIENCE, Patience
+
+RECOUNT = "The next start counts it anew"
 
 
 class TrainClips(Dataset[dict[str, Any]]):
@@ -30,15 +33,14 @@ class TrainClips(Dataset[dict[str, Any]]):
         label: int.
         index: int, place in `samples`.
         again: what the first try to read it met, if it was tried again; else empty.
+        changed: why the file may not be the one that was counted, see `read_frames`; else empty.
 
     `clips[key]` raises `ReadError`, naming the file, where a frame cannot be decoded.
     """
 
     def __init__(
         self,
-        samples: Sequence[Sample],
-        counts: Mapping[str, FrameCount],
-        root: str | Path,
+        samples: Videos,
         sampling: Sampling,
         *,
         crop_size: int,
@@ -50,8 +52,7 @@ class TrainClips(Dataset[dict[str, Any]]):
         patience: float = PATIENCE,
     ) -> None:
         self.patience = Patience(patience)
-        self.samples, self.counts, self.root = samples, counts, Path(root)
-        self.sampling, self.seed = sampling, seed
+        self.samples, self.sampling, self.seed = samples, sampling, seed
         self.crop_size, self.train_crop, self.flip = crop_size, train_crop, flip
         self.rand_augment, self.random_erasing = rand_augment, random_erasing
 
@@ -60,12 +61,11 @@ class TrainClips(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         epoch, index, copy = key
-        sample = self.samples[index]
-        count = self.counts[sample.path]
+        video = self.samples.reading(index)
         with seeded(self.seed, epoch, index, copy) as rng:
-            indices = train_indices(self.sampling, count.num_frames, rng)
-            read = partial(_frames, self.root / sample.path, count, indices)
-            frames = self.patience.call(read, (TransientReadError,))
+            indices = train_indices(self.sampling, video.num_frames, rng)
+            read = partial(read_frames, video, indices)
+            frames, changed = self.patience.call(read, (TransientReadError,))
             clip = train_clip(
                 frames,
                 crop_size=self.crop_size,
@@ -74,8 +74,8 @@ class TrainClips(Dataset[dict[str, Any]]):
                 rand_augment=self.rand_augment,
                 random_erasing=self.random_erasing,
             )
-        again = self.patience.first()
-        return {"clip": clip, "label": sample.label, "index": index, "again": again}
+        about = {"again": self.patience.first(), "changed": changed}
+        return {"clip": clip, "label": int(self.samples.labels[index]), "index": index, **about}
 
 
 def batch_of(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -108,13 +108,12 @@ class EvalViews(Dataset[dict[str, Any]]):
         index: int, place in `samples`.
         error: why the video cannot be read; empty where it can.
         again: what the first try to read it met, if it was tried again; else empty.
+        changed: why the file may not be the one that was counted, see `read_frames`; else empty.
     """
 
     def __init__(
         self,
-        samples: Sequence[Sample],
-        counts: Mapping[str, FrameCount],
-        root: str | Path,
+        samples: Videos,
         sampling: Sampling,
         *,
         num_clips: int,
@@ -123,45 +122,47 @@ class EvalViews(Dataset[dict[str, Any]]):
         patience: float = PATIENCE,
     ) -> None:
         self.patience = Patience(patience)
-        self.samples, self.counts, self.root = samples, counts, Path(root)
-        self.sampling, self.crop_size = sampling, crop_size
+        self.samples, self.sampling, self.crop_size = samples, sampling, crop_size
         self.num_clips, self.num_crops = num_clips, num_crops
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = self.samples[index]
-        error = self.counts[sample.path].error
-        if error:
+        if error := self.samples.error(index):
             return self._item(index, dict.fromkeys(VIEWS), error)
         try:
-            views = self._views(sample)
-            return {**self._item(index, views, ""), "again": self.patience.first()}
-        except ReadError as read_error:
-            return self._item(index, dict.fromkeys(VIEWS), str(read_error))
+            views, changed = self._views(index)
+            about = {"again": self.patience.first(), "changed": changed}
+            return {**self._item(index, views, ""), **about}
+        except ChangedVideo as error:
+            item = self._item(index, dict.fromkeys(VIEWS), str(error))
+            return {**item, "changed": str(error)}
+        except ReadError as error:
+            return self._item(index, dict.fromkeys(VIEWS), str(error))
 
     def unreadable(self, index: int, cause: str) -> dict[str, Any]:
         """The item of a video that cannot be read."""
-        error = f"{self.root / self.samples[index].path}: {cause}"
-        return self._item(index, dict.fromkeys(VIEWS), error)
+        return self._item(index, dict.fromkeys(VIEWS), f"{self.samples.file(index)}: {cause}")
 
     def _item(self, index: int, views: Mapping[str, Any], error: str) -> dict[str, Any]:
-        about = {"label": self.samples[index].label, "index": index, "error": error, "again": ""}
-        return {**views, **about}
+        about = {"index": index, "error": error, "again": "", "changed": ""}
+        return {**views, "label": int(self.samples.labels[index]), **about}
 
-    def _views(self, sample: Sample) -> dict[str, torch.Tensor]:
-        count = self.counts[sample.path]
-        indices = eval_indices(self.sampling, count.num_frames, self.num_clips)
+    def _views(self, index: int) -> tuple[dict[str, torch.Tensor], str]:
+        video = self.samples.reading(index)
+        indices = eval_indices(self.sampling, video.num_frames, self.num_clips)
         needed, places = np.unique(indices, return_inverse=True)
-        read = partial(_frames, self.root / sample.path, count, needed)
-        frames = eval_frames(self.patience.call(read, (TransientReadError,)), self.crop_size)
+        read = partial(read_frames, video, needed)
+        found_frames, changed = self.patience.call(read, (TransientReadError,))
+        frames = eval_frames(found_frames, self.crop_size)
         height, width = frames.shape[1:3]
         clips, clip_of = _distinct(places.reshape(indices.shape))
         corners, crop_of = _distinct(np.array(crop_corners(height, width, self.num_crops)))
         view_of = (clip_of[:, None] * len(corners) + crop_of).ravel()
         found = {"clips": clips, "corners": corners, "view_of": view_of}
-        return {"frames": frames} | {name: torch.from_numpy(v) for name, v in found.items()}
+        tensors = {name: torch.from_numpy(value) for name, value in found.items()}
+        return {"frames": frames} | tensors, changed
 
 
 def view_chunks(
@@ -196,10 +197,50 @@ def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return distinct, which.ravel()
 
 
-def _frames(path: Path, count: FrameCount, indices: np.ndarray) -> np.ndarray:
+def read_frames(video: Reading, indices: np.ndarray) -> tuple[np.ndarray, str]:
     """Frames at `indices` as (len(indices), H, W, 3) uint8; the file is open only meanwhile.
 
-    The reader is the one that the frame count was found with: it is known to be exact on this file.
+    The reader is the one that the frames were counted with: it is known to be exact on this file.
+
+    Returns:
+        The frames, and why the file may not be the one that was counted, naming it; empty: it is.
+        Frames of a file with another size or modification time are returned if their checks are
+        those of the file that was counted.
+
+    Raises:
+        ChangedVideo: the size or modification time is another one, and so are the frames.
+        ReadError: see `Video.frames`.
     """
-    with open_counted(path, count.reader, count.num_frames) as video:
-        return video.frames(indices)
+    other = _other_state(video)
+    try:
+        checks = video.checks if len(video.checks) else None
+        with open_counted(video.file, video.reader, video.num_frames, checks) as opened:
+            frames = opened.frames(indices)
+            differs = opened.changed
+            # Of packed frames that are there now.
+            now = opened.survey.checks
+            same = now is not None and np.array_equal(now, video.checks)
+    except TransientReadError:
+        raise
+    except ReadError as error:
+        if other:
+            raise ChangedVideo(f"{video.file}: {other}: {error}. {RECOUNT}") from error
+        raise
+    if not other:
+        return frames, differs
+    if differs or not same:
+        raise ChangedVideo(f"{video.file}: {other}, and its frames are others. {RECOUNT}")
+    return frames, f"{video.file}: {other}; the frames that were read are those counted"
+
+
+def _other_state(video: Reading) -> str:
+    """Whether a file's size or modification time is not that of the file counted, in words."""
+    if video.size < 0:  # not known
+        return ""
+    try:
+        facts = os.stat(file_of(video.file))  # noqa: PTH116
+    except OSError:  # opening it says more
+        return ""
+    if (facts.st_size, facts.st_mtime_ns) == (video.size, video.mtime_ns):
+        return ""
+    return f"changed since it was counted ({video.size:,} bytes then, {facts.st_size:,} now)"

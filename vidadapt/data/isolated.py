@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import signal
 import time
@@ -36,7 +37,8 @@ def run_isolated(
     function: Callable[[Job], Any],
     jobs: Sequence[Job],
     num_workers: int,
-    time_limit: float,
+    time_limit: float | None,
+    limit_key: str = "",
 ) -> Iterator[tuple[Job, Any, str]]:
     """Yield (job, result, error) as they come; error is empty, or says how the worker ended.
 
@@ -48,13 +50,15 @@ def run_isolated(
         function: importable by name, as are its argument and result by pickle; it must not raise.
         jobs: its arguments.
         num_workers: processes.
-        time_limit: seconds for one job, the start of its worker included.
+        time_limit: seconds for one job, the start of its worker included; None: any time.
+        limit_key: key or option of this limit, for the error.
 
     Raises:
         LostProcess: a worker died before it took its job; as a rule the script that runs this
             has no main guard.
         OSError: see `check_temporary_folder`.
     """
+    named = f" ({limit_key})" if limit_key else ""
     check_temporary_folder()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", function.__module__])
@@ -70,7 +74,8 @@ def run_isolated(
                 workers.append(_Worker(process, ours, None, 0.0))
                 _give(workers[-1], waiting.popleft(), time_limit)
             soonest = min(worker.deadline for worker in workers)
-            ready = wait([w.pipe for w in workers], max(0.0, soonest - time.monotonic()))
+            patience = None if soonest == math.inf else max(0.0, soonest - time.monotonic())
+            ready = wait([w.pipe for w in workers], patience)
             for worker in list(workers):
                 error, result = "", None
                 if worker.pipe in ready:
@@ -82,7 +87,7 @@ def run_isolated(
                             raise LostProcess(CANNOT_START) from fault
                         error = f"the decoder process died (exit code {worker.process.exitcode})"
                 elif time.monotonic() >= worker.deadline:
-                    error = f"the decoder process did not finish within {time_limit:g} s"
+                    error = f"the decoder process did not finish within {time_limit:g} s{named}"
                 else:
                     continue
                 if not worker.has_started and not error:
@@ -100,8 +105,9 @@ def run_isolated(
             _end(worker)
 
 
-def _give(worker: _Worker, job: Any, time_limit: float) -> None:
-    worker.job, worker.deadline = job, time.monotonic() + time_limit
+def _give(worker: _Worker, job: Any, time_limit: float | None) -> None:
+    worker.job = job
+    worker.deadline = math.inf if time_limit is None else time.monotonic() + time_limit
     with contextlib.suppress(OSError):  # it died meanwhile: its pipe tells at the next look
         worker.pipe.send(job)
 

@@ -12,14 +12,16 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Container, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import overload
+
+import numpy as np
 
 from vidadapt.data.bounds import ALLOW_OUTSIDE, control_character, leads_outside
-from vidadapt.data.names import spelling_hint
-from vidadapt.data.packed import file_of
 from vidadapt.files.writing import replaced
 
 HEADER_FIELDS = ("label", "labels", "label_id", "class", "class_id", "target")
@@ -29,12 +31,69 @@ _LINE = re.compile(r"(?P<path>.+?)(?:[ \t]*,[ \t]*|[ \t]+)(?P<label>[^ \t,]+)")
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One line of a list: `path` relative to the data root, `label` in [0, number of classes)."""
 
     path: str
     label: int
+
+
+class Samples(Sequence[Sample]):
+    """The lines of a list, in little memory: each is a `Sample` only while it is looked at.
+
+    Attributes:
+        labels: (N,) int64.
+        lines: (N,) int64, line numbers in the list.
+    """
+
+    def __init__(self, samples: Iterable[tuple[str, int, int]] = ()) -> None:
+        """Keep path, label and line of each sample."""
+        texts, ends, labels, lines = bytearray(), array("Q"), array("q"), array("q")
+        for path, label, line in samples:
+            texts += path.encode("utf-8", "surrogateescape")
+            ends.append(len(texts))
+            labels.append(label)
+            lines.append(line)
+        self._texts, self._ends = bytes(texts), ends
+        self.labels, self.lines = np.array(labels, np.int64), np.array(lines, np.int64)
+
+    @classmethod
+    def of(cls, samples: Iterable[Sample]) -> Samples:
+        """The samples themselves, or these of a list that is nowhere on disk."""
+        if isinstance(samples, Samples):
+            return samples
+        return cls((one.path, one.label, line) for line, one in enumerate(samples, start=1))
+
+    def path(self, place: int) -> str:
+        """List path at a place from 0 to N - 1."""
+        start = self._ends[place - 1] if place else 0
+        return self._texts[start : self._ends[place]].decode("utf-8", "surrogateescape")
+
+    def paths(self) -> Iterator[str]:
+        """List paths, in their order."""
+        return map(self.path, range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return map(Sample, self.paths(), self.labels.tolist())
+
+    @overload
+    def __getitem__(self, place: int) -> Sample: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Sample]: ...
+    def __getitem__(self, place: int | slice) -> Sample | list[Sample]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(len(self))[place]]
+        place = range(len(self))[place]
+        return Sample(self.path(place), int(self.labels[place]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 class ListError(ValueError):
@@ -56,36 +115,48 @@ def parse_line(line: str) -> tuple[str, str] | None:
 
 
 def read_list(
-    list_path: str | Path,
-    root: str | Path,
-    num_classes: int,
-    check_files: bool = True,
-    quarantine: Container[str] = (),
-    allow_outside_root: bool = False,
-) -> list[Sample]:
-    """Read a `path label` list in its own order.
+    list_path: str | Path, root: str | Path, num_classes: int, allow_outside_root: bool = False
+) -> Samples:
+    """Read a `path label` list in its own order; no listed file is looked at.
 
     Args:
         list_path: the list, UTF-8 text.
         root: folder that the paths are relative to and lie in (absolute paths stand for
             themselves).
         num_classes: labels must lie in [0, num_classes).
-        check_files: check that every file exists.
-        quarantine: normalised paths that need not exist, see `quarantine.read_quarantine`.
         allow_outside_root: the list is trusted: its paths may lead out of the root.
 
     Raises:
         ListError: the list is missing or empty, or lines are malformed, out of range, duplicates of
-            an earlier line, lead out of the root (see `bounds.leads_outside`), hold characters that
-            a terminal would obey, or name a missing file: one error with the first ones as
-            file:line.
+            an earlier line, lead out of the root (see `bounds.leads_outside`) or hold characters
+            that a terminal would obey: one error with the first ones as file:line.
     """
-    samples: list[Sample] = []
-    problems: list[str] = []
-    first_line_of: dict[str, int] = {}
+    problems: list[tuple[int, str]] = []
+    try:
+        with Path(list_path).open(encoding="utf-8-sig") as file:
+            samples = Samples(_lines(file, str(root), num_classes, allow_outside_root, problems))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ListError(f"cannot read {list_path}: {error}") from error
+    problems += _repeated(samples)
+    if problems:
+        lines = [f"{list_path}:{number}: {problem}" for number, problem in sorted(problems)]
+        raise ListError(listing(f"{list_path} has {len(lines)} bad line(s)", lines))
+    if not samples:
+        raise ListError(f"{list_path} lists no video; expected lines of the form 'path label'")
+    return samples
+
+
+def _lines(
+    file: Iterable[str],
+    root: str,
+    num_classes: int,
+    allow_outside_root: bool,
+    problems: list[tuple[int, str]],
+) -> Iterator[tuple[str, int, int]]:
+    """Path, label and number of each good line; the others are added to `problems`."""
     header_possible = True
-    for number, line in enumerate(_read_text(list_path).split("\n"), start=1):
-        if not line.strip():
+    for number, line in enumerate(file, start=1):
+        if line.isspace():
             continue
         fields = parse_line(line)
         is_header = header_possible and fields is not None and fields[1].lower() in HEADER_FIELDS
@@ -94,34 +165,43 @@ def read_list(
             continue
         sample = _sample_of(fields, num_classes)
         if isinstance(sample, str):
-            problems.append(f"{list_path}:{number}: {sample} (line: {_start(line)!r})")
-            continue
-        if not allow_outside_root and leads_outside(sample.path, root):
-            problems.append(
-                f"{list_path}:{number}: {sample.path!r} leads out of the root {root}; "
-                f"{ALLOW_OUTSIDE}"
-            )
-            continue
-        key = os.path.normpath(sample.path)
-        if key in first_line_of:
-            problems.append(
-                f"{list_path}:{number}: {sample.path!r} is already on line {first_line_of[key]}"
-            )
-            continue
-        first_line_of[key] = number
-        samples.append(sample)
-        looked_for = check_files and key not in quarantine
-        if looked_for and not _is_file(Path(root) / sample.path):
-            hint = spelling_hint(root, sample.path) if len(problems) < SHOWN else ""
-            problems.append(f"{list_path}:{number}: no such file: {Path(root) / sample.path}{hint}")
-    if problems:
-        raise ListError(listing(f"{list_path} has {len(problems)} bad line(s)", problems))
-    if not samples:
-        raise ListError(f"{list_path} lists no video; expected lines of the form 'path label'")
-    return samples
+            problems.append((number, f"{sample} (line: {_start(line)!r})"))
+        elif not allow_outside_root and leads_outside(sample[0], root):
+            outside = f"{sample[0]!r} leads out of the root {root}; {ALLOW_OUTSIDE}"
+            problems.append((number, outside))
+        else:
+            yield *sample, number
 
 
-def write_list(list_path: str | Path, samples: Sequence[Sample]) -> None:
+def shared_paths(one: Samples, other: Samples) -> list[str]:
+    """Paths of `other` that name a file of `one`, too."""
+    known = {_key(path) for path in one.paths()}
+    maybe = [path for path in other.paths() if _key(path) in known]
+    if not maybe:
+        return []
+    wanted = {os.path.normpath(path) for path in maybe}
+    there = wanted.intersection(map(os.path.normpath, one.paths()))
+    return [path for path in maybe if os.path.normpath(path) in there]
+
+
+def _repeated(samples: Samples) -> Iterator[tuple[int, str]]:
+    """Line and problem of each sample that names the file of an earlier one."""
+    keys = np.fromiter((_key(path) for path in samples.paths()), np.int64, len(samples))
+    ordered = np.sort(keys)
+    often = ordered[1:][ordered[1:] == ordered[:-1]]
+    first: dict[str, int] = {}
+    for place in np.flatnonzero(np.isin(keys, often)).tolist() if len(often) else ():
+        line, path = int(samples.lines[place]), samples.path(place)
+        earlier = first.setdefault(os.path.normpath(path), line)
+        if earlier != line:
+            yield line, f"{path!r} is already on line {earlier}"
+
+
+def _key(path: str) -> int:
+    return hash(os.path.normpath(path))
+
+
+def write_list(list_path: str | Path, samples: Iterable[Sample]) -> None:
     """Write `path label` lines that `read_list` reads back unchanged, replacing the file at once.
 
     Raises:
@@ -194,41 +274,38 @@ def check_label_names(
         )
 
 
-def manifest_hash(samples: Sequence[Sample], label_names: Sequence[str] | None) -> str:
+def manifest_hash(samples: Iterable[Sample], label_names: Sequence[str] | None) -> str:
     """SHA-256 (64 hex digits) over paths, labels, their order and the label names.
 
-    It identifies what was trained or evaluated on, wherever the list file and the root lie.
+    It identifies what was trained or evaluated on, wherever the list file and the root lie. Hashed
+    is the JSON `{"label_names": [...], "samples": [["path", label], ...]}`, in pieces.
     """
-    manifest = {
-        "samples": [[sample.path, sample.label] for sample in samples],
-        "label_names": None if label_names is None else list(label_names),
-    }
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    names = json.dumps(None if label_names is None else list(label_names))
+    digest = hashlib.sha256(f'{{"label_names": {names}, "samples": ['.encode())
+    between = ""
+    for sample in samples:
+        digest.update(f"{between}[{json.dumps(sample.path)}, {sample.label}]".encode())
+        between = ", "
+    digest.update(b"]}")
+    return digest.hexdigest()
 
 
-def _sample_of(fields: tuple[str, str] | None, num_classes: int) -> Sample | str:
-    """The sample of a parsed line, or what is wrong with it."""
+def _sample_of(fields: tuple[str, str] | None, num_classes: int) -> tuple[str, int] | str:
+    """Path and label of a parsed line, or what is wrong with it."""
     if fields is None or not _INTEGER.fullmatch(fields[1]):
         return "expected 'path label' with an integer label as the last field"
     path, label = fields[0], int(fields[1])
     if not 0 <= label < num_classes:
         return f"label {label} is outside 0..{num_classes - 1} ({num_classes} classes)"
-    if character := control_character(path):
+    if not (path.isascii() and path.isprintable()) and (character := control_character(path)):
         return f"the path holds the control character {character}; rename the file"
-    return Sample(path, label)
+    return path, label
 
 
 def _start(line: str) -> str:
     """As much of a line as an error shows."""
     text = line.strip()
     return text if len(text) <= 300 else text[:300] + "..."
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return file_of(path).is_file()
-    except OSError:  # a name that is too long, a folder that may not be entered
-        return False
 
 
 def _read_text(path: str | Path) -> str:

@@ -7,12 +7,12 @@ One file a line: its list path, a tab, and why it is there. tools/check_videos.p
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from vidadapt.config import DataConfig
-from vidadapt.data.frame_index import FrameCount
-from vidadapt.data.lists import ListError, Sample, listing
+from vidadapt.data.lists import ListError, listing
+from vidadapt.files.writing import replaced
 from vidadapt.naming import printable
 
 
@@ -50,25 +50,20 @@ def read_quarantine(path: str | Path | None) -> dict[str, str]:
     return causes
 
 
-def quarantined(data: DataConfig, samples: Sequence[Sample]) -> dict[str, FrameCount]:
-    """What stands for the frame counts of quarantined videos, by path; their files are not opened.
+def barred(data: DataConfig) -> dict[str, str]:
+    """Cause by normalised list path of the files that are not to be opened.
 
     Raises:
         ListError: see `read_quarantine`.
     """
     listed = read_quarantine(data.quarantine)
-    found: dict[str, FrameCount] = {}
-    for sample in samples:
-        if cause := listed.get(os.path.normpath(sample.path)):
-            error = f"{Path(data.root) / sample.path}: {cause} (quarantined by {data.quarantine})"
-            found[sample.path] = FrameCount(sample.path, 0, None, "", data.reader, error)
-    return found
+    return {path: f"{cause} (quarantined by {data.quarantine})" for path, cause in listed.items()}
 
 
 def write_quarantine(path: Path, causes: Mapping[str, str]) -> None:
     """Write cause by list path, replacing the file; an empty one says that nothing is wrong."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     # A cause may name a folder whose name is no Unicode.
     lines = [f"{name}\t{' '.join(cause.split())}\n" for name, cause in causes.items()]
-    partial.write_text("".join(lines), encoding="utf-8", errors="backslashreplace", newline="\n")
-    partial.replace(path)
+    text = "".join(lines)
+    with replaced(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")

@@ -156,7 +156,7 @@ class Video:
             raise ReadError(
                 f"{self.path}: frame {distinct[len(found)]} does not decode although the video "
                 f"was counted as {self._num_frames} frames; has the file changed? "
-                "Delete its frame-count index"
+                "Delete the video index beside its list"
             )
         if isinstance(found, np.ndarray) and wanted == distinct:
             return found
@@ -265,7 +265,8 @@ def _regular_file(path: str | os.PathLike[str]) -> str:
 def _open_packed(tar: Path, name: str) -> Video:
     """A packed video; a frame's JPEG is decoded alone, whatever was read before."""
     frames = packed.frames_of(tar, name)
-    facts = Survey("mjpeg", len(frames), len(frames), "", "")
+    checks = np.ascontiguousarray(frames["check"])
+    facts = Survey("mjpeg", len(frames), len(frames), "", "", checks=checks)
     read = functools.partial(packed.read, tar, name, frames)
     return Video(f"{tar}/{name}", "packed", facts, read)
 

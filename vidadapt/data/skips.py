@@ -108,6 +108,8 @@ class SkipLog:
         Earlier is meant in the order of training, not of time: a run that was resumed at an earlier
         point tries what it tried there before.
         """
+        if not self._first:
+            return False
         epoch, index, copy = key
         first = self._first.get(self.samples[index].path)
         return first is not None and first[0] <= (epoch, copy)
@@ -175,11 +177,11 @@ class SkipLog:
         if key not in self._listed:
             self._listed.add(key)
             self.met += 1
-            _append(self.path, json.dumps(asdict(skip)))
+            append_line(self.path, json.dumps(asdict(skip)))
         self.check(self.known() + self.met)
 
 
-def _append(path: Path, line: str) -> None:
+def append_line(path: Path, line: str) -> None:
     """Add a line to a file that other processes, maybe on other machines, add lines to as well."""
     with path.open("a+b") as file:
         with contextlib.suppress(OSError):  # a file system without locks: one write is one line

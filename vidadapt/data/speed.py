@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader
 
 from vidadapt.config import DataConfig
 from vidadapt.data import DataPlan, VideoList, train_loader
-from vidadapt.data.frame_index import FrameCount
+from vidadapt.data.index import VideoFacts
 from vidadapt.data.lists import Sample
 from vidadapt.data.sampling import SAMPLINGS
+from vidadapt.data.videos import Videos
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,12 @@ class Timed:
     Attributes:
         root: folder that the samples' paths are relative to.
         samples: readable videos; sets that are compared hold the same ones in the same order.
-        counts: frame counts by path.
+        counts: what is known of them, by path.
     """
 
     root: str
     samples: Sequence[Sample]
-    counts: Mapping[str, FrameCount]
+    counts: Mapping[str, VideoFacts]
 
 
 def loader_rates(
@@ -80,7 +81,7 @@ def loader_rates(
             crop_size=crop_size,
             normalization=config.normalization,
         )
-        videos = VideoList(name, tuple(timed.samples), dict(timed.counts), (), (), "")
+        videos = VideoList(name, Videos.of(timed.root, timed.samples, timed.counts))
         loaders[name] = train_loader(config, plan, videos, batch_size=batch_size, seed=0)
     rates: dict[str, list[float]] = {name: [] for name in sets}
     threads = torch.get_num_threads()

@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from vidadapt.data.changes import ChangedVideo
 from vidadapt.data.readers import ReadError
 from vidadapt.data.workers import start, worker_options
 from vidadapt.processes import LostProcess
@@ -42,11 +43,13 @@ ENDING = 10.0  # seconds that a killed process may need, e.g. to give its memory
 
 @dataclass(frozen=True)
 class Unread:
-    """An item that raised `ReadError`: its key, the message, and the seconds that were spent."""
+    """An item that raised `ReadError`: its key, the message, the seconds that were spent, and
+    whether its file has changed since it was counted."""
 
     key: Any
     reason: str
     seconds: float
+    changed: bool = False
 
 
 @dataclass(frozen=True)
@@ -375,7 +378,8 @@ def _item(dataset: Dataset[Any], key: Any) -> Any:
     try:
         return dataset[key]
     except ReadError as error:
-        return Unread(key, str(error), time.monotonic() - began)
+        changed = isinstance(error, ChangedVideo)
+        return Unread(key, str(error), time.monotonic() - began, changed)
 
 
 def _start_watched(worker: int) -> None:

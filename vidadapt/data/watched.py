@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from torch.utils.data import DataLoader
 
+from vidadapt.data.changes import Changes
 from vidadapt.data.clips import EvalViews
 from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.skips import SkipLog
@@ -27,9 +28,10 @@ class WatchedClips:
             for batch in batches:
                 ...
 
-    A batch is what the loader's `collate_fn` makes of the clips that are there, in their order; a
-    batch of which nothing is left is None. There are as many as the sampler has, `len()`. A pass
-    begins where the sampler does, and decodes nothing that came before.
+    A batch is what the loader's `collate_fn` makes of the clips that are there, in their order,
+    less `changed`, see `TrainClips`; a batch of which nothing is left is None. There are as many as
+    the sampler has, `len()`. A pass begins where the sampler does, and decodes nothing that came
+    before.
 
     `log.met` is how many clips this process has skipped in the epoch. A pass raises
     `skips.TooManySkipped` when these alone are too many; with several processes sum them up, add
@@ -42,11 +44,14 @@ class WatchedClips:
             With 0 workers clips are made in this process, where only `ReadError` is met.
         clip_timeout: seconds for one clip; None: any time.
         log: of the run; it must allow one clip or more for a `ReadError` not to end the pass.
+        changes: of the run, for files that are no longer those that were counted. A pass raises
+            `ChangedVideo` where `data.changed` says so.
     """
 
     def __init__(
-        self, loader: DataLoader[Any], *, clip_timeout: float | None, log: SkipLog
+        self, loader: DataLoader[Any], *, clip_timeout: float | None, log: SkipLog, changes: Changes
     ) -> None:
+        self.changes = changes
         self.batch_sampler = cast(EpochBatches, loader.batch_sampler)
         self.dataset, self.log = loader.dataset, log
         self.again: list[str] = []
@@ -70,9 +75,14 @@ class WatchedClips:
             for key in filter(self.log.barred, keys):
                 self.log.skip_barred(key)
             for clip in unread:
+                if clip.changed:
+                    self.changes.note(self.log.samples[clip.key[1]].path, clip.reason)
                 self.log.unread(clip.key, clip.reason, clip.seconds)
             if batch is not None:
                 self.again += filter(None, batch.get("again", ()))
+                for index, why in zip(batch["index"].tolist(), batch.pop("changed"), strict=True):
+                    if why:
+                        self.changes.note(self.log.samples[index].path, why)
             yield batch
 
     def close(self) -> None:
@@ -105,6 +115,7 @@ class WatchedViews:
             any time.
         num_workers: 0: items are made in this process, and none can be watched.
         pin_memory: see `DataLoader`.
+        changes: for files that are no longer those that were counted; see `WatchedClips`.
     """
 
     def __init__(
@@ -115,6 +126,7 @@ class WatchedViews:
         clip_timeout: float | None,
         num_workers: int,
         pin_memory: bool,
+        changes: Changes,
     ) -> None:
         self.dataset, self.indices = views, indices
         self.again: list[str] = []
@@ -122,7 +134,9 @@ class WatchedViews:
             "clip_timeout": clip_timeout,
             "num_workers": num_workers,
             "pin_memory": pin_memory,
+            "changes": changes,
         }
+        self.changes = changes
         self._causes: dict[int, str] = {}
         self._watched = Watched(
             views,
@@ -146,6 +160,8 @@ class WatchedViews:
         for index, (item, _) in zip(self.indices, results, strict=True):
             item = item or self.dataset.unreadable(index, self._causes[index])
             self.again += filter(None, [item.get("again")])
+            if item["changed"]:
+                self.changes.note(self.dataset.samples[index].path, item["changed"])
             yield item
 
     def close(self) -> None:

@@ -17,7 +17,6 @@ from vidadapt.benchmark import in_fresh_process
 from vidadapt.config import ConfigError, DataConfig
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.lists import check_label_names, read_list
-from vidadapt.data.quarantine import read_quarantine
 from vidadapt.data.workers import chosen, cores
 
 CLIPS_PER_ROUND, ROUNDS = 48, 5  # one round before them is not counted
@@ -113,12 +112,5 @@ def _training_list(chosen_data: DataConfig, plan: DataPlan) -> VideoList:
     if path is None:
         raise ConfigError("data.train_list: is not set; give a list of `path label` lines")
     check_label_names(path, plan.label_names)
-    samples = read_list(
-        path,
-        chosen_data.root,
-        plan.num_classes,
-        chosen_data.check_files,
-        read_quarantine(chosen_data.quarantine),
-        chosen_data.allow_outside_root,
-    )
+    samples = read_list(path, chosen_data.root, plan.num_classes, chosen_data.allow_outside_root)
     return data.load_list(chosen_data, plan, path, samples, training=True)

@@ -8,13 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidadapt.data.frame_index import (
-    frame_counts,
-    index_path,
-    load_index,
-    merge_index,
-    truncated,
-)
+from vidadapt.data.counting import counted_videos
+from vidadapt.data.index import index_path
 from vidadapt.data.lists import Sample, parse_line
 from vidadapt.data.prepared import Prepared, write_prepared
 from vidadapt.prepare import archives, overlap, videos
@@ -35,10 +30,11 @@ class Options:
         dev_fraction: of each class's training videos, to be taken out into `dev`; 0: none.
         test_fraction: of each class's videos, to be taken out into `test` before; 0: none.
         seed: of both.
-        reader: key of `vidadapt.data.readers.READERS`, for the frame-count index.
+        reader: key of `vidadapt.data.readers.READERS`, for the video index.
         index: whether to count frames at all.
         known: folders of lists of the same videos, whose frame counts hold here, too.
         processes: for comparing files and for counting frames.
+        time_limit: seconds for counting the frames of one file; None: any time.
         progress: show it on stderr.
     """
 
@@ -49,6 +45,7 @@ class Options:
     index: bool = True
     known: tuple[Path, ...] = ()
     processes: int = 1
+    time_limit: float | None = 300.0
     progress: bool = True
 
 
@@ -208,33 +205,31 @@ def _count_frames(
     options: Options,
     report: Report,
 ) -> None:
-    """Fill the frame-count index of each list, and report what cannot be read in full.
+    """Fill the video index of each list, and report what cannot be read in full.
 
     A video that another list had before (of another seed, fraction or official split) is not
     counted again.
     """
     indexes = [index_path(folder / f"{s}.txt") for folder in (*options.known, out) for s in SPLITS]
-    known = {stamp: count for index in indexes for stamp, count in load_index(index).items()}
     for split, found in samples.items():
         if not found:
             continue
-        index, paths = index_path(out / f"{split}.txt"), {sample.path for sample in found}
-        rows = {stamp: count for stamp, count in known.items() if stamp.path in paths}
-        if rows.keys() - load_index(index).keys():
-            merge_index(rows, index)
-        counts = frame_counts(
+        counted = counted_videos(
             out / f"{split}.txt",
             root.absolute(),
-            [sample.path for sample in found],
-            reader=options.reader,
+            found,
+            options.reader,
+            others=indexes,
             num_workers=options.processes,
             progress=options.progress,
+            time_limit=options.time_limit,
+            limit_key="--time-limit",
         )
-        for count in counts.values():
-            if count.error:
+        for facts in map(counted.facts, range(len(counted))):
+            if facts.error:
                 report.problem(
                     "videos that cannot be read; see tools/check_videos.py",
-                    f"{split}: {count.error}",
+                    f"{split}: {facts.error}",
                 )
-            elif line := truncated(count):
+            elif line := facts.truncated:
                 report.note("truncated videos", f"{split}: {line}")

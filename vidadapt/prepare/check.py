@@ -1,30 +1,24 @@
-"""Every file of a list decoded once: a table, the frame-count index, a quarantine, a picture."""
+"""Every file of a list decoded once: the video index, a table, a quarantine, a picture."""
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vidadapt.data.frame_index import (
-    Job,
-    count_jobs,
-    index_path,
-    load_index,
-    merge_index,
-    stamp_of,
-)
-from vidadapt.data.lists import LABELS, read_label_names, read_list
+from vidadapt.data.counting import counted_videos
+from vidadapt.data.index import VideoFacts, index_path, read_index
+from vidadapt.data.lists import LABELS, Samples, read_label_names, read_list
 from vidadapt.data.packed import file_of
 from vidadapt.data.prepared import known_root
 from vidadapt.data.quarantine import write_quarantine
 from vidadapt.prepare.check_file import decode_whole
 from vidadapt.prepare.check_picture import write_picture
-from vidadapt.prepare.check_table import Row, appending, read_table, row_of, write_table
-from vidadapt.progress import track
+from vidadapt.prepare.check_table import write_table
 
-STORE_EVERY = 60.0  # seconds between two stores of the frame-count index
+STORE_EVERY = 10.0  # seconds between two stores of rows in the video index
 
 
 @dataclass(frozen=True)
@@ -34,14 +28,14 @@ class Plan:
     Attributes:
         list_path: the list.
         root: folder that its paths are relative to.
-        labels: label by path, in the list's order.
+        samples: of the list.
         label_names: of labels.txt beside the list; None without one.
         table, picture, quarantine, index: files to write.
     """
 
     list_path: Path
     root: Path
-    labels: dict[str, int]
+    samples: Samples
     label_names: tuple[str, ...] | None
     table: Path
     picture: Path
@@ -54,17 +48,17 @@ class Checked:
     """What a check found.
 
     Attributes:
-        rows: one a video, in the list's order.
-        num_held: how many rows an earlier check had left, or the check of another list.
+        facts: of each video, in the list's order; an error does not name the file.
+        num_held: of how many videos the index knew before.
     """
 
     plan: Plan
-    rows: tuple[Row, ...]
+    facts: tuple[VideoFacts, ...]
     num_held: int
 
-    def unreadable(self) -> list[Row]:
-        """Rows of files of which no frame decodes."""
-        return [row for row in self.rows if not row.num_frames]
+    def unreadable(self) -> list[VideoFacts]:
+        """Facts of files of which no frame decodes."""
+        return [one for one in self.facts if not one.num_frames]
 
 
 def plan_checks(
@@ -79,8 +73,8 @@ def plan_checks(
 
     Raises:
         ValueError: a list or its labels.txt cannot be used, no root is known, none of a list's
-            videos lies in it, two lists would write the same files, or what lies at the place of
-            a table or of an index is none.
+            videos is in it, two lists would write the same files, or what is at the place of an
+            index is none.
         OSError: the files cannot be written.
     """
     plans: list[Plan] = []
@@ -91,7 +85,6 @@ def plan_checks(
             list_path,
             found,
             num_classes=sys.maxsize,
-            check_files=False,
             allow_outside_root=allow_outside_root,
         )
         if not any(file_of(found / sample.path).exists() for sample in samples):
@@ -106,7 +99,7 @@ def plan_checks(
             Plan(
                 list_path,
                 found,
-                {sample.path: sample.label for sample in samples},
+                samples,
                 tuple(read_label_names(names)) if names.is_file() else None,
                 folder / f"{list_path.name}.check.csv",
                 folder / f"{list_path.name}.check.png",
@@ -126,69 +119,69 @@ def plan_checks(
 
 
 def _begin(plan: Plan) -> None:
-    """See that the table and the index can be read and written."""
+    """See that the index can be read and the files be written."""
     try:
-        read_table(plan.table)
         plan.table.parent.mkdir(parents=True, exist_ok=True)
-        with appending(plan.table):
+        with tempfile.TemporaryFile(dir=plan.table.parent):
             pass
     except OSError as error:
         raise OSError(
             f"{plan.table} cannot be written ({error.strerror}); give --out, a folder that can"
         ) from error
-    load_index(plan.index)
+    read_index(plan.index)
 
 
 def check(
     plan: Plan,
     reader: str,
     num_processes: int,
-    time_limit: float,
+    time_limit: float | None,
     others: Sequence[Checked] = (),
 ) -> Checked:
     """Decode each file once, in processes of their own, and write all that is found.
 
-    A file whose row holds, see `Row.holds`, is not decoded again: a check that was killed goes on
-    where it was.
+    A file is not decoded again while its row in the video index holds, whoever decoded it: a check
+    that was killed goes on where it was.
 
     Args:
         reader: key of `READERS`, as data.reader of the training.
-        time_limit: seconds after which the decoding of one file counts as hung.
+        time_limit: seconds after which the decoding of one file counts as hung; None: never.
         others: lists that were checked just now; what they share with this one is not decoded
             again.
 
     Raises:
         OSError: a file cannot be written.
-        ValueError: what lies at the place of the table or of the index is none.
+        ValueError: what is at the place of the index is none.
     """
-    known = read_table(plan.table)
-    for other in others:
-        if other.plan.root == plan.root:
-            known |= {row.path: row for row in other.rows if row.holds}
-    rows: dict[str, Row] = {}
-    jobs: list[Job] = []
-    held = {}
-    for path, label in plan.labels.items():
-        file = plan.root / path
-        stamp = stamp_of(path, file, reader)
-        if isinstance(stamp, str):
-            rows[path] = Row(path, label, requested=reader, error=stamp)
-        elif path in known and known[path].stamp() == stamp:
-            rows[path] = replace(known[path], label=label)
-            held[stamp] = rows[path].frame_count(str(file))
-        else:
-            jobs.append(Job(stamp, str(file)))
-    if missing := held.keys() - load_index(plan.index).keys():
-        merge_index({stamp: held[stamp] for stamp in missing}, plan.index)
-    with appending(plan.table) as append:
-        results = count_jobs(decode_whole, jobs, plan.index, num_processes, time_limit, STORE_EVERY)
-        title = f"checking {plan.list_path.name}"
-        for job, found in track(results, total=len(jobs), label=title, unit="videos"):
-            path = job.stamp.path
-            rows[path] = row_of(found, job.stamp, job.file, plan.labels[path])
-            append(rows[path])
-    checked = Checked(plan, tuple(rows[path] for path in plan.labels), len(held))
-    write_table(plan.table, checked.rows)
-    write_quarantine(plan.quarantine, {row.path: row.error for row in checked.unreadable()})
-    write_picture(plan.picture, plan.list_path.name, checked.rows, plan.label_names)
+    videos = counted_videos(
+        plan.list_path,
+        plan.root,
+        plan.samples,
+        reader,
+        others=[other.plan.index for other in others if other.plan.root == plan.root],
+        index_dir=plan.index.parent,
+        num_workers=num_processes,
+        time_limit=time_limit,
+        limit_key="--time-limit",
+        store_every=STORE_EVERY,
+        whole=True,
+        count=decode_whole,
+        label="checking",
+    )
+    found = tuple(videos.facts(place) for place in range(len(videos)))
+    files = (f"{videos.file(place)}: " for place in range(len(videos)))
+    bare = (
+        replace(facts, error=facts.error.removeprefix(file))
+        for facts, file in zip(found, files, strict=True)
+    )
+    checked = Checked(plan, tuple(bare), len(videos) - len(videos.loose) - videos.decoded)
+    write_table(plan.table, checked.facts, plan.samples.labels.tolist())
+    write_quarantine(plan.quarantine, {one.path: one.error for one in checked.unreadable()})
+    write_picture(
+        plan.picture,
+        plan.list_path.name,
+        checked.facts,
+        plan.samples.labels.tolist(),
+        plan.label_names,
+    )
     return checked

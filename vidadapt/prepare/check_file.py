@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vidadapt.data.frame_index import Counted, Job, count_file, failed
+from vidadapt.data.counting import Job, count_file, failed
+from vidadapt.data.index import VideoFacts
 from vidadapt.data.readers import ReadError, TransientReadError, open_video
-from vidadapt.data.survey import Look
 
 CHUNK = 64  # packed frames in memory at once
 
 
-def decode_whole(job: Job) -> Counted:
+def decode_whole(job: Job) -> VideoFacts:
     """What `count_file` finds, which decodes all frames; packed ones, which it does not, too."""
     found = count_file(job)
-    if found.survey is None or found.row.reader != "packed":
+    if found.error or found.reader != "packed":
         return found
     sizes = set()
     try:
@@ -25,8 +25,8 @@ def decode_whole(job: Job) -> Counted:
         if len(sizes) > 1:
             raise ReadError(f"{job.file}: its frames differ in size")
     except TransientReadError as error:
-        return failed(job, str(error), lasts=False)
+        return failed(job, str(error), holds=False)
     except (ReadError, MemoryError) as error:
-        return failed(job, str(error) or repr(error), lasts=isinstance(error, ReadError))
-    look = Look("tar", "", *sizes.pop(), rotation=0, frame_rate=None, duration=None)
-    return found._replace(survey=replace(found.survey, look=look))
+        return failed(job, str(error) or repr(error), holds=isinstance(error, ReadError))
+    width, height = sizes.pop()
+    return replace(found, container="tar", width=width, height=height)

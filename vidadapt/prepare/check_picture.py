@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
+from vidadapt.data.index import VideoFacts
 from vidadapt.files.writing import replaced
-from vidadapt.prepare.check_table import Row
 
 BLUE, ORANGE, RED, GREY = "#4878a8", "#e0963c", "#c0443c", "#6a6e74"
 SHOWN = 8  # distinct sizes, rates or classes that get a bar of their own; more: a histogram
@@ -25,13 +25,17 @@ TITLE: dict[str, Any] = {"fontsize": 14, "loc": "left", "pad": 10}
 
 
 def write_picture(
-    path: Path, title: str, rows: Sequence[Row], label_names: Sequence[str] | None
+    path: Path,
+    title: str,
+    rows: Sequence[VideoFacts],
+    labels: Sequence[int],
+    label_names: Sequence[str] | None,
 ) -> None:
     """PNG, 1800 x 1950 pixels: lengths, durations, sizes, frame rates, classes, what is readable.
 
     Args:
         title: what the rows are of.
-        rows: one a video.
+        rows, labels: one a video.
         label_names: in label order, if known.
     """
     spaced = ConstrainedLayoutEngine(h_pad=0.15, w_pad=0.12)
@@ -50,17 +54,17 @@ def write_picture(
     _histogram(panels[0, 1], seconds, "Duration", "seconds", period)
     _sizes(panels[1, 0], [(row.width, row.height) for row in readable if row.width and row.height])
     _rates(panels[1, 1], rates)
-    _classes(panels[2, 0], class_counts(rows, label_names), label_names)
+    _classes(panels[2, 0], class_counts(labels, label_names), label_names)
     _status(panels[2, 1], rows)
     with replaced(path) as partial:
         figure.savefig(partial, format="png")
 
 
-def class_counts(rows: Sequence[Row], label_names: Sequence[str] | None) -> list[tuple[int, int]]:
+def class_counts(labels: Sequence[int], label_names: Sequence[str] | None) -> list[tuple[int, int]]:
     """(videos, label) of every class, ascending; with label names also of those without a video."""
-    counts = Counter(row.label for row in rows)
-    labels = counts.keys() | set(range(len(label_names or ())))
-    return sorted((counts[label], label) for label in labels)
+    counts = Counter(labels)
+    every = counts.keys() | set(range(len(label_names or ())))
+    return sorted((counts[label], label) for label in every)
 
 
 def class_name(label: int, label_names: Sequence[str] | None) -> str:
@@ -169,7 +173,7 @@ def _short(name: str, length: int) -> str:
     return name if len(name) <= length else f"{name[:half]}...{name[-(half - 1) :].lstrip()}"
 
 
-def _status(panel: Axes, rows: Sequence[Row]) -> None:
+def _status(panel: Axes, rows: Sequence[VideoFacts]) -> None:
     unreadable = sum(1 for row in rows if not row.num_frames)
     cut = sum(1 for row in rows if row.truncated)
     whole = len(rows) - unreadable - cut

@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from vidadapt.data.frame_index import cut_short
+from vidadapt.data.index import VideoFacts
 from vidadapt.data.lists import SHOWN
 from vidadapt.prepare.check import Checked
 from vidadapt.prepare.check_picture import class_counts, class_name
-from vidadapt.prepare.check_table import Row
 
 COMMON = 6  # codecs, sizes, reasons that are told
 LISTED = 100  # files in the summary, by defect
@@ -18,9 +17,9 @@ LISTED = 100  # files in the summary, by defect
 
 def summary(checked: Checked) -> str:
     """Numbers, defects with their causes, and where each file is."""
-    plan, rows = checked.plan, checked.rows
+    plan, rows = checked.plan, checked.facts
     readable = [row for row in rows if row.num_frames]
-    unreadable, cut = checked.unreadable(), [row for row in rows if row.truncated]
+    unreadable, cut = checked.unreadable(), [row.truncated for row in rows if row.truncated]
     hours = sum(row.duration or 0.0 for row in readable) / 3600
     frames = sum(row.num_frames for row in readable)
     held = f", {checked.num_held:,} of them earlier" if checked.num_held else ""
@@ -40,13 +39,11 @@ def summary(checked: Checked) -> str:
         f"  frame rates: {_common(_rate(row) for row in readable)}",
         *_classes(checked),
         *_listing("unreadable", [f"{row.path}: {row.error}" for row in unreadable]),
-        *_listing(
-            "truncated", [cut_short(row.path, row.header_frames, row.num_frames) for row in cut]
-        ),
+        *_listing("truncated", cut),
         f"  table: {plan.table}",
         f"  picture: {plan.picture}",
         f"  quarantine: {plan.quarantine} ({len(unreadable):,} files)",
-        f"  frame-count index: {plan.index}",
+        f"  video index: {plan.index}",
     ]
     return "\n".join(lines)
 
@@ -90,13 +87,13 @@ def _common(values: Iterable[str]) -> str:
     return ", ".join(told) or "none"
 
 
-def _rate(row: Row) -> str:
+def _rate(row: VideoFacts) -> str:
     return f"{row.frame_rate:.4g}" if row.frame_rate else "unknown"
 
 
 def _classes(checked: Checked) -> list[str]:
     names = checked.plan.label_names
-    counts = class_counts(checked.rows, names)
+    counts = class_counts(checked.plan.samples.labels.tolist(), names)
     (least, smallest), (most, largest) = counts[0], counts[-1]
     lines = [
         f"  classes: {len(counts):,}, of {least:,} ({class_name(smallest, names)}) to {most:,} "

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vidadapt.data.frame_index import FrameCount, cut_short
+from vidadapt.data.index import VideoFacts, cut_short
 from vidadapt.data.isolated import run_isolated
 from vidadapt.data.sequential import all_frames
 from vidadapt.files.writing import replaced
@@ -87,14 +87,14 @@ class Outcome:
 
     Attributes:
         copy: the copy; None if there is none.
-        count: what a reader finds in it, as the frame-count index keeps it.
+        count: what a reader finds in it, as the video index keeps it.
         error: why there is no copy.
         disk_full: it could not be written, which no other job could either.
         notes: (title, line) of what is worth knowing of the source and its copy.
     """
 
     copy: Copy | None
-    count: FrameCount | None
+    count: VideoFacts | None
     error: str = ""
     disk_full: bool = False
     notes: tuple[tuple[str, str], ...] = ()

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from vidadapt.data import packed
-from vidadapt.data.frame_index import FrameCount
+from vidadapt.data.counting import facts_of
+from vidadapt.data.index import VideoFacts
+from vidadapt.data.readers import open_video
 from vidadapt.prepare.copies import (
     DISK_FULL,
     Copy,
@@ -61,7 +63,7 @@ class Copied:
     """
 
     copies: dict[str, Copy]
-    counts: dict[str, FrameCount]
+    counts: dict[str, VideoFacts]
 
 
 @contextlib.contextmanager
@@ -132,7 +134,7 @@ def transcode_set(
             copies[job.path] = row
         else:
             jobs.append(job)
-    counts: dict[str, FrameCount] = {}
+    counts: dict[str, VideoFacts] = {}
     for job, outcome in _run(jobs, transcode_video, out, report, num_processes, progress):
         if outcome.copy is not None and outcome.count is not None:
             copies[job.path] = outcome.copy
@@ -209,15 +211,15 @@ def pack_set(
     if batch:
         close_batch()
     shutil.rmtree(out / PARTS, ignore_errors=True)
-    counts = {
-        copy.copy: FrameCount(copy.copy, copy.frames, copy.frames, "mjpeg", "packed", "")
-        for copy in copies.values()
-    }
+    counts = {}
+    for copy in copies.values():
+        with open_video(out / copy.copy) as video:
+            counts[copy.copy] = facts_of(video, copy.copy, "")
     return _finished(sources, out, copies, counts)
 
 
 def _finished(
-    sources: Sources, out: Path, copies: dict[str, Copy], counts: dict[str, FrameCount]
+    sources: Sources, out: Path, copies: dict[str, Copy], counts: dict[str, VideoFacts]
 ) -> Copied:
     ordered = {path: copies[path] for path in sources.paths if path in copies}
     write_table(out, ordered.values())

@@ -116,7 +116,7 @@ def clip_name(video: str, start: float, end: float) -> str:
 
 def _files(path: Path) -> list[Path]:
     files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
-    # The folder of lists may be the same: it holds frame-count indexes.
+    # The folder of lists may be the same: it holds indexes of earlier versions.
     files = [file for file in files if not file.name.endswith(".txt.frames.csv")]
     if not files:
         raise ValueError(f"{path} holds no csv file; expected train.csv, val.csv, test.csv")

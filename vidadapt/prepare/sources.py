@@ -7,14 +7,16 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vidadapt.data.frame_index import FrameCount, index_path, merge_index, stamp_of
+from vidadapt.data.counting import known_rows, look_at
+from vidadapt.data.index import VideoFacts, add_to_index, index_path, read_index, tidy_index
 from vidadapt.data.lists import (
     LABELS,
     Sample,
+    Samples,
     manifest_hash,
     read_label_names,
     read_list,
@@ -22,7 +24,7 @@ from vidadapt.data.lists import (
 )
 from vidadapt.data.prepared import RECORD, Prepared, known_root, read_prepared, write_prepared
 
-READER = "auto"  # data.reader's default: the frame-count index is filled for it
+READER = "auto"  # data.reader's default: the video index is filled for it
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,7 @@ def read_sources(
             raise ValueError(f"{path}: another list is called {path.name}, too; rename one of them")
         known = known_root(path, root)
         roots.setdefault(known, path)
-        lists[path.name] = tuple(
-            read_list(
-                path, known, sys.maxsize, check_files=False, allow_outside_root=allow_outside_root
-            )
-        )
+        lists[path.name] = tuple(read_list(path, known, sys.maxsize, allow_outside_root))
         role = path.stem
         if (path.parent / RECORD).is_file():
             prepared = read_prepared(path.parent)
@@ -109,14 +107,14 @@ def write_copied(
     out: Path,
     sources: Sources,
     copy_of: Mapping[str, str],
-    counts: Mapping[str, FrameCount],
+    counts: Mapping[str, VideoFacts],
     made_by: Mapping[str, Any],
 ) -> dict[str, Path]:
     """Write the lists in their order with the copies' paths, and what makes the folder complete.
 
     Args:
         copy_of: list path of the copy by that of its source; a video without one is not listed.
-        counts: what a reader finds in a copy, by the copy's list path, for the frame-count index.
+        counts: what a reader finds in a copy, by the copy's list path, for the video index.
             Copies that are not in it are decoded when they are first used.
 
     Returns:
@@ -134,12 +132,20 @@ def write_copied(
         copied = [Sample(copy_of[s.path], s.label) for s in samples if s.path in copy_of]
         written[name] = out / name
         write_list(written[name], copied)
-        rows = {}
-        for sample in copied:
-            stamp = stamp_of(sample.path, out / sample.path, READER)
-            if sample.path in counts and not isinstance(stamp, str):
-                rows[stamp] = counts[sample.path]
-        merge_index(rows, index_path(written[name]))
+        made = [counts[sample.path] for sample in copied if sample.path in counts]
+        files = look_at(out, (facts.path for facts in made), {})
+        index = index_path(written[name])
+        listed = Samples.of(Sample(facts.path, 0) for facts in made)
+        _, new = known_rows(read_index(index), listed, files, READER, whole=False)
+        sizes, times = files.sizes.tolist(), files.mtimes_ns.tolist()
+        add_to_index(
+            index,
+            [
+                replace(made[place], requested=READER, size=sizes[place], mtime_ns=times[place])
+                for place in new
+            ],
+        )
+        tidy_index(index)
         role = next(role for role, file in sources.roles.items() if file == name)
         manifests[role] = manifest_hash(copied, names)
     write_prepared(

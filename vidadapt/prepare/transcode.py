@@ -19,7 +19,7 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
-from vidadapt.data.frame_index import FrameCount
+from vidadapt.data.counting import facts_of
 from vidadapt.data.readers import ReadError, Video, open_video
 from vidadapt.data.sequential import all_frames, best_stream, open_container, read_sequentially
 from vidadapt.data.survey import header_facts
@@ -68,9 +68,7 @@ def transcode_video(job: Job) -> Outcome:
             job.partial.write_bytes(_encoded(job))
             with open_video(job.partial) as video:
                 errors, size = _errors(job, video)
-                count = FrameCount(
-                    job.name, len(video), video.header_frames, video.codec, video.reader, ""
-                )
+                count = facts_of(video, job.name, "")
             copy = measured(job, job.name, facts, errors, size)
             if problem := below_floor(job, copy.worst_psnr):
                 return Outcome(None, None, problem)

@@ -9,12 +9,13 @@ from pathlib import Path
 from statistics import median
 
 from vidadapt.data import count_files
-from vidadapt.data.frame_index import FrameCount, frame_counts
+from vidadapt.data.counting import frame_counts
+from vidadapt.data.index import VideoFacts
 from vidadapt.data.lists import Sample
 from vidadapt.data.speed import Timed, gain, loader_rates
 from vidadapt.data.workers import cores
 from vidadapt.naming import printable_lines
-from vidadapt.prepare.commands.options import add_outside_root, processes
+from vidadapt.prepare.commands.options import add_outside_root, add_time_limit, processes
 from vidadapt.prepare.copies import TABLE, Copy
 from vidadapt.prepare.copying import Copied, Settings, claimed, pack_set, transcode_set
 from vidadapt.prepare.report import Report
@@ -128,6 +129,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         default=cores(),
         help="of decoding and encoding (default: %(default)s)",
     )
+    add_time_limit(parser)
 
 
 def _transcode(args: argparse.Namespace) -> None:
@@ -162,11 +164,19 @@ def _copy(
         )
         copy_of = {path: copy.copy for path, copy in copied.copies.items()}
         lists = write_copied(args.out, sources, copy_of, copied.counts, made_by)
-        counts: dict[str, FrameCount] = {}
+        counts: dict[str, VideoFacts] = {}
         for written, samples in zip(lists.values(), sources.lists.values(), strict=True):
             paths = [copy_of[sample.path] for sample in samples if sample.path in copy_of]
             # Decodes copies of an earlier call only, which was stopped before it wrote the index.
-            counts |= frame_counts(written, args.out, paths, READER, num_workers=args.processes)
+            counts |= frame_counts(
+                written,
+                args.out,
+                paths,
+                READER,
+                num_workers=args.processes,
+                time_limit=args.time_limit,
+                limit_key="--time-limit",
+            )
         report.write(args.out / REPORT)
     if text := report.text():
         print(text)
@@ -197,7 +207,7 @@ def _speed(
     out: Path,
     sources: Sources,
     copies: list[Copy],
-    counts: Mapping[str, FrameCount],
+    counts: Mapping[str, VideoFacts],
     num_processes: int,
 ) -> str:
     """What a person gains, measured on a sample of the videos in this process alone."""

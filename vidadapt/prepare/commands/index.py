@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
+from collections import Counter
 from pathlib import Path
 
-from vidadapt.data.frame_index import FrameCount, frame_counts, index_path, truncated
+import numpy as np
+
+from vidadapt.data.counting import counted_videos
+from vidadapt.data.index import index_path, read_index
 from vidadapt.data.lists import SHOWN, read_list
 from vidadapt.data.prepared import known_root
 from vidadapt.data.readers import READERS
+from vidadapt.data.videos import Videos
 from vidadapt.data.workers import cores
-from vidadapt.naming import printable_lines
-from vidadapt.prepare.commands.options import add_outside_root, processes
+from vidadapt.naming import printable, printable_lines
+from vidadapt.prepare.check_table import COLUMNS, cells
+from vidadapt.prepare.commands.options import add_outside_root, add_time_limit, processes
+
+SHOWN_COLUMNS = tuple(name for name in COLUMNS if name != "holds")
+WIDEST = 60  # characters of a cell of a printed table
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,41 +58,70 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="as data.index_dir of the training: folder of the index where the list's cannot be "
         "written",
     )
+    add_time_limit(parser)
+    parser.add_argument("--show", action="store_true", help="print the index as a table instead")
+    parser.add_argument("--csv", action="store_true", help="the same, as CSV")
     parser.set_defaults(run=_index)
 
 
 def _index(args: argparse.Namespace) -> None:
     for list_path in args.lists:
+        if args.show or args.csv:
+            _show(list_path, args)
+            continue
         root = known_root(list_path, getattr(args, "root", None))
         # Labels are the training's business, and a missing file is a line of the summary.
-        samples = read_list(
+        samples = read_list(list_path, root, sys.maxsize, args.allow_outside_root)
+        videos = counted_videos(
             list_path,
             root,
-            num_classes=sys.maxsize,
-            check_files=False,
-            allow_outside_root=args.allow_outside_root,
-        )
-        counts = frame_counts(
-            list_path,
-            root,
-            [sample.path for sample in samples],
-            reader=args.reader,
+            samples,
+            args.reader,
             index_dir=args.index_dir,
             num_workers=args.processes,
+            time_limit=args.time_limit,
+            limit_key="--time-limit",
         )
-        print(printable_lines(_summary(list_path, list(counts.values()))))
+        print(printable_lines(_summary(list_path, videos)))
         print(f"  index: {index_path(list_path, args.index_dir)}")
 
 
-def _summary(list_path: Path, counts: list[FrameCount]) -> str:
-    readable = [count for count in counts if not count.error]
-    errors = [count.error for count in counts if count.error]
-    cut = [line for line in map(truncated, readable) if line]
-    served = [count.reader for count in readable]
-    readers = ", ".join(f"{name} ({served.count(name)})" for name in sorted(set(served)))
+def _show(list_path: Path, args: argparse.Namespace) -> None:
+    """Print what the index of a list holds, a row a video, in the order of their paths."""
+    path = index_path(list_path, args.index_dir)
+    index = read_index(path)
+    if index is None:
+        raise ValueError(f"{path}: there is no such index; leave out --show, and it is made")
+    known = [index[row] for row in index.newest().tolist()]
+    rows = [
+        [facts.path, *cells(facts, SHOWN_COLUMNS)]
+        for facts in sorted(known, key=lambda one: (one.path, one.requested))
+    ]
+    table = [["path", *SHOWN_COLUMNS], *rows]
+    if args.csv:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(
+            [printable(cell) for cell in row] for row in table
+        )
+        return
+    short = [[printable(cell)[:WIDEST] for cell in row] for row in table]
+    widths = [max(map(len, column)) for column in zip(*short, strict=True)]
+    for row in short:
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+
+
+def _summary(list_path: Path, videos: Videos) -> str:
+    frames, promised = videos.column("num_frames"), videos.column("header_frames")
+    errors = [videos.error(place) for place in np.flatnonzero(frames == 0).tolist()]
+    short = np.flatnonzero((frames > 0) & (promised > frames)).tolist()
+    cut = [line for line in (videos.facts(place).truncated for place in short) if line]
+    readable = videos.at(np.flatnonzero(frames > 0))
+    served = Counter(readable.reading(place).reader for place in range(len(readable)))
+    readers = ", ".join(f"{name} ({number})" for name, number in sorted(served.items()))
     lines = [
-        f"{list_path}: {len(counts)} videos, {len(readable)} readable, {len(errors)} unreadable, "
-        f"{len(cut)} truncated; {sum(count.num_frames for count in readable)} frames",
+        f"{list_path}: {len(videos)} videos, {len(readable)} readable, {len(errors)} unreadable, "
+        f"{len(cut)} truncated; {frames.sum()} frames",
         f"  readers: {readers or 'none'}",
     ]
     for title, entries in (("unreadable", errors), ("truncated", cut)):

@@ -18,7 +18,7 @@ from vidadapt.naming import printable_lines
 from vidadapt.prepare import archives, videos
 from vidadapt.prepare.annotations import Annotations
 from vidadapt.prepare.build import REPORT, Options, build
-from vidadapt.prepare.commands.options import processes
+from vidadapt.prepare.commands.options import add_time_limit, processes
 from vidadapt.prepare.report import Report
 from vidadapt.prepare.unpacking import RATIO
 from vidadapt.prepare.write import check_folder
@@ -87,6 +87,7 @@ def add_shared(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespac
         default=cores(),
         help="for comparing and counting (default: one per processor)",
     )
+    add_time_limit(parser)
     parser.set_defaults(run=run)
 
 
@@ -135,6 +136,7 @@ def prepare(
             index=not args.no_index,
             known=tuple(reads),
             processes=args.processes,
+            time_limit=args.time_limit,
         )
         made_by = {"command": args.command, **given, "dev_fraction": dev, "test_fraction": test}
         made_by |= {"seed": args.seed, "allow_partial": args.allow_partial}
@@ -161,7 +163,7 @@ def _summary(out: Path, prepared: Prepared, report: Report) -> str:
     names = read_label_names(out / LABELS)
     lines = [f"{out}: {prepared.dataset}, {len(names)} classes, videos in {prepared.root}"]
     for name, file in prepared.lists.items():
-        samples = read_list(out / file, prepared.root, len(names), check_files=False)
+        samples = read_list(out / file, prepared.root, len(names))
         counts = Counter(sample.label for sample in samples)
         least, most = (pick(range(len(names)), key=lambda i: counts[i]) for pick in (min, max))
         spread = f"{counts[least]} of each class"

@@ -1,6 +1,5 @@
-"""The frame-count index: counted once, refreshed where a file changed, whatever a decoder does."""
+"""Counting frames: each file once, again where it changed, whatever a decoder does."""
 
-import csv
 import errno
 import os
 import signal
@@ -17,8 +16,9 @@ import numpy as np
 import pytest
 from videos import grey_frames, indices_of, write_video
 
-from vidadapt.data import frame_index, survey
-from vidadapt.data.frame_index import FrameCount, frame_counts, index_path, truncated
+from vidadapt.data import counting, survey
+from vidadapt.data.counting import Job, count_file, frame_counts
+from vidadapt.data.index import VideoFacts, add_to_index, index_path, read_index
 from vidadapt.data.isolated import run_isolated
 from vidadapt.data.readers import open_counted, open_video
 
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 PATHS = ["a.mp4", "b #1, c.mp4", "sub/c.mp4", "bad.mp4"]
 
 
-def count(folder: Path, paths: list[str] = PATHS, **options: object) -> dict[str, FrameCount]:
+def count(folder: Path, paths: list[str] = PATHS, **options: object) -> dict[str, VideoFacts]:
     return frame_counts(folder / "list.txt", folder / "videos", paths, progress=False, **options)
 
 
@@ -49,17 +49,14 @@ def test_counts_are_exact_and_errors_are_named(folder: Path) -> None:
     assert counts["a.mp4"].codec == "h264"
     with open_video(folder / "videos" / "a.mp4") as video:
         assert counts["a.mp4"].reader == video.reader
-    assert (folder / "list.txt.frames.csv").is_file()
+    assert (folder / "list.txt.index").is_file()
 
 
 def test_only_what_changed_is_counted_again(folder: Path) -> None:
-    count(folder)
+    known = count(folder)
     index = index_path(folder / "list.txt")
-    rows = list(csv.reader(index.open(newline="")))
-    for row in rows[1:]:
-        row[4] = "777" if row[0] != "bad.mp4" else row[4]  # would not survive a decode
-    with index.open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
+    for path in PATHS[:3]:  # would not survive a decode
+        add_to_index(index, [replace(known[path], num_frames=777)])
     write_video(folder / "videos" / "a.mp4", grey_frames(12, 96, 96))
     counts = count(folder)
     assert [counts[path].num_frames for path in PATHS] == [12, 777, 777, 0]
@@ -69,37 +66,45 @@ def test_only_what_changed_is_counted_again(folder: Path) -> None:
 
 
 def test_the_index_grows_with_the_list_and_keeps_other_readers(folder: Path) -> None:
+    index = index_path(folder / "list.txt")
     assert list(count(folder, PATHS[:1])) == PATHS[:1]
+    first = index.read_bytes()
     count(folder, reader="pyav")
-    before = index_path(folder / "list.txt").read_text()
+    before = index.read_bytes()
+    assert before.startswith(first), "what was there stays where it was"
     assert count(folder, reader="pyav")["a.mp4"].reader == "pyav"
-    assert index_path(folder / "list.txt").read_text() == before
+    assert index.read_bytes() == before
     count(folder)
-    rows = list(csv.reader(index_path(folder / "list.txt").open(newline="")))
-    assert sorted((row[0], row[3]) for row in rows[1:]) == sorted(
-        (path, reader) for path in PATHS for reader in ("auto", "pyav")
-    )
+    assert rows_of(index).keys() == {(p, reader) for p in PATHS for reader in ("auto", "pyav")}
 
 
 def test_parallel_is_serial(folder: Path, tmp_path: Path) -> None:
-    indices = []
+    found = []
     for workers in (0, 3):
         index_dir = tmp_path / f"index{workers}"
         counts = count(folder, num_workers=workers, index_dir=index_dir)
         assert list(counts) == PATHS
-        indices.append((index_dir / "list.txt.frames.csv").read_bytes())
-    assert indices[0] == indices[1]
+        found.append(rows_of(index_dir / "list.txt.index"))
+    assert found[0] == found[1]
+
+
+def rows_of(index: Path) -> dict[tuple[str, str], VideoFacts]:
+    found = read_index(index)
+    assert found is not None
+    facts = [found[row] for row in found.newest().tolist()]
+    return {(one.path, one.requested): one for one in facts}
+
+
+def paths_of(index: Path) -> set[str]:
+    return {path for path, _ in rows_of(index)}
 
 
 def test_what_is_known_is_told_without_decoding(folder: Path) -> None:
     assert count(folder, decode=False) == {} and not index_path(folder / "list.txt").exists()
     known = count(folder, PATHS[1:])
-    assert count(folder, [*PATHS, "gone.mp4"], decode=False) == known | {
-        "gone.mp4": FrameCount(
-            "gone.mp4", 0, None, "", "auto",
-            f"{folder / 'videos' / 'gone.mp4'}: No such file or directory",
-        )
-    }  # fmt: skip
+    found = count(folder, [*PATHS, "gone.mp4"], decode=False)
+    assert found.pop("gone.mp4").error.startswith(f"{folder / 'videos' / 'gone.mp4'}: No such file")
+    assert found == known
     assert len(rows_of(index_path(folder / "list.txt"))) == 3
 
 
@@ -120,13 +125,23 @@ def test_a_folder_that_cannot_be_written_names_the_key(folder: Path) -> None:
 
 def test_a_file_that_is_no_index_is_refused(folder: Path) -> None:
     index_path(folder / "list.txt").write_text("a.mp4 3\n")
-    with pytest.raises(ValueError, match=r"frames\.csv:1: .*delete"):
+    with pytest.raises(ValueError, match=r"list\.txt\.index: .*delete"):
         count(folder)
+
+
+def test_an_index_of_an_earlier_version_is_not_used(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "list.txt.frames.csv").write_text("path,size\na.mp4,1\n")
+    assert count(folder)["a.mp4"].num_frames == 10
+    assert "list.txt.frames.csv" in capsys.readouterr().err
+    count(folder, [*PATHS, "later.mp4"])
+    assert capsys.readouterr().err == ""
 
 
 def test_an_index_that_cannot_be_read_names_the_key(folder: Path) -> None:
     index_path(folder / "list.txt").mkdir()  # unreadable to the superuser too
-    with pytest.raises(OSError, match=r"frames\.csv: .* cannot be read .*data\.index_dir"):
+    with pytest.raises(OSError, match=r"list\.txt\.index: .* cannot be read .*data\.index_dir"):
         count(folder)
 
 
@@ -138,17 +153,9 @@ def test_a_forbidden_index_names_the_key(folder: Path) -> None:
         count(folder)
 
 
-def test_a_row_that_is_no_csv_is_refused(folder: Path) -> None:
-    count(folder)
-    with index_path(folder / "list.txt").open("a") as file:
-        file.write("x" * (csv.field_size_limit() + 1) + "\n")
-    with pytest.raises(ValueError, match=r"frames\.csv:6: .*delete"):
-        count(folder)
-
-
 KILLED = """
 import sys, time
-from vidadapt.data import frame_index
+from vidadapt.data import counting
 
 def stuck(*arguments):
     for number, result in enumerate(honest(*arguments)):
@@ -156,17 +163,12 @@ def stuck(*arguments):
             time.sleep(1000)
         yield result
 
-honest, frame_index.run_isolated = frame_index.run_isolated, stuck
+honest, counting.run_isolated = counting.run_isolated, stuck
 folder, *paths = sys.argv[1:]
-frame_index.frame_counts(
+counting.frame_counts(
     f"{folder}/list.txt", f"{folder}/videos", paths, progress=False, store_every=0
 )
 """
-
-
-def rows_of(index: Path) -> dict[str, list[str]]:
-    with index.open(newline="") as file:
-        return {row[0]: row for row in list(csv.reader(file))[1:]}
 
 
 def test_what_was_counted_survives_a_kill(folder: Path) -> None:
@@ -178,32 +180,30 @@ def test_what_was_counted_survives_a_kill(folder: Path) -> None:
     finally:
         child.kill()
         child.wait()
-    assert {path: int(row[4]) for path, row in rows_of(index).items()} == {
+    assert {path: facts.num_frames for (path, _), facts in rows_of(index).items()} == {
         "a.mp4": 10, "b #1, c.mp4": 20, "sub/c.mp4": 30
     }  # fmt: skip
-    assert [path.name for path in folder.glob(".*.tmp")] == []
     assert [known.num_frames for known in count(folder).values()] == [10, 20, 30, 0]
 
 
 def test_two_runs_at_once_keep_each_other_s_rows(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = frame_index.run_isolated
+    honest = counting.run_isolated
 
     def interrupted(*arguments: object) -> Iterator[object]:
         """The other run begins and ends while this one is counting."""
         for number, result in enumerate(honest(*arguments)):  # type: ignore[arg-type]
             if number == 0:
-                monkeypatch.setattr(frame_index, "run_isolated", honest)
+                monkeypatch.setattr(counting, "run_isolated", honest)
                 count(folder, PATHS[2:])
                 count(folder, PATHS[1:2], reader="pyav")
             yield result
 
-    monkeypatch.setattr(frame_index, "run_isolated", interrupted)
+    monkeypatch.setattr(counting, "run_isolated", interrupted)
     count(folder, PATHS[:2])
-    with index_path(folder / "list.txt").open(newline="") as file:
-        rows = [(row[0], row[3]) for row in list(csv.reader(file))[1:]]
-    assert sorted(rows) == sorted([(p, "auto") for p in PATHS] + [(PATHS[1], "pyav")])
+    expected = {(path, "auto") for path in PATHS} | {(PATHS[1], "pyav")}
+    assert rows_of(index_path(folder / "list.txt")).keys() == expected
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux")
@@ -211,7 +211,7 @@ def test_faults_of_the_machine_are_told_but_not_kept(folder: Path) -> None:
     (folder / "videos" / "io.mp4").symlink_to("/proc/self/mem")  # reading it gives EIO
     counts = count(folder, ["a.mp4", "io.mp4", "bad.mp4"])
     assert "io.mp4: Input/output error" in counts["io.mp4"].error
-    assert rows_of(index_path(folder / "list.txt")).keys() == {"a.mp4", "bad.mp4"}
+    assert paths_of(index_path(folder / "list.txt")) == {"a.mp4", "bad.mp4"}
     (folder / "videos" / "io.mp4").unlink()
     write_video(folder / "videos" / "io.mp4", grey_frames(7, 96, 96))
     assert count(folder, ["io.mp4"])["io.mp4"].num_frames == 7
@@ -243,29 +243,29 @@ def test_errors_that_stop_within_a_file_are_not_kept_either(
                 yield packet
 
     monkeypatch.setattr(av, "open", Failing)
-    job = frame_index.Job(frame_index.Stamp("a", 0, 0, "pyav"), str(folder / "videos" / "a.mp4"))
-    known, lasts, _ = frame_index.count_file(job)
-    assert (known.num_frames, known.header_frames, known.error, lasts) == (4, 10, "", False)
+    job = Job(str(folder / "videos" / "a.mp4"), "a", "pyav", 0, 0)
+    known = count_file(job)
+    assert (known.num_frames, known.header_frames, known.error, known.holds) == (4, 10, "", False)
     monkeypatch.setattr(survey, "unreadable_bytes", lambda path: "Stale file handle")
-    known, lasts, _ = frame_index.count_file(job)
-    assert known.error.endswith("a.mp4: Stale file handle") and not lasts
+    known = count_file(job)
+    assert known.error == "Stale file handle" and not known.holds
 
 
 def test_a_process_that_dies_costs_its_file_this_run_only(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frame_index, "count_file", die_on_b)
+    monkeypatch.setattr(counting, "count_file", die_on_b)
     counts = count(folder)
     assert "b #1, c.mp4: the decoder process died" in counts["b #1, c.mp4"].error
-    assert rows_of(index_path(folder / "list.txt")).keys() == set(PATHS) - {"b #1, c.mp4"}
+    assert paths_of(index_path(folder / "list.txt")) == set(PATHS) - {"b #1, c.mp4"}
     monkeypatch.undo()
     assert count(folder)["b #1, c.mp4"].num_frames == 20
 
 
-def die_on_b(job: frame_index.Job) -> frame_index.Counted:
-    if job.stamp.path.startswith("b "):
+def die_on_b(job: Job) -> VideoFacts:
+    if job.path.startswith("b "):
         os.kill(os.getpid(), signal.SIGSEGV)
-    return frame_index.count_file(job)
+    return count_file(job)
 
 
 def hide(video: Path, first: int, kept: int) -> None:
@@ -288,7 +288,7 @@ def test_frames_that_an_edit_list_hides_are_not_missing(
     hide(video, first, kept)
     known = count(tmp_path, [video.name], reader=reader)[video.name]
     assert (known.num_frames, known.header_frames) == (kept, kept)
-    with open_counted(video, known.reader, known.num_frames) as opened:
+    with open_counted(video, known.reader, known.num_frames, known.checks) as opened:
         clip = opened.frames(np.arange(kept))
     assert indices_of(clip.transpose(3, 0, 1, 2)) == list(range(first, first + kept))
 
@@ -302,14 +302,14 @@ def test_a_truncated_file_with_an_edit_list_is_still_truncated(tmp_path: Path) -
     video.write_bytes(data[: start + (len(data) - start) * 2 // 3])
     known = count(tmp_path, [video.name])[video.name]
     assert known.header_frames == 26
-    assert truncated(known) and known.num_frames > 0
+    assert known.truncated and known.num_frames > 0
 
 
 def test_truncated_tolerates_one_frame() -> None:
-    known = FrameCount("a.avi", 89, 90, "mpeg4", "pyav", "")
-    assert not truncated(known)
-    assert truncated(replace(known, num_frames=88))
-    assert not truncated(replace(known, header_frames=None))
+    known = VideoFacts("a.avi", "pyav", num_frames=89, header_frames=90)
+    assert not known.truncated
+    assert replace(known, num_frames=88).truncated
+    assert not replace(known, header_frames=None).truncated
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the clips of ../shared/clips")
@@ -317,7 +317,7 @@ def test_truncated_real_files_are_told_from_hmdb51(tmp_path: Path) -> None:
     files = sorted(SHARED.rglob("*.avi"))
     paths = [str(file.relative_to(SHARED)) for file in files]
     counts = frame_counts(tmp_path / "list.txt", SHARED, paths, num_workers=2, progress=False)
-    assert {Path(path).name for path in paths if truncated(counts[path])} == {
+    assert {Path(path).name for path in paths if counts[path].truncated} == {
         "hmdb_avi_header_only_4k.avi",
         "hmdb_avi_trunc60pct.avi",
         "hmdb_avi_zeroed_40_50pct.avi",
@@ -356,7 +356,8 @@ def test_crashes_and_hangs_cost_only_their_own_job(num_workers: int) -> None:
 def test_indices_of_the_whole_list_agree_with_reading(folder: Path) -> None:
     for path, known in count(folder).items():
         if not known.error:
-            with open_counted(folder / "videos" / path, known.reader, known.num_frames) as video:
+            file, checks = folder / "videos" / path, known.checks
+            with open_counted(file, known.reader, known.num_frames, checks) as video:
                 frames = video.frames(np.arange(len(video)))
             assert len(frames) == known.num_frames
 
@@ -364,10 +365,30 @@ def test_indices_of_the_whole_list_agree_with_reading(folder: Path) -> None:
 def test_a_script_without_a_main_guard_is_told_so_and_counts_nothing(folder: Path) -> None:
     script = folder / "script.py"
     script.write_text(
-        "from vidadapt.data.frame_index import frame_counts\n"
+        "from vidadapt.data.counting import frame_counts\n"
         f"frame_counts({str(folder / 'list.txt')!r}, {str(folder / 'videos')!r}, {PATHS})\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "under `if __name__ ==" in done.stderr.splitlines()[-1]
-    assert rows_of(index_path(folder / "list.txt")) == {}
+    assert read_index(index_path(folder / "list.txt")) is None or not paths_of(
+        index_path(folder / "list.txt")
+    )
+
+
+def hang_on_b(job: Job) -> VideoFacts:
+    if job.path.startswith("b "):
+        time.sleep(1000)
+    return count_file(job)
+
+
+def test_a_hung_count_names_the_key_of_its_limit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(run_isolated(act, ["warm up"], 1, time_limit=60))  # starts the fork server
+    monkeypatch.setattr(counting, "count_file", hang_on_b)
+    counts = count(folder, PATHS[:2], time_limit=3)
+    assert "within 3 s (data.count_timeout)" in counts["b #1, c.mp4"].error
+    assert paths_of(index_path(folder / "list.txt")) == {"a.mp4"}
+    monkeypatch.undo()
+    assert count(folder, PATHS[:2], time_limit=None)["b #1, c.mp4"].num_frames == 20

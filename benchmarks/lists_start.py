@@ -1,0 +1,65 @@
+"""A training process of `lists`, under torchrun: from its command to its first batch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.lists_worker import own_bytes
+from vidadapt import command_line, data, distributed, launching, methods
+from vidadapt.data import counting
+from vidadapt.data.changes import Changes
+from vidadapt.data.skips import SkipLog
+from vidadapt.data.watched import WatchedClips
+from vidadapt.distributed import World
+
+TRAIN = Path(__file__).parents[1] / "tools" / "train.py"
+
+
+def resident(key: str) -> float:
+    """A figure of /proc/self/status in GB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    [line] = [line for line in lines if line.startswith(key + ":")]
+    return int(line.split()[1]) * 1024 / 1e9
+
+
+def main(world: World) -> None:
+    looks: list[None] = []
+    honest = counting._stat
+    counting._stat = lambda file: looks.append(None) or honest(file)  # type: ignore[func-returns-value]
+    spec = importlib.util.spec_from_file_location("train", TRAIN)
+    assert spec is not None and spec.loader is not None
+    train: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(train)
+    cfg, _ = command_line.parse_train(sys.argv[1:], methods.METHODS)
+    plan = data.resolve(cfg.data, cfg.eval)
+    began = time.time()
+    lists = distributed.from_main(world, lambda: train.load_lists(cfg, plan, cfg.train, world))
+    looked_up = time.time() - began
+    loader = train.loaders_of(cfg, plan, lists, world)["train"]
+    with tempfile.TemporaryDirectory() as folder:
+        skips = SkipLog(Path(folder) / "skipped.jsonl", lists["train"].samples, 0)
+        clips = WatchedClips(loader, clip_timeout=300, log=skips, changes=Changes(None, "warn"))
+        with clips:
+            next(iter(clips))
+            found = {
+                "looked_up_seconds": looked_up,
+                "first_batch_seconds": time.time() - float(os.environ["BENCHMARK_BEGAN"]),
+                "process_gb": resident("VmHWM"),
+                "private_gb": own_bytes() / 1e9,
+                "looks": len(looks),
+            }
+            everyones = distributed.gather_objects(world, found)
+    if world.is_main:
+        worst = {key: max(one[key] for one in everyones) for key in found}
+        print(json.dumps(worst | {"looks": sum(one["looks"] for one in everyones)}), flush=True)
+
+
+if __name__ == "__main__":
+    launching.launch(main)

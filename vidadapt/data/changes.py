@@ -1,0 +1,68 @@
+"""Files that are no longer those that were counted: listed once, or an error (`data.changed`).
+
+`changed.jsonl` has one line a file: its list path, and why it may not be the one that was counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+from vidadapt.data.readers import ReadError
+from vidadapt.data.skips import append_line
+
+CHANGED = "changed.jsonl"
+
+
+class ChangedVideo(ReadError):
+    """A file is no longer the one that was counted; the message names it."""
+
+
+class Changes:
+    """The changed files that a run or an evaluation has met.
+
+    Args:
+        path: the file that lists them, for all processes; None: each is a line on stderr.
+        policy: `data.changed`.
+    """
+
+    def __init__(self, path: Path | None, policy: str) -> None:
+        self.path, self.policy = path, policy
+        self._met = set(read_changes(path)) if path is not None else set()
+
+    def note(self, listed: str, why: str) -> None:
+        """List a file, unless it is listed.
+
+        Args:
+            listed: its list path.
+            why: naming the file.
+
+        Raises:
+            ChangedVideo: `data.changed` is `error`.
+        """
+        if self.policy == "error":
+            raise ChangedVideo(f"{why} (data.changed is error)")
+        if listed in self._met:
+            return
+        self._met.add(listed)
+        if self.path is None:
+            print(f"warning: {why}", file=sys.stderr, flush=True)
+        else:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            append_line(self.path, json.dumps({"path": listed, "why": why}))
+
+
+def read_changes(path: Path) -> dict[str, str]:
+    """Why by list path, of the files that are listed; a killed process's half line is left out."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            entry = json.loads(line)
+            found.setdefault(str(entry["path"]), str(entry["why"]))
+    return found

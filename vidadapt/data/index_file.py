@@ -1,0 +1,266 @@
+"""The file of a video index: segments of arrays, appended and mapped.
+
+A segment is a `HEADER` of 64 bytes, then one array for each of `COLUMNS`, sorted by key, then the
+texts of its rows one after the other, then the checks (uint64) of their frames; each begins at a
+multiple of 8 bytes. The header is written last, when the rest is on disk: what a killed writer left
+at the end is ignored, and cut off by the next one. Both the header and all that follows have a
+digest (XXH3), which is compared when a file is opened: a segment with another one is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import mmap
+import os
+import struct
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xxhash
+
+from vidadapt.files.locks import held
+from vidadapt.files.writing import replaced
+from vidadapt.files.writing import writing as refusing
+
+MAGIC = b"vidadapt index 1"
+HEADER = struct.Struct("<16s5Q8x")  # MAGIC, rows, bytes of text, checks, digest of body, of header
+COLUMNS = {
+    "key": "<u8",  # of the path and the requested reader
+    "size": "<i8",
+    "mtime_ns": "<i8",
+    "num_frames": "<i8",
+    "header_frames": "<i8",  # -1: not known
+    "width": "<i8",
+    "height": "<i8",
+    "rotation": "<i8",
+    "frame_rate": "<f8",  # nan: not known
+    "duration": "<f8",  # nan: not known
+    "digest": "<u8",  # of the checks
+    "text_end": "<u8",  # within the segment's texts
+    "checks_end": "<u8",  # within the segment's checks
+}
+OWN = HEADER.size - 16  # bytes of a header before its own digest
+PIECE = 1 << 24  # bytes that are read or written at once
+PATIENCE = 600.0  # seconds to wait for another process that writes the same index
+
+
+class Segment(NamedTuple):
+    """Where a segment begins in its file, in bytes, how much it holds, and its body's digest."""
+
+    start: int
+    rows: int
+    text: int
+    checks: int
+    digest: int
+
+    @property
+    def text_start(self) -> int:
+        return self.start + HEADER.size + 8 * len(COLUMNS) * self.rows
+
+    @property
+    def checks_start(self) -> int:
+        return self.text_start + self.text + -self.text % 8
+
+    @property
+    def end(self) -> int:
+        return self.checks_start + 8 * self.checks
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows to be written, in the order of their keys.
+
+    Attributes:
+        columns: by the names of `COLUMNS`, (N,) each.
+        texts, checks: bytes of each row's.
+    """
+
+    columns: dict[str, np.ndarray]
+    texts: Iterable[bytes]
+    checks: Iterable[bytes]
+
+
+class Mapped:
+    """Whole segments of a file, mapped; they stay readable when the file is replaced."""
+
+    def __init__(self, path: Path, file: FileIO, segments: Sequence[Segment]) -> None:
+        self.path, self.file, self.segments = path, file, tuple(segments)
+        length = max((one.end for one in segments), default=0)
+        self._bytes: Any = mmap.mmap(file.fileno(), length, prot=mmap.PROT_READ) if length else b""
+
+        self._columns = [self._mapped_columns(one) for one in self.segments]
+
+    def _mapped_columns(self, one: Segment) -> dict[str, np.ndarray]:
+        first, bytes_of = one.start + HEADER.size, 8 * one.rows
+        return {
+            name: np.frombuffer(self._bytes, kind, one.rows, first + place * bytes_of)
+            for place, (name, kind) in enumerate(COLUMNS.items())
+        }
+
+    def column(self, number: int, name: str) -> np.ndarray:
+        """A column (rows,) of a segment."""
+        return self._columns[number][name]
+
+    def text(self, number: int, place: int) -> bytes:
+        """The text of a row of a segment."""
+        one = self.segments[number]
+        begin, end = self._span(number, place, "text_end")
+        return bytes(self._bytes[one.text_start + begin : one.text_start + end])
+
+    def checks(self, number: int, place: int) -> np.ndarray:
+        """The checks (number of frames,) uint64 of a row of a segment."""
+        begin, end = self._span(number, place, "checks_end")
+        start = self.segments[number].checks_start + 8 * begin
+        return np.frombuffer(self._bytes, "<u8", end - begin, start)
+
+    def adds_up(self, number: int) -> bool:
+        """Whether the texts and checks of a segment's rows are where they can be."""
+        one = self.segments[number]
+        for name, total in (("text_end", one.text), ("checks_end", one.checks)):
+            ends = self.column(number, name)
+            if (ends[1:] < ends[:-1]).any() or (int(ends[-1]) if one.rows else 0) != total:
+                return False
+        return True
+
+    def _span(self, number: int, place: int, name: str) -> tuple[int, int]:
+        ends = self.column(number, name)
+        return int(ends[place - 1]) if place else 0, int(ends[place])
+
+
+def verified(path: Path) -> tuple[Mapped, str]:
+    """Map the segments whose bytes are as they were written; and what is damaged, in words.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it does not begin as an index.
+    """
+    file = path.open("rb", buffering=0)
+    segments, _, damage = _scanned(path, file, verify=True)
+    mapped = Mapped(path, file, segments)
+    if all(mapped.adds_up(number) for number in range(len(segments))):
+        return mapped, damage
+    raise ValueError(f"{path}: is no video index; delete it, and the videos are counted again")
+
+
+def with_segments(path: Path, segments: Sequence[Segment]) -> FileIO | None:
+    """Open a file if it has these very segments, by their headers; else None."""
+    with contextlib.suppress(OSError):
+        file = path.open("rb", buffering=0)
+        heads = [os.pread(file.fileno(), HEADER.size, one.start) for one in segments]
+        if [_header(head, s.start) for head, s in zip(heads, segments, strict=True)] == [*segments]:
+            return file
+        file.close()
+    return None
+
+
+def append(path: Path, table: Table) -> None:
+    """Add a segment, behind the last whole one; it is on disk on return.
+
+    Raises:
+        OSError: the file cannot be written.
+        ValueError: it does not begin as an index.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.open("ab").close()
+        with path.open("r+b", buffering=0) as file:
+            _, end, _ = _scanned(path, file, verify=False)
+            file.truncate(end)
+            if len(table.columns["key"]):
+                file.seek(end)
+                with refusing(path):
+                    _write(file, table)
+
+
+def writing(path: Path) -> AbstractContextManager[Any]:
+    """Hold the lock of an index file; waits for another process that writes it."""
+    return held(path, "data.index_dir", wait=PATIENCE)
+
+
+def replace(path: Path, table: Table) -> None:
+    """Replace a file, of which the lock is held, by one segment; at once."""
+    with replaced(path) as partial, partial.open("w+b", buffering=0) as file:
+        _write(file, table)
+
+
+def _scanned(path: Path, file: FileIO, verify: bool) -> tuple[list[Segment], int, str]:
+    """Segments of a file, where the next one may begin, and what is damaged, in words.
+
+    Args:
+        verify: compare the digests of bodies, too; segments with another one are left out.
+    """
+    size, at = os.fstat(file.fileno()).st_size, 0
+    found: list[Segment] = []
+    damage = []
+    while at < size:
+        head = os.pread(file.fileno(), HEADER.size, at)
+        if at == 0 and not (head.startswith(MAGIC) or MAGIC.startswith(head) or not any(head)):
+            raise ValueError(
+                f"{path}: is no video index, or its beginning is damaged; delete it, and the "
+                "videos are counted again"
+            )
+        if len(head) < HEADER.size or not any(head):
+            break  # a writer was killed
+        segment = _header(head, at)
+        if segment is None or segment.end > size:
+            damage.append(f"damaged from byte {at:,} on")
+            break
+        if verify and _digest_of(file, segment) != segment.digest:
+            damage.append(f"{segment.rows:,} rows are damaged")
+        else:
+            found.append(segment)
+        at = segment.end
+    return found, at, ", ".join(damage)
+
+
+def _header(head: bytes, start: int) -> Segment | None:
+    """The segment that a header tells of; None if it is none, or damaged."""
+    if len(head) < HEADER.size:
+        return None
+    magic, rows, text, checks, digest, own = HEADER.unpack(head)
+    if magic != MAGIC or own != xxhash.xxh3_64_intdigest(head[:OWN]) or any(head[OWN + 8 :]):
+        return None
+    return Segment(start, rows, text, checks, digest)
+
+
+def _digest_of(file: FileIO, segment: Segment) -> int:
+    """Digest of what follows a segment's header; read in pieces, and not mapped."""
+    digest = xxhash.xxh3_64()
+    at = segment.start + HEADER.size
+    while at < segment.end:
+        piece = os.pread(file.fileno(), min(PIECE, segment.end - at), at)
+        if not piece:
+            return -1  # the file was cut meanwhile
+        digest.update(piece)
+        at += len(piece)
+    return digest.intdigest()
+
+
+def _write(file: FileIO, table: Table) -> None:
+    """Write a segment at the file's place, the header last."""
+    start, digest = file.tell(), xxhash.xxh3_64()
+    columns = [np.ascontiguousarray(table.columns[name], kind) for name, kind in COLUMNS.items()]
+    rows = len(columns[0])
+    text, checks = (
+        int(table.columns[name][-1]) if rows else 0 for name in ("text_end", "checks_end")
+    )
+    buffered = io.BufferedWriter(file, 1 << 20)
+    buffered.write(bytes(HEADER.size))
+    for part in itertools.chain(
+        (column.tobytes() for column in columns), table.texts, [bytes(-text % 8)], table.checks
+    ):
+        digest.update(part)
+        buffered.write(part)
+    buffered.detach()  # flushes, and leaves the file open
+    os.fsync(file.fileno())
+    fields = MAGIC, rows, text, checks, digest.intdigest()
+    own = xxhash.xxh3_64_intdigest(HEADER.pack(*fields, 0)[:OWN])
+    os.pwrite(file.fileno(), HEADER.pack(*fields, own), start)
+    os.fsync(file.fileno())

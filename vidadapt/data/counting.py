@@ -349,7 +349,7 @@ def _refuse_missing(
     files: Files,
     barred: Mapping[str, str],
 ) -> None:
-    lines = []
+    lines: list[str] = []
     for place, cause in files.causes.items():
         path = samples.path(place)
         if os.path.normpath(path) not in barred:

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "profiling": {"files"},
     "distributed": {"files", "processes"},
     "launching": {"data", "distributed", "files", "naming", "precision", "processes", "runs"},
-    "files": set(),
+    "files": {"naming"},
     "runs": {"files"},
     "checkpoints": {"files", "naming", "runs"},
     "resuming": {"checkpoints", "distributed", "methods", "optim", "runs", "sharding"},

@@ -24,6 +24,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from vidadapt.files.archives import NotStored, require_stored
 from vidadapt.files.retrying import Patience
 from vidadapt.files.writing import WriteError
 from vidadapt.naming import printable
@@ -207,12 +208,18 @@ def load_trainer(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise RunError(f"{file}: no such file; only `last` can be resumed")
     try:
+        require_stored(file)
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise RunError(
-            f"{file}: truncated or damaged ({type(error).__name__}); the weights beside it may "
+            f"{file}: truncated or damaged ({_cause(error)}); the weights beside it may "
             "still be whole: evaluate them, or start again in another run_dir"
         ) from error
+
+
+def _cause(error: Exception) -> str:
+    """What `require_stored` says; torch's own words would advise to run what a file holds."""
+    return str(error) if isinstance(error, NotStored) else type(error).__name__
 
 
 class Writer:

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import zipfile
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -202,6 +203,18 @@ def test_checksums_without_the_state_for_resuming_are_refused(tmp_path):
     del sums["trainer.pt"]
     (folder / "checksums.json").write_text(json.dumps(sums))
     assert "trainer.pt" in (checkpoints.damage(folder, to_resume=True) or "")
+
+
+def test_a_state_for_resuming_that_would_grow_is_not_unpacked(tmp_path):
+    torch.save({"optimizer": torch.zeros(1 << 20)}, tmp_path / "whole.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "whole.pt") as old,
+        zipfile.ZipFile(tmp_path / "trainer.pt", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(RunError, match=r"trainer\.pt.* is compressed"):
+        checkpoints.load_trainer(tmp_path)
 
 
 def test_what_a_library_repeats_of_a_file_is_written_out(tmp_path):

@@ -1,1 +1,1 @@
-"""Files that several processes share: who may write to them."""
+"""Files: who may write to them, how they are written whole, and archives from strangers."""

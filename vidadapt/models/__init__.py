@@ -1,4 +1,4 @@
-"""Backbones: a clip becomes logits. Imports nothing of ours from outside this folder."""
+"""Backbones: a clip becomes logits. Of ours it imports `files` and `naming` alone."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vidadapt.files.archives import members_of, require_stored
 from vidadapt.models.coverage import State, listed
 from vidadapt.models.shards import FILES, INDEX, shards_of
 from vidadapt.naming import printable
@@ -169,7 +170,10 @@ HARMLESS: list[Any] = [argparse.Namespace, *((_Ignored, name) for name in _numpy
 def _torch_load(path: Path) -> Any:
     zipped = zipfile.is_zipfile(path)
     if zipped:
-        _check_archive(path)
+        if any(member.filename.endswith("/constants.pkl") for member in members_of(path)):
+            # A compiled program with its tensors, as OpenAI publishes CLIP.
+            raise ValueError(_refusal(path, ["a TorchScript program"], SCRIPTED))
+        require_stored(path)
     with torch.serialization.safe_globals(HARMLESS):
         try:
             # Mapped, so that an optimiser's state is never read; only the zip format can be.
@@ -183,24 +187,6 @@ def _torch_load(path: Path) -> Any:
             raise ValueError(_refusal(path, sorted(set(refused)), PICKLED)) from error
         except Exception as error:  # a damaged file makes the unpickler fail in any way
             raise _unreadable(path, "torch file", error) from error
-
-
-def _check_archive(path: Path) -> None:
-    """Refuse a compiled program with its tensors, as OpenAI publishes CLIP, and what may grow."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except Exception as error:  # a damaged archive makes zipfile fail in many ways
-        raise _unreadable(path, "torch file", error) from error
-    if any(member.filename.endswith("/constants.pkl") for member in members):
-        raise ValueError(_refusal(path, ["a TorchScript program"], SCRIPTED))
-    for member in members:
-        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-            raise ValueError(
-                f"{path}: its part {printable(member.filename)} is compressed ({member.file_size:,}"
-                f" bytes from {member.compress_size:,}), which torch.save never does, and is not "
-                "unpacked; store the parts uncompressed"
-            )
 
 
 # How to take the tensors (m) out of a file whose reading runs code.

@@ -317,8 +317,8 @@ def test_a_full_disk_is_one_line_and_the_next_call_finishes(
         text=True,
         check=False,
     )
-    assert done.returncode == 1
-    [line] = [line for line in done.stderr.splitlines() if line.startswith("prepare:")]
+    assert done.returncode == 6
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert "the disk is full" in line and "give the same command again" in line
     assert "Traceback" not in done.stderr
     assert not (out / "train.txt").exists() and not list(out.glob("shards/*.tar"))

@@ -154,11 +154,13 @@ def _fail(world: World, error: BaseException, goes_on: str = "") -> NoReturn:
     elif isinstance(error, PeerError):
         text = ""
     else:
-        text = f"[rank {world.rank}] error: {line}" if world.rank else f"error: {line}"
+        lost = kind.name == "lost_process"
+        named = world.rank > 0 or (lost and world.size > 1)
+        text = f"[rank {world.rank}] error: {line}" if named else f"error: {line}"
         if kind.name == "bug":
             traceback.print_exception(error)
             text += f" ({type(error).__name__}, a fault of this program: please report it)"
-        if kind.name != "lost_process":
+        if not lost:
             _tell_torchrun(world, text)
     if text:
         print(text, file=sys.stderr, flush=True)

@@ -34,6 +34,7 @@ from vidadapt.benchmark import NOISY_PERCENT, spread_percent
 from vidadapt.config import Config, ConfigError
 from vidadapt.data.workers import cores
 from vidadapt.differences import changes, settings
+from vidadapt.files.locks import Held
 from vidadapt.launching.failures import FAILURE, name_of_status, read_failure
 from vidadapt.matrix.plan import Cell
 
@@ -303,7 +304,8 @@ def only_one(out: Path) -> Iterator[int]:
     What a killed call left running is waited for.
 
     Raises:
-        ConfigError: another call works on the folder.
+        Held: another call works on the folder.
+        ConfigError: its disk keeps no locks.
     """
     with (out / LOCK).open("a+") as file:
         deadline = time.monotonic() + PATIENCE
@@ -311,7 +313,7 @@ def only_one(out: Path) -> Iterator[int]:
             file.seek(0)
             holder = file.read().strip()
             if not holder or Path(f"/proc/{holder}").exists() or time.monotonic() > deadline:
-                raise ConfigError(
+                raise Held(
                     f"--out: another call (process {holder or 'unknown'}) works on {out}; wait "
                     "for its end, or choose another --out"
                 )

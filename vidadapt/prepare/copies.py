@@ -19,11 +19,10 @@ from PIL import Image
 from vidadapt.data.index import VideoFacts, cut_short
 from vidadapt.data.isolated import run_isolated
 from vidadapt.data.sequential import all_frames
-from vidadapt.files.writing import replaced
+from vidadapt.files.writing import NO_ROOM, replaced
 from vidadapt.progress import track
 
 TABLE = "copies.csv"
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,7 @@ def of_truncated(source: str, promised: int | None, decoded: int) -> tuple[tuple
 
 def failed(job: Job, error: Exception) -> Outcome:
     """The outcome of a job that raised."""
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
         return Outcome(None, None, f"{error.strerror}", disk_full=True)
     told = str(error) if job.source in str(error) else f"{job.source}: {error!r}"
     return Outcome(None, None, told)

@@ -18,8 +18,9 @@ from vidadapt.data import packed
 from vidadapt.data.counting import facts_of
 from vidadapt.data.index import VideoFacts
 from vidadapt.data.readers import open_video
+from vidadapt.files.locks import Held
+from vidadapt.files.writing import NO_ROOM, WriteError
 from vidadapt.prepare.copies import (
-    DISK_FULL,
     Copy,
     Job,
     Outcome,
@@ -72,8 +73,8 @@ def claimed(out: Path, claim: dict[str, Any]) -> Iterator[None]:
 
     Raises:
         FileExistsError: it holds something else, or copies made with other settings.
-        BlockingIOError: another process is at it.
-        OSError: the disk is full; says how much is done, and that the next call goes on.
+        Held: another process is at it.
+        WriteError: the disk is full; says how much is done, and that the next call goes on.
     """
     record = out / CLAIM
     if record.exists():
@@ -95,16 +96,16 @@ def claimed(out: Path, claim: dict[str, Any]) -> Iterator[None]:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise BlockingIOError(f"{out}: another process is copying to this folder") from error
+            raise Held(f"{out}: another process is copying to this folder") from error
         try:
             shutil.rmtree(out / PARTIAL, ignore_errors=True)
             (out / PARTIAL).mkdir()
             yield
             shutil.rmtree(out / PARTIAL)
         except OSError as error:
-            if not {error.errno, getattr(error.__cause__, "errno", None)} & {*DISK_FULL}:
+            if not {error.errno, getattr(error.__cause__, "errno", None)} & NO_ROOM:
                 raise
-            raise OSError(
+            raise WriteError(
                 f"the disk is full: {len(load_table(out))} videos are copied to {out} so far; free "
                 f"some space and give the same command again, which goes on from there "
                 f"({error.strerror or error})"
@@ -123,7 +124,7 @@ def transcode_set(
     """Copy every listed video to an H.264 file of its own.
 
     Raises:
-        OSError: the disk is full, see `claimed`.
+        WriteError: the disk is full, see `claimed`.
     """
     rows = load_table(out)
     copies: dict[str, Copy] = {}
@@ -156,7 +157,7 @@ def pack_set(
     A shard is put together as soon as all videos before its end are settled; then its parts go.
 
     Raises:
-        OSError: the disk is full, see `claimed`.
+        WriteError: the disk is full, see `claimed`.
     """
     rows = load_table(out)
     copies: dict[str, Copy] = {}

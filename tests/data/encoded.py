@@ -60,11 +60,17 @@ def spelled(frames: np.ndarray) -> list[int]:
     return [int((row.mean(axis=1) > 128) @ (1 << np.arange(len(row)))) for row in bits]
 
 
-def write(path: Path, codec: str, options: dict[str, str], frames: np.ndarray) -> Path:
+def write(
+    path: Path,
+    codec: str,
+    options: dict[str, str],
+    frames: np.ndarray,
+    pixels: str = "yuv420p",
+) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options)
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pixels
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))

@@ -6,11 +6,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import VideoReformatter
 from encoded import decode_with_pyav, numbered, write
 from test_readers import CLIPS, SHARED, available_readers
 
 from vidadapt.data import sparse
 from vidadapt.data.readers import ReadError, open_counted, open_video
+from vidadapt.data.sequential import upright_rgb
 from vidadapt.data.survey import counted
 
 FAULTS = SHARED.parent / "faults"
@@ -105,6 +107,46 @@ def test_damage_that_no_decoder_reports(tmp_path: Path, name: str, seeds: tuple[
             reads = [sparse.read_sparsely(str(path), facts.checks, [i]) for i in range(len(truth))]
             lost += sum(read is None for read in reads)
     assert lost, "no file is of this kind any more: look for other seeds"
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [
+        ("a.avi", "mjpeg", "yuvj420p"),
+        ("a.webm", "libvpx", "yuv420p"),
+        ("a.mkv", "ffv1", "yuv420p"),
+        ("a.mov", "png", "rgb24"),
+    ],
+)
+def test_damaged_frames_are_the_same_at_each_read(
+    tmp_path: Path, name: str, codec: str, pixels: str
+) -> None:
+    """Where a decoder leaves a part of a frame as it found the memory."""
+    path = tmp_path / name
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec} encoder")
+    whole = write(path, codec, {}, numbered(16), pixels).read_bytes()
+    for seed in range(8):
+        path.write_bytes(damaged(whole, seed))
+        try:
+            facts = counted(str(path))
+        except ReadError:
+            continue
+        assert facts.num_frames is not None
+        for some in (range(16), [15], [2, 7], [0, 5, 8]):
+            wanted = [place for place in some if place < facts.num_frames] or [0]
+            with open_counted(path, "pyav", facts.num_frames, facts.checks) as video:
+                video.frames(wanted)
+                assert video.changed == "", (seed, wanted)
+
+
+def test_frames_that_are_read_leave_the_decoder_its_memory(tmp_path: Path) -> None:
+    """Also where nothing has to be converted: it would give later frames other memory."""
+    path = write(tmp_path / "a.mov", "png", {}, numbered(3), "rgb24")
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            shown = upright_rgb(VideoReformatter(), frame, (frame.width, frame.height))
+            assert not np.shares_memory(shown, np.frombuffer(frame.planes[0], np.uint8))
 
 
 def cover(path: Path, with_video: bool) -> Path:

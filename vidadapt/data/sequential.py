@@ -221,5 +221,10 @@ def upright_rgb(convert: VideoReformatter, frame: Any, size: tuple[int, int]) ->
     # By default every converter starts threads of its own: slower, and unsafe to fork.
     mirrored, turns = orientation(frame)
     before = size[::-1] if turns % 2 else size
-    array = convert.reformat(frame, *before, format="rgb24", threads=1).to_ndarray()
+    converted = convert.reformat(frame, *before, format="rgb24", threads=1)
+    array = converted.to_ndarray()
+    if converted is frame:
+        # Damaged frames show what their memory held before. The decoder has to get it back whether
+        # or not a frame is wanted, or those after it would differ.
+        array = array.copy()
     return np.rot90(array[:, ::-1] if mirrored else array, turns)

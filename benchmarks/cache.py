@@ -102,6 +102,7 @@ def measured(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any
         "data.crop_size": args.crop_size,
         "data.num_workers": 0,
         "model.backbone": args.backbone,
+        "model.weights": "random",
         "model.head": head,
         "method.name": method,
         "train.epochs": args.epochs,

@@ -82,8 +82,8 @@ MAY_IMPORT = {
     },
     "typed": set(),
     "trained": {
-        *("adapters", "command_line", "config", "data", "distributed", "evaluate", "methods"),
-        *("files", "models", "precision", "score_parts"),
+        *("adapters", "checkpoints", "command_line", "config", "data", "distributed", "evaluate"),
+        *("files", "methods", "models", "precision", "runs", "score_parts"),
     },
     "temporal": {"evaluate"},
     "temporal_report": {"files", "markdown", "temporal"},

@@ -174,10 +174,10 @@ def checked(
                         raise ConfigError(f"data.{split}_list: {path}: no such file")
                 if cfg.data.test_list is None and cfg.data.dev_list is None:
                     raise ConfigError("data.test_list: is not set; nothing could be evaluated")
-                if not args.cost_only and not cfg.model.weights and cfg.method["name"] != "full":
+                if not args.cost_only and not cfg.model.weights:
                     raise ConfigError(
-                        "model.weights: is not set; a frozen backbone of random weights shows "
-                        "nothing. Give a file, or ask for --cost-only"
+                        "model.weights: is not set; give a file, `random` to train without "
+                        "pre-trained weights, or ask for --cost-only"
                     )
                 if args.rates and cfg.data.dev_list is None:
                     raise ConfigError("data.dev_list: --rates chooses by it; give one")

@@ -74,6 +74,12 @@ def main(world: World) -> None:
         with together(world):
             plan = data.resolve(cfg.data, cfg.eval)
             saved = None if options.profile else continuing.previous_run(run_dir, cfg, resume)
+            if cfg.model.weights is None and saved is None and not options.profile:
+                raise ConfigError(
+                    "model.weights: is not set, and a backbone of random weights adapts to "
+                    "nothing; give a file of pre-trained weights, or `--model.weights random` "
+                    "where it is meant"
+                )
         folder = run_dir / runs.PROFILE if options.profile else run_dir
         with recorded(world, folder):
             train(world, cfg, plan, options, folder, resume, saved, lock)
@@ -156,8 +162,10 @@ def train(
     world = distributed.with_patience(world, recipe.patience_minutes)
     trainable, total = methods.count_parameters(model)
     if world.is_main:
+        for line in options.dropped:
+            print(line)
         lr = optim.effective_lr(cfg.train.base_lr, global_batch)
-        print(f"{report}\n" if report else "backbone: random weights (model.weights is not set)")
+        print(f"{report}\n" if report else "BACKBONE: RANDOM WEIGHTS, NOTHING IS PRE-TRAINED")
         print(
             f"{cfg.method['name']}: {trainable:,} of {total:,} parameters train "
             f"({100 * trainable / total:.2f} %); lr {lr:g} (base_lr {cfg.train.base_lr:g} x global "
@@ -342,7 +350,7 @@ def start_folder(
 ) -> None:
     runs.create(run_dir, resume)
     runs.write_text(run_dir / "config.yaml", yaml_files.dump(cfg))
-    runs.write_json(run_dir / "environment.json", runs.environment(world.size, str(world.device)))
+    runs.write_json(run_dir / runs.ENVIRONMENT, runs.environment(world.size, str(world.device)))
     done = 0 if saved is None else saved["progress"]["epoch"]
     for log in ("log.jsonl", "steps.jsonl"):
         runs.drop_lines_from(run_dir / log, "epoch", done + 1)

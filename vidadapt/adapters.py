@@ -5,7 +5,7 @@ with the file of the backbone's weights, nothing else is needed. `load_adapter` 
 `vidadapt.bank` serves several adapters from one backbone.
 
 adapter.json may be a stranger's, so the weights that it names are a hint. They are used unasked
-where they are those shipped with the package (`demo`), and where config.yaml of the run that the
+where they are no file of the caller's (`demo`, `random`), and where config.yaml of the run that the
 folder is a part of names the same file. Everything else, and always the hub, the caller names.
 """
 
@@ -31,7 +31,7 @@ from vidadapt.data.readers import READERS
 from vidadapt.data.sampling import Sampling
 from vidadapt.data.transforms import NORMALIZATIONS, normalize
 from vidadapt.differences import differences, refuse, refuse_backbone
-from vidadapt.models import VideoModel
+from vidadapt.models import WITHOUT_FILE, VideoModel
 from vidadapt.models.clip_shape import require_shape
 from vidadapt.models.hub import is_hub_name
 from vidadapt.naming import printable, require_known
@@ -203,7 +203,7 @@ def with_weights(adapter: Adapter, weights: str | Path | None) -> Config:
     model = adapter.config.model
     if weights is not None:
         return replace(adapter.config, model=replace(model, weights=str(weights)))
-    if model.weights == "demo":
+    if model.weights in WITHOUT_FILE:
         return adapter.config
     named = adapter.about["model"].get("weights")
     shown = printable(str(named))
@@ -230,7 +230,7 @@ def with_weights(adapter: Adapter, weights: str | Path | None) -> Config:
 
 def _usable_unasked(folder: Path, model: ModelConfig) -> ModelConfig:
     """The model's configuration, without weights that a caller must name."""
-    if model.weights is None or model.weights == "demo":
+    if model.weights is None or model.weights in WITHOUT_FILE:
         return model
     run = Path(os.path.abspath(folder)).parent / "config.yaml"  # noqa: PTH100 (no links resolved)
     if not is_hub_name(model.weights) and run.is_file():

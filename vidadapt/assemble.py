@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from vidadapt import methods, models
 from vidadapt.config import Config, ConfigError
 from vidadapt.data import DataPlan
@@ -14,6 +16,9 @@ def adapted_model(
 ) -> tuple[VideoModel, LoadReport | None, str]:
     """Load strictly, freeze, inject, unfreeze the head.
 
+    With model.weights `random` the model is drawn from a seed of its own, so that every run, and
+    every evaluation of it, has the same one.
+
     Args:
         load_backbone: False leaves the backbone at random, for a checkpoint that holds all of it.
 
@@ -25,7 +30,21 @@ def adapted_model(
         ValueError: sizes, weights or options that do not fit, naming key or file.
     """
     chosen = config.model
-    model, report = models.build(
+    again = load_backbone and chosen.weights == models.RANDOM
+    with torch.random.fork_rng(devices=[], enabled=again):
+        if again:
+            torch.manual_seed(0)
+        model, report = _built(config, plan, load_backbone)
+    backbone = fingerprint(model)
+    methods.apply(model, config.method)
+    return model, report, backbone
+
+
+def _built(
+    config: Config, plan: DataPlan, load_backbone: bool
+) -> tuple[VideoModel, LoadReport | None]:
+    chosen = config.model
+    return models.build(
         chosen.backbone,
         num_frames=plan.sampling.num_frames,
         crop_size=plan.crop_size,
@@ -40,9 +59,6 @@ def adapted_model(
         weights=chosen.weights if load_backbone else None,
         weights_key=chosen.weights_key,
     )
-    backbone = fingerprint(model)
-    methods.apply(model, config.method)
-    return model, report, backbone
 
 
 def _grid(sizes: list[int] | None) -> tuple[int, int, int] | None:

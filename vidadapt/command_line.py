@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser, Namespace
 from vidadapt.config import SECTIONS, Config, ConfigError, EvalConfig, as_dict
 from vidadapt.naming import did_you_mean, printable, printable_lines, require_known
 from vidadapt.typed import hints_of, misfits
-from vidadapt.yaml_files import flattened, read_yaml
+from vidadapt.yaml_files import flattened, read_yaml, without_key
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,12 @@ class TrainOptions:
     Attributes:
         resume: continue the run in run_dir.
         profile: only time this many steps.
+        dropped: a line for each configuration file whose method is not the one asked for.
     """
 
     resume: bool
     profile: int | None
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,13 @@ EVALUATE_HELP = """Evaluate on a list, several clips x crops a video, exactly.
 
     python tools/evaluate.py --run_dir runs/ssv2_adaptformer --eval.num_clips 4 --eval.num_crops 3
     torchrun --nproc-per-node 8 tools/evaluate.py --run_dir runs/ssv2_adaptformer --split dev
+    python tools/evaluate.py --run_dir runs/ssv2_adaptformer --data.lists OTHER_LISTS_OF_PREPARE
     python tools/evaluate.py --adapter ssv2_adapter --data.root VIDEOS --data.test_list test.txt \\
         --model.weights videomae_vit_b.pth
     python tools/evaluate.py --from-scores runs/.../scores.npz --eval.fusion logits
 
-The configuration of the run or the adapter is the default of every option below.
+The configuration of the run or the adapter is the default of every option below. A run knows its
+classes, and where its relative paths begin; --data.lists takes the place of its lists.
 Exit statuses, and failure.json in the folder of results: docs/failures.md.
 """
 
@@ -145,7 +149,9 @@ def parse_train(argv: list[str], methods: Methods) -> tuple[Config, TrainOptions
         ConfigError: unknown or malformed keys, or options that do not go together.
         SystemExit: after --help or --print_config.
     """
-    parser = _parser("tools/train.py", TRAIN_HELP, methods, _method_name(argv, methods))
+    method = _method_name(argv, methods)
+    argv, dropped = _without_others(argv, method)
+    parser = _parser("tools/train.py", TRAIN_HELP, methods, method)
     parser.add_argument("--run_dir", type=str, required=True, help="folder that the run writes")
     parser.add_argument("--resume", action="store_true", help="continue the run in run_dir")
     parser.add_argument(
@@ -160,7 +166,7 @@ def parse_train(argv: list[str], methods: Methods) -> tuple[Config, TrainOptions
         raise ConfigError(f"--profile: expected 1 step or more, got {parsed.profile}")
     if parsed.profile is not None and parsed.resume:
         raise ConfigError("--profile: trains nothing that --resume could continue; leave one out")
-    options = TrainOptions(parsed.resume, parsed.profile)
+    options = TrainOptions(parsed.resume, parsed.profile, dropped)
     return _config(parser, parsed, parsed.run_dir, methods), options
 
 
@@ -184,7 +190,9 @@ def parse_browse(argv: list[str], methods: Methods) -> tuple[Config, BrowseOptio
         parser.add_argument(f"--{name}", type=kind, default=default, metavar="N", help=text)
     parser.add_argument("--no-evaluation", action="store_true", help="training views only")
     parser.add_argument("--run_dir", type=str, default="", help=argparse.SUPPRESS)
-    _add_sections(parser, methods, _method_name(argv, methods), SECTIONS)
+    method = _method_name(argv, methods)
+    argv, _ = _without_others(argv, method)  # a look at the data does not depend on them
+    _add_sections(parser, methods, method, SECTIONS)
     shown = {"config", "train.seed", *(f"data.{key}" for key in BROWSE_KEYS)}
     for action in parser._actions:
         if action.dest.partition(".")[0] in ("method", *SECTIONS) and action.dest not in shown:
@@ -289,8 +297,7 @@ def parse_evaluate(
 
 
 def _refuse_options(argv: list[str], taken: set[str], mode: str) -> None:
-    given = {word[2:].partition("=")[0] for word in argv if word.startswith("--")}
-    if ignored := sorted(f"--{key}" for key in given - taken):
+    if ignored := sorted(f"--{key}" for key in typed(argv) - taken):
         raise ConfigError(
             f"{', '.join(ignored)}: has no effect with {mode}, which takes only "
             + ", ".join(f"--{key}" for key in sorted(taken - {mode[2:], "help"}))
@@ -362,6 +369,37 @@ def _method_name(argv: list[str], methods: Methods) -> str:
             name = method.get("name")
     name = "adaptformer" if name is None else name
     return require_known("method.name", str(name), methods)
+
+
+def _without_others(argv: list[str], method: str) -> tuple[list[str], tuple[str, ...]]:
+    """The command line with the method left out of each YAML file that names another one.
+
+    Returns:
+        The words, where the text of such a file stands for its name, and a line for each.
+    """
+    words, dropped, left = [], [], iter(argv)
+    for word in left:
+        option, given, file = word.partition("=")
+        if option != "--config":
+            words.append(word)
+            continue
+        file = file if given else next(left, "")
+        section = read_yaml(Path(file), "--config").get("method") if file else None
+        if not isinstance(section, dict) or section.get("name", method) == method:
+            words += [option, file] if file else [word]
+            continue
+        words += [option, without_key(Path(file), "method")]
+        if options := ", ".join(f"method.{key}" for key in section if key != "name"):
+            dropped.append(
+                f"{printable(file)}: {printable(options)} left out: options of "
+                f"{printable(str(section['name']))}, and method.name is {method}"
+            )
+    return words, tuple(dropped)
+
+
+def typed(argv: list[str]) -> set[str]:
+    """The keys that the words of a command line give, apart from those of configuration files."""
+    return {word[2:].partition("=")[0] for word in argv if word.startswith("--")}
 
 
 def _config(parser: ArgumentParser, parsed: Namespace, run_dir: str, methods: Methods) -> Config:

@@ -110,8 +110,9 @@ class ModelConfig:
     Attributes:
         backbone: key of `vidadapt.models.BACKBONES`, or `timm/NAME` for an image model of timm's.
         weights: checkpoint file (any recognised family, or `demo`), or from the Hugging Face hub
-            `hub:OWNER/REPO`, `hub:OWNER/REPO/FILE`, or `hub`: timm's own; none: random
-            initialisation.
+            `hub:OWNER/REPO`, `hub:OWNER/REPO/FILE`, or `hub`: timm's own. `random`: nothing
+            pre-trained, always the same draw; training must be asked for it, to measure costs it is
+            the default.
         weights_key: entry of that file to take, e.g. `model_ema`; default: the usual one, and the
             load report names the others.
         tubelet_size: frames of one token; not used frame by frame.

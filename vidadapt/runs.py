@@ -31,7 +31,7 @@ import torch
 from vidadapt.files.locks import LOCK
 from vidadapt.files.writing import replaced, writing
 
-PROFILE, FAILURE = "profile", "failure.json"
+PROFILE, ENVIRONMENT, FAILURE = "profile", "environment.json", "failure.json"
 
 
 class RunError(ValueError):
@@ -125,6 +125,7 @@ def environment(world_size: int, device: str) -> dict[str, Any]:
         "cpu_threads": torch.get_num_threads(),
         "git_commit": _git_commit(),
         "command": sys.argv,
+        "working_directory": str(Path.cwd()),
     }
 
 

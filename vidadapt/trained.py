@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidadapt import adapters, command_line, config, data, methods
+from vidadapt import adapters, checkpoints, command_line, config, data, methods, runs
 from vidadapt.adapters import Adapter
 from vidadapt.command_line import EvaluateOptions
-from vidadapt.config import Config, ConfigError
+from vidadapt.config import Config, ConfigError, DataConfig
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.changes import Changes
 from vidadapt.data.lists import Sample, Samples, check_label_names, read_list
@@ -67,7 +67,8 @@ class Loaded:
 def asked(argv: list[str]) -> tuple[Config | None, EvaluateOptions, Adapter | None]:
     """What a command line of tools/evaluate.py asks for, and the adapter that it names, if any.
 
-    The configuration is None for `--from-scores`.
+    The configuration is None for `--from-scores`. That of a run holds `data.label_names` only where
+    the command line gives them: the run knows its own, see `find`.
 
     Raises:
         ConfigError, RunError: unknown or malformed keys, no such run or adapter, or one whose
@@ -83,7 +84,46 @@ def asked(argv: list[str]) -> tuple[Config | None, EvaluateOptions, Adapter | No
         config.check_evaluation(cfg)
         if adapter is not None and cfg.model.weights is None and cfg.method["name"] != "full":
             adapters.with_weights(adapter, None)  # says which must be named
+    if cfg is not None and adapter is None:
+        cfg = _from_here(cfg, command_line.typed(argv))
     return cfg, options, adapter
+
+
+def _from_here(cfg: Config, typed: set[str]) -> Config:
+    """A run's configuration with lists that were given anew, and with paths that hold here.
+
+    A relative path that is not there from the working directory is taken from that of the training.
+    The class names are left to the run, and with `data.lists` its own lists and root to that.
+
+    Args:
+        typed: keys that the command line gives; these stay as they are.
+    """
+    defaults = vars(DataConfig())
+    stood_for = ("root", *(f"{split}_list" for split in ("train", "dev", "test")))
+    renewed = ["label_names", *(stood_for if "data.lists" in typed else ())]
+    of_data: dict[str, Any] = {k: defaults[k] for k in renewed if f"data.{k}" not in typed}
+    cfg = replace(cfg, data=replace(cfg.data, **of_data))
+    environment = Path(cfg.run_dir) / runs.ENVIRONMENT
+    try:
+        trained_in = json.loads(environment.read_text(encoding="utf-8"))["working_directory"]
+        home = Path(trained_in)
+    except (OSError, ValueError, KeyError, TypeError):  # of an older version
+        return cfg
+
+    def from_here(key: str, path: str | None) -> str | None:
+        if key in typed or path is None or not (home / path).exists():
+            return path
+        return str(home / path) if path == "." or not Path(path).exists() else path
+
+    weights = from_here("model.weights", cfg.model.weights)
+    cfg = replace(cfg, model=replace(cfg.model, weights=weights))
+    if "data.lists" in typed:
+        return cfg
+    of_data = {
+        key: from_here(f"data.{key}", getattr(cfg.data, key))
+        for key in (*stood_for, "quarantine", "index_dir")
+    }
+    return replace(cfg, data=replace(cfg.data, **of_data))
 
 
 def find(cfg: Config, options: EvaluateOptions, adapter: Adapter | None) -> Trained:
@@ -92,16 +132,27 @@ def find(cfg: Config, options: EvaluateOptions, adapter: Adapter | None) -> Trai
     Raises:
         ValueError: no such checkpoint, the list is not set, options that do not go together.
     """
+    named = cfg.data.label_names is not None
     cfg = replace(cfg, data=with_lists(cfg.data, same_dataset=adapter is None))
     if adapter is None:
-        plan = data.resolve(cfg.data, cfg.eval)
         checkpoint = adapters.checkpoint_folder(Path(cfg.run_dir), options.checkpoint)
+        names = None if named else checkpoints.load_checkpoint(checkpoint)[1].get("label_names")
+        plan = data.resolve(cfg.data, cfg.eval, names)
     else:
         plan = adapters.with_views(adapter.plan, cfg.eval.num_clips, cfg.eval.num_crops)
         checkpoint = adapter.folder
     listed = cfg.data.test_list if options.split == "test" else cfg.data.dev_list
     if listed is None:
         raise ConfigError(f"data.{options.split}_list: is not set; give the list to evaluate")
+    for key, path, mend in (
+        (f"data.{options.split}_list", listed, "--data.lists FOLDER, or --data.{split}_list FILE"),
+        ("data.root", cfg.data.root, "--data.root FOLDER"),
+    ):
+        if not Path(path).exists():
+            raise ConfigError(
+                f"{key}: {path} is not there, seen from {Path.cwd()}; where it has moved, give it "
+                "with " + mend.format(split=options.split)
+            )
     return Trained(cfg, plan, checkpoint, options.split, listed)
 
 

@@ -63,6 +63,14 @@ def read_yaml(path: Path, option: str) -> dict[str, Any]:
     return content
 
 
+def without_key(path: Path, key: str) -> str:
+    """The text of a YAML mapping that `read_yaml` has read without one of its keys."""
+    top = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    assert isinstance(top, yaml.MappingNode)
+    top.value = [(name, value) for name, value in top.value if name.value != key]
+    return yaml.serialize(top, Dumper=yaml.SafeDumper, allow_unicode=True)
+
+
 def _check_nodes(top: yaml.Node | None) -> None:
     """Refuse equal keys, of which PyYAML takes the last one without a word, and files of which
     aliases make more, or an endless lot, than is written there.

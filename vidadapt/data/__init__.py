@@ -112,8 +112,13 @@ class VideoList:
     manifest: str = ""
 
 
-def resolve(data: DataConfig, evaluation: EvalConfig) -> DataPlan:
+def resolve(
+    data: DataConfig, evaluation: EvalConfig, label_names: Sequence[str] | None = None
+) -> DataPlan:
     """Turn names and options into a plan.
+
+    Args:
+        label_names: of the classes, where they are known; default: those of `data.label_names`.
 
     Raises:
         ValueError: an unknown name (with the near ones), a value out of range, mirroring asked for
@@ -126,7 +131,9 @@ def resolve(data: DataConfig, evaluation: EvalConfig) -> DataPlan:
     require_known("data.normalization", data.normalization, NORMALIZATIONS)
     require_known("data.train_crop", data.train_crop, TRAIN_CROPS)
     check_reader(require_known("data.reader", data.reader, READERS))
-    names = tuple(read_label_names(data.label_names)) if data.label_names else None
+    if label_names is None and data.label_names:
+        label_names = read_label_names(data.label_names)
+    names = None if label_names is None else tuple(label_names)
     if dataset.num_classes is None and names is None:
         raise ValueError(
             f"data.dataset {data.dataset!r} needs data.label_names: a file with one class name a "
@@ -135,7 +142,8 @@ def resolve(data: DataConfig, evaluation: EvalConfig) -> DataPlan:
     num_classes = dataset.num_classes or len(names or ())
     if names is not None and len(names) != num_classes:
         raise ValueError(
-            f"{data.label_names} names {len(names)} classes, but {data.dataset} has {num_classes}"
+            f"{data.label_names or 'the run'} names {len(names)} classes, but {data.dataset} has "
+            f"{num_classes}"
         )
     if data.flip and not dataset.may_flip:
         raise ValueError(

@@ -49,6 +49,8 @@ def read_prepared(folder: str | Path) -> Prepared:
     Raises:
         ValueError: there is none, or it cannot be used; says how to make one.
     """
+    if Path(folder).is_file():
+        raise ValueError(f"{folder} is a file; give the folder {Path(folder).parent}")
     record = Path(folder) / RECORD
     try:
         return Prepared(**json.loads(record.read_text(encoding="utf-8")))
@@ -100,7 +102,11 @@ def with_lists(data: DataConfig, *, same_dataset: bool = True) -> DataConfig:
     keys = [f"{split}_list" for split in ("train", "dev", "test")] + ["label_names"]
     if given := [f"data.{key}" for key in keys if getattr(data, key) is not None]:
         raise ValueError(f"data.lists stands for {', '.join(given)}, too: give one or the other")
-    folder, prepared = Path(data.lists), read_prepared(data.lists)
+    folder = Path(data.lists)
+    try:
+        prepared = read_prepared(folder)
+    except ValueError as error:
+        raise ValueError(f"data.lists: {error}") from error
     if same_dataset and data.dataset != prepared.dataset:
         raise ValueError(
             f"data.lists: {folder} holds {prepared.dataset}, but data.dataset is {data.dataset}; "

@@ -26,6 +26,7 @@ from vidadapt.data.prepared import with_lists
 from vidadapt.data.workers import cores
 from vidadapt.matmul import DTYPES, block_products, matmul_turn
 from vidadapt.matrix.loading import Batching, data_cost
+from vidadapt.models import RANDOM, WITHOUT_FILE
 from vidadapt.models.hub import is_hub_name
 from vidadapt.precision import resolved_precision
 
@@ -64,8 +65,8 @@ def counts(cfg: Config) -> Counts:
             "cache.dir: a run from cached features costs something else in its first epoch than "
             "later, and is not measured here; leave it out"
         )
-    weights = cfg.model.weights or "demo"
-    if weights != "demo" and not is_hub_name(weights) and not Path(weights).is_file():
+    weights = cfg.model.weights or RANDOM
+    if weights not in WITHOUT_FILE and not is_hub_name(weights) and not Path(weights).is_file():
         raise ConfigError(f"model.weights: {weights}: no such file")
     return benchmark.count(setting_of(cfg, _plan(cfg)), cfg.method)
 

@@ -35,6 +35,9 @@ BACKBONES: dict[str, dict[str, Any]] = {
     },
 }
 
+# Weights that are no file of the user's: shipped with the package, and always the same random draw.
+DEMO, RANDOM = "demo", "random"
+WITHOUT_FILE = (DEMO, RANDOM)
 DEMO_WEIGHTS = Path(__file__).parents[1] / "weights" / "demo_vit_tiny.safetensors"
 
 
@@ -137,12 +140,12 @@ def build(
 
 def _local(weights: str | Path | None, backbone: str) -> Path | None:
     """The file that `weights` names, fetched from the hub where it says so."""
-    if weights is None:
+    if weights is None or weights == RANDOM:
         return None
     if isinstance(weights, str) and is_hub_name(weights):
         of_timm = backbone.startswith(PREFIX)
         return hub_file(weights, backbone.removeprefix(PREFIX) if of_timm else None)
-    return DEMO_WEIGHTS if weights == "demo" else Path(weights)
+    return DEMO_WEIGHTS if weights == DEMO else Path(weights)
 
 
 def _require_unset(why: str, options: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,6 +69,32 @@ def test_evaluation_commands_parse(monkeypatch, tmp_path):
     assert arguments_of("evaluate")
     for arguments in arguments_of("evaluate"):
         command_line.parse_evaluate(arguments, methods.METHODS)
+
+
+def test_what_is_evaluated_predicted_and_exported_was_trained_before():
+    """By a command above it, and where it is exported, with a method that merges."""
+    trained: dict[str, str] = {}
+    used = 0
+    for words in commands():
+        tool = next((word for word in words if word.startswith("tools/")), "")
+        arguments = words[words.index(tool) + 1 :] if tool else []
+        if tool == "tools/train.py":
+            cfg, _ = command_line.parse_train(arguments, methods.METHODS)
+            trained[cfg.run_dir] = cfg.method["name"]
+        elif tool == "tools/export.py":
+            method = trained[str(Path(arguments[0]).parent)]
+            assert method in methods.MERGES or method in load_tool("export").ADD_NOTHING
+            used += 1
+        elif tool == "tools/predict.py":
+            options = load_tool("predict").parse(arguments)
+            assert all(folder in trained for folder in options.adapter)
+            used += 1
+        elif tool == "tools/evaluate.py":
+            option = "--run_dir" if "--run_dir" in arguments else "--from-scores"
+            given = arguments[arguments.index(option) + 1]
+            assert given in trained or str(Path(given).parents[1]) in trained
+            used += 1
+    assert used >= 4
 
 
 def test_benchmark_commands_parse():

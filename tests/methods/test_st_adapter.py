@@ -100,6 +100,8 @@ def test_the_adapters_add_to_the_stream_before_attention_and_mlp(position):
         ({}, 12, 3),
         ({"position": "both"}, 24, 3),
         ({"position": "mlp", "kernel": [3, 3, 3], "layers": "7-12"}, 6, 27),
+        ({"position": "both", "mlp_layers": "1-11"}, 23, 3),  # the release's for SSv2
+        ({"position": "both", "layers": "7-12", "mlp_layers": [1, 7]}, 8, 3),
     ],
 )
 def test_counts_on_vit_base_are_those_of_the_formula(options, adapters, taps):
@@ -122,8 +124,12 @@ def test_every_adapter_of_every_block_has_a_gradient():
 
 
 def test_an_adapter_that_the_class_token_would_never_see_is_refused():
-    with pytest.raises(ValueError, match=r"method\.position: .* would train nothing.* layers: 1-2"):
+    with pytest.raises(
+        ValueError, match=r"method\.position: .* would train nothing.* mlp_layers: 1-2"
+    ):
         methods.apply(fresh("frame-wise ViT"), {"name": "st_adapter", "position": "both"})
+    with pytest.raises(ValueError, match=r"method\.position: .* would train nothing.* layers: 1-2"):
+        methods.apply(fresh("frame-wise ViT"), {"name": "st_adapter", "position": "mlp"})
     model = fresh("frame-wise ViT")
     methods.apply(model, {"name": "st_adapter", "position": "both", "layers": "1-2"})
     disturb(model)
@@ -133,9 +139,24 @@ def test_an_adapter_that_the_class_token_would_never_see_is_refused():
         assert all(p.grad.abs().max() > 1e-6 for a in adapters for p in a.parameters())
 
 
+def test_the_releases_model_for_ssv2_trains_every_adapter():
+    """Before the attention of all blocks, and before the MLP of all but the last."""
+    model = fresh("frame-wise ViT")
+    methods.apply(model, {"name": "st_adapter", "position": "both", "mlp_layers": "1-2"})
+    disturb(model)
+    model.eval()(clips()).square().sum().backward()
+    blocks = [slot.block for slot in model.slots()]
+    assert [block.before_mlp is not None for block in blocks] == [True, True, False]
+    adapters = [b.before_attention for b in blocks] + [b.before_mlp for b in blocks[:2]]
+    assert all(p.grad.abs().max() > 1e-6 for a in adapters for p in a.parameters())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"mlp_layers": "1-2"}, r"method\.mlp_layers: goes with position: both"),
+        ({"position": "mlp", "mlp_layers": "1-2"}, r"method\.mlp_layers"),
+        ({"position": "both", "mlp_layers": "1-99"}, r"method\.layers"),
         ({"bottleneck": 0}, r"method\.bottleneck: expected 1 or more"),
         ({"kernel": [3, 1]}, r"method\.kernel: expected three odd numbers"),
         ({"kernel": [2, 1, 1]}, r"method\.kernel: expected three odd numbers"),

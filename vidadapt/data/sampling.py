@@ -7,7 +7,9 @@ last frame on the stride's grid, (n - 1) // stride * stride.
     Training: the start is uniform over 0..n - T * stride, as in AdaptFormer's loader. Differs from
     it where n - 1 is a multiple of the stride in a video shorter than T * stride: there AdaptFormer
     stops one grid frame earlier, while training and test agree here. Differs from VideoMAE, which
-    spreads T points over T * stride frames in training (spacing slightly above the stride).
+    spreads T points over T * stride frames in training (spacing slightly above the stride), never
+    takes the last start, n - T * stride, and of a video that is no longer than a clip takes the
+    n // stride points of linspace(0, n, n // stride), at most n - 1, followed by frame n - 1.
     Evaluation: AdaptFormer's and VideoMAE's (Kinetics) test: every stride-th frame of the whole
     video, and K runs of T of them, starting at k / (K - 1) of the slack. K = 1 is the centre run.
 

@@ -3,7 +3,8 @@
 Everything stays uint8 until the device, where `normalize` makes floats. Random choices come from
 torch's global CPU generator, because torchvision v2 draws from it; the caller forks and seeds it.
 All resizing is bilinear with antialiasing, in training and evaluation alike (Pillow's behaviour, as
-in AdaptFormer's training crop; its and VideoMAE's test resize with OpenCV, without antialiasing).
+in AdaptFormer's training crop). VideoMAE's training crop is interpolated without antialiasing, and
+for testing both resize with OpenCV, which has none.
 """
 
 from __future__ import annotations

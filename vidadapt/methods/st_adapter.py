@@ -3,13 +3,15 @@
 Paper: Pan et al., "ST-Adapter: Parameter-Efficient Image-to-Video Transfer Learning", NeurIPS 2022,
 arXiv 2206.13559. Reference implementation: linziyi96/st-adapter. As released: no activation inside,
 zero padding at the borders of the clip, class token and registers pass by, kernel 3 x 1 x 1, 384
-channels on ViT-B, one adapter before the attention of every block, or one before the MLP, or both.
+channels on ViT-B. The release builds two models: `12x384`, an adapter before the MLP of every block
+(its script for Kinetics-400), and `24x384`, one before the attention, too (its script for SSv2).
 
 Differs from it in: the up-projection starts at zero (there the convolution does); it works on joint
 space-time tokens too, on grids of any shape, and on the stages of hierarchical backbones. The
 release reads only the class token of the last block, which an adapter before that block's MLP can
 no longer reach: it is built, counted and kept in the file but never gets a gradient. Here such an
-adapter is refused, see `inject`.
+adapter is refused: on 12 blocks `12x384` is position mlp with layers 1-11, and `24x384` is position
+both with mlp_layers 1-11.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidadapt.methods.layers import chosen_slots
+from vidadapt.methods.layers import chosen_layers
 from vidadapt.methods.options import require_counts
 from vidadapt.models import VideoModel
-from vidadapt.models.blocks import Block, Slot
+from vidadapt.models.blocks import Block
 from vidadapt.models.frames import FrameByFrame
 
 # A list, as options are in YAML and JSON, where a tuple would not be equal to itself read again.
@@ -127,6 +129,7 @@ def inject(
     kernel: list[int] = TIME_ONLY,
     position: Literal["attention", "mlp", "both"] = "attention",
     layers: str | list[int] = "all",
+    mlp_layers: str | list[int] | None = None,
 ) -> None:
     """Put adapters into the chosen blocks of a frozen backbone.
 
@@ -136,8 +139,9 @@ def inject(
         model: any backbone; edited in place.
         bottleneck: channels of the convolution.
         kernel: its taps along time, height and width; odd numbers.
-        position: before the attention, before the MLP, or both, as the release's three models.
+        position: before the attention, before the MLP, or both.
         layers: see `layers.chosen_layers`.
+        mlp_layers: with position both, those with an adapter before the MLP; default: `layers`.
 
     Raises:
         ValueError: an option that cannot be met, named.
@@ -149,12 +153,22 @@ def inject(
             "method.kernel: expected three odd numbers (time, height, width) such as [3, 1, 1], "
             f"got {kernel!r}"
         )
-    chosen = chosen_slots(model, layers)
-    if position != "attention" and _reads_class_token(model) and _is_last(model, chosen[-1]):
+    if mlp_layers is not None and position != "both":
+        raise ValueError(
+            f"method.mlp_layers: goes with position: both; with position: {position} give layers"
+        )
+    slots = model.slots()
+    chosen = chosen_layers(layers, len(slots))
+    with_attention = chosen if position != "mlp" else []
+    with_mlp = [] if position == "attention" else chosen
+    if mlp_layers is not None:
+        with_mlp = chosen_layers(mlp_layers, len(slots))
+    if len(slots) in with_mlp and _reads_class_token(model):
+        fewer = "layers" if position == "mlp" else "mlp_layers"
         raise ValueError(
             f"method.position: an adapter before the last MLP of {model.name} would train nothing, "
             "as the head reads the class token only, which passes by; choose position: attention, "
-            f"or layers: 1-{len(model.slots()) - 1}"
+            f"or {fewer}: 1-{len(slots) - 1}"
         )
 
     def adapter(width: int) -> Adapter:
@@ -167,15 +181,12 @@ def inject(
             num_prefix_tokens=model.num_prefix_tokens,
         )
 
-    for slot in chosen:
-        before_attention = adapter(slot.width) if position in ("attention", "both") else None
-        before_mlp = adapter(slot.width) if position in ("mlp", "both") else None
+    for number in sorted({*with_attention, *with_mlp}):
+        slot = slots[number - 1]
+        before_attention = adapter(slot.width) if number in with_attention else None
+        before_mlp = adapter(slot.width) if number in with_mlp else None
         slot.put(STAdapterBlock(slot.block, before_attention, before_mlp))
 
 
 def _reads_class_token(model: VideoModel) -> bool:
     return isinstance(model, FrameByFrame) and model.image.global_pool == "token"
-
-
-def _is_last(model: VideoModel, slot: Slot) -> bool:
-    return slot.block is model.slots()[-1].block

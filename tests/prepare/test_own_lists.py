@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import lines_of, prepare
 
 from vidadapt.data.lists import ListError, read_label_names, read_list
 from vidadapt.data.prepared import RECORD, read_prepared
+from vidadapt.data.synthetic import write_video
 from vidadapt.prepare import build
 
 
@@ -446,8 +448,8 @@ def test_an_interrupted_call_is_made_good_with_any_options(prepared, own, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(build, "counted_videos", interrupt)
-        prepare("folder", own, prepared, "--seed", "1", index=True)
+        patch.setattr(build, "write_prepared", interrupt)
+        prepare("folder", own, prepared, "--seed", "1")
     assert not (prepared / RECORD).exists()
     done = prepare("folder", own, prepared, "--seed", "2", "--dev-fraction", "0")
     assert done.status == 0, done.told
@@ -470,3 +472,26 @@ def test_classes_that_no_file_of_names_can_hold(prepared, own, tmp_path: Path) -
     done = prepare("folder", own, prepared)
     assert done.status == 1 and "'walk' is already on line 3" in done.told
     assert {path.name: path.read_bytes() for path in prepared.iterdir()} == before
+
+
+def test_lists_that_are_split_here_have_readable_videos_alone(own, tmp_path: Path) -> None:
+    frames = np.zeros((3, 16, 16, 3), np.uint8)
+    for number, file in enumerate(sorted(own.rglob("*.mp4"))):
+        frames[..., 0] = number
+        write_video(file, frames, 12)
+    for name in ("jump/jump 3.mp4", "walk/walk 8.mp4"):
+        (own / name).write_bytes(b"no video at all" + name.encode())
+    out = tmp_path / "out"
+    command = ["folder", own, out, "--test-fraction", "0.3", "--dev-fraction", "0.3"]
+    done = prepare(*command, "--reader", "pyav", index=True)
+    assert done.status == 1
+    left_out = done.listed("problem: videos that cannot be read, left out")
+    assert [Path(line.partition(".mp4")[0]).name for line in left_out] == ["jump 3", "walk 8"]
+    lists = {name: lines_of(out / f"{name}.txt") for name in ("train", "dev", "test")}
+    together = [path for found in lists.values() for path, _ in found]
+    assert len(set(together)) == len(together) == 28
+    assert not {"jump/jump 3.mp4", "walk/walk 8.mp4"} & set(together)
+    # Of the readable ones: 9, 10 and 9 a class.
+    assert Counter(label for _, label in lists["test"]) == {0: 3, 1: 3, 2: 3}
+    again = prepare(*command[:2], tmp_path / "again", *command[3:], "--reader", "pyav", index=True)
+    assert again.status == 1 and lines_of(tmp_path / "again" / "dev.txt") == lists["dev"]

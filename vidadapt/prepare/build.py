@@ -19,6 +19,7 @@ from vidadapt.prepare.splits import merge_groups, take_out
 from vidadapt.prepare.write import SPLITS, UNFINISHED, fits_a_line, write_lists
 
 REPORT = "report.txt"
+COUNTED = ".counted"  # has the index of what is counted before it is split
 Found = dict[str, tuple[tuple[Entry, Sample], ...]]  # by split
 
 
@@ -62,6 +63,7 @@ def build(
 
     Lists keep the annotations' order. Official lists stay as they are, also where two of them share
     a video; in lists that are taken out here, videos of one group or of one content stay together.
+    Neither they nor what stays of train have a video that cannot be read.
     Written again from the same, every file has the same bytes.
 
     Args:
@@ -99,12 +101,15 @@ def build(
         files.root, sizes, report, threads=options.processes, progress=options.progress
     )
     _check_counts(annotations, found, report)
+    if taken_out and options.index:
+        found = _readable(found, files.root, out, options, report)
     found = _split(found, same, annotations.label_names, options, report)
     samples = {split: [sample for _, sample in pairs] for split, pairs in found.items()}
     overlap.check_overlap(samples, same, annotations.label_names, report)
     prepared = write_lists(annotations, samples, files.root, out, made_by)
     if options.index:
         _count_frames(samples, files.root, out, options, report)
+        index_path(out / f"{COUNTED}.txt").unlink(missing_ok=True)
     report.write(out / REPORT)
     write_prepared(out, prepared)
     (out / UNFINISHED).unlink(missing_ok=True)
@@ -171,6 +176,19 @@ def _check_counts(annotations: Annotations, found: Found, report: Report) -> Non
                 tell("classes without a video", f"{name} ({split}): none annotated")
 
 
+def _readable(found: Found, root: Path, out: Path, options: Options, report: Report) -> Found:
+    """The videos without those of train that cannot be read, which are reported.
+
+    What is counted is kept at once, for the lists and for a call after one that was interrupted.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    samples = {COUNTED: [sample for _, sample in found["train"]]}
+    broken = _count_frames(samples, root, out, options, Report())
+    for error in broken.values():
+        report.problem("videos that cannot be read, left out; see tools/check_videos.py", error)
+    return found | {"train": tuple(p for p in found["train"] if p[1].path not in broken)}
+
+
 def _split(
     found: Found,
     same: Sequence[Sequence[str]],
@@ -204,13 +222,18 @@ def _count_frames(
     out: Path,
     options: Options,
     report: Report,
-) -> None:
+) -> dict[str, str]:
     """Fill the video index of each list, and report what cannot be read in full.
 
     A video that another list had before (of another seed, fraction or official split) is not
     counted again.
+
+    Returns:
+        By path, why a video cannot be read.
     """
-    indexes = [index_path(folder / f"{s}.txt") for folder in (*options.known, out) for s in SPLITS]
+    broken = {}
+    names = (*SPLITS, COUNTED)
+    indexes = [index_path(folder / f"{s}.txt") for folder in (*options.known, out) for s in names]
     for split, found in samples.items():
         if not found:
             continue
@@ -225,11 +248,13 @@ def _count_frames(
             time_limit=options.time_limit,
             limit_key="--time-limit",
         )
-        for facts in map(counted.facts, range(len(counted))):
+        for place, facts in enumerate(map(counted.facts, range(len(counted)))):
             if facts.error:
+                broken[found[place].path] = facts.error
                 report.problem(
                     "videos that cannot be read; see tools/check_videos.py",
                     f"{split}: {facts.error}",
                 )
             elif line := facts.truncated:
                 report.note("truncated videos", f"{split}: {line}")
+    return broken

@@ -83,7 +83,7 @@ def test_a_run_whose_only_step_has_the_rate_0_is_refused(tiny_set, run_tool, tmp
     )
     with pytest.raises(ValueError, match=r"train\.warmup_epochs"):
         run_tool("train", *options, "--run_dir", tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "last").exists()
 
 
 def test_a_warmup_that_never_ends_is_said(tiny_set, run_tool, tmp_path, capsys):
@@ -158,7 +158,7 @@ def test_labels_of_one_class_alone_are_refused(tiny_set, run_tool, tmp_path):
     listed.write_text("".join(line.rsplit(" ", 1)[0] + " 1\n" for line in lines))
     with pytest.raises(ValueError, match=r"data\.train_list.* label 1 \(green\)"):
         run_tool("train", *tiny_set.options(data__train_list=listed), "--run_dir", tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "last").exists()
 
 
 def test_what_is_written_is_json_also_where_a_number_is_not_finite(tmp_path):

@@ -127,7 +127,7 @@ def test_a_random_backbone_must_be_asked_for_and_is_found_again(
     options = tiny_set.options(model__weights=None, method__name=method, train__epochs=1)
     with pytest.raises(ValueError, match=r"model\.weights.*--model\.weights random"):
         run_tool("train", *options, "--run_dir", tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "last").exists()
     options += ["--model.weights", "random", "--train.base_lr", "0.01"]
     run_tool("train", *options, "--run_dir", tmp_path / "run", "--train.seed", 3)
     assert "RANDOM WEIGHTS" in capsys.readouterr().out

@@ -6,6 +6,7 @@ What tools/evaluate.py and the reports on trained models have in common.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -17,12 +17,23 @@ import misbehaving
 import numpy as np
 import pytest
 import torch
+import xxhash
 from conftest import ALONE, launch, load_tool
 from safetensors.torch import load_file
 
 from vidadapt import data, evaluate
 from vidadapt.data.readers import ReadError
-from vidadapt.feature_store import CacheError, Kept, Reader, Store, create, marks, writing
+from vidadapt.feature_store import (
+    THERE,
+    UNREADABLE,
+    CacheError,
+    Kept,
+    Reader,
+    Store,
+    create,
+    marks,
+    writing,
+)
 
 LINEAR = ("--method.name", "linear")
 LOSA = ("--method.name", "losa")
@@ -159,7 +170,7 @@ def test_an_interrupted_filling_goes_on_where_it_stopped(tiny_set, run_tool, tmp
         run_tool("train", *options, "--run_dir", tmp_path / "run")
     assert not (tmp_path / "run").exists()
     done = np.fromfile(tmp_path / "cache" / "train" / "done.bin", np.uint8)
-    assert done.tolist() == [1] * 6 + [0] * 6
+    assert done.tolist() == [THERE] * 6 + [0] * 6
 
     broken.write_bytes(content)
     os.utime(broken, ns=(facts.st_atime_ns, facts.st_mtime_ns))
@@ -167,6 +178,9 @@ def test_an_interrupted_filling_goes_on_where_it_stopped(tiny_set, run_tool, tmp
     pooled = np.memmap(tmp_path / "cache" / "train" / "pooled.bin", np.float32, "r+")
     pooled[:192] += 1
     pooled.flush()
+    checks = np.memmap(tmp_path / "cache" / "train" / "checks.bin", "<u8", "r+")
+    checks[0] = xxhash.xxh3_64(pooled[:192].tobytes()).intdigest()
+    checks.flush()
     run_tool("train", *options, "--run_dir", tmp_path / "run")
     assert filled_by(tmp_path / "run") == 6 + 5
     found = files_of(tmp_path / "cache")
@@ -212,7 +226,7 @@ def test_a_video_that_cannot_be_read_is_wrong_in_validation(tiny_set, run_tool, 
     run_tool("train", *options, "--run_dir", tmp_path / "plain")
     run_tool("train", *options, "--cache.dir", tmp_path / "cache", "--run_dir", tmp_path / "cached")
     done = np.fromfile(tmp_path / "cache" / "dev" / "done.bin", np.uint8)
-    assert done.tolist() == [1, 1, 1, 2, 1]
+    assert done.tolist() == [THERE, THERE, THERE, UNREADABLE, THERE]
     assert accuracies_of(tmp_path / "plain") == accuracies_of(tmp_path / "cached")
 
 
@@ -298,7 +312,7 @@ def test_a_disk_that_refuses_is_told_and_whole_rows_stay(tmp_path):
         with files_of_at_most(12_000):
             writer.write([2, 3], [values[2:4]])
             writer.mark()
-    assert marks(store).tolist() == [1, 1, 0, 0, 0, 0]
+    assert marks(store).tolist() == [THERE, THERE, 0, 0, 0, 0]
     assert torch.equal(Reader(store).rows([1, 0])[0], values[[1, 0]])
 
 
@@ -312,7 +326,7 @@ def test_of_two_runs_that_start_at_once_the_second_is_refused_other_features(tmp
     with writing(first) as writer:
         writer.write([2], [torch.ones(1, 3)])
     create(first)
-    assert marks(first).tolist() == [0, 0, 1, 0]
+    assert marks(first).tolist() == [0, 0, THERE, 0]
     with pytest.raises(CacheError, match=r"train\.seed: 0 in the cache, 1 here"):
         create(other)
 
@@ -333,6 +347,34 @@ def test_what_a_disk_lost_is_not_marked_when_it_works_again(tmp_path, monkeypatc
         monkeypatch.setattr(os, "fsync", fsync)
         writer.mark()
     assert marks(store).tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("name", "place"), [("pooled.bin", 12), ("checks.bin", 8)])
+def test_a_damaged_row_is_refused_and_then_missing(tmp_path, name, place):
+    store = Store(tmp_path / "cache", {}, 3, (Kept("pooled", (3,), "fp32", "fp32"),))
+    create(store)
+    values = torch.randn(3, 3)
+    with writing(store) as writer:
+        writer.write([0, 1, 2], [values])
+    data = bytearray((store.folder / name).read_bytes())
+    data[place] ^= 4
+    (store.folder / name).write_bytes(data)
+    assert torch.equal(Reader(store).rows([2, 0])[0], values[[2, 0]])
+    with pytest.raises(CacheError, match=r"row 1 is damaged"):
+        Reader(store).rows([0, 1, 2])
+    assert marks(store).tolist() == [THERE, 0, THERE]
+    with writing(store) as writer:
+        writer.write([1], [values[1:2]])
+    assert torch.equal(Reader(store).rows([0, 1, 2])[0], values)
+
+
+@pytest.mark.parametrize("mark", [1, THERE ^ 8, 0x80])
+def test_marks_that_are_none_are_refused(tmp_path, mark):
+    store = Store(tmp_path / "cache", {}, 2, (Kept("pooled", (3,), "fp32", "fp32"),))
+    create(store)
+    (store.folder / "done.bin").write_bytes(bytes([0, mark]))
+    with pytest.raises(CacheError, match=r"done\.bin: damaged"):
+        marks(store)
 
 
 # --- what cannot work is said before anything is written ---------------------------------------

@@ -2,7 +2,8 @@
 
     key.json        what the features depend on, and the tensors' shapes and types; written first
     <tensor>.bin    the rows one after the other, little-endian, without a header
-    done.bin        a byte a row: 0 still to compute, 1 there, 2 the video could not be read
+    checks.bin      a checksum a row, xxh3_64 of its bytes in all tensors, which each read compares
+    done.bin        a byte a row: still to compute, there, or the video could not be read
 
 A row is marked once it is on the disk, so that a filling that was interrupted goes on with the
 rows that are missing, and nothing half-written counts.
@@ -24,10 +25,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+import xxhash
 from torch import Tensor
 
-KEY, DONE = "key.json", "done.bin"
-MISSING, THERE, UNREADABLE = 0, 1, 2
+KEY, CHECKS, DONE = "key.json", "checks.bin", "done.bin"
+MISSING, THERE, UNREADABLE = 0, 0x5A, 0xA5  # no flipped bit makes one of another
+FORMAT = "vidadapt-cache-2"
 SECONDS_BETWEEN_MARKS = 10.0
 
 # numpy has no bfloat16: its bits travel as integers.
@@ -138,12 +141,18 @@ def check_key(store: Store) -> None:
         return
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        old, new = found["key"], _description(store)["key"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        old, new, form = found["key"], _description(store)["key"], found["format"]
+        names = sorted(old.keys() | new.keys())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CacheError(f"{file}: damaged ({error!r}); delete {store.folder}") from error
+    if form != FORMAT:
+        raise CacheError(
+            f"{file}: features in the format {form!r}, another version's; this one writes "
+            f"{FORMAT}, with a checksum a row. Delete {store.folder}, and they are computed anew"
+        )
     differing = [
         f"{name}: {old.get(name)!r} in the cache, {new.get(name)!r} here"
-        for name in sorted(old.keys() | new.keys())
+        for name in names
         if old.get(name) != new.get(name)
     ]
     if not differing and found != _description(store):
@@ -174,10 +183,17 @@ def create(store: Store) -> None:
 
 
 def marks(store: Store) -> np.ndarray:
-    """(rows,) uint8: MISSING, THERE or UNREADABLE; all missing where there is no folder yet."""
+    """(rows,) uint8: MISSING, THERE or UNREADABLE; all missing where there is no folder yet.
+
+    Raises:
+        CacheError: other marks are found.
+    """
     if not (store.folder / KEY).exists():
-        return np.zeros(store.num_rows, np.uint8)
-    return np.fromfile(store.folder / DONE, np.uint8)
+        return np.full(store.num_rows, MISSING, np.uint8)
+    found = np.fromfile(store.folder / DONE, np.uint8)
+    if not np.isin(found, (MISSING, THERE, UNREADABLE)).all():
+        raise CacheError(f"{store.folder / DONE}: damaged; delete {store.folder}")
+    return found
 
 
 class Writer:
@@ -188,6 +204,7 @@ class Writer:
         self.files: list[BinaryIO] = [
             (store.folder / f"{tensor.name}.bin").open("r+b") for tensor in store.tensors
         ]
+        self.checks: BinaryIO = (store.folder / CHECKS).open("r+b")
         self.done: BinaryIO = (store.folder / DONE).open("r+b")
         self.unmarked: list[tuple[int, int]] = []
         self.marked = time.monotonic()
@@ -198,12 +215,18 @@ class Writer:
         Raises:
             CacheError: the disk refused.
         """
+        stored = [
+            values.to(TYPES[tensor.stored]).cpu().contiguous()
+            for tensor, values in zip(self.store.tensors, features, strict=True)
+        ]
         with _refused(self.store):
-            for tensor, file, values in zip(self.store.tensors, self.files, features, strict=True):
-                stored = values.to(TYPES[tensor.stored]).cpu().contiguous()
-                for row, value in zip(rows, _as_numpy(stored), strict=True):
+            for tensor, file, values in zip(self.store.tensors, self.files, stored, strict=True):
+                for row, value in zip(rows, _as_numpy(values), strict=True):
                     file.seek(row * tensor.row_bytes)
                     file.write(value.data)
+            for row, check in zip(rows, _checksums(stored), strict=True):
+                self.checks.seek(row * check.nbytes)
+                self.checks.write(check.data)
         self._mark_later(rows, THERE)
 
     def unreadable(self, rows: Sequence[int]) -> None:
@@ -220,7 +243,7 @@ class Writer:
         # it when it is asked again.
         unmarked, self.unmarked = self.unmarked, []
         with _refused(self.store):
-            for file in self.files:
+            for file in (*self.files, self.checks):
                 file.flush()
                 os.fsync(file.fileno())
             for row, value in unmarked:
@@ -251,7 +274,7 @@ def writing(store: Store) -> Iterator[Writer]:
             try:
                 writer.mark()
             finally:
-                for file in (*writer.files, writer.done):
+                for file in (*writer.files, writer.checks, writer.done):
                     file.close()
 
 
@@ -280,9 +303,15 @@ class Reader:
             )
             for tensor in store.tensors
         ]
+        self.checks = np.memmap(store.folder / CHECKS, "<u8", "r", shape=(store.num_rows,))
 
     def rows(self, chosen: Sequence[int], *, pin_memory: bool = False) -> tuple[Tensor, ...]:
-        """Features (len(chosen), ...) in the stored types, on the CPU."""
+        """Features (len(chosen), ...) in the stored types, on the CPU.
+
+        Raises:
+            CacheError: a row is not what was written. Its mark is taken away, so that it is
+                computed again when the training is continued.
+        """
         gathered = []
         for tensor, rows in zip(self.store.tensors, self.maps, strict=True):
             values = torch.empty(
@@ -293,6 +322,17 @@ class Reader:
             # With mode "raise" numpy would go through a copy; the rows are known to be there.
             np.take(rows, chosen, axis=0, out=_as_numpy(values), mode="clip")
             gathered.append(values)
+        odd = np.flatnonzero(_checksums(gathered) != self.checks[list(chosen)])
+        if len(odd):
+            folder = self.store.folder
+            with (folder / DONE).open("r+b") as done:
+                for row in {chosen[place] for place in odd.tolist()}:
+                    done.seek(row)
+                    done.write(bytes([MISSING]))
+            raise CacheError(
+                f"{folder}: row {chosen[int(odd[0])]} is damaged (its checksum is another one); "
+                "start again, with --resume where the run was begun: it is computed anew"
+            )
         return tuple(gathered)
 
     def computed(self, features: Sequence[Tensor], device: torch.device) -> tuple[Tensor, ...]:
@@ -329,7 +369,7 @@ def _make(store: Store) -> None:
 def _description(store: Store) -> dict[str, Any]:
     """What key.json says, as JSON gives it back."""
     about = {
-        "format": "vidadapt-cache-1",
+        "format": FORMAT,
         "key": store.key,
         "num_rows": store.num_rows,
         "tensors": [asdict(tensor) for tensor in store.tensors],
@@ -343,7 +383,21 @@ def _files(store: Store) -> dict[Path, int]:
         store.folder / f"{tensor.name}.bin": store.num_rows * tensor.row_bytes
         for tensor in store.tensors
     }
-    return {**lengths, store.folder / DONE: store.num_rows}
+    return {
+        **lengths,
+        store.folder / CHECKS: store.num_rows * 8,
+        store.folder / DONE: store.num_rows,
+    }
+
+
+def _checksums(features: Sequence[Tensor]) -> np.ndarray:
+    """(rows,) uint64, xxh3_64 of each row's bytes in all tensors, one after the other."""
+    digests = [xxhash.xxh3_64() for _ in range(len(features[0]))]
+    for values in features:
+        rows = _as_numpy(values).reshape(len(digests), -1)
+        for digest, row in zip(digests, rows, strict=True):
+            digest.update(row.data)
+    return np.array([digest.intdigest() for digest in digests], "<u8")
 
 
 def _as_numpy(values: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""KINDS: what is fuzzed, and how many inputs of it a run of 10,000 has."""
+"""KINDS: what is fuzzed, and how many inputs of it a run of 7,500 has."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fuzz_files
+import fuzz_flips
 import fuzz_texts
 import fuzz_videos
 from fuzz_attempts import Job, Tally
@@ -18,7 +19,7 @@ class Kind:
 
     Attributes:
         check: makes the input of a job in a folder, tries it, and counts what came of it.
-        share: inputs in a run of 10,000.
+        share: inputs in a run of 7,500.
         per_job: inputs of one job.
     """
 
@@ -29,14 +30,15 @@ class Kind:
 
 TEXT = fuzz_texts.EXAMPLES
 KINDS = {
-    "list": Kind(fuzz_texts.check_list, 2500, TEXT),
-    "names": Kind(fuzz_texts.check_names, 750, TEXT),
-    "config": Kind(fuzz_texts.check_config, 1000, TEXT),
-    "yaml": Kind(fuzz_texts.check_yaml, 500, TEXT),
-    "adapter": Kind(fuzz_files.check_adapter, 1250, fuzz_files.PER_JOB),
-    "scores": Kind(fuzz_files.check_scores, 1250, fuzz_files.PER_JOB),
-    "metrics": Kind(fuzz_files.check_metrics, 250, fuzz_files.PER_JOB),
-    "index": Kind(fuzz_files.check_index, 500, fuzz_files.PER_JOB),
-    "packed": Kind(fuzz_files.check_packed, 500, fuzz_files.PER_JOB),
-    "video": Kind(fuzz_videos.check_video, 2000),
+    "list": Kind(fuzz_texts.check_list, 500, TEXT),
+    "names": Kind(fuzz_texts.check_names, 150, TEXT),
+    "config": Kind(fuzz_texts.check_config, 200, TEXT),
+    "yaml": Kind(fuzz_texts.check_yaml, 100, TEXT),
+    "adapter": Kind(fuzz_files.check_adapter, 250, fuzz_files.PER_JOB),
+    "scores": Kind(fuzz_files.check_scores, 250, fuzz_files.PER_JOB),
+    "metrics": Kind(fuzz_files.check_metrics, 150, fuzz_files.PER_JOB),
+    "index": Kind(fuzz_files.check_index, 200, fuzz_files.PER_JOB),
+    "packed": Kind(fuzz_files.check_packed, 300, fuzz_files.PER_JOB),
+    "flips": Kind(fuzz_flips.check_flips, 400, fuzz_flips.PER_JOB),
+    "video": Kind(fuzz_videos.check_video, 5000),
 }

@@ -20,6 +20,7 @@ from fuzz_files import _adapter, _scores, _tar
 
 from vidadapt import adapters, checkpoints
 from vidadapt.data import packed
+from vidadapt.data.index import VideoFacts, add_to_index, read_index
 from vidadapt.data.readers import ReadError, TransientReadError, open_video
 from vidadapt.evaluate import load_scores
 from vidadapt.feature_store import THERE as IS_THERE
@@ -148,6 +149,31 @@ def _read_cache(folder: Path) -> Any:
     }
 
 
+ROWS = [
+    VideoFacts(
+        f"a {i}.mp4", "auto", 1000 + i, 10**18 + i, 5 + i, reader="pyav", codec="h264"
+    ).with_checks(np.arange(7 * i, 8 * i + 5, dtype="<u8") << 40)
+    for i in range(8)
+]
+
+
+def _make_index(folder: Path) -> None:
+    for first in (0, 5):
+        add_to_index(folder / "train.txt.index", ROWS[first : first + 5])
+
+
+def _read_index(folder: Path) -> list[str]:
+    """What differs in the rows that are found: those that are not are counted again."""
+    index = read_index(folder / "train.txt.index")
+    assert index is not None
+    rows = index.find([row.path for row in ROWS], "auto").tolist()
+    return [
+        f"{index[row]} where {right} is right"
+        for row, right in zip(rows, ROWS, strict=True)
+        if row >= 0 and (index[row] != right or not np.array_equal(index[row].checks, right.checks))
+    ]
+
+
 def _make_packed(folder: Path) -> None:
     (folder / "a.tar").write_bytes(_tar())
     packed.make_index(folder / "a.tar", packed.index_of(folder / "a.tar"))
@@ -167,5 +193,6 @@ TARGETS = {
     "checkpoint": Target(_make_checkpoint, _read_checkpoint, (RunError,)),
     "scores": Target(_make_scores, _read_scores, (ValueError,)),
     "cache": Target(_make_cache, _read_cache, (CacheError,)),
+    "index": Target(_make_index, _read_index, (ValueError,)),
     "packed": Target(_make_packed, _read_packed, READ_ERRORS),
 }

@@ -17,7 +17,7 @@ from seed_videos import RECIPES, seeds
 
 from vidadapt.data.readers import open_video
 
-JOBS = {"list": 4, "names": 2, "video": 80, "flips": 10}  # of the others one each
+JOBS = {"list": 4, "names": 2, "video": 80, "flips": 12}  # of the others one each
 
 
 def test_no_input_does_worse_than_a_documented_error():

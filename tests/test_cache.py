@@ -242,8 +242,8 @@ def test_a_video_that_could_not_be_read_once_is_tried_again(tiny_set, run_tool, 
     video = root / "dev 3 [x]#.mp4"
     content, facts = video.read_bytes(), video.stat()
     for bytes_now, marks_then, computed in (
-        (bytes(len(content)), [1, 1, 1, 2, 1], 12 + 5),
-        (content, [1, 1, 1, 1, 1], 1),
+        (bytes(len(content)), [THERE, THERE, THERE, UNREADABLE, THERE], 12 + 5),
+        (content, [THERE] * 5, 1),
     ):
         video.write_bytes(bytes_now)
         os.utime(video, ns=(facts.st_atime_ns, facts.st_mtime_ns))

@@ -16,6 +16,7 @@ import pytest
 from conftest import ALONE, load_tool
 
 from vidadapt import checkpoints
+from vidadapt.data.counting import Job, count_file, look_at
 from vidadapt.files.retrying import Patience
 
 
@@ -117,6 +118,28 @@ def test_an_evaluation_and_a_training_lose_no_video_to_a_moment(
     again = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert len(again["tried_again"]) == 1 and again["skipped"] == 0
     assert again["last"]["train_loss"] == summary["last"]["train_loss"]
+
+
+def test_counting_and_stat_wait_a_moment(tiny_set, monkeypatch):
+    file = sorted(tiny_set.root.glob("*.mp4"))[0]
+    facts = file.stat()
+    opening = Opening(stale)
+    opening.calls = 1  # one fault is left
+    monkeypatch.setattr(av, "open", opening)
+    found = count_file(Job(str(file), file.name, "auto", facts.st_size, facts.st_mtime_ns))
+    assert (found.error, found.num_frames) == ("", 12) and opening.calls > 2
+    looked_at, calls = os.stat, []
+
+    def stat(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+        if str(path) == str(file) and not calls:
+            calls.append(path)
+            stale(str(path))
+        return looked_at(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", stat)
+    files = look_at(tiny_set.root, [file.name, "gone.mp4"], {})
+    assert files.sizes.tolist() == [facts.st_size, -1] and list(files.causes) == [1]
+    assert calls
 
 
 def test_a_moment_sets_no_whole_checkpoint_aside(trained, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import sys
@@ -9,6 +10,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +31,9 @@ from vidadapt.data.lists import SHOWN, ListError, Sample, Samples, listing
 from vidadapt.data.names import spelling_hint
 from vidadapt.data.packed import file_of, make_ready
 from vidadapt.data.readers import ReadError, TransientReadError, Video, check_reader, open_video
+from vidadapt.data.sequential import unreadable_bytes
 from vidadapt.data.videos import Videos
+from vidadapt.files.retrying import Patience
 from vidadapt.naming import printable
 from vidadapt.progress import track
 
@@ -97,7 +101,7 @@ def _state(file: str, tars: dict[str, tuple[int, int, str]]) -> tuple[int, int, 
 
 def _stat(file: str) -> tuple[int, int, str]:
     try:
-        facts = os.stat(file)  # noqa: PTH116
+        facts = _patience().call(partial(os.stat, file))
     except OSError as error:
         return -1, 0, error.strerror or str(error)
     if not stat.S_ISREG(facts.st_mode):
@@ -269,17 +273,40 @@ def count_jobs(
 
 
 def count_file(job: Job) -> VideoFacts:
-    """Decode one file; any failure becomes its error."""
+    """Decode one file; any failure becomes its error.
+
+    After one that need not be the file's fault it is decoded once more, as soon as its bytes can be
+    read.
+    """
     try:
-        with open_video(job.file, job.requested) as video:
-            facts = facts_of(video, job.path, job.requested)
-            return replace(facts, size=job.size, mtime_ns=job.mtime_ns)
+        try:
+            return _counted(job)
+        except TransientReadError:
+            _patience().call(partial(_require_bytes, job.file), (TransientReadError,))
+            return _counted(job)
     except TransientReadError as error:
         return failed(job, str(error), holds=False)
     except ReadError as error:
         return failed(job, str(error), holds=True)
     except Exception as error:
         return failed(job, repr(error), holds=False)
+
+
+@functools.cache
+def _patience() -> Patience:
+    """Of this process, for all files that it decodes."""
+    return Patience()
+
+
+def _counted(job: Job) -> VideoFacts:
+    with open_video(job.file, job.requested) as video:
+        facts = facts_of(video, job.path, job.requested)
+        return replace(facts, size=job.size, mtime_ns=job.mtime_ns)
+
+
+def _require_bytes(file: str) -> None:
+    if why := unreadable_bytes(str(file_of(file))):
+        raise TransientReadError(f"{file}: {why}")
 
 
 def facts_of(video: Video, path: str, requested: str) -> VideoFacts:

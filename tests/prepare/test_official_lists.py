@@ -338,7 +338,7 @@ def test_nothing_found(made, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     layout = layouts.Layout(made["ssv2"].annotations, tmp_path / "none", {})
     done = prepare(*official("ssv2", layout, tmp_path / "out"))
-    assert done.status == 1 and "not one of 14 annotated videos is there" in done.told
+    assert done.status == 2 and "not one of 14 annotated videos is there" in done.told
     layout = layouts.Layout(tmp_path / "no", tmp_path / "none", {})
     assert (
         "no such folder; expected the official files"

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from commands import lines_of, prepare
 
+from vidadapt.data.counting import counted_videos
 from vidadapt.data.lists import ListError, read_label_names, read_list
 from vidadapt.data.prepared import RECORD, read_prepared
 from vidadapt.data.synthetic import write_video
@@ -62,7 +63,7 @@ def test_a_folder_with_its_own_splits_keeps_them(validation, own, tmp_path: Path
     assert prepared.lists == {"train": "train.txt", "dev": dev, "test": "test.txt"}
     assert lines_of(tmp_path / "out" / dev)[0] == (f"{validation}/jump/jump 6.mp4", 0)
     done = prepare("folder", tmp_path / "set", tmp_path / "out", "--test-fraction", "0.1")
-    assert done.status == 1 and "the source has a test list: --test-fraction must be 0" in done.told
+    assert done.status == 2 and "the source has a test list: --test-fraction must be 0" in done.told
 
 
 def test_equal_files_end_on_one_side(own, tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_paths_in_a_table_may_start_elsewhere(places, own, tmp_path: Path) -> No
 def test_a_table_that_cannot_be_used(text, message, own, tmp_path: Path) -> None:
     (tmp_path / "clips.csv").write_text(text)
     done = prepare("csv", tmp_path / "clips.csv", tmp_path / "out", "--videos", own)
-    assert done.status == 1 and "clips.csv" in done.told and message in done.told
+    assert done.status == 2 and "clips.csv" in done.told and message in done.told
     assert not (tmp_path / "out").exists()
 
 
@@ -174,7 +175,7 @@ def test_a_table_without_training_videos(split, own, tmp_path: Path) -> None:
     assert done.status == 0, done.told
     assert read_prepared(tmp_path / "out").lists == {"test": f"{split}.txt"}
     done = prepare(*command, "--dev-fraction", "0.1")
-    assert done.status == 1 and "no train list: --dev-fraction must be 0" in done.told
+    assert done.status == 2 and "no train list: --dev-fraction must be 0" in done.told
 
 
 def test_bad_rows_of_a_table_are_told(own, tmp_path: Path) -> None:
@@ -246,19 +247,19 @@ def test_a_class_misspelt_in_one_split(own, tmp_path: Path) -> None:
 
 def test_one_level_too_low_and_one_class_alone(own, tmp_path: Path) -> None:
     done = prepare("folder", own / "jump", tmp_path / "out")
-    assert done.status == 1
+    assert done.status == 2
     assert "found none, and 10 videos in no class folder; did you mean the folder" in done.told
     shutil.rmtree(own / "jump")
     shutil.rmtree(own / "walk")
     done = prepare("folder", own, tmp_path / "out")
-    assert done.status == 1 and done.told.strip().endswith("at least two classes, found run far")
+    assert done.status == 2 and done.told.strip().endswith("at least two classes, found run far")
 
 
 def test_one_level_too_high(own, tmp_path: Path) -> None:
     (tmp_path / "above").mkdir()
     own.rename(tmp_path / "above" / "videos")
     done = prepare("folder", tmp_path / "above", tmp_path / "out")
-    assert done.status == 1
+    assert done.status == 2
     assert f"found videos; did you mean {tmp_path / 'above' / 'videos'}?" in done.told
 
 
@@ -374,7 +375,7 @@ def test_a_list_whose_names_are_spelled_otherwise_says_so(own, tmp_path: Path) -
     listed = tmp_path / "list.txt"
     listed.write_text(f"walk/{ALIKE[0]}.mp4 0\nwalk/gone.mp4 0\n", encoding="utf-8")
     with pytest.raises(ListError) as error:
-        read_list(listed, own, 1)
+        counted_videos(listed, own, read_list(listed, own, 1), check_files=True)
     first, second = str(error.value).split("\n")[1:]
     assert r"walk/cafe\u0301.mp4" in first and r"walk/caf\xe9.mp4" in first
     assert "Unicode" not in second
@@ -385,7 +386,7 @@ def test_parts_of_films_in_a_table_are_not_taken_for_videos(own, tmp_path: Path)
     table = tmp_path / "table.csv"
     table.write_text("\n".join(["path,label,Start,end_time", *rows]))
     done = prepare("csv", table, "--videos", own, tmp_path / "out")
-    assert done.status == 1 and "table.csv:1: " in done.told and "not supported" in done.told
+    assert done.status == 2 and "table.csv:1: " in done.told and "not supported" in done.told
     assert not (tmp_path / "out").exists() and "one video twice" not in done.told
     table.write_text("\n".join(["path,label,start,end", rows[0], rows[-1]]))
     done = prepare("csv", table, "--videos", own, tmp_path / "out", "--test-fraction", "0")
@@ -421,7 +422,7 @@ def test_other_lists_are_not_overwritten(prepared, own) -> None:
     (prepared / RECORD).unlink()
     (prepared / "train.txt").write_text("mine.mp4 0\n")
     done = prepare("folder", own, prepared)
-    assert done.status == 1 and "was not written by a preparation" in done.told
+    assert done.status == 2 and "was not written by a preparation" in done.told
     assert (prepared / "train.txt").read_text() == "mine.mp4 0\n"
     assert not (prepared / RECORD).exists()
 
@@ -429,17 +430,17 @@ def test_other_lists_are_not_overwritten(prepared, own) -> None:
 def test_a_damaged_record_is_told_with_what_helps(prepared, own) -> None:
     (prepared / RECORD).write_text("{")
     done = prepare("folder", own, prepared)
-    assert done.status == 1 and f"its {RECORD} is damaged: choose another folder" in done.told
+    assert done.status == 2 and f"its {RECORD} is damaged: choose another folder" in done.told
 
 
 def test_lists_of_another_command_are_not_overwritten(prepared, own, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in prepared.iterdir()}
     (tmp_path / "clips.csv").write_text("path,label\njump/jump 0.mp4,a\nwalk/walk 0.mp4,b\n")
     done = prepare("csv", tmp_path / "clips.csv", prepared, "--videos", own)
-    assert done.status == 1
+    assert done.status == 2
     assert f"{prepared} was written by 'prepare.py folder': choose another" in done.told
     done = prepare("csv", tmp_path / "clips.csv", tmp_path / "clips.csv", "--videos", own)
-    assert done.status == 1 and "clips.csv is a file: expected a folder to write" in done.told
+    assert done.status == 2 and "clips.csv is a file: expected a folder to write" in done.told
     assert {path.name: path.read_bytes() for path in prepared.iterdir()} == before
 
 
@@ -470,7 +471,7 @@ def test_classes_that_no_file_of_names_can_hold(prepared, own, tmp_path: Path) -
     (own / "walk ").mkdir()
     (own / "walk " / "a.mp4").write_bytes(b"another")
     done = prepare("folder", own, prepared)
-    assert done.status == 1 and "'walk' is already on line 3" in done.told
+    assert done.status == 2 and "'walk' is already on line 3" in done.told
     assert {path.name: path.read_bytes() for path in prepared.iterdir()} == before
 
 

@@ -168,7 +168,7 @@ def test_an_interrupted_filling_goes_on_where_it_stopped(tiny_set, run_tool, tmp
     os.utime(broken, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     with pytest.raises(Exception, match=r"train 7 \[x\]#\.mp4"):
         run_tool("train", *options, "--run_dir", tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "last").exists()
     done = np.fromfile(tmp_path / "cache" / "train" / "done.bin", np.uint8)
     assert done.tolist() == [THERE] * 6 + [0] * 6
 
@@ -398,7 +398,7 @@ def small_cache(tiny_set, tmp_path_factory) -> Path:
         ({"cache__draws": 2}, r"cache\.draws: 1 in the cache, 2 here"),
         ({"cache__dtype": "bf16"}, r"cache\.dtype: 'fp32' in the cache, 'bf16' here"),
         ({"train__precision": "bf16"}, r"train\.precision: 'fp32' in the cache"),
-        ({"model__weights": "random"}, r"backbone: '\w+' in the cache, '\w+' here"),
+        ({"model__weights": "demo"}, r"backbone: '\w+' in the cache, '\w+' here"),
         ({"model__position_grid": "[2,1,1]"}, r"model\.position_grid: None in the cache"),
         ({"model__head": "attentive"}, r"features: 'mean of the tokens' in the cache, 'all"),
         ({"method__name": "losa"}, r"features: .*'outputs of the last layer and of layers 1, 2"),
@@ -427,7 +427,7 @@ def test_features_of_another_run_are_refused(
         run_tool("train", *options, "--cache.dir", small_cache, "--run_dir", tmp_path / "run")
     assert f"{small_cache}/train holds features of another run" in str(refused.value)
     assert "give another cache.dir, or delete that folder" in str(refused.value)
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "last").exists()
     assert files_of(small_cache) == before
 
 
@@ -459,7 +459,7 @@ def test_what_cannot_be_cached_is_refused(tiny_set, run_tool, tmp_path, changes,
     options = tiny_set.options(**{**changes, "cache__dir": folder})
     with pytest.raises(ValueError, match=message):
         run_tool("train", *options, "--run_dir", tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "last").exists()
     assert not (tmp_path / "cache").exists()
 
 

@@ -184,11 +184,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "private_gb": "its own GB",
         "looks": "looks at files",
     }
-    shown = [
-        [f"{row[key]:,.4g}" if key != "videos" else f"{row[key]:,}" for key in columns]
-        for row in rows
-    ]
-    return markdown_table(list(columns.values()), shown)
+    shown = [[f"{row['videos']:,}", *(f"{row[key]:,.3g}" for key in columns)] for row in rows]
+    return markdown_table(["videos", *columns.values()], shown)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import pytest
 import torch
 import xxhash
 from conftest import ALONE, launch, load_tool
+from data.videos import grey_frames, write_video
 from safetensors.torch import load_file
 
 from vidadapt import data, evaluate
@@ -476,6 +477,16 @@ def test_features_of_files_that_were_replaced_are_refused(
     with (root / "train 7 [x]#.mp4").open("ab") as file:
         file.write(bytes(8))
     with pytest.raises(ValueError, match=r"run; file sizes: '\w+' in the cache, '\w+' here\. Use"):
+        run_tool("train", *options, "--run_dir", tmp_path / "replaced")
+    shutil.copy(tiny_set.root / "train 7 [x]#.mp4", root)
+    with (root / "train 7 [x]#.mp4").open("r+b") as file:  # another video of the same numbers
+        size = len(file.read())
+        write_video(tmp_path / "other.mp4", grey_frames(15, 48, 64))
+        other = (tmp_path / "other.mp4").read_bytes()
+        assert len(other) < size
+        file.seek(0)
+        file.write(other.ljust(size, b"\0"))
+    with pytest.raises(ValueError, match=r"run; frames: '\w+' in the cache, '\w+' here\. Use"):
         run_tool("train", *options, "--run_dir", tmp_path / "replaced")
 
 

@@ -6,6 +6,7 @@ problem that can be known before training), then `train_loader` and `eval_loader
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -23,7 +24,7 @@ from vidadapt.data.clips import EvalViews, TrainClips, batch_of
 from vidadapt.data.counting import counted_videos, frame_counts
 from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.index import VideoFacts
-from vidadapt.data.lists import Sample, listing, manifest_hash, read_label_names
+from vidadapt.data.lists import Sample, Samples, listing, manifest_hash, read_label_names
 from vidadapt.data.quarantine import barred
 from vidadapt.data.readers import READERS, ReadError, check_reader
 from vidadapt.data.sampling import SAMPLINGS, Sampling
@@ -196,7 +197,7 @@ def load_list(
             truncated files with `data.truncated` "error".
         ValueError: an unusable quarantine or index.
     """
-    quarantined = barred(data)
+    quarantined, samples = barred(data), Samples.of(samples)
     videos = counted_videos(
         list_path,
         data.root,
@@ -232,14 +233,15 @@ def load_list(
                 unreadable,
             )
         )
-    kept = videos.at(np.flatnonzero(frames > 0)) if training else videos
+    readable = (frames > 0) if training else np.ones(len(videos), bool)
+    kept = videos.at(np.flatnonzero(readable)) if training else videos
     lines = tuple(causes.values())
     return VideoList(
         path=str(list_path),
         samples=kept,
         left_out=lines if training else (),
         warnings=tuple(cut) if training else (*lines, *cut),
-        manifest=manifest_hash(kept, plan.label_names),
+        manifest=manifest_hash(itertools.compress(samples, readable), plan.label_names),
     )
 
 

@@ -77,10 +77,12 @@ def look_at(root: str | Path, paths: Iterable[str], barred: Mapping[str, str]) -
     """
     sizes, mtimes, causes = array("q"), array("q"), {}
     tars: dict[str, tuple[int, int, str]] = {}
+    folder = os.path.join(root, "")  # noqa: PTH118
     for place, path in enumerate(paths):
         size, mtime_ns, cause = -1, 0, barred.get(os.path.normpath(path), "") if barred else ""
         if not cause:
-            size, mtime_ns, cause = _state(os.path.join(root, path), tars)  # noqa: PTH118
+            file = path if path.startswith("/") else folder + path
+            size, mtime_ns, cause = _state(file, tars)
         sizes.append(size)
         mtimes.append(mtime_ns)
         if cause:
@@ -90,10 +92,9 @@ def look_at(root: str | Path, paths: Iterable[str], barred: Mapping[str, str]) -
 
 def _state(file: str, tars: dict[str, tuple[int, int, str]]) -> tuple[int, int, str]:
     """Size, modification time and what is wrong; `tars` are those that were looked at before."""
-    end = file.find(".tar/") + 4
-    if end < 4:
+    if ".tar/" not in file:
         return _stat(file)
-    tar = file[:end]
+    tar = file[: file.index(".tar/") + 4]
     if tar not in tars:
         tars[tar] = _stat(tar)
     return _stat(str(file_of(file))) if tars[tar][2] == IRREGULAR else tars[tar]

@@ -33,8 +33,8 @@ from vidadapt.files.locks import Held
 from vidadapt.files.writing import NO_ROOM, WriteError
 
 TEXTS = (
-    *("path", "requested", "reader", "codec", "container", "pixel_format"),
-    *("doubt", "cause", "error", "counted_with"),
+    *("path", "requested", "reader", "error", "codec", "container", "pixel_format"),
+    *("doubt", "cause", "counted_with"),
 )
 SERVING = {name.encode() for name in (*READERS, "packed")}  # what `Video.reader` may be
 NO_CHECKS = np.empty(0, "<u8")
@@ -266,11 +266,10 @@ def _begin(path: str, reader: str) -> bytes:
 
 def _is_sound(rest: bytes, num_frames: int) -> bool:
     """Whether a row can be used whose text has this after path and requested reader."""
-    served = rest.split(b"\0")
-    if len(served) != len(TEXTS) - 2 or not 0 <= num_frames <= MAX_FRAMES:
+    served = rest.split(b"\0", 2)
+    if rest.count(b"\0") != len(TEXTS) - 3 or not 0 <= num_frames <= MAX_FRAMES:
         return False
-    error = served[TEXTS.index("error") - 2]
-    return bool(error) if num_frames == 0 else (not error and served[0] in SERVING)
+    return bool(served[1]) if num_frames == 0 else (not served[1] and served[0] in SERVING)
 
 
 def read_index(path: str | Path) -> Index | None:

@@ -9,6 +9,7 @@ is a header, which is a first line whose last field is one of `HEADER_FIELDS`.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import overload
 
@@ -26,6 +28,7 @@ from vidadapt.files.writing import replaced
 
 HEADER_FIELDS = ("label", "labels", "label_id", "class", "class_id", "target")
 LABELS = "labels.txt"  # class names beside a list
+AT_ONCE = 4096  # samples that are hashed together
 SHOWN = 10  # offenders listed in one error
 _LINE = re.compile(r"(?P<path>.+?)(?:[ \t]*,[ \t]*|[ \t]+)(?P<label>[^ \t,]+)")
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
@@ -156,6 +159,13 @@ def _lines(
     """Path, label and number of each good line; the others are added to `problems`."""
     header_possible = True
     for number, line in enumerate(file, start=1):
+        path, _, label = line.strip().rpartition(" ")
+        plain = label.isdecimal() and line.isascii() and path[-1:] not in ("", " ", "\t", ",")
+        plain = plain and ".." not in path and path[0] != "/" and path.isprintable()
+        if plain and len(label) < 18 and int(label) < num_classes:
+            header_possible = False
+            yield path, int(label), number  # nearly every line; the rest says what is wrong
+            continue
         if line.isspace():
             continue
         fields = parse_line(line)
@@ -282,9 +292,10 @@ def manifest_hash(samples: Iterable[Sample], label_names: Sequence[str] | None) 
     """
     names = json.dumps(None if label_names is None else list(label_names))
     digest = hashlib.sha256(f'{{"label_names": {names}, "samples": ['.encode())
-    between = ""
-    for sample in samples:
-        digest.update(f"{between}[{json.dumps(sample.path)}, {sample.label}]".encode())
+    left, between = iter(samples), ""
+    while part := list(itertools.islice(left, AT_ONCE)):
+        lines = [f"[{encode_basestring_ascii(one.path)}, {one.label}]" for one in part]
+        digest.update((between + ", ".join(lines)).encode())
         between = ", "
     digest.update(b"]}")
     return digest.hexdigest()

@@ -254,6 +254,9 @@ def slow_decode(path: Path) -> list[np.ndarray]:
                     before = size[::-1] if sideways else size
                     whole = convert.reformat(frame, *before, format="rgb24", threads=1)
                     frames.append(upright(whole.to_ndarray(), matrix))
+                # What a decoder finds in the memory of older frames shows in damaged ones: as in
+                # PyAV's own loop, only the last frame is alive while the next packet is decoded.
+                decoded = []
     except (av.FFmpegError, OSError, ValueError):
         pass
     return frames

@@ -317,10 +317,11 @@ def test_a_resume_on_another_backbone_or_list_is_refused(tiny_set, run_tool, tmp
 
 
 def test_processes_that_see_different_lists_stop_together(tiny_set, tmp_path):
-    """As on two machines without a shared disk: rank 1 finds another list at the same place."""
+    """As on two machines without a shared disk: rank 1 finds no index at the same place."""
     script = tmp_path / "own_folder.py"
     script.write_text(
-        "import os, runpy, sys\n"
+        "import os, runpy, socket, sys\n"
+        "socket.gethostname = lambda: 'machine ' + os.environ['RANK']\n"
         "os.chdir(os.path.join(sys.argv.pop(1), os.environ['RANK']))\n"
         "sys.path.insert(0, os.path.dirname(sys.argv[1]))\n"
         "sys.argv.pop(0)\n"
@@ -333,13 +334,39 @@ def test_processes_that_see_different_lists_stop_together(tiny_set, tmp_path):
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         str(script), str(tmp_path), str(ROOT / "tools" / "train.py"),
-        *tiny_set.options(data__train_list="train.txt", data__index_dir=tmp_path / "index"),
+        *tiny_set.options(data__train_list="train.txt", data__index_dir="index"),
         "--run_dir", "run",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0
     said = done.stderr.split("Root Cause")  # torchrun's report, which repeats it
-    assert [part.count("error: the processes see different run folders") for part in said] == [1, 1]
+    assert ["the processes see different video indexes" in part for part in said] == [True, True]
+
+
+def test_one_process_looks_at_every_file_once_for_all(tiny_set, tmp_path):
+    script = tmp_path / "looking.py"
+    script.write_text(
+        "import os, runpy, sys\n"
+        "from vidadapt.data import counting\n"
+        "honest, told = counting._stat, sys.argv.pop(1) + os.environ['RANK']\n"
+        "def look(file):\n"
+        "    with open(told, 'a') as log:\n"
+        "        print(file, file=log)\n"
+        "    return honest(file)\n"
+        "counting._stat = look\n"
+        "sys.path.insert(0, os.path.dirname(sys.argv[1]))\n"
+        "sys.argv.pop(0)\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        str(script), str(tmp_path / "looks"), str(ROOT / "tools" / "train.py"),
+        *tiny_set.options(train__epochs=1), "--run_dir", str(tmp_path / "run"),
+    ]  # fmt: skip
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    looked_at = (tmp_path / "looks0").read_text().splitlines()
+    assert sorted(looked_at) == sorted(map(str, tiny_set.root.glob("*.mp4")))
+    assert not (tmp_path / "looks1").exists()
 
 
 def test_a_truncated_trainer_state_is_named(tiny_set, run_tool, tmp_path):

@@ -357,6 +357,7 @@ def rename_weights(folder: Path, weights: str | None) -> None:
     about = json.loads((folder / "adapter.json").read_text())
     about["model"]["weights"] = weights
     (folder / "adapter.json").write_text(json.dumps(about))
+    (folder / "checksums.json").unlink(missing_ok=True)
 
 
 LOADERS = {
@@ -438,6 +439,7 @@ def test_a_backbone_that_timm_would_fetch_is_no_name(make, backbone):
     about = json.loads((folder / "adapter.json").read_text())
     about["model"] |= {"backbone": f"timm/{backbone}", "tubelet_size": 2}
     (folder / "adapter.json").write_text(json.dumps(about))
+    (folder / "checksums.json").unlink()
     with pytest.raises(ValueError, match=r"model\.backbone: timm has no model"):
         load_adapter(folder)
 

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -123,8 +122,8 @@ def set_aside_damaged(folder: Path) -> None:
 def damage(folder: Path, *, to_resume: bool = False) -> str | None:
     """What is wrong with a checkpoint folder by its checksums; None: nothing.
 
-    An adapter without checksums, as from elsewhere, is taken as it is. Where nothing can be resumed
-    its description may have been edited: `load_checkpoint` warns.
+    An adapter without checksums, as from elsewhere or with an edited description, is taken as it
+    is.
 
     Args:
         to_resume: it must hold the state for that.
@@ -142,13 +141,12 @@ def damage(folder: Path, *, to_resume: bool = False) -> str | None:
         for name, digest in expected.items():
             if name not in (TENSORS, DESCRIPTION, TRAINER):
                 return f"{file} is damaged: {name!r} is no file of a checkpoint"
-            if name == DESCRIPTION and not resumable:
-                continue
             part = folder / name
             if not part.is_file():
                 return f"{part} is missing"
             if checksum(part) != digest:
-                return f"{part} is damaged (its checksum is not that of {CHECKSUMS})"
+                edited = f"; if you have edited it, delete {CHECKSUMS}" * (name == DESCRIPTION)
+                return f"{part} is damaged (its checksum is not that of {CHECKSUMS}{edited})"
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         return f"{file} cannot be read ({error})"
     return None
@@ -178,10 +176,6 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, An
     if problem is not None:
         raise RunError(f"{problem}; restore it from a copy or train again")
     try:
-        sums = folder / CHECKSUMS
-        known = json.loads(sums.read_text(encoding="utf-8")) if sums.exists() else {}
-        if known.get(DESCRIPTION) not in (None, checksum(description_file)):
-            print(f"warning: {description_file} was changed after it was written", file=sys.stderr)
         description = json.loads(description_file.read_text(encoding="utf-8"))
         if not isinstance(description, dict):
             raise ValueError("expected names and values")

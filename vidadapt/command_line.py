@@ -365,10 +365,9 @@ def _method_name(argv: list[str], methods: Methods) -> str:
         if "config" in content:
             raise ConfigError(f"--config: {file}: config: a configuration file names no other")
         method = content.get("method")
-        if name is None and isinstance(method, dict):
-            name = method.get("name")
-    name = "adaptformer" if name is None else name
-    return require_known("method.name", str(name), methods)
+        if name is None and isinstance(method, dict) and "name" in method:
+            name = str(method["name"])
+    return require_known("method.name", name or "adaptformer", methods)
 
 
 def _without_others(argv: list[str], method: str) -> tuple[list[str], tuple[str, ...]]:

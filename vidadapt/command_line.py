@@ -367,7 +367,7 @@ def _method_name(argv: list[str], methods: Methods) -> str:
         method = content.get("method")
         if name is None and isinstance(method, dict) and "name" in method:
             name = str(method["name"])
-    return require_known("method.name", name or "adaptformer", methods)
+    return require_known("method.name", "adaptformer" if name is None else name, methods)
 
 
 def _without_others(argv: list[str], method: str) -> tuple[list[str], tuple[str, ...]]:

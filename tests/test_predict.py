@@ -281,3 +281,12 @@ def test_help_shows_what_the_tools_are_about(capsys, run_tool):
     with pytest.raises(SystemExit):
         load_tool("predict").main(["--help"])
     assert "a run's folder (its" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_limit_of_counting_is_an_option(tiny_set, folders, capsys):
+    video = next(tiny_set.root.glob("test*.mp4"))
+    chosen = (video, "--adapter", folders["probe"], "--device", "cpu")
+    status, _, said = predict(capsys, *chosen, "--time-limit", "0.001")
+    assert status == 1
+    assert "--time-limit" in said
+    assert predict(capsys, *chosen, "--time-limit", "inf")[0] == 0

@@ -17,6 +17,7 @@ from vidadapt import adapters, launching, runs
 from vidadapt.contact_sheet import write_sheets
 from vidadapt.naming import printable
 from vidadapt.predict import LISTS, Prediction, Predictor, find_videos, names_of
+from vidadapt.prepare.commands.options import add_time_limit
 from vidadapt.progress import duration, track
 
 EPILOG = f"""examples:
@@ -66,6 +67,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--num_workers", type=int, metavar="N",
         help="decoding processes; default: none up to 7 videos, else 4 or as many as cores",
     )  # fmt: skip
+    add_time_limit(parser)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=device, help="default here: %(default)s")
     options = parser.parse_args(argv)
@@ -109,7 +111,8 @@ def main(argv: list[str] | None = None) -> int:
         workers = 0 if len(videos) < 8 else min(4, os.cpu_count() or 1)
     found = track(
         predictor(
-            videos, top=options.top, num_workers=workers, shown=options.sheet is not None
+            videos, top=options.top, num_workers=workers, shown=options.sheet is not None,
+            time_limit=options.time_limit,
         ),
         total=len(videos), label="predict", unit="videos",
     )  # fmt: skip

@@ -269,6 +269,7 @@ class Predictor:
         num_workers: int = 0,
         shown: bool = False,
         progress: bool = True,
+        time_limit: float | None = 300.0,
     ) -> Iterator[Prediction]:
         """Predictions, one for each video, in their order; unreadable ones carry their `error`.
 
@@ -277,11 +278,19 @@ class Predictor:
             num_workers: decoding processes.
             shown: keep a clip of each video for a picture.
             progress: show that of counting frames, which comes first.
+            time_limit: seconds that counting one video may take; None: any time.
         """
         samples = [Sample(_absolute(video), 0) for video in videos]
         paths = [sample.path for sample in samples]
         counts = {
-            reader: data.count_files(paths, reader, num_workers=num_workers, progress=progress)
+            reader: data.count_files(
+                paths,
+                reader,
+                num_workers=num_workers,
+                progress=progress,
+                time_limit=time_limit,
+                limit_key="--time-limit",
+            )
             for reader in {group.config.data.reader for group in self._groups}
         }
         lists = [

@@ -339,13 +339,19 @@ def eval_loader(
 
 
 def count_files(
-    paths: Sequence[str], reader: str, *, num_workers: int = 0, progress: bool = False
+    paths: Sequence[str],
+    reader: str,
+    *,
+    num_workers: int = 0,
+    progress: bool = False,
+    time_limit: float | None = 300.0,
+    limit_key: str = "time_limit",
 ) -> dict[str, VideoFacts]:
     """What is known of files that are in no list; no index is kept.
 
     Args:
         paths: absolute.
-        reader, num_workers, progress: see `frame_counts`.
+        reader, num_workers, progress, time_limit, limit_key: see `counted_videos`.
     """
     with tempfile.TemporaryDirectory() as scratch:
         return frame_counts(
@@ -355,10 +361,14 @@ def count_files(
             reader,
             num_workers=num_workers,
             progress=progress,
+            time_limit=time_limit,
+            limit_key=limit_key,
         )
 
 
-def centre_clips(videos: Sequence[str | Path], plan: DataPlan, reader: str) -> torch.Tensor:
+def centre_clips(
+    videos: Sequence[str | Path], plan: DataPlan, reader: str, time_limit: float | None = 300.0
+) -> torch.Tensor:
     """The middle clip and crop of each video: (B, 3, T, S, S) uint8.
 
     Frames are counted anew, in a process of its own; for many videos use lists and loaders.
@@ -366,6 +376,7 @@ def centre_clips(videos: Sequence[str | Path], plan: DataPlan, reader: str) -> t
     Args:
         videos: files.
         reader: key of `READERS`.
+        time_limit: seconds that counting one of them may take; None: any time.
 
     Raises:
         ReadError: a video that cannot be read, with the cause.
@@ -374,7 +385,7 @@ def centre_clips(videos: Sequence[str | Path], plan: DataPlan, reader: str) -> t
     if not videos:
         raise ValueError("videos: expected one or more")
     samples = [Sample(str(Path(video).absolute()), 0) for video in videos]
-    counts = count_files([sample.path for sample in samples], reader)
+    counts = count_files([sample.path for sample in samples], reader, time_limit=time_limit)
     views = EvalViews(
         Videos.of("/", samples, counts),
         plan.sampling,

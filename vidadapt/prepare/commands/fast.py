@@ -186,7 +186,7 @@ def _copy(
     if copied.copies:
         copies = list(copied.copies.values())
         print(printable_lines(_cost(args.out, copies)))
-        print(_speed(args.out, sources, copies, counts, args.processes))
+        print(_speed(args, sources, copies, counts))
     print(f"report: {args.out / REPORT}")
     if report.problems:
         sys.exit(1)
@@ -204,19 +204,18 @@ def _cost(out: Path, copies: list[Copy]) -> str:
 
 
 def _speed(
-    out: Path,
+    args: argparse.Namespace,
     sources: Sources,
     copies: list[Copy],
     counts: Mapping[str, VideoFacts],
-    num_processes: int,
 ) -> str:
     """What a person gains, measured on a sample of the videos in this process alone."""
     chosen = copies[:: -(-len(copies) // TIMED_VIDEOS)]
     files = [str(sources.root / copy.path) for copy in chosen]
-    before = count_files(files, READER, num_workers=num_processes)
+    before = count_files(files, READER, num_workers=args.processes, time_limit=args.time_limit)
     sets = {
         "source": Timed("/", [Sample(file, 0) for file in files], before),
-        "copy": Timed(str(out), [Sample(copy.copy, 0) for copy in chosen], counts),
+        "copy": Timed(str(args.out), [Sample(copy.copy, 0) for copy in chosen], counts),
     }
     rates = loader_rates(sets, TIMED_FRAMES, num_workers=0, clips_per_round=TIMED_VIDEOS)
     old, new = (median(rates[name]) for name in ("source", "copy"))

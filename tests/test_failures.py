@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import shutil
 import signal
 import sys
 
 import pytest
 import torch
 from conftest import ALONE, ROOT, launch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vidadapt import launching
+from vidadapt import launching, train
 from vidadapt.config import ConfigError
+from vidadapt.data.counting import frame_counts
 from vidadapt.data.readers import ReadError, TransientReadError, check_reader
 from vidadapt.data.seekers import load_torchcodec
 from vidadapt.data.skips import TooManySkipped
@@ -22,6 +26,7 @@ from vidadapt.files.writing import WriteError
 from vidadapt.launching.failures import KINDS, kind_of, read_failure, recorded
 from vidadapt.precision import NonFinite
 from vidadapt.processes import LostProcess
+from vidadapt.resuming import Progress
 from vidadapt.runs import RunError
 
 ERRORS = {
@@ -117,6 +122,33 @@ def test_a_training_that_fails_says_so_in_its_folder(tiny_set, tmp_path):
     assert (found["kind"], found["status"], found["rank"]) == ("diverged", 4, 0)
     assert found["epoch"] == 1 and found["step"] >= 1
     assert found["message"] in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_step_of_half_precision_without_a_clip_is_said(tiny_set, run_tool, tmp_path):
+    """The file breaks after its frames were counted, and is the only one of its batch."""
+    root = tmp_path / "videos"
+    shutil.copytree(tiny_set.root, root)
+    name = "train 3 [x]#.mp4"
+    frame_counts(root / "train.txt", root, [name])
+    facts = (root / name).stat()
+    (root / name).write_bytes(bytes(facts.st_size))
+    os.utime(root / name, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    options = tiny_set.options(
+        data__root=root, data__train_list=root / "train.txt", data__max_skipped=3,
+        data__dev_list=None, data__test_list=None, model__head="linear", train__batch_size=1,
+        train__precision="fp16",
+    )  # fmt: skip
+    with pytest.raises(ReadError, match="every clip of step"):
+        run_tool("train", *options, "--run_dir", tmp_path / "run")
+
+
+def test_what_a_training_that_fails_has_drawn_is_in_tensorboard(tmp_path):
+    with pytest.raises(NonFinite), train._board(tmp_path, Progress(), ALONE) as board:
+        assert board is not None
+        board.add_scalar("loss", 0.5, 7)
+        raise NonFinite("x")
+    drawn = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(one.step, one.value) for one in drawn.Scalars("loss")] == [(7, 0.5)]
 
 
 def test_under_torchrun_the_last_line_helps(tiny_set, tmp_path):

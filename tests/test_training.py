@@ -297,7 +297,7 @@ def test_a_run_of_a_version_with_fewer_keys_resumes(tiny_set, run_tool, tmp_path
 
 
 def test_a_resume_on_another_backbone_or_list_is_refused(tiny_set, run_tool, tmp_path):
-    """The paths are the same, what lies there is not."""
+    """The paths are the same, what lies there is not; the finished run is left alone."""
     weights, listed = tmp_path / "weights.safetensors", tmp_path / "train.txt"
     shutil.copy(tiny_set.weights, weights)
     shutil.copy(tiny_set.lists["train"], listed)
@@ -306,8 +306,12 @@ def test_a_resume_on_another_backbone_or_list_is_refused(tiny_set, run_tool, tmp
     run_tool("train", *command)
     lines = listed.read_text().splitlines()
     listed.write_text("\n".join([*lines[1:], lines[0]]) + "\n")
-    with pytest.raises(ValueError, match=r"manifests was .* restore it"):
+    run = tmp_path / "run"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=r"manifests was .* restore it") as refused:
         run_tool("train", *command, "--resume")
+    assert "'train'" in str(refused.value) and "'dev'" not in str(refused.value)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     shutil.copy(tiny_set.lists["train"], listed)
     tensors = load_file(weights)
     tensors["blocks.0.mlp.fc1.bias"][0] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -56,6 +57,7 @@ from vidadapt.profiling import profile_steps
 from vidadapt.progress import duration
 from vidadapt.train import classification_loss, fit, normalized_clip
 
+SUMMARY = "summary.json"
 FEW_VIDEOS = 30  # of a development list: one of fewer moves its accuracy by more than 3 %
 
 
@@ -81,7 +83,9 @@ def main(world: World) -> None:
                     "where it is meant"
                 )
         folder = run_dir / runs.PROFILE if options.profile else run_dir
-        with recorded(world, folder):
+        # A start that is refused says nothing of a run that has come to its end.
+        whole = saved is not None and (run_dir / SUMMARY).exists()
+        with nullcontext() if whole else recorded(world, folder):
             train(world, cfg, plan, options, folder, resume, saved, lock)
 
 
@@ -244,7 +248,7 @@ def train(
             "warnings": {name: list(videos.warnings) for name, videos in lists.items()},
             "manifests": {name: videos.manifest for name, videos in lists.items()},
         }
-        runs.write_json(folder / "summary.json", summary)
+        runs.write_json(folder / SUMMARY, summary)
         say_summary(folder, summary)
 
 

@@ -113,9 +113,12 @@ def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
         del mends["global_batch"]  # `shared_among` has said what becomes of it
     for key, mend in mends.items():
         if key in before and before[key] != now[key]:
+            was, here = before[key], now[key]
+            if key == "manifests":
+                other = [split for split in {**was, **here} if was.get(split) != here.get(split)]
+                was, here = ({split: one.get(split) for split in other} for one in (was, here))
             raise ConfigError(
-                f"--resume: {key} was {before[key]}, here it is {now[key]}; {mend}, or use another "
-                "run_dir"
+                f"--resume: {key} was {was}, here it is {here}; {mend}, or use another run_dir"
             )
 
 

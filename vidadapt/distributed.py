@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import pickle
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -83,20 +85,25 @@ def with_patience(world: World, minutes: float) -> World:
 
 
 @contextlib.contextmanager
-def exchange(world: World, where: Callable[[], str]) -> Iterator[None]:
+def exchange(world: World, where: Callable[[], str], minutes: float = math.inf) -> Iterator[None]:
     """A part in which processes exchange numbers.
+
+    Args:
+        minutes: where the part is one exchange, the time that it has.
 
     Raises:
         LostProcess: one of them did not take part, naming it and what `where` says.
     """
+    began = time.monotonic()
     try:
         yield
     except RuntimeError as error:
         if world.size == 1 or not is_broken_exchange(error):
             raise
         # A closed connection must close the others at once, where nobody knows of it yet; after a
-        # time-out all are here, but those that hang.
-        late = "timed out" in str(error).lower()
+        # time-out all are here, but those that hang. The first one whose time is out closes its
+        # connections, too: of that the others hear long after they have begun to wait.
+        late = "timed out" in str(error).lower() or time.monotonic() - began > 30 * minutes
         who = _who_is_missing(world) if late else "lost another process"
         raise LostProcess(f"{where()}: {who} ({_first_line(error)})") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from vidadapt.files import locks
 from vidadapt.files.holders import Holder, this_process
 from vidadapt.files.locks import Held, Pace, acquire, held, lock_file
+from vidadapt.files.writing import WriteError
 
 QUICK = Pace(renewal=0.05, looks=8)
 
@@ -264,3 +266,16 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
     assert not isinstance(error.value, Held)
     assert lock_file(tmp_path / "missing/x").parent == tmp_path / "missing"
     assert locks.LOCK == ".lock"
+
+
+@pytest.mark.parametrize("room", [0, 100])
+def test_a_full_disk_is_named_and_no_half_of_a_lock_stays(tmp_path, room):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(WriteError) as refused, held(tmp_path, "run_dir"):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(tmp_path / ".lock") in str(refused.value)
+    assert [*tmp_path.iterdir()] == []

@@ -161,8 +161,9 @@ class Index:
                 self.__init__(Mapped(path, file, segments))  # type: ignore[misc]
                 return
         raise ValueError(
-            f"{path}: the processes see different video indexes; put lists and indexes "
-            "(data.index_dir) on a disk that all machines share"
+            f"{path}: the processes see different video indexes, or it was overwritten in its "
+            "place: put lists and indexes (data.index_dir) on a disk that all machines share, and "
+            "start again"
         )
 
     def take(self, name: str, rows: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from pathlib import Path
 from vidadapt.data.epochs import Key
 from vidadapt.data.lists import Sample, listing
 from vidadapt.data.readers import ReadError
+from vidadapt.files.writing import writing
 
 SKIPPED = "skipped.jsonl"
 
@@ -182,8 +183,12 @@ class SkipLog:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file that other processes, maybe on other machines, add lines to as well."""
-    with path.open("a+b") as file:
+    """Add a line to a file that other processes, maybe on other machines, add lines to as well.
+
+    Raises:
+        WriteError: the disk refused it.
+    """
+    with writing(path), path.open("a+b") as file:
         with contextlib.suppress(OSError):  # a file system without locks: one write is one line
             fcntl.lockf(file, fcntl.LOCK_EX)
         # What a killed process left without its end would swallow the line.

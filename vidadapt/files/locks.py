@@ -37,6 +37,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from vidadapt.files.holders import Holder, alive, parsed, shown, this_process
+from vidadapt.files.writing import writing
 
 LOCK, TAKEOVER = ".lock", ".takeover"
 PATIENCE = 10.0  # seconds for another process to take over, which needs milliseconds
@@ -318,9 +319,12 @@ def _create(file: Path, holder: Holder) -> bool:
 
 
 def _write(file: Path, holder: Holder) -> None:
-    with file.open("x", encoding="utf-8") as opened:
+    with file.open("xb", buffering=0) as opened:
         inode = os.fstat(opened.fileno()).st_ino
-        json.dump(asdict(replace(holder, inode=inode)), opened)
+        content = json.dumps(asdict(replace(holder, inode=inode))).encode()
+        with writing(file):
+            while content:
+                content = content[opened.write(content) :]
 
 
 def _remove(file: Path, token: str) -> None:

@@ -1,6 +1,7 @@
 """Run as a program: two processes, of which one hangs while the other waits for its numbers.
 
-Arguments: which one hangs, and a file for what the other says.
+Arguments: which one hangs, what they exchange (numbers or objects), and a file for what the other
+says.
 """
 
 from __future__ import annotations
@@ -18,16 +19,23 @@ from vidadapt.distributed import LostProcess, World, exchange, with_patience
 
 
 def main(world: World) -> None:
-    _, hanging, file = sys.argv
+    _, hanging, what, file = sys.argv
     distributed.ANSWER = 1.0
     world = with_patience(world, minutes=0.02)
+
+    def exchanged() -> None:
+        if what == "numbers":
+            distributed.sum_over_ranks(world, torch.ones(3))
+        else:
+            distributed.gather_objects(world, "told")
+
     with exchange(world, lambda: "step 0"):
-        distributed.sum_over_ranks(world, torch.ones(3))
+        exchanged()
     if world.rank == int(hanging):
         time.sleep(1000)
     try:
         with exchange(world, lambda: "step 1"):
-            distributed.sum_over_ranks(world, torch.ones(3))
+            exchanged()
     except LostProcess as error:
         Path(file).write_text(str(error))
         os._exit(3)  # the other one is ended for it

@@ -28,6 +28,18 @@ def test_errors_of_gloo_are_lost_processes(text):
         raise RuntimeError(text.replace("Timed out", "Late"))
 
 
+def test_of_a_connection_that_ends_late_it_is_asked_who_is_missing(monkeypatch):
+    """Another process has waited in vain as long as this one, and ended its connections."""
+    monkeypatch.setattr("vidadapt.distributed._who_is_missing", lambda world: "rank 1 is missing")
+    world = World(0, 2, torch.device("cpu"))
+    for minutes, said in ((0.0, "rank 1 is missing"), (1.0, "lost another process")):
+        with (
+            pytest.raises(LostProcess, match=f"^step 3: {said}"),
+            exchange(world, lambda: "step 3", minutes),
+        ):
+            raise RuntimeError(OF_GLOO[0])
+
+
 @pytest.mark.parametrize("world", [ALONE, World(0, 2, torch.device("cpu"))])
 @pytest.mark.parametrize(
     "error",
@@ -42,8 +54,8 @@ def test_other_errors_stay_what_they_are(world, error):
     assert caught.value is error
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_hangs_is_named(tmp_path, rank):
-    run_program(hanging.__file__, rank, tmp_path / "said.txt")
+@pytest.mark.parametrize(("rank", "what"), [(0, "numbers"), (1, "numbers"), (1, "objects")])
+def test_a_process_that_hangs_is_named(tmp_path, rank, what):
+    run_program(hanging.__file__, rank, what, tmp_path / "said.txt")
     said = (tmp_path / "said.txt").read_text()
     assert said.startswith(f"step 1: rank {rank} does not answer (Timed out"), said

@@ -40,7 +40,8 @@ class World:
     `control` carries what the processes tell each other (errors, scores), on the CPU and with
     all the time that one of them may need alone, e.g. to count the frames of a large set (less
     after `with_patience`); `group` the numbers of a training, on the device; None: torch's default
-    group.
+    group. With `roll` it is found who is missing after an exchange that failed, which ends the
+    connections of its own group.
     """
 
     rank: int
@@ -48,6 +49,7 @@ class World:
     device: torch.device
     control: dist.ProcessGroup | None = None
     group: dist.ProcessGroup | None = None
+    roll: dist.ProcessGroup | None = None
 
     @property
     def is_main(self) -> bool:
@@ -81,7 +83,8 @@ def with_patience(world: World, minutes: float) -> World:
     patience = timedelta(minutes=minutes)
     control: Any = dist.new_group(backend="gloo", timeout=patience)
     group: Any = dist.new_group(timeout=patience)
-    return replace(world, control=control, group=group)
+    roll: Any = dist.new_group(backend="gloo")
+    return replace(world, control=control, group=group, roll=roll)
 
 
 @contextlib.contextmanager
@@ -89,7 +92,7 @@ def exchange(world: World, where: Callable[[], str], minutes: float = math.inf) 
     """A part in which processes exchange numbers.
 
     Args:
-        minutes: where the part is one exchange, the time that it has.
+        minutes: where the part is hardly more than an exchange, the time that one has.
 
     Raises:
         LostProcess: one of them did not take part, naming it and what `where` says.
@@ -118,7 +121,7 @@ def _who_is_missing(world: World) -> str:
     """The main process asks all others; they wait for it longer than it does for them."""
     seconds = ANSWER if world.is_main else 3 * ANSWER
     try:
-        dist.monitored_barrier(world.control, timedelta(seconds=seconds), wait_all_ranks=True)
+        dist.monitored_barrier(world.roll, timedelta(seconds=seconds), wait_all_ranks=True)
     except RuntimeError as error:
         found = re.search(r"Ranks? ([\d, ]+) failed to pass", str(error))
         if found:

@@ -195,8 +195,8 @@ def optimiser_steps(
             without_clips(cast(nn.Module, model.head))
         if micro < recipe.accumulation - 1:
             continue
-        place = partial("step {}".format, step)
-        with phase("exchange"), exchange(world, place, recipe.patience_minutes):
+        this = partial("step {}".format, step)
+        with phase("exchange"), exchange(world, this, recipe.patience_minutes):
             numbers = average_gradients(world, whole, share, told())
             divide_gradients(parameters, numbers[0])
         with phase("optimiser"):

@@ -254,9 +254,11 @@ def _train_epoch(
             stop, _, skipped = step.checked()
         _check_skipped(skips, skipped)
         if due:
-            stretch.settle(world, progress)
-            _check_finite(model, f"after step {step.number}")
-            buffers = gather_objects(world, copied(own_buffers(model)))
+            place = partial("after step {}".format, step.number)
+            with exchange(world, place, recipe.patience_minutes):
+                stretch.settle(world, progress)
+                _check_finite(model, place())
+                buffers = gather_objects(world, copied(own_buffers(model)))
             saving.save(saving.taken(buffers), progress)
         if stop:
             with together(world):

@@ -243,4 +243,7 @@ def _other_state(video: Reading) -> str:
         return ""
     if (facts.st_size, facts.st_mtime_ns) == (video.size, video.mtime_ns):
         return ""
-    return f"changed since it was counted ({video.size:,} bytes then, {facts.st_size:,} now)"
+    sizes = f"{video.size:,} bytes then, {facts.st_size:,} now"
+    if facts.st_size == video.size:
+        sizes = f"of {video.size:,} bytes, and written at another time"
+    return f"changed since it was counted ({sizes})"

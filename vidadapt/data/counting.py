@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import stat
 import sys
@@ -221,9 +222,13 @@ def counted_videos(
         for place in unknown:
             loose.setdefault(place, _unread(listed.path(place), reader, lost))
     for place, facts in loose.items():
-        file = os.path.join(root, facts.path)  # noqa: PTH118
         if facts.error:
+            file = os.path.join(root, facts.path)  # noqa: PTH118
             loose[place] = replace(facts, error=f"{file}: {facts.error}")
+    for place in itertools.islice((p for p in files.causes if not loose[p].path.isascii()), SHOWN):
+        if not os.path.lexists(os.path.join(root, loose[place].path)):  # noqa: PTH118
+            hint = spelling_hint(root, loose[place].path)
+            loose[place] = replace(loose[place], error=loose[place].error + hint)
     videos = Videos(str(root), listed.labels, rows, loose, index)
     videos.decoded = decoded
     return videos

@@ -32,7 +32,7 @@ def summary(checked: Checked) -> str:
         f"  readers: {_common(row.reader for row in readable)}",
     ]
     if doubts := [row.doubt for row in readable if row.doubt]:
-        lines.append(f"  read from the start, since a seek may miss: {_common(doubts)}")
+        lines.append(f"  not left to libraries that seek (decord, torchcodec): {_common(doubts)}")
     lines += [
         f"  codecs: {_common(f'{row.codec} in {row.container}' for row in readable)}",
         f"  sizes: {_common(f'{row.width}x{row.height}' for row in readable)}",

@@ -1,10 +1,10 @@
-"""What comparing each frame with its checksum costs a reader: CPU time with and without, in pairs.
+"""What comparing each frame with its checksum costs a loader: CPU time with and without, in pairs.
 
   python -m benchmarks.verified
   python -m benchmarks.verified --kinds avi --pairs 200
 
-A clip is opened, decoded and converted, not cropped: a loader's clip takes longer, so that there
-the share is smaller. Without: the checksum of a frame is a constant, and nothing is hashed.
+A training clip is opened, decoded, converted, cropped and resized, in one thread. Without: the
+checksum of a frame is a constant, and nothing is hashed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import torch
 
 from vidadapt.data import sequential, sparse
 from vidadapt.data.lists import read_list
 from vidadapt.data.readers import open_counted, open_video
 from vidadapt.data.sampling import Sampling, train_indices
+from vidadapt.data.seeding import seeded
 from vidadapt.data.synthetic_footage import FOOTAGE, generate
+from vidadapt.data.transforms import train_clip
 from vidadapt.markdown import markdown_table
 
 SAMPLING = {"dense": Sampling("dense", 8, 4, 1, 1), "uniform": Sampling("uniform", 8, 1, 1, 1)}
@@ -33,6 +36,7 @@ SAMPLING = {"dense": Sampling("dense", 8, 4, 1, 1), "uniform": Sampling("uniform
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
+    torch.set_num_threads(1)
     rows = []
     for kind in args.kinds:
         listed = generate(FOOTAGE[kind], args.videos, args.folder / kind)
@@ -73,7 +77,7 @@ def measured(kind: str, policy: str, paths: Sequence[Path], pairs: int) -> list[
         wanted = train_indices(SAMPLING[policy], len(checks), rng)
         turns: dict[bool, list[float]] = {True: [], False: []}
         for compares in (True, False, False, True):
-            turns[compares].append(seconds(path, reader, checks, wanted, compares))
+            turns[compares].append(seconds(path, reader, checks, wanted, number, compares))
         found.append((min(turns[True]), min(turns[False])))
     with_, without = (1000 * statistics.median(times) for times in zip(*found, strict=True))
     costs = 1000 * statistics.median(one - other for one, other in found)
@@ -84,14 +88,21 @@ def measured(kind: str, policy: str, paths: Sequence[Path], pairs: int) -> list[
 
 
 def seconds(
-    path: Path, reader: str, checks: np.ndarray, wanted: np.ndarray, compares: bool
+    path: Path, reader: str, checks: np.ndarray, wanted: np.ndarray, seed: int, compares: bool
 ) -> float:
-    """CPU seconds of reading one clip."""
+    """CPU seconds of one training clip."""
     with nothing_hashed() if not compares else contextlib.nullcontext():
         told = checks if compares else np.zeros_like(checks)
         start = time.process_time()
-        with open_counted(path, reader, len(checks), told) as video:
-            video.frames(wanted)
+        with open_counted(path, reader, len(checks), told) as video, seeded(seed):
+            train_clip(
+                video.frames(wanted),
+                crop_size=224,
+                train_crop="multi_scale",
+                flip=False,
+                rand_augment=False,
+                random_erasing=0.0,
+            )
         return time.process_time() - start
 
 

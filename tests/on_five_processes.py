@@ -53,7 +53,7 @@ def validated(world: World, out: Path, options: list[str]) -> None:
     plan = data.resolve(cfg.data, cfg.eval)
     torch.manual_seed(0)
     model, _, _ = assemble.adapted_model(cfg, plan)
-    lists = train.count_frames(cfg, plan, train.read_lists(cfg, plan), world)
+    lists = distributed.from_main(world, lambda: train.load_lists(cfg, plan, cfg.train, world))
     loaders = train.loaders_of(cfg, plan, lists, world)
     found = train.validation(model, cfg, plan, lists, loaders, None, world)()
     if world.is_main:

@@ -72,7 +72,7 @@ def test_an_evaluation_is_the_same_to_the_bit(done, name):
 
 def test_a_validation_in_training_is_the_same(done):
     first, *others = [json.loads((done / f"validated_{size}.json").read_text()) for size in SIZES]
-    assert first.keys() == {"dev_top1", "dev_top5", "dev_mean_class_accuracy"}
+    assert first.keys() == {"dev_top1", "dev_top5", "dev_mean_class_accuracy", "dev_loss"}
     assert others == [first] * 3
 
 

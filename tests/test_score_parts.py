@@ -269,10 +269,10 @@ def test_stopped_again_and_again(command, whole, monkeypatch, tmp_path):
         with newest.open("ab") as file:
             file.write(b"\x40\0\0\0half")
     monkeypatch.setattr(evaluate, "view_chunks", cut)
-    (out / "scores.npz.tmp.npz").mkdir()
+    (out / "scores.npz").mkdir()
     with pytest.raises(OSError, match="directory"):
         run_here("evaluate", *command, "--out", out)
-    (out / "scores.npz.tmp.npz").rmdir()
+    (out / "scores.npz").rmdir()
 
     def none(*_):
         raise AssertionError("all videos are scored")

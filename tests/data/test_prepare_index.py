@@ -114,5 +114,5 @@ def test_the_index_is_shown_as_a_table_and_as_csv(
     index(root / "train.txt", "--show")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5 and lines[0].split()[:2] == ["path", "size"]
-    with pytest.raises(SystemExit, match=r"test\.txt\.index"):
+    with pytest.raises(ValueError, match=r"test\.txt\.index"):
         index(root / "test.txt", "--show")

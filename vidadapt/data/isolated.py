@@ -23,6 +23,8 @@ CANNOT_START = (
     'be a file whose work stands under `if __name__ == "__main__":` (its own error is above)'
 )
 
+START = 60.0  # seconds that a worker may need to start: several on a busy machine
+
 
 @dataclass
 class _Worker:
@@ -50,7 +52,7 @@ def run_isolated(
         function: importable by name, as are its argument and result by pickle; it must not raise.
         jobs: its arguments.
         num_workers: processes.
-        time_limit: seconds for one job, the start of its worker included; None: any time.
+        time_limit: seconds for one job, the start of its worker not included; None: any time.
         limit_key: key or option of this limit, for the error.
 
     Raises:
@@ -72,7 +74,7 @@ def run_isolated(
                 process.start()
                 theirs.close()
                 workers.append(_Worker(process, ours, None, 0.0))
-                _give(workers[-1], waiting.popleft(), time_limit)
+                _give(workers[-1], waiting.popleft(), time_limit and time_limit + START)
             soonest = min(worker.deadline for worker in workers)
             patience = None if soonest == math.inf else max(0.0, soonest - time.monotonic())
             ready = wait([w.pipe for w in workers], patience)
@@ -87,11 +89,13 @@ def run_isolated(
                             raise LostProcess(CANNOT_START) from fault
                         error = f"the decoder process died (exit code {worker.process.exitcode})"
                 elif time.monotonic() >= worker.deadline:
-                    error = f"the decoder process did not finish within {time_limit:g} s{named}"
+                    what = "finish" if worker.has_started else "start and finish"
+                    error = f"the decoder process did not {what} within {time_limit:g} s{named}"
                 else:
                     continue
                 if not worker.has_started and not error:
                     worker.has_started = True
+                    worker.deadline = _deadline(time_limit)
                     continue
                 done = worker.job
                 if waiting and not error:
@@ -107,9 +111,13 @@ def run_isolated(
 
 def _give(worker: _Worker, job: Any, time_limit: float | None) -> None:
     worker.job = job
-    worker.deadline = math.inf if time_limit is None else time.monotonic() + time_limit
+    worker.deadline = _deadline(time_limit)
     with contextlib.suppress(OSError):  # it died meanwhile: its pipe tells at the next look
         worker.pipe.send(job)
+
+
+def _deadline(time_limit: float | None) -> float:
+    return math.inf if time_limit is None else time.monotonic() + time_limit
 
 
 def _end(worker: _Worker) -> None:

@@ -12,6 +12,7 @@ earlier one on the same path and requested reader.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import socket
@@ -195,10 +196,15 @@ class Index:
             same[same] = column[places[same]] == keys[missing[same]]
             places, missing = places[same], missing[same]
             frames = self._mapped.column(number, "num_frames")[places].tolist()
-            for place, wanted, count in zip(places.tolist(), missing.tolist(), frames, strict=True):
-                text, name = self._mapped.text(number, place), names[wanted]
-                if text.startswith(name) and _is_sound(text[len(name) :], count):
-                    found[wanted] = self._first[number] + place
+            texts, wanted = (
+                self._mapped.texts(number, places),
+                map(names.__getitem__, missing.tolist()),
+            )
+            sound = [
+                text.startswith(name) and _is_sound(text[len(name) :], count)
+                for text, name, count in zip(texts, wanted, frames, strict=True)
+            ]
+            found[missing[sound]] = self._first[number] + places[sound]
         return found
 
     def newest(self) -> np.ndarray:
@@ -265,6 +271,7 @@ def _begin(path: str, reader: str) -> bytes:
     return f"{path}\0{reader}\0".encode("utf-8", "surrogateescape")
 
 
+@functools.lru_cache(maxsize=1 << 14)  # most videos of a set are alike
 def _is_sound(rest: bytes, num_frames: int) -> bool:
     """Whether a row can be used whose text has this after path and requested reader."""
     served = rest.split(b"\0", 2)

@@ -23,11 +23,11 @@ from typing import Any
 from benchmarks.report import targets_table
 from benchmarks.timing import Target
 from vidadapt import runs
-from vidadapt.benchmark import spread_percent
-from vidadapt.data.synthetic_footage import FOOTAGE, generate
-from vidadapt.markdown import markdown_table
+from vidadapt.apps.report.markdown import markdown_table
+from vidadapt.apps.study.benchmark import spread_percent
+from vidadapt.apps.synthetic.footage import FOOTAGE, generate
+from vidadapt.console.progress import track
 from vidadapt.models import BACKBONES
-from vidadapt.progress import track
 
 ROOT = Path(__file__).parents[1]
 METHODS = {  # name: (method.name, model.head, how many times cheaper later epochs are to be)

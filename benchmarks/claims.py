@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from vidadapt import runs
-from vidadapt.matrix.results import read_results
-from vidadapt.matrix.rows import rows_of
+from vidadapt.apps.study.results import read_results
+from vidadapt.apps.study.rows import rows_of
 
 Lines = Sequence[Mapping[str, Any]]
 CAME_OUT, WITHIN, REVERSED, NOT = (

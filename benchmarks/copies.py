@@ -22,14 +22,14 @@ from typing import Any
 
 from benchmarks.loader import GPU_RATES, cores_needed
 from vidadapt import runs
-from vidadapt.data.counting import frame_counts
-from vidadapt.data.lists import read_list
-from vidadapt.data.packed import file_of
-from vidadapt.data.prepared import RECORD, known_root, read_prepared
-from vidadapt.data.speed import Timed, gain, loader_rates
-from vidadapt.data.synthetic_footage import FOOTAGE, generate
+from vidadapt.apps.prepare.speed import Timed, gain, loader_rates
+from vidadapt.apps.report.markdown import markdown_table
+from vidadapt.apps.synthetic.footage import FOOTAGE, generate
 from vidadapt.data.workers import cores
-from vidadapt.markdown import markdown_table
+from vidadapt.lists.counting import frame_counts
+from vidadapt.lists.prepared import RECORD, known_root, read_prepared
+from vidadapt.lists.reading import read_list
+from vidadapt.video.packed import file_of
 
 FRAMES = (2, 8)
 FILES = {"mp4": 8, "webm": 24, "avi": 16}

@@ -28,12 +28,13 @@ from typing import Any
 
 from benchmarks.report import targets_table
 from benchmarks.timing import Target
-from vidadapt import command_line, data, methods, runs
-from vidadapt.data import counting
-from vidadapt.data.index import add_to_index, index_path
-from vidadapt.data.lists import read_list
-from vidadapt.data.synthetic_footage import FOOTAGE, generate
-from vidadapt.markdown import markdown_table
+from vidadapt import data, methods, runs
+from vidadapt.apps.report.markdown import markdown_table
+from vidadapt.apps.synthetic.footage import FOOTAGE, generate
+from vidadapt.config import command_line
+from vidadapt.lists import counting
+from vidadapt.lists.index import add_to_index, index_path
+from vidadapt.lists.reading import read_list
 
 NUM_CLASSES = 174
 LINKS = 30_000  # to one file; ext4 allows 65,000

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.lists_worker import own_bytes
-from vidadapt import command_line, data, distributed, launching, methods
-from vidadapt.data import counting
+from vidadapt import data, distributed, launching, methods
+from vidadapt.config import command_line
 from vidadapt.data.changes import Changes
 from vidadapt.data.skips import SkipLog
 from vidadapt.data.watched import WatchedClips
 from vidadapt.distributed import World
+from vidadapt.lists import counting
 
 TRAIN = Path(__file__).parents[1] / "tools" / "train.py"
 

@@ -1,6 +1,6 @@
 """How fast the training loader is: clips a second by kind of file, frames and reader.
 
-Generated videos (see vidadapt/data/synthetic_footage.py): mp4 (H.264, 426x240, as Kinetics' clips
+Generated videos (see vidadapt/apps/synthetic/footage.py): mp4 (H.264, 426x240, as Kinetics' clips
 at 240p), webm (VP9, as Something-Something V2's) and avi (MPEG-4, as HMDB51's). From each of them
 every contender makes one clip a round, of the same frames: file opened, frames decoded,
 multi-scale crop, resized to 224 pixels.
@@ -38,21 +38,21 @@ from benchmarks.loader_contenders import PLAIN, SEED, Floats, PlainClips, Releas
 from benchmarks.report import targets_table
 from benchmarks.timing import Target, take_turns, times_as_fast
 from vidadapt import runs
-from vidadapt.benchmark import spread_percent
+from vidadapt.apps.report.markdown import markdown_table
+from vidadapt.apps.study.benchmark import spread_percent
+from vidadapt.apps.synthetic.footage import FOOTAGE, generate
 from vidadapt.config import DataConfig
+from vidadapt.console.progress import track
 from vidadapt.data import count_files
 from vidadapt.data.clips import TrainClips, batch_of
 from vidadapt.data.epochs import EpochBatches
-from vidadapt.data.index import VideoFacts
-from vidadapt.data.lists import Sample, read_list
-from vidadapt.data.readers import READERS, check_reader
 from vidadapt.data.sampling import Sampling
-from vidadapt.data.synthetic_footage import FOOTAGE, generate
 from vidadapt.data.transforms import normalize
-from vidadapt.data.videos import Videos
 from vidadapt.data.workers import cores, worker_options
-from vidadapt.markdown import markdown_table
-from vidadapt.progress import track
+from vidadapt.lists.index import VideoFacts
+from vidadapt.lists.reading import Sample, read_list
+from vidadapt.lists.videos import Videos
+from vidadapt.video.readers import READERS, check_reader
 
 CASES = ("mp4:dense:8", "mp4:uniform:8", "avi:uniform:8", "webm:uniform:8", "mp4:dense:2")
 STRIDES = {"dense": 4, "uniform": 1}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vidadapt.markdown import figure, markdown_table
-from vidadapt.progress import duration
+from vidadapt.apps.report.markdown import figure, markdown_table
+from vidadapt.console.progress import duration
 
 
 def targets_table(targets: Sequence[Mapping[str, Any]]) -> str:

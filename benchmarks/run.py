@@ -24,8 +24,8 @@ import torch
 
 from benchmarks.report import day_report
 from vidadapt import runs
+from vidadapt.console.progress import duration
 from vidadapt.data.workers import cores
-from vidadapt.progress import duration
 
 ROOT = Path(__file__).parents[1]
 TABLES = ("loader", "views", "copies", "step", "cache")

@@ -42,10 +42,11 @@ from benchmarks.step_contenders import (
 )
 from benchmarks.step_table import aimed_at, device_name, notes, table, title
 from benchmarks.timing import take_turns
-from vidadapt import benchmark, methods, runs
-from vidadapt.benchmark import spread_percent
-from vidadapt.matmul import DTYPES, block_products, matmul_turn
-from vidadapt.progress import track
+from vidadapt import methods, runs
+from vidadapt.apps.study import benchmark
+from vidadapt.apps.study.benchmark import spread_percent
+from vidadapt.apps.study.matmul import DTYPES, block_products, matmul_turn
+from vidadapt.console.progress import track
 
 DEFAULT = (
     *("full", "adaptformer", "adaptformer+mlp", "adaptformer+block", "losa", "lora", "linear"),

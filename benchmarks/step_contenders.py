@@ -13,11 +13,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
-from vidadapt import benchmark, methods, recompute
+from vidadapt import methods
+from vidadapt.apps.study import benchmark
 from vidadapt.models import BACKBONES
 from vidadapt.models.heads import HEADS
+from vidadapt.models.precision import autocast, cast_frozen
 from vidadapt.models.vit import VideoViT
-from vidadapt.precision import autocast, cast_frozen
+from vidadapt.training import recompute
 
 # Of about 4 billion parameters: the ViT-e of PaLI (https://arxiv.org/abs/2209.06794, table 10).
 SIZES = {

@@ -22,14 +22,14 @@ from unittest import mock
 import numpy as np
 import torch
 
-from vidadapt.data import sequential, sparse
-from vidadapt.data.lists import read_list
-from vidadapt.data.readers import open_counted, open_video
+from vidadapt.apps.report.markdown import markdown_table
+from vidadapt.apps.synthetic.footage import FOOTAGE, generate
 from vidadapt.data.sampling import Sampling, train_indices
 from vidadapt.data.seeding import seeded
-from vidadapt.data.synthetic_footage import FOOTAGE, generate
 from vidadapt.data.transforms import train_clip
-from vidadapt.markdown import markdown_table
+from vidadapt.lists.reading import read_list
+from vidadapt.video import sequential, sparse
+from vidadapt.video.readers import open_counted, open_video
 
 SAMPLING = {"dense": Sampling("dense", 8, 4, 1, 1), "uniform": Sampling("uniform", 8, 1, 1, 1)}
 

@@ -33,17 +33,17 @@ from benchmarks.loader import Files, made
 from benchmarks.report import targets_table
 from benchmarks.timing import Target, take_turns, times_as_fast
 from vidadapt import runs
-from vidadapt.benchmark import spread_percent
+from vidadapt.apps.report.markdown import markdown_table
+from vidadapt.apps.study.benchmark import spread_percent
+from vidadapt.apps.synthetic.footage import FOOTAGE
 from vidadapt.config import DataConfig
+from vidadapt.console.progress import track
 from vidadapt.data.clips import EvalViews
-from vidadapt.data.lists import Sample
-from vidadapt.data.readers import READERS
 from vidadapt.data.sampling import SAMPLINGS, Sampling, eval_indices
-from vidadapt.data.synthetic_footage import FOOTAGE
 from vidadapt.data.transforms import crop_corners, cut_views, eval_frames, normalize
-from vidadapt.data.videos import Videos
-from vidadapt.markdown import markdown_table
-from vidadapt.progress import track
+from vidadapt.lists.reading import Sample
+from vidadapt.lists.videos import Videos
+from vidadapt.video.readers import READERS
 
 SAMPLING = SAMPLINGS["adaptformer"]
 AIMED_AT = "mp4"

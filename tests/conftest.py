@@ -17,12 +17,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vidadapt import adapters, assemble, data, methods, models, yaml_files
-from vidadapt.config import Config
-from vidadapt.data.lists import Sample, write_list
-from vidadapt.data.synthetic import write_video
+from vidadapt import data, methods, models
+from vidadapt.apps.synthetic.sets import write_video
+from vidadapt.config import Config, yaml_files
 from vidadapt.distributed import World
+from vidadapt.lists.reading import Sample, write_list
 from vidadapt.models import VideoModel
+from vidadapt.runs import adapters, assemble
 
 ROOT = Path(__file__).parents[1]
 ALONE = World(0, 1, torch.device("cpu"))

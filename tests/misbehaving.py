@@ -14,9 +14,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vidadapt.data.clips import EvalViews, TrainClips
-from vidadapt.data.counting import Job, count_file
-from vidadapt.data.index import VideoFacts
-from vidadapt.data.readers import ReadError
+from vidadapt.lists.counting import Job, count_file
+from vidadapt.lists.index import VideoFacts
+from vidadapt.video.readers import ReadError
 
 
 def count(job: Job) -> VideoFacts:

@@ -18,10 +18,12 @@ import torch
 import torch.distributed as dist
 from conftest import load_tool
 
-from vidadapt import assemble, command_line, data, distributed, launching, methods
+from vidadapt import data, distributed, launching, methods
+from vidadapt.config import command_line
 from vidadapt.distributed import World, total_over_ranks
 from vidadapt.models.batchnorm import over_all_processes, without_clips
 from vidadapt.models.heads import HEADS
+from vidadapt.runs import assemble
 
 SIZES = (1, 2, 3, 5)
 CLIPS = (4, 0, 1, 3, 2)  # of each process

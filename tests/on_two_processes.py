@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from vidadapt import methods, models
 from vidadapt.distributed import World, gather_objects
-from vidadapt.sharding import shard
+from vidadapt.training.sharding import shard
 
 
 def main(world: World) -> None:

@@ -11,9 +11,10 @@ import pytest
 import torch
 from conftest import ROOT, launch
 
-from vidadapt import command_line, config, data, methods, models
-from vidadapt.data.lists import Sample, write_list
-from vidadapt.data.synthetic import write_video
+from vidadapt import config, data, methods, models
+from vidadapt.apps.synthetic.sets import write_video
+from vidadapt.config import command_line
+from vidadapt.lists.reading import Sample, write_list
 
 LAYOUTS = {
     "ssv2": "{number}.webm",

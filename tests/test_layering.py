@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,110 +12,52 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vidadapt"
 
-MAY_IMPORT = {
-    "config": set(),
-    "command_line": {"config", "naming", "typed", "yaml_files"},
-    "yaml_files": {"config", "naming"},
-    "progress": set(),
+MAY_IMPORT = {  # from the bottom
+    "console": set(),
     "processes": set(),
-    "naming": set(),
-    "metrics": set(),
-    "optim": set(),
-    "precision": {"models"},
-    "profiling": {"files"},
+    "files": {"console"},
+    "config": {"console"},
+    "video": {"console", "files"},
+    "models": {"console", "files"},
+    "methods": {"console", "models"},
     "distributed": {"files", "processes"},
-    "launching": {"data", "distributed", "files", "naming", "precision", "processes", "runs"},
-    "files": {"naming"},
-    "runs": {"files"},
-    "checkpoints": {"files", "naming", "runs"},
-    "resuming": {"checkpoints", "distributed", "methods", "optim", "runs", "sharding"},
-    "saving": {"checkpoints", "files", "resuming", "sharding"},
-    "continuing": {
-        *("checkpoints", "config", "data", "differences", "distributed", "resuming", "runs"),
-        "yaml_files",
+    "lists": {"config", "console", "files", "processes", "video"},
+    "data": {"config", "console", "files", "lists", "processes", "video"},
+    "runs": {"config", "console", "data", "files", "methods", "models", "video"},
+    "launching": {"console", "distributed", "files", "models", "processes", "runs", "video"},
+    "evaluation": {"console", "data", "distributed", "files", "models", "video"},
+    "features": {
+        *("config", "console", "data", "distributed", "evaluation", "methods", "models", "runs"),
+        "video",
     },
-    "sharding": {"distributed", "methods", "models"},
-    "models": {"files", "naming"},
-    "methods": {"models", "naming"},
-    "data": {"config", "files", "processes", "progress", "naming"},
-    "evaluate": {
-        *("data", "distributed", "files", "metrics", "models", "precision", "progress"),
-        *("score_parts", "score_tables"),
+    "training": {
+        *("config", "console", "data", "distributed", "files", "launching", "methods", "models"),
+        *("runs", "video"),
     },
-    "score_parts": {"distributed", "files"},
-    "score_tables": {"naming"},
-    "epoch_log": {"progress", "resuming", "runs"},
-    "train": {
-        *("config", "data", "distributed", "files", "methods", "models", "optim"),
-        *("checkpoints", "epoch_log", "launching", "precision", "resuming", "saving", "sharding"),
-        "steps",
+    "serving": {
+        *("config", "data", "distributed", "evaluation", "features", "files", "lists", "methods"),
+        *("models", "runs", "video"),
     },
-    "steps": {
-        *("config", "data", "distributed", "models", "optim", "precision", "profiling", "progress"),
-        *("resuming", "sharding"),
-    },
-    "recompute": {"methods", "models"},
-    "features": {"methods", "models", "routing"},
-    "feature_store": set(),
-    "cache": {
-        *("config", "data", "differences", "distributed", "feature_store", "features"),
-        *("precision", "progress"),
-    },
-    "cached_training": {"cache", "data", "evaluate", "feature_store", "precision"},
-    "benchmark": {
-        *("distributed", "models", "methods", "optim", "precision", "processes", "recompute"),
-    },
-    "matmul": {"benchmark", "models"},
-    "assemble": {"config", "data", "methods", "models", "runs"},
-    "differences": {"config", "data", "methods", "yaml_files"},
-    "adapters": {
-        "assemble",
-        "checkpoints",
-        "config",
-        "data",
-        "differences",
-        "methods",
-        "models",
-        "naming",
-        "runs",
-        "typed",
-        "yaml_files",
-    },
-    "typed": set(),
-    "trained": {
-        *("adapters", "checkpoints", "command_line", "config", "data", "distributed", "evaluate"),
-        *("files", "methods", "models", "precision", "runs", "score_parts"),
-    },
-    "temporal": {"evaluate"},
-    "temporal_report": {"files", "markdown", "temporal"},
-    "routing": set(),
-    "replay": {"methods", "models", "routing"},
-    "predict": {"adapters", "bank", "config", "data", "differences", "evaluate", "precision"},
-    "embedding": {"data", "distributed", "evaluate", "models", "naming"},
-    "embedding_plot": {"files"},
-    "lettering": set(),
-    "markdown": set(),
-    "contact_sheet": {"files", "lettering", "predict"},
-    "browse": {"config", "data", "files", "lettering", "progress"},
-    "prepare": {"data", "files", "naming", "progress"},
-    "matrix": {
-        *("assemble", "benchmark", "config", "data", "differences", "distributed", "epoch_log"),
-        *("files", "launching"),
-        *("markdown", "matmul", "methods", "models", "naming", "optim", "precision", "progress"),
-        *("recompute", "runs", "steps", "yaml_files"),
-    },
-    "bank": {
-        *("adapters", "assemble", "config", "data", "differences", "methods", "models", "replay"),
-        "routing",
-    },
+}
+LIBRARY = set(MAY_IMPORT)
+MAY_IMPORT |= {
+    "apps/report": LIBRARY,
+    "apps/synthetic": LIBRARY,
+    "apps/prepare": LIBRARY | {"apps/report", "apps/synthetic"},
+    "apps/study": LIBRARY | {"apps/report"},
 }
 ONLY_IN = {
-    "decord": {"data/seekers.py"},
-    "torchcodec": {"data/seekers.py"},
-    "torch.distributed": {"distributed.py", "launching/__init__.py", "sharding.py"},
-    "jsonargparse": {"command_line.py"},
-    "yaml": {"yaml_files.py"},
+    "decord": {"video/seekers.py"},
+    "torchcodec": {"video/seekers.py"},
+    "torch.distributed": {"distributed/world.py", "launching/start.py", "training/sharding.py"},
+    "jsonargparse": {"config/command_line.py"},
+    "yaml": {"config/yaml_files.py"},
 }
+
+
+def room_of(parts: Sequence[str]) -> str:
+    """The room of a module, by its path below the package; of an application with its own name."""
+    return "/".join(parts[: 2 if parts[0] == "apps" else 1])
 
 
 def imported(path: Path) -> set[str]:
@@ -131,15 +74,20 @@ def imported(path: Path) -> set[str]:
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
+def test_the_root_holds_rooms_alone():
+    assert [path.name for path in PACKAGE.glob("*.py")] == ["__init__.py"]
+    assert {room_of(path.relative_to(PACKAGE).parts[:-1] or ("",)) for path in FILES} == {
+        *("", "apps", *MAY_IMPORT)
+    }
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_go_one_way(path):
-    layer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if layer == "__init__":
-        return
+    room = room_of(path.relative_to(PACKAGE).parts[:-1] or ("",))
     for name in imported(path):
         if name.startswith("vidadapt."):
-            other = name.split(".")[1]
-            assert other == layer or other in MAY_IMPORT[layer], f"{layer} imports {name}"
+            other = room_of(name.split(".")[1:])
+            assert other == room or other in MAY_IMPORT[room], f"{room} imports {name}"
         assert not name.startswith("tools")
 
 

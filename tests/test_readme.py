@@ -18,11 +18,13 @@ from conftest import ROOT, load_tool, write_adapter
 
 from benchmarks import claims
 from benchmarks.report import day_report, targets_table
-from vidadapt import adapters, command_line, config, methods, yaml_files
+from vidadapt import config, methods
+from vidadapt.apps.study import plan
+from vidadapt.apps.study.results import read_results
+from vidadapt.apps.study.table import markdown
+from vidadapt.config import command_line, yaml_files
 from vidadapt.data.transforms import normalize
-from vidadapt.matrix import plan
-from vidadapt.matrix.results import read_results
-from vidadapt.matrix.table import markdown
+from vidadapt.runs import adapters
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -164,13 +166,13 @@ def test_the_bank_example_runs_and_a_mixed_batch_equals_separate_passes(tiny_set
     save = f"    import torch\n    torch.save({kept}, 'found.pt')\n"
     (tmp_path / "example.py").write_text(example + save)
     subprocess.run([sys.executable, "example.py"], cwd=tmp_path, check=True, timeout=300)
-    [alone] = re.findall(r"`(model, [^`]+\.load_adapter\([^`]+\))`", TEXT)
+    [alone] = re.findall(r"`(from [^`]+ import load_adapter)`: `(model, [^`]+)`", TEXT)
     save = "import torch; kept = torch.load('found.pt')\n"
     save += "assert torch.equal(model(kept['clips'][:1])[0], kept['alone']), repr(adapter)\n"
     found = torch.load(tmp_path / "found.pt")
     model, _ = adapters.load_adapter(tmp_path / "runs" / "actions" / "best")
     torch.save({**found, "alone": model(found["clips"][:1])[0].detach()}, tmp_path / "found.pt")
-    (tmp_path / "alone.py").write_text(f"import vidadapt\n{alone}\n{save}")
+    (tmp_path / "alone.py").write_text("\n".join([*alone, save]))
     subprocess.run([sys.executable, "alone.py"], cwd=tmp_path, check=True, timeout=300)
     assert found["names"] == ("actions",)
     assert [len(one) for one in found["scores"]] == [3, 2, 3]

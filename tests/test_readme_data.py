@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from apps.prepare import layouts
 from conftest import ROOT, load_tool
-from prepare import layouts
 
 from vidadapt import models
-from vidadapt.data.lists import read_list
-from vidadapt.data.prepared import read_prepared
-from vidadapt.data.quarantine import read_quarantine
-from vidadapt.data.synthetic import write_video
+from vidadapt.apps.synthetic.sets import write_video
+from vidadapt.lists.prepared import read_prepared
+from vidadapt.lists.quarantine import read_quarantine
+from vidadapt.lists.reading import read_list
 
 SECTION = "## Your data in five minutes"
 # Miniature copies of official sets are not whole; a model and an epoch that CI can afford.

@@ -12,22 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vidadapt import command_line, config, launching, methods, runs, yaml_files
-from vidadapt.config import Config, ConfigError
-from vidadapt.data.prepared import with_lists
+from vidadapt import config, launching, methods, runs
+from vidadapt.apps.study import cells, cost, plan
+from vidadapt.apps.study.cells import CellFailed
+from vidadapt.apps.study.overview import overview, seconds_left
+from vidadapt.apps.study.plan import Benchmark, Cell
+from vidadapt.apps.study.report import write_report
+from vidadapt.apps.study.results import ResultsError, of_earlier_calls, read_results, write_results
+from vidadapt.config import Config, ConfigError, command_line, yaml_files
+from vidadapt.console.progress import duration
 from vidadapt.launching.failures import LISTED
-from vidadapt.matrix import cells, cost, plan
-from vidadapt.matrix.cells import CellFailed
-from vidadapt.matrix.overview import overview, seconds_left
-from vidadapt.matrix.plan import Benchmark, Cell
-from vidadapt.matrix.report import write_report
-from vidadapt.matrix.results import (
-    ResultsError,
-    of_earlier_calls,
-    read_results,
-    write_results,
-)
-from vidadapt.progress import duration
+from vidadapt.lists.prepared import with_lists
 
 RESULTS = "results.jsonl"
 EPILOG = """\

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vidadapt import command_line, data, launching, methods
-from vidadapt.browse import Found, look
-from vidadapt.browse.page import write_page
-from vidadapt.browse.sheet import write_sheet
-from vidadapt.command_line import BrowseOptions
-from vidadapt.config import Config, DataConfig
+from vidadapt import data, launching, methods
+from vidadapt.apps.report.browse import Found, look
+from vidadapt.apps.report.page import write_page
+from vidadapt.apps.report.sheet import write_sheet
+from vidadapt.config import Config, DataConfig, command_line
+from vidadapt.config.command_line import BrowseOptions
+from vidadapt.console.naming import printable_lines
+from vidadapt.console.progress import duration
 from vidadapt.data import DATASETS, DataPlan
-from vidadapt.data.lists import LABELS, check_label_names, read_list
-from vidadapt.data.prepared import RECORD, read_prepared, with_lists
-from vidadapt.naming import printable_lines
-from vidadapt.progress import duration
+from vidadapt.lists.prepared import RECORD, read_prepared, with_lists
+from vidadapt.lists.reading import LABELS, check_label_names, read_list
 
 MANY = 100_000  # more classes than any list has: a label beyond is a slip
 

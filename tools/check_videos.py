@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 from vidadapt import launching
-from vidadapt.data.readers import READERS, check_reader
+from vidadapt.apps.prepare.check import Checked, check, plan_checks
+from vidadapt.apps.prepare.check_summary import advice, summary
+from vidadapt.apps.prepare.commands.options import add_outside_root, add_time_limit, processes
+from vidadapt.console.naming import printable_lines
 from vidadapt.data.workers import cores
-from vidadapt.naming import printable_lines
-from vidadapt.prepare.check import Checked, check, plan_checks
-from vidadapt.prepare.check_summary import advice, summary
-from vidadapt.prepare.commands.options import add_outside_root, add_time_limit, processes
+from vidadapt.video.readers import READERS, check_reader
 
 EPILOG = """examples:
   python tools/check_videos.py train.txt test.txt --root VIDEOS

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 
-from vidadapt import benchmark, command_line, launching, methods, runs
-from vidadapt.benchmark import NOISY_PERCENT, Counts, Measurements, Setting
-from vidadapt.markdown import markdown_table
-from vidadapt.precision import resolved_precision
-from vidadapt.progress import duration
+from vidadapt import launching, methods, runs
+from vidadapt.apps.report.markdown import markdown_table
+from vidadapt.apps.study import benchmark
+from vidadapt.apps.study.benchmark import NOISY_PERCENT, Counts, Measurements, Setting
+from vidadapt.config import command_line
+from vidadapt.console.progress import duration
+from vidadapt.models.precision import resolved_precision
 
 NOTES = """\
 Parameters: trainable ones with head and fc_norm, % of all. File: safetensors of one task.

@@ -8,18 +8,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vidadapt import launching, runs, trained
-from vidadapt.command_line import EvaluateOptions
+from vidadapt import launching, runs
 from vidadapt.config import ConfigError
+from vidadapt.config.command_line import EvaluateOptions
+from vidadapt.console.naming import printable
+from vidadapt.console.progress import duration
 from vidadapt.data.changes import CHANGED, Changes, read_changes
 from vidadapt.distributed import World, held_by_main, together
-from vidadapt.evaluate import load_scores, metrics, save_scores
+from vidadapt.evaluation.score_parts import Job, take_up
+from vidadapt.evaluation.views import load_scores, metrics, save_scores
 from vidadapt.files.locks import held_folder
 from vidadapt.launching.failures import recorded
-from vidadapt.naming import printable
-from vidadapt.progress import duration
-from vidadapt.score_parts import Job, take_up
-from vidadapt.trained import Loaded, Trained
+from vidadapt.serving import trained
+from vidadapt.serving.trained import Loaded, Trained
 
 
 def main(world: World) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vidadapt import checkpoints, command_line, data, launching, methods, runs
-from vidadapt.adapters import load_adapted_model, load_adapter
+from vidadapt import data, launching, methods, runs
+from vidadapt.config import command_line
 from vidadapt.models import VideoModel
 from vidadapt.models.plain import LAYOUTS, fold_batchnorm, plain_state, write_plain
 from vidadapt.models.vit import VideoViT
+from vidadapt.runs import checkpoints
+from vidadapt.runs.adapters import load_adapted_model, load_adapter
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
-from vidadapt import adapters, launching, runs
-from vidadapt.contact_sheet import write_sheets
-from vidadapt.naming import printable
-from vidadapt.predict import LISTS, Prediction, Predictor, find_videos, names_of
-from vidadapt.prepare.commands.options import add_time_limit
-from vidadapt.progress import duration, track
+from vidadapt import launching, runs
+from vidadapt.apps.prepare.commands.options import add_time_limit
+from vidadapt.apps.report.contact_sheet import write_sheets
+from vidadapt.console.naming import printable
+from vidadapt.console.progress import duration, track
+from vidadapt.runs import adapters
+from vidadapt.serving.predict import LISTS, Prediction, Predictor, find_videos, names_of
 
 EPILOG = f"""examples:
   python tools/predict.py clip.mp4 --adapter runs/ssv2_adaptformer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vidadapt import launching
-from vidadapt.prepare.commands import fast, index, lists, own_lists, synthetic
+from vidadapt.apps.prepare.commands import fast, index, lists, own_lists, synthetic
 
 
 def main(argv: list[str] | None = None) -> None:

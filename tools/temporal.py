@@ -9,14 +9,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vidadapt import launching, runs, temporal, trained
+from vidadapt import launching, runs
+from vidadapt.apps.study import temporal
+from vidadapt.apps.study.temporal_report import markdown, write_pictures
 from vidadapt.config import ConfigError
+from vidadapt.console.naming import printable
+from vidadapt.console.progress import duration
 from vidadapt.distributed import World, together
-from vidadapt.naming import printable
-from vidadapt.predict import names_of
-from vidadapt.progress import duration
-from vidadapt.temporal_report import markdown, write_pictures
-from vidadapt.trained import Trained
+from vidadapt.serving import trained
+from vidadapt.serving.predict import names_of
+from vidadapt.serving.trained import Trained
 
 EPILOG = """examples:
   python tools/temporal.py --run_dir runs/ssv2_adaptformer

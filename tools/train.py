@@ -14,48 +14,35 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from vidadapt import (
-    adapters,
-    assemble,
-    cache,
-    checkpoints,
-    command_line,
-    config,
-    continuing,
-    data,
-    distributed,
-    features,
-    launching,
-    methods,
-    optim,
-    recompute,
-    runs,
-    yaml_files,
-)
-from vidadapt.cache import Cache
-from vidadapt.cached_training import CachedBatches, score_features
-from vidadapt.command_line import TrainOptions
-from vidadapt.config import Config, ConfigError, TrainConfig
+from vidadapt import config, data, distributed, launching, methods, runs
+from vidadapt.config import Config, ConfigError, TrainConfig, command_line, yaml_files
+from vidadapt.config.command_line import TrainOptions
+from vidadapt.console.naming import printable
+from vidadapt.console.progress import duration
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.changes import CHANGED, Changes, read_changes
 from vidadapt.data.epochs import EpochBatches, steps_per_epoch
-from vidadapt.data.lists import Samples, check_label_names, read_list, shared_paths
-from vidadapt.data.prepared import with_lists
-from vidadapt.data.quarantine import read_quarantine
 from vidadapt.data.skips import SKIPPED, SkipLog, most_skipped, read_skips
-from vidadapt.data.videos import Videos
 from vidadapt.data.watched import WatchedClips
 from vidadapt.distributed import World, held_by_main, together
-from vidadapt.evaluate import metrics, score_views
+from vidadapt.evaluation.views import metrics, score_views
+from vidadapt.features import cache
+from vidadapt.features import halves as features
+from vidadapt.features.cache import Cache
+from vidadapt.features.cached_training import CachedBatches, score_features
 from vidadapt.files.locks import Lock, refuse_held
 from vidadapt.files.retrying import said
 from vidadapt.launching.failures import recorded
+from vidadapt.lists.prepared import with_lists
+from vidadapt.lists.quarantine import read_quarantine
+from vidadapt.lists.reading import Samples, check_label_names, read_list, shared_paths
+from vidadapt.lists.videos import Videos
 from vidadapt.models.batchnorm import over_all_processes
-from vidadapt.naming import printable
-from vidadapt.precision import cast_frozen, resolved_precision
-from vidadapt.profiling import profile_steps
-from vidadapt.progress import duration
-from vidadapt.train import classification_loss, fit, normalized_clip
+from vidadapt.models.precision import cast_frozen, resolved_precision
+from vidadapt.runs import adapters, assemble, checkpoints
+from vidadapt.training import continuing, optim, recompute
+from vidadapt.training.loop import classification_loss, fit, normalized_clip
+from vidadapt.training.profiling import profile_steps
 
 SUMMARY = "summary.json"
 FEW_VIDEOS = 30  # of a development list: one of fewer moves its accuracy by more than 3 %

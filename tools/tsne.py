@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from vidadapt import data, embedding, launching, runs
-from vidadapt.browse import choose
+from vidadapt import data, launching, runs
+from vidadapt.apps.report.browse import choose
+from vidadapt.apps.study import embedding
+from vidadapt.apps.study.embedding import Features
+from vidadapt.apps.study.embedding_plot import MOST_CLASSES, Panel, write_pictures
 from vidadapt.config import ConfigError
-from vidadapt.data.lists import Sample, manifest_hash
+from vidadapt.console.naming import printable
+from vidadapt.console.progress import duration
 from vidadapt.distributed import World
-from vidadapt.embedding import Features
-from vidadapt.embedding_plot import MOST_CLASSES, Panel, write_pictures
 from vidadapt.files.writing import replaced
-from vidadapt.naming import printable
-from vidadapt.predict import names_of
-from vidadapt.progress import duration
-from vidadapt.trained import Trained, asked, find, load, samples_of
+from vidadapt.lists.reading import Sample, manifest_hash
+from vidadapt.serving.predict import names_of
+from vidadapt.serving.trained import Trained, asked, find, load, samples_of
 
 EPILOG = """examples:
   python tools/tsne.py --run_dir runs/linear runs/adaptformer --out runs/tsne

@@ -32,16 +32,16 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "data")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "training")]
 
 from conftest import TinySet, load_tool, make_tiny_set  # noqa: E402
 from misbehaving import faulty  # noqa: E402
 from test_resuming import assert_same_run  # noqa: E402
 
-from vidadapt import checkpoints, data, launching  # noqa: E402
+from vidadapt import data, launching  # noqa: E402
+from vidadapt.console.progress import duration  # noqa: E402
 from vidadapt.files.writing import WriteError  # noqa: E402
-from vidadapt.progress import duration  # noqa: E402
-from vidadapt.runs import RunError  # noqa: E402
+from vidadapt.runs import RunError, checkpoints  # noqa: E402
 
 ENDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 RECIPES: dict[str, dict[str, Any]] = {

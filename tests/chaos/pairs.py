@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from test_resuming import assert_same_run  # noqa: E402
 
-from vidadapt.progress import duration  # noqa: E402
+from vidadapt.console.progress import duration  # noqa: E402
 
 # Folder, and whether either command has --resume.
 KINDS = (

@@ -15,9 +15,9 @@ from videos import grey_frames, indices_of, write_video
 from vidadapt import data
 from vidadapt.data.changes import CHANGED, ChangedVideo, Changes, read_changes
 from vidadapt.data.clips import read_frames
-from vidadapt.data.counting import counted_videos
-from vidadapt.data.lists import Sample
-from vidadapt.data.videos import Videos
+from vidadapt.lists.counting import counted_videos
+from vidadapt.lists.reading import Sample
+from vidadapt.lists.videos import Videos
 
 NAME = "a b #1.mp4"
 

@@ -13,10 +13,10 @@ from videos import grey_frames, indices_of, textured_frames, write_video
 from vidadapt.config import DataConfig, EvalConfig
 from vidadapt.data import DATASETS, eval_loader, load_list, resolve, train_loader
 from vidadapt.data.clips import view_chunks
-from vidadapt.data.lists import ListError, Sample, read_list, write_list
-from vidadapt.data.readers import ReadError, open_video
 from vidadapt.data.sampling import SAMPLINGS, eval_indices
 from vidadapt.data.transforms import cut_views
+from vidadapt.lists.reading import ListError, Sample, read_list, write_list
+from vidadapt.video.readers import ReadError, open_video
 
 SAMPLES = [
     Sample("class a/#1_[x]_(y)_&_;_'best!'.mp4", 0),

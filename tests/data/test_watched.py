@@ -25,13 +25,13 @@ from videos import grey_frames, write_video
 from vidadapt.data.changes import Changes
 from vidadapt.data.clips import EvalViews, batch_of
 from vidadapt.data.epochs import EpochBatches
-from vidadapt.data.index import VideoFacts
-from vidadapt.data.lists import Sample
 from vidadapt.data.sampling import SAMPLINGS
 from vidadapt.data.skips import SkipLog, TooManySkipped, read_skips
-from vidadapt.data.videos import Videos
 from vidadapt.data.watchdog import Watched
 from vidadapt.data.watched import WatchedClips, WatchedViews
+from vidadapt.lists.index import VideoFacts
+from vidadapt.lists.reading import Sample
+from vidadapt.lists.videos import Videos
 
 SIZE, BATCH = 24, 4
 SAMPLES = [Sample(f"{index}.mp4", index % 3) for index in range(SIZE)]

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-for _folder in ("", "data"):  # before the other modules here, whose helpers lie there
-    sys.path.append(str(Path(__file__).parents[1] / _folder))
+# Before the other modules here, whose helpers lie there.
+sys.path.append(str(Path(__file__).parents[1]))
 
 RIGHT = "right"
 TIME_LIMIT = 300.0  # seconds of one job, on a machine that may have other work
@@ -131,7 +131,7 @@ def _limit_memory() -> None:
 
 def campaign(jobs: list[Job], processes: int) -> Iterator[tuple[Job, Tally]]:
     """The outcome of each job as it comes; a crash and a hang are defects, too."""
-    from vidadapt.data.isolated import run_isolated
+    from vidadapt.processes.isolated import run_isolated
 
     for job, tally, death in run_isolated(attempt, jobs, processes, TIME_LIMIT):
         yield job, tally or Tally(defects=[f"{job}\n{death}"])

@@ -22,13 +22,13 @@ from fuzz_attempts import RIGHT, Defect, Job, Tally, judged, same
 from mutations import mutated
 from PIL import Image
 
-from vidadapt import adapters, checkpoints, methods
+from vidadapt import methods
 from vidadapt.config import Config, ConfigError, DataConfig, ModelConfig
-from vidadapt.data import packed
-from vidadapt.data.index import VideoFacts, add_to_index, read_index
-from vidadapt.data.readers import ReadError, TransientReadError, open_video
-from vidadapt.evaluate import Scores, load_scores, metrics, save_scores
-from vidadapt.runs import RunError
+from vidadapt.evaluation.views import Scores, load_scores, metrics, save_scores
+from vidadapt.lists.index import VideoFacts, add_to_index, read_index
+from vidadapt.runs import RunError, adapters, checkpoints
+from vidadapt.video import packed
+from vidadapt.video.readers import ReadError, TransientReadError, open_video
 
 PER_JOB = 25
 # What a person, or a program, may put in the place of a value.

@@ -16,14 +16,13 @@ import torch
 from fuzz_attempts import RIGHT, Defect, Job, Tally, judged, same
 from fuzz_files import _adapter, _scores, _tar
 
-from vidadapt import adapters, checkpoints
-from vidadapt.data import packed
-from vidadapt.data.index import VideoFacts, add_to_index, read_index
-from vidadapt.data.readers import ReadError, TransientReadError, open_video
-from vidadapt.evaluate import load_scores
-from vidadapt.feature_store import THERE as IS_THERE
-from vidadapt.feature_store import CacheError, Kept, Reader, Store, create, marks, writing
-from vidadapt.runs import RunError
+from vidadapt.evaluation.views import load_scores
+from vidadapt.features.store import THERE as IS_THERE
+from vidadapt.features.store import CacheError, Kept, Reader, Store, create, marks, writing
+from vidadapt.lists.index import VideoFacts, add_to_index, read_index
+from vidadapt.runs import RunError, adapters, checkpoints
+from vidadapt.video import packed
+from vidadapt.video.readers import ReadError, TransientReadError, open_video
 
 PER_JOB = 20
 

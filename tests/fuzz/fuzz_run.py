@@ -17,7 +17,7 @@ from fuzz_attempts import RIGHT, Job, Tally, attempt, campaign
 from fuzz_kinds import KINDS
 from fuzz_videos import SAVE
 
-from vidadapt.progress import duration, track
+from vidadapt.console.progress import duration, track
 
 
 def jobs_of(inputs: int, seed: int, only: list[str]) -> list[Job]:

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from mutations import mutated
 
 from vidadapt import methods
-from vidadapt.command_line import parse_train
 from vidadapt.config import Config, ConfigError, DataConfig, TrainConfig, check
+from vidadapt.config.command_line import parse_train
+from vidadapt.config.yaml_files import dump
 from vidadapt.data import resolve
-from vidadapt.data.lists import ListError, Sample, read_label_names, read_list
-from vidadapt.data.quarantine import read_quarantine
-from vidadapt.yaml_files import dump
+from vidadapt.lists.quarantine import read_quarantine
+from vidadapt.lists.reading import ListError, Sample, read_label_names, read_list
 
 CORPUS = Path(__file__).parent / "corpus"
 SHIPPED = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))

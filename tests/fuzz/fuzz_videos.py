@@ -21,7 +21,7 @@ from av.video.reformatter import VideoReformatter
 from fuzz_attempts import RIGHT, Defect, Job, Tally, judged
 from seed_videos import RECIPES, seeds
 
-from vidadapt.data.readers import ReadError, TransientReadError, open_counted, open_video
+from vidadapt.video.readers import ReadError, TransientReadError, open_counted, open_video
 
 READERS = ("auto", "auto", "pyav_sparse", "decord", "pyav")
 PATTERNS = 60  # for each file that decodes, but for

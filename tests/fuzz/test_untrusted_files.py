@@ -15,17 +15,17 @@ from conftest import load_tool
 from fuzz_files import _accuracies as accuracies
 from fuzz_files import _adapter, _scores
 
-from vidadapt import checkpoints, methods
-from vidadapt.adapters import read_adapter
-from vidadapt.command_line import parse_train
+from vidadapt import methods
 from vidadapt.config import ConfigError, as_dict
-from vidadapt.data.lists import ListError
-from vidadapt.data.quarantine import read_quarantine
-from vidadapt.evaluate import load_scores
+from vidadapt.config.command_line import parse_train
+from vidadapt.config.yaml_files import dump, load, read_yaml
+from vidadapt.evaluation.views import load_scores
+from vidadapt.lists.quarantine import read_quarantine
+from vidadapt.lists.reading import ListError
 from vidadapt.models.tensor_files import read_tensors
-from vidadapt.predict import Video, find_videos
-from vidadapt.runs import RunError
-from vidadapt.yaml_files import dump, load, read_yaml
+from vidadapt.runs import RunError, checkpoints
+from vidadapt.runs.adapters import read_adapter
+from vidadapt.serving.predict import Video, find_videos
 
 
 class Payload:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vidadapt import methods
-from vidadapt.features import NothingFrozen, run_from_features, split
+from vidadapt.features.halves import NothingFrozen, run_from_features, split
 from vidadapt.models.heads import HEADS
 
 CASES = [

@@ -12,8 +12,9 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 
-from vidadapt import methods, optim
+from vidadapt import methods
 from vidadapt.models import build
+from vidadapt.training import optim
 
 # The model of these tests: B clips of t * h * w tokens, D channels, 4 D in the MLP; float32.
 CLIPS, TOKENS, WIDTH, DEPTH, FLOAT = 4, 2 * 4 * 4, 192, 6, 4

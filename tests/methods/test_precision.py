@@ -11,8 +11,9 @@ from kinds import chosen, clips, disturb, fresh
 from test_contracts import PAIRS
 from torch import Tensor, nn
 
-from vidadapt import methods, precision, recompute
-from vidadapt.models import VideoModel
+from vidadapt import methods
+from vidadapt.models import VideoModel, precision
+from vidadapt.training import recompute
 
 CPU = torch.device("cpu")
 

@@ -13,9 +13,11 @@ from kinds import KINDS, NUM_CLASSES, chosen, clips, disturb, fresh
 from test_contracts import PAIRS
 from torch import Tensor, nn
 
-from vidadapt import benchmark, methods, models, recompute
-from vidadapt.benchmark import Setting
+from vidadapt import methods, models
+from vidadapt.apps.study import benchmark
+from vidadapt.apps.study.benchmark import Setting
 from vidadapt.models import VideoModel
+from vidadapt.training import recompute
 
 # Random numbers in what is computed again: dropout inside methods, drop path in whole backbones.
 DROPOUT = {"adaptformer", "arc", "vpt", "lora", "losa"}

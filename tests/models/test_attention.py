@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import Tensor
 
-from vidadapt import benchmark
+from vidadapt.apps.study import benchmark
 from vidadapt.models.attention import PlainBackward, attention
 from vidadapt.models.timm_blocks import as_block
 

@@ -1,4 +1,4 @@
-"""BatchNorm over all processes, in one; tests/test_machine_count.py has several."""
+"""BatchNorm over all processes, in one; tests/distributed/test_machine_count.py has several."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from vidadapt.models import FrameByFrame, InflatedViT, build
 from vidadapt.models.blocks import Block
 from vidadapt.models.image import create_image_model
 from vidadapt.models.timm_blocks import as_block
-from vidadapt.optim import parameter_groups
+from vidadapt.training.optim import parameter_groups
 
 
 def inflated(kind: str, num_frames: int = 2, **options) -> tuple[nn.Module, InflatedViT]:

@@ -10,8 +10,8 @@ import json
 import sys
 from pathlib import Path
 
-from vidadapt.data.readers import ReadError
 from vidadapt.data.skips import append_line
+from vidadapt.video.readers import ReadError
 
 CHANGED = "changed.jsonl"
 

@@ -13,13 +13,13 @@ from torch.utils.data import Dataset, default_collate
 
 from vidadapt.data.changes import ChangedVideo
 from vidadapt.data.epochs import Key
-from vidadapt.data.packed import file_of
-from vidadapt.data.readers import ReadError, TransientReadError, open_counted
 from vidadapt.data.sampling import Sampling, eval_indices, train_indices
 from vidadapt.data.seeding import seeded
 from vidadapt.data.transforms import crop_corners, cut_views, eval_frames, train_clip
-from vidadapt.data.videos import Reading, Videos
 from vidadapt.files.retrying import PATIENCE, Patience
+from vidadapt.lists.videos import Reading, Videos
+from vidadapt.video.packed import file_of
+from vidadapt.video.readers import ReadError, TransientReadError, open_counted
 
 RECOUNT = "The next start counts it anew"
 

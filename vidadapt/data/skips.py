@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vidadapt.data.epochs import Key
-from vidadapt.data.lists import Sample, listing
-from vidadapt.data.readers import ReadError
 from vidadapt.files.writing import writing
+from vidadapt.lists.reading import Sample, listing
+from vidadapt.video.readers import ReadError
 
 SKIPPED = "skipped.jsonl"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vidadapt.processes import check_temporary_folder, end_with_parent
+from vidadapt.processes.children import check_temporary_folder, end_with_parent
 
 # Each holds two batches ahead in shared memory, 77 MB apiece for 64 clips of 8 frames.
 MOST_CHOSEN = 32

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from vidadapt.naming import printable
+from vidadapt.console.naming import printable
 
 
 class NotStored(ValueError):

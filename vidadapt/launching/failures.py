@@ -20,14 +20,14 @@ from typing import Any
 
 import torch
 
-from vidadapt.data.readers import ReadError
+from vidadapt.console.naming import printable_lines
 from vidadapt.distributed import PeerError, Stopped, World, is_broken_exchange, together
 from vidadapt.files.locks import Held
 from vidadapt.files.writing import GO_ON, NO_ROOM, WriteError
-from vidadapt.naming import printable_lines
-from vidadapt.precision import NonFinite
-from vidadapt.processes import LostProcess
+from vidadapt.models.precision import NonFinite
+from vidadapt.processes.children import LostProcess
 from vidadapt.runs import FAILURE
+from vidadapt.video.readers import ReadError
 
 LISTED = 1  # exit status of a tool that did its work and lists what is not as it should be
 

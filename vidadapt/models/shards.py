@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vidadapt.naming import printable
+from vidadapt.console.naming import printable
 
 # What a folder or a repository of the hub calls its model, in the order in which it is looked for.
 FILES = (

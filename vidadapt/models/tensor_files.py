@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vidadapt.console.naming import printable
 from vidadapt.files.archives import members_of, require_stored
 from vidadapt.models.coverage import State, listed
 from vidadapt.models.shards import FILES, INDEX, shards_of
-from vidadapt.naming import printable
 
 # The entry of a training checkpoint that holds the model: DeepSpeed, VideoMAE, Lightning and kin.
 MODEL_KEYS = ("model", "module", "state_dict")

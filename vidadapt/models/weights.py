@@ -21,18 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidadapt.models.coverage import (
-    FLOATS,
-    NOT_BACKBONE,
-    LoadReport,
-    State,
-    listed,
-    require_match,
-)
+from vidadapt.console.naming import printable
+from vidadapt.models.coverage import FLOATS, NOT_BACKBONE, LoadReport, State, listed, require_match
 from vidadapt.models.positions import sincos_table
 from vidadapt.models.tensor_files import TensorFile, read_tensors
 from vidadapt.models.vit import VideoViT
-from vidadapt.naming import printable
 
 BACKBONE = ("patch_embed.", "blocks.")  # of a tubelet ViT
 

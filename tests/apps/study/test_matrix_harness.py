@@ -1,0 +1,339 @@
+"""tools/bench_frames.py as a user runs it: whole, killed and started again, twice at once."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, TinySet, load_tool
+
+from vidadapt import methods
+from vidadapt.apps.study import plan
+from vidadapt.apps.study.cells import CellFailed, Work, only_one
+from vidadapt.apps.study.results import read_results
+from vidadapt.config import ConfigError
+
+# Of a line, what a clock or a memory gauge gave.
+MEASURED = {
+    *("step_seconds", "step_spread_percent", "peak_memory_bytes", "peak_process_bytes"),
+    *("matmul_tflops", "matmul_share", "data_seconds_per_clip", "data_spread_percent"),
+    *("data_share", "clips_per_second", "epoch_seconds", "run_epoch_seconds", "noisy"),
+    *("run_epoch_spread_percent", "evaluation_seconds_per_video", "environment", "config"),
+}
+
+
+def settings(tiny_set: TinySet, **variants: dict) -> dict:
+    return {
+        "data": {
+            "root": str(tiny_set.root),
+            **{f"{split}_list": str(path) for split, path in tiny_set.lists.items()},
+            "label_names": str(tiny_set.root / "labels.txt"),
+            "sampling": "uniform8",
+            "crop_size": 32,
+            "num_workers": 0,
+        },
+        "model": {"backbone": "vit_tiny", "weights": str(tiny_set.weights)},
+        "train": {
+            **{"epochs": 3, "batch_size": 4, "warmup_epochs": 0, "base_lr": 1.0},
+            "precision": "fp32",
+        },
+        "eval": {"num_clips": 2, "num_crops": 3},
+        "variants": variants,
+    }
+
+
+VARIANTS = {
+    "linear": {"method.name": "linear", "train.base_lr": 0.5},
+    "adapter-4": {"method.name": "adaptformer", "method.bottleneck": 4},
+}
+
+
+def call(config: Path, out: Path, *options: object) -> list[str]:
+    tool = str(ROOT / "tools" / "bench_frames.py")
+    words = ["--config", config, "--frames", 2, "--steps", 2, "--out", out, *options]
+    return [sys.executable, tool, *map(str, words)]
+
+
+def run(config: Path, out: Path, *options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        call(config, out, *options), capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def config(tiny_set, tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("matrix") / "tiny.yaml"
+    file.write_text(
+        yaml.safe_dump(settings(tiny_set, **VARIANTS), sort_keys=False), encoding="utf-8"
+    )
+    return file
+
+
+@pytest.fixture(scope="module")
+def whole(config) -> Path:
+    """The folder of a benchmark that nothing interrupted."""
+    out = config.parent / "whole"
+    done = run(config, out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def test_every_cell_is_an_ordinary_run_and_evaluation(whole):
+    lines = {line["cell"]: line for line in read_results(whole / "results.jsonl")}
+    assert list(lines) == ["linear_2f_s0", "adapter-4_2f_s0"]
+    for name, line in lines.items():
+        folder = whole / "cells" / name
+        tested = json.loads((folder / "eval" / "metrics.json").read_text())
+        summary = json.loads((folder / "run" / "summary.json").read_text())
+        assert (line["top1"], line["num_videos"]) == (tested["top1"], 7)
+        assert line["views"] == "2 clips x 3 crops"
+        assert (line["trainable"], line["total"]) == (summary["trainable"], summary["total"])
+        saved = folder / "run" / "last" / "adapter.safetensors"
+        assert line["adapter_bytes"] <= saved.stat().st_size <= line["adapter_bytes"] + 200
+        assert line["config"]["data"]["num_frames"] == line["frames"] == 2
+        assert [entry["epoch"] for entry in line["curve"]] == [1, 2, 3]
+        assert line["problem"] is None
+    table = (whole / "table.md").read_text()
+    assert all(variant in table for variant in VARIANTS)
+    assert (whole / "plots" / "parameters.svg").exists()
+
+
+def test_the_table_is_made_from_the_lines_alone(whole, tmp_path):
+    (tmp_path / "results.jsonl").write_bytes((whole / "results.jsonl").read_bytes())
+    load_tool("bench_frames").main(["--report", str(tmp_path)])
+    for name in ("table.md", "table.csv", "plots/parameters.svg"):
+        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(config, whole):
+    out = config.parent / "killed"
+    first, second = (out / "cells" / f"{name}_2f_s0" for name in VARIANTS)
+    with subprocess.Popen(call(config, out), stdout=subprocess.DEVNULL) as child:
+        deadline = time.monotonic() + 240
+        while not (second / "run" / "log.jsonl").exists():
+            assert child.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        child.send_signal(signal.SIGKILL)
+    untouched = (first / "cell.json").stat().st_mtime_ns
+    assert not (second / "cell.json").exists()
+    done = run(config, out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (first / "cell.json").stat().st_mtime_ns == untouched
+    ours, others = (read_results(folder / "results.jsonl") for folder in (out, whole))
+    for mine, other in zip(ours, others, strict=True):
+        assert mine.keys() == other.keys()
+        assert {k: mine[k] for k in mine.keys() - MEASURED} == {
+            k: other[k] for k in other.keys() - MEASURED
+        }
+
+
+def test_two_calls_on_one_folder(config, whole):
+    """The second is refused at once, whatever the first is at; nothing is changed by it."""
+    before = {path: path.read_bytes() for path in whole.rglob("*.json*")}
+    with only_one(whole):
+        done = run(config, whole)
+    assert done.returncode == 7
+    assert f"another call (process {os.getpid()}) works on" in done.stderr
+    assert {path: path.read_bytes() for path in whole.rglob("*.json*")} == before
+
+
+def test_a_call_about_a_part_keeps_the_rest(config, whole, tmp_path):
+    out = tmp_path / "a copy"
+    shutil.copytree(whole, out)
+    tool = load_tool("bench_frames")
+    part = ["--config", str(config), "--frames", "2", "--steps", "2", "--out", str(out)]
+    part += ["--methods", "linear"]
+    lines = {line["cell"]: line for line in read_results(whole / "results.jsonl")}
+    tool.main(part)
+    assert {line["cell"]: line for line in read_results(out / "results.jsonl")} == lines
+    for options, message in (
+        (["--cost-only"], "linear_2f_s0 was trained here"),
+        (["--processes", "2"], "was trained by 1, now asked for 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tool.main([*part, *options])
+    assert {line["cell"]: line for line in read_results(out / "results.jsonl")} == lines
+    shutil.rmtree(out / "cells" / "adapter-4_2f_s0")
+    tool.main(part)
+    assert [line["cell"] for line in read_results(out / "results.jsonl")] == ["linear_2f_s0"]
+
+
+def test_all_seeds_have_one_cost(config, whole):
+    tool = load_tool("bench_frames")
+    args = tool.parse(call(config, whole, "--seeds", 1)[2:])
+    found = tool.measured(plan.read_benchmark(config, None), VARIANTS, {}, args)
+    (line, _) = read_results(whole / "results.jsonl")
+    assert found["linear", 2]["step_seconds"] == line["step_seconds"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+@pytest.mark.parametrize("stage", ["prepare", "cost"])
+def test_killed_it_leaves_no_process_behind(stage, tiny_set, tmp_path):
+    content = settings(tiny_set, **VARIANTS)
+    if stage == "prepare":
+        content["prepare"] = ["synthetic", str(tmp_path / "made"), "--counts", "train=100000"]
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    words = call(tmp_path / "c.yaml", tmp_path / "out", "--steps", 1_000_000)
+    left: set[str] = set()
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
+        deadline = time.monotonic() + 120
+        while not any(_says(pid, "prepare.py", "spawn_main") for pid in left):
+            assert child.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+            left |= set(children.read_text().split())
+        time.sleep(2)  # past its start
+        left |= set(children.read_text().split())
+        child.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while any(_says(pid, "python") for pid in left):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+def _says(pid: str, *words: str) -> bool:
+    """Whether a running process has one of these words in its command."""
+    try:
+        return any(word in Path(f"/proc/{pid}/cmdline").read_text() for word in words)
+    except OSError:
+        return False
+
+
+def test_a_disk_without_locks_is_told(tmp_path, monkeypatch):
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.raises(ConfigError, match="keeps no locks"), only_one(tmp_path):
+        pass
+
+
+def test_other_settings_are_refused(tiny_set, whole, tmp_path):
+    changed = settings(tiny_set, **VARIANTS)
+    changed["train"]["epochs"] = 4
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(changed), encoding="utf-8")
+    before = {path: path.read_bytes() for path in whole.rglob("*.json*")}
+    done = run(tmp_path / "other.yaml", whole, "--methods", "linear")
+    assert done.returncode == 2
+    assert "train.epochs: 3 -> 4" in done.stderr
+    assert {path: path.read_bytes() for path in whole.rglob("*.json*")} == before
+
+
+def test_of_a_grid_the_best_rate_is_run_and_one_that_fails_is_none(tmp_path, tiny_set):
+    """A loss that is not finite costs only its own cell."""
+    variants = {"wild": {"method.name": "linear"}}
+    file = tmp_path / "wild.yaml"
+    file.write_text(yaml.safe_dump(settings(tiny_set, **variants)), encoding="utf-8")
+    out = tmp_path / "out"
+    done = run(file, out, "--rates", 1e30, 0.5)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = read_results(out / "results.jsonl")
+    assert (line["cell"], line["base_lr"]) == ("wild_2f_s0_lr0.5", 0.5)
+    best = json.loads((out / "cells" / line["cell"] / "run" / "summary.json").read_text())["best"]
+    assert line["grid"] == {"1e+30": 0, "0.5": best["dev_top1"]}
+    done = run(file, out, "--rates", 0.5)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = read_results(out / "results.jsonl")
+    assert line["grid"] == {"0.5": best["dev_top1"]}
+    done = run(file, out, "--rates", 1e30)
+    assert done.returncode == 1
+    assert "the same command tries them again" in done.stderr
+    (line,) = read_results(out / "results.jsonl")
+    assert line["top1"] is None and "the loss is nan" in line["problem"]
+    assert line["problem"] in (out / "table.md").read_text()
+
+
+def test_impossible_cells_are_refused_before_any_work(tiny_set, tmp_path):
+    for name, overrides, message in (
+        ("odd", {"method.name": "adaptformer", "method.bottlneck": 4}, "odd at 2 frames"),
+        ("none", {"method.name": "adaptformr"}, "adaptformer"),
+        ("layers", {"method.name": "adaptformer", "method.layers": "7-99"}, "layers"),
+        ("random", {"method.name": "adaptformer", "model.weights": None}, r"model\.weights"),
+        ("list", {"method.name": "linear", "data.dev_list": "no.txt"}, r"no\.txt: no such file"),
+        ("rate", {"method.name": "linear", "train.base_lr": -1}, r"train\.base_lr"),
+    ):
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(settings(tiny_set, **{name: overrides})), encoding="utf-8")
+        tool = load_tool("bench_frames")
+        with pytest.raises(ValueError, match=message):
+            tool.main(["--config", str(file), "--frames", "2", "--out", str(tmp_path / "out")])
+        assert not (tmp_path / "out" / "cells").exists()
+    words = ["--config", str(file), "--out", str(tmp_path / "out"), "--methods", "linear"]
+    with pytest.raises(ValueError, match=r"train\.base_lr.* -2"):
+        tool.main([*words, "--frames", "2", "--rates", "0.1", "-2"])
+
+
+def test_rates_that_would_share_a_folder(tmp_path, capsys):
+    words = ["--config", "c.yaml", "--out", str(tmp_path), "--rates", "0.024", "0.0240000001"]
+    with pytest.raises(SystemExit):
+        load_tool("bench_frames").parse(words)
+    assert "--rates: each once" in capsys.readouterr().err
+
+
+def test_files_that_are_no_benchmark(tmp_path):
+    for text, message in (
+        ("variants: [linear]", "expected a mapping of names"),
+        ("variants: {a/b: {method.name: linear}}", "names folders"),
+        ("variants: {a: {method: linear}}", "dotted keys"),
+        ("variants: {a: {train.seed: 1}}", "is set by --seeds"),
+        ("data: {num_frames: 8}", "is set by --frames"),
+        ("- 1", "expected a mapping"),
+        ("variants:\n  a: {method.name: vpt}\n  a: {method.name: lora}", "line 3: the key 'a'"),
+    ):
+        file = tmp_path / "bad.yaml"
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(ConfigError, match=message):
+            plan.read_benchmark(file, None)
+
+
+def test_the_demo_benchmark_is_possible():
+    """Every variant of configs/demo.yaml, at the numbers of frames that its header names."""
+    demo = plan.read_benchmark(ROOT / "configs" / "demo.yaml", None)
+    tool = load_tool("bench_frames")
+    for name, overrides in demo.variants.items():
+        for frames in (2, 4, 8):
+            cell = plan.cell_of(demo.base, name, overrides, frames, 0, None)
+            cfg = tool.configuration(cell)
+            assert cfg.method["name"] in methods.METHODS
+            assert cfg.data.num_frames == frames
+
+
+def test_a_failed_tool_is_told_in_its_own_words(tmp_path, tiny_set):
+    base = settings(tiny_set)
+    del base["variants"]
+    cell = plan.cell_of(base, "x", {"data.train_list": "no.txt"}, 2, 0, None)
+    with only_one(tmp_path) as lock, pytest.raises(CellFailed, match=r"no\.txt") as failed:
+        Work(tmp_path, 1, lock).dev_top1(cell)
+    assert (failed.value.kind, failed.value.status) == ("usage", 2)
+
+
+def test_a_rate_whose_clips_were_all_skipped_has_not_diverged(tmp_path, tiny_set):
+    """Files damaged after they were counted say nothing about the rate."""
+    videos = tmp_path / "videos"
+    shutil.copytree(tiny_set.root, videos)
+    base = settings(tiny_set)
+    del base["variants"]
+    base["data"] |= {"root": str(videos), "index_dir": str(tmp_path), "max_skipped": 1000}
+    words = ["--root", str(videos), "--index-dir", str(tmp_path), "--processes", "1"]
+    load_tool("prepare").main(["index", *map(str, tiny_set.lists.values()), *words])
+    for path in videos.glob("*.mp4"):  # size and time stay
+        facts = path.stat()
+        path.write_bytes(bytes(facts.st_size))
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    cell = plan.cell_of(base, "x", {"method.name": "linear", "train.precision": "fp16"}, 2, 0, None)
+    with only_one(tmp_path) as lock, pytest.raises(CellFailed) as failed:
+        Work(tmp_path, 1, lock).dev_top1(cell)
+    assert (failed.value.kind, failed.value.status) == ("data", 3)
+    failure = json.loads((tmp_path / cell.name / "run" / "failure.json").read_text())
+    assert (failure["kind"], failure["epoch"], failure["rank"]) == ("data", 1, 0)
+    assert "skipped.jsonl" in failure["message"]

@@ -1,0 +1,1 @@
+"""Applications: each uses the library, and none but `report` is used by another."""

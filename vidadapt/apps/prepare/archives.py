@@ -1,0 +1,234 @@
+"""Archives that lie where videos are expected: which command unpacks them, and doing it.
+
+HMDB51 comes as a rar of rars, UCF101 as a rar, Something-Something V2 as parts
+`20bn-something-something-v2-00`, `-01`, ... of one compressed tar file, each perhaps in a zip.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidadapt.apps.prepare.report import Report
+from vidadapt.apps.prepare.unpacking import TOOLS, extract, filled, room_for, tool
+from vidadapt.console.progress import track
+from vidadapt.video.sequential import cause_of
+
+SIGNATURES = {  # kind: place and bytes
+    "rar": (0, b"Rar!\x1a\x07"),
+    "7z": (0, b"7z\xbc\xaf\x27\x1c"),
+    "zip": (0, b"PK\x03\x04"),
+    "gzip": (0, b"\x1f\x8b\x08"),
+    "tar": (257, b"ustar"),
+}
+MAX_DEPTH = 5  # archives in each other
+STAGE = ".unpacking"  # folder beside the archives, for what is not yet whole
+UNPACKED = ".unpacked"  # ending of the hidden file that says that an archive is done
+_PART = re.compile(r"20bn-something-something-v2-[0-9][0-9]")
+_LATER_VOLUME = re.compile(r".*\.(?:part0*(?:[2-9]|1[0-9]+)\.rar|r[0-9][0-9])", re.IGNORECASE)
+_PICTURES = (".jpg", ".jpeg", ".png", ".npy", ".txt", ".json", ".xml", ".wav", ".mp3")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive, or the parts that make one up.
+
+    Attributes:
+        kind: key of `SIGNATURES`.
+        parts: its files in order; as a rule one.
+    """
+
+    kind: str
+    parts: tuple[Path, ...]
+
+
+def find(root: Path, others: Sequence[str]) -> list[Archive]:
+    """Archives among files, by their first bytes; those already unpacked by `unpack` left out.
+
+    Args:
+        root: folder that the paths are relative to.
+        others: only files in the root and in its folders are looked at, pictures and texts not.
+    """
+    near = [p for p in others if p.count("/") < 2 and not p.lower().endswith(_PICTURES)]
+    parts: dict[Path, list[Path]] = defaultdict(list)
+    archives = []
+    for path in (root / p for p in sorted(near)):
+        if _PART.fullmatch(path.name):
+            parts[path.parent].append(path)
+        elif (kind := _kind(path)) and not _LATER_VOLUME.fullmatch(path.name):
+            archives.append(Archive(kind, (path,)))
+    for found in parts.values():
+        if kind := _kind(found[0]):
+            archives.append(Archive(kind, tuple(found)))
+    return [archive for archive in archives if not _is_unpacked(archive)]
+
+
+def command(archive: Archive) -> str:
+    """The shell command that unpacks an archive beside itself without overwriting anything."""
+    first, folder = archive.parts[0], archive.parts[0].parent
+    if archive.kind in ("rar", "7z"):
+        return shlex.join(filled(TOOLS[tool(archive.kind) or "unrar"], first, folder))
+    if archive.kind == "zip":
+        return shlex.join(["unzip", "-n", str(first), "-d", str(folder)])
+    tar = shlex.join(["tar", "-xkzf" if archive.kind == "gzip" else "-xkf"])
+    if len(archive.parts) == 1:
+        return f"{tar} {shlex.join([str(first), '-C', str(folder)])}"
+    return f"cat {shlex.join(map(str, archive.parts))} | {tar} - -C {shlex.quote(str(folder))}"
+
+
+def unpack(
+    archives: Sequence[Archive],
+    report: Report,
+    *,
+    limit: int | None = None,
+    progress: bool = True,
+) -> None:
+    """Unpack archives, and the archives in them, beside themselves.
+
+    Files that are there already stay as they are. What is unpacked appears only when an archive
+    has been gone through, so that no half file is ever left under its name; where all of it was
+    sound, a hidden file then remembers that, and `find` passes the archive over.
+
+    Args:
+        report: gets a note on what was unpacked, and a problem for each archive, or member of one,
+            that cannot be.
+        limit: bytes that may come out of the archives of one folder, with those in them; None: see
+            `unpacking.room_for`.
+    """
+    by_folder: dict[Path, list[Archive]] = defaultdict(list)
+    for archive in archives:
+        by_folder[archive.parts[0].parent].append(archive)
+    for folder, beside in by_folder.items():
+        stage = folder / STAGE
+        shutil.rmtree(stage, ignore_errors=True)  # of a call that was interrupted
+        try:
+            done = _unpack_into(stage, beside, report, limit, progress)
+            new, kept = _move(stage / "whole", folder, report)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+        for archive in done:
+            _mark(archive)
+        line = f"{folder}: {len(done)} archives, {new} new files, {kept} that were there kept"
+        report.note("unpacked", line)
+
+
+def _unpack_into(
+    stage: Path, archives: Sequence[Archive], report: Report, limit: int | None, progress: bool
+) -> list[Archive]:
+    """Unpack into `stage/whole`; archives that come out of archives take their turn there.
+
+    Returns:
+        those of the archives that are unpacked with all that is in them.
+    """
+    whole = stage / "whole"
+    room = room_for([_size(archive) for archive in archives], limit)
+    failed: list[Archive] = []
+    waiting = list(archives)
+    for _ in range(MAX_DEPTH):
+        label = "unpacking"
+        for archive in track(
+            waiting, total=len(waiting), label=label, unit="archives", shown=progress
+        ):
+            fresh = stage / "fresh"
+            fresh.mkdir(parents=True)
+            try:
+                problems = _missing_parts(archive) or extract(
+                    archive.kind, archive.parts, fresh, room
+                )
+                _move(fresh, whole, report)
+            except OSError as error:
+                problems = [cause_of(error)]  # a full disk: the next may be smaller
+            _tell(problems, archive, whole, report)
+            if problems:
+                failed.append(archive)
+            shutil.rmtree(fresh)
+            if archive not in archives:  # its own archive holds it still
+                for part in archive.parts:
+                    part.unlink()
+        inside = [p.relative_to(whole).as_posix() for p in whole.rglob("*") if p.is_file()]
+        waiting = find(whole, inside)
+    for archive in waiting:
+        line = f"more than {MAX_DEPTH} archives in each other; unpack the outer ones by hand"
+        _tell([line], archive, whole, report)
+        failed.append(archive)
+        for part in archive.parts:
+            part.unlink()
+    if any(archive not in archives for archive in failed):
+        return []
+    return [archive for archive in archives if archive not in failed]
+
+
+def _tell(problems: Sequence[str], archive: Archive, whole: Path, report: Report) -> None:
+    """Report what is wrong with an archive, which is named as if it were unpacked already."""
+    first = archive.parts[0]
+    if first.is_relative_to(whole):
+        first = whole.parent.parent / first.relative_to(whole)
+    for problem in problems:
+        report.problem("archives that cannot be unpacked", f"{first}: {problem}")
+
+
+def _missing_parts(archive: Archive) -> list[str]:
+    numbers = [int(part.name[-2:]) for part in archive.parts if _PART.fullmatch(part.name)]
+    if numbers == list(range(len(numbers))):
+        return []
+    return [f"parts are missing, there are {', '.join(f'{n:02d}' for n in numbers)}"]
+
+
+def _size(archive: Archive) -> int:
+    return sum(part.stat().st_size for part in archive.parts)
+
+
+def _move(stage: Path, folder: Path, report: Report) -> tuple[int, int]:
+    """Move regular files to where they belong; how many, and how many were there already."""
+    new = kept = 0
+    for path in sorted(stage.rglob("*")) if stage.is_dir() else []:
+        target = folder / path.relative_to(stage)
+        if path.is_symlink():
+            report.note("links in archives, left out", str(path.relative_to(stage)))
+        elif path.is_file() and target.exists():
+            kept += 1
+        elif path.is_file():
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(target)
+            except OSError as error:  # a file where a folder must be
+                report.problem("files that cannot be put in place", f"{target}: {cause_of(error)}")
+            else:
+                new += 1
+    return new, kept
+
+
+def _kind(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(262)
+    except OSError:
+        return None
+    return next((k for k, (at, sign) in SIGNATURES.items() if head[at:].startswith(sign)), None)
+
+
+def _marker(archive: Archive) -> Path:
+    first = archive.parts[0]
+    return first.with_name(f".{first.name}{UNPACKED}")
+
+
+def _stamp(archive: Archive) -> str:
+    facts = [os.stat(part) for part in archive.parts]  # noqa: PTH116
+    return "".join(f"{fact.st_size} {fact.st_mtime_ns}\n" for fact in facts)
+
+
+def _mark(archive: Archive) -> None:
+    _marker(archive).write_text(_stamp(archive))
+
+
+def _is_unpacked(archive: Archive) -> bool:
+    try:
+        return _marker(archive).read_text() == _stamp(archive)
+    except OSError:
+        return False

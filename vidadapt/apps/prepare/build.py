@@ -1,0 +1,260 @@
+"""From annotations and files to a folder of lists: checked, split, counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidadapt.apps.prepare import archives, overlap, videos
+from vidadapt.apps.prepare.annotations import Annotations, Entry, check_names
+from vidadapt.apps.prepare.report import Report
+from vidadapt.apps.prepare.splits import merge_groups, take_out
+from vidadapt.apps.prepare.write import SPLITS, UNFINISHED, fits_a_line, write_lists
+from vidadapt.lists.counting import counted_videos
+from vidadapt.lists.index import index_path
+from vidadapt.lists.prepared import Prepared, write_prepared
+from vidadapt.lists.reading import Sample, parse_line
+
+REPORT = "report.txt"
+COUNTED = ".counted"  # has the index of what is counted before it is split
+Found = dict[str, tuple[tuple[Entry, Sample], ...]]  # by split
+
+
+@dataclass(frozen=True)
+class Options:
+    """How lists are made.
+
+    Attributes:
+        dev_fraction: of each class's training videos, to be taken out into `dev`; 0: none.
+        test_fraction: of each class's videos, to be taken out into `test` before; 0: none.
+        seed: of both.
+        reader: key of `vidadapt.video.readers.READERS`, for the video index.
+        index: whether to count frames at all.
+        known: folders of lists of the same videos, whose frame counts hold here, too.
+        processes: for comparing files and for counting frames.
+        time_limit: seconds for counting the frames of one file; None: any time.
+        progress: show it on stderr.
+    """
+
+    dev_fraction: float = 0.0
+    test_fraction: float = 0.0
+    seed: int = 0
+    reader: str = "auto"
+    index: bool = True
+    known: tuple[Path, ...] = ()
+    processes: int = 1
+    time_limit: float | None = 300.0
+    progress: bool = True
+
+
+def build(
+    annotations: Annotations,
+    files: videos.Files,
+    out: str | Path,
+    report: Report,
+    *,
+    options: Options,
+    made_by: Mapping[str, Any],
+) -> Prepared:
+    """Write `OUT/train.txt` and its like, `labels.txt`, `report.txt` and, last, `prepared.json`.
+
+    Lists keep the annotations' order. Official lists stay as they are, also where two of them share
+    a video; in lists that are taken out here, videos of one group or of one content stay together.
+    Neither they nor what stays of train have a video that cannot be read.
+    Written again from the same, every file has the same bytes.
+
+    Args:
+        annotations: what the source says.
+        files: what `videos.find` found.
+        out: folder to write; see `write.check_folder`.
+        report: gets what was found; `report.txt` is written from it.
+        made_by: for `prepared.json`; its `command` is the one whose lists may be replaced.
+
+    Raises:
+        ValueError: not one annotated video has a file, options contradict the splits, a class name
+            that no file can hold, or the folder holds other lists.
+    """
+    out = Path(out)
+    taken_out = [name for name in ("dev", "test") if getattr(options, f"{name}_fraction")]
+    if given := [name for name in taken_out if name in annotations.splits]:
+        raise ValueError(f"the source has a {given[0]} list: --{given[0]}-fraction must be 0")
+    if taken_out and "train" not in annotations.splits:
+        raise ValueError(f"the source has no train list: --{taken_out[0]}-fraction must be 0")
+    check_names(annotations.label_names, report)
+    found = _locate(annotations, files, report)
+    packed = archives.find(files.root, files.others) if report.missing else []
+    for archive in packed:
+        line = f"{archive.parts[0]}: {archives.command(archive)}"
+        report.lack("archives that are not unpacked; run this again with --unpack, or", line)
+    everything = {sample.path: None for pairs in found.values() for _, sample in pairs}
+    sizes = videos.sizes(files, everything, report)
+    found = {s: tuple(p for p in pairs if p[1].path in sizes) for s, pairs in found.items()}
+    if not any(found.values()):
+        raise ValueError(
+            f"{files.root}: not one of {_number(annotations):,} annotated videos is there, among "
+            f"{len(files.videos):,} video files\n{report.text()}"
+        )
+    same = overlap.identical(
+        files.root, sizes, report, threads=options.processes, progress=options.progress
+    )
+    _check_counts(annotations, found, report)
+    if taken_out and options.index:
+        found = _readable(found, files.root, out, options, report)
+    found = _split(found, same, annotations.label_names, options, report)
+    samples = {split: [sample for _, sample in pairs] for split, pairs in found.items()}
+    overlap.check_overlap(samples, same, annotations.label_names, report)
+    prepared = write_lists(annotations, samples, files.root, out, made_by)
+    if options.index:
+        _count_frames(samples, files.root, out, options, report)
+        index_path(out / f"{COUNTED}.txt").unlink(missing_ok=True)
+    report.write(out / REPORT)
+    write_prepared(out, prepared)
+    (out / UNFINISHED).unlink(missing_ok=True)
+    return prepared
+
+
+def _number(annotations: Annotations) -> int:
+    return sum(len(entries) for entries in annotations.splits.values())
+
+
+def _locate(annotations: Annotations, files: videos.Files, report: Report) -> Found:
+    """The entries that have a file, each file once in a split, by split."""
+    entries = [entry for entries in annotations.splits.values() for entry in entries]
+    matched = videos.match(entries, files, report)
+    videos.check_match(entries, matched, files, report, unlisted=annotations.unlisted)
+    found: Found = {}
+    for split, listed in annotations.splits.items():
+        first: dict[str, Entry] = {}
+        for entry in listed:
+            path = matched.get(entry.key)
+            if path is None:
+                continue
+            if path in first:
+                line = f"{entry.source}: {path} is already in {first[path].source}, which counts"
+                if entry.label != first[path].label:
+                    names = [annotations.label_names[e.label] for e in (first[path], entry)]
+                    line += f" (as {names[0]}, here {names[1]})"
+                report.problem(f"one video twice in {split}", line)
+            elif not _can_be_listed(path):
+                report.problem(videos.UNLISTABLE, repr(path))
+            else:
+                first[path] = entry
+        found[split] = tuple((entry, Sample(path, entry.label)) for path, entry in first.items())
+    return found
+
+
+def _can_be_listed(path: str) -> bool:
+    """Whether a line of a list gives the path back.
+
+    >>> _can_be_listed("a b, #1.mp4"), _can_be_listed(" a.mp4"), _can_be_listed("a\\nb.mp4")
+    (True, False, False)
+    """
+    return fits_a_line(path) and parse_line(f"{path} 0") == (path, "0")
+
+
+def _check_counts(annotations: Annotations, found: Found, report: Report) -> None:
+    """Report splits and classes that lack videos."""
+    for split, entries in annotations.splits.items():
+        here = len(found[split])
+        if here != len(entries):
+            line = f"{split}: {here:,} of {len(entries):,} annotated videos are listed"
+            report.lack("videos by split", line)
+    for split, pairs in found.items():
+        annotated = Counter(entry.label for entry in annotations.splits[split])
+        here_by_label = Counter(sample.label for _, sample in pairs)
+        for label, name in enumerate(annotations.label_names):
+            if here_by_label[label]:
+                continue
+            if annotated[label]:
+                line = f"{name} ({split}): none of {annotated[label]} videos"
+                report.lack("classes without a video", line)
+            else:  # official annotations that lack a class are themselves a part
+                tell = report.lack if annotations.expected else report.problem
+                tell("classes without a video", f"{name} ({split}): none annotated")
+
+
+def _readable(found: Found, root: Path, out: Path, options: Options, report: Report) -> Found:
+    """The videos without those of train that cannot be read, which are reported.
+
+    What is counted is kept at once, for the lists and for a call after one that was interrupted.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    samples = {COUNTED: [sample for _, sample in found["train"]]}
+    broken = _count_frames(samples, root, out, options, Report())
+    for error in broken.values():
+        report.problem("videos that cannot be read, left out; see tools/check_videos.py", error)
+    return found | {"train": tuple(p for p in found["train"] if p[1].path not in broken)}
+
+
+def _split(
+    found: Found,
+    same: Sequence[Sequence[str]],
+    label_names: Sequence[str],
+    options: Options,
+    report: Report,
+) -> Found:
+    """The splits, with test and dev taken out of train as asked."""
+    if not (options.test_fraction or options.dev_fraction):
+        return found
+    key_of = {sample.path: entry.key for entry, sample in found["train"]}
+    alike = [[key_of[path] for path in paths if path in key_of] for paths in same]
+    rest = merge_groups([entry for entry, _ in found["train"]], alike)
+    places: dict[str, str] = {}
+    for name, fraction in (("test", options.test_fraction), ("dev", options.dev_fraction)):
+        rest, taken = take_out(
+            rest, fraction, options.seed, name=name, label_names=label_names, report=report
+        )
+        places |= {entry.key: name for entry in taken}
+    divided: dict[str, list[tuple[Entry, Sample]]] = {"train": []}
+    divided |= {name: [] for name in set(places.values())}
+    for pair in found["train"]:
+        divided[places.get(pair[0].key, "train")].append(pair)
+    parts = {name: tuple(pairs) for name, pairs in divided.items()}
+    return {name: (found | parts)[name] for name in SPLITS if name in found | parts}
+
+
+def _count_frames(
+    samples: Mapping[str, Sequence[Sample]],
+    root: Path,
+    out: Path,
+    options: Options,
+    report: Report,
+) -> dict[str, str]:
+    """Fill the video index of each list, and report what cannot be read in full.
+
+    A video that another list had before (of another seed, fraction or official split) is not
+    counted again.
+
+    Returns:
+        By path, why a video cannot be read.
+    """
+    broken = {}
+    names = (*SPLITS, COUNTED)
+    indexes = [index_path(folder / f"{s}.txt") for folder in (*options.known, out) for s in names]
+    for split, found in samples.items():
+        if not found:
+            continue
+        counted = counted_videos(
+            out / f"{split}.txt",
+            root.absolute(),
+            found,
+            options.reader,
+            others=indexes,
+            num_workers=options.processes,
+            progress=options.progress,
+            time_limit=options.time_limit,
+            limit_key="--time-limit",
+        )
+        for place, facts in enumerate(map(counted.facts, range(len(counted)))):
+            if facts.error:
+                broken[found[place].path] = facts.error
+                report.problem(
+                    "videos that cannot be read; see tools/check_videos.py",
+                    f"{split}: {facts.error}",
+                )
+            elif line := facts.truncated:
+                report.note("truncated videos", f"{split}: {line}")
+    return broken

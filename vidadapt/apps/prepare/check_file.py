@@ -1,0 +1,32 @@
+"""One file decoded whole, in a process that may die of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vidadapt.lists.counting import Job, count_file, failed
+from vidadapt.lists.index import VideoFacts
+from vidadapt.video.readers import ReadError, TransientReadError, open_video
+
+CHUNK = 64  # packed frames in memory at once
+
+
+def decode_whole(job: Job) -> VideoFacts:
+    """What `count_file` finds, which decodes all frames; packed ones, which it does not, too."""
+    found = count_file(job)
+    if found.error or found.reader != "packed":
+        return found
+    sizes = set()
+    try:
+        with open_video(job.file) as video:
+            for start in range(0, len(video), CHUNK):
+                frames = video.frames(range(start, min(start + CHUNK, len(video))))
+                sizes.add((frames.shape[2], frames.shape[1]))
+        if len(sizes) > 1:
+            raise ReadError(f"{job.file}: its frames differ in size")
+    except TransientReadError as error:
+        return failed(job, str(error), holds=False)
+    except (ReadError, MemoryError) as error:
+        return failed(job, str(error) or repr(error), holds=isinstance(error, ReadError))
+    width, height = sizes.pop()
+    return replace(found, container="tar", width=width, height=height)

@@ -1,0 +1,117 @@
+"""prepare.py synthetic: render action videos from nothing."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from vidadapt.apps.prepare.commands.options import processes
+from vidadapt.apps.synthetic import sets as synthetic
+from vidadapt.data.workers import cores
+
+_COUNT = re.compile(r"(?P<split>\w+)=(?P<number>[0-9]+)")
+
+
+def _counts(text: str) -> dict[str, int]:
+    """'train=1000,test=400' -> {'train': 1000, 'test': 400}."""
+    pairs = [_COUNT.fullmatch(part) for part in text.split(",")]
+    counts = {pair["split"]: int(pair["number"]) for pair in pairs if pair}
+    if len(counts) < len(pairs):
+        raise argparse.ArgumentTypeError(
+            f"expected splits, each once, with numbers such as train=1000,dev=200,test=400, got "
+            f"{text!r}"
+        )
+    return counts
+
+
+def _difficulty(text: str) -> float | tuple[float, float]:
+    """'0.3' -> 0.3; '0,0.5' -> (0.0, 0.5)."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) == 1:
+        return values[0]
+    if len(values) == 2:
+        return values[0], values[1]
+    raise argparse.ArgumentTypeError(f"expected one number or a range such as 0,0.5, got {text!r}")
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the sub-command."""
+    parser = commands.add_parser(
+        "synthetic",
+        help="render action videos with lists, from nothing",
+        description="Render short action videos procedurally, with 'path label' lists beside them. "
+        "Run again, it keeps what is there and renders what is missing.",
+        epilog="example: python tools/prepare.py synthetic demo_data/target --family target "
+        "--counts train=1400,dev=280,test=420 --difficulty 0,0.4",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "out", type=Path, help="folder to write: videos/, labels.txt and a list a split"
+    )
+    parser.add_argument(
+        "--family",
+        choices=list(synthetic.FAMILIES),
+        default="source",
+        help="source, target: actions, most in mirrored or time-reversed pairs that a frame of "
+        "unknown time cannot tell apart, with no class, shape, colour range or background in "
+        "common; appearance: classes told apart by one frame",
+    )
+    parser.add_argument(
+        "--counts",
+        type=_counts,
+        default="train=1000,dev=200,test=400",
+        help="splits and how many videos each gets; classes take turns",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same frames")
+    parser.add_argument(
+        "--difficulty",
+        type=_difficulty,
+        default="0,0.5",
+        help="a number or a range within [0, 1]: 0 is a plain background and a steady camera, "
+        "1 strong texture, distractors and camera shake",
+    )
+    parser.add_argument(
+        "--layout",
+        choices=("flat", "class_folders"),
+        default="flat",
+        help="class_folders: as HMDB51",
+    )
+    parser.add_argument(
+        "--suffix",
+        choices=list(synthetic.CODECS),
+        default=".mp4",
+        help="container: H.264, VP9 or MPEG-4",
+    )
+    parser.add_argument(
+        "--processes",
+        type=processes,
+        default=cores(),
+        help="rendering processes",
+    )
+    parser.add_argument(
+        "--sheet", type=Path, default=None, help="also write a PNG of frames of every class"
+    )
+    parser.set_defaults(run=_synthetic)
+
+
+def _synthetic(args: argparse.Namespace) -> None:
+    out = synthetic.make_set(
+        args.out,
+        args.family,
+        args.counts,
+        seed=args.seed,
+        difficulty=args.difficulty,
+        layout=args.layout,
+        suffix=args.suffix,
+        num_processes=args.processes,
+        progress=True,
+    )
+    if args.sheet is not None:
+        synthetic.contact_sheet(args.family, args.sheet, seed=args.seed)
+    lists = ", ".join(f"{split}.txt ({number})" for split, number in args.counts.items())
+    names = synthetic.labels(args.family)
+    print(f"{out}: {sum(args.counts.values())} videos of {len(names)} classes; {lists}; labels.txt")

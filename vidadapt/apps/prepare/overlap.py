@@ -1,0 +1,121 @@
+"""Videos that are the same under two names, and splits that share one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from vidadapt.apps.prepare.report import Report
+from vidadapt.console.progress import track
+from vidadapt.lists.reading import Sample
+
+PROBE = 4096  # bytes from the middle of a file, read before all of it is
+
+
+def identical(
+    root: Path, sizes: Mapping[str, int], report: Report, *, threads: int, progress: bool
+) -> list[tuple[str, ...]]:
+    """Files with the same bytes, each set in the order of `sizes`.
+
+    Only files of equal size are read, first 4 KiB from their middle, and only those that agree
+    there are read whole (SHA-256). A file that cannot be read is a problem and equals no other.
+
+    Args:
+        root: folder that the paths are relative to.
+        sizes: bytes by path.
+        threads: files read at once.
+        progress: show it on stderr.
+    """
+    sets = _divide([list(sizes)], [str(size) for size in sizes.values()])
+    for label, digest in (("comparing videos", _probe), ("hashing videos of equal size", _whole)):
+        paths = [path for found in sets for path in found]
+        if not paths:
+            break
+        with ThreadPoolExecutor(threads) as pool:
+            results = pool.map(partial(digest, root, sizes), paths)
+            shown = track(results, total=len(paths), label=label, unit="files", shown=progress)
+            digests = list(shown)
+        for path, (_, error) in zip(paths, digests, strict=True):
+            if error:
+                report.problem("files that cannot be read", f"{path}: {error}")
+        sets = _divide(sets, [found for found, _ in digests])
+    return [tuple(found) for found in sets]
+
+
+def check_overlap(
+    splits: Mapping[str, Sequence[Sample]],
+    same: Sequence[Sequence[str]],
+    label_names: Sequence[str],
+    report: Report,
+) -> None:
+    """Report every two splits that share a video, and the same video twice in one split.
+
+    Videos of one content under several labels stand under a title of their own.
+
+    Args:
+        splits: samples by split's name.
+        same: paths that have one content.
+        label_names: of the labels.
+    """
+    places: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for split, samples in splits.items():
+        for sample in samples:
+            places[sample.path].append((split, sample.label))
+    shared = [(path,) for path, found in places.items() if len(found) > 1]
+    for paths in [*shared, *same]:
+        found = [(path, *place) for path in paths for place in places[path]]
+        names = list(dict.fromkeys(split for _, split, _ in found))
+        line = ", ".join(f"{split}: {path}" for path, split, _ in found)
+        labels = sorted({label for _, _, label in found})
+        differing = ", under different labels" if len(labels) > 1 else ""
+        if differing:
+            line += f" ({' / '.join(label_names[label] for label in labels)})"
+        if len(names) > 1:
+            report.problem(f"the same video in {' and '.join(names)}{differing}", line)
+        elif len(found) > 1:
+            report.note(f"the same video twice in {names[0]}{differing}", line)
+
+
+def _divide(sets: Sequence[Sequence[str]], digests: Sequence[str]) -> list[list[str]]:
+    """The sets divided by digest, those of one left out; an empty digest equals no other.
+
+    >>> _divide([["a", "b", "c"], ["d", "e"]], ["1", "2", "1", "", ""])
+    [['a', 'c']]
+    """
+    divided: dict[tuple[int, str], list[str]] = defaultdict(list)
+    remaining = iter(digests)
+    for number, paths in enumerate(sets):
+        for path in paths:
+            digest = next(remaining)
+            if digest:
+                divided[number, digest].append(path)
+    return [paths for paths in divided.values() if len(paths) > 1]
+
+
+def _probe(root: Path, sizes: Mapping[str, int], path: str) -> tuple[str, str]:
+    def read(file: Path) -> str:
+        with file.open("rb") as handle:
+            handle.seek(max(0, (sizes[path] - PROBE) // 2))
+            return hashlib.sha256(handle.read(PROBE)).hexdigest()
+
+    return _told(read, root / path)
+
+
+def _whole(root: Path, sizes: Mapping[str, int], path: str) -> tuple[str, str]:
+    def read(file: Path) -> str:
+        with file.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+
+    return _told(read, root / path)
+
+
+def _told(read: Callable[[Path], str], file: Path) -> tuple[str, str]:
+    """The digest, or an empty one and why there is none."""
+    try:
+        return read(file), ""
+    except OSError as error:
+        return "", error.strerror or str(error)

@@ -1,0 +1,112 @@
+"""How many clips a second the training loader yields, side by side for several sets."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from vidadapt.config import DataConfig
+from vidadapt.data import DataPlan, VideoList, train_loader
+from vidadapt.data.sampling import SAMPLINGS
+from vidadapt.lists.index import VideoFacts
+from vidadapt.lists.reading import Sample
+from vidadapt.lists.videos import Videos
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Videos whose loading is timed.
+
+    Attributes:
+        root: folder that the samples' paths are relative to.
+        samples: readable videos; sets that are compared hold the same ones in the same order.
+        counts: what is known of them, by path.
+    """
+
+    root: str
+    samples: Sequence[Sample]
+    counts: Mapping[str, VideoFacts]
+
+
+def loader_rates(
+    sets: Mapping[str, Timed],
+    num_frames: int,
+    *,
+    num_workers: int,
+    rounds: int = 3,
+    clips_per_round: int = 192,
+    batch_size: int = 8,
+    crop_size: int = 224,
+) -> dict[str, tuple[float, ...]]:
+    """Clips a second of `data.train_loader`, by set and round.
+
+    Decoding, multi-scale crop, collation and the way from the workers are in it, augmentation is
+    not. Frames are spread over the whole video (`uniform8`), the same ones in every set. In each
+    round the sets take turns, so that whatever else the machine does hits all of them; one round
+    before the first, not counted, starts the workers and fills the system's file cache.
+
+    Args:
+        num_frames: T of a clip.
+        num_workers: loader processes; 0: this one, with one thread like a loader process.
+        clips_per_round: at least; a round goes over all videos once or several times.
+
+    Raises:
+        ReadError: a video cannot be read.
+        ValueError: a set without videos.
+    """
+    loaders = {}
+    for name, timed in sets.items():
+        if not timed.samples:
+            raise ValueError(f"{name}: no video to time")
+        config = DataConfig(
+            root=timed.root,
+            num_workers=num_workers,
+            repeated_augmentation=math.ceil(max(clips_per_round, batch_size) / len(timed.samples)),
+        )
+        plan = DataPlan(
+            dataset=config.dataset,
+            num_classes=1 + max(sample.label for sample in timed.samples),
+            label_names=None,
+            sampling=replace(SAMPLINGS["uniform8"], num_frames=num_frames),
+            flip=False,
+            num_clips=1,
+            num_crops=1,
+            crop_size=crop_size,
+            normalization=config.normalization,
+        )
+        videos = VideoList(name, Videos.of(timed.root, timed.samples, timed.counts))
+        loaders[name] = train_loader(config, plan, videos, batch_size=batch_size, seed=0)
+    rates: dict[str, list[float]] = {name: [] for name in sets}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for number in range(rounds + 1):
+            for name, loader in loaders.items():
+                rates[name].append(_rate(loader, number))
+    finally:
+        torch.set_num_threads(threads)
+    return {name: tuple(values[1:]) for name, values in rates.items()}
+
+
+def _rate(loader: DataLoader[Any], epoch: int) -> float:
+    loader.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+    start = time.perf_counter()
+    clips = sum(len(batch["label"]) for batch in loader)
+    return clips / (time.perf_counter() - start)
+
+
+def gain(rates: Mapping[str, Sequence[float]], name: str, over: str) -> float:
+    """Median over the rounds of one set's rate as a multiple of another's in the same round.
+
+    >>> gain({"source": [10, 10, 5], "copy": [40, 50, 25]}, "copy", "source")
+    5.0
+    """
+    pairs = zip(rates[name], rates[over], strict=True)
+    return float(statistics.median(new / old for new, old in pairs))

@@ -1,0 +1,254 @@
+"""A list taken out of another: stratified by class, by whole groups, the same for the same seed."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from vidadapt.apps.prepare.annotations import Entry
+from vidadapt.apps.prepare.report import Report
+
+
+def take_out(
+    entries: Sequence[Entry],
+    fraction: float,
+    seed: int,
+    *,
+    name: str,
+    label_names: Sequence[str],
+    report: Report,
+) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
+    """Split entries into those that stay and those that are taken out, both in their order.
+
+    Every class's number comes as near to `fraction` of its videos as whole groups allow (the larger
+    of two that are equally near), and every class keeps at least one video. The result depends on
+    the entries' keys, labels and groups and on the seed, not on their order.
+
+    Args:
+        entries: with an empty group for a video that is a group of its own.
+        fraction: of each class, in [0, 1).
+        name: of the list that is taken out, for the report.
+        label_names: of the classes, for the report.
+        report: gets a note on every class of which no video is taken out.
+
+    Raises:
+        ValueError: the fraction is out of range.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"the fraction for {name} must be at least 0 and below 1, not {fraction}")
+    if fraction == 0:
+        return tuple(entries), ()
+    members: dict[str, Counter[int]] = defaultdict(Counter)
+    for entry in entries:
+        members[_group(entry)][entry.label] += 1
+    chosen = choose_groups(members, fraction, seed)
+    kept = tuple(entry for entry in entries if _group(entry) not in chosen)
+    taken = tuple(entry for entry in entries if _group(entry) in chosen)
+    got = Counter(entry.label for entry in taken)
+    for label, count in sorted(Counter(entry.label for entry in entries).items()):
+        if not got[label]:
+            groups = sum(1 for found in members.values() if found[label])
+            report.note(
+                f"classes without a video in {name}",
+                f"{label_names[label]}: {count} videos in {groups} groups",
+            )
+    return kept, taken
+
+
+def choose_groups(members: Mapping[str, Mapping[int, int]], fraction: float, seed: int) -> set[str]:
+    """Groups whose videos come nearest to `fraction` of each class.
+
+    Groups of several classes (a film with many actions) are taken first, in random order, while
+    that brings the classes nearer to `fraction` of what such groups hold. Groups of one class then
+    fill each class up as exactly as their sizes allow: among all their sums, the nearest. Where
+    that leaves classes off their mark, groups of several classes are changed one at a time as long
+    as the summed squared distance falls.
+
+    Args:
+        members: by group, the number of videos of each label.
+        fraction: in (0, 1).
+
+    >>> sizes = {"a": {0: 3}, "b": {0: 2}, "c": {0: 5}, "d": {1: 4}}
+    >>> sum(sizes[group].get(0, 0) for group in choose_groups(sizes, 0.5, seed=0))
+    5
+    >>> "d" in choose_groups(sizes, 0.5, seed=0)  # the only one of its class
+    False
+    """
+    order = sorted(members, key=lambda group: _rank(group, seed))
+    totals = _sum(members.values())
+    targets = {label: fraction * total for label, total in totals.items()}
+    single: dict[int, dict[str, int]] = defaultdict(dict)  # label: group: videos
+    for group in order:
+        if len(members[group]) == 1:
+            ((label, number),) = members[group].items()
+            single[label][group] = number
+    mixed = {group: members[group] for group in order if len(members[group]) > 1}
+    chosen = _first_choice(mixed, fraction, totals)
+    chosen = _improved(chosen, mixed, single, targets, totals)
+    taken = _sum(mixed[group] for group in chosen)
+    for label, sizes in single.items():
+        left = targets[label] - taken[label]
+        chosen |= _fill(sizes, left, totals[label] - 1 - taken[label])
+    return chosen
+
+
+def _first_choice(
+    mixed: Mapping[str, Mapping[int, int]], fraction: float, totals: Mapping[int, int]
+) -> set[str]:
+    """Groups in their order, as long as each brings the classes nearer to their part of `mixed`."""
+    aims = {label: fraction * number for label, number in _sum(mixed.values()).items()}
+    taken: Counter[int] = Counter()
+    chosen = set()
+    for group, found in mixed.items():
+        gain = sum(
+            (taken[label] - aims[label]) ** 2 - (taken[label] + number - aims[label]) ** 2
+            for label, number in found.items()
+        )
+        if gain > 0 and all(taken[label] + n < totals[label] for label, n in found.items()):
+            chosen.add(group)
+            taken.update(found)
+    return chosen
+
+
+def _improved(
+    chosen: set[str],
+    mixed: Mapping[str, Mapping[int, int]],
+    single: Mapping[int, Mapping[str, int]],
+    targets: Mapping[int, float],
+    totals: Mapping[int, int],
+) -> set[str]:
+    """The choice changed, group by group, until no change brings the classes nearer."""
+    chosen = set(chosen)
+    taken = _sum(mixed[group] for group in chosen)
+    reachable = {
+        label: _sums(list(single.get(label, {}).values())) for label in _sum(mixed.values())
+    }
+
+    def distance(label: int, number: int) -> float:
+        """How far from its target a class ends at best if mixed groups take so many of it."""
+        if number >= totals[label]:
+            return math.inf  # it would keep no video
+        most = totals[label] - 1 - number
+        best = _nearest(reachable[label], targets[label] - number, most)
+        return (number + best - targets[label]) ** 2
+
+    improved = True
+    while improved:
+        improved = False
+        for group, found in mixed.items():
+            sign = -1 if group in chosen else 1
+            change = sum(
+                distance(label, taken[label] + sign * number) - distance(label, taken[label])
+                for label, number in found.items()
+            )
+            if change < -1e-9:
+                chosen ^= {group}
+                for label, number in found.items():
+                    taken[label] += sign * number
+                improved = True
+    return chosen
+
+
+def merge_groups(entries: Sequence[Entry], same: Iterable[Sequence[str]]) -> tuple[Entry, ...]:
+    """The entries with groups joined wherever two of their videos are the same.
+
+    Args:
+        same: keys of videos that have one content.
+
+    >>> film = [Entry("x", 0, "f", ""), Entry("y", 0, "g", ""), Entry("z", 0, "", "")]
+    >>> [entry.group for entry in merge_groups(film, [("x", "z")])]
+    ['/z', 'g', '/z']
+    """
+    group_of = {entry.key: _group(entry) for entry in entries}
+    leader: dict[str, str] = {}
+    joined: set[str] = set()
+
+    def find(group: str) -> str:
+        while group in leader:
+            group = leader[group]
+        return group
+
+    for keys in same:
+        roots = sorted({find(group_of[key]) for key in keys if key in group_of})
+        for root in roots[1:]:
+            leader[root] = roots[0]
+            joined |= {root, roots[0]}
+    return tuple(
+        replace(entry, group=find(_group(entry))) if _group(entry) in joined else entry
+        for entry in entries
+    )
+
+
+def _group(entry: Entry) -> str:
+    return entry.group or f"/{entry.key}"  # a name that no other group has
+
+
+def _rank(group: str, seed: int) -> bytes:
+    """Random, and the same on every machine."""
+    return hashlib.sha256(f"{seed} {group}".encode(errors="surrogateescape")).digest()
+
+
+def _sum(counts: Iterable[Mapping[int, int]]) -> Counter[int]:
+    total: Counter[int] = Counter()
+    for count in counts:
+        total.update(count)
+    return total
+
+
+def _sums(sizes: Sequence[int]) -> int:
+    """The sums of all subsets, as an integer whose bit n says whether n is one.
+
+    >>> [n for n in range(10) if _sums([2, 5]) >> n & 1]
+    [0, 2, 5, 7]
+    """
+    reachable = 1
+    for size in sizes:
+        reachable |= reachable << size
+    return reachable
+
+
+def _nearest(reachable: int, wanted: float, most: int) -> int:
+    """The sum up to `most` that is nearest to `wanted`, the larger of two.
+
+    >>> _nearest(_sums([2, 5]), 3.5, 9), _nearest(_sums([2, 5]), 9, 6), _nearest(_sums([2]), -1, 5)
+    (5, 5, 0)
+    """
+    reachable &= (1 << most + 1) - 1
+    at = max(0, min(most, math.floor(wanted)))
+    below = (reachable & (1 << at + 1) - 1).bit_length() - 1
+    higher = reachable >> at + 1
+    if not higher:
+        return below
+    above = at + (higher & -higher).bit_length()
+    return above if above - wanted <= wanted - below else below
+
+
+def _fill(sizes: Mapping[str, int], wanted: float, most: int) -> set[str]:
+    """Groups whose sizes add up to the sum that is nearest to `wanted`, and to `most` at most.
+
+    They are the first ones, in the order of `sizes`, with which that can be done.
+
+    >>> sorted(_fill({"a": 2, "b": 3, "c": 2, "d": 4}, 4.2, 9)), _fill({"a": 2}, 0.9, 1)
+    (['a', 'c'], set())
+    """
+    ideal = _nearest((1 << most + 1) - 1, wanted, most)
+    last: dict[int, str] = {}  # of each sum: the group that first made it possible
+    reachable = 1
+    for group, size in sizes.items():
+        new = (reachable << size) & ~reachable & ((1 << most + 1) - 1)
+        reachable |= new
+        while new:
+            lowest = new & -new
+            last[lowest.bit_length() - 1] = group
+            new ^= lowest
+        if reachable >> ideal & 1:
+            break
+    chosen: set[str] = set()
+    left = _nearest(reachable, wanted, most)
+    while left:
+        chosen.add(last[left])
+        left -= sizes[last[left]]
+    return chosen

@@ -1,0 +1,189 @@
+"""Something-Something V2, as downloaded:
+
+    ANNOTATIONS/                              VIDEOS/
+      something-something-v2-labels.json        1.webm
+      something-something-v2-train.json         2.webm
+      something-something-v2-validation.json    ...
+      something-something-v2-test.json          220847.webm
+
+The newer download names the files labels.json, train.json, validation.json and test.json, and puts
+them in a folder `labels`; both names are found there too. Videos may be transcoded (ID.mp4).
+168,913 training, 24,777 validation and 27,157 test videos of 174 classes. Published results are on
+the validation videos, and no list is made of test videos.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from vidadapt.apps.prepare.annotations import Annotations, Entry, check_counts
+from vidadapt.apps.prepare.report import Report
+from vidadapt.console.naming import did_you_mean
+
+CLASSES = 174
+OFFICIAL = {"train": 168_913, "val": 24_777, "test": 27_157}
+PREFIXES = ("something-something-v2-", "")
+PLACES = ("", "labels")
+_DECIMAL = re.compile(r"[0-9]+")
+
+
+def read(folder: Path, report: Report) -> Annotations:
+    """Read the official JSON files: splits `train` and `val`.
+
+    A class is `labels.json`'s id of the record's template without its brackets.
+
+    Args:
+        folder: holds the files under either of their names, itself or in a sub-folder `labels`.
+        report: gets every record that cannot be used, and counts that differ.
+
+    Raises:
+        ValueError: a file is missing or no JSON of the expected kind, or the ids in labels.json are
+            not 0..K-1.
+    """
+    label_of = _labels(_find(folder, "labels.json", report))
+    if len(label_of) != CLASSES:
+        line = f"labels.json names {len(label_of)} classes, officially {CLASSES}"
+        report.problem("official counts", line)
+    splits = {
+        split: _entries(_find(folder, f"{name}.json", report), label_of, report)
+        for split, name in (("train", "train"), ("val", "validation"))
+    }
+    test_ids = _test_ids(folder, report)
+    if test_ids:
+        line = f"{len(test_ids):,} test videos, officially {OFFICIAL['test']:,}"
+        report.note("in no list", f"{line}: published results are on the validation list")
+        if len(test_ids) < OFFICIAL["test"]:
+            report.lack("official counts", line)
+        elif len(test_ids) > OFFICIAL["test"]:
+            report.problem("official counts", line)
+    annotations = Annotations(
+        dataset="ssv2",
+        label_names=tuple(sorted(label_of, key=label_of.__getitem__)),
+        splits=splits,
+        expected={split: OFFICIAL[split] for split in splits},
+        unlisted=test_ids,
+    )
+    check_counts(annotations, report)
+    return annotations
+
+
+def class_name(template: str) -> str:
+    """The class that a template stands for.
+
+    >>> class_name("Taking [one of many similar things on the table]")
+    'Taking one of many similar things on the table'
+    """
+    return template.replace("[", "").replace("]", "").strip()
+
+
+def _find(folder: Path, name: str, report: Report) -> Path:
+    """The file under one of its names, in one of its places."""
+    wanted = [folder / place / f"{prefix}{name}" for prefix in PREFIXES for place in PLACES]
+    found = [path for path in wanted if path.is_file()]
+    if not found:
+        raise ValueError(
+            f"{folder} holds neither {PREFIXES[0]}{name} nor {name}, nor does its sub-folder "
+            "labels; expected the folder of the official JSON files"
+        )
+    for other in found[1:]:
+        report.note("more than one copy of a file", f"{found[0]} is read, {other} is not")
+    return found[0]
+
+
+def _json(path: Path, kind: type) -> Any:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read as JSON: {error}; download or unpack it anew"
+        ) from error
+    if not isinstance(content, kind):
+        wanted = "a list of records" if kind is list else "an object of label names and ids"
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected {wanted}")
+    return content
+
+
+def _labels(path: Path) -> dict[str, int]:
+    """Label name -> id, ids being a permutation of 0..K-1."""
+    content = _json(path, dict)
+    ids = [_number(value) for value in content.values()]
+    wrong = [f"{name!r}: {value!r}" for name, value in content.items() if _number(value) is None]
+    if not content or wrong:
+        raise ValueError(f'{path}: expected ids such as "12", got {", ".join(wrong) or "none"}')
+    absent = sorted(set(range(len(ids))) - {i for i in ids if i is not None})
+    if absent:
+        raise ValueError(
+            f"{path}: the ids of {len(ids)} labels must be 0..{len(ids) - 1}, each once; missing: "
+            f"{', '.join(map(str, absent[:10]))}"
+        )
+    return {name: int(value) for name, value in content.items()}
+
+
+def _number(value: object) -> int | None:
+    """A decimal id, written as a string or as a number; None: neither."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value if value >= 0 else None
+    return int(value) if isinstance(value, str) and _DECIMAL.fullmatch(value) else None
+
+
+def _entries(path: Path, label_of: dict[str, int], report: Report) -> tuple[Entry, ...]:
+    entries: dict[str, Entry] = {}
+    near = cache(partial(did_you_mean, known=tuple(label_of)))  # slow, and of few templates
+    for source, video, record in _records(path, report):
+        template = record.get("template")
+        if "template" not in record:
+            report.problem("missing keys", f"{source} (id {video}): no 'template'")
+        elif not isinstance(template, str):
+            report.problem(
+                "wrong types", f"{source} (id {video}): template is {template!r}, expected text"
+            )
+        elif class_name(template) not in label_of:
+            hint = near(class_name(template))
+            report.problem(
+                "unknown templates", f"{source} (id {video}): {template!r}; {hint}".rstrip("; ")
+            )
+        elif video in entries:
+            line = f"{source}: id {video} is already in {entries[video].source}"
+            report.problem("duplicate ids", f"{line}; the first counts")
+        else:
+            entries[video] = Entry(video, label_of[class_name(template)], "", source)
+    return tuple(entries.values())
+
+
+def _records(path: Path, report: Report) -> list[tuple[str, str, dict[str, Any]]]:
+    """Source, id and record of every record with a usable id."""
+    records = []
+    for number, record in enumerate(_json(path, list), start=1):
+        source = f"{path.name}, record {number}"
+        if not isinstance(record, dict):
+            line = f"{source}: {type(record).__name__}, expected an object"
+            report.problem("wrong types", line)
+        elif "id" not in record:
+            report.problem("missing keys", f"{source}: no 'id'")
+        elif _number(record["id"]) is None:
+            line = f"{source}: id is {record['id']!r}, expected a decimal number"
+            report.problem("wrong types", line)
+        else:
+            records.append((source, str(record["id"]), record))
+    return records
+
+
+def _test_ids(folder: Path, report: Report) -> tuple[str, ...]:
+    try:
+        path = _find(folder, "test.json", report)
+    except ValueError as error:
+        report.lack("test ids", str(error))
+        return ()
+    sources: dict[str, str] = {}
+    for source, video, _ in _records(path, report):
+        if video in sources:
+            line = f"{source}: id {video} is already in {sources[video]}; the first counts"
+            report.problem("duplicate ids", line)
+        sources.setdefault(video, source)
+    return tuple(sources)

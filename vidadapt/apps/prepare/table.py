@@ -1,0 +1,214 @@
+"""Own videos in a table, a csv file (`,` `;` or tab) with a header:
+
+    path,label,split,group
+    kitchen/0001.mp4,open fridge,train,anna
+    kitchen/0002.mp4,close fridge,test,ben
+
+`path` and `label` must be there. Labels are names, whose ids are those of the sorted names, or
+numbers, which are kept. Videos of one `group` never stand on both sides of a split made here.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidadapt.apps.prepare.annotations import Annotations, Entry
+from vidadapt.apps.prepare.folder import SPLITS
+from vidadapt.apps.prepare.report import Report
+from vidadapt.apps.prepare.videos import Files
+from vidadapt.console.naming import did_you_mean
+from vidadapt.lists.names import PATH_COLUMNS
+from vidadapt.lists.reading import read_label_names
+
+COLUMNS = {
+    "path": " ".join(PATH_COLUMNS),
+    "label": "label label_name class class_name category action target label_id class_id",
+    "split": "split subset set partition",
+    "group": "group group_id",
+}
+# First and last moment of a part of a film.
+BEGINNINGS = "start start_time time_start start_frame start_sec start_seconds t_start from begin"
+ENDS = "end end_time time_end end_frame end_sec end_seconds t_end to stop"
+_INTEGER = re.compile(r"-?[0-9]+")
+
+
+@dataclass(frozen=True)
+class _Row:
+    source: str
+    path: str
+    label: str
+    split: str
+    group: str
+
+
+def read(
+    table: Path,
+    files: Files,
+    report: Report,
+    *,
+    columns: dict[str, str | None],
+    label_names: Path | None = None,
+) -> Annotations:
+    """Read a table: the splits that it names, or `train` alone.
+
+    Args:
+        table: UTF-8 text.
+        files: of `videos.find`; paths are relative to its root, or else to the table's folder.
+        report: gets rows that cannot be used.
+        columns: by key of `COLUMNS`, the column's name; None: the first of the usual names.
+        label_names: file with one class name a line, in label order.
+
+    Raises:
+        ValueError: no header, no such column, or labels that are no classes, or but one.
+    """
+    rows = _rows(table, columns, report)
+    names, label_of = _classes(table, rows, label_names, report)
+    if len(names) < 2:
+        raise ValueError(f"{table}: expected at least two classes, found {names[0]!r} alone")
+    videos = set(files.videos)
+    entries: dict[str, list[Entry]] = {split: [] for split in ("train", "dev", "val", "test")}
+    for row in rows:
+        split = SPLITS.get(row.split.lower()) if row.split else "train"
+        path = _below_root(row.path, table, files.root, videos)
+        if row.label not in label_of:
+            hint = did_you_mean(row.label, label_of)
+            report.problem("unknown labels", f"{row.source}: {row.label!r} {hint}".rstrip())
+        elif split is None:
+            wanted = "train, dev, val or test"
+            report.problem("unknown splits", f"{row.source}: {row.split!r}, expected {wanted}")
+        elif path is None:
+            line = f"{row.source}: {row.path} is not below {files.root}"
+            report.problem("videos outside the folder of videos", line)
+        else:
+            entries[split].append(Entry(path, label_of[row.label], row.group, row.source))
+    return Annotations(
+        dataset="custom",
+        label_names=names,
+        splits={split: tuple(found) for split, found in entries.items() if found},
+        expected={},
+    )
+
+
+def _rows(table: Path, columns: dict[str, str | None], report: Report) -> list[_Row]:
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read {table}: {error}; expected a csv file in UTF-8") from error
+    first = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=first.count)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+    try:
+        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except csv.Error as error:
+        raise ValueError(f"{table}:{reader.line_num}: {error}; is a quote not closed?") from error
+    header = lines[0][1] if lines else []
+    chosen = {key: _column(table, header, key, columns.get(key)) for key in COLUMNS}
+    _check_segments(table, header, chosen["path"], [cells for _, cells in lines[1:]], report)
+    rows = []
+    for number, cells in lines[1:]:
+        source = f"{table.name}:{number}"
+        if not any(cells):
+            continue
+        if len(cells) != len(header):
+            line = f"{source}: {len(cells)} fields, the header has {len(header)}"
+            report.problem("unusable rows", line)
+            continue
+        values = {key: "" if at is None else cells[at] for key, at in chosen.items()}
+        empty = [header[at] for at in chosen.values() if at is not None and not cells[at]]
+        if (
+            not values["path"]
+            or not values["label"]
+            or (chosen["split"] is not None and not values["split"])
+        ):
+            report.problem("unusable rows", f"{source}: nothing under {', '.join(empty)}")
+        else:
+            rows.append(_Row(source, **values))
+    if not rows:
+        raise ValueError(f"{table} has no row that can be used\n{report.text()}".rstrip())
+    return rows
+
+
+def _check_segments(
+    table: Path, header: list[str], path: int | None, lines: list[list[str]], report: Report
+) -> None:
+    """Check that the rows are whole videos, also where columns tell of times.
+
+    Raises:
+        ValueError: they are parts of films.
+    """
+    columns = [
+        next((name for name in header if name.lower() in usual.split()), None)
+        for usual in (BEGINNINGS, ENDS)
+    ]
+    if None in columns or path is None:
+        return
+    begin, end = (header.index(name) for name in columns if name is not None)
+    parts = {(c[path], c[begin], c[end]) for c in lines if len(c) == len(header)}
+    shown = f"{header[begin]!r} and {header[end]!r}"
+    if len(parts) > len({part[0] for part in parts}):
+        raise ValueError(
+            f"{table}:1: the columns {shown} give several parts of one film, which are not "
+            "supported yet: cut every part to a file of its own first (ffmpeg -ss START -to END -i "
+            "FILM PART), and list those"
+        )
+    report.note("columns that are not used: each file is one video", shown)
+
+
+def _column(table: Path, header: list[str], key: str, given: str | None) -> int | None:
+    """Where a column stands; None: a column that need not be there is not."""
+    shown = ", ".join(header)
+    if given is not None:
+        if given not in header:
+            hint = did_you_mean(given, header)
+            raise ValueError(f"{table}:1: no column {given!r} {hint} The header has: {shown}")
+        return header.index(given)
+    lower = [name.lower() for name in header]
+    usual = [name for name in COLUMNS[key].split() if name in lower]
+    if usual:
+        return lower.index(usual[0])
+    if key in ("path", "label"):
+        raise ValueError(
+            f"{table}:1: expected a header with a {key} column such as 'path,label', got "
+            f"{shown!r}; name the column with --{key}-column, or add the header"
+        )
+    return None
+
+
+def _classes(
+    table: Path, rows: list[_Row], label_names: Path | None, report: Report
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Names in label order, and the id of each label as the table writes it."""
+    written = sorted({row.label for row in rows})
+    names = tuple(read_label_names(label_names)) if label_names else ()
+    numbers = [label for label in written if _INTEGER.fullmatch(label)]
+    if len(numbers) == len(written):
+        most = max(int(label) for label in written)
+        if not names and most >= len(rows):
+            raise ValueError(
+                f"{table}: labels go up to {most}, but there are {len(rows)} videos; "
+                "expected ids from 0, or class names"
+            )
+        names = names or tuple(str(label) for label in range(most + 1))
+        return names, {n: int(n) for n in numbers if 0 <= int(n) < len(names)}
+    if numbers:
+        report.note("labels that are numbers, among names", ", ".join(numbers))
+    names = names or tuple(written)
+    return names, {name: label for label, name in enumerate(names)}
+
+
+def _below_root(path: str, table: Path, root: Path, videos: set[str]) -> str | None:
+    """The path below the root, as `videos.find` writes it; None: it lies elsewhere."""
+    if path in videos:
+        return path
+    if "/" not in path:
+        path = path.replace("\\", "/")
+    places = [root / path, table.absolute().parent / path, root.absolute().parent / path]
+    below = [os.path.relpath(place, root).replace(os.sep, "/") for place in places]
+    known = [name for name in below if name in videos]
+    name = (known or below)[0]
+    return None if name.startswith("../") or os.path.isabs(name) else name  # noqa: PTH117

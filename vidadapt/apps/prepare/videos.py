@@ -1,0 +1,263 @@
+"""The video files below a folder, and which of them an annotation means."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidadapt.apps.prepare.annotations import Entry
+from vidadapt.apps.prepare.archives import UNPACKED
+from vidadapt.apps.prepare.report import Report
+from vidadapt.console.naming import did_you_mean
+from vidadapt.lists.names import composed, is_video, spelled, without_ending
+
+UNLISTABLE = "names that a list cannot hold; rename the files"
+
+
+@dataclass(frozen=True)
+class Files:
+    """What lies below a folder; paths are relative to it, with `/`, and sorted.
+
+    Attributes:
+        root: the folder.
+        videos: files with one of `names.ENDINGS`, in any case.
+        others: all other files, less the hidden ones.
+        folders: all folders, less the hidden ones.
+    """
+
+    root: Path
+    videos: tuple[str, ...]
+    others: tuple[str, ...]
+    folders: tuple[str, ...]
+
+
+def find(root: str | Path, report: Report) -> Files:
+    """Look through a folder once, links to folders included, each real folder once.
+
+    Hidden files and folders (`.x`, macOS's `._x`) are passed over and noted. Folders that cannot be
+    read and links that lead nowhere are problems.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; expected the folder of videos")
+    videos: list[str] = []
+    others: list[str] = []
+    folders: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    waiting = [(False, "")]  # through a link, path: real folders come first
+    while waiting:
+        through_link, below = heapq.heappop(waiting)
+        try:
+            identity = _identity(str(root / below))
+            if identity in seen:
+                report.note("links to folders that were looked through already", below)
+                continue
+            seen.add(identity)
+            folders.append(below)
+            with os.scandir(root / below) as scan:
+                entries = list(scan)
+        except OSError as error:
+            report.problem("folders that cannot be read", f"{root / below}: {error.strerror}")
+            continue
+        for entry in entries:
+            path = f"{below}/{entry.name}" if below else entry.name
+            if entry.name.startswith(".") and entry.name.endswith(UNPACKED):
+                continue
+            elif entry.name.startswith("."):
+                report.note("hidden files and folders, passed over", path)
+            elif entry.is_symlink() and not Path(entry.path).exists():
+                report.problem("links that lead nowhere", path)
+            elif entry.is_dir():
+                heapq.heappush(waiting, (through_link or entry.is_symlink(), path))
+            elif is_video(entry.name):
+                videos.append(path)
+            else:
+                others.append(path)
+    endings = Counter(os.path.splitext(path)[1].lower() for path in others)  # noqa: PTH122
+    for ending, number in sorted(endings.items()):
+        report.note("files that are no videos by their ending", f"{ending or 'none'}: {number:,}")
+    return Files(root, tuple(sorted(videos)), tuple(sorted(others)), tuple(sorted(folders)))
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    facts = os.stat(folder)  # noqa: PTH116 (called for every folder)
+    return facts.st_dev, facts.st_ino
+
+
+def match(entries: Sequence[Entry], files: Files, report: Report) -> dict[str, str]:
+    """The file of each entry's key, as far as there is one.
+
+    A key with its file's ending is a path; any other is the end of a path without its ending: an id
+    finds `<id>.webm` at any depth, `class/name` finds `any/class/name.avi`. Where not one of the
+    keys' folders exists, all files lie in one, and keys are found by their names alone, which is
+    noted.
+
+    Two files for one key are a problem; the one nearest the root is taken. A key that no file has
+    as it is spelled finds one whose letters are the same (`names.composed`), if there is only one;
+    that is noted, too.
+    """
+    exact = set(files.videos)
+    by_tail: dict[tuple[int, bool], dict[str, list[str]]] = {}
+    is_flat = not _existing({_folder(entry.key) for entry in entries}, files.folders)
+
+    def candidates(name: str, by_letters: bool = False) -> list[str]:
+        depth = name.count("/") + 1
+        if (depth, by_letters) not in by_tail:
+            by_tail[depth, by_letters] = _tails(files.videos, depth, by_letters)
+        found = by_tail[depth, by_letters].get(composed(name) if by_letters else name, [])
+        return _distinct(files.root, found)
+
+    matched: dict[str, str] = {}
+    by_name = 0
+    respelled = []
+    for key in dict.fromkeys(entry.key for entry in entries):
+        if key in exact:
+            matched[key] = key
+            continue
+        found = candidates(key) or candidates(without_ending(key))
+        if not found:
+            found = candidates(key, True) or candidates(without_ending(key), True)
+            if len(found) > 1:
+                line = f"{spelled(key)}: {', '.join(map(spelled, found))}"
+                report.problem("files that differ in Unicode spelling alone; none is taken", line)
+                continue
+            respelled += [f"{spelled(key)} is {spelled(path)}" for path in found]
+        if not found and is_flat:
+            found = candidates(without_ending(key.rpartition("/")[2]))
+            by_name += len(found) == 1
+            if len(found) > 1:
+                line = f"{key}: {', '.join(found)}"
+                report.problem("several files of one name; none is taken", line)
+                continue
+        if len(found) > 1:
+            line = f"{key}: {', '.join(found)}"
+            report.problem("two files for one video; the first is taken", line)
+        if found:
+            matched[key] = found[0]
+    if by_name:
+        line = f"{by_name:,} videos, since not one of the annotated folders is there"
+        report.note("found by their names alone", line)
+    for line in respelled:
+        report.note("annotated in another Unicode spelling than the file's", line)
+    return matched
+
+
+def check_match(
+    entries: Sequence[Entry],
+    matched: dict[str, str],
+    files: Files,
+    report: Report,
+    *,
+    unlisted: Collection[str] = (),
+) -> None:
+    """Report entries without a file, folders that are misspelt, and videos without an entry.
+
+    Args:
+        entries: of all splits.
+        matched: of `match`.
+        unlisted: keys that the source names without a label: their videos are no surprise.
+    """
+    without = [entry for entry in entries if entry.key not in matched]
+    for entry in without:
+        report.lack("annotated videos without a file", f"{entry.key} ({entry.source})")
+    wanted = {_folder(entry.key) for entry in entries} - {""}
+    existing = _existing(wanted, files.folders)
+    if existing:
+        holding = {_folder(video) for video in files.videos}
+        depths = {folder.count("/") + 1 for folder in wanted}
+        letters = {composed(folder) for folder in wanted}
+        unclaimed = {f for f in holding if not _folder_tails(f, depths) & letters} - {""}
+        names = sorted({folder.rpartition("/")[2] for folder in unclaimed})
+        for folder in sorted(wanted - existing):
+            hint = _misspelt(folder.rpartition("/")[2], names)
+            if hint:
+                report.problem("annotated folders under another name", f"{folder}: {hint}")
+            else:
+                report.lack("annotated folders that are not there", folder)
+        for folder in sorted(unclaimed):
+            report.note("folders of videos that no annotation names", folder)
+    taken = set(matched.values())
+    rest = [video for video in files.videos if video not in taken]
+    if unlisted:
+        known = set(match([Entry(key, 0, "", "") for key in unlisted], files, Report()).values())
+        rest = [video for video in rest if video not in known]
+    for video in rest:
+        report.note("videos that no annotation names", video)
+
+
+def sizes(files: Files, paths: Iterable[str], report: Report) -> dict[str, int]:
+    """Bytes of each file that is not empty; the empty ones, and those that are none, are told."""
+    found = {}
+    for path in paths:
+        try:
+            facts = (files.root / path).stat()
+        except OSError as error:
+            report.problem("files that cannot be looked at", f"{path}: {error.strerror}")
+            continue
+        if not stat.S_ISREG(facts.st_mode):
+            report.problem("files that cannot be looked at", f"{path}: not a regular file")
+        elif facts.st_size == 0:
+            report.lack("empty files (0 bytes), left out", path)
+        else:
+            found[path] = facts.st_size
+    return found
+
+
+def _misspelt(name: str, unclaimed: list[str]) -> str:
+    """Which folders may be meant by a name that none has; empty: none comes near.
+
+    >>> _misspelt("brush_hair", ["Brush_Hair", "rush"]), _misspelt("walk", ["wlak"])
+    ('did you mean Brush_Hair?', 'did you mean wlak?')
+    """
+    same = [other for other in unclaimed if other.lower() == name.lower()]
+    return f"did you mean {same[0]}?" if same else did_you_mean(name, unclaimed)
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _existing(wanted: set[str], folders: Iterable[str]) -> set[str]:
+    """Those of the folders that exist, at any depth, in any Unicode spelling."""
+    depths = {folder.count("/") + 1 for folder in wanted if folder}
+    tails = {tail for folder in folders for tail in _folder_tails(folder, depths)}
+    return {folder for folder in wanted if composed(folder) in tails} - {""}
+
+
+def _folder_tails(folder: str, depths: Iterable[int]) -> set[str]:
+    parts = composed(folder).split("/")
+    return {"/".join(parts[-depth:]) for depth in depths}
+
+
+def _tails(videos: Sequence[str], depth: int, by_letters: bool) -> dict[str, list[str]]:
+    """Videos by the last `depth` parts of their paths, without endings; nearest the root first.
+
+    Args:
+        by_letters: those parts are `composed`.
+    """
+    tails = defaultdict(list)
+    for video in videos:
+        tail = "/".join(without_ending(video).split("/")[-depth:])
+        tails[composed(tail) if by_letters else tail].append(video)
+    return {
+        tail: sorted(found, key=lambda video: (video.count("/"), video))
+        for tail, found in tails.items()
+    }
+
+
+def _distinct(root: Path, candidates: list[str]) -> list[str]:
+    """Paths that are really different files (not links to one)."""
+    if len(candidates) < 2:
+        return candidates
+    by_identity: dict[tuple[int, int], str] = {}
+    for candidate in candidates:
+        by_identity.setdefault(_identity(str(root / candidate)), candidate)
+    return list(by_identity.values())

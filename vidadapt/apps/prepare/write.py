@@ -1,0 +1,148 @@
+"""The files of a folder of lists, and which of its lists a run takes for what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vidadapt.apps.prepare.annotations import Annotations
+from vidadapt.lists.prepared import RECORD, Prepared, read_prepared
+from vidadapt.lists.reading import (
+    LABELS,
+    ListError,
+    Sample,
+    manifest_hash,
+    read_label_names,
+    write_list,
+)
+from vidadapt.video.bounds import control_character
+
+SPLITS = ("train", "dev", "val", "test")
+UNFINISHED = ".unfinished"  # the command that writes a folder, and its files, until all are written
+
+
+def check_folder(out: Path, command: str) -> None:
+    """Check that a command may write its lists to a folder, before hours of work are spent.
+
+    It may replace its own, also those that a call left when it was interrupted.
+
+    Raises:
+        ListError: it is no folder, or holds lists that another command wrote, or none.
+    """
+    if out.exists() and not out.is_dir():
+        raise ListError(f"{out} is a file: expected a folder to write")
+    owner, owned = _owned(out)
+    if owner not in ("", command):
+        raise ListError(
+            f"{out} was written by 'prepare.py {owner}': choose another folder, or delete it"
+        )
+    for name in (LABELS, *(f"{split}.txt" for split in SPLITS)):
+        if name not in owned and (out / name).exists():
+            raise ListError(
+                f"{out / name} is there and was not written by a preparation: choose another "
+                "folder, or delete it"
+            )
+
+
+def write_lists(
+    annotations: Annotations,
+    samples: Mapping[str, Sequence[Sample]],
+    root: Path,
+    out: Path,
+    made_by: Mapping[str, Any],
+) -> Prepared:
+    """Write labels and lists, and take away the lists of an earlier preparation.
+
+    Until `prepared.json` is written, too, the file `UNFINISHED` says whose files these are.
+
+    Args:
+        samples: by split; empty ones get no list.
+        root: folder that the paths are relative to.
+
+    Raises:
+        ListError: label names that no file can hold, or see `check_folder`.
+    """
+    command = str(made_by["command"])
+    check_folder(out, command)
+    wrong = [name for name in annotations.label_names if not fits_a_line(name)]
+    if wrong:
+        raise ListError(f"no file can hold the class name {wrong[0]!r}: rename the class")
+    out.mkdir(parents=True, exist_ok=True)
+    kept = {split: found for split, found in samples.items() if found}
+    files = [LABELS, *(f"{split}.txt" for split in kept)]
+    _, earlier = _owned(out)
+    partial = out / f".{LABELS}.partial"
+    partial.write_text("".join(f"{name}\n" for name in annotations.label_names), encoding="utf-8")
+    try:
+        names = read_label_names(partial)
+        _claim(out, [command, *sorted({*earlier, *files})])
+        (out / RECORD).unlink(missing_ok=True)  # until all is written, the folder is none
+        partial.replace(out / LABELS)
+    finally:
+        partial.unlink(missing_ok=True)
+    for name in earlier.difference(files):
+        (out / name).unlink(missing_ok=True)
+    for split, found in kept.items():
+        write_list(out / f"{split}.txt", found)
+    return Prepared(
+        dataset=annotations.dataset,
+        root=str(root.absolute()),
+        lists={split: f"{name}.txt" for split, name in _roles(kept).items()},
+        label_names=LABELS,
+        manifests={s: manifest_hash(kept[name], names) for s, name in _roles(kept).items()},
+        made_by=dict(made_by),
+    )
+
+
+def fits_a_line(text: str) -> bool:
+    """Check that a line of a UTF-8 file can hold a text, and that no terminal obeys it.
+
+    >>> fits_a_line("a b"), fits_a_line("a\\nb"), fits_a_line("\\udce9"), fits_a_line("\\x1b[31m")
+    (True, False, False, False)
+    """
+    if control_character(text):
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return len(f"{text} ".splitlines()) == 1
+
+
+def _owned(out: Path) -> tuple[str, set[str]]:
+    """The command that wrote a folder's lists and label names, and their files."""
+    if (out / UNFINISHED).exists():
+        command, *files = (out / UNFINISHED).read_text(encoding="utf-8").splitlines()
+        return command, set(files)
+    if (out / RECORD).exists():
+        try:
+            before = read_prepared(out)
+        except ValueError as error:
+            raise ListError(
+                f"what {out} holds is unknown, its {RECORD} is damaged: choose another folder, or "
+                "delete it"
+            ) from error
+        return before.made_by.get("command", ""), {*before.lists.values(), LABELS}
+    return "", set()
+
+
+def _claim(out: Path, lines: Sequence[str]) -> None:
+    partial = out / f"{UNFINISHED}.partial"
+    partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    partial.replace(out / UNFINISHED)
+
+
+def _roles(splits: Mapping[str, Any]) -> dict[str, str]:
+    """Which list a run reports on, and which it selects by.
+
+    >>> _roles({"train": 1, "val": 1}), _roles({"train": 1, "val": 1, "test": 1})
+    ({'train': 'train', 'test': 'val'}, {'train': 'train', 'dev': 'val', 'test': 'test'})
+    >>> _roles({"train": 1, "dev": 1, "val": 1, "test": 1})
+    {'train': 'train', 'dev': 'dev', 'val': 'val', 'test': 'test'}
+    """
+    if "val" not in splits:
+        return {split: split for split in splits}
+    if "test" not in splits:
+        return {("test" if split == "val" else split): split for split in splits}
+    return {("dev" if split == "val" and "dev" not in splits else split): split for split in splits}

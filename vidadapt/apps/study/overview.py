@@ -1,0 +1,75 @@
+"""How far a benchmark is, for the terminal: a matrix of accuracies, and the time that is left."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from vidadapt.apps.study.plan import Cell
+
+TO_COME, FAILED = ".", "!"
+
+
+def overview(cells: Sequence[Cell], lines: Mapping[Cell, Mapping[str, Any]]) -> list[str]:
+    """Rows of variants, columns of frames, in each place the seeds' top-1 in per cent.
+
+    "." stands for a cell to come, "!" for a failed one.
+
+    Args:
+        cells: of the whole benchmark, a variant's seeds in order.
+        lines: what is finished, as lines of results.jsonl.
+
+    >>> cells = [Cell(v, t, s, None, {}) for v in ("linear", "vpt") for t in (2, 8) for s in (0, 1)]
+    >>> done = dict(zip(cells, [{"top1": 41.23}, {"top1": 9.5}, {"top1": 60.0}], strict=False))
+    >>> print("\\n".join(overview(cells, done | {cells[4]: {"top1": None}})))
+    top-1 %  2 frames  8 frames
+    linear   41.2 9.5  60.0 .
+    vpt      ! .       . .
+    """
+    texts: dict[tuple[str, int], list[str]] = {}
+    for cell in cells:
+        line = lines.get(cell)
+        texts.setdefault((cell.variant, cell.frames), []).append(_text(line))
+    frames = sorted({t for _, t in texts})
+    rows = [["top-1 %", *(f"{t} frames" for t in frames)]]
+    rows += [
+        [variant, *(" ".join(texts.get((variant, t), [])) for t in frames)]
+        for variant in dict.fromkeys(variant for variant, _ in texts)
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _text(line: Mapping[str, Any] | None) -> str:
+    if line is None:
+        return TO_COME
+    return FAILED if line["top1"] is None else f"{line['top1']:.1f}"
+
+
+def seconds_left(frames: Sequence[int], seconds: Mapping[int, Sequence[float]]) -> float | None:
+    """Seconds that the cells still to be done take, or None while nothing was measured.
+
+    A cell takes the mean of the finished ones with its number of frames; without one, the mean at
+    the nearest number, in proportion to the frames.
+
+    Args:
+        frames: the number of frames of every cell to be done.
+        seconds: of finished cells, by number of frames.
+
+    >>> seconds_left([2, 2, 8], {2: [10.0, 20.0]}), seconds_left([4], {})
+    (90.0, None)
+    """
+    means = {t: statistics.fmean(values) for t, values in seconds.items() if values}
+    if not means:
+        return None
+    nearest = {t: _nearest(t, means) for t in set(frames)}
+    return sum(means[nearest[t]] * t / nearest[t] for t in frames)
+
+
+def _nearest(frames: int, known: Iterable[int]) -> int:
+    """The smaller one of two that are equally near."""
+    return min(known, key=lambda other: (abs(other - frames), other))

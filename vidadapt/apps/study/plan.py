@@ -1,0 +1,187 @@
+"""What a benchmark consists of: variants x frames x seeds, each cell an ordinary configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vidadapt.config import ConfigError, yaml_files
+from vidadapt.console.naming import require_known
+
+Overrides = Mapping[str, Any]
+
+# Set by the matrix itself, so that a variant or a configuration that sets them would be lost.
+OWN_KEYS = {"data.num_frames": "--frames", "train.seed": "--seeds"}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What the files say.
+
+    Attributes:
+        base: nested settings as in the YAML of tools/train.py.
+        variants: overrides of the base with dotted keys, by name.
+        prepare: words for tools/prepare.py that make the videos; empty: they are there.
+    """
+
+    base: dict[str, Any]
+    variants: dict[str, dict[str, Any]]
+    prepare: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its evaluation.
+
+    Attributes:
+        variant: name of what is compared.
+        frames: T.
+        seed: train.seed.
+        base_lr: rate from a grid; None: the settings' own.
+        settings: nested, a YAML for tools/train.py.
+    """
+
+    variant: str
+    frames: int
+    seed: int
+    base_lr: float | None
+    settings: dict[str, Any] = field(compare=False)
+
+    @property
+    def name(self) -> str:
+        """Its folder.
+
+        >>> Cell("vpt", 8, 0, None, {}).name, Cell("vpt", 8, 0, 0.024, {}).name
+        ('vpt_8f_s0', 'vpt_8f_s0_lr0.024')
+        """
+        rate = "" if self.base_lr is None else f"_lr{self.base_lr:g}"
+        return f"{self.variant}_{self.frames}f_s{self.seed}{rate}"
+
+
+def read_benchmark(config: Path, sweep: Path | None) -> Benchmark:
+    """A training configuration with `variants` and `prepare` beside its own keys; and a sweep.
+
+    Args:
+        sweep: YAML whose `variants` take the place of the configuration's.
+
+    Raises:
+        ConfigError: a file that cannot be read or holds something else, naming file and key.
+    """
+    content = yaml_files.read_yaml(config, "--config")
+    base = {key: value for key, value in content.items() if value is not None}  # an empty section
+    variants = _variants(base.pop("variants", {}), config)
+    prepare = base.pop("prepare", [])
+    if not isinstance(prepare, list):
+        raise ConfigError(f"{config}: prepare: expected a list of words for tools/prepare.py")
+    if sweep is not None:
+        content = yaml_files.read_yaml(sweep, "--sweep")
+        if set(content) != {"variants"}:
+            raise ConfigError(
+                f"{sweep}: expected the key `variants` alone, a mapping of names to overrides; got "
+                f"{', '.join(map(str, content)) or 'nothing'}"
+            )
+        variants = _variants(content["variants"], sweep)
+    _refuse_own(yaml_files.flattened(base), config)
+    return Benchmark(base, variants, tuple(map(str, prepare)))
+
+
+def _variants(content: Any, file: Path) -> dict[str, dict[str, Any]]:
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: variants: expected a mapping of names to overrides")
+    for name, overrides in content.items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+=-]*", str(name)):
+            raise ConfigError(
+                f"{file}: variants: {name!r} names folders; use letters, digits and . _ + = -"
+            )
+        if not isinstance(overrides, dict) or not all("." in str(key) for key in overrides):
+            raise ConfigError(
+                f"{file}: variants: {name}: expected overrides with dotted keys, as "
+                "{method.bottleneck: 16}"
+            )
+        _refuse_own(overrides, file)
+    return {str(name): dict(overrides) for name, overrides in content.items()}
+
+
+def _refuse_own(flat: Overrides, file: Path) -> None:
+    for key in flat.keys() & OWN_KEYS.keys():
+        if flat[key] is not None:
+            raise ConfigError(f"{file}: {key}: is set by {OWN_KEYS[key]}; leave it out")
+
+
+def choose(
+    benchmark: Benchmark, names: Sequence[str] | None, methods: Mapping[str, object]
+) -> dict[str, dict[str, Any]]:
+    """The variants to run, in the order asked for; all without names.
+
+    The name of a method that is no variant stands for that method with its own defaults.
+
+    Raises:
+        ConfigError: neither, naming near ones; or no variant at all.
+    """
+    if names is None:
+        if not benchmark.variants:
+            raise ConfigError("--methods: name some; neither --config nor --sweep has `variants`")
+        return benchmark.variants
+    known = {name: {"method.name": name} for name in methods} | benchmark.variants
+    return {name: known[require_known("--methods", name, known)] for name in names}
+
+
+def settings_of(base: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
+    """The base with overrides. Options of another method than the variant's are left out.
+
+    >>> base = {"method": {"name": "vpt", "num_prompts": 8}, "train": {"epochs": 2}}
+    >>> settings_of(base, {"method.name": "linear", "train.base_lr": 0.1})
+    {'method': {'name': 'linear'}, 'train': {'epochs': 2, 'base_lr': 0.1}}
+    """
+    found = deepcopy(dict(base))
+    before = (found.get("method") or {}).get("name", "adaptformer")
+    if overrides.get("method.name", before) != before:
+        found["method"] = {}
+    for key, value in overrides.items():
+        *sections, last = key.split(".")
+        place = found
+        for section in sections:
+            if not isinstance(place.get(section), dict):
+                place[section] = {}
+            place = place[section]
+        place[last] = value
+    return found
+
+
+def cells_of(
+    base: Mapping[str, Any],
+    variants: Mapping[str, Overrides],
+    frames: Sequence[int],
+    seeds: Sequence[int],
+    rates: Mapping[str, float | None],
+) -> list[Cell]:
+    """Every cell: a seed of all before the next seed, so that an unfinished table says most.
+
+    Args:
+        rates: what a grid chose, by variant; without one the settings' own rate stands.
+    """
+    return [
+        cell_of(base, variant, overrides, number, seed, rates.get(variant))
+        for seed in seeds
+        for number in frames
+        for variant, overrides in variants.items()
+    ]
+
+
+def cell_of(
+    base: Mapping[str, Any],
+    variant: str,
+    overrides: Overrides,
+    frames: int,
+    seed: int,
+    base_lr: float | None,
+) -> Cell:
+    """The cell with everything that it sets."""
+    own: dict[str, Any] = {"data.num_frames": frames, "train.seed": seed}
+    if base_lr is not None:
+        own["train.base_lr"] = base_lr
+    return Cell(variant, frames, seed, base_lr, settings_of(base, {**overrides, **own}))

@@ -1,0 +1,217 @@
+"""What `temporal.sensitivity` found, as Markdown and as a picture, from the JSON alone."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from vidadapt.apps.report.markdown import markdown_table
+from vidadapt.apps.study.temporal import ALPHA, CHANGED, ORDERS, RULES, lost, p_words
+from vidadapt.files.writing import replaced
+
+TITLES = {
+    "in_order": "in order",
+    "reversed": "reversed",
+    "shuffled": "shuffled",
+    "one_frame": "one frame",
+}
+MOST_CLASSES = 40  # of more, those that lose most and least are drawn, half of each
+# Told apart by shape and filling alone; colours of Okabe and Ito.
+MARKS: dict[str, dict[str, Any]] = {
+    "in_order": {"marker": "o", "markersize": 7, "color": "black"},
+    "reversed": {"marker": "<", "markersize": 7, "color": "#d55e00", "markerfacecolor": "white"},
+    "shuffled": {"marker": "x", "markersize": 6, "color": "#0072b2", "markeredgewidth": 2},
+    "one_frame": {"marker": "s", "markersize": 6, "color": "#5a5a5a", "markerfacecolor": "#c8c8c8"},
+}
+# Above and below the middle of a class's row, so that none hides another; in rows.
+OFFSETS = {"in_order": -0.27, "reversed": -0.09, "shuffled": 0.09, "one_frame": 0.27}
+PANELS_A_ROW = 4
+PLAIN: dict[str, Any] = {"parse_math": False}  # a name may hold dollar signs
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report of tools/temporal.py as text: verdicts, accuracies, classes, rules."""
+    models = report["models"]
+    parts = ["# Temporal sensitivity", _about(report), *map(_safe, report["verdicts"])]
+    parts += ["## Accuracy in four orders of the frames", _overall(models)]
+    for model in models:
+        parts += [f"## Classes: {_safe(model['name'])}", _CLASSES, _classes(model)]
+    if len(models) > 1:
+        parts += ["## What the order is worth, by class", _SIDE_BY_SIDE, _side_by_side(models)]
+    parts += ["## How to read this", *RULES]
+    for model in models:
+        if model["unreadable"]:
+            listed = [_safe(f"- {e['path']}: {e['error']}") for e in model["unreadable"]]
+            title = f"## Unreadable, counted as wrong in every order: {_safe(model['name'])}"
+            parts += [title, "\n".join(listed)]
+    return "\n\n".join(parts) + "\n"
+
+
+_CLASSES = (
+    "Top-1 in per cent of the class's videos. Lost: points from in order to the worse of reversed "
+    "and shuffled, by which the classes are sorted. A star marks a difference from in order that "
+    "is more than chance."
+)
+_SIDE_BY_SIDE = (
+    "Points of top-1 lost from in order to the worse of reversed and shuffled; a star where one of "
+    "the two is more than chance. Sorted by the mean over the models."
+)
+
+
+def _about(report: dict[str, Any]) -> str:
+    models = report["models"]
+    frames = sorted({model["num_frames"] for model in models})
+    views = sorted({model["views"] for model in models})
+    return (
+        f"{models[0]['num_videos']} videos of {report['list']}, {' or '.join(views)} of "
+        f"{' or '.join(map(str, frames))} frames; seed {report['seed']}."
+    )
+
+
+def _overall(models: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for model in models:
+        for order in ORDERS:
+            one = model["orders"][order]
+            cells = [
+                f"{one['top1']:.2f}",
+                f"{one['top5']:.2f}",
+                f"{one['mean_class_accuracy']:.2f}",
+            ]
+            if order == "in_order":
+                cells += ["", "", "", "", ""]
+            else:
+                paired = model["paired"][order]
+                cells += [
+                    f"{model['differences'][order]['top1']:+.2f}",
+                    str(paired["right_to_wrong"]),
+                    str(paired["wrong_to_right"]),
+                    p_words(paired["p_holm"]),
+                    f"{100 * paired['other_prediction'] / model['num_videos']:.1f} %",
+                ]
+            rows.append([f"{_safe(model['name'])}, {TITLES[order]}", *cells])
+    headings = ["frames", "top-1", "top-5", "mean class", "top-1 against in order"]
+    headings += ["right to wrong", "wrong to right", "sign test, Holm", "predicted otherwise"]
+    return markdown_table(headings, rows)
+
+
+def _classes(model: dict[str, Any]) -> str:
+    headings = ["class", "videos", *TITLES.values(), "lost", "reversed, most taken for"]
+    rows = []
+    for one in model["classes"]:
+        top1 = [f"{one['top1']['in_order']:.1f}"]
+        top1 += [
+            f"{one['top1'][o]:.1f}{'*' if one['paired'][o]['p_holm'] < ALPHA else ''}"
+            for o in CHANGED
+        ]
+        other = one["reversed_as"]
+        as_what = "" if other is None else f"{_safe(other['name'])} ({other['share']:.0f} %)"
+        rows.append(
+            [_safe(one["name"]), str(one["num_videos"]), *top1, f"{one['lost']:.1f}", as_what]
+        )
+    return markdown_table(headings, rows)
+
+
+def _side_by_side(models: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    found = [{one["label"]: one for one in model["classes"]} for model in models]
+    for label in class_order(models):
+        cells = [_safe(found[0][label]["name"]), str(found[0][label]["num_videos"])]
+        for by_label in found:
+            one = by_label[label]
+            star = any(lost(one["paired"][order]) for order in ("reversed", "shuffled"))
+            cells.append(f"{one['lost']:.1f}{'*' if star else ''}")
+        rows.append(cells)
+    return markdown_table(["class", "videos", *(_safe(model["name"]) for model in models)], rows)
+
+
+def _safe(text: str) -> str:
+    """Text that Markdown shows as it is, where it would see a column's end or a tag."""
+    return re.sub(r"\||<(?=[A-Za-z/!?])", r"\\\g<0>", text)
+
+
+def class_order(models: Sequence[dict[str, Any]]) -> list[int]:
+    """Labels by the points lost when reversed or shuffled, mean over the models, most first."""
+    sums: dict[int, float] = {}
+    for model in models:
+        for one in model["classes"]:
+            sums[one["label"]] = sums.get(one["label"], 0.0) + one["lost"]
+    return sorted(sums, key=lambda label: (-sums[label], label))
+
+
+def write_pictures(report: dict[str, Any], folder: Path) -> list[Path]:
+    """temporal.png and temporal.svg in a folder: for each class the top-1 in the four orders.
+
+    One panel a model. Of more than `MOST_CLASSES` classes, those that lose most and those that
+    lose least are drawn, and it says so.
+    """
+    models = report["models"]
+    labels = class_order(models)
+    hidden = max(0, len(labels) - MOST_CLASSES)
+    half = MOST_CLASSES // 2
+    shown = labels if not hidden else labels[:half] + labels[-half:]
+    columns = min(len(models), PANELS_A_ROW)
+    panel_rows = -(-len(models) // columns)
+    names = {one["label"]: one["name"] for one in models[0]["classes"]}
+    ticks = [f"all {len(labels)} classes", *(textwrap.fill(names[label], 46) for label in shown)]
+    places = [0.0, *(1.4 + i + (0.8 if hidden and i >= half else 0) for i in range(len(shown)))]
+    height = 0.36 * (places[-1] + 1) + 0.6
+    figure = Figure(figsize=(4.2 + 3.2 * columns, height * panel_rows + 1.3), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(panel_rows, columns, sharex=True, sharey=True, squeeze=False)
+    for number, panel in enumerate(panels.flat):
+        if number < len(models):
+            _panel(panel, models[number], shown, places)
+        else:
+            panel.set_axis_off()
+    for row in panels:
+        row[0].set_yticks(places, ticks, fontsize=8, **PLAIN)
+        row[0].set_ylim(places[-1] + 0.7, -0.7)
+    if hidden:
+        for panel in panels.flat[: len(models)]:
+            panel.axhline((places[half] + places[half + 1]) / 2, color="0.6", dashes=(1, 2))
+    handles, titles = panels.flat[0].get_legend_handles_labels()
+    figure.legend(handles, titles, loc="outside upper center", ncols=5, frameon=False)
+    said = f"the {half} classes that lose most and the {half} that lose least of {len(labels)}; "
+    figure.supxlabel(
+        f"top-1, per cent of videos ({said if hidden else ''}most lost when reversed or shuffled "
+        "on top)",
+        fontsize=9,
+    )
+    return [_save(figure, folder / f"temporal.{ending}") for ending in ("png", "svg")]
+
+
+def _panel(
+    panel: Axes, model: dict[str, Any], shown: Sequence[int], places: Sequence[float]
+) -> None:
+    found = {one["label"]: one["top1"] for one in model["classes"]}
+    overall = {order: model["orders"][order]["top1"] for order in ORDERS}
+    rows = [overall, *(found[label] for label in shown)]
+    ends = [min(row.values()) for row in rows], [max(row.values()) for row in rows]
+    panel.hlines(places, *ends, color="0.75", linewidth=1.5, zorder=1)
+    for order in ORDERS:
+        values = [row[order] for row in rows]
+        heights = [place + OFFSETS[order] for place in places]
+        label = TITLES[order]
+        panel.plot(values, heights, linestyle="", label=label, clip_on=False, **MARKS[order])
+    chance = 100 / len(model["orders"]["in_order"]["per_class"])
+    panel.axvline(chance, color="0.4", linewidth=1, linestyle=":", label="chance", zorder=0)
+    panel.set_xlim(0, 100)
+    panel.grid(axis="x", color="0.92", zorder=0)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.tick_params(labelsize=8, labelbottom=True)
+    panel.set_title(textwrap.fill(model["name"], 40), fontsize=9, **PLAIN)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    with replaced(path) as partial:
+        figure.savefig(partial, format=path.suffix[1:], dpi=150)
+    return path

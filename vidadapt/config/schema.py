@@ -1,0 +1,395 @@
+"""The whole configuration as frozen dataclasses, and what can be known to be impossible in it.
+
+The options of a method are the keyword-only arguments of its `inject` function, so they live in
+`methods/`. `command_line.py` reads a configuration from YAML and options.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be meant, naming the key."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which videos, which frames of them, and how they become clips.
+
+    Attributes:
+        dataset: key of `vidadapt.data.DATASETS`; carries the number of classes, the flip rule and
+            the sampling preset.
+        lists: folder written by tools/prepare.py; stands for its lists, label names and root of
+            videos. It has a development split where one was asked for.
+        root: folder that the paths in the lists are relative to.
+        train_list: `path label` list to train on.
+        dev_list: development split for choosing the best epoch; never the test list.
+        test_list: list that is reported.
+        label_names: file with one class name a line, in label order; required by `custom`.
+        sampling: sampling preset; default: the data set's.
+        num_frames: T, frames of one clip; default: the preset's.
+        stride: frames between two frames of a dense clip; default: the preset's.
+        crop_size: S, side of the square crop in pixels.
+        train_crop: random crop in training.
+        flip: mirror training clips at random; default: the data set's rule. Asking for it where
+            the data set forbids it is an error.
+        rand_augment: torchvision v2 RandAugment, 4 operations, magnitude 7 of 10.
+        random_erasing: probability of erasing one box of the clip.
+        repeated_augmentation: how many independently augmented copies of a video an epoch holds,
+            adjacent in the batch.
+        normalization: key of `vidadapt.data.transforms.NORMALIZATIONS`.
+        reader: key of `vidadapt.video.readers.READERS`; `auto`: the faster of PyAV's two for a
+            file's container and codec.
+        num_workers: loader processes per training process; default: chosen from the cores, see
+            `vidadapt.data.workers.loader_processes`.
+        index_dir: folder for the video index; default: beside each list.
+        count_timeout: seconds that decoding one file may take when its frames are counted, which
+            is done once; null: any time. What takes longer is an unreadable video, for this run.
+        truncated: what to do with a file whose header promises more frames than decode.
+        changed: what to do with a file that is no longer the one that was counted: `warn` lists it
+            in changed.jsonl in run_dir, `error` ends the run. Where its size or time is another
+            one, and its frames differ, too, it is unreadable: skipped in training (see
+            max_skipped), wrong in evaluation. Where only its size or time is another one it is
+            used. Where frames alone differ (damage on the disk, another version of FFmpeg) they
+            are used as they are.
+        max_unreadable: how many unreadable training videos may be left out (listed, counted);
+            one more is an error. Evaluation never leaves a video out.
+        quarantine: file of tools/check_videos.py that lists broken videos. They are never opened:
+            training leaves them out (listed, not part of max_unreadable), evaluation counts them
+            as wrong.
+        clip_timeout: seconds that decoding one clip may take (of a video in evaluation: each of its
+            clips); null: any time. What takes longer, or kills its loader process, is skipped in
+            training and counts as wrong in evaluation. Not with num_workers 0: there nothing can
+            be watched.
+        max_skipped: how many training clips of an epoch, over all processes, may be skipped since
+            they hang, kill their loader process or cannot be read; below 1 it is a share of the
+            epoch. Each is listed in skipped.jsonl in run_dir; one more stops the run.
+        check_files: check up front that every listed file exists.
+        allow_outside_root: lists are trusted: their paths may be absolute or hold `..`, and so lead
+            out of root. Else that is an error.
+    """
+
+    dataset: str = "custom"
+    lists: str | None = None
+    root: str = "."
+    train_list: str | None = None
+    dev_list: str | None = None
+    test_list: str | None = None
+    label_names: str | None = None
+    sampling: str | None = None
+    num_frames: int | None = None
+    stride: int | None = None
+    crop_size: int = 224
+    train_crop: Literal["multi_scale", "random_resized"] = "multi_scale"
+    flip: bool | None = None
+    rand_augment: bool = False
+    random_erasing: float = 0.0
+    repeated_augmentation: int = 1
+    normalization: str = "imagenet"
+    reader: str = "auto"
+    num_workers: int | None = None
+    index_dir: str | None = None
+    count_timeout: float | None = 300.0
+    truncated: Literal["warn", "error"] = "warn"
+    changed: Literal["warn", "error"] = "warn"
+    max_unreadable: int = 0
+    quarantine: str | None = None
+    clip_timeout: float | None = 300.0
+    max_skipped: float = 0
+    check_files: bool = True
+    allow_outside_root: bool = False
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The backbone and the file its weights come from.
+
+    Attributes:
+        backbone: key of `vidadapt.models.BACKBONES`, or `timm/NAME` for an image model of timm's.
+        weights: checkpoint file (any recognised family, or `demo`), or from the Hugging Face hub
+            `hub:OWNER/REPO`, `hub:OWNER/REPO/FILE`, or `hub`: timm's own. `random`: nothing
+            pre-trained, always the same draw; training must be asked for it, to measure costs it is
+            the default.
+        weights_key: entry of that file to take, e.g. `model_ema`; default: the usual one, and the
+            load report names the others.
+        tubelet_size: frames of one token; not used frame by frame.
+        patch_size: side of one token in pixels, of a tubelet ViT; default: the backbone's.
+        drop_path: stochastic depth rate of the last block, rising linearly from 0.
+        position_grid: token grid [t, h, w] of the pre-training, to interpolate its position table;
+            default: the table is computed anew for this model's tokens, as VideoMAE does.
+        from_image: how an image model becomes a video model: `inflate` (default) makes its patches
+            tubelets and attends over space and time, `frames` runs it on every frame and averages.
+        inflation: how an image model's patch embedding becomes that of a tubelet: `average`
+            (default; its weights shared out over the frames) or `centre` (all on the middle one).
+        head: key of `vidadapt.models.heads.HEADS`.
+    """
+
+    backbone: str = "vit_base"
+    weights: str | None = None
+    weights_key: str | None = None
+    tubelet_size: int = 2
+    patch_size: int | None = None
+    drop_path: float = 0.0
+    position_grid: list[int] | None = None
+    from_image: Literal["inflate", "frames"] | None = None
+    inflation: Literal["average", "centre"] | None = None
+    head: str = "batchnorm_linear"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The optimisation recipe.
+
+    Attributes:
+        epochs: passes over the training list.
+        batch_size: clips per process and micro-step.
+        accumulation: micro-steps per optimiser step; global batch = batch_size x processes x this.
+        optimizer: SGD (momentum 0.9, no Nesterov) or AdamW (betas 0.9, 0.999).
+        base_lr: learning rate per 256 clips of global batch.
+        weight_decay: on tensors of two and more dimensions only; not on position tables, class
+            tokens and the like, see `no_weight_decay` of the models.
+        warmup_epochs: linear warm-up from 0, per step: the first step after them has the peak.
+        min_lr: learning rate at the end of the cosine, for any global batch.
+        layer_decay: learning-rate factor per layer below the head.
+        label_smoothing: of the cross-entropy.
+        mixup: alpha of mixup; 0 is off.
+        cutmix: alpha of cutmix; 0 is off.
+        ema: decay of an average of the trainable tensors that is evaluated and saved; 0 is off. At
+            step t it is min(ema, (1 + t) / (10 + t)), so that the first weights are soon forgotten.
+        precision: autocast type; `auto`: bf16 where the device computes in it, else fp32.
+        clip_grad: largest gradient norm; 0 is off.
+        sync_batchnorm: let the BatchNorm of model.head batchnorm_linear see the clips of all
+            processes; default: each process its own, as in AdaptFormer's release.
+        shard: share weights, gradients and the optimiser's state out over the processes (FSDP2),
+            where training does not fit otherwise; of a frozen backbone the weights. Full
+            fine-tuning in half precision wants recompute `block` with it.
+        compile: compile the model with `torch.compile`.
+        recompute: what backward computes again in place of keeping it, with the same results:
+            `mlp`, norm2 and the MLP; or `block`, whole blocks, which keeps the least.
+        seed: of everything random.
+        checkpoint_steps: optimiser steps after which a checkpoint is written within an epoch; 0:
+            only by time. One is written after every epoch, and on SIGTERM and SIGUSR1, too.
+        checkpoint_minutes: minutes after which one is written within an epoch; 0: only by steps.
+        keep_checkpoints: the newest so many stay: `last`, `last.1`, ...
+        patience_minutes: that a process waits for the others in a step before the run ends; longer
+            than a process may wait for its data.
+    """
+
+    epochs: int = 90
+    batch_size: int = 16
+    accumulation: int = 1
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    base_lr: float = 0.1
+    weight_decay: float = 0.0
+    warmup_epochs: float = 10.0
+    min_lr: float = 0.0
+    layer_decay: float = 1.0
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    ema: float = 0.0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    clip_grad: float = 0.0
+    sync_batchnorm: bool = False
+    shard: bool = False
+    compile: bool = False
+    recompute: Literal["none", "mlp", "block"] = "none"
+    seed: int = 0
+    checkpoint_steps: int = 0
+    checkpoint_minutes: float = 10.0
+    keep_checkpoints: int = 2
+    patience_minutes: float = 30.0
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Multi-view evaluation.
+
+    Attributes:
+        num_clips: temporal clips per video; default: the sampling preset's.
+        num_crops: spatial crops per clip; default: the sampling preset's.
+        fusion: what is averaged over the views of a video.
+        views_per_forward: micro-batch; the views of two videos never share one.
+    """
+
+    num_clips: int | None = None
+    num_crops: int | None = None
+    fusion: Literal["softmax", "logits"] = "softmax"
+    views_per_forward: int = 16
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """Features of the frozen part of a model, computed once and kept in files.
+
+    For methods that train upper layers, a side network or the head alone. A run fills the cache
+    before its first epoch, or takes up one that another run filled with the same backbone, lists,
+    clips and draws; from then on it opens no video.
+
+    Attributes:
+        dir: folder for it, on a disk that all machines share; none: no cache.
+        draws: augmented clips kept of each training video. With epochs x repeated_augmentation of
+            them a run equals one without a cache; with fewer, epochs go through them in turns.
+        dtype: type of the stored features: `fp32`, or `bf16` with half the size and rounded.
+        max_gb: largest size of the files in GB (1e9 bytes).
+    """
+
+    dir: str | None = None
+    draws: int = 1
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    max_gb: float = 50.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run.
+
+    Attributes:
+        run_dir: folder that the run writes.
+        method: `name` and the method's options.
+    """
+
+    run_dir: str
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    method: dict[str, Any] = field(default_factory=lambda: {"name": "adaptformer"})
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+
+
+def as_dict(config: Config) -> dict[str, Any]:
+    """The configuration as nested plain dicts."""
+    sections = {key: dict(vars(getattr(config, key))) for key in SECTIONS}
+    return {"run_dir": config.run_dir, "method": dict(config.method), **sections}
+
+
+SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "train": TrainConfig,
+    "eval": EvalConfig,
+    "cache": CacheConfig,
+}
+
+
+def check_evaluation(config: Config) -> None:
+    """The part of `check` that an evaluation needs."""
+    if config.eval.views_per_forward < 1:
+        raise ConfigError(
+            f"eval.views_per_forward: expected 1 or more, got {config.eval.views_per_forward}"
+        )
+
+
+def check(config: Config, world_size: int) -> None:
+    """What can be known to be impossible from the configuration alone.
+
+    Raises:
+        ConfigError: naming the key, what was expected and how to mend it.
+    """
+    check_evaluation(config)
+    recipe = config.train
+    at_least = {
+        "train.epochs": (recipe.epochs, 1),
+        "train.batch_size": (recipe.batch_size, 1),
+        "train.accumulation": (recipe.accumulation, 1),
+        "train.warmup_epochs": (recipe.warmup_epochs, 0),
+        "train.base_lr": (recipe.base_lr, 0),
+        "train.min_lr": (recipe.min_lr, 0),
+        "train.weight_decay": (recipe.weight_decay, 0),
+        "train.mixup": (recipe.mixup, 0),
+        "train.cutmix": (recipe.cutmix, 0),
+        "train.clip_grad": (recipe.clip_grad, 0),
+        "train.seed": (recipe.seed, 0),
+        "train.checkpoint_steps": (recipe.checkpoint_steps, 0),
+        "train.checkpoint_minutes": (recipe.checkpoint_minutes, 0),
+        "train.keep_checkpoints": (recipe.keep_checkpoints, 1),
+        "cache.draws": (config.cache.draws, 1),
+        "cache.max_gb": (config.cache.max_gb, 0),
+    }
+    for key, (value, least) in at_least.items():
+        if not value >= least:  # not a number, too
+            raise ConfigError(f"{key}: expected {least} or more, got {value}")
+    if not recipe.patience_minutes > 0:
+        raise ConfigError(
+            f"train.patience_minutes: expected more than 0, got {recipe.patience_minutes}"
+        )
+    for key, share in {
+        "train.label_smoothing": recipe.label_smoothing,
+        "train.ema": recipe.ema,
+    }.items():
+        if not 0 <= share < 1:
+            raise ConfigError(f"{key}: expected a number in [0, 1), got {share}")
+    if not 0 < recipe.layer_decay <= 1:
+        raise ConfigError(
+            f"train.layer_decay: expected a number in (0, 1], got {recipe.layer_decay}"
+        )
+    if recipe.warmup_epochs > recipe.epochs:
+        raise ConfigError(
+            f"train.warmup_epochs: {recipe.warmup_epochs} are more than train.epochs "
+            f"{recipe.epochs}; the peak learning rate would never be reached"
+        )
+    if config.data.train_list is None:
+        raise ConfigError(
+            "data.train_list: is not set; give a list of `path label` lines, or data.lists with a "
+            "folder written by tools/prepare.py"
+        )
+    if recipe.ema > 0 and config.model.head == "batchnorm_linear":
+        raise ConfigError(
+            "train.ema: the statistics of the BatchNorm in model.head batchnorm_linear would be "
+            "those of other weights than the averaged ones; use model.head linear, or train.ema 0"
+        )
+    if recipe.layer_decay < 1 and config.method["name"] in ("linear", "losa"):
+        raise ConfigError(
+            f"train.layer_decay: {config.method['name']} trains nothing inside the backbone's "
+            "layers; set it to 1"
+        )
+    if config.model.drop_path > 0 and config.method["name"] != "full":
+        raise ConfigError(
+            f"model.drop_path: {config.model.drop_path} has no effect in a frozen backbone; set it "
+            "to 0 or use method.name full"
+        )
+    if recipe.compile and recipe.recompute != "none":
+        raise ConfigError(
+            f"train.recompute: {recipe.recompute} does not work with train.compile, which decides "
+            "itself what to compute again; set it to none, or train.compile to false"
+        )
+    for other, asked in {
+        "train.compile": recipe.compile,
+        "cache.dir": config.cache.dir is not None,
+    }.items():
+        if recipe.shard and asked:
+            raise ConfigError(f"train.shard: does not work with {other}; leave one of them out")
+    if recipe.sync_batchnorm and config.model.head != "batchnorm_linear":
+        raise ConfigError(
+            f"train.sync_batchnorm: model.head {config.model.head} has no BatchNorm; set it to "
+            "false, or use model.head batchnorm_linear"
+        )
+    clips = recipe.batch_size * (world_size if recipe.sync_batchnorm else 1)
+    if clips == 1 and config.model.head == "batchnorm_linear":
+        raise ConfigError(
+            "train.batch_size: the BatchNorm of model.head batchnorm_linear needs 2 clips or more "
+            f"in every process, got 1 (on {world_size} processes); raise it, start fewer "
+            "processes, set train.sync_batchnorm with several, or use model.head linear"
+        )
+    if recipe.batch_size == 1 and (recipe.mixup > 0 or recipe.cutmix > 0):
+        raise ConfigError(
+            "train.batch_size: mixup and cutmix need 2 clips or more in every process, got 1"
+        )
+    if config.cache.dir is not None and (recipe.mixup > 0 or recipe.cutmix > 0):
+        raise ConfigError(
+            "cache.dir: train.mixup and train.cutmix mix pixels, which training from features "
+            "does not see; set both to 0, or leave cache.dir out"
+        )
+    if config.cache.dir is not None and _lies_in(config.cache.dir, config.run_dir):
+        raise ConfigError(
+            f"cache.dir: {config.cache.dir} lies in run_dir ({config.run_dir}), which is to begin "
+            "empty; choose another folder, which other runs can use, too"
+        )
+
+
+def _lies_in(folder: str, other: str) -> bool:
+    return Path(folder).resolve().is_relative_to(Path(other).resolve())

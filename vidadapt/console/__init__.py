@@ -1,0 +1,1 @@
+"""What is said to people: printable names and progress."""

@@ -1,0 +1,352 @@
+"""What processes tell each other: errors, exact sums, gradients.
+
+Everything works unchanged in a single process. Start-up and tear-down: `launching`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import pickle
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from vidadapt.files.locks import Lock, held_folder
+from vidadapt.processes.children import LostProcess
+
+Result = TypeVar("Result")
+
+ANSWER = 10.0  # seconds that a process has to say that it is there, after an exchange has failed
+# What gloo's own errors hold: their place in its source, or torch's class for it.
+GLOO = re.compile(r"\bgloo/\S+\.(cc|h):\d+|ProcessGroupGloo|\bGloo ")
+EXCHANGED_AT_ONCE = 2**25  # numbers; 128 MiB of fp32
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its peers: `rank` of `size`, and the device that it computes on.
+
+    `control` carries what the processes tell each other (errors, scores), on the CPU and with
+    all the time that one of them may need alone, e.g. to count the frames of a large set (less
+    after `with_patience`); `group` the numbers of a training, on the device; None: torch's default
+    group. With `roll` it is found who is missing after an exchange that failed, which ends the
+    connections of its own group.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+    control: dist.ProcessGroup | None = None
+    group: dist.ProcessGroup | None = None
+    roll: dist.ProcessGroup | None = None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and talks to the terminal."""
+        return self.rank == 0
+
+
+class PeerError(RuntimeError):
+    """Another process failed in a step that all of them take together."""
+
+
+class Stopped(BaseException):
+    """A signal asked the process to stop. No library's `except Exception` may swallow it.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.number).name}"
+
+
+def with_patience(world: World, minutes: float) -> World:
+    """The processes with groups of their own, whose exchanges fail after so many minutes."""
+    if world.size == 1:
+        return world
+    patience = timedelta(minutes=minutes)
+    control: Any = dist.new_group(backend="gloo", timeout=patience)
+    group: Any = dist.new_group(timeout=patience)
+    # All but the first process wait as long as the group says, whatever the barrier is given.
+    roll: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=3 * ANSWER))
+    return replace(world, control=control, group=group, roll=roll)
+
+
+@contextlib.contextmanager
+def exchange(world: World, where: Callable[[], str], minutes: float = math.inf) -> Iterator[None]:
+    """A part in which processes exchange numbers.
+
+    Args:
+        minutes: where the part is hardly more than an exchange, the time that one has.
+
+    Raises:
+        LostProcess: one of them did not take part, naming it and what `where` says.
+    """
+    began = time.monotonic()
+    try:
+        yield
+    except RuntimeError as error:
+        if world.size == 1 or not is_broken_exchange(error):
+            raise
+        # A closed connection must close the others at once, where nobody knows of it yet; after a
+        # time-out all are here, but those that hang. The first one whose time is out closes its
+        # connections, too: of that the others hear long after they have begun to wait.
+        late = "timed out" in str(error).lower() or time.monotonic() - began > 30 * minutes
+        who = _who_is_missing(world) if late else "lost another process"
+        raise LostProcess(f"{where()}: {who} ({_first_line(error)})") from error
+
+
+def is_broken_exchange(error: Exception) -> bool:
+    """Whether torch.distributed raised it; gloo's errors are plain RuntimeErrors."""
+    of_gloo = type(error) is RuntimeError and GLOO.search(str(error))
+    return isinstance(error, dist.DistError) or bool(of_gloo)
+
+
+def _who_is_missing(world: World) -> str:
+    """The main process asks all others; they wait for it longer than it does for them."""
+    seconds = ANSWER if world.is_main else 3 * ANSWER
+    try:
+        dist.monitored_barrier(world.roll, timedelta(seconds=seconds), wait_all_ranks=True)
+    except RuntimeError as error:
+        found = re.search(r"Ranks? ([\d, ]+) failed to pass", str(error))
+        if found:
+            return f"rank {found[1].strip(' ,')} does not answer"
+        if not world.is_main and "timed out" in str(error).lower():
+            return "rank 0 does not answer"
+        return "lost another process"
+    return "all processes answer, but one was too late"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].partition("] ")[2] or str(error)
+
+
+@contextlib.contextmanager
+def together(world: World) -> Iterator[None]:
+    """A step without communication that succeeds on all processes or fails on all of them.
+
+    Whatever one process raises inside reaches every other as a `PeerError`, so that none goes on
+    to wait for a peer that is gone.
+
+    Raises:
+        Stopped: a signal stopped one of them, or several; on all of them.
+        PeerError: another process failed, and none before it.
+    """
+    error: Exception | Stopped | None = None
+    try:
+        yield
+    except (Exception, Stopped) as caught:
+        error = caught
+    stop = error.number if isinstance(error, Stopped) else None
+    own = None if error is None else (str(error), stop)
+    failures = enumerate(gather_objects(world, own))
+    first, found = next(((rank, one) for rank, one in failures if one is not None), (-1, None))
+    if found is None:
+        return
+    message, stop = found
+    if first == world.rank and error is not None:
+        raise error
+    raise (PeerError(f"rank {first}: {message}") if stop is None else Stopped(stop)) from error
+
+
+def from_main(world: World, step: Callable[[], Result]) -> Result:
+    """What a step of the main process alone gives, on all processes.
+
+    It succeeds on all processes or fails on all of them, see `together`. The result is handed over
+    by pickle; loading it may fail, e.g. where it maps a file that another machine lacks.
+    """
+    with together(world):
+        result = step() if world.is_main else None
+    if world.size == 1:
+        return cast(Result, result)
+    box = [pickle.dumps(result) if world.is_main else b""]
+    dist.broadcast_object_list(box, src=0, group=world.control)
+    with together(world):
+        return cast(Result, result if world.is_main else pickle.loads(box[0]))
+
+
+@contextlib.contextmanager
+def held_by_main(
+    world: World, folder: Path, what: str, *, wait: float = 0.0
+) -> Iterator[Lock | None]:
+    """Hold a folder's lock on the main process, for all of them; see `files.locks.held_folder`.
+
+    It is given back once all have come to the end, or this one has failed.
+
+    Raises:
+        Held, OSError: as a `PeerError` on the other processes.
+    """
+    with contextlib.ExitStack() as stack:
+        with together(world):
+            main = held_folder(folder, what, wait=wait) if world.is_main else None
+            lock = None if main is None else stack.enter_context(main)
+        yield lock
+        gather_objects(world, None)
+
+
+def gather_objects(world: World, value: Any) -> list[Any]:
+    """One picklable value from every process, in rank order, on every process."""
+    if world.size == 1:
+        return [value]
+    values: list[Any] = [None] * world.size
+    dist.all_gather_object(values, value, group=world.control)
+    return values
+
+
+def sum_over_ranks(world: World, tensor: torch.Tensor) -> torch.Tensor:
+    """Sum over the processes, in the tensor's own type (exact for integers)."""
+    if world.size == 1:
+        return tensor
+    moved = tensor.to(world.device)
+    dist.all_reduce(moved, group=world.group)
+    return moved.to(tensor.device)
+
+
+class _TotalOverRanks(torch.autograd.Function):
+    """y = sum of the processes' x; so the gradient of each x is the sum of the processes' dy."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor, group: dist.ProcessGroup | None) -> torch.Tensor:
+        ctx.group = group
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return _TotalOverRanks.apply(gradient, ctx.group), None
+
+
+def total_over_ranks(world: World, tensor: torch.Tensor) -> torch.Tensor:
+    """Sum over the processes that gradients pass through; the tensor is on `world.device`.
+
+    What is differentiated is the sum of the processes' losses: the backward pass of each sums the
+    gradients of all, so every process must take it.
+    """
+    if world.size == 1:
+        return tensor
+    return _TotalOverRanks.apply(tensor, world.group)
+
+
+def own_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The saved floating-point buffers: BatchNorm's statistics, each process having its own."""
+    saved = model.state_dict().keys()
+    return {
+        name: buffer
+        for name, buffer in model.named_buffers()
+        if name in saved and buffer.is_floating_point()
+    }
+
+
+def average_buffers(world: World, model: nn.Module) -> None:
+    """Replace each of `own_buffers` by its mean over the processes.
+
+    The statistics then stand on every sample that was seen, not only on rank 0's.
+    """
+    if world.size == 1:
+        return
+    for buffer in own_buffers(model).values():
+        dist.all_reduce(buffer, group=world.group)
+        buffer /= world.size
+
+
+def average_gradients(
+    world: World, parameters: Sequence[nn.Parameter], share: float, told: Sequence[float]
+) -> torch.Tensor:
+    """Replace every gradient by its mean over the clips that all processes have had.
+
+    One exchange after the last backward, in the parameters' order, so that the order of sums is
+    the same in every step and after every restart. (DistributedDataParallel exchanges while
+    backward computes, in buckets whose layout its first step decides; for the few per cent of
+    parameters that are trained here there is little to hide.) A parameter without a gradient counts
+    as zero.
+
+    Args:
+        parameters: less those that are sharded, see `sharding.divide_gradients`.
+        share: of the clips that this process should have had, those that it has had: 1, or less
+            where some were skipped. Gradients are sums over these, divided by the whole number.
+        told: small numbers of this process for all.
+
+    Returns:
+        (1 + told,) float32 on the device: the sums over the processes of `share` and `told`.
+    """
+    numbers = torch.tensor([share, *map(float, told)], device=world.device)
+    if world.size == 1:
+        if 0 < share < 1:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad /= share
+        return numbers
+    chunks = list(_chunks(parameters))
+    flats = [
+        torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in chunk])
+        for chunk in chunks
+    ]
+    for tensor in (numbers, *flats):
+        dist.all_reduce(tensor, group=world.group)
+    for chunk, flat in zip(chunks, flats, strict=True):
+        flat /= numbers[0]
+        parts = flat.split([parameter.numel() for parameter in chunk])
+        for parameter, part in zip(chunk, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+    return numbers
+
+
+def _chunks(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """The parameters in their order, about `EXCHANGED_AT_ONCE` numbers together."""
+    chunk: list[nn.Parameter] = []
+    for parameter in parameters:
+        chunk.append(parameter)
+        if sum(p.numel() for p in chunk) >= EXCHANGED_AT_ONCE:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def mean_over_ranks(world: World, tensor: torch.Tensor) -> torch.Tensor:
+    """Mean over the processes, summed in the order of ranks whatever the tensor's length."""
+    if world.size == 1:
+        return tensor
+    everyones = [torch.empty_like(tensor) for _ in range(world.size)]
+    dist.all_gather(everyones, tensor, group=world.group)
+    total = everyones[0]
+    for other in everyones[1:]:
+        total = total + other
+    return total / world.size
+
+
+def require_equal_weights(world: World, tensors: Mapping[str, torch.Tensor]) -> None:
+    """See that the processes begin with the same numbers.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if world.size == 1:
+        return
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    found = gather_objects(world, digest.hexdigest())
+    if any(one != found[0] for one in found):
+        raise ValueError(
+            "the processes begin with different weights; give all machines the same model.weights "
+            "and run folder"
+        )

@@ -1,0 +1,1 @@
+"""What a model is worth: views, scores and metrics."""

@@ -1,0 +1,1 @@
+"""A model in two: the features of its frozen half, kept and read again."""

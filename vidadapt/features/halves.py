@@ -1,0 +1,146 @@
+"""A model in two: the frozen prefix, whose features can be kept, and the rest, which trains.
+
+The prefix is all that runs before the first module with a trainable parameter, at the granularity
+of a backbone's slots: everything up to the pool for a linear probe, up to the attentive head for
+that probe, all blocks for a side network (LoSA), and the lower layers where a method sits in the
+upper ones. Nothing random happens in it, see `methods.train_mode`, so its features of a clip are
+always the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vidadapt.features.routing import READ_OUT
+from vidadapt.methods.losa import SideNetwork, in_autocast_type
+from vidadapt.models import VideoModel
+from vidadapt.models.heads import AttentiveHead
+
+
+class NothingFrozen(ValueError):
+    """A model trains something before, or in, its first block."""
+
+
+class _ReachedError(Exception):
+    """Ends a forward pass where the prefix does; carries what enters the rest."""
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        self.x = x
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A model, with its method applied, cut before what trains first.
+
+    Attributes:
+        model: holds both parts.
+        first: slot that trains first, from 0; as many as there are slots: none does.
+        title: what the features are, the same for all models whose prefixes are.
+        names: of the feature tensors.
+    """
+
+    model: VideoModel
+    first: int
+    title: str
+    names: tuple[str, ...]
+
+    @torch.no_grad()
+    def features(self, clip: Tensor) -> tuple[Tensor, ...]:
+        """Normalised clips (B, 3, T, S, S) to the features, B rows in each tensor.
+
+        The model must be in eval mode. Call it under the autocast that training runs under.
+        """
+        slots = self.model.slots()
+        behind = slots[self.first].block if self.first < len(slots) else self.model.fc_norm
+        x = _input_of(behind, self.model, clip)
+        if behind is self.model.fc_norm:
+            return (x,)
+        found: tuple[Tensor, ...] = (x,)
+        if isinstance(behind, SideNetwork):
+            found = behind.frozen_features(x)[: len(self.names)]
+        return tuple(tensor.unflatten(0, (len(clip), -1)) for tensor in found)
+
+    def logits(self, features: tuple[Tensor, ...]) -> Tensor:
+        """What `features` gave, to logits (B, K)."""
+        model, slots = self.model, self.model.slots()
+        if self.first == len(slots):
+            return model.head(model.fc_norm(features[0]))
+        rows = [tensor.flatten(0, 1) for tensor in features]
+        first: nn.Module = slots[self.first].block
+        if isinstance(first, SideNetwork):
+            if _taps_last(first):
+                rows.append(in_autocast_type(rows[0]))
+            return model.forward_head(model.forward_from(first.side(*rows), self.first + 1))
+        return model.forward_head(model.forward_from(rows[0], self.first))
+
+
+def split(model: VideoModel, method: str) -> Split:
+    """Cut a model before what trains first.
+
+    Args:
+        method: its name, for the message.
+
+    Raises:
+        NothingFrozen: there is no block before it.
+    """
+    slots = model.slots()
+    blocks: list[nn.Module] = [slot.block for slot in slots]
+    trains = [any(p.requires_grad for p in block.parameters()) for block in blocks]
+    first = trains.index(True) if True in trains else len(slots)
+    inside = {id(p) for block in blocks for p in block.parameters()}
+    outside = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+        and id(parameter) not in inside
+        and name.partition(".")[0] not in READ_OUT
+    ]
+    side = blocks[0] if isinstance(blocks[0], SideNetwork) else None
+    if outside or (first == 0 and side is None):
+        what = outside[0] if outside else "something in the first block"
+        raise NothingFrozen(
+            f"cache.dir: method.name {method} trains {what}, so no features stay the same; leave "
+            "cache.dir out, or train upper layers alone (method.layers, where the method has it)"
+        )
+    if side is not None:
+        layers = ", ".join(map(str, side.layers))
+        # The last layer's tap is its output, which stands in front.
+        kept = side.layers[:-1] if _taps_last(side) else side.layers
+        names = ("last", *(f"layer_{number}" for number in kept))
+        return Split(model, 0, f"outputs of the last layer and of layers {layers}", names)
+    if first < len(slots):
+        return Split(model, first, f"tokens that enter layer {first + 1}", ("tokens",))
+    if isinstance(model.head, AttentiveHead):
+        return Split(model, first, "all tokens that are read out", ("tokens",))
+    return Split(model, first, "mean of the tokens", ("pooled",))
+
+
+def run_from_features(parts: Split) -> None:
+    """From here on the model is called with features in place of clips; its tensors stay."""
+    model: Any = parts.model
+    model.forward = parts.logits
+
+
+def _taps_last(side: SideNetwork) -> bool:
+    return side.layers[-1] == len(side.blocks)
+
+
+def _input_of(module: nn.Module, model: VideoModel, clip: Tensor) -> Tensor:
+    """What a module is called with when the model runs on a clip; nothing runs after it."""
+
+    def stop(module: nn.Module, given: tuple[Any, ...]) -> None:
+        raise _ReachedError(given[0])
+
+    hook = module.register_forward_pre_hook(stop)
+    try:
+        model.forward_head(model.forward_features(clip))
+    except _ReachedError as reached:
+        return reached.x
+    finally:
+        hook.remove()
+    raise RuntimeError(f"{type(module).__name__} is not called by {model.name}")

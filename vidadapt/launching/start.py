@@ -1,0 +1,183 @@
+"""Start and end of a process among others, under torchrun or alone."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import torch.distributed as dist
+
+from vidadapt.distributed import LostProcess, PeerError, Stopped, World
+from vidadapt.launching.failures import kind_of, message_of
+
+MEETING = 600.0  # seconds that the processes of all machines have to find each other
+
+
+def start(timeout_minutes: float = 30.0) -> World:
+    """Join the processes that torchrun started; alone, be a world of one.
+
+    The device is the GPU of the local rank, or the CPU where there is none. nccl serves GPUs,
+    gloo the CPU.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    if torch.cuda.is_available():
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        if local_rank >= torch.cuda.device_count():
+            raise ValueError(
+                f"process {local_rank} of this machine has no GPU of its own: there are "
+                f"{torch.cuda.device_count()}; lower torchrun's --nproc-per-node"
+            )
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+    if size > 1:
+        end_with_torchrun()
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=met(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank, size),
+            rank=rank,
+            world_size=size,
+            timeout=timedelta(minutes=timeout_minutes),
+        )
+        control: Any = dist.new_group(backend="gloo", timeout=timedelta(days=7))
+        return World(rank, size, device, control)
+    return World(rank, size, device)
+
+
+def end_with_torchrun() -> None:
+    """When torchrun is killed, this process ends, too, in place of going on without it."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def met(address: str, port: int, rank: int, size: int) -> dist.Store:
+    """A store that these processes share, without what earlier ones have left in it.
+
+    torchrun keeps one store over its restarts, and the restarts of its agents are not counted alike
+    on all machines. So each process shows a number of its own there, the first one puts those that
+    it finds together, and all of them agree before they begin under that name.
+
+    Raises:
+        LostProcess: they do not within `MEETING` seconds.
+    """
+    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
+    patience = timedelta(seconds=MEETING)
+    store = dist.TCPStore(address, port, None, hosted and rank == 0, patience, multi_tenant=True)
+    own = uuid.uuid4().hex
+    store.set(f"here/{rank}", own)
+    everyone = [f"here/{other}" for other in range(size)]
+    deadline = time.monotonic() + MEETING
+    while time.monotonic() < deadline:
+        if rank == 0 and store.check(everyone):
+            store.set("plan", json.dumps([store.get(key).decode() for key in everyone]))
+        plan = json.loads(store.get("plan")) if store.check(["plan"]) else []
+        if len(plan) == size and plan[rank] == own:
+            name = hashlib.sha256("".join(plan).encode()).hexdigest()
+            store.set(f"{name}/agreed/{rank}", "")
+            if rank == 0 and store.check([f"{name}/agreed/{other}" for other in range(size)]):
+                store.set(f"{name}/begin", "")
+            if store.check([f"{name}/begin"]):
+                return dist.PrefixStore(name, store)
+        time.sleep(0.05)
+    raise LostProcess(f"the {size} processes did not find each other within {MEETING:g} s")
+
+
+def restarted() -> bool:
+    """Whether torchrun started these processes anew after a failure (`--max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def stop() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def launch(main: Callable[[World], int | None], goes_on: str = "") -> None:
+    """Run a tool in this process, one of those that torchrun started or alone.
+
+    An error is one line, a fault of ours its traceback; the exit status tells its kind, see
+    `failures`. What `main` returns is the exit status otherwise.
+
+    Args:
+        goes_on: said where it is interrupted or stopped.
+    """
+    world = World(0, 1, torch.device("cpu"))
+    try:
+        world = start()
+        status = main(world)
+    except (Exception, KeyboardInterrupt, Stopped) as error:
+        _fail(world, error, goes_on)
+    stop()
+    if status:
+        sys.exit(status)
+
+
+def alone(main: Callable[[], int | None], goes_on: str = "") -> NoReturn:
+    """Run a tool that has one process, as `launch` does.
+
+    Args:
+        goes_on: said where it is interrupted.
+    """
+    try:
+        status = main()
+    except (Exception, KeyboardInterrupt) as error:
+        _fail(World(0, 1, torch.device("cpu")), error, goes_on)
+    sys.exit(status)
+
+
+def _fail(world: World, error: BaseException, goes_on: str = "") -> NoReturn:
+    """Say what went wrong and end, without waiting for peers that may never answer."""
+    kind, line = kind_of(error), message_of(error)
+    if kind.name in ("interrupted", "stopped"):
+        text = f"{line}{goes_on}" if world.is_main else ""
+    elif isinstance(error, PeerError):
+        text = ""
+    else:
+        lost = kind.name == "lost_process"
+        named = world.rank > 0 or (lost and world.size > 1)
+        text = f"[rank {world.rank}] error: {line}" if named else f"error: {line}"
+        if kind.name == "bug":
+            traceback.print_exception(error)
+            text += f" ({type(error).__name__}, a fault of this program: please report it)"
+        if not lost:
+            _tell_torchrun(world, text)
+    if text:
+        print(text, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    if world.size > 1:
+        # A peer's exit makes torchrun end the others: give the one that has something to say
+        # the time to say it.
+        if isinstance(error, PeerError):
+            time.sleep(2)
+        os._exit(kind.status)
+    sys.exit(kind.status)
+
+
+def _tell_torchrun(world: World, text: str) -> None:
+    """Write torch's error file: torchrun ends its report with what the first process wrote."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if world.size > 1 and file:
+        about = {"message": text, "extraInfo": {"timestamp": str(int(time.time()))}}
+        with contextlib.suppress(OSError):
+            Path(file).write_text(json.dumps({"message": about}), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Lists of videos, and what is known of each file."""

@@ -1,0 +1,69 @@
+"""The quarantine: a list of files that are never opened, each with the cause.
+
+One file a line: its list path, a tab, and why it is there. tools/check_videos.py writes it,
+`data.quarantine` names it. Training leaves these files out, evaluation counts them as wrong.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from vidadapt.config import DataConfig
+from vidadapt.console.naming import printable
+from vidadapt.files.writing import replaced
+from vidadapt.lists.reading import ListError, listing
+
+
+def read_quarantine(path: str | Path | None) -> dict[str, str]:
+    """Cause by list path, normalised as `os.path.normpath` does; nothing for None.
+
+    Files that are in no list, empty lines and an empty file are fine; the first line on a file
+    holds, so that the quarantines of several lists may be written one after the other.
+
+    Raises:
+        ListError: the file is missing or is no text, or lines are no path, tab and cause: one error
+            with the first ones as file:line.
+    """
+    if path is None:
+        return {}
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ListError(
+            f"data.quarantine: cannot read {path}: {error}; tools/check_videos.py writes it"
+        ) from error
+    causes: dict[str, str] = {}
+    problems = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        name, _, cause = line.rpartition("\t")
+        if name.strip() and cause.strip():
+            causes.setdefault(os.path.normpath(name.strip()), printable(cause.strip()))
+        else:
+            problems.append(f"{path}:{number}: {line.strip()!r}")
+    if problems:
+        title = f"data.quarantine: {path}: expected lines of a path, a tab and the cause"
+        raise ListError(listing(title, problems))
+    return causes
+
+
+def barred(data: DataConfig) -> dict[str, str]:
+    """Cause by normalised list path of the files that are not to be opened.
+
+    Raises:
+        ListError: see `read_quarantine`.
+    """
+    listed = read_quarantine(data.quarantine)
+    return {path: f"{cause} (quarantined by {data.quarantine})" for path, cause in listed.items()}
+
+
+def write_quarantine(path: Path, causes: Mapping[str, str]) -> None:
+    """Write cause by list path, replacing the file; an empty one says that nothing is wrong."""
+    # A cause may name a folder whose name is no Unicode.
+    lines = [f"{name}\t{' '.join(cause.split())}\n" for name, cause in causes.items()]
+    text = "".join(lines)
+    with replaced(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")

@@ -1,0 +1,171 @@
+"""The videos of a list with what is known of each: small, and quick to hand to other processes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple, overload
+
+import numpy as np
+
+from vidadapt.lists.index import Index, VideoFacts
+from vidadapt.lists.reading import Sample
+
+
+class Reading(NamedTuple):
+    """How a video is opened, see `open_counted`, and the state its file had when it was counted."""
+
+    file: str
+    reader: str
+    num_frames: int
+    checks: np.ndarray
+    size: int
+    mtime_ns: int
+
+
+class Videos(Sequence[Sample]):
+    """The videos of a list, or some of them, each a `Sample` while it is looked at.
+
+    Paths and facts are read from the mapped index; only what it does not keep is held here.
+
+    Attributes:
+        root: folder that the paths are relative to.
+        labels: (N,) int32 or int64.
+        rows: (N,) int32, row of the index; -1: of `loose`.
+        loose: facts by place, of videos that the index does not keep.
+        known: the index; None: all are loose.
+        decoded: how many of them were decoded just now, and are in the index since.
+    """
+
+    decoded = 0
+
+    def __init__(
+        self,
+        root: str,
+        labels: np.ndarray,
+        rows: np.ndarray,
+        loose: Mapping[int, VideoFacts],
+        known: Index | None,
+    ) -> None:
+        small = len(labels) == 0 or labels.max() < 2**31
+        self.root, self.labels = root, labels.astype(np.int32 if small else np.int64)
+        self.rows, self.loose, self.known = rows.astype(np.int32), dict(loose), known
+
+    @classmethod
+    def of(cls, root: str, samples: Iterable[Sample], facts: Mapping[str, VideoFacts]) -> Videos:
+        """Videos that are in no index.
+
+        Args:
+            facts: by list path, of all of them; their errors name the file.
+        """
+        listed = list(samples)
+        labels = np.array([sample.label for sample in listed], np.int64)
+        loose = {place: facts[sample.path] for place, sample in enumerate(listed)}
+        return cls(root, labels, np.full(len(listed), -1), loose, None)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, place: int) -> Sample: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Sample]: ...
+    def __getitem__(self, place: int | slice) -> Sample | list[Sample]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(len(self))[place]]
+        place = range(len(self))[place]
+        return Sample(self.path(place), int(self.labels[place]))
+
+    def path(self, place: int) -> str:
+        """List path of a video."""
+        row = int(self.rows[place])
+        if row < 0 or self.known is None:
+            return self.loose[place].path
+        return self.known.path_of(row)
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """List paths of all videos, each made when it is looked at."""
+        return _Paths(self)
+
+    def file(self, place: int) -> str:
+        """Path of a video's file."""
+        return os.path.join(self.root, self.path(place))  # noqa: PTH118 (a Path costs more)
+
+    def facts(self, place: int) -> VideoFacts:
+        """All that is known of a video; its error names the file."""
+        row = int(self.rows[place])
+        if row < 0 or self.known is None:
+            return self.loose[place]
+        facts = self.known[row]
+        return replace(facts, error=f"{self.file(place)}: {facts.error}") if facts.error else facts
+
+    def error(self, place: int) -> str:
+        """Why a video cannot be read, naming the file; empty if it can."""
+        row = int(self.rows[place])
+        readable = row >= 0 and self.known is not None and self.known.reading(row)[1] > 0
+        return "" if readable else self.facts(place).error
+
+    def reading(self, place: int) -> Reading:
+        """How a readable video is opened."""
+        row = int(self.rows[place])
+        if row < 0 or self.known is None:
+            one = self.loose[place]
+            state = one.reader, one.num_frames, one.checks, one.size, one.mtime_ns
+            return Reading(self.file(place), *state)
+        return Reading(self.file(place), *self.known.reading(row))
+
+    def column(self, name: str) -> np.ndarray:
+        """A number of each video (N,): num_frames, header_frames (-1: unknown), size, digest."""
+        found = np.zeros(len(self), np.uint64 if name == "digest" else np.int64)
+        kept = self.rows >= 0
+        if self.known is not None:
+            found[kept] = self.known.take(name, self.rows[kept])
+        for place, facts in self.loose.items():
+            value = getattr(facts, name)
+            found[place] = -1 if value is None else value
+        return found
+
+    def digest(self) -> str:
+        """SHA-256 of what reading these videos gives: frames, readers, which can be read at all."""
+        found = hashlib.sha256()
+        for name in ("num_frames", "digest"):
+            found.update(self.column(name).tobytes())
+        for reader in self._readers():
+            found.update(reader.encode() + b"\0")
+        return found.hexdigest()
+
+    def readers(self) -> list[str]:
+        """Names of the readers that serve these videos, sorted."""
+        return sorted(set(self._readers()))
+
+    def _readers(self) -> Iterator[str]:
+        return (self.reading(place).reader for place in range(len(self)))
+
+    def at(self, places: np.ndarray) -> Videos:
+        """The videos at some places (M,), in their order."""
+        new = {old: place for place, old in enumerate(places.tolist()) if old in self.loose}
+        loose = {place: self.loose[old] for old, place in new.items()}
+        return Videos(self.root, self.labels[places], self.rows[places], loose, self.known)
+
+
+class _Paths(Sequence[str]):
+    def __init__(self, videos: Videos) -> None:
+        self._videos = videos
+
+    def __len__(self) -> int:
+        return len(self._videos)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self._videos.path, range(len(self)))
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(len(self))[place]]
+        return self._videos.path(range(len(self))[place])

@@ -1,0 +1,1 @@
+"""Processes of ours: how they start, work apart and end."""

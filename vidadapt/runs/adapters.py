@@ -1,0 +1,434 @@
+"""Adapter files: what a method trained, and all that is needed to put it back to work.
+
+A folder of `adapter.safetensors` (trainable tensors and buffers) and `adapter.json` (readable):
+with the file of the backbone's weights, nothing else is needed. `load_adapter` does it in one call;
+`vidadapt.bank` serves several adapters from one backbone.
+
+adapter.json may be a stranger's, so the weights that it names are a hint. They are used unasked
+where they are no file of the caller's (`demo`, `random`), and where config.yaml of the run that the
+folder is a part of names the same file. Everything else, and always the hub, the caller names.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vidadapt import data, methods
+from vidadapt.config import (
+    Config,
+    ConfigError,
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
+    TrainConfig,
+    yaml_files,
+)
+from vidadapt.config.typed import hints_of, misfits
+from vidadapt.console.naming import printable, require_known
+from vidadapt.data import DataPlan
+from vidadapt.data.sampling import Sampling
+from vidadapt.data.transforms import NORMALIZATIONS, normalize
+from vidadapt.models import WITHOUT_FILE, VideoModel
+from vidadapt.models.clip_shape import require_shape
+from vidadapt.models.hub import is_hub_name
+from vidadapt.runs import checkpoints
+from vidadapt.runs import folder as runs
+from vidadapt.runs.assemble import adapted_model
+from vidadapt.runs.differences import differences, refuse, refuse_backbone
+from vidadapt.video.bounds import control_character
+from vidadapt.video.readers import READERS
+
+# What any adapter stays far below: more would be damage, or an attempt to take all memory.
+LARGEST = {"num_frames": 4096, "crop_size": 4096, "num_classes": 1_000_000}
+LARGEST |= {"stride": 100_000, "num_clips": 10_000, "num_crops": 10_000}
+LARGEST |= {"tubelet_size": 4096, "patch_size": 4096, "position_grid": 4096}
+LARGEST_NORMALISED = 10.0  # a normalised pixel lies within -3..3; floats up to 255 are not
+FORMAT, FORMATS = "vidadapt-adapter-2", ("vidadapt-adapter-1", "vidadapt-adapter-2")
+
+
+@dataclass(frozen=True, repr=False)
+class Adapter:
+    """An adapter folder that has been read.
+
+    Attributes:
+        folder: where it lies.
+        tensors: name -> trained tensor or buffer.
+        about: the content of adapter.json.
+        config: what it says, as a configuration; `config.model.weights` is none where the caller
+            must name them, see above.
+        plan: its clips, classes and views.
+    """
+
+    folder: Path
+    tensors: dict[str, torch.Tensor]
+    about: dict[str, Any]
+    config: Config
+    plan: DataPlan
+
+    def __repr__(self) -> str:
+        plan, config = self.plan, self.config
+        values = sum(tensor.numel() for tensor in self.tensors.values())
+        clip = f"{plan.sampling.num_frames} frames of {plan.crop_size} pixels"
+        return printable(
+            f"Adapter({str(self.folder)!r}: {config.method['name']} on {config.model.backbone}, "
+            f"{plan.num_classes} classes, {clip}, {values:,} values)"
+        )
+
+    @property
+    def source(self) -> str:
+        return str(self.folder / checkpoints.TENSORS)
+
+    @property
+    def classes(self) -> tuple[int, tuple[str, ...] | None]:
+        """Number and names: equal for adapters to which a label means the same."""
+        return self.plan.num_classes, self.plan.label_names
+
+    def label(self, number: int) -> str:
+        """The name of a class, or its number where the adapter was trained without names."""
+        names = self.plan.label_names
+        return f"class {number}" if names is None else names[number]
+
+
+def describe(config: Config, plan: DataPlan, backbone: str, manifest: str) -> dict[str, Any]:
+    """The readable half of an adapter file.
+
+    Args:
+        backbone: fingerprint from `adapted_model`.
+        manifest: hash of the training list.
+    """
+    sampling = config.data.sampling or data.DATASETS[plan.dataset].sampling
+    return {
+        "format": FORMAT,
+        "method": dict(config.method),
+        "model": {**_trained_model(config.model), "fingerprint": backbone},
+        "clip": {
+            "num_frames": plan.sampling.num_frames,
+            "crop_size": plan.crop_size,
+            "normalization": plan.normalization,
+            "sampling": sampling,
+            "policy": plan.sampling.policy,
+            "stride": plan.sampling.stride,
+        },
+        "evaluation": {
+            **asdict(config.eval),
+            "num_clips": plan.num_clips,
+            "num_crops": plan.num_crops,
+            "precision": config.train.precision,
+        },
+        "reader": config.data.reader,
+        "dataset": plan.dataset,
+        "num_classes": plan.num_classes,
+        "label_names": None if plan.label_names is None else list(plan.label_names),
+        "train_manifest": manifest,
+        "metrics": {},
+    }
+
+
+def _trained_model(model: ModelConfig) -> dict[str, Any]:
+    return {key: value for key, value in vars(model).items() if key != "drop_path"}
+
+
+def save_adapter(folder: str | Path, model: nn.Module, description: dict[str, Any]) -> None:
+    """Write an adapter folder, replacing the one of the same name.
+
+    Args:
+        model: with the method applied; its trainable tensors and buffers are written.
+        description: from `describe`, with `metrics` filled in by whoever knows them.
+
+    Raises:
+        runs.RunError: the disk refused; the previous folder stays whole.
+    """
+    checkpoints.save_checkpoint(Path(folder), methods.trainable_state(model), description)
+
+
+def load_adapter(
+    folder: str | Path, *, weights: str | Path | None = None
+) -> tuple[VideoModel, Adapter]:
+    """The adapted model, in eval mode, and what its file says, from nothing but the two files.
+
+    The model takes clips (B, 3, T, S, S): uint8, which it normalises as in training, or floats that
+    are normalised already.
+
+    Args:
+        folder: holds adapter.safetensors and adapter.json; see also `find_adapter`.
+        weights: the backbone's weights; default: those of the run that the folder is a part of, or
+            `demo`. The file of a full fine-tuning holds them itself.
+
+    Raises:
+        ValueError: a damaged file, another backbone than the adapter's, or weights that the caller
+            must name; the message says which.
+        FileNotFoundError: no such weights.
+    """
+    adapter = read_adapter(folder)
+    alone = weights is None and adapter.config.method["name"] == "full"
+    config = adapter.config if alone else with_weights(adapter, weights)
+    model = load_adapted_model(config, adapter.plan, adapter.folder)
+    model.register_forward_pre_hook(functools.partial(_ready, adapter.plan.normalization))
+    return model, adapter
+
+
+def _ready(
+    normalization: str, model: VideoModel, clips: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor] | None:
+    """What enters a model that `load_adapter` gave: uint8 clips normalised; None: as they are.
+
+    Raises:
+        ValueError: floats that are not normalised, or clips of another shape.
+    """
+    if len(clips) != 1:
+        return None
+    clip = clips[0]
+    if clip.dtype == torch.uint8:
+        require_shape(clip, model.clip_shape)
+        return (normalize(clip, normalization),)
+    if torch.compiler.is_compiling() or not clip.is_floating_point() or clip.numel() == 0:
+        return None
+    largest = clip.detach().abs().amax().item()
+    if largest > LARGEST_NORMALISED:
+        raise ValueError(
+            f"clip holds floats up to {largest:.4g}, which are not normalised; give uint8, which "
+            f"is normalised here ({normalization})"
+        )
+    return None
+
+
+def with_weights(adapter: Adapter, weights: str | Path | None) -> Config:
+    """The adapter's configuration with the backbone's weights that are to be used.
+
+    Args:
+        weights: as the caller names them; none: those that may be used unasked, see above.
+
+    Raises:
+        ConfigError: they must be named, or the run's own file is not there any more.
+    """
+    model = adapter.config.model
+    if weights is not None:
+        return replace(adapter.config, model=replace(model, weights=str(weights)))
+    if model.weights in WITHOUT_FILE:
+        return adapter.config
+    named = adapter.about["model"].get("weights")
+    shown = printable(str(named))
+    if named is None:
+        why = "was trained on a random backbone, without model.weights; give them"
+    elif is_hub_name(named):
+        why = f"names the weights {shown}, and nothing is fetched that you do not name; give them"
+    elif model.weights is None:
+        why = (
+            f"names the weights {shown}, and no file is opened that neither you nor the run's "
+            "config.yaml beside the folder name; give them"
+        )
+    elif not Path(model.weights).exists():
+        why = f"was trained on the weights {shown}, which is not there; give the file"
+    else:
+        return adapter.config
+    value = shlex.quote(shown) if named is not None else "FILE"
+    raise ConfigError(
+        f"{adapter.folder / checkpoints.DESCRIPTION}: {why} with --weights {value} "
+        f"(evaluate.py: --model.weights {value}; Python: weights={value!r}). Weights other than "
+        "those of its training are refused"
+    )
+
+
+def _usable_unasked(folder: Path, model: ModelConfig) -> ModelConfig:
+    """The model's configuration, without weights that a caller must name."""
+    if model.weights is None or model.weights in WITHOUT_FILE:
+        return model
+    run = Path(os.path.abspath(folder)).parent / "config.yaml"  # noqa: PTH100 (no links resolved)
+    if not is_hub_name(model.weights) and run.is_file():
+        of_run = yaml_files.read_yaml(run, "run_dir").get("model")
+        if isinstance(of_run, dict) and of_run.get("weights") == model.weights:
+            return model
+    return replace(model, weights=None)
+
+
+def find_adapter(folder: str | Path) -> Path:
+    """An adapter folder itself, or a run's folder: its `best` if it has one, else its `last`.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    folder = Path(folder)
+    if (folder / checkpoints.DESCRIPTION).is_file():
+        return folder
+    if not folder.is_dir():
+        raise ConfigError(f"--adapter: the folder {folder} does not exist")
+    return checkpoint_folder(folder, None, "--adapter")
+
+
+def checkpoint_folder(run_dir: Path, wanted: str | None, key: str = "--checkpoint") -> Path:
+    """`best` (chosen on a development list) if the run has one, else `last`; or what is asked."""
+    for name in (wanted,) if wanted else ("best", "last"):
+        found = checkpoints.find_checkpoint(run_dir / name)
+        if found is not None:
+            return found
+    raise ConfigError(
+        f"{key}: {run_dir} holds no {wanted or 'best or last'} checkpoint; a run writes one "
+        "at the end of each epoch (best only with data.dev_list)"
+    )
+
+
+def read_adapter(folder: str | Path) -> Adapter:
+    """Read an adapter folder.
+
+    Raises:
+        runs.RunError: missing, damaged or incomplete, naming the file; or of format 1, which
+            does not say how clips are cut and views fused.
+        ConfigError: config.yaml beside the folder cannot be read.
+    """
+    folder = Path(folder)
+    tensors, about = _read(folder)
+    file = folder / checkpoints.DESCRIPTION
+    if about["format"] == "vidadapt-adapter-1":
+        raise runs.RunError(
+            f"{file}: format vidadapt-adapter-1 does not hold the sampling and the fusion of its "
+            "evaluation; evaluate it with tools/evaluate.py --run_dir, whose config.yaml holds "
+            "them, or train again"
+        )
+    try:
+        adapter = Adapter(folder, tensors, about, _config(folder, about), _plan(about))
+        _check(adapter)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise runs.RunError(
+            f"{file}: is incomplete, or was written by another version of vidadapt ({error!r})"
+        ) from error
+    config = replace(adapter.config, model=_usable_unasked(folder, adapter.config.model))
+    return replace(adapter, config=config)
+
+
+def _check(adapter: Adapter) -> None:
+    """Refuse what no adapter can say, before a model of that shape is built.
+
+    Raises:
+        ValueError, KeyError, TypeError: naming the key.
+    """
+    config, plan, method = adapter.config, adapter.plan, adapter.config.method
+    inject = methods.METHODS[require_known("method.name", method["name"], methods.METHODS)]
+    problems = misfits(method, {"name": str, **hints_of(inject)}, "method.")
+    for section in ("data", "model", "train", "eval"):
+        options = getattr(config, section)
+        problems += misfits(vars(options), hints_of(type(options)), f"{section}.")
+    problems += misfits(vars(plan), {**hints_of(DataPlan), "sampling": Sampling}, "")
+    problems += misfits(vars(plan.sampling), hints_of(Sampling), "")
+    fingerprint = adapter.about["model"]["fingerprint"]
+    problems += misfits({"fingerprint": fingerprint}, {"fingerprint": str}, "model.")
+    for name, most in LARGEST.items():
+        of = next(part for part in (plan, plan.sampling, config.model) if hasattr(part, name))
+        value = getattr(of, name)
+        for number in value if isinstance(value, list) else [value]:
+            if type(number) is int and not 1 <= number <= most:
+                problems.append(f"{name}: {number} is outside 1..{most}")
+    names = [str(name) for name in plan.label_names or ()]
+    if plan.label_names is not None and len(names) != plan.num_classes:
+        problems.append(f"label_names: {len(names)} of {plan.num_classes} classes")
+    if any(control_character(name) for name in names):
+        problems.append("label_names: a control character")
+    if not all(name.strip() for name in names):
+        problems.append("label_names: an empty name")
+    if doubled := [name for name, count in Counter(names).items() if count > 1]:
+        problems.append(f"label_names: {doubled[0]!r} names two classes")
+    if problems:
+        raise ValueError("; ".join(problems[:5]))
+    for key, value, known in (
+        ("dataset", plan.dataset, data.DATASETS),
+        ("normalization", plan.normalization, NORMALIZATIONS),
+        ("reader", config.data.reader, READERS),
+    ):
+        require_known(key, value, known)
+
+
+def _read(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    tensors, about = checkpoints.load_checkpoint(folder)
+    if about.get("format") not in FORMATS:
+        raise runs.RunError(
+            f"{folder / checkpoints.DESCRIPTION}: format {about.get('format')!r} is none of "
+            f"{', '.join(FORMATS)}; update vidadapt"
+        )
+    return tensors, about
+
+
+def _config(folder: Path, about: dict[str, Any]) -> Config:
+    clip, evaluation = about["clip"], about["evaluation"]
+    return Config(
+        run_dir=str(folder.parent),
+        method=about["method"],
+        data=DataConfig(
+            dataset=about["dataset"],
+            sampling=clip["sampling"],
+            num_frames=clip["num_frames"],
+            crop_size=clip["crop_size"],
+            normalization=clip["normalization"],
+            reader=about["reader"],
+        ),
+        model=ModelConfig(**{k: v for k, v in about["model"].items() if k != "fingerprint"}),
+        train=TrainConfig(precision=evaluation["precision"]),
+        eval=EvalConfig(**{k: v for k, v in evaluation.items() if k != "precision"}),
+    )
+
+
+def _plan(about: dict[str, Any]) -> DataPlan:
+    clip, evaluation, names = about["clip"], about["evaluation"], about["label_names"]
+    views = evaluation["num_clips"], evaluation["num_crops"]
+    return DataPlan(
+        dataset=about["dataset"],
+        num_classes=about["num_classes"],
+        label_names=None if names is None else tuple(names),
+        sampling=Sampling(clip["policy"], clip["num_frames"], clip["stride"], *views),
+        flip=False,
+        num_clips=views[0],
+        num_crops=views[1],
+        crop_size=clip["crop_size"],
+        normalization=clip["normalization"],
+    )
+
+
+def bare_plan(num_frames: int, crop_size: int) -> DataPlan:
+    """Clips of a shape, of no data set in particular: what a backbone alone needs to know."""
+    sampling = Sampling("uniform", num_frames, 1, 1, 1)
+    return DataPlan("custom", 1, None, sampling, False, 1, 1, crop_size, "imagenet")
+
+
+def with_views(plan: DataPlan, num_clips: int | None, num_crops: int | None) -> DataPlan:
+    """The plan with other views at evaluation; None: its own.
+
+    Raises:
+        ValueError: fewer than one.
+    """
+    num_clips = plan.num_clips if num_clips is None else num_clips
+    num_crops = plan.num_crops if num_crops is None else num_crops
+    sampling = replace(plan.sampling, num_clips=num_clips, num_crops=num_crops)
+    return replace(plan, sampling=sampling, num_clips=num_clips, num_crops=num_crops)
+
+
+def load_adapted_model(config: Config, plan: DataPlan, folder: Path) -> VideoModel:
+    """The model of an adapter folder, in eval mode, if it is what the configuration asks for.
+
+    Reads format 1, too.
+
+    Raises:
+        runs.RunError, ValueError: a missing or damaged file, or one that was trained with another
+            method, backbone, geometry, number of classes or label names; the message says which.
+    """
+    tensors, about = _read(folder)
+    source = str(folder / checkpoints.TENSORS)
+    refuse(source, differences(about, config, plan))
+    # A file that holds every parameter (full fine-tuning) needs no backbone.
+    model, _, backbone = adapted_model(config, plan, load_backbone=False)
+    if not holds_all(model, tensors):
+        model, _, backbone = adapted_model(config, plan)
+        refuse_backbone(source, about, backbone, f"model.weights ({config.model.weights})")
+    methods.load_trainable_state(model, tensors, source)
+    return model.eval()
+
+
+def holds_all(model: nn.Module, tensors: dict[str, torch.Tensor]) -> bool:
+    """Whether a file holds every parameter of the model, so that no backbone shows through."""
+    return {name for name, _ in model.named_parameters()} <= tensors.keys()

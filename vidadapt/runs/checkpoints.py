@@ -1,0 +1,277 @@
+"""Checkpoint folders that cannot be lost: whole or not there, checked, the last ones kept.
+
+    last/    the newest: adapter.safetensors + adapter.json, what the method trained,
+             self-described; trainer.pt, what only resuming needs; checksums.json
+    last.1/  the one before, and so on
+    best/    of the best epoch, without trainer.pt
+
+A folder is written under a temporary name, flushed to the disk, and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from vidadapt.console.naming import printable
+from vidadapt.files.archives import NotStored, require_stored
+from vidadapt.files.retrying import Patience
+from vidadapt.files.writing import WriteError
+from vidadapt.runs.folder import RunError, write_json
+
+TENSORS, DESCRIPTION, TRAINER = "adapter.safetensors", "adapter.json", "trainer.pt"
+CHECKSUMS = "checksums.json"
+
+
+def save_checkpoint(
+    folder: Path,
+    tensors: dict[str, torch.Tensor],
+    description: dict[str, Any],
+    trainer: dict[str, Any] | None = None,
+    *,
+    keep: int = 1,
+) -> None:
+    """Write a checkpoint folder whole; the ones before it move on to `<name>.1`, `<name>.2`, ...
+
+    Args:
+        folder: `<run>/last` or `<run>/best`.
+        tensors: trainable tensors and buffers.
+        description: readable JSON: method, backbone with fingerprint, classes.
+        trainer: state for resuming.
+        keep: how many stay, this one included.
+
+    Raises:
+        WriteError: the disk refused (full, read-only); the previous checkpoint stays whole.
+    """
+    temporary = folder.with_name(folder.name + ".tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        whole = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        save_file(whole, temporary / TENSORS)
+        write_json(temporary / DESCRIPTION, description)
+        if trainer is not None:
+            torch.save(trainer, temporary / TRAINER)
+        files = sorted(temporary.iterdir())
+        write_json(temporary / CHECKSUMS, {file.name: checksum(file) for file in files})
+        for file in (*files, temporary / CHECKSUMS, temporary):
+            _flush(file)
+        for number in range(keep, 0, -1):
+            older, newer = _generation(folder, number), _generation(folder, number - 1)
+            if newer.exists():
+                shutil.rmtree(older, ignore_errors=True)
+                newer.rename(older)
+        temporary.rename(folder)
+        _flush(folder.parent)
+        for surplus in _generations(folder)[keep:]:
+            shutil.rmtree(surplus, ignore_errors=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise WriteError(
+            f"cannot write the checkpoint {folder}: {error}; the previous one is unharmed. Make "
+            "room or choose another run_dir, then continue with --resume"
+        ) from error
+
+
+def find_checkpoint(folder: Path, *, to_resume: bool = False) -> Path | None:
+    """The newest whole checkpoint under a name: `folder` itself, else `<name>.1`, ...; None: none.
+
+    A damaged one that is passed over is named on the terminal.
+
+    Args:
+        to_resume: one without the state for that is damaged.
+
+    Raises:
+        RunError: there are some, and all are damaged, naming what is wrong with each.
+    """
+    damaged: list[str] = []
+    for candidate in _generations(folder):
+        problem = damage(candidate, to_resume=to_resume)
+        if problem is None:
+            for text in damaged:
+                print(f"warning: {text}; using {candidate} in its place")
+            return candidate
+        damaged.append(problem)
+    if damaged:
+        raise RunError(
+            f"no whole checkpoint is left: {'; '.join(damaged)}. Restore one from a copy, or start "
+            "again in another run_dir"
+        )
+    return None
+
+
+def set_aside_damaged(folder: Path) -> None:
+    """Rename what cannot be resumed, so that it takes no whole one's place; one is kept."""
+    for candidate in _generations(folder):
+        if damage(candidate, to_resume=True) is not None:
+            aside = folder.with_name(f"{folder.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            candidate.rename(aside)
+
+
+def damage(folder: Path, *, to_resume: bool = False) -> str | None:
+    """What is wrong with a checkpoint folder by its checksums; None: nothing.
+
+    An adapter without checksums, as from elsewhere or with an edited description, is taken as it
+    is.
+
+    Args:
+        to_resume: it must hold the state for that.
+    """
+    file, resumable = folder / CHECKSUMS, (folder / TRAINER).exists()
+    if to_resume and not resumable:
+        return f"{folder / TRAINER} is missing"
+    if not file.exists() and not resumable:
+        return None
+    try:
+        expected = json.loads(Patience().call(partial(file.read_text, encoding="utf-8")))
+        for name in (TENSORS, DESCRIPTION, *([TRAINER] if resumable else [])):
+            if name not in expected:
+                return f"{file} is damaged: it has no checksum of {name}"
+        for name, digest in expected.items():
+            if name not in (TENSORS, DESCRIPTION, TRAINER):
+                return f"{file} is damaged: {name!r} is no file of a checkpoint"
+            part = folder / name
+            if not part.is_file():
+                return f"{part} is missing"
+            if checksum(part) != digest:
+                edited = f"; if you have edited it, delete {CHECKSUMS}" * (name == DESCRIPTION)
+                return f"{part} is damaged (its checksum is not that of {CHECKSUMS}{edited})"
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        return f"{file} cannot be read ({error})"
+    return None
+
+
+def checksum(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal; a read that fails for a moment is tried again."""
+    return Patience().call(partial(_checksum, file))
+
+
+def _checksum(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors and the description of a checkpoint folder.
+
+    Raises:
+        RunError: missing, truncated or malformed, naming the file.
+    """
+    description_file, tensor_file = folder / DESCRIPTION, folder / TENSORS
+    for file in (description_file, tensor_file):
+        if not file.is_file():
+            raise RunError(f"{file}: no such file; a checkpoint folder holds {file.name}")
+    problem = damage(folder)
+    if problem is not None:
+        raise RunError(f"{problem}; restore it from a copy or train again")
+    try:
+        description = json.loads(description_file.read_text(encoding="utf-8"))
+        if not isinstance(description, dict):
+            raise ValueError("expected names and values")
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{description_file}: not valid JSON ({error})") from error
+    try:
+        with safe_open(tensor_file, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise RunError(
+            f"{tensor_file}: truncated or not a safetensors file ({printable(str(error))}); "
+            "restore it from a copy or train again"
+        ) from error
+    return tensors, description
+
+
+def load_trainer(folder: Path) -> dict[str, Any]:
+    """The state for resuming.
+
+    Raises:
+        RunError: missing, truncated or malformed, naming the file.
+    """
+    file = folder / TRAINER
+    if not file.is_file():
+        raise RunError(f"{file}: no such file; only `last` can be resumed")
+    try:
+        require_stored(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise RunError(
+            f"{file}: truncated or damaged ({_cause(error)}); the weights beside it may "
+            "still be whole: evaluate them, or start again in another run_dir"
+        ) from error
+
+
+def _cause(error: Exception) -> str:
+    """What `require_stored` says; torch's own words would advise to run what a file holds."""
+    return str(error) if isinstance(error, NotStored) else type(error).__name__
+
+
+class Writer:
+    """Writes checkpoints in a thread, one after the other, while training goes on."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._begun: list[Future[None]] = []
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """`save_checkpoint` with tensors that nobody changes any more; waits for older ones.
+
+        Raises:
+            WriteError: an older one could not be written.
+        """
+        while len(self._begun) > 1:
+            self._begun.pop(0).result()
+        self._begun.append(self._thread.submit(save_checkpoint, *args, **kwargs))
+
+    def wait(self) -> None:
+        """Until everything is on the disk.
+
+        Raises:
+            WriteError: it could not be written.
+        """
+        while self._begun:
+            self._begun.pop(0).result()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *about: object) -> None:
+        try:
+            self.wait()
+        except WriteError:
+            if kind is None:
+                raise
+        finally:
+            self._thread.shutdown()
+
+
+def _generation(folder: Path, number: int) -> Path:
+    return folder if number == 0 else folder.with_name(f"{folder.name}.{number}")
+
+
+def _generations(folder: Path) -> list[Path]:
+    """Those that exist, newest first. After a crash between two renames one number is missing."""
+    found = [
+        (int(path.name.rpartition(".")[2]), path)
+        for path in folder.parent.glob(f"{folder.name}.*")
+        if path.name.rpartition(".")[2].isdecimal()
+    ]
+    return [folder] * folder.exists() + [path for _, path in sorted(found)]
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""A trained run or adapter as a thing to use."""

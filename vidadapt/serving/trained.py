@@ -1,0 +1,295 @@
+"""A trained run or adapter and the list that it is scored on: found, loaded, scored.
+
+What tools/evaluate.py and the reports on trained models have in common.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vidadapt import config, data, methods, runs
+from vidadapt.config import Config, ConfigError, DataConfig, command_line
+from vidadapt.config.command_line import EvaluateOptions
+from vidadapt.data import DataPlan, VideoList
+from vidadapt.data.changes import Changes
+from vidadapt.distributed import World, from_main, gather_objects, together
+from vidadapt.evaluation.score_parts import Job, Parts
+from vidadapt.evaluation.views import Scores, score_views
+from vidadapt.files.retrying import said
+from vidadapt.lists.prepared import with_lists
+from vidadapt.lists.reading import Sample, Samples, check_label_names, read_list
+from vidadapt.models import VideoModel
+from vidadapt.models.precision import cast_frozen, resolved_precision
+from vidadapt.runs import adapters, checkpoints
+from vidadapt.runs.adapters import Adapter
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint and what it is to be scored on; nothing is loaded yet.
+
+    Attributes:
+        config: of the run or the adapter, with what the command line changed and the lists' paths.
+        plan: clips, classes and views.
+        checkpoint: folder of adapter.safetensors and adapter.json.
+        split: which list, `test` or `dev`.
+        listed: its path.
+    """
+
+    config: Config
+    plan: DataPlan
+    checkpoint: Path
+    split: str
+    listed: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint's model on its device, frozen, and the list with its files looked at.
+
+    Attributes:
+        trainable: how many parameters its training changed.
+    """
+
+    trained: Trained
+    model: VideoModel
+    trainable: int
+    precision: str
+    videos: VideoList
+
+
+def asked(argv: list[str]) -> tuple[Config | None, EvaluateOptions, Adapter | None]:
+    """What a command line of tools/evaluate.py asks for, and the adapter that it names, if any.
+
+    The configuration is None for `--from-scores`. That of a run holds `data.label_names` only where
+    the command line gives them: the run knows its own, see `find`.
+
+    Raises:
+        ConfigError, RunError: unknown or malformed keys, no such run or adapter, or one whose
+            weights must be named.
+        SystemExit: after --help.
+    """
+    alone = command_line.adapter_option(argv)
+    adapter = None if alone is None else adapters.read_adapter(adapters.find_adapter(alone))
+    cfg, options = command_line.parse_evaluate(
+        argv, methods.METHODS, None if adapter is None else adapter.config
+    )
+    if cfg is not None:
+        config.check_evaluation(cfg)
+        if adapter is not None and cfg.model.weights is None and cfg.method["name"] != "full":
+            adapters.with_weights(adapter, None)  # says which must be named
+    if cfg is not None and adapter is None:
+        cfg = _from_here(cfg, command_line.typed(argv))
+    return cfg, options, adapter
+
+
+def _from_here(cfg: Config, typed: set[str]) -> Config:
+    """A run's configuration with lists that were given anew, and with paths that hold here.
+
+    A relative path that is not there from the working directory is taken from that of the training.
+    The class names are left to the run, and with `data.lists` its own lists and root to that.
+
+    Args:
+        typed: keys that the command line gives; these stay as they are.
+    """
+    defaults = vars(DataConfig())
+    stood_for = ("root", *(f"{split}_list" for split in ("train", "dev", "test")))
+    renewed = ["label_names", *(stood_for if "data.lists" in typed else ())]
+    of_data: dict[str, Any] = {k: defaults[k] for k in renewed if f"data.{k}" not in typed}
+    cfg = replace(cfg, data=replace(cfg.data, **of_data))
+    environment = Path(cfg.run_dir) / runs.ENVIRONMENT
+    try:
+        trained_in = json.loads(environment.read_text(encoding="utf-8"))["working_directory"]
+        home = Path(trained_in)
+    except (OSError, ValueError, KeyError, TypeError):  # of an older version
+        return cfg
+
+    def from_here(key: str, path: str | None) -> str | None:
+        if key in typed or path is None or not (home / path).exists():
+            return path
+        return str(home / path) if path == "." or not Path(path).exists() else path
+
+    weights = from_here("model.weights", cfg.model.weights)
+    cfg = replace(cfg, model=replace(cfg.model, weights=weights))
+    if "data.lists" in typed:
+        return cfg
+    of_data = {
+        key: from_here(f"data.{key}", getattr(cfg.data, key))
+        for key in (*stood_for, "quarantine", "index_dir")
+    }
+    return replace(cfg, data=replace(cfg.data, **of_data))
+
+
+def find(cfg: Config, options: EvaluateOptions, adapter: Adapter | None) -> Trained:
+    """The checkpoint and the list that `asked` was asked for; quick.
+
+    Raises:
+        ValueError: no such checkpoint, the list is not set, options that do not go together.
+    """
+    named = cfg.data.label_names is not None
+    cfg = replace(cfg, data=with_lists(cfg.data, same_dataset=adapter is None))
+    if adapter is None:
+        checkpoint = adapters.checkpoint_folder(Path(cfg.run_dir), options.checkpoint)
+        names = None if named else checkpoints.load_checkpoint(checkpoint)[1].get("label_names")
+        plan = data.resolve(cfg.data, cfg.eval, names)
+    else:
+        plan = adapters.with_views(adapter.plan, cfg.eval.num_clips, cfg.eval.num_crops)
+        checkpoint = adapter.folder
+    listed = cfg.data.test_list if options.split == "test" else cfg.data.dev_list
+    if listed is None:
+        raise ConfigError(f"data.{options.split}_list: is not set; give the list to evaluate")
+    for key, path, mend in (
+        (f"data.{options.split}_list", listed, "--data.lists FOLDER, or --data.{split}_list FILE"),
+        ("data.root", cfg.data.root, "--data.root FOLDER"),
+    ):
+        if not Path(path).exists():
+            raise ConfigError(
+                f"{key}: {path} is not there, seen from {Path.cwd()}; where it has moved, give it "
+                "with " + mend.format(split=options.split)
+            )
+    return Trained(cfg, plan, checkpoint, options.split, listed)
+
+
+def samples_of(trained: Trained) -> Samples:
+    """The videos of the list, whose labels are those that the model knows.
+
+    Raises:
+        ListError: a malformed list, or labels that mean other classes.
+    """
+    of = trained.config.data
+    check_label_names(trained.listed, trained.plan.label_names, of.label_names)
+    return read_list(trained.listed, of.root, trained.plan.num_classes, of.allow_outside_root)
+
+
+def load(trained: Trained, world: World, samples: Sequence[Sample] | None = None) -> Loaded:
+    """Load the model and look at the files of the list, on all processes.
+
+    Args:
+        samples: those of `samples_of` that are wanted; default: all.
+
+    Raises:
+        ValueError, OSError, ReadError: what cannot be used, naming file, line or key.
+    """
+    cfg, plan = trained.config, trained.plan
+    with together(world):
+        model = adapters.load_adapted_model(cfg, plan, trained.checkpoint).to(world.device)
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        model.requires_grad_(False)
+        precision = resolved_precision(world.device, cfg.train.precision)
+        cast_frozen(model, world.device, precision)
+    videos = from_main(
+        world,
+        lambda: data.load_list(
+            cfg.data,
+            plan,
+            trained.listed,
+            samples_of(trained) if samples is None else samples,
+            training=False,
+        ),
+    )
+    return Loaded(trained, model, trainable, precision, videos)
+
+
+def score(
+    loaded: Loaded,
+    world: World,
+    *,
+    orders: torch.Tensor | None = None,
+    parts: Parts | None = None,
+    changes: Changes | None = None,
+    label: str = "evaluate",
+) -> Scores:
+    """Score every view of the list once, see `evaluate.score_views`; in `orders` of the frames."""
+    cfg, plan, videos = loaded.trained.config, loaded.trained.plan, loaded.videos
+    loader = data.eval_loader(
+        cfg.data,
+        plan,
+        videos,
+        chosen=None if parts is None else parts.left,
+        rank=world.rank,
+        world_size=world.size,
+        pin_memory=world.device.type == "cuda",
+        changes=changes,
+    )
+    scores = score_views(
+        loaded.model,
+        loader,
+        paths=videos.samples.paths,
+        labels=videos.samples.labels,
+        num_classes=plan.num_classes,
+        num_clips=plan.num_clips,
+        num_crops=plan.num_crops,
+        normalization=plan.normalization,
+        views_per_forward=cfg.eval.views_per_forward,
+        precision=loaded.precision,
+        world=world,
+        orders=orders,
+        parts=parts,
+        label=label,
+    )
+    again = [line for part in gather_objects(world, loader.again) for line in part]
+    if parts is not None:
+        parts.warnings += said(again)
+    return scores
+
+
+def job(loaded: Loaded, world: World) -> Job:
+    """What the scores of `score` depend on, to know an evaluation that was stopped again."""
+    plan, videos = loaded.trained.plan, loaded.videos
+    device = (
+        torch.cuda.get_device_name(world.device)
+        if world.device.type == "cuda"
+        else f"{world.device.type} with {torch.get_num_threads()} threads"
+    )
+    return Job(
+        settings={
+            "model": _digest(loaded.model),
+            "list": videos.manifest,
+            "frames": videos.samples.digest(),
+            "sampling": plan.sampling.policy,
+            "num_frames": plan.sampling.num_frames,
+            "stride": plan.sampling.stride,
+            "crop_size": plan.crop_size,
+            "normalization": plan.normalization,
+            "views": f"{plan.num_clips} clips x {plan.num_crops} crops",
+            "precision": loaded.precision,
+            "eval.views_per_forward": loaded.trained.config.eval.views_per_forward,
+        },
+        machine=f"{device} (torch {torch.__version__})",
+        num_videos=len(videos.samples),
+        num_views=plan.num_clips * plan.num_crops,
+        num_classes=plan.num_classes,
+    )
+
+
+def _digest(model: nn.Module) -> str:
+    """SHA-256 over the names and bytes of a model's tensors as it computes with them."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def about(loaded: Loaded) -> dict[str, Any]:
+    """What scores are of, as JSON: run, checkpoint, list and its hash, clips, precision."""
+    trained, plan = loaded.trained, loaded.trained.plan
+    return {
+        "run_dir": trained.config.run_dir,
+        "checkpoint": trained.checkpoint.name,
+        "list": str(trained.listed),
+        "manifest": loaded.videos.manifest,
+        "label_names": plan.label_names,
+        "num_frames": plan.sampling.num_frames,
+        "crop_size": plan.crop_size,
+        "normalization": plan.normalization,
+        "precision": loaded.precision,
+    }

@@ -1,0 +1,144 @@
+"""Whether a run that was begun can be gone on with, and what changes on another machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vidadapt import runs
+from vidadapt.config import Config, ConfigError, TrainConfig, as_dict, yaml_files
+from vidadapt.data.epochs import shared_out
+from vidadapt.distributed import World
+from vidadapt.runs import checkpoints
+from vidadapt.runs.differences import changes, settings
+from vidadapt.training.resuming import Progress
+
+# What may change when a run is resumed. The global batch is checked apart: batch_size, processes
+# and accumulation may share it out differently, which is said, since BatchNorm's statistics and
+# the random numbers of dropout and mixing are each process's own (with train.sync_batchnorm, the
+# statistics are those of batch_size x processes clips). A cache may lie elsewhere, but
+# tools/train.py sees to it that a run goes on with one, or without one, as it began.
+FREE_ON_RESUME = {
+    "run_dir",
+    "cache.dir",
+    "cache.max_gb",
+    "data.root",
+    "data.num_workers",
+    "data.index_dir",
+    "data.check_files",
+    "data.clip_timeout",
+    "data.count_timeout",
+    "data.changed",
+    "data.max_skipped",
+    "data.allow_outside_root",
+    "eval.views_per_forward",
+    "train.batch_size",
+    "train.accumulation",
+    "train.recompute",
+    "train.shard",
+    "train.checkpoint_steps",
+    "train.checkpoint_minutes",
+    "train.keep_checkpoints",
+    "train.patience_minutes",
+}
+
+
+def previous_run(run_dir: Path, cfg: Config, resume: bool) -> dict[str, Any] | None:
+    """The state to resume from, checked against the configuration; None: from the start."""
+    runs.check_free(run_dir, resume)
+    last = checkpoints.find_checkpoint(run_dir / "last", to_resume=True) if resume else None
+    if last is None:
+        return None
+    now = kept_settings(cfg)
+    of_run = without_free(settings(yaml_files.read_yaml(run_dir / "config.yaml", "run_dir")))
+    if changed := changes(of_run, now):
+        raise ConfigError(
+            f"--resume: the configuration differs from {run_dir / 'config.yaml'}: "
+            + "; ".join(changed)
+            + ". Use the same, or another run_dir"
+        )
+    saved = checkpoints.load_trainer(last)
+    known = saved["facts"].get("settings")
+    if known is not None:
+        defaults = without_free(settings({"method": {"name": known["method.name"]}}))
+        if changed := changes({**defaults, **known}, now):
+            raise ConfigError(
+                f"--resume: {last} is a checkpoint of another run: {'; '.join(changed)}. Put that "
+                "of this run in its place, or use another run_dir"
+            )
+    Progress.of(saved["progress"])
+    return saved
+
+
+def kept_settings(cfg: Config) -> dict[str, Any]:
+    """What a checkpoint says of its run: the settings that no resume may change."""
+    return without_free(settings(as_dict(cfg)))
+
+
+def without_free(found: dict[str, Any]) -> dict[str, Any]:
+    """Some of `differences.settings`, less `FREE_ON_RESUME`."""
+    return {key: value for key, value in found.items() if key not in FREE_ON_RESUME}
+
+
+def shared_among(processes: int, train: TrainConfig, before: dict[str, Any]) -> TrainConfig:
+    """The recipe for a resume by processes for which the one asked for has another global batch.
+
+    It stays by `accumulation`, or by a smaller `batch_size`; where the processes cannot share it
+    equally, the nearest one is taken. So the command that a run began with stays good on any number
+    of processes, as often as it is resumed.
+    """
+    wanted = before["global_batch"]
+    if train.batch_size * train.accumulation * processes == wanted:
+        return train
+    sizes = shared_out(wanted, train.batch_size, processes)
+    if sizes is None:
+        steps = max(1, round(wanted / (train.batch_size * processes)))
+        sizes = train.batch_size, steps
+    return replace(train, batch_size=sizes[0], accumulation=sizes[1])
+
+
+def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """What the configuration does not show must be as it was when the run began.
+
+    What the checkpoint of an older version does not hold is not compared.
+    """
+    mends = {
+        "global_batch": "choose batch_size x processes x accumulation with the same product",
+        "backbone": "give the weights file that the run began with",
+        "precision": "this machine computes in another one: set train.precision from the start",
+        "manifests": "a list, or what can be read of it, has changed: restore it",
+        "cached": "set cache.dir, or leave it out, as the run began",
+    }
+    if before["processes"] != now["processes"]:
+        del mends["global_batch"]  # `shared_among` has said what becomes of it
+    for key, mend in mends.items():
+        if key in before and before[key] != now[key]:
+            was, here = before[key], now[key]
+            if key == "manifests":
+                other = [split for split in {**was, **here} if was.get(split) != here.get(split)]
+                was, here = ({split: one.get(split) for split in other} for one in (was, here))
+            raise ConfigError(
+                f"--resume: {key} was {was}, here it is {here}; {mend}, or use another run_dir"
+            )
+
+
+def say_processes(
+    before: dict[str, Any], asked: TrainConfig, train: TrainConfig, world: World
+) -> None:
+    """What is not as it was on another number of processes, or not as asked for."""
+    if before["processes"] == world.size and train == asked:
+        return
+    now = train.batch_size * train.accumulation * world.size
+    after = "" if before["processes"] == world.size else f" after {before['processes']}"
+    print(
+        f"{world.size} processes{after}: batch_size {train.batch_size}, "
+        f"accumulation {train.accumulation}; "
+        + (
+            f"the global batch stays {now}"
+            if now == before["global_batch"]
+            else f"warning: the global batch changes from {before['global_batch']} to {now}, and "
+            "the learning rate and the number of steps with it"
+        )
+        + (". Sums round otherwise than on as many processes as before" if after else "")
+    )

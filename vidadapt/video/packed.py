@@ -1,0 +1,391 @@
+"""Packed frames: the JPEG frames of many videos in one tar file, and an index that finds them.
+
+A packed video is listed as `shards/00000.tar/NAME`: its frames are the tar's members whose folder
+is NAME, those that end in .jpg or .jpeg, in the order of the last number in their names. Any tar
+program reads such a file, and uncompressed tars of frames made elsewhere serve as they are.
+
+The index is a file beside the tar, `00000.tar.index`: four arrays in NumPy's format, memory-mapped,
+so that processes share them. It belongs to one state of its tar (size and time of change), holds a
+checksum of every frame's JPEG, which each read is compared with, and one of its own arrays. Where
+it is missing, damaged or of another format, the tar is read once and it is made anew. Where the
+tar's time is another one, as after a copy, the tar's headers are walked through: if the same frames
+are in the same places, their checksums stay as they are, so that damage done by the copy is found.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import functools
+import itertools
+import os
+import re
+import secrets
+import sys
+import tarfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Self
+
+import numpy as np
+import torch
+import xxhash
+
+from vidadapt.console.progress import track
+from vidadapt.files.locks import Held, held
+from vidadapt.video.jpeg import decoded
+from vidadapt.video.sequential import ReadError, TransientReadError, cause_of
+
+# Where a JPEG is in the tar, in bytes, and its xxh3_64.
+FRAME = np.dtype([("offset", "<u8"), ("size", "<u4"), ("check", "<u8")])
+# What an index belongs to; its size and time of change in bytes and ns, and the index's checksum.
+TAR = np.dtype([("format", "<u8"), ("size", "<u8"), ("mtime_ns", "<i8"), ("check", "<u8")])
+FORMAT = 2
+SAID_AFTER = 20  # looks, half a second apart, at an index that another process makes
+SHOWN_BYTES = 1 << 28  # above which the progress of reading a tar is shown
+_FRAME_NAME = re.compile(r"(?P<stem>.*)\.jpe?g", re.IGNORECASE)
+_NUMBER = re.compile(r"[0-9]+")
+
+
+class StrictInfo(tarfile.TarInfo):
+    """A tar's member whose damaged header is an error, where `tarfile` takes it for the end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        """Read the next member.
+
+        Raises:
+            tarfile.ReadError: its header is damaged, or the file ends in it.
+        """
+        try:
+            return super().fromtarfile(tarfile_)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(f"a damaged header: {error}") from error
+
+
+class Index(NamedTuple):
+    """Where the frames of a tar are.
+
+    Attributes:
+        names: (V,) sorted names of the videos, UTF-8.
+        first: (V + 1,) uint64: the frames of video v are `frames[first[v]:first[v + 1]]`.
+        frames: (F,) `FRAME`.
+    """
+
+    names: np.ndarray
+    first: np.ndarray
+    frames: np.ndarray
+
+
+def split(path: str | os.PathLike[str]) -> tuple[Path, str] | None:
+    """The tar and the name of a packed video; None: the path is a file of its own.
+
+    >>> split("/data/shards/00000.tar/videos/a b.webm")
+    (PosixPath('/data/shards/00000.tar'), 'videos/a b.webm')
+    >>> split("/data/a.webm") is None, split("/data/00000.tar") is None
+    (True, True)
+    """
+    text = os.fspath(path)
+    end = text.find(".tar/")
+    while end >= 0:
+        tar, name = Path(text[: end + 4]), text[end + 5 :].strip("/")
+        if name and not tar.is_dir():  # a folder may have such a name, too
+            return tar, name
+        end = text.find(".tar/", end + 5)
+    return None
+
+
+def file_of(path: str | os.PathLike[str]) -> Path:
+    """The file that lies on disk: the tar of a packed video, any other path itself."""
+    place = split(path)
+    return Path(path) if place is None else place[0]
+
+
+def frames_of(tar: Path, name: str) -> np.ndarray:
+    """Where the frames of a video lie in its tar: (F,) `FRAME`, in the video's order.
+
+    Raises:
+        ReadError: the tar is none, or holds no such video.
+        TransientReadError: it cannot be read now.
+    """
+    try:
+        facts = tar.stat()
+        index = _index(str(tar), facts.st_size, facts.st_mtime_ns)
+    except FileNotFoundError as error:
+        raise TransientReadError(f"{tar}: no such file") from error
+    except OSError as error:
+        raise TransientReadError(f"{tar}: {cause_of(error)}") from error
+    key = np.bytes_(name.encode("utf-8", "surrogateescape"))
+    place = bisect.bisect_left(index.names, key)
+    if place == len(index.names) or index.names[place] != key:
+        raise ReadError(f"{tar}/{name}: the tar holds no frames of that name")
+    frames = index.frames[int(index.first[place]) : int(index.first[place + 1])]
+    ends = frames["offset"].astype(float) + frames["size"]
+    if not len(frames) or (ends > facts.st_size).any():
+        raise ReadError(f"{tar}/{name}: {index_of(tar)} is damaged; delete it, it is made anew")
+    return frames
+
+
+def read(tar: Path, name: str, frames: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
+    """Frames at `wanted` (T, H, W, 3) uint8; only their bytes are read, and checked.
+
+    Args:
+        frames: what `frames_of` returned.
+        wanted: one or more.
+
+    Raises:
+        ReadError: a frame is damaged, or of another size than the rest.
+        TransientReadError: the tar cannot be read now.
+    """
+    found = np.empty(0, np.uint8)
+    index = 0
+    try:
+        with tar.open("rb", buffering=0) as file:
+            for number, index in enumerate(wanted):
+                offset, size, check = frames[index].tolist()
+                data = torch.empty(size, dtype=torch.uint8)
+                if os.preadv(file.fileno(), [data.numpy().data], offset) != size:
+                    raise ValueError("the tar ends early")
+                if xxhash.xxh3_64_intdigest(data.numpy().data) != check:
+                    raise ValueError(
+                        "its bytes are not those that were indexed: the tar is damaged; or, if it "
+                        f"was changed on purpose, delete {index_of(tar).name} beside it"
+                    )
+                frame = decoded(data)
+                if number == 0:
+                    found = np.empty((len(wanted), *frame.shape), np.uint8)
+                if frame.shape != found.shape[1:]:
+                    raise ValueError("of another size than the first that was wanted")
+                found[number] = frame  # while it is in the processor's cache
+    except ValueError as error:
+        raise ReadError(f"{tar}/{name}: frame {index}: {error}") from error
+    except OSError as error:
+        raise TransientReadError(f"{tar}: {cause_of(error)}") from error
+    return found
+
+
+def index_of(tar: Path) -> Path:
+    """Where the index of a tar lies."""
+    return tar.with_name(tar.name + ".index")
+
+
+def make_ready(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Make the indices that the tars of packed videos lack, one after the other, with progress.
+
+    To be called before processes read from them that have a time limit. What cannot be indexed is
+    passed over: reading it says why.
+    """
+    places = map(split, paths)
+    for tar in dict.fromkeys(place[0] for place in places if place is not None):
+        with contextlib.suppress(ReadError, OSError):
+            facts = tar.stat()
+            _index(str(tar), facts.st_size, facts.st_mtime_ns)
+
+
+def make_index(tar: Path, index: Path) -> Index:
+    """Read a tar once and write its index, replacing it at once.
+
+    Args:
+        tar: its size and time of change are what the index belongs to.
+        index: file to write.
+
+    Raises:
+        ReadError: the tar is none, ends early, or holds no JPEG frames.
+        TransientReadError: it is being written.
+        OSError: one of them cannot be read or written.
+    """
+    made, state = _indexed(tar, None)
+    _write(index, made, state)
+    return made
+
+
+@functools.cache
+def _index(tar: str, size: int, mtime_ns: int) -> Index:
+    """The index of a tar in this state: mapped, or made where there is none that fits."""
+    path = index_of(Path(tar))
+    looks = 0
+    while True:
+        found, is_current = _loaded(path, size, mtime_ns)
+        if found is not None and is_current:
+            return found
+        try:
+            with held(path, "packed frames"):
+                found, is_current = _loaded(path, size, mtime_ns)
+                if found is not None and is_current:  # made while this process waited
+                    return found
+                made, state = _indexed(Path(tar), found)
+                with contextlib.suppress(OSError):
+                    _write(path, made, state)
+                return _loaded(path, size, mtime_ns)[0] or made
+        except Held as error:  # another process makes it
+            looks += 1
+            if looks == SAID_AFTER:
+                print(f"waiting for an index: {error}", file=sys.stderr, flush=True)
+            time.sleep(0.5)
+        except OSError:  # the folder cannot be written: each process makes its own
+            return _indexed(Path(tar), found)[0]
+
+
+def _write(path: Path, index: Index, state: np.ndarray) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("wb") as file:
+            for array in (state, *index):
+                np.save(file, array, allow_pickle=False)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _loaded(path: Path, size: int, mtime_ns: int) -> tuple[Index | None, bool]:
+    """The index in a file, mapped, and whether it belongs to a tar in this state; None: no sound
+    index of this format."""
+    try:
+        with path.open("rb") as file:
+            state, index = _mapped(file), Index(_mapped(file), _mapped(file), _mapped(file))
+    except (OSError, ValueError):
+        return None, False
+    if (state.shape, state.dtype) != ((1,), TAR) or not _is_whole(index):
+        return None, False
+    if not np.array_equal(state, _state(index, *state[["size", "mtime_ns"]][0].tolist())):
+        return None, False
+    return index, state[["size", "mtime_ns"]][0].tolist() == (size, mtime_ns)
+
+
+def _state(index: Index, size: int, mtime_ns: int) -> np.ndarray:
+    """What an index begins with (1,) `TAR`; its checksum is over all that the index says."""
+    state = np.array([(FORMAT, size, mtime_ns, 0)], TAR)
+    check = xxhash.xxh3_64(state.tobytes() + f"{index.names.dtype}{index.names.shape}".encode())
+    for array in index:
+        check.update(np.ascontiguousarray(array).view(np.uint8).data)
+    state["check"] = check.intdigest()
+    return state
+
+
+def _is_whole(index: Index) -> bool:
+    names, first, frames = index
+    return (
+        (names.ndim, names.dtype.kind, frames.ndim, frames.dtype) == (1, "S", 1, FRAME)
+        and (first.shape, first.dtype) == ((len(names) + 1,), np.dtype("<u8"))
+        and first[0] == 0
+        and first[-1] == len(frames)
+        and bool((first[:-1] < first[1:]).all() and (names[:-1] < names[1:]).all())
+    )
+
+
+def _mapped(file: BinaryIO) -> np.ndarray:
+    """The array that begins here in the file, memory-mapped; the file is then at its end.
+
+    Raises:
+        ValueError: none does, or one of Python objects.
+    """
+    try:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # NumPy reads it as Python does: that may fail in any way
+        raise ValueError("no array") from error
+    if dtype.hasobject:
+        raise ValueError("objects")
+    start = file.tell()
+    array = np.memmap(file, dtype, "r", start, shape)
+    file.seek(start + array.nbytes)
+    return np.asarray(array)
+
+
+def _indexed(tar: Path, earlier: Index | None) -> tuple[Index, np.ndarray]:
+    """Find where the frames of a tar are, with their checksums.
+
+    Args:
+        earlier: its index in another state, as before it was copied. Where the same frames are in
+            the same places, their checksums are kept, see `_keep_checks`; elsewhere, the whole tar
+            is read.
+
+    Returns:
+        the index, and what it belongs to (1,) `TAR`.
+
+    Raises:
+        ReadError, TransientReadError, OSError: see `make_index`.
+    """
+    before = tar.stat()
+    index = _walked(tar)
+    if earlier is not None and _same_places(index, earlier):
+        _keep_checks(tar, index, earlier)
+    else:
+        _add_checks(tar, index.frames)
+    after = tar.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise TransientReadError(f"{tar}: it is being written")
+    return index, _state(index, after.st_size, after.st_mtime_ns)
+
+
+def _same_places(index: Index, other: Index) -> bool:
+    return (
+        np.array_equal(index.names, other.names)
+        and np.array_equal(index.first, other.first)
+        and all(np.array_equal(index.frames[k], other.frames[k]) for k in ("offset", "size"))
+    )
+
+
+def _keep_checks(tar: Path, index: Index, earlier: Index) -> None:
+    """Fill in the checksums of an earlier index, but for videos of which every frame is another.
+
+    Those were replaced by some of the same sizes. Where but a part of the frames differs, the tar
+    is damaged: the checksums stay, so that reading those frames is an error. So they do of the one
+    frame of a video, unless most videos differ. Only first frames are read where none differs.
+    """
+    index.frames["check"] = earlier.frames["check"]
+    ends = index.first.tolist()
+    videos = [index.frames[start:end] for start, end in itertools.pairwise(ends)]
+    with tar.open("rb") as file:
+        differ = [frames for frames in videos if _check_of(file, frames[0]) != frames["check"][0]]
+        most = len(differ) > max(1, len(videos) / 2)
+        for frames in differ:
+            checks = np.array([_check_of(file, frame) for frame in frames], "<u8")
+            if (checks != frames["check"]).all() and (len(frames) > 1 or most):
+                frames["check"] = checks
+
+
+def _add_checks(tar: Path, frames: np.ndarray) -> None:
+    """Fill in the checksums of frames (F,) `FRAME`, reading the tar from start to end."""
+    in_order = np.argsort(frames["offset"], kind="stable").tolist()
+    shown = int(frames["size"].sum()) > SHOWN_BYTES
+    label = f"checksums of {tar.name}"
+    with tar.open("rb") as file:
+        for place in track(in_order, total=len(frames), label=label, unit="frames", shown=shown):
+            frames["check"][place] = _check_of(file, frames[place])
+
+
+def _check_of(file: BinaryIO, frame: np.void) -> int:
+    """The checksum of a frame's bytes, as far as they are there."""
+    offset, size, _ = frame.tolist()
+    file.seek(offset)
+    return xxhash.xxh3_64_intdigest(file.read(size))
+
+
+def _walked(tar: Path) -> Index:
+    """The index of a tar by its headers; the checksums are 0.
+
+    Raises:
+        ReadError: see `make_index`.
+    """
+    videos: dict[str, list[tuple[int, str, int, int]]] = {}
+    try:
+        with tarfile.open(tar, "r:", tarinfo=StrictInfo) as archive:
+            for member in archive:
+                folder, _, name = member.name.removeprefix("./").rpartition("/")
+                match = _FRAME_NAME.fullmatch(name)
+                if match and folder and member.isreg():
+                    numbers = _NUMBER.findall(match["stem"]) or ["-1"]
+                    place = (int(numbers[-1]), name, member.offset_data, member.size)
+                    videos.setdefault(folder, []).append(place)
+                archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+    except tarfile.TarError as error:
+        raise ReadError(f"{tar}: no whole uncompressed tar file: {cause_of(error)}") from error
+    if not videos:
+        raise ReadError(f"{tar}: holds no JPEG frames in folders")
+    by_name = {name.encode("utf-8", "surrogateescape"): found for name, found in videos.items()}
+    names = sorted(by_name)
+    ends = np.cumsum([0, *(len(by_name[name]) for name in names)])
+    frames = [(*place[2:], 0) for name in names for place in sorted(by_name[name])]
+    return Index(np.array(names), ends.astype("<u8"), np.array(frames, FRAME))

@@ -1,0 +1,230 @@
+"""Sequential decoding with PyAV, from frame 0: exact on every file that FFmpeg decodes."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
+
+from vidadapt.video.bounds import MAX_PIXELS, count_problem
+from vidadapt.video.checksums import frame_checksum
+from vidadapt.video.orientation import orientation, shown_size
+
+DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
+# Of a decoder, also of those that look at a file while it is opened.
+LIMITS = {"max_pixels": str(MAX_PIXELS)}
+# Formats that name other files or addresses, which FFmpeg would read in place of the video.
+REFERRING = {
+    *("concat", "concatf", "dash", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp"),
+    *("vapoursynth", "webm_dash_manifest"),
+}
+TRANSIENT = (OSError, MemoryError)  # may be the machine's fault: EIO, ESTALE, ENOMEM, EMFILE
+
+
+class ReadError(Exception):
+    """A video cannot be read; the message names the file and the cause."""
+
+
+class TransientReadError(ReadError):
+    """A video cannot be read now, by a fault that need not be the file's: disk, network, memory."""
+
+
+def unreadable_bytes(path: str) -> str:
+    """Why a file's bytes cannot be read; empty if they can.
+
+    FFmpeg also reports damage as input/output errors; this tells a failing disk from it.
+    """
+    try:
+        with Path(path).open("rb", buffering=0) as file:
+            while file.read(1 << 20):
+                pass
+    except OSError as error:
+        return cause_of(error)
+    return ""
+
+
+@functools.cache
+def _safe_options() -> dict[str, str]:
+    formats = sorted(av.formats_available - REFERRING)
+    return {"protocol_whitelist": "file", "format_whitelist": ",".join(formats), **LIMITS}
+
+
+def open_container(path: str, options: dict[str, str] | None = None) -> Any:
+    """FFmpeg's container of a file, which reads no other file and no address.
+
+    Raises:
+        ReadError, TransientReadError: it cannot be opened.
+    """
+    try:
+        return av.open(path, options={**_safe_options(), **(options or {})})
+    except av.ArgumentError as error:
+        raise ReadError(
+            f"{path}: damaged, or a playlist or script that names other files ({error.strerror})"
+        ) from error
+    except DECODE_ERRORS as error:
+        kind = TransientReadError if isinstance(error, TRANSIENT) else ReadError
+        raise kind(f"{path}: {cause_of(error)}") from error
+
+
+def cause_of(error: BaseException) -> str:
+    """One line of an error, without number and path."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    line = str(text).strip().splitlines()[0]
+    if isinstance(error, av.ArgumentError):  # FFmpeg's answer to `max_pixels`
+        line += f"; frames above {MAX_PIXELS:,} pixels are refused so"
+    return line
+
+
+def best_stream(container: Any, path: str) -> Any:
+    """The container's best video stream, set to one thread: more conceal damage in another way.
+
+    The cover of a song (an attached picture) is none.
+
+    Raises:
+        ReadError: there is none, or its header tells of more frames than `bounds.MAX_FRAMES`.
+    """
+    stream = container.streams.best("video")
+    if stream is not None and stream.disposition & Disposition.attached_pic:
+        moving = [
+            s for s in container.streams.video if not s.disposition & Disposition.attached_pic
+        ]
+        if not moving:
+            raise ReadError(f"{path}: no video; its only picture is a cover (an attached picture)")
+        stream = moving[0]
+    if stream is None or stream.codec_context is None:
+        raise ReadError(f"{path}: no video stream that can be decoded")
+    if problem := count_problem(stream.frames):
+        raise ReadError(f"{path}: by its header {problem}")
+    stream.codec_context.options = dict(LIMITS)
+    stream.codec_context.thread_count = 1
+    stream.codec_context.thread_type = "NONE"
+    return stream
+
+
+def data_packets(container: Any, stream: Any, faults: list[Exception]) -> Iterator[Any]:
+    """The stream's packets that hold data; a demuxing error ends them and joins `faults`."""
+    ended = False
+    while not ended:
+        try:
+            for packet in container.demux(stream):
+                if packet.size:  # an empty packet would switch the decoder to draining
+                    yield packet
+            ended = True
+        except IndexError:  # PyAV, at a stream that comes up after the file was opened: not ours
+            continue
+        except DECODE_ERRORS as error:
+            faults.append(error)
+            ended = True
+
+
+def decode(context: Any, packet: Any, faults: list[Exception]) -> list[Any]:
+    """Frames that one packet (None: the end) yields; an undecodable packet joins `faults`."""
+    try:
+        return list(context.decode(packet))
+    except DECODE_ERRORS as error:
+        faults.append(error)
+        return []
+
+
+def read_sequentially(
+    path: str,
+    wanted: Sequence[int],
+    checks: np.ndarray | None = None,
+    odd: list[int] | None = None,
+) -> list[np.ndarray]:
+    """Frames at `wanted` (ascending, distinct), decoding from frame 0 to the last of them.
+
+    Returns fewer frames than wanted where the stream ends before.
+
+    Args:
+        checks: `frame_checksum` of each frame of the video.
+        odd: joined by those wanted whose checksum is another.
+
+    Raises:
+        ReadError: the file cannot be opened.
+        TransientReadError: frames are missing or odd, and a fault was met that need not be the
+            file's.
+    """
+    found: list[np.ndarray] = []
+    faults: list[Exception] = []
+    for position, (frame, rgb) in enumerate(_frames(path, faults)):
+        if position == wanted[len(found)]:
+            if checks is not None and odd is not None and frame_checksum(frame) != checks[position]:
+                odd.append(position)
+            found.append(rgb())
+            if len(found) == len(wanted):
+                break
+    fault = next((fault for fault in faults if isinstance(fault, TRANSIENT)), None)
+    if fault is not None and (odd or len(found) < len(wanted)):
+        raise TransientReadError(f"{path}: {cause_of(fault)}")
+    return found
+
+
+def all_frames(path: str) -> Iterator[np.ndarray]:
+    """Every frame (H, W, 3) uint8 of a sequential decode, one after the other.
+
+    Raises:
+        ReadError: the file cannot be opened, or no frame decodes.
+        TransientReadError: frames may be missing by a fault that need not be the file's.
+    """
+    faults: list[Exception] = []
+    number = 0
+    for _, rgb in _frames(path, faults):
+        yield rgb()
+        number += 1
+    for fault in faults:
+        if isinstance(fault, MemoryError):
+            raise TransientReadError(f"{path}: {cause_of(fault)}")
+    if any(isinstance(fault, TRANSIENT) for fault in faults) and (why := unreadable_bytes(path)):
+        raise TransientReadError(f"{path}: {why}")
+    if not number:
+        cause = cause_of(faults[0]) if faults else "the stream is empty"
+        raise ReadError(f"{path}: no frame decodes ({cause})")
+
+
+def _frames(path: str, faults: list[Exception]) -> Iterator[tuple[Any, Callable[[], np.ndarray]]]:
+    """Each frame in order, and a function that converts it: only those wanted need to be."""
+    size: tuple[int, int] | None = None
+    convert = VideoReformatter()
+    position = 0
+
+    def rgb(frame: Any, position: int, size: tuple[int, int]) -> np.ndarray:
+        try:
+            return upright_rgb(convert, frame, size)
+        except DECODE_ERRORS as error:
+            raise ReadError(f"{path}: frame {position}: {cause_of(error)}") from error
+
+    with open_container(path) as container:
+        stream = best_stream(container, path)
+        for packet in itertools.chain(data_packets(container, stream, faults), [None]):
+            for frame in decode(stream.codec_context, packet, faults):
+                if problem := count_problem(position + 1):
+                    raise ReadError(f"{path}: {problem}")
+                size = size or shown_size(frame)
+                yield frame, functools.partial(rgb, frame, position, size)
+                position += 1
+
+
+def upright_rgb(convert: VideoReformatter, frame: Any, size: tuple[int, int]) -> np.ndarray:
+    """A decoded frame as (H, W, 3) uint8, as it is to be shown; a view of memory of its own.
+
+    Args:
+        size: width and height in pixels to scale it to, as it is shown.
+    """
+    # By default every converter starts threads of its own: slower, and unsafe to fork.
+    mirrored, turns = orientation(frame)
+    before = size[::-1] if turns % 2 else size
+    converted = convert.reformat(frame, *before, format="rgb24", threads=1)
+    array = converted.to_ndarray()
+    if converted is frame:
+        # Damaged frames show what their memory held before. The decoder has to get it back whether
+        # or not a frame is wanted, or those after it would differ.
+        array = array.copy()
+    return np.rot90(array[:, ::-1] if mirrored else array, turns)

@@ -1,16 +1,19 @@
-"""Lists and videos become batches of clips."""
+"""Lists and videos become batches of clips; knows nothing of models or of how processes start.
 
-from vidadapt.data.plan import (
-    DATASETS,
-    DataPlan,
+Four calls: `resolve` the configuration into a `DataPlan`, `load_list` each list (which finds every
+problem that can be known before training), then `train_loader` and `eval_loader`.
+"""
+
+from vidadapt.data.datasets import DATASETS
+from vidadapt.data.loading import (
     VideoList,
     centre_clips,
     count_files,
     eval_loader,
     load_list,
-    resolve,
     train_loader,
 )
+from vidadapt.data.plan import DataPlan, resolve
 
 __all__ = [
     "DATASETS",

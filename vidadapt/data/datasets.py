@@ -1,0 +1,33 @@
+"""What the name of a data set stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a data set's name stands for.
+
+    Attributes:
+        num_classes: K; None: as many as the label file has names.
+        sampling: key of `SAMPLINGS`.
+        flip: whether training clips are mirrored unless told otherwise.
+        may_flip: False where mirroring turns one class into another; asking for it is an error.
+    """
+
+    num_classes: int | None
+    sampling: str
+    flip: bool
+    may_flip: bool = True
+
+
+DATASETS = {
+    # "Pushing something from left to right" has a class of its own from right to left.
+    "ssv2": Dataset(174, "adaptformer", flip=False, may_flip=False),
+    "hmdb51": Dataset(51, "adaptformer", flip=True),
+    "ucf101": Dataset(101, "videomae_dense", flip=True),
+    "kinetics400": Dataset(400, "videomae_dense", flip=True),
+    # One's own classes may tell left from right: mirroring must be asked for.
+    "custom": Dataset(None, "uniform8", flip=False),
+}

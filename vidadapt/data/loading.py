@@ -1,0 +1,287 @@
+"""Lists become loaders of clips and views, once every problem is found that can be known before."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from vidadapt.config import DataConfig
+from vidadapt.data.changes import Changes
+from vidadapt.data.clips import EvalViews, TrainClips, batch_of
+from vidadapt.data.epochs import EpochBatches
+from vidadapt.data.plan import DataPlan
+from vidadapt.data.transforms import cut_views
+from vidadapt.data.watched import WatchedViews
+from vidadapt.data.workers import cores, loader_processes, worker_options
+from vidadapt.files.retrying import PATIENCE
+from vidadapt.lists.counting import counted_videos, frame_counts
+from vidadapt.lists.index import VideoFacts
+from vidadapt.lists.quarantine import barred
+from vidadapt.lists.reading import Sample, Samples, listing, manifest_hash
+from vidadapt.lists.videos import Videos
+from vidadapt.video.readers import ReadError
+
+
+@dataclass(frozen=True)
+class VideoList:
+    """A list with its files looked at.
+
+    Attributes:
+        path: the list file.
+        samples: the videos, in the list's order, less those left out of training, with what is
+            known of each.
+        left_out: unreadable and quarantined training videos that are not in `samples`, as
+            "file: cause". Evaluation leaves nothing out.
+        warnings: one line per video with a defect that does not stop the run (truncated files;
+            unreadable and quarantined videos, which evaluation counts as wrong).
+        manifest: hash of the samples and the label names.
+    """
+
+    path: str
+    samples: Videos
+    left_out: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    manifest: str = ""
+
+
+def load_list(
+    data: DataConfig,
+    plan: DataPlan,
+    list_path: str | Path,
+    samples: Iterable[Sample],
+    *,
+    training: bool,
+    progress: bool = True,
+) -> VideoList:
+    """Look up each file of a list in its video index; report every defect now.
+
+    The index beside the list is built at first use, which takes a while for a large set. One
+    process does this for all: the result is small, see `Videos`.
+
+    Args:
+        samples: what `lists.read_list` found in the list.
+        training: leave unreadable videos out, up to `data.max_unreadable`, and all quarantined
+            ones. Otherwise they stay and are listed as warnings.
+
+    Raises:
+        ListError: a missing file, with `data.check_files`.
+        ReadError: more unreadable training videos than allowed, no readable video at all, or
+            truncated files with `data.truncated` "error".
+        ValueError: an unusable quarantine or index.
+    """
+    quarantined, samples = barred(data), Samples.of(samples)
+    videos = counted_videos(
+        list_path,
+        data.root,
+        samples,
+        data.reader,
+        barred=quarantined,
+        index_dir=data.index_dir,
+        # No model computes meanwhile.
+        num_workers=cores() if data.num_workers is None else data.num_workers,
+        progress=progress,
+        time_limit=data.count_timeout,
+        check_files=data.check_files,
+    )
+    frames, promised = videos.column("num_frames"), videos.column("header_frames")
+    broken = np.flatnonzero(frames == 0).tolist()
+    short = np.flatnonzero((frames > 0) & (promised > frames)).tolist()
+    cut = [line for line in (videos.facts(place).truncated for place in short) if line]
+    if cut and data.truncated == "error":
+        raise ReadError(
+            listing(f"{list_path}: {len(cut)} truncated video(s), and data.truncated=error", cut)
+        )
+    causes = {os.path.normpath(videos.path(place)): videos.error(place) for place in broken}
+    unreadable = [cause for path, cause in causes.items() if path not in quarantined]
+    if len(broken) == len(videos):
+        raise ReadError(listing(f"{list_path}: no video can be read", list(causes.values())))
+    if training and len(unreadable) > data.max_unreadable:
+        raise ReadError(
+            listing(
+                f"{list_path}: {len(unreadable)} unreadable training video(s), "
+                f"data.max_unreadable allows {data.max_unreadable}; mend them, remove them from "
+                "the list, list them in data.quarantine (tools/check_videos.py does), or raise "
+                "data.max_unreadable",
+                unreadable,
+            )
+        )
+    readable = (frames > 0) if training else np.ones(len(videos), bool)
+    kept = videos.at(np.flatnonzero(readable)) if training else videos
+    lines = tuple(causes.values())
+    return VideoList(
+        path=str(list_path),
+        samples=kept,
+        left_out=lines if training else (),
+        warnings=tuple(cut) if training else (*lines, *cut),
+        manifest=manifest_hash(itertools.compress(samples, readable), plan.label_names),
+    )
+
+
+def train_loader(
+    data: DataConfig,
+    plan: DataPlan,
+    videos: VideoList,
+    *,
+    batch_size: int,
+    seed: int,
+    accumulation: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> DataLoader[Any]:
+    """The loader of this rank's micro-batches; its `batch_sampler` is an `EpochBatches`.
+
+    Call `loader.batch_sampler.set_epoch(epoch)` before each `for batch in loader`. A batch is a
+    dict with `clip` (B, 3, T, S, S) uint8, `label` (B,) int64 and `index` (B,) int64, places in
+    `videos.samples`, see `clips.batch_of`. It depends on the seed, the epoch and the global batch
+    alone: the same with any number of workers, and the global batches the same with any number of
+    processes.
+    `len(loader)` is the sampler's `steps` x accumulation.
+
+    Raises:
+        ValueError: fewer samples than one global batch, see `EpochBatches`.
+    """
+    clips = TrainClips(
+        videos.samples,
+        plan.sampling,
+        crop_size=plan.crop_size,
+        train_crop=data.train_crop,
+        flip=plan.flip,
+        rand_augment=data.rand_augment,
+        random_erasing=data.random_erasing,
+        seed=seed,
+        patience=_patience(data),
+    )
+    batches = EpochBatches(
+        len(clips),
+        seed,
+        batch_size=batch_size,
+        rank=rank,
+        world_size=world_size,
+        accumulation=accumulation,
+        repeats=data.repeated_augmentation,
+    )
+    return DataLoader(
+        clips,
+        batch_sampler=batches,
+        collate_fn=batch_of,
+        **worker_options(loader_processes(data.num_workers), pin_memory),
+    )
+
+
+def eval_loader(
+    data: DataConfig,
+    plan: DataPlan,
+    videos: VideoList,
+    *,
+    num_clips: int | None = None,
+    num_crops: int | None = None,
+    chosen: Sequence[int] | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+    changes: Changes | None = None,
+) -> WatchedViews:
+    """One item per video, unbatched, see `EvalViews`; rank r gets videos r, r + world_size, ...
+
+    No shuffling and no padding: over all ranks every video comes exactly once, and a rank may have
+    none. Validation during training passes num_clips=1 and num_crops=1 (the centre); by default
+    the plan's views are taken. Of the places in the list that are `chosen` (default: all) rank r
+    likewise gets the r-th, (r + world_size)-th, ... A video that hangs or kills its worker is
+    marked as unreadable, see `WatchedViews`. Files that have changed since they were counted are
+    told to `changes` (default: stderr).
+    """
+    views = EvalViews(
+        videos.samples,
+        plan.sampling,
+        num_clips=plan.num_clips if num_clips is None else num_clips,
+        num_crops=plan.num_crops if num_crops is None else num_crops,
+        crop_size=plan.crop_size,
+        patience=_patience(data),
+    )
+    wanted = range(len(views)) if chosen is None else chosen
+    return WatchedViews(
+        views,
+        wanted[rank::world_size],
+        clip_timeout=data.clip_timeout,
+        num_workers=loader_processes(data.num_workers),
+        pin_memory=pin_memory,
+        changes=changes or Changes(None, data.changed),
+    )
+
+
+def count_files(
+    paths: Sequence[str],
+    reader: str,
+    *,
+    num_workers: int = 0,
+    progress: bool = False,
+    time_limit: float | None = 300.0,
+    limit_key: str = "time_limit",
+) -> dict[str, VideoFacts]:
+    """What is known of files that are in no list; no index is kept.
+
+    Args:
+        paths: absolute.
+        reader, num_workers, progress, time_limit, limit_key: see `counted_videos`.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        return frame_counts(
+            Path(scratch) / "videos",
+            "/",
+            paths,
+            reader,
+            num_workers=num_workers,
+            progress=progress,
+            time_limit=time_limit,
+            limit_key=limit_key,
+        )
+
+
+def centre_clips(
+    videos: Sequence[str | Path], plan: DataPlan, reader: str, time_limit: float | None = 300.0
+) -> torch.Tensor:
+    """The middle clip and crop of each video: (B, 3, T, S, S) uint8.
+
+    Frames are counted anew, in a process of its own; for many videos use lists and loaders.
+
+    Args:
+        videos: files.
+        reader: key of `READERS`.
+        time_limit: seconds that counting one of them may take; None: any time.
+
+    Raises:
+        ReadError: a video that cannot be read, with the cause.
+        ValueError: no video.
+    """
+    if not videos:
+        raise ValueError("videos: expected one or more")
+    samples = [Sample(str(Path(video).absolute()), 0) for video in videos]
+    counts = count_files([sample.path for sample in samples], reader, time_limit=time_limit)
+    views = EvalViews(
+        Videos.of("/", samples, counts),
+        plan.sampling,
+        num_clips=1,
+        num_crops=1,
+        crop_size=plan.crop_size,
+    )
+    clips = []
+    for item in (views[index] for index in range(len(views))):
+        if item["error"]:
+            raise ReadError(item["error"])
+        clips.append(cut_views(item["frames"], item["clips"], item["corners"])[0])
+    return torch.stack(clips)
+
+
+def _patience(data: DataConfig) -> float:
+    """Seconds for reads that fail for a moment: well within what one clip may take."""
+    return PATIENCE if data.clip_timeout is None else min(PATIENCE, data.clip_timeout / 4)

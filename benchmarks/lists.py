@@ -127,7 +127,7 @@ def written(number: int, folder: Path) -> Path:
     )
     (folder / "labels.txt").write_text("".join(f"class {k}\n" for k in range(NUM_CLASSES)))
     facts = source.stat()
-    job = counting.Job(str(source), "", "auto", facts.st_size, facts.st_mtime_ns)
+    job = counting.CountJob(str(source), "", "auto", facts.st_size, facts.st_mtime_ns)
     known = counting.count_file(job)
     for first in range(0, number, AT_ONCE):
         rows = (vars(known) | {"path": path} for path in paths[first : first + AT_ONCE])

@@ -153,7 +153,7 @@ def prepared(contender: Contender, size: Size) -> Step:
     clip, labels = batch(size)
     if contender.library == "vidadapt":
         cast_frozen(model, device, contender.precision)  # type: ignore[arg-type]
-        recompute.apply(model, contender.recompute)  # type: ignore[arg-type]
+        recompute.recompute_blocks(model, contender.recompute)  # type: ignore[arg-type]
     if contender.compiled:
         model.compile()
     if contender.attention == "plain":  # in float32 otherwise, which nobody would write

@@ -14,12 +14,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vidadapt.data.clips import EvalViews, TrainClips
-from vidadapt.lists.counting import Job, count_file
+from vidadapt.lists.counting import CountJob, count_file
 from vidadapt.lists.index import VideoFacts
 from vidadapt.video.readers import ReadError
 
 
-def count(job: Job) -> VideoFacts:
+def count(job: CountJob) -> VideoFacts:
     """Hang on b.webm, die on sub/c.avi, and decode anything else."""
     if job.path == "b.webm":
         time.sleep(1000)

@@ -15,7 +15,7 @@ from vidadapt.console.naming import printable
 from vidadapt.console.progress import duration
 from vidadapt.data.changes import CHANGED, Changes, read_changes
 from vidadapt.distributed import World, held_by_main, together
-from vidadapt.evaluation.score_parts import Job, take_up
+from vidadapt.evaluation.score_parts import Scoring, take_up
 from vidadapt.evaluation.views import load_scores, metrics, save_scores
 from vidadapt.files.locks import held_folder
 from vidadapt.launching.failures import recorded
@@ -43,7 +43,7 @@ def main(world: World) -> None:
             evaluate(world, loaded, job, out, began)
 
 
-def evaluate(world: World, loaded: Loaded, job: Job, out: Path, began: float) -> None:
+def evaluate(world: World, loaded: Loaded, job: Scoring, out: Path, began: float) -> None:
     """Score what is left, and write the results."""
     parts = take_up(out / "parts", job, world)
     scoring, scored = time.monotonic(), len(parts.left)

@@ -99,7 +99,7 @@ def train(
         model.to(world.device)
         if recipe.sync_batchnorm and world.size > 1:
             over_all_processes(model.head, lambda sums: distributed.total_over_ranks(world, sums))
-        recompute.apply(model, recipe.recompute)
+        recompute.recompute_blocks(model, recipe.recompute)
         parts = features.split(model, cfg.method["name"]) if cfg.cache.dir else None
         cast_frozen(model, world.device, recipe.precision)
     lists = distributed.from_main(world, lambda: load_lists(cfg, plan, recipe, world))

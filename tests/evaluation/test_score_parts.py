@@ -17,10 +17,10 @@ from conftest import ALONE, ROOT, launch, load_tool
 
 from vidadapt.evaluation import score_parts
 from vidadapt.evaluation import views as evaluate
-from vidadapt.evaluation.score_parts import Job, PartsError, take_up
+from vidadapt.evaluation.score_parts import PartsError, Scoring, take_up
 from vidadapt.evaluation.views import load_scores
 
-JOB = Job({"model": "abc", "views": "2 clips x 1 crops"}, "cpu", 9, 2, 3)
+JOB = Scoring({"model": "abc", "views": "2 clips x 1 crops"}, "cpu", 9, 2, 3)
 VIEWS = ["--eval.num_clips", "2", "--eval.num_crops", "3"]
 
 # Stops one process of tools/evaluate.py while it scores: who, before which video, and how.
@@ -131,13 +131,13 @@ def test_no_flipped_bit_gives_a_wrong_score(tmp_path):
 def test_parts_of_another_evaluation_are_refused_and_left_alone(tmp_path, changes, message):
     take_up(tmp_path / "parts", JOB, ALONE).keep(entries([1]))
     with pytest.raises(PartsError, match=message.replace("parts; ", "")):
-        take_up(tmp_path / "parts", Job(**{**vars(JOB), **changes}), ALONE)
+        take_up(tmp_path / "parts", Scoring(**{**vars(JOB), **changes}), ALONE)
     assert len(take_up(tmp_path / "parts", JOB, ALONE).done) == 1
 
 
 def test_scores_of_another_machine_are_taken_with_a_warning(tmp_path, capsys):
     take_up(tmp_path / "parts", JOB, ALONE).keep(entries([1, 2]))
-    other = Job(**{**vars(JOB), "machine": "a GPU"})
+    other = Scoring(**{**vars(JOB), "machine": "a GPU"})
     found = take_up(tmp_path / "parts", other, ALONE)
     assert as_bytes(found.done) == as_bytes(entries([1, 2]))
     [warning] = found.warnings

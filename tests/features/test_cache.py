@@ -33,7 +33,7 @@ from vidadapt.features.store import (
     Store,
     create,
     marks,
-    writing,
+    writing_rows,
 )
 from vidadapt.video.readers import ReadError
 
@@ -308,7 +308,7 @@ def test_a_disk_that_refuses_is_told_and_whole_rows_stay(tmp_path):
     create(store)
     values = torch.arange(6000.0).view(6, 1000)
     refusal = pytest.raises(CacheError, match=r"cache\.dir: cannot write to .*; make room")
-    with refusal, writing(store) as writer:
+    with refusal, writing_rows(store) as writer:
         writer.write([0, 1], [values[:2]])
         writer.mark()
         with files_of_at_most(12_000):
@@ -325,7 +325,7 @@ def test_of_two_runs_that_start_at_once_the_second_is_refused_other_features(tmp
         for seed in (0, 1)
     )
     create(first)
-    with writing(first) as writer:
+    with writing_rows(first) as writer:
         writer.write([2], [torch.ones(1, 3)])
     create(first)
     assert marks(first).tolist() == [0, 0, THERE, 0]
@@ -344,7 +344,7 @@ def test_what_a_disk_lost_is_not_marked_when_it_works_again(tmp_path, monkeypatc
             raise error
 
     refusal = pytest.raises(CacheError, match="Input/output error")
-    with refusal, writing(store) as writer:
+    with refusal, writing_rows(store) as writer:
         writer.write([0, 1], [torch.ones(2, 3)])
         monkeypatch.setattr(os, "fsync", fsync)
         writer.mark()
@@ -356,7 +356,7 @@ def test_a_damaged_row_is_refused_and_then_missing(tmp_path, name, place):
     store = Store(tmp_path / "cache", {}, 3, (Kept("pooled", (3,), "fp32", "fp32"),))
     create(store)
     values = torch.randn(3, 3)
-    with writing(store) as writer:
+    with writing_rows(store) as writer:
         writer.write([0, 1, 2], [values])
     data = bytearray((store.folder / name).read_bytes())
     data[place] ^= 4
@@ -365,7 +365,7 @@ def test_a_damaged_row_is_refused_and_then_missing(tmp_path, name, place):
     with pytest.raises(CacheError, match=r"row 1 is damaged"):
         Reader(store).rows([0, 1, 2])
     assert marks(store).tolist() == [THERE, 0, THERE]
-    with writing(store) as writer:
+    with writing_rows(store) as writer:
         writer.write([1], [values[1:2]])
     assert torch.equal(Reader(store).rows([0, 1, 2])[0], values)
 

@@ -16,7 +16,7 @@ import pytest
 from conftest import ALONE, load_tool
 
 from vidadapt.files.retrying import Patience
-from vidadapt.lists.counting import Job, count_file, look_at
+from vidadapt.lists.counting import CountJob, count_file, look_at
 from vidadapt.runs import checkpoints
 
 
@@ -126,7 +126,7 @@ def test_counting_and_stat_wait_a_moment(tiny_set, monkeypatch):
     opening = Opening(stale)
     opening.calls = 1  # one fault is left
     monkeypatch.setattr(av, "open", opening)
-    found = count_file(Job(str(file), file.name, "auto", facts.st_size, facts.st_mtime_ns))
+    found = count_file(CountJob(str(file), file.name, "auto", facts.st_size, facts.st_mtime_ns))
     assert (found.error, found.num_frames) == ("", 12) and opening.calls > 2
     looked_at, calls = os.stat, []
 

@@ -18,7 +18,7 @@ from fuzz_files import _adapter, _scores, _tar
 
 from vidadapt.evaluation.views import load_scores
 from vidadapt.features.store import THERE as IS_THERE
-from vidadapt.features.store import CacheError, Kept, Reader, Store, create, marks, writing
+from vidadapt.features.store import CacheError, Kept, Reader, Store, create, marks, writing_rows
 from vidadapt.lists.index import VideoFacts, add_to_index, read_index
 from vidadapt.runs import RunError, adapters, checkpoints
 from vidadapt.video import packed
@@ -122,7 +122,7 @@ def _make_cache(folder: Path) -> None:
     store = replace(STORE, folder=folder)
     create(store)
     rng = torch.Generator().manual_seed(0)
-    with writing(store) as writer:
+    with writing_rows(store) as writer:
         writer.write(
             [0, 2, 4], [torch.randn(3, 3, 8, generator=rng), torch.randn(3, 5, generator=rng)]
         )

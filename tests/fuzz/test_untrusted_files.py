@@ -25,7 +25,7 @@ from vidadapt.lists.reading import ListError
 from vidadapt.models.tensor_files import read_tensors
 from vidadapt.runs import RunError, checkpoints
 from vidadapt.runs.adapters import read_adapter
-from vidadapt.serving.predict import Video, find_videos
+from vidadapt.serving.predict import GivenVideo, find_videos
 
 
 class Payload:
@@ -301,7 +301,7 @@ def test_a_list_of_videos_to_predict_stays_in_its_folder(tmp_path, line):
         find_videos([str(tmp_path / "list.txt")])
     if "\x1b" not in line:
         first, second = find_videos([str(tmp_path / "list.txt")], allow_outside_root=True)
-        assert first == Video(str(tmp_path / "good.mp4"))
+        assert first == GivenVideo(str(tmp_path / "good.mp4"))
         assert second.path.endswith("a.mp4")
 
 

@@ -17,7 +17,7 @@ import pytest
 from videos import grey_frames, indices_of, write_video
 
 from vidadapt.lists import counting
-from vidadapt.lists.counting import Job, count_file, frame_counts
+from vidadapt.lists.counting import CountJob, count_file, frame_counts
 from vidadapt.lists.index import VideoFacts, add_to_index, index_path, read_index
 from vidadapt.processes.isolated import run_isolated
 from vidadapt.video import survey
@@ -244,7 +244,7 @@ def test_errors_that_stop_within_a_file_are_not_kept_either(
                 yield packet
 
     monkeypatch.setattr(av, "open", Failing)
-    job = Job(str(folder / "videos" / "a.mp4"), "a", "pyav", 0, 0)
+    job = CountJob(str(folder / "videos" / "a.mp4"), "a", "pyav", 0, 0)
     known = count_file(job)
     assert (known.num_frames, known.header_frames, known.error, known.holds) == (4, 10, "", False)
     monkeypatch.setattr(survey, "unreadable_bytes", lambda path: "Stale file handle")
@@ -263,7 +263,7 @@ def test_a_process_that_dies_costs_its_file_this_run_only(
     assert count(folder)["b #1, c.mp4"].num_frames == 20
 
 
-def die_on_b(job: Job) -> VideoFacts:
+def die_on_b(job: CountJob) -> VideoFacts:
     if job.path.startswith("b "):
         os.kill(os.getpid(), signal.SIGSEGV)
     return count_file(job)
@@ -377,7 +377,7 @@ def test_a_script_without_a_main_guard_is_told_so_and_counts_nothing(folder: Pat
     )
 
 
-def hang_on_b(job: Job) -> VideoFacts:
+def hang_on_b(job: CountJob) -> VideoFacts:
     if job.path.startswith("b "):
         time.sleep(1000)
     return count_file(job)

@@ -98,7 +98,7 @@ def test_copies_recompute_with_what_was_cast():
     plain = adapted("adaptformer", "tubelet ViT")
     for what in ("mlp", "block"):
         ready = copy.deepcopy(plain)
-        recompute.apply(ready, what)
+        recompute.recompute_blocks(ready, what)
         precision.cast_frozen(ready, CPU, "bf16")
         assert "blocks.0.block.mlp.fc1.weight" in halved(ready)
         assert_equal(step(ready, clips()), step(copy.deepcopy(plain), clips()))

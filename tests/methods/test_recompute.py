@@ -41,7 +41,7 @@ def adapted(method: str, kind: str, **options) -> VideoModel:
 def copies(model: VideoModel) -> dict[str, VideoModel]:
     found = {what: copy.deepcopy(model) for what in ("none", "mlp", "block")}
     for what, one in found.items():
-        recompute.apply(one, what)
+        recompute.recompute_blocks(one, what)
     return found
 
 
@@ -116,7 +116,7 @@ def test_under_autocast(method):
 def test_nothing_happens_without_training(what):
     model = adapted("adaptformer", "tubelet ViT")
     plain, model = model.eval(), copy.deepcopy(model).eval()
-    recompute.apply(model, what)
+    recompute.recompute_blocks(model, what)
     assert list(model.state_dict()) == list(plain.state_dict())
     assert methods.trainable_state(model).keys() == methods.trainable_state(plain).keys()
     found, expected = step(model, clips()), step(plain, clips())
@@ -134,7 +134,7 @@ def test_nothing_happens_without_training(what):
 def test_what_enters_the_mlp_is_set_free(what):
     """What the graph's functions hold by themselves is not among the bytes that were counted."""
     model = adapted("full", "tubelet ViT")
-    recompute.apply(model, what)
+    recompute.recompute_blocks(model, what)
     entered: list[weakref.ref] = []
     hook = model.blocks[1].mlp.register_forward_pre_hook(
         lambda _, inputs: entered.append(weakref.ref(inputs[0]))
@@ -149,7 +149,7 @@ def test_what_enters_the_mlp_is_set_free(what):
 @pytest.mark.parametrize("what", ["mlp", "block"])
 def test_a_copy_computes_with_its_own_weights(what):
     model = adapted("adaptformer", "tubelet ViT", dropout=0.0)
-    recompute.apply(model, what)
+    recompute.recompute_blocks(model, what)
     other = copy.deepcopy(model)
     before = model(clips()).detach()
     with torch.no_grad():

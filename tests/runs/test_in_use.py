@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, run_program
 
 from vidadapt.files.locks import Held, Pace, acquire, held_folder
-from vidadapt.runs.checkpoints import Writer
+from vidadapt.runs.checkpoints import CheckpointWriter
 from vidadapt.training.resuming import Progress
 from vidadapt.training.saving import Saving
 
@@ -97,7 +97,7 @@ def test_nothing_is_saved_once_another_process_has_taken_the_folder(tmp_path):
     lock = acquire(tmp_path, "run_dir", pace=Pace(renewal=3600))
     record = json.loads((tmp_path / ".lock").read_text())
     (tmp_path / ".lock").write_text(json.dumps({**record, "token": "another's"}))
-    with Writer() as writer:
+    with CheckpointWriter() as writer:
         saving = Saving(writer, None, tmp_path, {}, {}, keep=1, minutes=0, lock=lock)
         with pytest.raises(Held, match="taken over"):
             saving.save(({}, {}), Progress())

@@ -17,7 +17,7 @@ from vidadapt.config import Config, DataConfig, EvalConfig, ModelConfig, TrainCo
 from vidadapt.evaluation.views import fuse, load_scores
 from vidadapt.lists.names import ENDINGS
 from vidadapt.lists.reading import ListError
-from vidadapt.serving.predict import Predictor, Video, find_videos, names_of
+from vidadapt.serving.predict import GivenVideo, Predictor, find_videos, names_of
 from vidadapt.video.times import frame_times
 
 
@@ -147,15 +147,15 @@ def test_lists_and_folders_name_each_video_once(tiny_set, tmp_path):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "list.txt").write_text("path label\nb 7\na.mp4 3\nmy clip.mp4\n\nx y.mp4,12\n")
     assert find_videos([str(tmp_path / "list.txt")]) == [
-        Video(str(tmp_path / "b 7")),
-        Video(str(tmp_path / "a.mp4"), 3),
-        Video(str(tmp_path / "my clip.mp4")),
-        Video(str(tmp_path / "x y.mp4"), 12),
+        GivenVideo(str(tmp_path / "b 7")),
+        GivenVideo(str(tmp_path / "a.mp4"), 3),
+        GivenVideo(str(tmp_path / "my clip.mp4")),
+        GivenVideo(str(tmp_path / "x y.mp4"), 12),
     ]
     both = find_videos([str(tmp_path), str(tmp_path / "a.mp4"), "z"])
     assert [Path(video.path).name for video in both] == ["a.mp4", "c.mp4", "z"]
     rooted = find_videos([str(tmp_path / "list.txt")], root="/elsewhere")
-    assert rooted[1] == Video("/elsewhere/a.mp4", 3)
+    assert rooted[1] == GivenVideo("/elsewhere/a.mp4", 3)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.doc").touch()
     with pytest.raises(ListError, match=r"no file in this folder ends in \.mp4"):
@@ -188,7 +188,7 @@ def test_a_list_finds_files_in_another_unicode_spelling(tmp_path, capsys):
     (tmp_path / apart / f"{apart}.mp4").touch()
     (tmp_path / "list.txt").write_text(f"{composed}/{composed}.mp4 1\n", encoding="utf-8")
     found = find_videos([str(tmp_path / "list.txt")])
-    assert found == [Video(str(tmp_path / apart / f"{apart}.mp4"), 1)]
+    assert found == [GivenVideo(str(tmp_path / apart / f"{apart}.mp4"), 1)]
     assert r"cafe\u0301.mp4" in capsys.readouterr().err
     (tmp_path / apart / f"{composed}.mp4").touch()  # two fit: neither is taken
     (found,) = find_videos([str(tmp_path / "list.txt")])

@@ -15,9 +15,9 @@ from vidadapt.config import TrainConfig
 from vidadapt.data.skips import SkipLog, TooManySkipped
 from vidadapt.distributed import World
 from vidadapt.lists.reading import Sample
-from vidadapt.runs.checkpoints import Writer
+from vidadapt.runs.checkpoints import CheckpointWriter
 from vidadapt.training import loop as train
-from vidadapt.training.resuming import Progress, Stopped, StopRequest, Trained
+from vidadapt.training.resuming import Progress, Stopped, StopRequest, TrainingState
 from vidadapt.training.saving import Saving
 from vidadapt.training.steps import Step
 
@@ -47,10 +47,12 @@ def one_epoch(
 ) -> Progress:
     model = torch.nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters())
-    trained = Trained(LATE, model, optimizer, torch.amp.GradScaler("cpu", enabled=False), None)
+    trained = TrainingState(
+        LATE, model, optimizer, torch.amp.GradScaler("cpu", enabled=False), None
+    )
     progress = progress or Progress()
     recipe = replace(TrainConfig(), checkpoint_steps=checkpoint_steps)
-    with Writer() as writer:
+    with CheckpointWriter() as writer:
         saving = Saving(writer, trained, folder / "run", {}, {}, keep=1, minutes=0.0)
         train._train_epoch(steps, progress, saving, request, recipe, 4, skips)
     return progress

@@ -250,9 +250,9 @@ def test_an_impossible_index_of_a_tar_is_made_anew(tmp_path, jpeg):
         (names, first, frames.astype([(name, "<u8") for name in packed.FRAME.names])),
         (np.array([{}, {}], object), first, frames),
     ):
-        state = packed._state(packed.Index(names, first, frames), *facts)
+        state = packed._state(packed.PackedIndex(names, first, frames), *facts)
         if parts[0].dtype != object:
-            state = packed._state(packed.Index(*parts), *facts)
+            state = packed._state(packed.PackedIndex(*parts), *facts)
         with packed.index_of(tar).open("wb") as file:
             for part in (state, *parts):
                 np.save(file, part)

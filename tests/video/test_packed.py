@@ -178,7 +178,7 @@ def test_the_one_frame_of_a_damaged_copy_is_not_taken_for_another(tmp_path: Path
 def test_every_flipped_bit_of_a_packed_frame_is_found(tar: Path, videos) -> None:
     right = [by_pillow(one) for one in videos[NAMES[0]]]
     with open_video(tar / NAMES[0]) as video:
-        where = packed.frames_of(tar, NAMES[0])
+        where = packed.frame_places(tar, NAMES[0])
         whole = tar.read_bytes()
         rng = np.random.default_rng(0)
         for _ in range(200):
@@ -263,7 +263,7 @@ def test_damage_is_told(tar: Path, videos, tmp_path: Path) -> None:
 def test_a_folder_may_be_called_like_a_tar(tmp_path: Path) -> None:
     (tmp_path / "UCF101.tar").mkdir()
     assert packed.file_of(tmp_path / "UCF101.tar" / "a.avi") == tmp_path / "UCF101.tar" / "a.avi"
-    assert packed.split(tmp_path / "UCF101.tar" / "b.tar" / "c") == (
+    assert packed.tar_and_name(tmp_path / "UCF101.tar" / "b.tar" / "c") == (
         tmp_path / "UCF101.tar" / "b.tar",
         "c",
     )

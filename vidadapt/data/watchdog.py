@@ -31,7 +31,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vidadapt.data.changes import ChangedVideo
-from vidadapt.data.workers import start, worker_options
+from vidadapt.data.workers import start_worker, worker_options
 from vidadapt.processes.children import LostProcess
 from vidadapt.video.readers import ReadError
 
@@ -383,6 +383,6 @@ def _item(dataset: Dataset[Any], key: Any) -> Any:
 
 
 def _start_watched(worker: int) -> None:
-    start(worker)
+    start_worker(worker)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

@@ -58,7 +58,7 @@ def worker_options(num_workers: int, pin_memory: bool = False) -> dict[str, Any]
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,
         "pin_memory": pin_memory,
-        "worker_init_fn": start,
+        "worker_init_fn": start_worker,
         # Forking this process, which by now has threads (gloo, autograd), can deadlock a worker.
         "multiprocessing_context": "forkserver" if num_workers > 0 else None,
         # The loader draws a seed, which no item uses, for its workers: not from the global one.
@@ -66,7 +66,7 @@ def worker_options(num_workers: int, pin_memory: bool = False) -> dict[str, Any]
     }
 
 
-def start(worker: int) -> None:
+def start_worker(worker: int) -> None:
     """What every worker does first."""
     end_with_parent()
     torch.set_num_threads(1)

@@ -45,7 +45,7 @@ class PartsError(ValueError):
 
 
 @dataclass(frozen=True)
-class Job:
+class Scoring:
     """What is being scored, and where.
 
     Attributes:
@@ -74,7 +74,7 @@ class Parts:
     def __init__(
         self,
         folder: Path,
-        job: Job,
+        job: Scoring,
         rank: int,
         done: list[Entry],
         left: list[int],
@@ -123,7 +123,7 @@ class Parts:
         return file
 
 
-def take_up(folder: Path, job: Job, world: World) -> Parts:
+def take_up(folder: Path, job: Scoring, world: World) -> Parts:
     """Go on with what lies in a folder, or begin where nothing does. Called by all processes.
 
     Every process may see the same folder, or each machine its own.
@@ -162,7 +162,7 @@ def take_up(folder: Path, job: Job, world: World) -> Parts:
     return Parts(folder, job, world.rank, [entry for _, entry in mine.values()], left, warnings)
 
 
-def _read(folder: Path, job: Job) -> tuple[dict[int, tuple[str, Entry]], list[str]]:
+def _read(folder: Path, job: Scoring) -> tuple[dict[int, tuple[str, Entry]], list[str]]:
     """Machine and entry by place in the list; and what is damaged, in words."""
     found: dict[int, tuple[str, Entry]] = {}
     damaged = []
@@ -210,11 +210,11 @@ def _about(payload: bytes) -> dict[str, Any] | None:
         about = json.loads(payload)
     except ValueError:
         return None
-    of_job = {"format", *Job.__dataclass_fields__}
+    of_job = {"format", *Scoring.__dataclass_fields__}
     return about if isinstance(about, dict) and about.keys() == of_job else None
 
 
-def _check_same(folder: Path, about: dict[str, Any], job: Job) -> None:
+def _check_same(folder: Path, about: dict[str, Any], job: Scoring) -> None:
     now = json.loads(json.dumps({"format": FORMAT, **vars(job)}))
     old, new = (
         {
@@ -236,7 +236,7 @@ def _check_same(folder: Path, about: dict[str, Any], job: Job) -> None:
         )
 
 
-def _entry(payload: bytes, job: Job) -> Entry | None:
+def _entry(payload: bytes, job: Scoring) -> Entry | None:
     """What a record says of a video; None where it cannot be of this evaluation."""
     if len(payload) < VIDEO.size:
         return None

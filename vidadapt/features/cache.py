@@ -39,7 +39,7 @@ from vidadapt.features.store import (
     kept_as,
     marks,
     size,
-    writing,
+    writing_rows,
 )
 from vidadapt.models.precision import autocast
 from vidadapt.runs.differences import NOT_OF_THE_BACKBONE
@@ -252,7 +252,7 @@ def _filled(cached: Cache, split: str, rows: list[int]) -> Iterator[int]:
     """The rows, each once it is written."""
     device = cached.world.device
     batches = _draws(cached, rows) if split == "train" else _centre_views(cached, split, rows)
-    with writing(cached.stores[split]) as writer:
+    with writing_rows(cached.stores[split]) as writer:
         for done, clips in batches:
             if clips is None:
                 writer.unreadable(done)

@@ -196,8 +196,8 @@ def marks(store: Store) -> np.ndarray:
     return found
 
 
-class Writer:
-    """Writes rows into a store; several processes may, each its own rows. See `writing`."""
+class StoreWriter:
+    """Writes rows into a store; several processes may, each its own rows. See `writing_rows`."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -259,14 +259,14 @@ class Writer:
 
 
 @contextmanager
-def writing(store: Store) -> Iterator[Writer]:
-    """A `Writer`; what it has written is marked at the end, be it an error's.
+def writing_rows(store: Store) -> Iterator[StoreWriter]:
+    """A `StoreWriter`; what it has written is marked at the end, be it an error's.
 
     Raises:
         CacheError: the disk refused.
     """
     with _refused(store):
-        writer = Writer(store)
+        writer = StoreWriter(store)
     try:
         yield writer
     finally:

@@ -47,7 +47,7 @@ LIMIT_KEY = "data.count_timeout"
 READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 
 
-class Job(NamedTuple):
+class CountJob(NamedTuple):
     """A file to decode: its absolute path, what it is called in the list, its state."""
 
     file: str
@@ -57,7 +57,7 @@ class Job(NamedTuple):
     mtime_ns: int
 
 
-class Files(NamedTuple):
+class FileStates(NamedTuple):
     """The files of a list as they were found, each looked at once.
 
     Attributes:
@@ -70,7 +70,7 @@ class Files(NamedTuple):
     causes: dict[int, str]
 
 
-def look_at(root: str | Path, paths: Iterable[str], barred: Mapping[str, str]) -> Files:
+def look_at(root: str | Path, paths: Iterable[str], barred: Mapping[str, str]) -> FileStates:
     """Look at the files of a list; of packed videos at their tar, once.
 
     Args:
@@ -88,7 +88,7 @@ def look_at(root: str | Path, paths: Iterable[str], barred: Mapping[str, str]) -
         mtimes.append(mtime_ns)
         if cause:
             causes[place] = cause
-    return Files(np.array(sizes, np.int64), np.array(mtimes, np.int64), causes)
+    return FileStates(np.array(sizes, np.int64), np.array(mtimes, np.int64), causes)
 
 
 def _state(file: str, tars: dict[str, tuple[int, int, str]]) -> tuple[int, int, str]:
@@ -114,7 +114,7 @@ def _stat(file: str) -> tuple[int, int, str]:
 
 
 def known_rows(
-    index: Index | None, samples: Samples, files: Files, reader: str, whole: bool
+    index: Index | None, samples: Samples, files: FileStates, reader: str, whole: bool
 ) -> tuple[np.ndarray, list[int]]:
     """Row (N,) of each file that is as the index knows it, else -1; places still to be decoded."""
     rows = np.full(len(samples), -1)
@@ -150,7 +150,7 @@ def counted_videos(
     check_files: bool = False,
     decode: bool = True,
     whole: bool = False,
-    count: Callable[[Job], VideoFacts] | None = None,
+    count: Callable[[CountJob], VideoFacts] | None = None,
     label: str = "counting frames for",
 ) -> Videos:
     """The videos of a list with all that is known of them; the index is brought up to date.
@@ -254,8 +254,8 @@ def frame_counts(
 
 
 def count_jobs(
-    count: Callable[[Job], VideoFacts],
-    jobs: Sequence[Job],
+    count: Callable[[CountJob], VideoFacts],
+    jobs: Sequence[CountJob],
     index: Path,
     num_workers: int,
     time_limit: float | None,
@@ -278,7 +278,7 @@ def count_jobs(
         add_to_index(index, found)
 
 
-def count_file(job: Job) -> VideoFacts:
+def count_file(job: CountJob) -> VideoFacts:
     """Decode one file; any failure becomes its error.
 
     After one that need not be the file's fault it is decoded once more, as soon as its bytes can be
@@ -304,7 +304,7 @@ def _patience() -> Patience:
     return Patience()
 
 
-def _counted(job: Job) -> VideoFacts:
+def _counted(job: CountJob) -> VideoFacts:
     with open_video(job.file, job.requested) as video:
         facts = facts_of(video, job.path, job.requested)
         return replace(facts, size=job.size, mtime_ns=job.mtime_ns)
@@ -342,7 +342,7 @@ def facts_of(video: Video, path: str, requested: str) -> VideoFacts:
     ).with_checks(NO_CHECKS if survey.checks is None else survey.checks)
 
 
-def failed(job: Job, error: str, holds: bool) -> VideoFacts:
+def failed(job: CountJob, error: str, holds: bool) -> VideoFacts:
     """Facts of a file that cannot be read."""
     cause = printable(error.removeprefix(f"{job.file}: "))
     state = {"size": job.size, "mtime_ns": job.mtime_ns, "counted_with": COUNTED_WITH}
@@ -353,12 +353,12 @@ def _unread(path: str, reader: str, cause: str) -> VideoFacts:
     return VideoFacts(path, reader, error=cause, holds=False)
 
 
-def _job(root: str | Path, path: str, files: Files, place: int, reader: str) -> Job:
+def _job(root: str | Path, path: str, files: FileStates, place: int, reader: str) -> CountJob:
     file = os.path.abspath(os.path.join(root, path))  # noqa: PTH100, PTH118
-    return Job(file, path, reader, int(files.sizes[place]), int(files.mtimes_ns[place]))
+    return CountJob(file, path, reader, int(files.sizes[place]), int(files.mtimes_ns[place]))
 
 
-def _of_others(others: Iterable[Path], jobs: Sequence[Job]) -> dict[str, VideoFacts]:
+def _of_others(others: Iterable[Path], jobs: Sequence[CountJob]) -> dict[str, VideoFacts]:
     """What other indexes know of files in this very state, by list path."""
     found: dict[str, VideoFacts] = {}
     for other in others:
@@ -379,7 +379,7 @@ def _refuse_missing(
     list_path: str | Path,
     root: str | Path,
     samples: Samples,
-    files: Files,
+    files: FileStates,
     barred: Mapping[str, str],
 ) -> None:
     lines: list[str] = []

@@ -323,7 +323,7 @@ def tidy_index(path: Path) -> None:
     Raises:
         OSError, ValueError: see `add_to_index`.
     """
-    with _naming_the_key(path), index_file.writing(path):
+    with _naming_the_key(path), index_file.locked(path):
         mapped, damage = index_file.verified(path)
         index = Index(mapped)
         rows = index.newest()

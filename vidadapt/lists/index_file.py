@@ -175,7 +175,7 @@ def append(path: Path, table: Table) -> None:
         ValueError: it does not begin as an index.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with writing(path):
+    with locked(path):
         path.open("ab").close()
         with path.open("r+b", buffering=0) as file:
             _, end, _ = _scanned(path, file, verify=False)
@@ -186,7 +186,7 @@ def append(path: Path, table: Table) -> None:
                     _write(file, table)
 
 
-def writing(path: Path) -> AbstractContextManager[Any]:
+def locked(path: Path) -> AbstractContextManager[Any]:
     """Hold the lock of an index file; waits for another process that writes it."""
     return held(path, "data.index_dir", wait=PATIENCE)
 

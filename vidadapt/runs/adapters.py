@@ -56,7 +56,7 @@ FORMAT, FORMATS = "vidadapt-adapter-2", ("vidadapt-adapter-1", "vidadapt-adapter
 
 
 @dataclass(frozen=True, repr=False)
-class Adapter:
+class SavedAdapter:
     """An adapter folder that has been read.
 
     Attributes:
@@ -79,8 +79,8 @@ class Adapter:
         values = sum(tensor.numel() for tensor in self.tensors.values())
         clip = f"{plan.sampling.num_frames} frames of {plan.crop_size} pixels"
         return printable(
-            f"Adapter({str(self.folder)!r}: {config.method['name']} on {config.model.backbone}, "
-            f"{plan.num_classes} classes, {clip}, {values:,} values)"
+            f"SavedAdapter({str(self.folder)!r}: {config.method['name']} on "
+            f"{config.model.backbone}, {plan.num_classes} classes, {clip}, {values:,} values)"
         )
 
     @property
@@ -152,7 +152,7 @@ def save_adapter(folder: str | Path, model: nn.Module, description: dict[str, An
 
 def load_adapter(
     folder: str | Path, *, weights: str | Path | None = None
-) -> tuple[VideoModel, Adapter]:
+) -> tuple[VideoModel, SavedAdapter]:
     """The adapted model, in eval mode, and what its file says, from nothing but the two files.
 
     The model takes clips (B, 3, T, S, S): uint8, which it normalises as in training, or floats that
@@ -201,7 +201,7 @@ def _ready(
     return None
 
 
-def with_weights(adapter: Adapter, weights: str | Path | None) -> Config:
+def with_weights(adapter: SavedAdapter, weights: str | Path | None) -> Config:
     """The adapter's configuration with the backbone's weights that are to be used.
 
     Args:
@@ -276,7 +276,7 @@ def checkpoint_folder(run_dir: Path, wanted: str | None, key: str = "--checkpoin
     )
 
 
-def read_adapter(folder: str | Path) -> Adapter:
+def read_adapter(folder: str | Path) -> SavedAdapter:
     """Read an adapter folder.
 
     Raises:
@@ -294,7 +294,7 @@ def read_adapter(folder: str | Path) -> Adapter:
             "them, or train again"
         )
     try:
-        adapter = Adapter(folder, tensors, about, _config(folder, about), _plan(about))
+        adapter = SavedAdapter(folder, tensors, about, _config(folder, about), _plan(about))
         _check(adapter)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise runs.RunError(
@@ -304,7 +304,7 @@ def read_adapter(folder: str | Path) -> Adapter:
     return replace(adapter, config=config)
 
 
-def _check(adapter: Adapter) -> None:
+def _check(adapter: SavedAdapter) -> None:
     """Refuse what no adapter can say, before a model of that shape is built.
 
     Raises:

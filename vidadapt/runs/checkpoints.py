@@ -216,7 +216,7 @@ def _cause(error: Exception) -> str:
     return str(error) if isinstance(error, NotStored) else type(error).__name__
 
 
-class Writer:
+class CheckpointWriter:
     """Writes checkpoints in a thread, one after the other, while training goes on."""
 
     def __init__(self) -> None:
@@ -242,7 +242,7 @@ class Writer:
         while self._begun:
             self._begun.pop(0).result()
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> CheckpointWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *about: object) -> None:

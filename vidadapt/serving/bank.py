@@ -33,7 +33,7 @@ from vidadapt.features.routing import READ_OUT, CannotRoute, Pass, apart, passes
 from vidadapt.models import VideoModel
 from vidadapt.models.heads import HEADS
 from vidadapt.runs import adapters
-from vidadapt.runs.adapters import Adapter
+from vidadapt.runs.adapters import SavedAdapter
 from vidadapt.runs.assemble import adapted_model
 from vidadapt.runs.differences import clip_differences, model_differences, refuse, refuse_backbone
 from vidadapt.serving import replay
@@ -44,7 +44,7 @@ KEPT_PASSES = 64
 
 @dataclass(frozen=True)
 class _Task:
-    adapter: Adapter
+    adapter: SavedAdapter
     model: VideoModel
     leaves_features: bool
 
@@ -103,7 +103,7 @@ class AdapterBank:
             device=device,
         )
 
-    def add(self, name: str, folder: str | Path) -> Adapter:
+    def add(self, name: str, folder: str | Path) -> SavedAdapter:
         """Put an adapter on the backbone; it costs `own_bytes(name)`.
 
         That is the size of its file; method `full`, which has trained the backbone itself, is
@@ -151,7 +151,7 @@ class AdapterBank:
         """The adapters, in the order in which they were added."""
         return tuple(self._tasks)
 
-    def adapter(self, name: str) -> Adapter:
+    def adapter(self, name: str) -> SavedAdapter:
         """What an adapter's file says: labels, views, metrics."""
         return self._task(name).adapter
 
@@ -236,7 +236,11 @@ class AdapterBank:
             ready = self._normalized(clips, kind)
             tokens, outputs = replay.record(self._plain, ready)
             for name, model in alike.items():
-                own = replay.replayed(model, ready, outputs) if replay.has_side(model) else tokens
+                own = (
+                    replay.replayed_features(model, ready, outputs)
+                    if replay.has_side(model)
+                    else tokens
+                )
                 found[name] = self._read_out(name, own)
         for name in chosen.keys() - found.keys():
             found[name] = self.logits(clips, name)

@@ -28,7 +28,7 @@ from vidadapt.lists.reading import HEADER_FIELDS, ListError, Sample, parse_line
 from vidadapt.lists.videos import Videos
 from vidadapt.models.precision import NonFinite, autocast, resolved_precision
 from vidadapt.runs import adapters
-from vidadapt.runs.adapters import Adapter
+from vidadapt.runs.adapters import SavedAdapter
 from vidadapt.runs.differences import NOT_OF_THE_BACKBONE
 from vidadapt.serving.bank import AdapterBank
 from vidadapt.video.bounds import control_character, leads_outside
@@ -38,7 +38,7 @@ LISTS = (".txt", ".csv", ".tsv", ".lst", ".list")
 
 
 @dataclass(frozen=True)
-class Video:
+class GivenVideo:
     """A video as the user names it, with its label where a list gives one."""
 
     path: str
@@ -78,7 +78,7 @@ class Prediction:
         shown: for pictures; None unless asked for.
     """
 
-    video: Video
+    video: GivenVideo
     error: str
     guesses: dict[str, list[Guess]]
     views: dict[str, str]
@@ -87,7 +87,7 @@ class Prediction:
 
 def find_videos(
     arguments: Sequence[str], root: str | None = None, allow_outside_root: bool = False
-) -> list[Video]:
+) -> list[GivenVideo]:
     """The videos that files, folders (at any depth) and lists name, each once, in their order.
 
     Args:
@@ -100,12 +100,12 @@ def find_videos(
         ListError: a list that cannot be read or leads out of its root, or a folder or a list
             without videos.
     """
-    found: dict[str, Video] = {}
+    found: dict[str, GivenVideo] = {}
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
             inside = [
-                Video(str(file))
+                GivenVideo(str(file))
                 for file in sorted(path.rglob("*"))
                 if is_video(file.name) and file.is_file()
             ]
@@ -118,18 +118,18 @@ def find_videos(
             folder = path.parent if root is None else Path(root)
             inside = _listed(path, folder, allow_outside_root)
         else:
-            inside = [Video(argument)]
+            inside = [GivenVideo(argument)]
         for video in inside:
             found.setdefault(os.path.normpath(video.path), video)
     return list(found.values())
 
 
-def _listed(path: Path, root: Path, allow_outside_root: bool) -> list[Video]:
+def _listed(path: Path, root: Path, allow_outside_root: bool) -> list[GivenVideo]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ListError(f"cannot read {path}: {error}") from error
-    videos: list[Video] = []
+    videos: list[GivenVideo] = []
     respelled = []
     for number, line in enumerate((line.strip() for line in lines), start=1):
         fields = parse_line(line)
@@ -144,7 +144,7 @@ def _listed(path: Path, root: Path, allow_outside_root: bool) -> list[Video]:
         if not (root / name).is_file() and (other := other_spelling(root, name)):
             respelled.append(f"{spelled(name)} is {spelled(other)}")
             name = other
-        videos.append(Video(str(root / name), label))
+        videos.append(GivenVideo(str(root / name), label))
     if respelled:
         print(
             f"{path}: {len(respelled)} of its names are those of files in another Unicode "
@@ -258,13 +258,13 @@ class Predictor:
             groups[key].bank.add(name, folder)
         self._groups = list(groups.values())
 
-    def adapter(self, name: str) -> Adapter:
+    def adapter(self, name: str) -> SavedAdapter:
         """What an adapter's file says."""
         return next(g.bank.adapter(name) for g in self._groups if name in g.bank.names)
 
     def __call__(
         self,
-        videos: Sequence[Video],
+        videos: Sequence[GivenVideo],
         *,
         top: int = 5,
         num_workers: int = 0,
@@ -302,7 +302,7 @@ class Predictor:
 
     def _each(
         self,
-        videos: Sequence[Video],
+        videos: Sequence[GivenVideo],
         lists: Sequence[VideoList],
         top: int,
         num_workers: int,
@@ -330,7 +330,7 @@ class Predictor:
             yield Prediction(video, "", ordered, views, clip)
 
     def _guesses(
-        self, group: _Group, item: Mapping[str, Any], video: Video, top: int
+        self, group: _Group, item: Mapping[str, Any], video: GivenVideo, top: int
     ) -> dict[str, list[Guess]]:
         """The labels of all adapters of a group from the item of `EvalViews` of one video."""
         parts = []
@@ -356,7 +356,7 @@ def probabilities(logits: np.ndarray, fusion: Any) -> np.ndarray:
     return scores if fusion == "softmax" else fuse(scores[None, None], "softmax")[0]
 
 
-def _key(adapter: Adapter, plan: DataPlan) -> Any:
+def _key(adapter: SavedAdapter, plan: DataPlan) -> Any:
     """Equal for adapters that share decoding and a backbone."""
     config = adapter.config
     model = {k: repr(v) for k, v in vars(config.model).items()}
@@ -365,7 +365,7 @@ def _key(adapter: Adapter, plan: DataPlan) -> Any:
     return (adapter.about["model"]["fingerprint"], built, plan.sampling, plan.crop_size, *facts)
 
 
-def _middle(plan: DataPlan, item: Mapping[str, Any], num_frames: int, video: Video) -> Shown:
+def _middle(plan: DataPlan, item: Mapping[str, Any], num_frames: int, video: GivenVideo) -> Shown:
     clip, crop = plan.num_clips // 2, plan.num_crops // 2
     chosen = int(item["view_of"][clip * plan.num_crops + crop])
     [view] = cut_views(item["frames"], item["clips"], item["corners"], [chosen])
@@ -374,5 +374,5 @@ def _middle(plan: DataPlan, item: Mapping[str, Any], num_frames: int, video: Vid
     return Shown(view.permute(1, 2, 3, 0).numpy(), frame_times(path, indices, num_frames))
 
 
-def _absolute(video: Video) -> str:
+def _absolute(video: GivenVideo) -> str:
     return os.path.abspath(video.path)  # noqa: PTH100 (Path.absolute would keep "..")

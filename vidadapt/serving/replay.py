@@ -61,7 +61,7 @@ def has_side(model: nn.Module) -> bool:
     return any(isinstance(module, SideNetwork) for module in model.modules())
 
 
-def replayed(model: VideoModel, clip: Tensor, outputs: list[Tensor]) -> Tensor:
+def replayed_features(model: VideoModel, clip: Tensor, outputs: list[Tensor]) -> Tensor:
     """The features of a model with a side network, its blocks' outputs being known."""
 
     def over_records(module: nn.Module) -> nn.Module | None:

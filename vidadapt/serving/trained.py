@@ -21,7 +21,7 @@ from vidadapt.config.command_line import EvaluateOptions
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.changes import Changes
 from vidadapt.distributed import World, from_main, gather_objects, together
-from vidadapt.evaluation.score_parts import Job, Parts
+from vidadapt.evaluation.score_parts import Parts, Scoring
 from vidadapt.evaluation.views import Scores, score_views
 from vidadapt.files.retrying import said
 from vidadapt.lists.prepared import with_lists
@@ -29,7 +29,7 @@ from vidadapt.lists.reading import Sample, Samples, check_label_names, read_list
 from vidadapt.models import VideoModel
 from vidadapt.models.precision import cast_frozen, resolved_precision
 from vidadapt.runs import adapters, checkpoints
-from vidadapt.runs.adapters import Adapter
+from vidadapt.runs.adapters import SavedAdapter
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Loaded:
     videos: VideoList
 
 
-def asked(argv: list[str]) -> tuple[Config | None, EvaluateOptions, Adapter | None]:
+def asked(argv: list[str]) -> tuple[Config | None, EvaluateOptions, SavedAdapter | None]:
     """What a command line of tools/evaluate.py asks for, and the adapter that it names, if any.
 
     The configuration is None for `--from-scores`. That of a run holds `data.label_names` only where
@@ -128,7 +128,7 @@ def _from_here(cfg: Config, typed: set[str]) -> Config:
     return replace(cfg, data=replace(cfg.data, **of_data))
 
 
-def find(cfg: Config, options: EvaluateOptions, adapter: Adapter | None) -> Trained:
+def find(cfg: Config, options: EvaluateOptions, adapter: SavedAdapter | None) -> Trained:
     """The checkpoint and the list that `asked` was asked for; quick.
 
     Raises:
@@ -241,7 +241,7 @@ def score(
     return scores
 
 
-def job(loaded: Loaded, world: World) -> Job:
+def job(loaded: Loaded, world: World) -> Scoring:
     """What the scores of `score` depend on, to know an evaluation that was stopped again."""
     plan, videos = loaded.trained.plan, loaded.videos
     device = (
@@ -249,7 +249,7 @@ def job(loaded: Loaded, world: World) -> Job:
         if world.device.type == "cuda"
         else f"{world.device.type} with {torch.get_num_threads()} threads"
     )
-    return Job(
+    return Scoring(
         settings={
             "model": _digest(loaded.model),
             "list": videos.manifest,

@@ -40,7 +40,7 @@ from vidadapt.models.precision import NonFinite
 from vidadapt.runs import checkpoints
 from vidadapt.training.epoch_log import say_epoch, write_log
 from vidadapt.training.optim import WeightAverage, build_optimizer, parameter_groups
-from vidadapt.training.resuming import Progress, StopRequest, Trained, copied, stop_requests
+from vidadapt.training.resuming import Progress, StopRequest, TrainingState, copied, stop_requests
 from vidadapt.training.saving import Saving
 from vidadapt.training.sharding import gathered, shard, whole
 from vidadapt.training.steps import UNHARMED, Step, Stretch, optimiser_steps
@@ -111,7 +111,7 @@ def fit(
         weight_decay=recipe.weight_decay,
         layer_decay=recipe.layer_decay,
     )
-    trained = Trained(
+    trained = TrainingState(
         world,
         model,
         build_optimizer(recipe.optimizer, groups),
@@ -145,7 +145,7 @@ def fit(
     with (
         located(lambda: (progress.epoch + 1, progress.steps)),
         stop_requests() as request,
-        checkpoints.Writer() as writer,
+        checkpoints.CheckpointWriter() as writer,
         _board(run_dir, progress, world) as board,
     ):
         saving = Saving(

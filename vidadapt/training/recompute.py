@@ -1,8 +1,8 @@
 """Keep less for the backward pass: compute parts of the blocks again when it needs them.
 
-`apply` goes over a finished model, whatever its backbone and method. Parameters, their names and
-results stay as they are: what is computed again sees the same inputs and random numbers. Where
-nothing would be kept (no gradients, eval mode, blocks that no graph reaches), nothing happens.
+`recompute_blocks` goes over a finished model, whatever its backbone and method. Parameters, their
+names and results stay as they are: what is computed again sees the same inputs and random numbers.
+Where nothing would be kept (no gradients, eval mode, blocks no graph reaches), nothing happens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vidadapt.models.blocks import Block
 Recompute = Literal["none", "mlp", "block"]
 
 
-def apply(model: VideoModel, what: Recompute) -> None:
+def recompute_blocks(model: VideoModel, what: Recompute) -> None:
     """Let the model's training steps compute parts of its blocks again.
 
     Args:
@@ -151,7 +151,7 @@ def replayed(state: RandomState | None) -> Iterator[None]:
 
 
 def _own_forward(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The forward of its class, beside which `apply` has put another one."""
+    """The forward of its class, beside which `recompute_blocks` has put another one."""
     return functools.partial(type(module).forward, module)
 
 

@@ -157,7 +157,7 @@ def stop_requests() -> Iterator[StopRequest]:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingState:
     """What changes in training beside `Progress`; `average` is None without one.
 
     Of sharded weights all processes together take copies, and the main one alone gets them.

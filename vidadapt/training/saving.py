@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from vidadapt.files.locks import Lock
-from vidadapt.runs.checkpoints import Writer
-from vidadapt.training.resuming import Progress, Trained
+from vidadapt.runs.checkpoints import CheckpointWriter
+from vidadapt.training.resuming import Progress, TrainingState
 from vidadapt.training.sharding import is_sharded
 
 Copies = tuple[dict[str, torch.Tensor], dict[str, Any]]  # to be evaluated, and to resume
@@ -30,8 +30,8 @@ class Saving:
         lock: of the run folder, on the main process.
     """
 
-    writer: Writer
-    trained: Trained
+    writer: CheckpointWriter
+    trained: TrainingState
     run_dir: Path
     description: dict[str, Any]
     facts: dict[str, Any]
@@ -49,7 +49,7 @@ class Saving:
         """What a checkpoint of now holds, on the main process; all processes call it together.
 
         Args:
-            buffers: as for `Trained.snapshot`.
+            buffers: as for `TrainingState.snapshot`.
         """
         is_main = self.trained.world.is_main
         if not is_main and not is_sharded(self.trained.model):

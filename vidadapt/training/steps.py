@@ -24,7 +24,7 @@ from vidadapt.models.batchnorm import without_clips
 from vidadapt.models.precision import NonFinite, autocast
 from vidadapt.training.optim import effective_lr, lr_at, set_lr
 from vidadapt.training.profiling import WAIT
-from vidadapt.training.resuming import Progress, StepRecord, Trained
+from vidadapt.training.resuming import Progress, StepRecord, TrainingState
 from vidadapt.training.sharding import divide_gradients, empty_pass, is_part, is_sharded
 from vidadapt.video.readers import ReadError
 
@@ -107,7 +107,7 @@ class Stretch:
 
 
 def optimiser_steps(
-    trained: Trained,
+    trained: TrainingState,
     loader: DataLoader,
     *,
     label: str,

@@ -64,7 +64,7 @@ class StrictInfo(tarfile.TarInfo):
             raise tarfile.ReadError(f"a damaged header: {error}") from error
 
 
-class Index(NamedTuple):
+class PackedIndex(NamedTuple):
     """Where the frames of a tar are.
 
     Attributes:
@@ -78,12 +78,12 @@ class Index(NamedTuple):
     frames: np.ndarray
 
 
-def split(path: str | os.PathLike[str]) -> tuple[Path, str] | None:
+def tar_and_name(path: str | os.PathLike[str]) -> tuple[Path, str] | None:
     """The tar and the name of a packed video; None: the path is a file of its own.
 
-    >>> split("/data/shards/00000.tar/videos/a b.webm")
+    >>> tar_and_name("/data/shards/00000.tar/videos/a b.webm")
     (PosixPath('/data/shards/00000.tar'), 'videos/a b.webm')
-    >>> split("/data/a.webm") is None, split("/data/00000.tar") is None
+    >>> tar_and_name("/data/a.webm") is None, tar_and_name("/data/00000.tar") is None
     (True, True)
     """
     text = os.fspath(path)
@@ -98,11 +98,11 @@ def split(path: str | os.PathLike[str]) -> tuple[Path, str] | None:
 
 def file_of(path: str | os.PathLike[str]) -> Path:
     """The file that lies on disk: the tar of a packed video, any other path itself."""
-    place = split(path)
+    place = tar_and_name(path)
     return Path(path) if place is None else place[0]
 
 
-def frames_of(tar: Path, name: str) -> np.ndarray:
+def frame_places(tar: Path, name: str) -> np.ndarray:
     """Where the frames of a video lie in its tar: (F,) `FRAME`, in the video's order.
 
     Raises:
@@ -131,7 +131,7 @@ def read(tar: Path, name: str, frames: np.ndarray, wanted: Sequence[int]) -> np.
     """Frames at `wanted` (T, H, W, 3) uint8; only their bytes are read, and checked.
 
     Args:
-        frames: what `frames_of` returned.
+        frames: what `frame_places` returned.
         wanted: one or more.
 
     Raises:
@@ -176,14 +176,14 @@ def make_ready(paths: Iterable[str | os.PathLike[str]]) -> None:
     To be called before processes read from them that have a time limit. What cannot be indexed is
     passed over: reading it says why.
     """
-    places = map(split, paths)
+    places = map(tar_and_name, paths)
     for tar in dict.fromkeys(place[0] for place in places if place is not None):
         with contextlib.suppress(ReadError, OSError):
             facts = tar.stat()
             _index(str(tar), facts.st_size, facts.st_mtime_ns)
 
 
-def make_index(tar: Path, index: Path) -> Index:
+def make_index(tar: Path, index: Path) -> PackedIndex:
     """Read a tar once and write its index, replacing it at once.
 
     Args:
@@ -201,7 +201,7 @@ def make_index(tar: Path, index: Path) -> Index:
 
 
 @functools.cache
-def _index(tar: str, size: int, mtime_ns: int) -> Index:
+def _index(tar: str, size: int, mtime_ns: int) -> PackedIndex:
     """The index of a tar in this state: mapped, or made where there is none that fits."""
     path = index_of(Path(tar))
     looks = 0
@@ -227,7 +227,7 @@ def _index(tar: str, size: int, mtime_ns: int) -> Index:
             return _indexed(Path(tar), found)[0]
 
 
-def _write(path: Path, index: Index, state: np.ndarray) -> None:
+def _write(path: Path, index: PackedIndex, state: np.ndarray) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     try:
         with partial.open("wb") as file:
@@ -238,12 +238,12 @@ def _write(path: Path, index: Index, state: np.ndarray) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _loaded(path: Path, size: int, mtime_ns: int) -> tuple[Index | None, bool]:
+def _loaded(path: Path, size: int, mtime_ns: int) -> tuple[PackedIndex | None, bool]:
     """The index in a file, mapped, and whether it belongs to a tar in this state; None: no sound
     index of this format."""
     try:
         with path.open("rb") as file:
-            state, index = _mapped(file), Index(_mapped(file), _mapped(file), _mapped(file))
+            state, index = _mapped(file), PackedIndex(_mapped(file), _mapped(file), _mapped(file))
     except (OSError, ValueError):
         return None, False
     if (state.shape, state.dtype) != ((1,), TAR) or not _is_whole(index):
@@ -253,7 +253,7 @@ def _loaded(path: Path, size: int, mtime_ns: int) -> tuple[Index | None, bool]:
     return index, state[["size", "mtime_ns"]][0].tolist() == (size, mtime_ns)
 
 
-def _state(index: Index, size: int, mtime_ns: int) -> np.ndarray:
+def _state(index: PackedIndex, size: int, mtime_ns: int) -> np.ndarray:
     """What an index begins with (1,) `TAR`; its checksum is over all that the index says."""
     state = np.array([(FORMAT, size, mtime_ns, 0)], TAR)
     check = xxhash.xxh3_64(state.tobytes() + f"{index.names.dtype}{index.names.shape}".encode())
@@ -263,7 +263,7 @@ def _state(index: Index, size: int, mtime_ns: int) -> np.ndarray:
     return state
 
 
-def _is_whole(index: Index) -> bool:
+def _is_whole(index: PackedIndex) -> bool:
     names, first, frames = index
     return (
         (names.ndim, names.dtype.kind, frames.ndim, frames.dtype) == (1, "S", 1, FRAME)
@@ -293,7 +293,7 @@ def _mapped(file: BinaryIO) -> np.ndarray:
     return np.asarray(array)
 
 
-def _indexed(tar: Path, earlier: Index | None) -> tuple[Index, np.ndarray]:
+def _indexed(tar: Path, earlier: PackedIndex | None) -> tuple[PackedIndex, np.ndarray]:
     """Find where the frames of a tar are, with their checksums.
 
     Args:
@@ -319,7 +319,7 @@ def _indexed(tar: Path, earlier: Index | None) -> tuple[Index, np.ndarray]:
     return index, _state(index, after.st_size, after.st_mtime_ns)
 
 
-def _same_places(index: Index, other: Index) -> bool:
+def _same_places(index: PackedIndex, other: PackedIndex) -> bool:
     return (
         np.array_equal(index.names, other.names)
         and np.array_equal(index.first, other.first)
@@ -327,7 +327,7 @@ def _same_places(index: Index, other: Index) -> bool:
     )
 
 
-def _keep_checks(tar: Path, index: Index, earlier: Index) -> None:
+def _keep_checks(tar: Path, index: PackedIndex, earlier: PackedIndex) -> None:
     """Fill in the checksums of an earlier index, but for videos of which every frame is another.
 
     Those were replaced by some of the same sizes. Where but a part of the frames differs, the tar
@@ -363,7 +363,7 @@ def _check_of(file: BinaryIO, frame: np.void) -> int:
     return xxhash.xxh3_64_intdigest(file.read(size))
 
 
-def _walked(tar: Path) -> Index:
+def _walked(tar: Path) -> PackedIndex:
     """The index of a tar by its headers; the checksums are 0.
 
     Raises:
@@ -388,4 +388,4 @@ def _walked(tar: Path) -> Index:
     names = sorted(by_name)
     ends = np.cumsum([0, *(len(by_name[name]) for name in names)])
     frames = [(*place[2:], 0) for name in names for place in sorted(by_name[name])]
-    return Index(np.array(names), ends.astype("<u8"), np.array(frames, FRAME))
+    return PackedIndex(np.array(names), ends.astype("<u8"), np.array(frames, FRAME))

@@ -214,7 +214,7 @@ def open_video(path: str | os.PathLike[str], reader: str = "auto") -> Video:
         ValueError: no such reader.
         ImportError: torchcodec cannot be loaded.
     """
-    place = packed.split(path)
+    place = packed.tar_and_name(path)
     if place is not None:
         return _open_packed(*place)
     check_reader(reader)
@@ -239,7 +239,7 @@ def open_counted(
         ReadError, TransientReadError, ImportError: see `open_video`.
         ValueError: no such reader, or not one checksum for each frame.
     """
-    place = packed.split(path)
+    place = packed.tar_and_name(path)
     if place is not None:
         return _open_packed(*place)
     check_reader(reader)
@@ -264,7 +264,7 @@ def _regular_file(path: str | os.PathLike[str]) -> str:
 
 def _open_packed(tar: Path, name: str) -> Video:
     """A packed video; a frame's JPEG is decoded alone, whatever was read before."""
-    frames = packed.frames_of(tar, name)
+    frames = packed.frame_places(tar, name)
     checks = np.ascontiguousarray(frames["check"])
     facts = Survey("mjpeg", len(frames), len(frames), "", "", checks=checks)
     read = functools.partial(packed.read, tar, name, frames)

@@ -19,7 +19,7 @@ import pytest
 from conftest import ROOT, load_tool
 
 from benchmarks import copies
-from vidadapt.apps.prepare.copies import Copy, Job, Outcome, load_table, run_jobs
+from vidadapt.apps.prepare.copies import Copy, CopyJob, Outcome, load_table, run_jobs
 from vidadapt.apps.synthetic import sets as synthetic
 from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.sampling import SAMPLINGS
@@ -340,7 +340,7 @@ def test_a_full_disk_is_one_line_and_the_next_call_finishes(
         assert file.read_bytes() == (made[kind] / file.relative_to(out)).read_bytes()
 
 
-def work(job: Job) -> Outcome:
+def work(job: CopyJob) -> Outcome:
     """Copies nothing; one video hangs, another kills its process."""
     if job.path == "hangs":
         time.sleep(600)
@@ -351,7 +351,7 @@ def work(job: Job) -> Outcome:
 
 def test_a_video_that_hangs_or_kills_is_one_problem(tmp_path: Path) -> None:
     names = ["a", "hangs", "b", "dies", "c"]
-    job = Job("", "", "", tmp_path / "x", tmp_path / "y", 256, 90, 0, 30.0)
+    job = CopyJob("", "", "", tmp_path / "x", tmp_path / "y", 256, 90, 0, 30.0)
     jobs = [replace(job, path=name, source=name, name=name) for name in names]
     found = run_jobs(jobs, work, tmp_path, num_processes=2, time_limit=8, progress=False)
     errors = {one.path: outcome.error for one, outcome in found}

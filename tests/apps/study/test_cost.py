@@ -104,7 +104,7 @@ def test_adaptformer_computes_no_gradient_of_frozen_weights_or_below_its_first_l
 
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_counting_without_storage_is_counting_while_computing(name):
-    model = benchmark.adapted_model(TINY, {"name": name})
+    model = benchmark.adapted_random_model(TINY, {"name": name})
     clip, targets = benchmark.batch(TINY, torch.device("cpu"))
     forward, backward = benchmark.flops(model, clip, targets)
     counts = benchmark.count(TINY, {"name": name})
@@ -115,7 +115,7 @@ def test_counting_without_storage_is_counting_while_computing(name):
 
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_adapter_bytes_are_those_of_the_file_that_a_run_saves(name, tmp_path):
-    model = benchmark.adapted_model(TINY, {"name": name})
+    model = benchmark.adapted_random_model(TINY, {"name": name})
     checkpoints.save_checkpoint(tmp_path / "last", methods.trainable_state(model), {})
     size = (tmp_path / "last" / checkpoints.TENSORS).stat().st_size
     assert benchmark.count(TINY, {"name": name}).adapter_bytes == size
@@ -148,7 +148,7 @@ def test_what_is_frozen_keeps_less_for_backward():
         "all layers": {"name": "adaptformer"},
         "full": {"name": "full"},
     }.items():
-        model = benchmark.adapted_model(TINY, method)
+        model = benchmark.adapted_random_model(TINY, method)
         clip, _ = benchmark.batch(TINY, torch.device("cpu"))
         kept[label] = benchmark.backward_bytes(model, lambda m=model, c=clip: m(c).sum())[1]
     assert list(kept) == sorted(kept, key=kept.__getitem__)

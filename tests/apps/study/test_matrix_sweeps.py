@@ -171,7 +171,7 @@ def test_a_variant_is_a_training_of_as_many_parameters_as_the_formula(
         head=cfg.model.head,
     )
     with torch.device("meta"):
-        model = benchmark.adapted_model(setting, cfg.method)
+        model = benchmark.adapted_random_model(setting, cfg.method)
     expected = ADDED[sweep][variant](shape) + shape.readout()
     assert methods.count_parameters(model)[0] == expected
 

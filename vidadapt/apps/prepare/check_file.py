@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vidadapt.lists.counting import Job, count_file, failed
+from vidadapt.lists.counting import CountJob, count_file, failed
 from vidadapt.lists.index import VideoFacts
 from vidadapt.video.readers import ReadError, TransientReadError, open_video
 
 CHUNK = 64  # packed frames in memory at once
 
 
-def decode_whole(job: Job) -> VideoFacts:
+def decode_whole(job: CountJob) -> VideoFacts:
     """What `count_file` finds, which decodes all frames; packed ones, which it does not, too."""
     found = count_file(job)
     if found.error or found.reader != "packed":

@@ -54,7 +54,7 @@ class Copy:
 
 
 @dataclass(frozen=True)
-class Job:
+class CopyJob:
     """A video to copy.
 
     Attributes:
@@ -100,14 +100,14 @@ class Outcome:
 
 
 def run_jobs(
-    jobs: Sequence[Job],
-    function: Callable[[Job], Outcome],
+    jobs: Sequence[CopyJob],
+    function: Callable[[CopyJob], Outcome],
     out: Path,
     *,
     num_processes: int,
     time_limit: float,
     progress: bool,
-) -> Iterator[tuple[Job, Outcome]]:
+) -> Iterator[tuple[CopyJob, Outcome]]:
     """Make copies and add each to the table as soon as it is whole, in no certain order.
 
     Args:
@@ -129,7 +129,7 @@ def run_jobs(
         yield job, outcome
 
 
-def time_limit(jobs: Iterable[Job]) -> float:
+def time_limit(jobs: Iterable[CopyJob]) -> float:
     """Seconds within which any of these copies is made unless something hangs.
 
     Ten minutes, and for the largest file at least what 100 kB a second would take.
@@ -138,7 +138,7 @@ def time_limit(jobs: Iterable[Job]) -> float:
 
 
 def measured(
-    job: Job,
+    job: CopyJob,
     copy: str,
     source: os.stat_result,
     errors: Sequence[float],
@@ -172,7 +172,7 @@ def of_truncated(source: str, promised: int | None, decoded: int) -> tuple[tuple
     return (("truncated sources", f"{line}, which were copied"),) if line else ()
 
 
-def failed(job: Job, error: Exception) -> Outcome:
+def failed(job: CopyJob, error: Exception) -> Outcome:
     """The outcome of a job that raised."""
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return Outcome(None, None, f"{error.strerror}", disk_full=True)
@@ -232,7 +232,7 @@ def psnr(mean_squared_error: float) -> float:
     return round(float(10 * np.log10(255**2 / mean_squared_error)), 2)
 
 
-def below_floor(job: Job, worst: float) -> str:
+def below_floor(job: CopyJob, worst: float) -> str:
     """Why a copy is not good enough; empty if it is."""
     if worst >= job.min_psnr:
         return ""

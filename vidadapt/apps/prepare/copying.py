@@ -16,7 +16,7 @@ from typing import Any
 
 from vidadapt.apps.prepare.copies import (
     Copy,
-    Job,
+    CopyJob,
     Outcome,
     append_table,
     load_table,
@@ -43,8 +43,7 @@ SHARDS = "shards"
 
 @dataclass(frozen=True)
 class Settings:
-    """How videos are copied, see `Job`; `shard_bytes` is the size of a shard that is not exceeded
-    unless by one video alone."""
+    """How videos are copied, see `CopyJob`; only a video that is larger exceeds `shard_bytes`."""
 
     short_side: int
     quality: int
@@ -162,7 +161,7 @@ def pack_set(
     rows = load_table(out)
     copies: dict[str, Copy] = {}
     parts: dict[str, Copy] = {}
-    waiting: deque[Job] = deque()  # in the order of the lists
+    waiting: deque[CopyJob] = deque()  # in the order of the lists
     jobs = []
     for job in _jobs(sources, out, settings, None, report):
         row = rows.get(job.path)
@@ -176,7 +175,7 @@ def pack_set(
             jobs.append(job)
     open_jobs = {job.path for job in jobs}
     number = 1 + max((int(tar.stem) for tar in (out / SHARDS).glob("*.tar")), default=-1)
-    batch: list[Job] = []
+    batch: list[CopyJob] = []
     batch_bytes = 0
 
     def close_batch() -> None:
@@ -229,18 +228,18 @@ def _finished(
 
 def _jobs(
     sources: Sources, out: Path, settings: Settings, suffix: str | None, report: Report
-) -> list[Job]:
+) -> list[CopyJob]:
     """A job for every listed video that is there; the others are problems."""
     jobs = []
     for path, name in copy_names(sources.paths, sources.root, suffix).items():
         source = sources.root / path
         key = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-        if packed.split(source) is not None:
+        if packed.tar_and_name(source) is not None:
             report.problem("packed videos are not copied again", f"{path}: list its source")
         elif not source.is_file():
             report.problem("videos without a file", str(source))
         else:
-            job = Job(
+            job = CopyJob(
                 path=path,
                 source=str(source),
                 name=name,
@@ -256,13 +255,13 @@ def _jobs(
 
 
 def _run(
-    jobs: Sequence[Job],
-    function: Callable[[Job], Outcome],
+    jobs: Sequence[CopyJob],
+    function: Callable[[CopyJob], Outcome],
     out: Path,
     report: Report,
     num_processes: int,
     progress: bool,
-) -> Iterator[tuple[Job, Outcome]]:
+) -> Iterator[tuple[CopyJob, Outcome]]:
     for job, outcome in run_jobs(
         jobs,
         function,
@@ -278,7 +277,7 @@ def _run(
         yield job, outcome
 
 
-def _holds(row: Copy, job: Job) -> bool:
+def _holds(row: Copy, job: CopyJob) -> bool:
     """Whether an earlier copy is still one of this source, and good enough."""
     facts = os.stat(job.source)  # noqa: PTH116
     now = (facts.st_size, facts.st_mtime_ns)

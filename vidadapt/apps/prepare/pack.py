@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from vidadapt.apps.prepare.copies import (
-    Job,
+    CopyJob,
     Outcome,
     below_floor,
     failed,
@@ -37,7 +37,7 @@ from vidadapt.video.survey import header_facts
 END = bytes(2 * tarfile.BLOCKSIZE)  # of every tar file
 
 
-def pack_video(job: Job) -> Outcome:
+def pack_video(job: CopyJob) -> Outcome:
     """Write the part of a shard that holds one video; every JPEG is decoded again and compared."""
     try:
         with contextlib.ExitStack() as cleanup:

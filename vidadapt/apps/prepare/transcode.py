@@ -20,7 +20,7 @@ import numpy as np
 from av.video.stream import VideoStream
 
 from vidadapt.apps.prepare.copies import (
-    Job,
+    CopyJob,
     Outcome,
     below_floor,
     failed,
@@ -54,7 +54,7 @@ def even_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     return (tall + 1) // 2 * 2, (wide + 1) // 2 * 2
 
 
-def transcode_video(job: Job) -> Outcome:
+def transcode_video(job: CopyJob) -> Outcome:
     """Encode a video, decode the copy again and compare; nothing is left of a copy that is not it.
 
     The copy is written under a partial name and renamed after the comparison.
@@ -79,7 +79,7 @@ def transcode_video(job: Job) -> Outcome:
         return failed(job, error)
 
 
-def _of_cut(job: Job, size: tuple[int, int]) -> tuple[tuple[str, str], ...]:
+def _of_cut(job: CopyJob, size: tuple[int, int]) -> tuple[tuple[str, str], ...]:
     """The note on a copy that was cut to even sides; none if it was not."""
     height, width, _ = read_sequentially(job.source, [0])[0].shape
     if min(height, width) > job.short_side or (height, width) == size:
@@ -88,7 +88,7 @@ def _of_cut(job: Job, size: tuple[int, int]) -> tuple[tuple[str, str], ...]:
     return (("last row or column left out, since H.264's sides are even", line),)
 
 
-def _encoded(job: Job) -> bytes:
+def _encoded(job: CopyJob) -> bytes:
     """The copy's file. In memory, because FFmpeg does not always tell that a disk is full."""
 
     def size(height: int, width: int) -> tuple[int, int]:
@@ -124,7 +124,7 @@ def _rate(source: str) -> Fraction:
     return rate.limit_denominator(1001) if rate and 0.1 < rate < 1000 else FRAME_RATE
 
 
-def _errors(job: Job, video: Video) -> tuple[list[float], tuple[int, int]]:
+def _errors(job: CopyJob, video: Video) -> tuple[list[float], tuple[int, int]]:
     """Mean squared error of each frame of the copy, and its height and width.
 
     Raises:

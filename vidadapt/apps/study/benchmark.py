@@ -61,7 +61,7 @@ class Setting:
         batch_size: clips of a training step.
         precision: fp32, or what autocast computes in, as `precision.resolved_precision` gives it.
         device: of the measured steps.
-        recompute: what the measured steps compute again in backward, see `recompute.apply`; FLOPs
+        recompute: what the measured steps compute again in backward, see `recompute_blocks`; FLOPs
             are counted without it.
         optimizer: of the measured steps, see `optim.build_optimizer`.
         compile: measure steps of the model as `torch.compile` makes it.
@@ -129,7 +129,7 @@ def count(setting: Setting, method: dict[str, Any]) -> Counts:
             cannot be met.
     """
     with torch.device("meta"):
-        model = adapted_model(setting, method)
+        model = adapted_random_model(setting, method)
     trainable, total = methods.count_parameters(model)
     size = adapter_bytes(model)
     # Fake tensors on the CPU, since autocast, which a method may use, refuses the meta device.
@@ -165,8 +165,8 @@ def measure(
     torch.manual_seed(0)
     nn.Linear(64, 64, device=device)(torch.randn(64, 64, device=device)).sum().backward()
     before = _memory_now(device)
-    model = adapted_model(setting, method).to(device)
-    recompute.apply(model, setting.recompute)
+    model = adapted_random_model(setting, method).to(device)
+    recompute.recompute_blocks(model, setting.recompute)
     cast_frozen(model, device, setting.precision)
     clip, targets = batch(setting, device)
     groups = parameter_groups(model, depth=model.depth, weight_decay=0.0, layer_decay=1.0)
@@ -225,7 +225,7 @@ def bare_model(setting: Setting) -> VideoModel:
     return model
 
 
-def adapted_model(setting: Setting, method: dict[str, Any]) -> VideoModel:
+def adapted_random_model(setting: Setting, method: dict[str, Any]) -> VideoModel:
     """The backbone of random weights with the method applied, ready for training steps."""
     model = bare_model(setting)
     methods.apply(model, method)

@@ -72,7 +72,8 @@ def test_archives_are_known_by_their_bytes(tmp_path: Path) -> None:
     (tmp_path / "walk.rar").write_bytes(rar({"a.avi": b"a"}))
     (tmp_path / "class" / "named otherwise").write_bytes(rar({"a.avi": b"a"}))
     (tmp_path / "no archive.rar").write_bytes(b"not found")
-    (tmp_path / "set.part2.rar").write_bytes(rar({"a.avi": b"a"}))
+    for later in ("set.part2.rar", "set.part20.rar", "set.part099.rar"):
+        (tmp_path / later).write_bytes(rar({"a.avi": b"a"}))
     (tmp_path / "rest.tgz").write_bytes(tar_gz({"b.avi": b"b"}))
     found = {
         archive.parts[0].relative_to(tmp_path).as_posix(): archive.kind

@@ -1,4 +1,4 @@
-"""Archives that lie where videos are expected: which command unpacks them, and doing it.
+"""Find archives among the videos, give the commands that unpack them, and unpack them.
 
 HMDB51 comes as a rar of rars, UCF101 as a rar, Something-Something V2 as parts
 `20bn-something-something-v2-00`, `-01`, ... of one compressed tar file, each perhaps in a zip.
@@ -27,11 +27,11 @@ SIGNATURES = {  # kind: place and bytes
     "gzip": (0, b"\x1f\x8b\x08"),
     "tar": (257, b"ustar"),
 }
-MAX_DEPTH = 5  # archives in each other
-STAGE = ".unpacking"  # folder beside the archives, for what is not yet whole
-UNPACKED = ".unpacked"  # ending of the hidden file that says that an archive is done
+MAX_DEPTH = 5  # levels of archives in archives
+STAGE = ".unpacking"  # folder beside the archives, for unfinished files
+UNPACKED = ".unpacked"  # ending of the hidden file that marks an unpacked archive
 _PART = re.compile(r"20bn-something-something-v2-[0-9][0-9]")
-_LATER_VOLUME = re.compile(r".*\.(?:part0*(?:[2-9]|1[0-9]+)\.rar|r[0-9][0-9])", re.IGNORECASE)
+_LATER_VOLUME = re.compile(r".*\.(?:part0*(?:[2-9]|[1-9][0-9]+)\.rar|r[0-9][0-9])", re.IGNORECASE)
 _PICTURES = (".jpg", ".jpeg", ".png", ".npy", ".txt", ".json", ".xml", ".wav", ".mp3")
 
 
@@ -41,7 +41,7 @@ class Archive:
 
     Attributes:
         kind: key of `SIGNATURES`.
-        parts: its files in order; as a rule one.
+        parts: its files in order; usually one.
     """
 
     kind: str
@@ -49,11 +49,11 @@ class Archive:
 
 
 def find(root: Path, others: Sequence[str]) -> list[Archive]:
-    """Archives among files, by their first bytes; those already unpacked by `unpack` left out.
+    """Find archives among files by their first bytes, without those that `unpack` has unpacked.
 
     Args:
         root: folder that the paths are relative to.
-        others: only files in the root and in its folders are looked at, pictures and texts not.
+        others: paths; only files in the root and its folders are read, no pictures or texts.
     """
     near = [p for p in others if p.count("/") < 2 and not p.lower().endswith(_PICTURES)]
     parts: dict[Path, list[Path]] = defaultdict(list)
@@ -91,9 +91,9 @@ def unpack(
 ) -> None:
     """Unpack archives, and the archives in them, beside themselves.
 
-    Files that are there already stay as they are. What is unpacked appears only when an archive
-    has been gone through, so that no half file is ever left under its name; where all of it was
-    sound, a hidden file then remembers that, and `find` passes the archive over.
+    Files that are there already stay as they are. Unpacked files are moved into place only when
+    all archives of a folder were read, so that no half file is ever left under its name. An archive
+    that was sound in full is marked by a hidden file, and `find` skips it from then on.
 
     Args:
         report: gets a note on what was unpacked, and a problem for each archive, or member of one,
@@ -121,10 +121,10 @@ def unpack(
 def _unpack_into(
     stage: Path, archives: Sequence[Archive], report: Report, limit: int | None, progress: bool
 ) -> list[Archive]:
-    """Unpack into `stage/whole`; archives that come out of archives take their turn there.
+    """Unpack into `stage/whole`; archives in archives are unpacked there, too.
 
     Returns:
-        those of the archives that are unpacked with all that is in them.
+        The archives that were unpacked with everything in them; none if an inner one failed.
     """
     whole = stage / "whole"
     room = room_for([_size(archive) for archive in archives], limit)
@@ -148,7 +148,7 @@ def _unpack_into(
             if problems:
                 failed.append(archive)
             shutil.rmtree(fresh)
-            if archive not in archives:  # its own archive holds it still
+            if archive not in archives:  # the outer archive still holds it
                 for part in archive.parts:
                     part.unlink()
         inside = [p.relative_to(whole).as_posix() for p in whole.rglob("*") if p.is_file()]
@@ -165,7 +165,7 @@ def _unpack_into(
 
 
 def _tell(problems: Sequence[str], archive: Archive, whole: Path, report: Report) -> None:
-    """Report what is wrong with an archive, which is named as if it were unpacked already."""
+    """Report an archive's problems; an inner one is named by the path that it would get."""
     first = archive.parts[0]
     if first.is_relative_to(whole):
         first = whole.parent.parent / first.relative_to(whole)
@@ -185,7 +185,7 @@ def _size(archive: Archive) -> int:
 
 
 def _move(stage: Path, folder: Path, report: Report) -> tuple[int, int]:
-    """Move regular files to where they belong; how many, and how many were there already."""
+    """Move regular files into place; return how many, and how many were there already."""
     new = kept = 0
     for path in sorted(stage.rglob("*")) if stage.is_dir() else []:
         target = folder / path.relative_to(stage)

@@ -110,6 +110,13 @@ def test_a_section_that_is_none_is_an_error(tmp_path, section, content):
         )
 
 
+@pytest.mark.parametrize("section", ["data", "train"])
+def test_a_section_of_a_run_that_is_a_list_is_an_error(tmp_path, section):
+    (tmp_path / "config.yaml").write_text(f"run_dir: run\n{section}: [1, 2]\n")
+    with pytest.raises(ConfigError, match=rf"config\.yaml: expected a mapping .* {section}"):
+        load(tmp_path / "config.yaml")
+
+
 @pytest.mark.parametrize("words", [["--data.num_frames", "\x1b[2J"], ["--", "\x1b[2J"]])
 def test_words_that_a_terminal_would_obey_are_written_out(words):
     with pytest.raises(ConfigError, match=r"\\x1b\[2J") as error:

@@ -124,8 +124,10 @@ def test_a_list_in_the_place_of_its_folder_is_named(home):
 
 @pytest.mark.parametrize("method", ["adaptformer", "full"])
 def test_a_random_backbone_must_be_asked_for_and_is_found_again(
-    method, tiny_set, run_tool, tmp_path, capsys
+    method, tiny_set, run_tool, tmp_path, capsys, monkeypatch
 ):
+    (tmp_path / "random").mkdir()  # no place of weights
+    monkeypatch.chdir(tmp_path)
     options = tiny_set.options(model__weights=None, method__name=method, train__epochs=1)
     with pytest.raises(ValueError, match=r"model\.weights.*--model\.weights random"):
         run_tool("train", *options, "--run_dir", tmp_path / "run")
@@ -133,6 +135,7 @@ def test_a_random_backbone_must_be_asked_for_and_is_found_again(
     options += ["--model.weights", "random", "--train.base_lr", "0.01"]
     run_tool("train", *options, "--run_dir", tmp_path / "run", "--train.seed", 3)
     assert "RANDOM WEIGHTS" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path / "run")
     torch.manual_seed(77)
     run_tool("evaluate", "--run_dir", tmp_path / "run", *VIEWS, "--out", tmp_path / "a")
     videos = ["--data.root", tiny_set.root, "--data.test_list", tiny_set.lists["test"]]

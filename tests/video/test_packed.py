@@ -312,3 +312,11 @@ def test_clips_hold_the_frames_that_the_sampling_chose(tmp_path: Path) -> None:
                 steps = set(np.diff(found).tolist())
                 assert steps == {SAMPLINGS[name].stride}
     assert len(train_indices(SAMPLINGS["uniform8"], 50, np.random.default_rng(0))) == 8
+
+
+def test_a_frame_larger_than_an_index_can_say_is_refused(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("a/00001.jpg")
+    member.size = 5 << 30
+    (tmp_path / "big.tar").write_bytes(member.tobuf())
+    with pytest.raises(ReadError, match=r"big\.tar: a/00001\.jpg has 5,368,709,120 bytes"):
+        packed.make_index(tmp_path / "big.tar", tmp_path / "big.tar.index")

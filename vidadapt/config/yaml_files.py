@@ -1,4 +1,4 @@
-"""Configurations and other settings as YAML files, read without surprises."""
+"""Read and write configurations and other settings as strict YAML."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_NODES = 100_000  # values in a YAML file
 
 
 def flattened(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}, without run_dir."""
+    """Join nested keys: {"a": {"b": 1}} -> {"a.b": 1}, without run_dir."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, dict):
@@ -32,12 +32,17 @@ def dump(config: Config) -> str:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What `dump` wrote, as `as_dict` gives it; keys that it does not know have their defaults.
+    """Read what `dump` wrote, in the form of `as_dict`; missing keys get their defaults.
 
     Raises:
         ConfigError: see `read_yaml`.
     """
     written = read_yaml(path, "run_dir")
+    for key in SECTIONS:
+        if not isinstance(written.get(key) or {}, dict):
+            raise ConfigError(
+                f"run_dir: {printable(str(path))}: expected a mapping of keys to values under {key}"
+            )
     sections = {key: {**vars(of()), **(written.get(key) or {})} for key, of in SECTIONS.items()}
     return {**written, **sections}
 
@@ -46,8 +51,8 @@ def read_yaml(path: Path, option: str) -> dict[str, Any]:
     """The mapping that a YAML file holds.
 
     Raises:
-        ConfigError: the file cannot be read, holds something else or a key twice, naming
-            `option` and file.
+        ConfigError: the file cannot be read, or holds something else or a key twice; the message
+            names `option` and file.
     """
     shown = printable(str(path))
     try:
@@ -64,7 +69,7 @@ def read_yaml(path: Path, option: str) -> dict[str, Any]:
 
 
 def without_key(path: Path, key: str) -> str:
-    """The text of a YAML mapping that `read_yaml` has read without one of its keys."""
+    """The text of a YAML mapping without one of its keys; `read_yaml` has checked it."""
     top = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     assert isinstance(top, yaml.MappingNode)
     top.value = [(name, value) for name, value in top.value if name.value != key]
@@ -72,8 +77,8 @@ def without_key(path: Path, key: str) -> str:
 
 
 def _check_nodes(top: yaml.Node | None) -> None:
-    """Refuse equal keys, of which PyYAML takes the last one without a word, and files of which
-    aliases make more, or an endless lot, than is written there.
+    """Refuse equal keys, of which PyYAML silently takes the last one, and files whose aliases
+    expand to too many values, or endlessly.
     """
     waiting, count = [top], 0
     while waiting:
@@ -104,7 +109,7 @@ def as_yaml(settings: Mapping[str, Any]) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes texts that jsonargparse would read as numbers, which PyYAML would not: `1e5`."""
+    """Dumper that quotes texts which jsonargparse reads as numbers, but not PyYAML: `1e5`."""
 
 
 _Dumper.add_implicit_resolver(

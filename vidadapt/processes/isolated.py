@@ -42,17 +42,17 @@ def run_isolated(
     time_limit: float | None,
     limit_key: str = "",
 ) -> Iterator[tuple[Job, Any, str]]:
-    """Yield (job, result, error) as they come; error is empty, or says how the worker ended.
+    """Yield (job, result, error) as jobs end; error is empty, or says how the worker ended.
 
     A worker that dies or needs more than `time_limit` seconds for one job is replaced; only the
     job it had is lost. Workers come from a fork server, so no thread, decoder or device of this
     process is copied into them.
 
     Args:
-        function: importable by name, as are its argument and result by pickle; it must not raise.
+        function: importable by name; its argument and result can be pickled; it must not raise.
         jobs: its arguments.
         num_workers: processes.
-        time_limit: seconds for one job, the start of its worker not included; None: any time.
+        time_limit: seconds for one job, without the start of its worker; None: no limit.
         limit_key: key or option of this limit, for the error.
 
     Raises:
@@ -74,7 +74,7 @@ def run_isolated(
                 process.start()
                 theirs.close()
                 workers.append(_Worker(process, ours, None, 0.0))
-                _give(workers[-1], waiting.popleft(), time_limit and time_limit + START)
+                _give(workers[-1], waiting.popleft(), time_limit and START)
             soonest = min(worker.deadline for worker in workers)
             patience = None if soonest == math.inf else max(0.0, soonest - time.monotonic())
             ready = wait([w.pipe for w in workers], patience)
@@ -89,8 +89,9 @@ def run_isolated(
                             raise LostProcess(CANNOT_START) from fault
                         error = f"the decoder process died (exit code {worker.process.exitcode})"
                 elif time.monotonic() >= worker.deadline:
-                    what = "finish" if worker.has_started else "start and finish"
-                    error = f"the decoder process did not {what} within {time_limit:g} s{named}"
+                    error = f"the decoder process did not finish within {time_limit:g} s{named}"
+                    if not worker.has_started:
+                        error = f"the decoder process did not start within {START:g} s"
                 else:
                     continue
                 if not worker.has_started and not error:
@@ -112,7 +113,7 @@ def run_isolated(
 def _give(worker: _Worker, job: Any, time_limit: float | None) -> None:
     worker.job = job
     worker.deadline = _deadline(time_limit)
-    with contextlib.suppress(OSError):  # it died meanwhile: its pipe tells at the next look
+    with contextlib.suppress(OSError):  # it died meanwhile: reading its pipe shows that
         worker.pipe.send(job)
 
 
@@ -127,7 +128,7 @@ def _end(worker: _Worker) -> None:
 
 
 def _serve(pipe: Connection, function: Callable[[Any], Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: the main process ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: the main process ends this
     pipe.send("started")
     while True:
         try:

@@ -1,6 +1,6 @@
-"""A trained run or adapter and the list that it is scored on: found, loaded, scored.
+"""Find and load a trained run or adapter, and score it on a list.
 
-What tools/evaluate.py and the reports on trained models have in common.
+tools/evaluate.py and the reports on trained models share this.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vidadapt.evaluation.views import Scores, score_views
 from vidadapt.files.retrying import said
 from vidadapt.lists.prepared import with_lists
 from vidadapt.lists.reading import Sample, Samples, check_label_names, read_list
-from vidadapt.models import VideoModel
+from vidadapt.models import WITHOUT_FILE, VideoModel
 from vidadapt.models.precision import cast_frozen, resolved_precision
 from vidadapt.runs import adapters, checkpoints
 from vidadapt.runs.adapters import SavedAdapter
@@ -34,10 +34,10 @@ from vidadapt.runs.adapters import SavedAdapter
 
 @dataclass(frozen=True)
 class Trained:
-    """A checkpoint and what it is to be scored on; nothing is loaded yet.
+    """A checkpoint and the list to score it on; not loaded yet.
 
     Attributes:
-        config: of the run or the adapter, with what the command line changed and the lists' paths.
+        config: of the run or adapter, with the command line's changes and the lists' paths.
         plan: clips, classes and views.
         checkpoint: folder of adapter.safetensors and adapter.json.
         split: which list, `test` or `dev`.
@@ -53,10 +53,10 @@ class Trained:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint's model on its device, frozen, and the list with its files looked at.
+    """A checkpoint's model on its device, frozen, and the list with its files checked.
 
     Attributes:
-        trainable: how many parameters its training changed.
+        trainable: number of parameters that were trained.
     """
 
     trained: Trained
@@ -67,9 +67,9 @@ class Loaded:
 
 
 def asked(argv: list[str]) -> tuple[Config | None, EvaluateOptions, SavedAdapter | None]:
-    """What a command line of tools/evaluate.py asks for, and the adapter that it names, if any.
+    """Parse a command line of tools/evaluate.py; also return the adapter that it names, if any.
 
-    The configuration is None for `--from-scores`. That of a run holds `data.label_names` only where
+    The configuration is None for `--from-scores`. That of a run has `data.label_names` only if
     the command line gives them: the run knows its own, see `find`.
 
     Raises:
@@ -85,17 +85,17 @@ def asked(argv: list[str]) -> tuple[Config | None, EvaluateOptions, SavedAdapter
     if cfg is not None:
         config.check_evaluation(cfg)
         if adapter is not None and cfg.model.weights is None and cfg.method["name"] != "full":
-            adapters.with_weights(adapter, None)  # says which must be named
+            adapters.with_weights(adapter, None)  # raises an error that says which
     if cfg is not None and adapter is None:
         cfg = _from_here(cfg, command_line.typed(argv))
     return cfg, options, adapter
 
 
 def _from_here(cfg: Config, typed: set[str]) -> Config:
-    """A run's configuration with lists that were given anew, and with paths that hold here.
+    """A run's configuration with newly given lists, and with paths that are valid here.
 
-    A relative path that is not there from the working directory is taken from that of the training.
-    The class names are left to the run, and with `data.lists` its own lists and root to that.
+    `.`, and relative paths that do not exist here, are taken from the run's working directory.
+    Class names are left to the run; with `data.lists`, its lists and root are used.
 
     Args:
         typed: keys that the command line gives; these stay as they are.
@@ -117,8 +117,9 @@ def _from_here(cfg: Config, typed: set[str]) -> Config:
             return path
         return str(home / path) if path == "." or not Path(path).exists() else path
 
-    weights = from_here("model.weights", cfg.model.weights)
-    cfg = replace(cfg, model=replace(cfg.model, weights=weights))
+    if cfg.model.weights not in WITHOUT_FILE:
+        weights = from_here("model.weights", cfg.model.weights)
+        cfg = replace(cfg, model=replace(cfg.model, weights=weights))
     if "data.lists" in typed:
         return cfg
     of_data = {
@@ -129,7 +130,7 @@ def _from_here(cfg: Config, typed: set[str]) -> Config:
 
 
 def find(cfg: Config, options: EvaluateOptions, adapter: SavedAdapter | None) -> Trained:
-    """The checkpoint and the list that `asked` was asked for; quick.
+    """Find the checkpoint and the list for what `asked` gave; quick.
 
     Raises:
         ValueError: no such checkpoint, the list is not set, options that do not go together.
@@ -159,7 +160,7 @@ def find(cfg: Config, options: EvaluateOptions, adapter: SavedAdapter | None) ->
 
 
 def samples_of(trained: Trained) -> Samples:
-    """The videos of the list, whose labels are those that the model knows.
+    """Read the list's videos; its labels must be those that the model knows.
 
     Raises:
         ListError: a malformed list, or labels that mean other classes.
@@ -170,10 +171,10 @@ def samples_of(trained: Trained) -> Samples:
 
 
 def load(trained: Trained, world: World, samples: Sequence[Sample] | None = None) -> Loaded:
-    """Load the model and look at the files of the list, on all processes.
+    """Load the model and check the files of the list, on all processes.
 
     Args:
-        samples: those of `samples_of` that are wanted; default: all.
+        samples: a part of those of `samples_of`; default: all.
 
     Raises:
         ValueError, OSError, ReadError: what cannot be used, naming file, line or key.
@@ -207,7 +208,7 @@ def score(
     changes: Changes | None = None,
     label: str = "evaluate",
 ) -> Scores:
-    """Score every view of the list once, see `evaluate.score_views`; in `orders` of the frames."""
+    """Score every view of the list once, in `orders` of the frames, see `views.score_views`."""
     cfg, plan, videos = loaded.trained.config, loaded.trained.plan, loaded.videos
     loader = data.eval_loader(
         cfg.data,
@@ -242,7 +243,7 @@ def score(
 
 
 def job(loaded: Loaded, world: World) -> Scoring:
-    """What the scores of `score` depend on, to know an evaluation that was stopped again."""
+    """What the scores depend on, to recognise an evaluation that was stopped."""
     plan, videos = loaded.trained.plan, loaded.videos
     device = (
         torch.cuda.get_device_name(world.device)
@@ -271,7 +272,7 @@ def job(loaded: Loaded, world: World) -> Scoring:
 
 
 def _digest(model: nn.Module) -> str:
-    """SHA-256 over the names and bytes of a model's tensors as it computes with them."""
+    """SHA-256 over the names and bytes of a model's tensors as used in computing."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -280,7 +281,7 @@ def _digest(model: nn.Module) -> str:
 
 
 def about(loaded: Loaded) -> dict[str, Any]:
-    """What scores are of, as JSON: run, checkpoint, list and its hash, clips, precision."""
+    """Origin of scores, as JSON: run, checkpoint, list and its hash, clips, precision."""
     trained, plan = loaded.trained, loaded.trained.plan
     return {
         "run_dir": trained.config.run_dir,

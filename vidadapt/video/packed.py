@@ -1,15 +1,15 @@
 """Packed frames: the JPEG frames of many videos in one tar file, and an index that finds them.
 
-A packed video is listed as `shards/00000.tar/NAME`: its frames are the tar's members whose folder
-is NAME, those that end in .jpg or .jpeg, in the order of the last number in their names. Any tar
-program reads such a file, and uncompressed tars of frames made elsewhere serve as they are.
+A packed video is listed as `shards/00000.tar/NAME`: its frames are the .jpg and .jpeg members in
+the tar's folder NAME, ordered by the last number in their names. Any tar program reads such a file,
+and uncompressed tars of frames made elsewhere can be used as they are.
 
 The index is a file beside the tar, `00000.tar.index`: four arrays in NumPy's format, memory-mapped,
-so that processes share them. It belongs to one state of its tar (size and time of change), holds a
-checksum of every frame's JPEG, which each read is compared with, and one of its own arrays. Where
-it is missing, damaged or of another format, the tar is read once and it is made anew. Where the
-tar's time is another one, as after a copy, the tar's headers are walked through: if the same frames
-are in the same places, their checksums stay as they are, so that damage done by the copy is found.
+so that processes share them. It belongs to one state of its tar (size and time of change). It holds
+a checksum of every frame's JPEG, with which each read is compared, and a checksum of its own
+arrays. If it is missing, damaged or of another format, the tar is read once and the index is made
+anew. If the tar's time has changed, as after a copy, the tar's headers are read: if the same frames
+are in the same places, their checksums are kept, so that damage done by the copy is found.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ from vidadapt.files.locks import Held, held
 from vidadapt.video.jpeg import decoded
 from vidadapt.video.sequential import ReadError, TransientReadError, cause_of
 
-# Where a JPEG is in the tar, in bytes, and its xxh3_64.
+# Place of a JPEG in the tar, in bytes, and its xxh3_64.
 FRAME = np.dtype([("offset", "<u8"), ("size", "<u4"), ("check", "<u8")])
-# What an index belongs to; its size and time of change in bytes and ns, and the index's checksum.
+# State of the tar that an index belongs to, in bytes and ns, and the index's checksum.
 TAR = np.dtype([("format", "<u8"), ("size", "<u8"), ("mtime_ns", "<i8"), ("check", "<u8")])
 FORMAT = 2
 SAID_AFTER = 20  # looks, half a second apart, at an index that another process makes
-SHOWN_BYTES = 1 << 28  # above which the progress of reading a tar is shown
+SHOWN_BYTES = 1 << 28  # of frames; reading more of them from a tar shows its progress
 _FRAME_NAME = re.compile(r"(?P<stem>.*)\.jpe?g", re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9]+")
 
 
 class StrictInfo(tarfile.TarInfo):
-    """A tar's member whose damaged header is an error, where `tarfile` takes it for the end."""
+    """Member of a tar; a damaged header is an error, which `tarfile` takes for the end."""
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
         """Read the next member.
 
         Raises:
-            tarfile.ReadError: its header is damaged, or the file ends in it.
+            tarfile.ReadError: its header is damaged, or the file ends within it.
         """
         try:
             return super().fromtarfile(tarfile_)
@@ -65,7 +65,7 @@ class StrictInfo(tarfile.TarInfo):
 
 
 class PackedIndex(NamedTuple):
-    """Where the frames of a tar are.
+    """Places of the frames in a tar.
 
     Attributes:
         names: (V,) sorted names of the videos, UTF-8.
@@ -97,16 +97,16 @@ def tar_and_name(path: str | os.PathLike[str]) -> tuple[Path, str] | None:
 
 
 def file_of(path: str | os.PathLike[str]) -> Path:
-    """The file that lies on disk: the tar of a packed video, any other path itself."""
+    """The file on disk: the tar of a packed video, or the path itself."""
     place = tar_and_name(path)
     return Path(path) if place is None else place[0]
 
 
 def frame_places(tar: Path, name: str) -> np.ndarray:
-    """Where the frames of a video lie in its tar: (F,) `FRAME`, in the video's order.
+    """Places of a video's frames in its tar: (F,) `FRAME`, in the video's order.
 
     Raises:
-        ReadError: the tar is none, or holds no such video.
+        ReadError: no tar, one without this video, or one with a damaged index.
         TransientReadError: it cannot be read now.
     """
     try:
@@ -128,11 +128,11 @@ def frame_places(tar: Path, name: str) -> np.ndarray:
 
 
 def read(tar: Path, name: str, frames: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
-    """Frames at `wanted` (T, H, W, 3) uint8; only their bytes are read, and checked.
+    """Read the frames at `wanted` (T, H, W, 3) uint8: only their bytes, which are checked.
 
     Args:
         frames: what `frame_places` returned.
-        wanted: one or more.
+        wanted: one index or more.
 
     Raises:
         ReadError: a frame is damaged, or of another size than the rest.
@@ -166,15 +166,15 @@ def read(tar: Path, name: str, frames: np.ndarray, wanted: Sequence[int]) -> np.
 
 
 def index_of(tar: Path) -> Path:
-    """Where the index of a tar lies."""
+    """Path of the index of a tar."""
     return tar.with_name(tar.name + ".index")
 
 
 def make_ready(paths: Iterable[str | os.PathLike[str]]) -> None:
-    """Make the indices that the tars of packed videos lack, one after the other, with progress.
+    """Make the missing indices of the tars of packed videos, one by one, with progress.
 
-    To be called before processes read from them that have a time limit. What cannot be indexed is
-    passed over: reading it says why.
+    Call this before processes with a time limit read from the tars. A tar that cannot be indexed is
+    skipped: reading it says why.
     """
     places = map(tar_and_name, paths)
     for tar in dict.fromkeys(place[0] for place in places if place is not None):
@@ -184,16 +184,16 @@ def make_ready(paths: Iterable[str | os.PathLike[str]]) -> None:
 
 
 def make_index(tar: Path, index: Path) -> PackedIndex:
-    """Read a tar once and write its index, replacing it at once.
+    """Read a tar once and write its index, replacing an older one in one step.
 
     Args:
-        tar: its size and time of change are what the index belongs to.
+        tar: the index belongs to its size and time of change.
         index: file to write.
 
     Raises:
-        ReadError: the tar is none, ends early, or holds no JPEG frames.
-        TransientReadError: it is being written.
-        OSError: one of them cannot be read or written.
+        ReadError: the file is no tar, ends early, or holds no JPEG frames.
+        TransientReadError: the tar is being written.
+        OSError: the tar cannot be read, or the index not written.
     """
     made, state = _indexed(tar, None)
     _write(index, made, state)
@@ -202,7 +202,7 @@ def make_index(tar: Path, index: Path) -> PackedIndex:
 
 @functools.cache
 def _index(tar: str, size: int, mtime_ns: int) -> PackedIndex:
-    """The index of a tar in this state: mapped, or made where there is none that fits."""
+    """The index of a tar in this state: mapped, or made if none fits."""
     path = index_of(Path(tar))
     looks = 0
     while True:
@@ -218,7 +218,7 @@ def _index(tar: str, size: int, mtime_ns: int) -> PackedIndex:
                 with contextlib.suppress(OSError):
                     _write(path, made, state)
                 return _loaded(path, size, mtime_ns)[0] or made
-        except Held as error:  # another process makes it
+        except Held as error:  # another process is making it
             looks += 1
             if looks == SAID_AFTER:
                 print(f"waiting for an index: {error}", file=sys.stderr, flush=True)
@@ -239,8 +239,8 @@ def _write(path: Path, index: PackedIndex, state: np.ndarray) -> None:
 
 
 def _loaded(path: Path, size: int, mtime_ns: int) -> tuple[PackedIndex | None, bool]:
-    """The index in a file, mapped, and whether it belongs to a tar in this state; None: no sound
-    index of this format."""
+    """Map the index in a file, and tell whether it belongs to a tar in this state; None: it is
+    missing, damaged or of another format."""
     try:
         with path.open("rb") as file:
             state, index = _mapped(file), PackedIndex(_mapped(file), _mapped(file), _mapped(file))
@@ -254,7 +254,7 @@ def _loaded(path: Path, size: int, mtime_ns: int) -> tuple[PackedIndex | None, b
 
 
 def _state(index: PackedIndex, size: int, mtime_ns: int) -> np.ndarray:
-    """What an index begins with (1,) `TAR`; its checksum is over all that the index says."""
+    """First array of an index, (1,) `TAR`; its checksum covers all of the index."""
     state = np.array([(FORMAT, size, mtime_ns, 0)], TAR)
     check = xxhash.xxh3_64(state.tobytes() + f"{index.names.dtype}{index.names.shape}".encode())
     for array in index:
@@ -275,15 +275,15 @@ def _is_whole(index: PackedIndex) -> bool:
 
 
 def _mapped(file: BinaryIO) -> np.ndarray:
-    """The array that begins here in the file, memory-mapped; the file is then at its end.
+    """Memory-map the array at the file's position, and move the file to the array's end.
 
     Raises:
-        ValueError: none does, or one of Python objects.
+        ValueError: no array is there, or one of Python objects.
     """
     try:
         np.lib.format.read_magic(file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    except Exception as error:  # NumPy reads it as Python does: that may fail in any way
+    except Exception as error:  # NumPy parses it as Python code: that may fail in any way
         raise ValueError("no array") from error
     if dtype.hasobject:
         raise ValueError("objects")
@@ -297,12 +297,12 @@ def _indexed(tar: Path, earlier: PackedIndex | None) -> tuple[PackedIndex, np.nd
     """Find where the frames of a tar are, with their checksums.
 
     Args:
-        earlier: its index in another state, as before it was copied. Where the same frames are in
-            the same places, their checksums are kept, see `_keep_checks`; elsewhere, the whole tar
-            is read.
+        earlier: index of the tar in another state, e.g. before it was copied. If the same frames
+            are in the same places, their checksums are kept, see `_keep_checks`; if not, the whole
+            tar is read.
 
     Returns:
-        the index, and what it belongs to (1,) `TAR`.
+        the index, and the state of the tar (1,) `TAR`.
 
     Raises:
         ReadError, TransientReadError, OSError: see `make_index`.
@@ -328,11 +328,11 @@ def _same_places(index: PackedIndex, other: PackedIndex) -> bool:
 
 
 def _keep_checks(tar: Path, index: PackedIndex, earlier: PackedIndex) -> None:
-    """Fill in the checksums of an earlier index, but for videos of which every frame is another.
+    """Fill in the checksums of an earlier index, except of videos in which every frame differs.
 
-    Those were replaced by some of the same sizes. Where but a part of the frames differs, the tar
-    is damaged: the checksums stay, so that reading those frames is an error. So they do of the one
-    frame of a video, unless most videos differ. Only first frames are read where none differs.
+    Those were replaced by videos of the same sizes. If only some frames differ, the tar is damaged:
+    the old checksums are kept, so that reading those frames is an error. They are also kept for a
+    video of one frame, unless most videos differ. A video is read on only if frame 0 differs.
     """
     index.frames["check"] = earlier.frames["check"]
     ends = index.first.tolist()
@@ -357,14 +357,14 @@ def _add_checks(tar: Path, frames: np.ndarray) -> None:
 
 
 def _check_of(file: BinaryIO, frame: np.void) -> int:
-    """The checksum of a frame's bytes, as far as they are there."""
+    """Checksum of a frame's bytes; of fewer bytes if the tar ends early."""
     offset, size, _ = frame.tolist()
     file.seek(offset)
     return xxhash.xxh3_64_intdigest(file.read(size))
 
 
 def _walked(tar: Path) -> PackedIndex:
-    """The index of a tar by its headers; the checksums are 0.
+    """Make the index of a tar from its headers; the checksums are 0.
 
     Raises:
         ReadError: see `make_index`.
@@ -376,6 +376,11 @@ def _walked(tar: Path) -> PackedIndex:
                 folder, _, name = member.name.removeprefix("./").rpartition("/")
                 match = _FRAME_NAME.fullmatch(name)
                 if match and folder and member.isreg():
+                    if member.size >= 1 << 32:
+                        raise ReadError(
+                            f"{tar}: {member.name} has {member.size:,} bytes; a frame has fewer "
+                            "than 4 GiB"
+                        )
                     numbers = _NUMBER.findall(match["stem"]) or ["-1"]
                     place = (int(numbers[-1]), name, member.offset_data, member.size)
                     videos.setdefault(folder, []).append(place)

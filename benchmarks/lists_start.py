@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from benchmarks.lists_worker import own_bytes
 from vidadapt import data, distributed, launching, methods
@@ -19,8 +17,8 @@ from vidadapt.data.skips import SkipLog
 from vidadapt.data.watched import WatchedClips
 from vidadapt.distributed import World
 from vidadapt.lists import counting
-
-TRAIN = Path(__file__).parents[1] / "tools" / "train.py"
+from vidadapt.training.lists import load_lists
+from vidadapt.training.setup import loaders_of
 
 
 def resident(key: str) -> float:
@@ -34,19 +32,21 @@ def main(world: World) -> None:
     looks: list[None] = []
     honest = counting._stat
     counting._stat = lambda file: looks.append(None) or honest(file)  # type: ignore[func-returns-value]
-    spec = importlib.util.spec_from_file_location("train", TRAIN)
-    assert spec is not None and spec.loader is not None
-    train: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train)
     cfg, _ = command_line.parse_train(sys.argv[1:], methods.METHODS)
     plan = data.resolve(cfg.data, cfg.eval)
     began = time.time()
-    lists = distributed.from_main(world, lambda: train.load_lists(cfg, plan, cfg.train, world))
+    lists = distributed.from_main(world, lambda: load_lists(cfg, plan, cfg.train, world))
     looked_up = time.time() - began
-    loader = train.loaders_of(cfg, plan, lists, world)["train"]
+    loader = loaders_of(cfg, plan, lists, world)["train"]
     with tempfile.TemporaryDirectory() as folder:
         skips = SkipLog(Path(folder) / "skipped.jsonl", lists["train"].samples, 0)
-        clips = WatchedClips(loader, clip_timeout=300, log=skips, changes=Changes(None, "warn"))
+        clips = WatchedClips(
+            loader,
+            normalization=plan.normalization,
+            clip_timeout=300,
+            log=skips,
+            changes=Changes(None, "warn"),
+        )
         with clips:
             next(iter(clips))
             found = {

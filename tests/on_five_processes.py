@@ -24,6 +24,9 @@ from vidadapt.distributed import World, total_over_ranks
 from vidadapt.models.batchnorm import over_all_processes, without_clips
 from vidadapt.models.heads import HEADS
 from vidadapt.runs import assemble
+from vidadapt.training.lists import load_lists
+from vidadapt.training.setup import loaders_of
+from vidadapt.training.validation import Validation
 
 SIZES = (1, 2, 3, 5)
 CLIPS = (4, 0, 1, 3, 2)  # of each process
@@ -44,7 +47,6 @@ def evaluated(world: World, out: Path, run: str) -> None:
 
 def validated(world: World, out: Path, options: list[str]) -> None:
     """What tools/train.py asks for at the end of an epoch."""
-    train = load_tool("train")
     cfg, _ = command_line.parse_train(
         [
             *(*options, "--run_dir", "none", "--data.root", str(out)),
@@ -55,9 +57,12 @@ def validated(world: World, out: Path, options: list[str]) -> None:
     plan = data.resolve(cfg.data, cfg.eval)
     torch.manual_seed(0)
     model, _, _ = assemble.adapted_model(cfg, plan)
-    lists = distributed.from_main(world, lambda: train.load_lists(cfg, plan, cfg.train, world))
-    loaders = train.loaders_of(cfg, plan, lists, world)
-    found = train.validation(model, cfg, plan, lists, loaders, None, world)()
+    lists = distributed.from_main(world, lambda: load_lists(cfg, plan, cfg.train, world))
+    loaders = loaders_of(cfg, plan, lists, world)
+    validation = Validation(
+        *("dev", lists["dev"], loaders["dev"], None, plan, cfg.eval, cfg.train.precision, world)
+    )
+    found = validation.results(model)
     if world.is_main:
         (out / f"validated_{world.size}.json").write_text(json.dumps(found))
 

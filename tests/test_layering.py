@@ -31,8 +31,8 @@ MAY_IMPORT = {  # from the bottom
         "video",
     },
     "training": {
-        *("config", "console", "data", "distributed", "files", "launching", "methods", "models"),
-        *("runs", "video"),
+        *("config", "console", "data", "distributed", "evaluation", "features", "files"),
+        *("launching", "lists", "methods", "models", "runs", "video"),
     },
     "serving": {
         *("config", "data", "distributed", "evaluation", "features", "files", "lists", "methods"),

@@ -57,7 +57,13 @@ def opened(tmp_path: Path) -> Iterator[Callable[..., WatchedClips]]:
         )
         log = SkipLog(tmp_path / "skipped.jsonl", SAMPLES, most)
         made.append(
-            WatchedClips(loader, clip_timeout=clip_timeout, log=log, changes=Changes(None, "warn"))
+            WatchedClips(
+                loader,
+                normalization="imagenet",
+                clip_timeout=clip_timeout,
+                log=log,
+                changes=Changes(None, "warn"),
+            )
         )
         return made[-1]
 
@@ -280,7 +286,8 @@ if __name__ == "__main__":
         batch_sampler=EpochBatches(2, 0, batch_size=1), collate_fn=batch_of, num_workers=2)
     log = SkipLog(folder / "skipped.jsonl", [Sample("a", 0), Sample("b", 0)], 2)
     changes = Changes(None, "warn")
-    next(iter(WatchedClips(loader, clip_timeout=limit, log=log, changes=changes)))
+    options = {"normalization": "imagenet", "log": log, "changes": changes}
+    next(iter(WatchedClips(loader, clip_timeout=limit, **options)))
 """
 
 

@@ -25,7 +25,7 @@ from vidadapt.lists.counting import frame_counts
 from vidadapt.models.precision import NonFinite
 from vidadapt.processes.children import LostProcess
 from vidadapt.runs import RunError
-from vidadapt.training import loop as train
+from vidadapt.training.log import open_board
 from vidadapt.training.resuming import Progress
 from vidadapt.video.readers import ReadError, TransientReadError, check_reader
 from vidadapt.video.seekers import load_torchcodec
@@ -144,7 +144,7 @@ def test_a_step_of_half_precision_without_a_clip_is_said(tiny_set, run_tool, tmp
 
 
 def test_what_a_training_that_fails_has_drawn_is_in_tensorboard(tmp_path):
-    with pytest.raises(NonFinite), train._board(tmp_path, Progress(), ALONE) as board:
+    with pytest.raises(NonFinite), open_board(tmp_path, Progress(), ALONE) as board:
         assert board is not None
         board.add_scalar("loss", 0.5, 7)
         raise NonFinite("x")

@@ -10,58 +10,87 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import ALONE
+from torch.profiler import record_function
 
 from vidadapt.config import TrainConfig
+from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.skips import SkipLog, TooManySkipped
-from vidadapt.distributed import World
 from vidadapt.lists.reading import Sample
 from vidadapt.runs.checkpoints import CheckpointWriter
-from vidadapt.training import loop as train
+from vidadapt.training import loop
 from vidadapt.training.resuming import Progress, Stopped, StopRequest, TrainingState
 from vidadapt.training.saving import Saving
-from vidadapt.training.steps import Step
-
-LATE = World(0, 1, torch.device("cuda"))  # nothing is computed on it
 
 
-def steps_of(number: int, skipped_elsewhere: Callable[[int], int]) -> Callable[..., Iterator[Step]]:
-    """So many steps, with what other processes have skipped until each."""
+class Ones:
+    """So many batches of one clip."""
 
-    def steps(*, label: str, told: Callable[[], Any], waiting: list[float]) -> Iterator[Step]:
-        for i in range(number):
-            stop, overdue, skipped = map(float, told())
-            figures = torch.tensor([1.0, 1.0, stop, overdue, skipped + skipped_elsewhere(i)])
-            yield Step(i, 0.1, figures, ["a.mp4"], figures.tolist)
+    def __init__(self, number: int) -> None:
+        self.number, self.batch_sampler = number, EpochBatches(50, 0, batch_size=1)
 
-    return steps
+    def __len__(self) -> int:
+        return self.number
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for _ in range(self.number):
+            yield {"index": torch.tensor([0]), "label": torch.tensor([0])}
+
+    def prepare(self, batch: dict[str, Any], device: torch.device) -> torch.Tensor:
+        return torch.ones(1, 1, device=device)
 
 
 def one_epoch(
     folder: Path,
-    steps: Callable[..., Iterator[Step]],
+    number: int,
     *,
     request: StopRequest,
     checkpoint_steps: int,
     skips: SkipLog | None = None,
     progress: Progress | None = None,
 ) -> Progress:
-    model = torch.nn.Linear(1, 1)
-    optimizer = torch.optim.SGD(model.parameters())
-    trained = TrainingState(
-        LATE, model, optimizer, torch.amp.GradScaler("cpu", enabled=False), None
-    )
+    model: Any = torch.nn.Linear(1, 2)
+    optimizer = torch.optim.SGD([{"params": [*model.parameters()], "lr_scale": 1.0}])
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    state = TrainingState(ALONE, model, optimizer, scaler, None)
     progress = progress or Progress()
-    recipe = replace(TrainConfig(), checkpoint_steps=checkpoint_steps)
+    recipe = replace(
+        TrainConfig(), batch_size=1, precision="fp32", checkpoint_steps=checkpoint_steps
+    )
     with CheckpointWriter() as writer:
-        saving = Saving(writer, trained, folder / "run", {}, {}, keep=1, minutes=0.0)
-        train._train_epoch(steps, progress, saving, request, recipe, 4, skips)
+        saving = Saving(writer, state, folder / "run", {}, {}, keep=1, minutes=0.0)
+        loop.train_epoch(
+            state,
+            Ones(number),
+            progress,
+            recipe=recipe,
+            num_classes=2,
+            paths=["a.mp4"],
+            saving=saving,
+            request=request,
+            skips=skips,
+            phase=record_function,
+        )
     return progress
 
 
 @pytest.fixture(autouse=True)
-def plain_model(monkeypatch):
-    """The loop's model is here one without blocks."""
-    monkeypatch.setattr(train, "train_mode", lambda model: None)
+def late_figures(monkeypatch):
+    """Figures come a step late, and the loop's model is one without blocks."""
+    monkeypatch.setattr(loop, "_lag", lambda device: 1)
+    monkeypatch.setattr(loop, "train_mode", lambda model: None)
+
+
+def also_skipped(monkeypatch, elsewhere: Callable[[int], int]) -> None:
+    """Other processes have skipped so many clips until each step."""
+    honest, steps = loop.average_gradients, iter(range(1000))
+
+    def averaged(*about: Any) -> torch.Tensor:
+        numbers = honest(*about)
+        numbers[-1] += elsewhere(next(steps))
+        return numbers
+
+    monkeypatch.setattr(loop, "average_gradients", averaged)
 
 
 @pytest.mark.parametrize("checkpoint_steps", [0, 1, 2, 3])
@@ -70,7 +99,7 @@ def test_a_stop_is_heeded_however_often_checkpoints_are_written(tmp_path, checkp
     with pytest.raises(Stopped):
         one_epoch(
             tmp_path,
-            steps_of(50, lambda step: 0),
+            50,
             request=request,
             checkpoint_steps=checkpoint_steps,
             progress=progress,
@@ -81,12 +110,13 @@ def test_a_stop_is_heeded_however_often_checkpoints_are_written(tmp_path, checkp
 
 @pytest.mark.parametrize("checkpoint_steps", [0, 1, 7])
 @pytest.mark.parametrize("step", [10, 48, 49])
-def test_clips_skipped_in_any_step_count(tmp_path, checkpoint_steps, step):
+def test_clips_skipped_in_any_step_count(tmp_path, monkeypatch, checkpoint_steps, step):
+    also_skipped(monkeypatch, lambda i: 5 * (i >= step))
     skips = SkipLog(tmp_path / "skipped.jsonl", [Sample("a.mp4", 0)], 1)
     with pytest.raises(TooManySkipped):
         one_epoch(
             tmp_path,
-            steps_of(50, lambda i: 5 * (i >= step)),
+            50,
             request=StopRequest(),
             checkpoint_steps=checkpoint_steps,
             skips=skips,
@@ -97,10 +127,10 @@ def test_clips_skipped_in_any_step_count(tmp_path, checkpoint_steps, step):
 def test_buffers_are_joined_again_where_more_is_trained(tmp_path, monkeypatch, number, joins):
     """A run stopped in validation may have steps left for a smaller global batch."""
     calls: list[object] = []
-    monkeypatch.setattr(train, "average_buffers", lambda *about: calls.append(about))
+    monkeypatch.setattr(loop, "average_buffers", lambda *about: calls.append(about))
     progress = one_epoch(
         tmp_path,
-        steps_of(number, lambda step: 0),
+        number,
         request=StopRequest(),
         checkpoint_steps=0,
         progress=Progress(joined=True),

@@ -16,8 +16,8 @@ from torch import nn
 from vidadapt import methods, runs
 from vidadapt.config import command_line
 from vidadapt.data.skips import SKIPPED, read_skips
-from vidadapt.training import loop as train
 from vidadapt.training.optim import WeightAverage, effective_lr, lr_at
+from vidadapt.training.resuming import Progress
 
 
 def videomae_rates(base: float, final: float, epochs: int, steps: int, warmup: int) -> np.ndarray:
@@ -137,10 +137,10 @@ def test_the_best_epoch_is_the_later_of_equal_losses_and_the_lower_loss_of_equal
     ]
     best, number = None, -1
     for epoch, results in enumerate(epochs):
-        if train._is_best(results, best):
+        if Progress(best=best).is_best(results):
             best, number = results, epoch
     assert number == 4
-    assert train._is_best(epochs[1], {"epoch": 1, "dev_top1": 75.0})  # of an older version
+    assert Progress(best={"epoch": 1, "dev_top1": 75.0}).is_best(epochs[1])  # of an older version
 
 
 def test_a_run_says_its_development_loss_and_that_the_list_is_small(

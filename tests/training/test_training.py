@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, launch, load_tool
+from conftest import ROOT, launch
 from safetensors.torch import load_file, save_file
 
+from vidadapt import config, methods
+from vidadapt.config import command_line
 from vidadapt.models.precision import NonFinite
 from vidadapt.runs import checkpoints
 from vidadapt.training import continuing
-from vidadapt.training.loop import classification_loss
+from vidadapt.training.losses import classification_loss
 
 TIMES = ("clips_per_second", "loader_wait_share", "train_seconds", "validate_seconds")
 
@@ -425,8 +427,6 @@ TRAININGS = sorted(p for p in (ROOT / "configs").glob("*/*.yaml") if p.parent.na
 
 @pytest.mark.parametrize("path", TRAININGS, ids=lambda p: p.name)
 def test_every_shipped_config_parses_and_its_options_bind(path, run_tool):
-    train = load_tool("train")
-    command_line, config, methods = train.command_line, train.config, train.methods
     arguments = ["--config", str(path), "--run_dir", "x", "--data.train_list", "x"]
     cfg, _ = command_line.parse_train(arguments, methods.METHODS)
     config.check(cfg, 2)

@@ -1,6 +1,6 @@
 """Training batches and evaluation items whose decoding is watched, see `watchdog`.
 
-Training leaves a clip out of its batch that cannot be had, within a cap, see `skips`; evaluation
+Training leaves out of its batch a clip that cannot be loaded, up to a cap, see `skips`; evaluation
 marks such a video as unreadable, and never leaves one out.
 """
 
@@ -11,46 +11,55 @@ from functools import partial
 from types import TracebackType
 from typing import Any, cast
 
+import torch
 from torch.utils.data import DataLoader
 
 from vidadapt.data.changes import Changes
 from vidadapt.data.clips import EvalViews
 from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.skips import SkipLog
+from vidadapt.data.transforms import normalize
 from vidadapt.data.watchdog import Watched
 
 
 class WatchedClips:
-    """The batches of a training loader without the clips that cannot be had.
+    """The batches of a training loader without the clips that cannot be loaded.
 
-        with WatchedClips(loader, clip_timeout=300, log=SkipLog(...)) as batches:
+        with WatchedClips(loader, clip_timeout=300, log=SkipLog(...), ...) as batches:
             batches.batch_sampler.set_epoch(epoch)
             for batch in batches:
                 ...
 
-    A batch is what the loader's `collate_fn` makes of the clips that are there, in their order,
-    less `changed`, see `TrainClips`; a batch of which nothing is left is None. There are as many as
-    the sampler has, `len()`. A pass begins where the sampler does, and decodes nothing that came
-    before.
+    A batch is what the loader's `collate_fn` makes of the clips that were loaded, in their order,
+    without `changed`, see `TrainClips`; a batch without any clip is None. There are as many as the
+    sampler has, `len()`. A pass begins where the sampler does, and decodes nothing before that.
 
     `log.met` is how many clips this process has skipped in the epoch. A pass raises
-    `skips.TooManySkipped` when these alone are too many; with several processes sum them up, add
-    `log.known()`, and give that to `log.check`.
+    `skips.TooManySkipped` when these and `log.known()` are too many; with several processes pass
+    `log.check` the sum of all their `met` and `log.known()`.
 
-    `again` has what was met by each read of a clip that was tried again, and then served.
+    `again` lists the first error of each clip that was loaded by a later try.
 
     Args:
-        loader: of `data.train_loader`; its data set, sampler and options are used, not itself.
-            With 0 workers clips are made in this process, where only `ReadError` is met.
-        clip_timeout: seconds for one clip; None: any time.
-        log: of the run; it must allow one clip or more for a `ReadError` not to end the pass.
-        changes: of the run, for files that are no longer those that were counted. A pass raises
-            `ChangedVideo` where `data.changed` says so.
+        loader: of `data.train_loader`; only its data set, sampler and options are used. With 0
+            workers clips are made in this process, where only `ReadError` is caught.
+        normalization: key of `transforms.NORMALIZATIONS`, for `prepare`.
+        clip_timeout: seconds for one clip; None: no limit.
+        log: of the run; unless it allows one clip or more, a `ReadError` ends the pass.
+        changes: of the run, for files that have changed since they were counted. A pass raises
+            `ChangedVideo` where `data.changed` is `error`.
     """
 
     def __init__(
-        self, loader: DataLoader[Any], *, clip_timeout: float | None, log: SkipLog, changes: Changes
+        self,
+        loader: DataLoader[Any],
+        *,
+        normalization: str,
+        clip_timeout: float | None,
+        log: SkipLog,
+        changes: Changes,
     ) -> None:
+        self._normalization = normalization
         self.changes = changes
         self.batch_sampler = cast(EpochBatches, loader.batch_sampler)
         self.dataset, self.log = loader.dataset, log
@@ -67,6 +76,10 @@ class WatchedClips:
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
+
+    def prepare(self, batch: dict[str, Any], device: torch.device) -> torch.Tensor:
+        """Return the uint8 `clip` (B, 3, T, S, S) as a model takes it: float32, on the device."""
+        return normalize(batch["clip"].to(device, non_blocking=True), self._normalization)
 
     def __iter__(self) -> Iterator[Any]:
         tasks = list(self.batch_sampler)
@@ -102,20 +115,20 @@ class WatchedClips:
 
 
 class WatchedViews:
-    """The items of some videos of `EvalViews`, in order; every one comes, in every pass.
+    """The items of some videos of `EvalViews`, in order; every pass yields all of them.
 
-    A video that hangs or kills its worker is one that cannot be read, as if it had raised
-    `ReadError`: `error` says why. In later passes it is not tried again. `again` has what was met
-    by each read that was tried again, and then served.
+    A video that hangs or kills its worker counts as unreadable, as if it had raised `ReadError`:
+    `error` says why. In later passes it is not tried again. `again` lists the first error of each
+    video that was loaded by a later try.
 
     Args:
         views: the videos.
-        indices: those of them that come.
-        clip_timeout: seconds for one clip; a video has as many times that as it has clips. None:
-            any time.
+        indices: the videos to yield.
+        clip_timeout: seconds for one clip; a video has this time for each of its clips. None: no
+            limit.
         num_workers: 0: items are made in this process, and none can be watched.
         pin_memory: see `DataLoader`.
-        changes: for files that are no longer those that were counted; see `WatchedClips`.
+        changes: for files that have changed since they were counted; see `WatchedClips`.
     """
 
     def __init__(

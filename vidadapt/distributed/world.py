@@ -1,4 +1,4 @@
-"""What processes tell each other: errors, exact sums, gradients.
+"""Exchange errors, exact sums and gradients between processes.
 
 Everything works unchanged in a single process. Start-up and tear-down: `launching`.
 """
@@ -27,8 +27,8 @@ from vidadapt.processes.children import LostProcess
 
 Result = TypeVar("Result")
 
-ANSWER = 10.0  # seconds that a process has to say that it is there, after an exchange has failed
-# What gloo's own errors hold: their place in its source, or torch's class for it.
+ANSWER = 10.0  # seconds that a process has to answer after an exchange has failed
+# Part of gloo's errors: their place in its source, or torch's class for it.
 GLOO = re.compile(r"\bgloo/\S+\.(cc|h):\d+|ProcessGroupGloo|\bGloo ")
 EXCHANGED_AT_ONCE = 2**25  # numbers; 128 MiB of fp32
 
@@ -37,11 +37,10 @@ EXCHANGED_AT_ONCE = 2**25  # numbers; 128 MiB of fp32
 class World:
     """This process among its peers: `rank` of `size`, and the device that it computes on.
 
-    `control` carries what the processes tell each other (errors, scores), on the CPU and with
-    all the time that one of them may need alone, e.g. to count the frames of a large set (less
-    after `with_patience`); `group` the numbers of a training, on the device; None: torch's default
-    group. With `roll` it is found who is missing after an exchange that failed, which ends the
-    connections of its own group.
+    `control` carries messages (errors, scores), on the CPU and with all the time that one process
+    may need alone, e.g. to count the frames of a large set (less after `with_patience`). `group`
+    carries the numbers of training, on the device; None: torch's default group. `roll` is for
+    finding out who is missing after a failed exchange, which ends the connections of its group.
     """
 
     rank: int
@@ -77,26 +76,29 @@ class Stopped(BaseException):
 
 
 def with_patience(world: World, minutes: float) -> World:
-    """The processes with groups of their own, whose exchanges fail after so many minutes."""
+    """The world with new groups, whose exchanges fail after so many minutes."""
     if world.size == 1:
         return world
     patience = timedelta(minutes=minutes)
     control: Any = dist.new_group(backend="gloo", timeout=patience)
     group: Any = dist.new_group(timeout=patience)
-    # All but the first process wait as long as the group says, whatever the barrier is given.
+    # All ranks but 0 wait for the group's timeout, whatever timeout the barrier is given.
     roll: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=3 * ANSWER))
     return replace(world, control=control, group=group, roll=roll)
 
 
 @contextlib.contextmanager
-def exchange(world: World, where: Callable[[], str], minutes: float = math.inf) -> Iterator[None]:
-    """A part in which processes exchange numbers.
+def exchange(
+    world: World, where: str | Callable[[], str], minutes: float = math.inf
+) -> Iterator[None]:
+    """Guard a block in which processes exchange numbers.
 
     Args:
-        minutes: where the part is hardly more than an exchange, the time that one has.
+        where: names the block; a function is called when the error is raised.
+        minutes: timeout of an exchange, where the block is hardly more than one.
 
     Raises:
-        LostProcess: one of them did not take part, naming it and what `where` says.
+        LostProcess: one of them did not take part; names it and what `where` says.
     """
     began = time.monotonic()
     try:
@@ -104,12 +106,13 @@ def exchange(world: World, where: Callable[[], str], minutes: float = math.inf) 
     except RuntimeError as error:
         if world.size == 1 or not is_broken_exchange(error):
             raise
-        # A closed connection must close the others at once, where nobody knows of it yet; after a
-        # time-out all are here, but those that hang. The first one whose time is out closes its
-        # connections, too: of that the others hear long after they have begun to wait.
+        # After a closed connection, fail at once to close the others: no other process knows yet.
+        # After a time-out all are here, but those that hang. The first one that times out closes
+        # its connections, too; the others have waited long by then (over half of `minutes`).
         late = "timed out" in str(error).lower() or time.monotonic() - began > 30 * minutes
         who = _who_is_missing(world) if late else "lost another process"
-        raise LostProcess(f"{where()}: {who} ({_first_line(error)})") from error
+        place = where if isinstance(where, str) else where()
+        raise LostProcess(f"{place}: {who} ({_first_line(error)})") from error
 
 
 def is_broken_exchange(error: Exception) -> bool:
@@ -119,7 +122,7 @@ def is_broken_exchange(error: Exception) -> bool:
 
 
 def _who_is_missing(world: World) -> str:
-    """The main process asks all others; they wait for it longer than it does for them."""
+    """Name the missing process: rank 0 asks all others, which wait longer than it does."""
     seconds = ANSWER if world.is_main else 3 * ANSWER
     try:
         dist.monitored_barrier(world.roll, timedelta(seconds=seconds), wait_all_ranks=True)
@@ -141,12 +144,12 @@ def _first_line(error: Exception) -> str:
 def together(world: World) -> Iterator[None]:
     """A step without communication that succeeds on all processes or fails on all of them.
 
-    Whatever one process raises inside reaches every other as a `PeerError`, so that none goes on
-    to wait for a peer that is gone.
+    An error in one process reaches every other as a `PeerError`, so that none waits for a peer
+    that is gone.
 
     Raises:
-        Stopped: a signal stopped one of them, or several; on all of them.
-        PeerError: another process failed, and none before it.
+        Stopped: a signal stopped the lowest rank that failed; on all of them.
+        PeerError: the lowest rank that failed is another process.
     """
     error: Exception | Stopped | None = None
     try:
@@ -166,10 +169,10 @@ def together(world: World) -> Iterator[None]:
 
 
 def from_main(world: World, step: Callable[[], Result]) -> Result:
-    """What a step of the main process alone gives, on all processes.
+    """Run a step on the main process alone; return its result on all processes.
 
-    It succeeds on all processes or fails on all of them, see `together`. The result is handed over
-    by pickle; loading it may fail, e.g. where it maps a file that another machine lacks.
+    It succeeds on all processes or fails on all of them, see `together`. The result is sent by
+    pickle; loading it may fail, e.g. where it maps a file that another machine lacks.
     """
     with together(world):
         result = step() if world.is_main else None
@@ -187,7 +190,7 @@ def held_by_main(
 ) -> Iterator[Lock | None]:
     """Hold a folder's lock on the main process, for all of them; see `files.locks.held_folder`.
 
-    It is given back once all have come to the end, or this one has failed.
+    It is released when all have reached the end, or when this one has failed.
 
     Raises:
         Held, OSError: as a `PeerError` on the other processes.
@@ -236,8 +239,8 @@ class _TotalOverRanks(torch.autograd.Function):
 def total_over_ranks(world: World, tensor: torch.Tensor) -> torch.Tensor:
     """Sum over the processes that gradients pass through; the tensor is on `world.device`.
 
-    What is differentiated is the sum of the processes' losses: the backward pass of each sums the
-    gradients of all, so every process must take it.
+    Gradients are those of the sum of the processes' losses: the backward pass of each sums the
+    gradients of all, so every process must run it.
     """
     if world.size == 1:
         return tensor
@@ -245,7 +248,7 @@ def total_over_ranks(world: World, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def own_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The saved floating-point buffers: BatchNorm's statistics, each process having its own."""
+    """The saved floating-point buffers: BatchNorm's statistics, different in each process."""
     saved = model.state_dict().keys()
     return {
         name: buffer
@@ -257,7 +260,7 @@ def own_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
 def average_buffers(world: World, model: nn.Module) -> None:
     """Replace each of `own_buffers` by its mean over the processes.
 
-    The statistics then stand on every sample that was seen, not only on rank 0's.
+    The statistics are then of every sample that was seen, not only of rank 0's.
     """
     if world.size == 1:
         return
@@ -278,10 +281,10 @@ def average_gradients(
     as zero.
 
     Args:
-        parameters: less those that are sharded, see `sharding.divide_gradients`.
-        share: of the clips that this process should have had, those that it has had: 1, or less
-            where some were skipped. Gradients are sums over these, divided by the whole number.
-        told: small numbers of this process for all.
+        parameters: without the sharded ones, see `sharding.divide_gradients`.
+        share: part of its clips that this process has had: 1, or less where some were skipped.
+            Gradients are sums over these, divided by the number it should have had.
+        told: a few numbers that this process tells all others.
 
     Returns:
         (1 + told,) float32 on the device: the sums over the processes of `share` and `told`.
@@ -333,7 +336,7 @@ def mean_over_ranks(world: World, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def require_equal_weights(world: World, tensors: Mapping[str, torch.Tensor]) -> None:
-    """See that the processes begin with the same numbers.
+    """Check that all processes begin with the same weights.
 
     Raises:
         ValueError: they do not.

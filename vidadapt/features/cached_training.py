@@ -1,4 +1,4 @@
-"""Training and validation from a filled cache, in the place of clips."""
+"""Train and validate on features from a filled cache instead of clips."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vidadapt.models.precision import autocast
 
 
 def _row_of(key: Key, samples: int, draws: int, repeats: int) -> int:
-    """The row that stands for a training key (epoch, index, copy).
+    """Return the row of a training key (epoch, index, copy).
 
     >>> [_row_of((epoch, 4, 0), samples=10, draws=2, repeats=1) for epoch in range(3)]
     [4, 14, 4]
@@ -31,10 +31,10 @@ def _row_of(key: Key, samples: int, draws: int, repeats: int) -> int:
 
 
 class CachedBatches:
-    """Batches of features in the place of the training loader's clips, in the same order.
+    """Batches of features instead of the training loader's clips, in the same order.
 
     A batch is a dict: `features`, a tuple of tensors (B, ...) in the stored types; `label` and
-    `index` (B,) int64. The next one is gathered by a thread while one is worked on.
+    `index` (B,) int64. A thread gathers the next one while one is used.
 
     Args:
         cached: filled.
@@ -74,9 +74,9 @@ class CachedBatches:
             "index": index,
         }
 
-    def prepare(self, batch: dict[str, Any]) -> tuple[Tensor, ...]:
-        """The features of a batch as the model takes them, see `features.run_from_features`."""
-        return self.reader.computed(batch["features"], self.cached.world.device)
+    def prepare(self, batch: dict[str, Any], device: torch.device) -> tuple[Tensor, ...]:
+        """The features of a batch as the model takes them, see `halves.run_from_features`."""
+        return self.reader.computed(batch["features"], device)
 
 
 @torch.no_grad()
@@ -88,7 +88,7 @@ def score_features(
     labels: Sequence[int] | np.ndarray,
     num_classes: int,
 ) -> Scores:
-    """Scores of one view of every video, see `evaluate.score_views`, from its features.
+    """Scores of one view of every video, see `views.score_views`, from its features.
 
     The batches are the same with any number of processes.
     """

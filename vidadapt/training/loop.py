@@ -1,31 +1,29 @@
-"""The training loop, top to bottom."""
+"""The training loop, top to bottom: epochs in `fit`, batches and steps in `train_epoch`."""
 
 from __future__ import annotations
 
-import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.profiler import record_function
-from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 
 from vidadapt.config import TrainConfig
-from vidadapt.data.epochs import EpochBatches
+from vidadapt.console.progress import track
+from vidadapt.data.batches import Batches
+from vidadapt.data.mixing import mix_batch
 from vidadapt.data.skips import SkipLog
-from vidadapt.data.transforms import normalize
 from vidadapt.distributed import (
     Stopped,
     World,
     average_buffers,
+    average_gradients,
     exchange,
     gather_objects,
     own_buffers,
@@ -36,56 +34,61 @@ from vidadapt.files.locks import Lock
 from vidadapt.launching.failures import located
 from vidadapt.methods import train_mode, trainable_state
 from vidadapt.models import VideoModel
-from vidadapt.models.precision import NonFinite
-from vidadapt.runs import checkpoints
-from vidadapt.training.epoch_log import say_epoch, write_log
-from vidadapt.training.optim import WeightAverage, build_optimizer, parameter_groups
+from vidadapt.models.batchnorm import without_clips
+from vidadapt.models.precision import NonFinite, autocast
+from vidadapt.runs.checkpoints import CheckpointWriter
+from vidadapt.training.log import open_board, say_epoch, write_log
+from vidadapt.training.losses import classification_loss
+from vidadapt.training.optim import effective_lr, lr_at, set_lr
 from vidadapt.training.resuming import Progress, StopRequest, TrainingState, copied, stop_requests
 from vidadapt.training.saving import Saving
-from vidadapt.training.sharding import gathered, shard, whole
-from vidadapt.training.steps import UNHARMED, Step, Stretch, optimiser_steps
+from vidadapt.training.sharding import (
+    divide_gradients,
+    empty_pass,
+    gathered,
+    is_part,
+    is_sharded,
+    shard,
+    whole,
+)
+from vidadapt.training.steps import UNHARMED, Step, Stretch, Told, batch_seed, require_two_clips
+from vidadapt.training.validation import Validation
+
+Phase = Callable[[str], AbstractContextManager[None]]
 
 
 def fit(
     model: VideoModel,
-    loader: DataLoader,
+    batches: Batches,
     *,
     recipe: TrainConfig,
     num_classes: int,
-    prepare: Callable[[dict[str, Any]], Any],
     paths: Sequence[str],
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     world: World,
     run_dir: Path,
     description: dict[str, Any],
     facts: dict[str, Any],
     resume_state: dict[str, Any] | None,
-    validate: Callable[[], dict[str, float]] | None,
+    validation: Validation | None,
     select_best: bool,
     skips: SkipLog | None = None,
     lock: Lock | None = None,
-    phase: Callable[[str], AbstractContextManager[None]] = record_function,
+    phase: Phase = record_function,
 ) -> dict[str, Any]:
     """Train what requires a gradient; a log line an epoch, checkpoints then and in between.
 
     Args:
-        model: what `prepare` gives -> logits (B, K), on `world.device`, already frozen and
+        model: what `batches.prepare` gives -> logits (B, K), on `world.device`, already frozen and
             injected.
-        loader: batches {"label": int64 (B,), "index": int64 (B,), ...}, the rest being for
-            `prepare`; its `batch_sampler` is an `EpochBatches`. A batch may be smaller than
-            `recipe.batch_size`, or None: what was skipped counts in no mean.
-        prepare: batch -> what the model takes, on `world.device`, e.g. `normalized_clip`.
         paths: list paths of the training samples, for messages.
-        loss: mean loss from float32 logits (B, K) and the batch's targets, e.g.
-            `classification_loss`.
         description: written beside the weights, with the results of the epoch as `metrics`.
         facts: kept with the trainer state, for the caller to compare before it resumes.
         resume_state: what `checkpoints.load_trainer` gave; continues after its last step. Its
             tensors are dropped once they are in place.
-        validate: accuracies and loss of the current weights, e.g. {"dev_top1": 61.2, ...}.
+        validation: done after each epoch.
         select_best: keep the checkpoint with the best `dev_top1`; of equal ones that with the
             lower `dev_loss`, of equal ones the later.
-        skips: the loader's, whose cap holds for all processes together.
+        skips: of the batches; its cap holds for all processes together.
         lock: of the run folder; nothing is written once another process has taken it over.
         phase: entered with its name around each part of a step; e.g. `StepProfiler.phase`.
 
@@ -101,43 +104,18 @@ def fit(
         WriteError: a checkpoint could not be written; the ones before are whole.
         Held: the run folder's lock was lost.
     """
-    sampler = cast(EpochBatches, loader.batch_sampler)
+    sampler = batches.batch_sampler
     require_equal_weights(world, dict(model.named_parameters()))
     if recipe.shard:
         shard(model, world)
-    groups = parameter_groups(
-        model,
-        depth=model.depth,
-        weight_decay=recipe.weight_decay,
-        layer_decay=recipe.layer_decay,
-    )
-    trained = TrainingState(
-        world,
-        model,
-        build_optimizer(recipe.optimizer, groups),
-        torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "fp16"),
-        WeightAverage(model, recipe.ema) if recipe.ema > 0 else None,
-    )
+    state = TrainingState.begun(world, model, recipe)
     progress = Progress()
     if resume_state is not None:
         require_equal_weights(world, resume_state["trained"])
-        progress = trained.restore(resume_state)
+        progress = state.restore(resume_state)
         resume_state.clear()
     if recipe.compile:
         model.compile()
-
-    steps = partial(
-        optimiser_steps,
-        trained,
-        loader,
-        recipe=recipe,
-        num_classes=num_classes,
-        prepare=prepare,
-        paths=paths,
-        loss_function=loss,
-        world=world,
-        phase=phase,
-    )
 
     def place() -> str:
         return f"epoch {progress.epoch + 1}, after step {progress.steps - 1}"
@@ -145,12 +123,12 @@ def fit(
     with (
         located(lambda: (progress.epoch + 1, progress.steps)),
         stop_requests() as request,
-        checkpoints.CheckpointWriter() as writer,
-        _board(run_dir, progress, world) as board,
+        CheckpointWriter() as writer,
+        open_board(run_dir, progress, world) as board,
     ):
         saving = Saving(
             writer,
-            trained,
+            state,
             run_dir,
             description,
             facts,
@@ -161,17 +139,28 @@ def fit(
         for epoch in range(progress.epoch, recipe.epochs):
             with exchange(world, place):
                 sampler.set_epoch(epoch, progress.consumed)
-                _train_epoch(steps, progress, saving, request, recipe, sampler.global_batch, skips)
+                train_epoch(
+                    state,
+                    batches,
+                    progress,
+                    recipe=recipe,
+                    num_classes=num_classes,
+                    paths=paths,
+                    saving=saving,
+                    request=request,
+                    skips=skips,
+                    phase=phase,
+                )
                 # Before validation, as a signal in it finds the processes at different places.
                 copies = saving.taken([own_buffers(model)])
                 began = time.monotonic()
                 try:
-                    with trained.averaged(), whole(model), request.heeded_at_once():
-                        results = validate() if validate is not None else {}
+                    with state.averaged(), whole(model), request.heeded_at_once():
+                        results = {} if validation is None else validation.results(model)
                 except Stopped:
                     saving.save(copies, progress)
                     raise
-                is_best = select_best and _is_best(results, progress.best)
+                is_best = select_best and progress.is_best(results)
                 records = progress.records
                 progress = progress.after_epoch(
                     results,
@@ -194,74 +183,135 @@ def fit(
     }
 
 
-def _is_best(results: dict[str, float], best: dict[str, Any] | None) -> bool:
-    """Whether results of validation are at least as good as the best ones before.
-
-    A run that an older version began has no loss of its best epoch.
-    """
-    if best is None:
-        return True
-    loss, before = results["dev_loss"], best.get("dev_loss", math.inf)
-    return (results["dev_top1"], -loss) >= (best["dev_top1"], -before)
-
-
-@contextmanager
-def _board(run_dir: Path, progress: Progress, world: World) -> Iterator[SummaryWriter | None]:
-    """The main process's TensorBoard writer, closed at the end however it comes."""
-    if not world.is_main:
-        yield None
-        return
-    begun = progress.steps - len(progress.records)
-    with closing(SummaryWriter(run_dir / "tensorboard", purge_step=begun)) as board:
-        yield board
-
-
-def _train_epoch(
-    steps: Callable[..., Iterator[Step]],
+def train_epoch(
+    state: TrainingState,
+    batches: Batches,
     progress: Progress,
+    *,
+    recipe: TrainConfig,
+    num_classes: int,
+    paths: Sequence[str],
     saving: Saving,
     request: StopRequest,
-    recipe: TrainConfig,
-    global_batch: int,
     skips: SkipLog | None,
+    phase: Phase,
 ) -> None:
-    """What is left of an epoch, with checkpoints where they are due or a signal asks for an end."""
-    world, model = saving.trained.world, saving.trained.model
-    lag = 0 if world.device.type == "cpu" else 1  # so that no step of a GPU waits for its figures
+    """Train on what is left of an epoch; write checkpoints where due or where a signal asks.
 
-    def told() -> tuple[float, ...]:
-        """What this process tells the others: `Step.figures` from the third on."""
-        return request.number is not None, saving.overdue(), 0 if skips is None else skips.met
-
+    Args and errors: see `fit`.
+    """
+    world, model, optimizer, scaler = state.world, state.model, state.optimizer, state.scaler
+    sampler = batches.batch_sampler
+    step = sampler.epoch * sampler.steps + sampler.consumed // sampler.global_batch
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    # Remembered copies of weights would stay whole until the forward pass has ended.
+    computing = autocast(world.device, recipe.precision, remember=not is_sharded(model))
+    clips_per_batch = recipe.batch_size * world.size
     train_mode(model)
-    stretch = Stretch()
-    label = f"epoch {progress.epoch + 1}/{recipe.epochs}"
-    for step in steps(label=label, told=told, waiting=stretch.waiting):
-        stretch.steps.append(step)
+    stretch = Stretch(lag=_lag(world.device))
+    shown = track(
+        stretch.timed(batches, phase),
+        total=len(batches) * clips_per_batch,
+        label=f"epoch {progress.epoch + 1}/{recipe.epochs}",
+        unit="clips",
+        units_per_item=clips_per_batch,
+        shown=world.is_main,
+    )
+    for number, batch in enumerate(shown):
+        micro = number % recipe.accumulation
+        # Of all batches of the run, in the same order with any number of processes.
+        place = (step * world.size + world.rank) * recipe.accumulation + micro
+        torch.manual_seed(batch_seed(recipe.seed, place))
+        if micro == 0:
+            lr = lr_at(
+                step,
+                total_steps=recipe.epochs * sampler.steps,
+                warmup_steps=round(recipe.warmup_epochs * sampler.steps),
+                peak=effective_lr(recipe.base_lr, sampler.global_batch),
+                minimum=recipe.min_lr,
+            )
+            set_lr(optimizer, lr)
+            mean_loss, share = torch.zeros((), device=world.device), 0.0
+            files = list[str]()
+
+        if batch is not None:
+            clips = len(batch["index"])
+            files += [paths[i] for i in batch["index"].tolist()]
+            if clips == 1 < recipe.batch_size:
+                require_two_clips(model.head, files, step)
+            with phase("copy"):
+                inputs = batches.prepare(batch, world.device)
+                targets = batch["label"].to(world.device, non_blocking=True)
+            if recipe.mixup > 0 or recipe.cutmix > 0:
+                inputs, targets = mix_batch(
+                    inputs,
+                    targets,
+                    num_classes,
+                    mixup_alpha=recipe.mixup,
+                    cutmix_alpha=recipe.cutmix,
+                    label_smoothing=recipe.label_smoothing,
+                    seed=recipe.seed,
+                    step=place,
+                )
+            there = clips / recipe.batch_size
+            with phase("forward"):
+                with computing:
+                    logits = model(inputs)
+                loss = classification_loss(logits.float(), targets, recipe.label_smoothing)
+                loss = loss * there / recipe.accumulation
+            with phase("backward"):
+                scaler.scale(loss).backward()
+            mean_loss += loss.detach()
+            share += there / recipe.accumulation
+        elif is_sharded(model):
+            with computing:
+                nothing = empty_pass(model, world.device)
+            scaler.scale(nothing).backward()
+        else:
+            without_clips(model.head)
+        if micro < recipe.accumulation - 1:
+            continue
+
+        told = Told(
+            stop=request.number is not None,
+            save=saving.overdue(),
+            skipped=0 if skips is None else skips.met,
+        )
+        with phase("exchange"), exchange(world, f"step {step}", recipe.patience_minutes):
+            replicated = [p for p in parameters if not is_part(p)]
+            numbers = average_gradients(world, replicated, share, astuple(told))
+            divide_gradients(parameters, numbers[0])
+        with phase("optimiser"):
+            if share > 0 or world.size > 1:  # else there is no gradient, which a scaler refuses
+                if recipe.clip_grad > 0:
+                    scaler.unscale_(optimizer)
+                    nn.utils.clip_grad_norm_(parameters, recipe.clip_grad)
+                scaler.step(optimizer)
+                scaler.update()
+                optimizer.zero_grad(set_to_none=True)
+            if state.average is not None:
+                state.average.update(model, step)
+        stretch.steps.append(Step.taken(step, lr, files, torch.cat([mean_loss[None], numbers])))
+        step += 1
         progress.steps += 1
-        progress.consumed += global_batch
+        progress.consumed += sampler.global_batch
         progress.joined = False
-        stop = overdue = skipped = 0.0
-        if len(stretch.steps) > lag:
-            stop, overdue, skipped = stretch.steps[-1 - lag].checked()
+
+        heard = stretch.heard()
         every = recipe.checkpoint_steps
-        due = bool(stop or overdue or (every and progress.steps % every == 0))
+        due = heard.stop or heard.save or (every and progress.steps % every == 0)
         if due:
-            stop, _, skipped = step.checked()
-        _check_skipped(skips, skipped)
+            heard = stretch.steps[-1].heard()
+        _check_skipped(skips, heard.skipped)
         if due:
-            place = partial("after step {}".format, step.number)
-            with exchange(world, place, recipe.patience_minutes):
-                stretch.settle(world, progress)
-                _check_finite(model, place())
-                buffers = gather_objects(world, copied(own_buffers(model)))
-            saving.save(saving.taken(buffers), progress)
-        if stop:
+            _checkpoint(stretch, saving, progress, recipe.patience_minutes)
+        if heard.stop:
             with together(world):
                 saving.writer.wait()
             raise Stopped(request.number or signal.SIGTERM)
+
     if stretch.steps:
-        _check_skipped(skips, stretch.steps[-1].checked()[-1])
+        _check_skipped(skips, stretch.steps[-1].heard().skipped)
     stretch.settle(world, progress)
     if not progress.joined:
         average_buffers(world, model)
@@ -269,28 +319,25 @@ def _train_epoch(
     _check_finite(model, f"at the end of epoch {progress.epoch + 1}")
 
 
+def _lag(device: torch.device) -> int:
+    """Return how many steps late the figures of a step are read."""
+    return 0 if device.type == "cpu" else 1
+
+
+def _checkpoint(stretch: Stretch, saving: Saving, progress: Progress, minutes: float) -> None:
+    """Write a checkpoint after the stretch's last step, all processes together."""
+    world, model = saving.state.world, saving.state.model
+    place = f"after step {stretch.steps[-1].number}"
+    with exchange(world, place, minutes):
+        stretch.settle(world, progress)
+        _check_finite(model, place)
+        buffers = gather_objects(world, copied(own_buffers(model)))
+    saving.save(saving.taken(buffers), progress)
+
+
 def _check_skipped(skips: SkipLog | None, skipped: float) -> None:
     if skips is not None and skipped:
         skips.check(skips.known() + int(skipped))
-
-
-def normalized_clip(
-    batch: dict[str, Any], *, normalization: str, device: torch.device
-) -> torch.Tensor:
-    """The uint8 `clip` (B, 3, T, S, S) of a batch as a model takes it: float32, on the device."""
-    return normalize(batch["clip"].to(device, non_blocking=True), normalization)
-
-
-def classification_loss(
-    logits: torch.Tensor, targets: torch.Tensor, label_smoothing: float
-) -> torch.Tensor:
-    """Mean cross-entropy of (B, K) logits.
-
-    `targets` are class numbers (B,), smoothed here, or distributions (B, K) as mixing gives them,
-    taken as they are.
-    """
-    smoothing = label_smoothing if targets.ndim == 1 else 0.0
-    return functional.cross_entropy(logits, targets, label_smoothing=smoothing)
 
 
 def _check_finite(model: nn.Module, when: str) -> None:

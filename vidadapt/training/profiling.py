@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from vidadapt.data.batches import Batches
+from vidadapt.data.epochs import EpochBatches
 from vidadapt.files.writing import replaced
 
 # The phase with which every batch begins.
@@ -30,20 +32,23 @@ class ProfileDone(Exception):
 
 @dataclass(frozen=True)
 class Repeated:
-    """A loader that gives the batches of another again and again; `length` is for the progress."""
+    """Batches that begin again where they end; `length` is for the progress."""
 
-    loader: Any
+    batches: Batches
     length: int
 
     @property
-    def batch_sampler(self) -> Any:
-        return self.loader.batch_sampler
+    def batch_sampler(self) -> EpochBatches:
+        return self.batches.batch_sampler
+
+    def prepare(self, batch: dict[str, Any], device: torch.device) -> Any:
+        return self.batches.prepare(batch, device)
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[Any]:
-        return chain.from_iterable(cast(Iterable[Iterable[Any]], repeat(self.loader)))
+        return chain.from_iterable(repeat(self.batches))
 
 
 class StepProfiler:
@@ -127,28 +132,30 @@ class StepProfiler:
         return began.elapsed_time(ended) / 1000
 
 
-def profile_steps(
-    train: Callable[..., Any],
-    batches: Any,
+@contextmanager
+def profiled(
+    batches: Batches,
     *,
     steps: int,
     accumulation: int,
     clips_per_step: int,
     device: torch.device,
     folder: Path | None,
-) -> None:
-    """Run a training loop for some steps, and say where their time went.
+) -> Iterator[tuple[Repeated, Path, Callable[[str], AbstractContextManager[None]]]]:
+    """Time the training within for some steps, end it then, and say where the time went.
+
+        with profiled(batches, steps=20, ...) as (repeated, nowhere, phase):
+            fit(model, repeated, run_dir=nowhere, phase=phase, ...)
 
     Args:
-        train: called with a loader, `run_dir` and `phase`, as `train.fit` takes them.
-        batches: the loader; it begins again where it ends.
+        batches: they begin again where they end.
         steps, accumulation, device, folder: as `StepProfiler`'s; a process without a folder says
             nothing.
         clips_per_step: of all processes.
     """
     profiler = StepProfiler(steps, accumulation, device, folder)
     with tempfile.TemporaryDirectory() as nowhere, suppress(ProfileDone):
-        train(Repeated(batches, profiler.batches), run_dir=Path(nowhere), phase=profiler.phase)
+        yield Repeated(batches, profiler.batches), Path(nowhere), profiler.phase
     seconds = profiler.seconds()
     if folder is not None:
         print("\n".join(table(seconds)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,12 +12,13 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import nn
 
+from vidadapt.config import TrainConfig
 from vidadapt.distributed import Stopped, World, own_buffers
 from vidadapt.methods import load_trainable_state, trainable_state
+from vidadapt.models import VideoModel
 from vidadapt.runs import RunError, checkpoints
-from vidadapt.training.optim import WeightAverage
+from vidadapt.training.optim import WeightAverage, build_optimizer, parameter_groups
 from vidadapt.training.sharding import gathered, placed, placed_optimizer
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -82,6 +84,16 @@ class Progress:
                 f"{checkpoints.TRAINER} is of another version of vidadapt ({error}); resume the "
                 "run with the version that wrote it"
             ) from error
+
+    def is_best(self, results: dict[str, float]) -> bool:
+        """Whether results of validation are at least as good as the best ones before.
+
+        A run that an older version began has no loss of its best epoch.
+        """
+        if self.best is None:
+            return True
+        loss, before = results["dev_loss"], self.best.get("dev_loss", math.inf)
+        return (results["dev_top1"], -loss) >= (self.best["dev_top1"], -before)
 
     def after_epoch(
         self, results: dict[str, float], *, clips: int, validate_seconds: float, is_best: bool
@@ -164,10 +176,27 @@ class TrainingState:
     """
 
     world: World
-    model: nn.Module
+    model: VideoModel
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: WeightAverage | None
+
+    @classmethod
+    def begun(cls, world: World, model: VideoModel, recipe: TrainConfig) -> TrainingState:
+        """The state before the first step of a model that is ready to train."""
+        groups = parameter_groups(
+            model,
+            depth=model.depth,
+            weight_decay=recipe.weight_decay,
+            layer_decay=recipe.layer_decay,
+        )
+        return cls(
+            world,
+            model,
+            build_optimizer(recipe.optimizer, groups),
+            torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "fp16"),
+            WeightAverage(model, recipe.ema) if recipe.ema > 0 else None,
+        )
 
     def snapshot(
         self, buffers: list[dict[str, torch.Tensor]], facts: dict[str, Any]

@@ -31,7 +31,7 @@ class Saving:
     """
 
     writer: CheckpointWriter
-    trained: TrainingState
+    state: TrainingState
     run_dir: Path
     description: dict[str, Any]
     facts: dict[str, Any]
@@ -43,7 +43,7 @@ class Saving:
     def overdue(self) -> bool:
         """Whether the last one lies too far back; the main process says it for all."""
         minutes = (time.monotonic() - self._saved_at) / 60
-        return self.trained.world.is_main and 0 < self.minutes <= minutes
+        return self.state.world.is_main and 0 < self.minutes <= minutes
 
     def taken(self, buffers: list[dict[str, torch.Tensor]]) -> Copies | None:
         """What a checkpoint of now holds, on the main process; all processes call it together.
@@ -51,10 +51,10 @@ class Saving:
         Args:
             buffers: as for `TrainingState.snapshot`.
         """
-        is_main = self.trained.world.is_main
-        if not is_main and not is_sharded(self.trained.model):
+        is_main = self.state.world.is_main
+        if not is_main and not is_sharded(self.state.model):
             return None
-        copies = self.trained.evaluated(), self.trained.snapshot(buffers, self.facts)
+        copies = self.state.evaluated(), self.state.snapshot(buffers, self.facts)
         return copies if is_main else None
 
     def check_lock(self) -> None:

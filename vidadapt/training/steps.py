@@ -1,31 +1,21 @@
-"""Optimiser steps: batches, forward, backward, the exchange between processes, and what it says."""
+"""An optimiser step and what it says: its loss and rate, and what the processes tell each other."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
-from vidadapt.config import TrainConfig
-from vidadapt.console.progress import track
-from vidadapt.data.epochs import EpochBatches
-from vidadapt.data.mixing import mix_batch
-from vidadapt.distributed import World, average_gradients, exchange, mean_over_ranks
-from vidadapt.models import VideoModel
-from vidadapt.models.batchnorm import without_clips
-from vidadapt.models.precision import NonFinite, autocast
-from vidadapt.training.optim import effective_lr, lr_at, set_lr
+from vidadapt.distributed import World, mean_over_ranks
+from vidadapt.models.precision import NonFinite
 from vidadapt.training.profiling import WAIT
-from vidadapt.training.resuming import Progress, StepRecord, TrainingState
-from vidadapt.training.sharding import divide_gradients, empty_pass, is_part, is_sharded
+from vidadapt.training.resuming import Progress, StepRecord
 from vidadapt.video.readers import ReadError
 
 UNHARMED = (
@@ -35,32 +25,52 @@ UNHARMED = (
 
 
 @dataclass(frozen=True)
+class Told:
+    """What a process tells the others with the gradients of a step; summed over all, what it hears.
+
+    Attributes:
+        stop: 1 where a signal asks for an end.
+        save: 1 where a checkpoint is overdue.
+        skipped: clips that were skipped in the epoch.
+    """
+
+    stop: float = 0
+    save: float = 0
+    skipped: float = 0
+
+
+@dataclass(frozen=True)
 class Step:
     """An optimiser step on this process.
 
     Attributes:
         number: of the run's steps, from 0.
         lr: learning rate.
+        files: list paths of this process's clips.
         figures: (5,) on the device: the sum of this process's losses over its number of clips if
             none was skipped; and summed over all processes the share of these clips that were
-            there, how many processes wish to stop and to save, and clips skipped in the epoch.
-        files: list paths of this process's clips.
+            there, and what was `Told`.
     """
 
     number: int
     lr: float
-    figures: torch.Tensor
     files: list[str]
+    figures: torch.Tensor
     _on_host: Callable[[], list[float]] = field(repr=False)
 
-    def checked(self) -> list[float]:
-        """How many processes wish to stop, and to save; and clips skipped in the epoch.
+    @classmethod
+    def taken(cls, number: int, lr: float, files: list[str], figures: torch.Tensor) -> Step:
+        """A step whose figures are on their way to the host."""
+        return cls(number, lr, files, figures, _to_host(figures))
+
+    def heard(self) -> Told:
+        """Wait for the figures, check them, and return the sums of what all processes told.
 
         Raises:
             NonFinite: the loss is not finite.
             ReadError: no clip of the step was there.
         """
-        loss, share, *rest = self._on_host()
+        loss, share, *told = self._on_host()
         if share == 0:
             raise ReadError(
                 f"every clip of step {self.number} was skipped (skipped.jsonl has them): mend the "
@@ -72,28 +82,47 @@ class Step:
                 f"the loss is {loss} at step {self.number}, on {', '.join(self.files[:8])}{more}. "
                 + UNHARMED
             )
-        return rest
+        return Told(*told)
 
 
 class Stretch:
-    """The steps since the last checkpoint or epoch.
+    """The steps since the last checkpoint or the start of the epoch.
+
+    Args:
+        lag: how many steps late figures are read, so that no step of a GPU waits for its own.
 
     Attributes:
-        steps: made so far.
-        waiting: seconds spent waiting for data, its one item.
+        steps: those taken so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lag: int) -> None:
         self.steps: list[Step] = []
-        self.waiting = [0.0]
-        self._began = time.monotonic()
+        self._lag, self._waited, self._began = lag, 0.0, time.monotonic()
+
+    def timed(
+        self, batches: Iterable, phase: Callable[[str], AbstractContextManager[None]]
+    ) -> Iterator:
+        """Yield the batches, and add up the seconds spent waiting for them."""
+        left, end = iter(batches), object()
+        while True:
+            began = time.monotonic()
+            with phase(WAIT):
+                batch = next(left, end)
+            self._waited += time.monotonic() - began
+            if batch is end:
+                return
+            yield batch
+
+    def heard(self) -> Told:
+        """Return what the newest step heard whose figures need no waiting for; see `Step.heard`."""
+        return self.steps[-1 - self._lag].heard() if len(self.steps) > self._lag else Told()
 
     def settle(self, world: World, progress: Progress) -> None:
-        """Put what they came to into the progress, all processes together; begin anew."""
+        """Add the steps' losses and times to `progress`, all processes together; begin anew."""
         now = time.monotonic()
         progress.train_seconds += now - self._began
         progress.seconds += now - self._began
-        progress.waited += self.waiting[0]
+        progress.waited += self._waited
         if self.steps:
             loss, share = torch.stack([step.figures[:2] for step in self.steps]).unbind(1)
             means = mean_over_ranks(world, loss.contiguous()) * (world.size / share)
@@ -102,136 +131,26 @@ class Stretch:
                 for mean, step in zip(means.tolist(), self.steps, strict=True)
             ]
         self.steps.clear()
-        self.waiting[0] = 0.0
-        self._began = now
+        self._waited, self._began = 0.0, now
 
 
-def optimiser_steps(
-    trained: TrainingState,
-    loader: DataLoader,
-    *,
-    label: str,
-    recipe: TrainConfig,
-    num_classes: int,
-    prepare: Callable[[dict[str, Any]], Any],
-    paths: Sequence[str],
-    loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    world: World,
-    told: Callable[[], tuple[float, ...]],
-    waiting: list[float],
-    phase: Callable[[str], AbstractContextManager[None]],
-) -> Iterator[Step]:
-    """What is left of the loader's epoch, a step at a time."""
-    model, optimizer, scaler = trained.model, trained.optimizer, trained.scaler
-    sampler = cast(EpochBatches, loader.batch_sampler)
-    schedule = partial(
-        lr_at,
-        total_steps=recipe.epochs * sampler.steps,
-        warmup_steps=round(recipe.warmup_epochs * sampler.steps),
-        peak=effective_lr(recipe.base_lr, sampler.global_batch),
-        minimum=recipe.min_lr,
-    )
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    whole = [p for p in parameters if not is_part(p)]
-    # Remembered copies of weights would stay whole until the forward pass has ended.
-    computing = autocast(world.device, recipe.precision, remember=not is_sharded(model))
-    clips_per_batch = recipe.batch_size * world.size
-    batches = track(
-        _timed(loader, waiting, phase),
-        total=len(loader) * clips_per_batch,
-        label=label,
-        unit="clips",
-        units_per_item=clips_per_batch,
-        shown=world.is_main,
-    )
-    step = sampler.epoch * sampler.steps + sampler.consumed // sampler.global_batch
-    for number, batch in enumerate(batches):
-        micro = number % recipe.accumulation
-        # Of all batches of the run, in the same order with any number of processes.
-        place = (step * world.size + world.rank) * recipe.accumulation + micro
-        torch.manual_seed(_mixed_seed(recipe.seed, place))
-        if micro == 0:
-            lr = schedule(step)
-            set_lr(optimizer, lr)
-            mean_loss, share = torch.zeros((), device=world.device), 0.0
-            files = list[str]()
-        there = 0.0
-        if batch is not None:
-            files += [paths[i] for i in batch["index"].tolist()]
-            there = len(batch["index"]) / recipe.batch_size
-            if len(batch["index"]) == 1 < recipe.batch_size and _needs_two(model.head):
-                raise ValueError(
-                    f"step {step}: of a batch only {files[-1]} could be had, and BatchNorm needs 2 "
-                    "clips (skipped.jsonl has the others); raise train.batch_size, set "
-                    "train.sync_batchnorm, or use model.head linear, and go on with --resume"
-                )
-            with phase("copy"):
-                inputs = prepare(batch)
-                targets = batch["label"].to(world.device, non_blocking=True)
-            if recipe.mixup > 0 or recipe.cutmix > 0:
-                inputs, targets = mix_batch(
-                    inputs,
-                    targets,
-                    num_classes,
-                    mixup_alpha=recipe.mixup,
-                    cutmix_alpha=recipe.cutmix,
-                    label_smoothing=recipe.label_smoothing,
-                    seed=recipe.seed,
-                    step=place,
-                )
-            with phase("forward"):
-                with computing:
-                    logits = model(inputs)
-                loss = loss_function(logits.float(), targets) * there / recipe.accumulation
-            with phase("backward"):
-                scaler.scale(loss).backward()
-            mean_loss += loss.detach()
-            share += there / recipe.accumulation
-        elif is_sharded(model):
-            with computing:
-                nothing = empty_pass(cast(VideoModel, model), world.device)
-            scaler.scale(nothing).backward()
-        else:
-            without_clips(cast(nn.Module, model.head))
-        if micro < recipe.accumulation - 1:
-            continue
-        this = partial("step {}".format, step)
-        with phase("exchange"), exchange(world, this, recipe.patience_minutes):
-            numbers = average_gradients(world, whole, share, told())
-            divide_gradients(parameters, numbers[0])
-        with phase("optimiser"):
-            if share > 0 or world.size > 1:  # else there is no gradient, which a scaler refuses
-                if recipe.clip_grad > 0:
-                    scaler.unscale_(optimizer)
-                    nn.utils.clip_grad_norm_(parameters, recipe.clip_grad)
-                scaler.step(optimizer)
-                scaler.update()
-                optimizer.zero_grad(set_to_none=True)
-            if trained.average is not None:
-                trained.average.update(model, step)
-        figures = torch.cat([mean_loss[None], numbers])
-        yield Step(step, lr, figures, files, _to_host(figures))
-        step += 1
+def require_two_clips(head: Any, files: list[str], step: int) -> None:
+    """Refuse a batch of which one clip alone is there, where BatchNorm needs two.
+
+    Raises:
+        ValueError: names the step and the clip.
+    """
+    if any(type(module) is nn.BatchNorm1d for module in head.modules()):
+        raise ValueError(
+            f"step {step}: of a batch only {files[-1]} could be had, and BatchNorm needs 2 "
+            "clips (skipped.jsonl has the others); raise train.batch_size, set "
+            "train.sync_batchnorm, or use model.head linear, and go on with --resume"
+        )
 
 
-def _needs_two(head: Any) -> bool:
-    return any(type(module) is nn.BatchNorm1d for module in head.modules())
-
-
-def _timed(
-    loader: Iterable, waiting: list[float], phase: Callable[[str], AbstractContextManager[None]]
-) -> Iterator:
-    """The loader's batches, adding up the seconds spent waiting for them."""
-    batches = iter(loader)
-    end = object()
-    while True:
-        began = time.monotonic()
-        with phase(WAIT):
-            batch = next(batches, end)
-        waiting[0] += time.monotonic() - began
-        if batch is end:
-            return
-        yield batch
+def batch_seed(seed: int, place: int) -> int:
+    """Return the seed of torch's generator (dropout, drop path) in the batch at this place."""
+    return (seed * 1_000_003 * 65_537 + place) % 2**63
 
 
 def _to_host(figures: torch.Tensor) -> Callable[[], list[float]]:
@@ -247,8 +166,3 @@ def _to_host(figures: torch.Tensor) -> Callable[[], list[float]]:
         return on_host.tolist()
 
     return values
-
-
-def _mixed_seed(seed: int, place: int) -> int:
-    """One number for torch's generator (dropout, drop path) in the batch at this place."""
-    return (seed * 1_000_003 * 65_537 + place) % 2**63

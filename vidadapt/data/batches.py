@@ -1,0 +1,30 @@
+"""What a training loop is fed with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+
+from vidadapt.data.epochs import EpochBatches
+
+
+class Batches(Protocol):
+    """Batches of what is trained on: `WatchedClips` of videos, or `CachedBatches` of features."""
+
+    @property
+    def batch_sampler(self) -> EpochBatches:
+        """Which samples are in which batch; `set_epoch` before each pass."""
+
+    def __len__(self) -> int:
+        """How many batches this process has left in the epoch."""
+
+    def __iter__(self) -> Iterator[dict[str, Any] | None]:
+        """Yield batches {"label": int64 (B,), "index": int64 (B,), ...}, the rest for `prepare`.
+
+        A batch may be smaller than asked for, or None: what was skipped counts in no mean.
+        """
+
+    def prepare(self, batch: dict[str, Any], device: torch.device) -> Any:
+        """Return what the model takes of a batch, on the device."""

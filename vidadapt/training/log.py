@@ -1,0 +1,191 @@
+"""What a run says: its start, each epoch in its logs and on the terminal, its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from vidadapt import runs
+from vidadapt.console.naming import printable
+from vidadapt.console.progress import duration
+from vidadapt.data import VideoList
+from vidadapt.data.batches import Batches
+from vidadapt.data.changes import CHANGED, read_changes
+from vidadapt.data.skips import SKIPPED, read_skips
+from vidadapt.distributed import World, gather_objects
+from vidadapt.files.retrying import said
+from vidadapt.methods import count_parameters
+from vidadapt.runs import checkpoints
+from vidadapt.training.optim import effective_lr
+from vidadapt.training.resuming import Progress, StepRecord
+from vidadapt.training.setup import Setup
+
+SUMMARY = "summary.json"
+FEW_VIDEOS = 30  # of a development list: one of fewer moves its accuracy by more than 3 %
+RANDOM_WEIGHTS = "BACKBONE: RANDOM WEIGHTS, NOTHING IS PRE-TRAINED"
+
+
+@contextmanager
+def open_board(run_dir: Path, progress: Progress, world: World) -> Iterator[SummaryWriter | None]:
+    """Open the main process's TensorBoard writer, which is closed at the end however it comes."""
+    if not world.is_main:
+        yield None
+        return
+    begun = progress.steps - len(progress.records)
+    with closing(SummaryWriter(run_dir / "tensorboard", purge_step=begun)) as board:
+        yield board
+
+
+def write_log(
+    run_dir: Path,
+    board: SummaryWriter,
+    steps: int,
+    records: list[StepRecord],
+    latest: dict[str, Any],
+) -> None:
+    """The epoch's lines in `steps.jsonl` and `log.jsonl`, and the same curves in TensorBoard.
+
+    Args:
+        steps: optimiser steps of the run so far, this epoch's included.
+        records: of each of this epoch's.
+        latest: the epoch's line of `log.jsonl`.
+    """
+    epoch, first = latest["epoch"], steps - len(records)
+    figures = [asdict(record) for record in records]
+    lines = [
+        {"step": first + number, "epoch": epoch, **found} for number, found in enumerate(figures)
+    ]
+    runs.append_lines(run_dir / "steps.jsonl", lines)
+    runs.append_lines(run_dir / "log.jsonl", [latest])
+    for number, found in enumerate(figures):
+        for key, value in found.items():
+            board.add_scalar(f"train/{key}", value, first + number)
+    for key, value in latest.items():
+        board.add_scalar(f"epoch/{key}", value, epoch)
+    board.flush()
+
+
+def say_epoch(latest: dict[str, Any], seconds: float, epochs: int) -> None:
+    """One line for the terminal: results, speed and the time that is left.
+
+    Args:
+        latest: the epoch's line of `log.jsonl`.
+        seconds: of all epochs so far.
+        epochs: of the whole run.
+    """
+    left = seconds / latest["epoch"] * (epochs - latest["epoch"])
+    accuracies = "".join(
+        f", {key.replace('_', ' ').replace('top', 'top-')} {value:.2f}"
+        for key, value in latest.items()
+        if key.endswith("_top1")
+    )
+    print(
+        f"epoch {latest['epoch']}/{epochs}: loss {latest['train_loss']:.4f}{accuracies}, "
+        f"lr {latest['lr']:.3g}, {latest['clips_per_second']:.0f} clips/s, "
+        f"loader wait {100 * latest['loader_wait_share']:.0f} %, {duration(left)} left",
+        flush=True,
+    )
+
+
+def say_start(setup: Setup, dropped: Sequence[str], world: World) -> None:
+    """Say what is loaded, how much of it trains, by which rate and on what.
+
+    Args:
+        dropped: lines on options that do not hold for the method, see `TrainOptions`.
+    """
+    for line in dropped:
+        print(line)
+    cfg, train = setup.cfg, setup.lists["train"]
+    trainable, total = count_parameters(setup.model)
+    global_batch = setup.facts["global_batch"]
+    lr = effective_lr(cfg.train.base_lr, global_batch)
+    print(f"{setup.report}\n" if setup.report else RANDOM_WEIGHTS)
+    print(
+        f"{cfg.method['name']}: {trainable:,} of {total:,} parameters train "
+        f"({100 * trainable / total:.2f} %); lr {lr:g} (base_lr {cfg.train.base_lr:g} x global "
+        f"batch {global_batch} / 256); {len(train.samples)} videos, "
+        f"{setup.sampler.steps} steps an epoch; "
+        f"{setup.recipe.precision} on {world.size} x {world.device.type}",
+        flush=True,
+    )
+    if setup.highest < 1:
+        print(
+            "warning: train.warmup_epochs last to the end of the run: the rate only rises, to "
+            f"{setup.highest:.0%} of its peak"
+        )
+    for name, videos in setup.lists.items():
+        say_defects(name, videos)
+    if "dev" in setup.lists and len(setup.lists["dev"].samples) < FEW_VIDEOS:
+        print(
+            f"warning: data.dev_list holds {len(setup.lists['dev'].samples)} videos: `best` is an "
+            "epoch chosen largely by chance"
+        )
+
+
+def summarise(
+    run_dir: Path,
+    setup: Setup,
+    result: dict[str, Any],
+    filling: dict[str, Any] | None,
+    batches: Batches,
+    world: World,
+) -> None:
+    """Write `summary.json` and say how the run ended; all processes call it together.
+
+    Args:
+        result: what `fit` returned.
+        filling: what filling the feature cache returned; None without one.
+    """
+    watched = [one for one in (batches, *setup.loaders.values()) if hasattr(one, "again")]
+    again = [line for one in watched for line in one.again]
+    again = [line for part in gather_objects(world, again) for line in part]
+    if not world.is_main:
+        return
+    trainable, total = count_parameters(setup.model)
+    summary = {
+        "method": setup.cfg.method["name"],
+        "trainable": trainable,
+        "total": total,
+        **result,
+        "cache": filling,
+        "left_out": list(setup.lists["train"].left_out),
+        "skipped": len(read_skips(run_dir / SKIPPED)),
+        "tried_again": again,
+        "changed": list(read_changes(run_dir / CHANGED).values()),
+        "warnings": {name: list(videos.warnings) for name, videos in setup.lists.items()},
+        "manifests": {name: videos.manifest for name, videos in setup.lists.items()},
+    }
+    runs.write_json(run_dir / SUMMARY, summary)
+    say_summary(run_dir, summary)
+
+
+def say_defects(name: str, videos: VideoList) -> None:
+    for title, lines in (("left out", videos.left_out), ("warnings", videos.warnings)):
+        if lines:
+            said = f"{name} list, {title} ({len(lines)}, all in summary.json): {lines[0]}"
+            print(printable(said))
+
+
+def say_summary(run_dir: Path, summary: dict[str, Any]) -> None:
+    """Say how a run ended, and where its files are."""
+    last, best = summary["last"], summary["best"]
+    accuracies = {key: value for key, value in last.items() if key.endswith("_top1")}
+    print(f"trained {summary['epochs']} epochs in {duration(summary['seconds'])}")
+    for key, value in accuracies.items():
+        print(f"  last: epoch {last['epoch']}, {key} {value:.2f}")
+    if best is not None:
+        print(f"  best: epoch {best['epoch']}, dev_top1 {best['dev_top1']:.2f}")
+    if summary["changed"]:
+        print(f"  changed since they were counted: {len(summary['changed'])} files, see {CHANGED}")
+    if summary["skipped"]:
+        print(f"  skipped: {summary['skipped']} clips, listed in {run_dir}/{SKIPPED}")
+    for line in said(summary["tried_again"]):
+        print(f"  {line}")
+    size = (run_dir / "last" / checkpoints.TENSORS).stat().st_size
+    file = f"{run_dir}/last/{checkpoints.TENSORS}"
+    print(f"  {file}: {size / 1e6:.2f} MB; log.jsonl, tensorboard/ beside it")

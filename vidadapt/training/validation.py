@@ -1,0 +1,68 @@
+"""Accuracies and loss at the end of an epoch, on the list that is validated on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from vidadapt.config import EvalConfig
+from vidadapt.data import DataPlan, VideoList
+from vidadapt.distributed import World
+from vidadapt.evaluation.views import metrics, score_views
+from vidadapt.features.cache import Cache
+from vidadapt.features.cached_training import score_features
+
+VALIDATED = ("top1", "top5", "mean_class_accuracy", "loss")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What is validated: one centre view of every video of a list.
+
+    Attributes:
+        split: "dev", or "test" where there is no development list.
+        videos: the list.
+        views: its loader, see `data.eval_loader`.
+        cached: features of the list in the place of its views; None: it is read from videos.
+        precision: a floating point format, see `resolved_precision`.
+    """
+
+    split: str
+    videos: VideoList
+    views: Any
+    cached: Cache | None
+    plan: DataPlan
+    evaluation: EvalConfig
+    precision: str
+    world: World
+
+    def results(self, model: nn.Module) -> dict[str, float]:
+        """Score the list with the weights as they are, all processes together.
+
+        Returns:
+            By `SPLIT_NAME`, for each of `VALIDATED`: per cent, and the mean cross-entropy.
+        """
+        about: dict[str, Any] = {
+            "paths": self.videos.samples.paths,
+            "labels": self.videos.samples.labels,
+            "num_classes": self.plan.num_classes,
+        }
+        if self.cached is not None:
+            scores = score_features(self.cached, self.split, **about)
+        else:
+            scores = score_views(
+                model,
+                self.views,
+                **about,
+                num_clips=1,
+                num_crops=1,
+                normalization=self.plan.normalization,
+                views_per_forward=self.evaluation.views_per_forward,
+                precision=self.precision,
+                world=self.world,
+                label=f"validate on {self.split}",
+            )
+        found = metrics(scores, self.evaluation.fusion)
+        return {f"{self.split}_{name}": found[name] for name in VALIDATED}

@@ -1,4 +1,4 @@
-"""What can be set: every key, its default and what it must agree with."""
+"""Configuration: every key, its default, and checks between keys."""
 
 from vidadapt.config.schema import (
     SECTIONS,

@@ -1,4 +1,4 @@
-"""YAML files and options become a `Config`, through jsonargparse.
+"""Read YAML files and options into a `Config`, with jsonargparse.
 
 A run is described by one YAML file plus dotted overrides (`--train.epochs 10`). `--help` shows the
 options of the method that was chosen.
@@ -23,12 +23,12 @@ from vidadapt.console.naming import did_you_mean, printable, printable_lines, re
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What one training is asked for beside its configuration.
+    """Options of one training run beside its configuration.
 
     Attributes:
         resume: continue the run in run_dir.
         profile: only time this many steps.
-        dropped: a line for each configuration file whose method is not the one asked for.
+        dropped: a line for each configuration file that lost options of another method.
     """
 
     resume: bool
@@ -38,13 +38,13 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What one evaluation is asked for beside the run's configuration.
+    """Options of one evaluation beside the run's configuration.
 
     Attributes:
         run_dir: run folder to evaluate.
         adapter: adapter folder to evaluate, without its run.
-        checkpoint: which of its checkpoints; default: `best` if the run chose one on a
-            development list, else `last`.
+        checkpoint: which one of the run; default: `best` if the run chose one on a development
+            list, else `last`.
         split: which list.
         out: folder for metrics.json and scores.npz; default: inside the run's folder.
         from_scores: recompute the metrics from this scores.npz, without a model.
@@ -62,16 +62,16 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class BrowseOptions:
-    """What a look at the data is asked for beside the configuration of the training.
+    """Options of a look at the data beside the configuration of the training run.
 
     Attributes:
         list_path: list to look at.
         out: folder for index.html and sheet.png; default: browse/<name of the list>.
         clips_per_class: how many videos of each class, chosen by train.seed.
         classes: how many classes, the first ones; default: all.
-        epochs: from epoch 0 on, as many training views of each video as these epochs show.
+        epochs: number of epochs, from 0 on, whose training views of each video are shown.
         evaluation: also show the centre view, as validation sees it.
-        thumb: side of a frame on the page in pixels; default: what keeps the page near 20 MB.
+        thumb: side of a frame on the page in pixels; default: one that keeps it near 20 MB.
     """
 
     list_path: str
@@ -129,8 +129,8 @@ BROWSE_KEYS = (
     "allow_outside_root",
 )
 
-# The options that an evaluation is about: with a run, with an adapter alone, with both. A run's
-# others can be given, too, but only as they were in training.
+# Options of an evaluation: of a run, of an adapter alone, of both. A run's other options can be
+# given, too, but only with their values from training.
 RUN_KEYS = ("data.label_names", "data.sampling", "data.stride")
 ADAPTER_KEYS = ("data.lists", "data.label_names")
 EVALUATION_KEYS = (
@@ -143,7 +143,7 @@ EVALUATION_KEYS = (
 
 
 def parse_train(argv: list[str], methods: Methods) -> tuple[Config, TrainOptions]:
-    """The configuration of a training run, and what is asked beside it.
+    """Parse the command line of tools/train.py: configuration and other options.
 
     Raises:
         ConfigError: unknown or malformed keys, or options that do not go together.
@@ -171,7 +171,7 @@ def parse_train(argv: list[str], methods: Methods) -> tuple[Config, TrainOptions
 
 
 def parse_browse(argv: list[str], methods: Methods) -> tuple[Config, BrowseOptions]:
-    """The configuration of the training that a list is looked at for, and what is asked.
+    """Parse the command line of tools/browse.py: training configuration and other options.
 
     Raises:
         ConfigError: unknown or malformed keys, a number that is too small.
@@ -217,7 +217,7 @@ def parse_browse(argv: list[str], methods: Methods) -> tuple[Config, BrowseOptio
 
 
 def adapter_option(argv: list[str]) -> str | None:
-    """The folder that `--adapter` names, whose configuration `parse_evaluate` is to be given."""
+    """The folder that `--adapter` names; `parse_evaluate` takes its configuration."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--adapter")
     return early.parse_known_args(argv)[0].adapter
@@ -226,7 +226,7 @@ def adapter_option(argv: list[str]) -> str | None:
 def parse_evaluate(
     argv: list[str], methods: Methods, adapter: Config | None = None
 ) -> tuple[Config | None, EvaluateOptions]:
-    """The run's or adapter's configuration with overrides, and what is asked.
+    """Parse the command line of tools/evaluate.py, over the run's or adapter's configuration.
 
     Args:
         adapter: configuration of the adapter that `--adapter` names.
@@ -323,7 +323,7 @@ def _empty_parser(prog: str, description: str) -> ArgumentParser:
 def _add_sections(
     parser: ArgumentParser, methods: Methods, method: str, sections: Iterable[str]
 ) -> None:
-    """The keys of the configuration, with the options of the method that is meant."""
+    """Add the keys of the configuration, with the options of the chosen method."""
     parser.add_argument("--config", action="config", help="YAML file; may be given several times")
     parser.add_argument(
         "--method.name", type=str, default="adaptformer", help=f"one of {', '.join(methods)}"
@@ -371,10 +371,10 @@ def _method_name(argv: list[str], methods: Methods) -> str:
 
 
 def _without_others(argv: list[str], method: str) -> tuple[list[str], tuple[str, ...]]:
-    """The command line with the method left out of each YAML file that names another one.
+    """Leave the method out of each YAML file of the command line that names another one.
 
     Returns:
-        The words, where the text of such a file stands for its name, and a line for each.
+        The words, with such a file's text in place of its name; a line for each that lost options.
     """
     words, dropped, left = [], [], iter(argv)
     for word in left:
@@ -397,15 +397,15 @@ def _without_others(argv: list[str], method: str) -> tuple[list[str], tuple[str,
 
 
 def typed(argv: list[str]) -> set[str]:
-    """The keys that the words of a command line give, apart from those of configuration files."""
+    """The keys given on the command line itself, without those of configuration files."""
     return {word[2:].partition("=")[0] for word in argv if word.startswith("--")}
 
 
 def _config(parser: ArgumentParser, parsed: Namespace, run_dir: str, methods: Methods) -> Config:
-    """The configuration, with no null (jsonargparse takes it for anything) where it means nothing.
+    """Make the configuration, and refuse null where it means nothing: jsonargparse accepts it.
 
     Raises:
-        ConfigError: a value is not of its key's type, or a text that a terminal would obey.
+        ConfigError: a value is not of its key's type, or holds a control character.
     """
     for name in ("method", *SECTIONS):
         if not isinstance(parsed[name], Namespace):

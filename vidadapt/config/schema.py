@@ -1,4 +1,4 @@
-"""The whole configuration as frozen dataclasses, and what can be known to be impossible in it.
+"""The whole configuration as frozen dataclasses, and checks for impossible settings.
 
 The options of a method are the keyword-only arguments of its `inject` function, so they live in
 `methods/`. `command_line.py` reads a configuration from YAML and options.
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be meant, naming the key."""
+    """An impossible configuration; the message names the key."""
 
 
 @dataclass(frozen=True)
@@ -20,18 +20,18 @@ class DataConfig:
     """Which videos, which frames of them, and how they become clips.
 
     Attributes:
-        dataset: key of `vidadapt.data.DATASETS`; carries the number of classes, the flip rule and
+        dataset: key of `vidadapt.data.DATASETS`; sets the number of classes, the flip rule and
             the sampling preset.
-        lists: folder written by tools/prepare.py; stands for its lists, label names and root of
-            videos. It has a development split where one was asked for.
+        lists: folder written by tools/prepare.py; gives the lists, label names and root of
+            videos. It has a development split if one was asked for.
         root: folder that the paths in the lists are relative to.
         train_list: `path label` list to train on.
         dev_list: development split for choosing the best epoch; never the test list.
-        test_list: list that is reported.
+        test_list: list whose results are reported.
         label_names: file with one class name a line, in label order; required by `custom`.
         sampling: sampling preset; default: the data set's.
         num_frames: T, frames of one clip; default: the preset's.
-        stride: frames between two frames of a dense clip; default: the preset's.
+        stride: step from one frame of a dense clip to the next, in frames; default: the preset's.
         crop_size: S, side of the square crop in pixels.
         train_crop: random crop in training.
         flip: mirror training clips at random; default: the data set's rule. Asking for it where
@@ -47,29 +47,28 @@ class DataConfig:
             `vidadapt.data.workers.loader_processes`.
         index_dir: folder for the video index; default: beside each list.
         count_timeout: seconds that decoding one file may take when its frames are counted, which
-            is done once; null: any time. What takes longer is an unreadable video, for this run.
+            is done once; null: no limit. A video that takes longer is unreadable in this run.
         truncated: what to do with a file whose header promises more frames than decode.
-        changed: what to do with a file that is no longer the one that was counted: `warn` lists it
-            in changed.jsonl in run_dir, `error` ends the run. Where its size or time is another
-            one, and its frames differ, too, it is unreadable: skipped in training (see
-            max_skipped), wrong in evaluation. Where only its size or time is another one it is
-            used. Where frames alone differ (damage on the disk, another version of FFmpeg) they
-            are used as they are.
+        changed: what to do with a file that has changed since it was counted: `warn` lists it in
+            changed.jsonl in run_dir, `error` ends the run. If its size or time differs, and its
+            frames, too, it is unreadable: skipped in training (see max_skipped), wrong in
+            evaluation. If only its size or time differs, it is used. If only frames differ (damage
+            on the disk, another version of FFmpeg), they are used as they are.
         max_unreadable: how many unreadable training videos may be left out (listed, counted);
             one more is an error. Evaluation never leaves a video out.
         quarantine: file of tools/check_videos.py that lists broken videos. They are never opened:
             training leaves them out (listed, not part of max_unreadable), evaluation counts them
             as wrong.
         clip_timeout: seconds that decoding one clip may take (of a video in evaluation: each of its
-            clips); null: any time. What takes longer, or kills its loader process, is skipped in
-            training and counts as wrong in evaluation. Not with num_workers 0: there nothing can
-            be watched.
-        max_skipped: how many training clips of an epoch, over all processes, may be skipped since
+            clips); null: no limit. A clip that takes longer, or kills its loader process, is
+            skipped in training and counts as wrong in evaluation. Not with num_workers 0: there
+            nothing can be watched.
+        max_skipped: how many training clips of an epoch, over all processes, may be skipped because
             they hang, kill their loader process or cannot be read; below 1 it is a share of the
             epoch. Each is listed in skipped.jsonl in run_dir; one more stops the run.
         check_files: check up front that every listed file exists.
-        allow_outside_root: lists are trusted: their paths may be absolute or hold `..`, and so lead
-            out of root. Else that is an error.
+        allow_outside_root: trust the lists: their paths may be absolute or hold `..`, and so lead
+            out of root. Without it, such a path is an error.
     """
 
     dataset: str = "custom"
@@ -110,12 +109,12 @@ class ModelConfig:
     Attributes:
         backbone: key of `vidadapt.models.BACKBONES`, or `timm/NAME` for an image model of timm's.
         weights: checkpoint file (any recognised family, or `demo`), or from the Hugging Face hub
-            `hub:OWNER/REPO`, `hub:OWNER/REPO/FILE`, or `hub`: timm's own. `random`: nothing
-            pre-trained, always the same draw; training must be asked for it, to measure costs it is
-            the default.
+            `hub:OWNER/REPO`, `hub:OWNER/REPO/FILE`, or `hub`: timm's own. `random`: not
+            pre-trained, always the same draw; training uses it only if asked to, and it is the
+            default for measuring costs.
         weights_key: entry of that file to take, e.g. `model_ema`; default: the usual one, and the
             load report names the others.
-        tubelet_size: frames of one token; not used frame by frame.
+        tubelet_size: frames of one token; unused if an image model runs frame by frame.
         patch_size: side of one token in pixels, of a tubelet ViT; default: the backbone's.
         drop_path: stochastic depth rate of the last block, rising linearly from 0.
         position_grid: token grid [t, h, w] of the pre-training, to interpolate its position table;
@@ -123,7 +122,7 @@ class ModelConfig:
         from_image: how an image model becomes a video model: `inflate` (default) makes its patches
             tubelets and attends over space and time, `frames` runs it on every frame and averages.
         inflation: how an image model's patch embedding becomes that of a tubelet: `average`
-            (default; its weights shared out over the frames) or `centre` (all on the middle one).
+            (default; its weights divided among the frames) or `centre` (all on the middle one).
         head: key of `vidadapt.models.heads.HEADS`.
     """
 
@@ -151,7 +150,7 @@ class TrainConfig:
         base_lr: learning rate per 256 clips of global batch.
         weight_decay: on tensors of two and more dimensions only; not on position tables, class
             tokens and the like, see `no_weight_decay` of the models.
-        warmup_epochs: linear warm-up from 0, per step: the first step after them has the peak.
+        warmup_epochs: linear warm-up from 0, per step; the first step after it has the peak.
         min_lr: learning rate at the end of the cosine, for any global batch.
         layer_decay: learning-rate factor per layer below the head.
         label_smoothing: of the cross-entropy.
@@ -163,19 +162,19 @@ class TrainConfig:
         clip_grad: largest gradient norm; 0 is off.
         sync_batchnorm: let the BatchNorm of model.head batchnorm_linear see the clips of all
             processes; default: each process its own, as in AdaptFormer's release.
-        shard: share weights, gradients and the optimiser's state out over the processes (FSDP2),
-            where training does not fit otherwise; of a frozen backbone the weights. Full
-            fine-tuning in half precision wants recompute `block` with it.
+        shard: divide weights, gradients and the optimiser's state among the processes (FSDP2), if
+            training does not fit otherwise; of a frozen backbone only the weights. For full
+            fine-tuning in half precision, set recompute `block` with it.
         compile: compile the model with `torch.compile`.
-        recompute: what backward computes again in place of keeping it, with the same results:
+        recompute: what backward computes again instead of keeping it, with the same results:
             `mlp`, norm2 and the MLP; or `block`, whole blocks, which keeps the least.
         seed: of everything random.
         checkpoint_steps: optimiser steps after which a checkpoint is written within an epoch; 0:
             only by time. One is written after every epoch, and on SIGTERM and SIGUSR1, too.
         checkpoint_minutes: minutes after which one is written within an epoch; 0: only by steps.
-        keep_checkpoints: the newest so many stay: `last`, `last.1`, ...
-        patience_minutes: that a process waits for the others in a step before the run ends; longer
-            than a process may wait for its data.
+        keep_checkpoints: number of newest checkpoints to keep: `last`, `last.1`, ...
+        patience_minutes: minutes that a process waits for the others in a step before the run ends;
+            set it longer than a process may wait for its data.
     """
 
     epochs: int = 90
@@ -225,14 +224,14 @@ class EvalConfig:
 class CacheConfig:
     """Features of the frozen part of a model, computed once and kept in files.
 
-    For methods that train upper layers, a side network or the head alone. A run fills the cache
-    before its first epoch, or takes up one that another run filled with the same backbone, lists,
+    For methods that train only upper layers, a side network or the head. A run fills the cache
+    before its first epoch, or uses one that another run filled with the same backbone, lists,
     clips and draws; from then on it opens no video.
 
     Attributes:
         dir: folder for it, on a disk that all machines share; none: no cache.
         draws: augmented clips kept of each training video. With epochs x repeated_augmentation of
-            them a run equals one without a cache; with fewer, epochs go through them in turns.
+            them a run equals one without a cache; with fewer, epochs take them in turn.
         dtype: type of the stored features: `fp32`, or `bf16` with half the size and rounded.
         max_gb: largest size of the files in GB (1e9 bytes).
     """
@@ -277,7 +276,7 @@ SECTIONS: dict[str, type] = {
 
 
 def check_evaluation(config: Config) -> None:
-    """The part of `check` that an evaluation needs."""
+    """Run the part of `check` that an evaluation needs."""
     if config.eval.views_per_forward < 1:
         raise ConfigError(
             f"eval.views_per_forward: expected 1 or more, got {config.eval.views_per_forward}"
@@ -285,10 +284,10 @@ def check_evaluation(config: Config) -> None:
 
 
 def check(config: Config, world_size: int) -> None:
-    """What can be known to be impossible from the configuration alone.
+    """Check for settings that are impossible, from the configuration alone.
 
     Raises:
-        ConfigError: naming the key, what was expected and how to mend it.
+        ConfigError: it names the key, what was expected and how to mend it.
     """
     check_evaluation(config)
     recipe = config.train
@@ -311,7 +310,7 @@ def check(config: Config, world_size: int) -> None:
         "cache.max_gb": (config.cache.max_gb, 0),
     }
     for key, (value, least) in at_least.items():
-        if not value >= least:  # not a number, too
+        if not value >= least:  # refuses NaN, too
             raise ConfigError(f"{key}: expected {least} or more, got {value}")
     if not recipe.patience_minutes > 0:
         raise ConfigError(

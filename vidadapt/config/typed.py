@@ -1,4 +1,4 @@
-"""Whether values from a file are of the types that the code expects, which nothing else checks."""
+"""Check that values from a file have the types that the code expects; nothing else does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is what a type hint says; an int is a float, too, but a bool is no number.
+    """Whether a value fits a type hint. A float is finite and may be an int; a bool is no number.
 
     >>> fits(3, int), fits(True, int), fits(3, float), fits("a", int | None), fits(None, int | None)
     (True, False, True, False, True)

@@ -1,1 +1,1 @@
-"""What is said to people: printable names and progress."""
+"""Output for people: printable names and progress."""

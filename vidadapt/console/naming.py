@@ -1,4 +1,4 @@
-"""Names: the near ones of a mistyped one, and how one from a stranger is shown."""
+"""Names: suggestions for a mistyped one, and safe printing of untrusted ones."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 
 def printable(text: str) -> str:
-    """The text with what a terminal obeys, what breaks a line, and what cannot be seen, as escapes.
+    """The text with control characters, line separators and invisible characters as escapes.
 
-    The last are Unicode's format characters (Cf): they turn the order of letters round, or make
-    two names alike.
+    The last are Unicode's format characters (Cf): they reverse the order of letters, or make two
+    names look alike.
 
     >>> printable("a" + chr(27) + "[31mb, c é視.mp4") == "a" + chr(92) + "x1b[31mb, c é視.mp4"
     True
@@ -27,7 +27,7 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """`printable`, but lines stay lines: for the message of an error.
+    """Apply `printable` to each line, so that line breaks stay: for error messages.
 
     >>> printable_lines("a: two bad lines" + chr(10) + "b" + chr(7))
     'a: two bad lines\\nb\\\\x07'
@@ -46,13 +46,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def require_known(key: str, name: str, known: Iterable[str]) -> str:
-    """`name`, if it is one of `known`.
+    """Check that `name` is one of `known`, and return it.
 
     Args:
-        key: of the configuration.
+        key: of the configuration, for the error.
 
     Raises:
-        ValueError: naming the key, the near names and all known ones.
+        ValueError: it is not; the message gives the key, near names and all known ones.
     """
     names = list(known)
     if name in names:

@@ -1,4 +1,4 @@
-"""Progress of anything long: a bar with rate and ETA on a terminal, plain lines elsewhere."""
+"""Progress of long work: a bar with rate and ETA on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def track(
     units_per_item: int = 1,
     shown: bool = True,
 ) -> Iterator[Item]:
-    """Yield the items while showing how many units are done, how fast, and how long it takes.
+    """Yield the items while showing how many units are done, how fast, and the time left.
 
     Without a terminal a line is printed every ten seconds.
 
@@ -55,7 +55,7 @@ def track(
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people.
+    """Format seconds for people.
 
     >>> duration(42.31), duration(4 * 60 + 2), duration(7500)
     ('42.3 s', '4 min 02 s', '2 h 05 min')

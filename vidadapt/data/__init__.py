@@ -1,7 +1,7 @@
-"""Lists and videos become batches of clips; knows nothing of models or of how processes start.
+"""Make batches of clips from lists and videos; independent of models and of process start-up.
 
 Four calls: `resolve` the configuration into a `DataPlan`, `load_list` each list (which finds every
-problem that can be known before training), then `train_loader` and `eval_loader`.
+problem that can be found before training), then `train_loader` and `eval_loader`.
 """
 
 from vidadapt.data.datasets import DATASETS

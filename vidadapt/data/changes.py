@@ -1,4 +1,4 @@
-"""Files that are no longer those that were counted: listed once, or an error (`data.changed`).
+"""Files that have changed since they were counted: listed once, or an error (`data.changed`).
 
 `changed.jsonl` has one line a file: its list path, and why it may not be the one that was counted.
 """
@@ -17,14 +17,14 @@ CHANGED = "changed.jsonl"
 
 
 class ChangedVideo(ReadError):
-    """A file is no longer the one that was counted; the message names it."""
+    """A file has changed since it was counted; the message names it."""
 
 
 class Changes:
     """The changed files that a run or an evaluation has met.
 
     Args:
-        path: the file that lists them, for all processes; None: each is a line on stderr.
+        path: the file that lists them, for all processes; None: print each on stderr.
         policy: `data.changed`.
     """
 
@@ -33,11 +33,11 @@ class Changes:
         self._met = set(read_changes(path)) if path is not None else set()
 
     def note(self, listed: str, why: str) -> None:
-        """List a file, unless it is listed.
+        """List a file, unless it is listed already.
 
         Args:
             listed: its list path.
-            why: naming the file.
+            why: the reason, naming the file.
 
         Raises:
             ChangedVideo: `data.changed` is `error`.
@@ -55,7 +55,7 @@ class Changes:
 
 
 def read_changes(path: Path) -> dict[str, str]:
-    """Why by list path, of the files that are listed; a killed process's half line is left out."""
+    """Reasons by list path of the files listed; a half line of a killed process is left out."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

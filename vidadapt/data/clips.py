@@ -32,7 +32,7 @@ class TrainClips(Dataset[dict[str, Any]]):
         clip: (3, T, S, S) uint8, see `transforms.train_clip` for its memory.
         label: int.
         index: int, place in `samples`.
-        again: what the first try to read it met, if it was tried again; else empty.
+        again: error of the first try to read it, if it was tried again; else empty.
         changed: why the file may not be the one that was counted, see `read_frames`; else empty.
 
     `clips[key]` raises `ReadError`, naming the file, where a frame cannot be decoded.
@@ -81,8 +81,8 @@ class TrainClips(Dataset[dict[str, Any]]):
 def batch_of(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Items of `TrainClips` as one batch: clip (B, 3, T, S, S) uint8, label and index (B,) int64.
 
-    The clips' memory stays channels-last, as it left the resize, so that each is copied once, in
-    one piece; `transforms.normalize` puts the channels first, on the device.
+    The clips' memory stays channels-last, as after the resize, so that each is copied once, in one
+    piece; `transforms.normalize` puts the channels first, on the device.
     """
     batch: dict[str, Any] = default_collate(
         [{**item, "clip": item["clip"].permute(1, 2, 3, 0)} for item in items]
@@ -97,17 +97,17 @@ class EvalViews(Dataset[dict[str, Any]]):
     """All views of one video per index: num_clips x num_crops, clip-major, decoded once.
 
     Short videos have clips that coincide, square ones crops that coincide: every distinct view is
-    there once. Views are cut where they are needed, see `transforms.cut_views` and `view_chunks`.
-    An item is a dict, whose first four are None where the video cannot be read:
+    kept once. Views are cut where they are needed, see `transforms.cut_views` and `view_chunks`.
+    An item is a dict, whose first four values are None where the video cannot be read:
         frames: (U, H, W, 3) uint8, the distinct frames, resized so that the short side is S.
         clips: (C', T) int64, places in `frames` of the distinct temporal clips.
         corners: (R', 2) int64, top and left of the distinct crops.
-        view_of: (V,) int64, the distinct view (clip * R' + crop) that view v is, v being
-            clip * num_crops + crop.
+        view_of: (V,) int64, number clip * R' + crop of the distinct view for each view, which has
+            the number clip * num_crops + crop.
         label: int.
         index: int, place in `samples`.
         error: why the video cannot be read; empty where it can.
-        again: what the first try to read it met, if it was tried again; else empty.
+        again: error of the first try to read it, if it was tried again; else empty.
         changed: why the file may not be the one that was counted, see `read_frames`; else empty.
     """
 
@@ -174,13 +174,13 @@ def view_chunks(
     """The distinct views of a readable item of `EvalViews`, in their order, cut on a device.
 
     Args:
-        orders: (O, T) int64, on the CPU: places in a clip, of the frames that are shown in turn.
+        orders: (O, T) int64, on the CPU: places in a clip, in the order that its frames are shown.
             All views come in the first order, then all in the second, and so on; no chunk holds
-            views of two. Default: one order, the clips as they are.
+            views of two orders. Default: one order, the clips as they are.
 
     Yields:
         (at most views_per_chunk, 3, T, S, S) uint8 on the device, see `transforms.cut_views`.
-        What they give in one order, taken at `view_of`, is that of all views.
+        Results for the views of one order, indexed by `view_of`, are those of all views.
     """
     clips = item["clips"][None] if orders is None else item["clips"][:, orders].transpose(0, 1)
     frames, clips = (part.to(device, non_blocking=True) for part in (item["frames"], clips))
@@ -192,13 +192,13 @@ def view_chunks(
 
 
 def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different rows of a table, in ascending order, and which of them each row is."""
+    """The distinct rows of a table, in ascending order, and which of them each row is."""
     distinct, which = np.unique(rows, axis=0, return_inverse=True)
     return distinct, which.ravel()
 
 
 def read_frames(video: Reading, indices: np.ndarray) -> tuple[np.ndarray, str]:
-    """Frames at `indices` as (len(indices), H, W, 3) uint8; the file is open only meanwhile.
+    """Read frames at `indices`, (len(indices), H, W, 3) uint8; the file is closed afterwards.
 
     The reader is the one that the frames were counted with: it is known to be exact on this file.
 
@@ -208,7 +208,7 @@ def read_frames(video: Reading, indices: np.ndarray) -> tuple[np.ndarray, str]:
         those of the file that was counted.
 
     Raises:
-        ChangedVideo: the size or modification time is another one, and so are the frames.
+        ChangedVideo: the size or modification time has changed, and so have the frames.
         ReadError: see `Video.frames`.
     """
     other = _other_state(video)
@@ -217,7 +217,7 @@ def read_frames(video: Reading, indices: np.ndarray) -> tuple[np.ndarray, str]:
         with open_counted(video.file, video.reader, video.num_frames, checks) as opened:
             frames = opened.frames(indices)
             differs = opened.changed
-            # Of packed frames that are there now.
+            # For a packed video these are the checks that its tar has now.
             now = opened.survey.checks
             same = now is not None and np.array_equal(now, video.checks)
     except TransientReadError:
@@ -234,12 +234,12 @@ def read_frames(video: Reading, indices: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 def _other_state(video: Reading) -> str:
-    """Whether a file's size or modification time is not that of the file counted, in words."""
+    """How a file's size or modification time differs from the counted file's, in words."""
     if video.size < 0:  # not known
         return ""
     try:
         facts = os.stat(file_of(video.file))  # noqa: PTH116
-    except OSError:  # opening it says more
+    except OSError:  # opening it gives a better error
         return ""
     if (facts.st_size, facts.st_mtime_ns) == (video.size, video.mtime_ns):
         return ""

@@ -1,4 +1,4 @@
-"""What the name of a data set stands for."""
+"""Properties of the known data sets."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a data set's name stands for.
+    """Properties of a data set.
 
     Attributes:
         num_classes: K; None: as many as the label file has names.
         sampling: key of `SAMPLINGS`.
-        flip: whether training clips are mirrored unless told otherwise.
+        flip: whether training clips are mirrored at random by default.
         may_flip: False where mirroring turns one class into another; asking for it is an error.
     """
 
@@ -28,6 +28,6 @@ DATASETS = {
     "hmdb51": Dataset(51, "adaptformer", flip=True),
     "ucf101": Dataset(101, "videomae_dense", flip=True),
     "kinetics400": Dataset(400, "videomae_dense", flip=True),
-    # One's own classes may tell left from right: mirroring must be asked for.
+    # A user's classes may differ by left and right: mirroring must be asked for.
     "custom": Dataset(None, "uniform8", flip=False),
 }

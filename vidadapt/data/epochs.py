@@ -28,15 +28,15 @@ def epoch_batches(
 ) -> list[list[Key]]:
     """The micro-batches of this rank in this epoch, each a list of `batch_size` keys.
 
-    The samples are permuted by (seed, epoch); each stands `repeats` times in a row, its copies
+    The samples are permuted by (seed, epoch); each occurs `repeats` times in a row, its copies
     numbered. This stream is cut into global batches of batch_size x world_size x accumulation keys:
     global batch k holds the same keys however many processes share it. Rank r takes the r-th equal
-    slice of each, cut into `accumulation` micro-batches. What is left at the end, less than a
-    global batch, is dropped for this epoch (another part in every epoch).
+    slice of each, cut into `accumulation` micro-batches. The rest at the end, less than a global
+    batch, is dropped for this epoch (another part in every epoch).
 
     Args:
-        consumed: keys at the stream's begin that were trained on already; global batches are cut
-            from what follows, with any sizes.
+        consumed: keys at the beginning of the stream that were trained on already; global batches
+            of any size are cut from the rest.
 
     >>> [whole] = epoch_batches(5, 0, 0, batch_size=4)  # the fifth sample is left for other epochs
     >>> [first] = epoch_batches(5, 0, 0, batch_size=2, rank=0, world_size=2)
@@ -109,10 +109,10 @@ def steps_per_epoch(
 
 
 def shared_out(global_batch: int, batch_size: int, world_size: int) -> tuple[int, int] | None:
-    """(batch_size, accumulation) by which another number of processes has the same global batch.
+    """(batch_size, accumulation) with which `world_size` processes have the same global batch.
 
-    The batch size stays where it can, else the largest smaller one is taken; None: the processes
-    cannot share the batch equally.
+    The batch size stays if it can, else the largest smaller one that fits is taken; None: the
+    processes cannot share the batch equally.
 
     >>> shared_out(64, 16, 4), shared_out(64, 16, 2), shared_out(64, 16, 8), shared_out(64, 16, 3)
     ((16, 1), (16, 2), (8, 1), None)
@@ -127,9 +127,9 @@ def shared_out(global_batch: int, batch_size: int, world_size: int) -> tuple[int
 class EpochBatches(Sampler[list[Key]]):
     """Batch sampler over `epoch_batches`; call `set_epoch` before each pass.
 
-    `len()` is the number of this rank's micro-batches that are to come, `steps` the number of
-    optimiser steps of a whole epoch and `keys_per_epoch` how many clips all ranks together see in
-    one of the `num_samples` x `repeats`; `global_batch` how many in a step.
+    `len()` is the number of this rank's remaining micro-batches, `steps` the number of optimiser
+    steps of a whole epoch, `keys_per_epoch` how many of the `num_samples` x `repeats` clips all
+    ranks together see in it, and `global_batch` how many they see in a step.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class EpochBatches(Sampler[list[Key]]):
         self.keys_per_epoch = self.steps * self.global_batch
 
     def set_epoch(self, epoch: int, consumed: int = 0) -> None:
-        """The epoch of the next pass, without its first `consumed` keys (of all ranks together)."""
+        """Set the epoch of the next pass, and how many keys (of all ranks) it leaves out first."""
         self.epoch, self.consumed = epoch, consumed
 
     def __len__(self) -> int:

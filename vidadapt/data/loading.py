@@ -1,4 +1,4 @@
-"""Lists become loaders of clips and views, once every problem is found that can be known before."""
+"""Make loaders of clips and views from lists; find first every problem that can be found early."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from vidadapt.video.readers import ReadError
 
 @dataclass(frozen=True)
 class VideoList:
-    """A list with its files looked at.
+    """A list whose files have been looked up.
 
     Attributes:
         path: the list file.
-        samples: the videos, in the list's order, less those left out of training, with what is
+        samples: the videos, in the list's order, without those left out of training, with what is
             known of each.
         left_out: unreadable and quarantined training videos that are not in `samples`, as
             "file: cause". Evaluation leaves nothing out.
@@ -68,7 +68,7 @@ def load_list(
     process does this for all: the result is small, see `Videos`.
 
     Args:
-        samples: what `lists.read_list` found in the list.
+        samples: from `lists.reading.read_list`.
         training: leave unreadable videos out, up to `data.max_unreadable`, and all quarantined
             ones. Otherwise they stay and are listed as warnings.
 
@@ -86,7 +86,7 @@ def load_list(
         data.reader,
         barred=quarantined,
         index_dir=data.index_dir,
-        # No model computes meanwhile.
+        # No model computes meanwhile, so that all cores may decode.
         num_workers=cores() if data.num_workers is None else data.num_workers,
         progress=progress,
         time_limit=data.count_timeout,
@@ -143,9 +143,9 @@ def train_loader(
     Call `loader.batch_sampler.set_epoch(epoch)` before each `for batch in loader`. A batch is a
     dict with `clip` (B, 3, T, S, S) uint8, `label` (B,) int64 and `index` (B,) int64, places in
     `videos.samples`, see `clips.batch_of`. It depends on the seed, the epoch and the global batch
-    alone: the same with any number of workers, and the global batches the same with any number of
-    processes.
-    `len(loader)` is the sampler's `steps` x accumulation.
+    alone: batches are the same with any number of workers, and global batches the same with any
+    number of processes.
+    `len(loader)` is that of the sampler, in a whole epoch its `steps` x accumulation.
 
     Raises:
         ValueError: fewer samples than one global batch, see `EpochBatches`.
@@ -194,11 +194,11 @@ def eval_loader(
     """One item per video, unbatched, see `EvalViews`; rank r gets videos r, r + world_size, ...
 
     No shuffling and no padding: over all ranks every video comes exactly once, and a rank may have
-    none. Validation during training passes num_clips=1 and num_crops=1 (the centre); by default
-    the plan's views are taken. Of the places in the list that are `chosen` (default: all) rank r
-    likewise gets the r-th, (r + world_size)-th, ... A video that hangs or kills its worker is
-    marked as unreadable, see `WatchedViews`. Files that have changed since they were counted are
-    told to `changes` (default: stderr).
+    none. Validation during training passes num_clips=1 and num_crops=1 (the centre); the default is
+    the plan's views. Of the `chosen` places in the list (default: all) rank r likewise gets the
+    r-th, (r + world_size)-th, ... A video that hangs or kills its worker is marked as unreadable,
+    see `WatchedViews`. Files that have changed since they were counted are reported to `changes`
+    (default: stderr).
     """
     views = EvalViews(
         videos.samples,
@@ -228,7 +228,7 @@ def count_files(
     time_limit: float | None = 300.0,
     limit_key: str = "time_limit",
 ) -> dict[str, VideoFacts]:
-    """What is known of files that are in no list; no index is kept.
+    """Facts, by path, of files that are in no list; no index is kept.
 
     Args:
         paths: absolute.
@@ -252,12 +252,12 @@ def centre_clips(
 ) -> torch.Tensor:
     """The middle clip and crop of each video: (B, 3, T, S, S) uint8.
 
-    Frames are counted anew, in a process of its own; for many videos use lists and loaders.
+    Frames are counted anew, in a separate process; for many videos use lists and loaders.
 
     Args:
         videos: files.
         reader: key of `READERS`.
-        time_limit: seconds that counting one of them may take; None: any time.
+        time_limit: seconds that counting one of them may take; None: no limit.
 
     Raises:
         ReadError: a video that cannot be read, with the cause.
@@ -283,5 +283,5 @@ def centre_clips(
 
 
 def _patience(data: DataConfig) -> float:
-    """Seconds for reads that fail for a moment: well within what one clip may take."""
+    """Seconds to retry reads that fail for a moment, well within the time limit of a clip."""
     return PATIENCE if data.clip_timeout is None else min(PATIENCE, data.clip_timeout / 4)

@@ -26,10 +26,10 @@ def mix_batch(
     With both alphas positive, each step is a mixup or a CutMix with probability 1/2. One ratio and
     one box serve the whole batch, and partners are neighbours in a random order (so that the
     adjacent copies of repeated augmentation are rarely partners), all drawn from (seed, step)
-    alone. A clip without a partner, of a batch that lost the others, stays as it is. Differs from
-    timm's Mixup, of which VideoMAE holds a copy and which VideoMAE V2 calls: the partner there is
-    the mirrored place in the batch, and of a 5-D batch, as VideoMAE gives it, CutMix cuts time and
-    height by the bounds of height and width. V2 folds time into the channels before it.
+    alone. A clip without a partner, in a batch that lost the others, stays as it is. Differs from
+    timm's Mixup, which VideoMAE copies and VideoMAE V2 calls: there the partner is the mirrored
+    place in the batch, and in a 5-D batch, as VideoMAE passes it, CutMix cuts time and height by
+    the bounds of height and width. V2 folds time into the channels first.
 
     Args:
         clips: (B, 3, T, H, W) float, normalised.
@@ -41,7 +41,7 @@ def mix_batch(
 
     Returns:
         Clips like the input, and targets (B, K) float32, each summing to 1. With both alphas 0, or
-        of one clip, the clips come back as they are, with smoothed one-hot targets.
+        with one clip, the clips are returned unchanged, with smoothed one-hot targets.
     """
     smoothed = one_hot(labels, num_classes).float()
     smoothed = smoothed * (1 - label_smoothing) + label_smoothing / num_classes

@@ -1,4 +1,4 @@
-"""What the data options come to, checked and complete."""
+"""Resolve the data options into a plan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vidadapt.video.readers import READERS, check_reader
 
 @dataclass(frozen=True)
 class DataPlan:
-    """What the data options come to, checked and complete.
+    """The resolved data options, checked and complete.
 
     Attributes:
         dataset: key of `DATASETS`.
@@ -108,7 +108,7 @@ def _check_ranges(data: DataConfig) -> None:
         ("max_unreadable", 0),
         ("max_skipped", 0),
     ):
-        if not getattr(data, name) >= least:  # not a number, too
+        if not getattr(data, name) >= least:  # refuses NaN, too
             raise ValueError(f"data.{name} must be at least {least}, not {getattr(data, name)}")
     for name in ("clip_timeout", "count_timeout"):
         limit = getattr(data, name)

@@ -1,6 +1,6 @@
 """Which frames of a video make a clip: pure integer arithmetic, no pixels.
 
-Two policies, the same one in training and evaluation:
+Two policies; training and evaluation use the same one:
 
 `dense`: T frames, `stride` apart. A video too short for a clip starts at frame 0 and repeats the
 last frame on the stride's grid, (n - 1) // stride * stride.
@@ -13,7 +13,7 @@ last frame on the stride's grid, (n - 1) // stride * stride.
     Evaluation: AdaptFormer's and VideoMAE's (Kinetics) test: every stride-th frame of the whole
     video, and K runs of T of them, starting at k / (K - 1) of the slack. K = 1 is the centre run.
 
-`uniform` (TSN): the video is cut into T equal segments and gives one frame for each.
+`uniform` (TSN): the video is cut into T equal segments, and one frame is taken from each.
     Training: a random point of each segment. Differs from VideoMAE, whose integer segments never
     see the last n mod T frames, and which takes T times frame 0 from a video shorter than T: here
     every frame of any video is expected equally often, and a short video is spread over the clip.
@@ -88,7 +88,7 @@ def train_indices(
         start = int(rng.integers(last_start + 1))
         return _dense(n, start, num_frames, sampling.stride)
     # Segment i covers [i n, (i + 1) n) in units of 1 / T frame; the points of all segments together
-    # meet every frame T times, so no frame is favoured, whatever n.
+    # hit every frame T times, so no frame is favoured, whatever n.
     points = rng.integers(n, size=num_frames)
     return (np.arange(num_frames, dtype=np.int64) * n + points) // num_frames
 
@@ -137,7 +137,7 @@ def spread(slack: int, k: int, count: int) -> int:
 
 
 def _dense(n: int, start: int, num_frames: int, stride: int) -> np.ndarray:
-    """T frames from `start`, `stride` apart; past the end, the last one of that grid again."""
+    """T frames from `start`, `stride` apart; past the end, the last one of that grid repeats."""
     last = start + (n - 1 - start) // stride * stride
     return np.minimum(start + stride * np.arange(num_frames, dtype=np.int64), last)
 

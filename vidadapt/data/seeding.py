@@ -1,4 +1,4 @@
-"""Seeds from tuples of numbers, and torch's global CPU generator lent out under such a seed."""
+"""Random states seeded by tuples of numbers, for NumPy and torch's global CPU generator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 @contextmanager
 def seeded(*numbers: int) -> Iterator[np.random.Generator]:
-    """Run a block under a state that depends on `numbers` alone (each >= 0), and restore it after.
+    """Run a block in a random state that depends on `numbers` (>= 0) alone, and restore it after.
 
     torch's global CPU generator is forked and seeded, because torchvision v2 draws from it; the
     yielded NumPy generator is independent of it. Generators of other devices are left alone.

@@ -2,10 +2,10 @@
 
 `skipped.jsonl` has one line a clip: epoch (from 1, as in `log.jsonl`), path, label, reason,
 seconds that were spent on it, index and copy (see `data.epochs`), and whether its file is
-quarantined: one that hung or killed its worker is not tried again in this run, but skipped at once
-wherever it comes, which is listed, too. What could not be read is tried again in the next epoch.
-Nothing is ever removed from the file, so that a resumed run skips what it skipped before, and no
-clip stands in it twice.
+quarantined: a file that hung or killed its worker is not tried again in this run; its later clips
+are skipped at once, and listed, too. A file that could not be read is tried again in the next
+epoch. Nothing is ever removed from `skipped.jsonl`, so that a resumed run skips what it skipped
+before, and no clip is in it twice.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SKIPPED = "skipped.jsonl"
 
 
 class TooManySkipped(ReadError):
-    """More training clips of an epoch could not be had than `data.max_skipped` allows."""
+    """More training clips of an epoch were skipped than `data.max_skipped` allows."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Skip:
 
 
 def most_skipped(max_skipped: float, clips: int) -> int:
-    """How many clips of an epoch of so many `data.max_skipped` allows to skip.
+    """Number of clips that `data.max_skipped` allows to skip in an epoch of `clips`.
 
     >>> most_skipped(0, 5000), most_skipped(3, 5000), most_skipped(0.001, 5000)
     (0, 3, 5)
@@ -54,7 +54,7 @@ def most_skipped(max_skipped: float, clips: int) -> int:
 
 
 def read_skips(path: Path) -> list[Skip]:
-    """The lines of the file, none if it is not there; a killed process's half line is left out."""
+    """The lines of the file, none if it is missing; a killed process's half line is left out."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -67,7 +67,7 @@ def read_skips(path: Path) -> list[Skip]:
 
 
 class SkipLog:
-    """What this process skips, and what the run is known to skip.
+    """The clips that this process skips, and those that the run is known to skip.
 
     Args:
         path: the file, which all processes of the run share.
@@ -75,9 +75,9 @@ class SkipLog:
         most: clips of an epoch, over all processes, that may be skipped.
 
     Attributes:
-        met: clips of this epoch that this process has skipped and that were not yet in the file
-            when this object was made. Those of all processes together, and `known()`, are what the
-            epoch has lost.
+        met: number of clips of this epoch that this process has skipped and that were not yet in
+            the file when this object was made. The sum of all processes' `met` and `known()` is
+            what the epoch has lost.
     """
 
     def __init__(self, path: Path, samples: Sequence[Sample], most: int) -> None:
@@ -97,16 +97,16 @@ class SkipLog:
                 self._quarantine(skip)
 
     def known(self) -> int:
-        """Clips of this epoch that were in the file when this object was made: of a run resumed.
+        """Number of clips of this epoch that a resumed run found in the file at its start.
 
         The same number in every process, if all of them make this object before any uses it.
         """
         return sum(epoch == self._epoch for epoch, _, _ in self._known)
 
     def barred(self, key: Key) -> bool:
-        """Whether a clip is not to be tried: its file was quarantined earlier in the run.
+        """Whether a clip must not be tried, since its file was quarantined earlier in the run.
 
-        Earlier is meant in the order of training, not of time: a run that was resumed at an earlier
+        "Earlier" is in the order of training, not of time: a run that was resumed at an earlier
         point tries what it tried there before.
         """
         if not self._first:
@@ -129,13 +129,13 @@ class SkipLog:
         self._add(key, reason, seconds, quarantined=False)
 
     def check(self, skipped: int) -> None:
-        """Raise if so many are too many for one epoch.
+        """Check that an epoch may skip this many clips.
 
         Args:
             skipped: `known()` and the sum of `met` over all processes.
 
         Raises:
-            TooManySkipped: with the epoch's list and how to go on.
+            TooManySkipped: with the epoch's list and how to continue.
         """
         if skipped <= self.most:
             return
@@ -183,7 +183,7 @@ class SkipLog:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file that other processes, maybe on other machines, add lines to as well.
+    """Add a line to a file to which other processes, maybe on other machines, add lines, too.
 
     Raises:
         WriteError: the disk refused it.
@@ -191,7 +191,7 @@ def append_line(path: Path, line: str) -> None:
     with writing(path), path.open("a+b") as file:
         with contextlib.suppress(OSError):  # a file system without locks: one write is one line
             fcntl.lockf(file, fcntl.LOCK_EX)
-        # What a killed process left without its end would swallow the line.
+        # A half line of a killed process would swallow this line.
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - 1))
         broken = file.read() not in (b"", b"\n")

@@ -3,8 +3,8 @@
 Everything stays uint8 until the device, where `normalize` makes floats. Random choices come from
 torch's global CPU generator, because torchvision v2 draws from it; the caller forks and seeds it.
 All resizing is bilinear with antialiasing, in training and evaluation alike (Pillow's behaviour, as
-in AdaptFormer's training crop). VideoMAE's training crop is interpolated without antialiasing, and
-for testing both resize with OpenCV, which has none.
+in AdaptFormer's training crop). VideoMAE's training crop has no antialiasing; for testing
+AdaptFormer and VideoMAE both resize with OpenCV, which has none.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def normalize(clip: torch.Tensor, name: str) -> torch.Tensor:
 
 @functools.cache
 def _constants(name: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale and offset (3, 1, 1, 1) on a device; kept, since copying them there would wait."""
+    """Scale and offset (3, 1, 1, 1) on a device; cached, since each copy there would block."""
     mean, std = (
         torch.tensor(v, dtype=torch.float64).view(3, 1, 1, 1) for v in NORMALIZATIONS[name]
     )
@@ -69,7 +69,7 @@ def train_clip(
     rand_augment: bool,
     random_erasing: float,
 ) -> torch.Tensor:
-    """Random crop, then flip, RandAugment and erasing as asked, each one decision per clip.
+    """Random crop, then flip, RandAugment and erasing if asked; one decision per clip for each.
 
     Args:
         frames: (T, H, W, 3) uint8 RGB.
@@ -105,8 +105,8 @@ def multi_scale_box(height: int, width: int, crop_size: int) -> tuple[int, int, 
     """Top, left, height and width of TSN's multi-scale crop, as in AdaptFormer and VideoMAE.
 
     The sides are 1, .875, .75 or .66 of the short side, height and width at most one step apart in
-    that list, uniform over the 10 pairs; a side within 2 px of `crop_size` becomes it, where it
-    fits. The place is one of 13 fixed offsets: corners, edge middles, centre, inner quarters.
+    that list, uniform over the 10 pairs; a side within 2 px of `crop_size` becomes `crop_size` if
+    that fits. The offset is one of 13: corners, edge middles, centre, inner quarters.
     """
     sides = [int(min(height, width) * scale) for scale in SCALES]
     sides = [
@@ -144,9 +144,9 @@ def rand_augmented(clip: torch.Tensor) -> torch.Tensor:
 def erased(clip: torch.Tensor) -> torch.Tensor:
     """Fill one random box, the same in all frames, with noise; (T, 3, S, S) uint8.
 
-    The box covers 2-33 % of the area with an aspect ratio of 0.3-3.3 (v2.RandomErasing's draw, and
-    like there nothing is erased if ten draws do not fit). The noise is new for every pixel and
-    frame and, after ImageNet normalisation, standard normal, cut to what uint8 holds.
+    The box covers 2-33 % of the area with an aspect ratio of 0.3-3.3, drawn by v2.RandomErasing:
+    nothing is erased if ten draws do not fit. The noise is new for every pixel and frame and, after
+    ImageNet normalisation, standard normal, clipped to uint8's range.
     """
     box = v2.RandomErasing(scale=(0.02, 1 / 3), ratio=(0.3, 3.3)).make_params([clip])
     if box["v"] is None:
@@ -176,9 +176,9 @@ def eval_frames(frames: np.ndarray, crop_size: int) -> torch.Tensor:
 
 
 def crop_corners(height: int, width: int, num_crops: int) -> list[tuple[int, int]]:
-    """Top and left of `num_crops` squares, of the short side, spread along the long side.
+    """Top and left of `num_crops` squares, as wide as the short side, spread along the long side.
 
-    With 3 crops they lie at 0, 1/2 and 1 of the slack (rounded down), as in AdaptFormer and
+    With 3 crops they are at 0, 1/2 and 1 of the slack (rounded down), as in AdaptFormer and
     VideoMAE: left, centre, right of a wide video, top, centre, bottom of a tall one. One crop is
     the centre.
 
@@ -202,13 +202,13 @@ def cut_views(
 
     Args:
         frames: (U, H, W, 3) uint8, on any device.
-        clips: (C, T) int64, places in `frames`; best on their device.
+        clips: (C, T) int64, places in `frames`; fastest on the frames' device.
         corners: (R, 2) int64 on the CPU, top and left of squares of the frames' short side S.
         chosen: numbers of the views, clip * R + crop; default: all C * R.
 
     Returns:
-        (V, 3, T, S, S) uint8 on the frames' device, V being C * R or the number chosen. Its memory
-        is channels-last, as the frames' is: a crop is copied row by row.
+        (V, 3, T, S, S) uint8 on the frames' device; V is C * R or the number chosen. Its memory is
+        channels-last, as that of the frames: a crop is copied row by row.
     """
     side = min(frames.shape[1:3])
     places = clips.to(frames.device, non_blocking=True)

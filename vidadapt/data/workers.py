@@ -21,11 +21,11 @@ def cores() -> int:
 
 
 def loader_processes(asked: int | None) -> int:
-    """`data.num_workers`, or where it is None what suits this machine.
+    """`data.num_workers`, or if it is None a number that suits this machine.
 
     The cores that this process may use are shared among the training processes of the machine (as
     torchrun counts them in LOCAL_WORLD_SIZE). Where a GPU computes, all but one of a share load,
-    32 at most. Where the CPU computes, one in eight does, for they would take from the model: a
+    32 at most. Where the CPU computes, one in eight does, since more would slow the model down: a
     training step of ViT-B on 8 frames takes about 1 core-second a clip (AdaptFormer-64, bf16) and
     loading the clip 0.025. At least 1.
     """
@@ -36,7 +36,7 @@ def loader_processes(asked: int | None) -> int:
 
 
 def chosen(share: int, gpu: bool) -> int:
-    """Loader processes for a training process whose share are so many cores.
+    """Loader processes for a training process whose share is `share` cores.
 
     >>> [chosen(share, gpu=True) for share in (0, 1, 2, 8, 96)]
     [1, 1, 1, 7, 32]
@@ -47,7 +47,7 @@ def chosen(share: int, gpu: bool) -> int:
 
 
 def worker_options(num_workers: int, pin_memory: bool = False) -> dict[str, Any]:
-    """How every `DataLoader` of ours starts its workers: its keyword arguments.
+    """Keyword arguments by which every `DataLoader` here starts its workers.
 
     Raises:
         OSError: see `check_temporary_folder`.
@@ -61,12 +61,12 @@ def worker_options(num_workers: int, pin_memory: bool = False) -> dict[str, Any]
         "worker_init_fn": start_worker,
         # Forking this process, which by now has threads (gloo, autograd), can deadlock a worker.
         "multiprocessing_context": "forkserver" if num_workers > 0 else None,
-        # The loader draws a seed, which no item uses, for its workers: not from the global one.
+        # The loader draws a seed for its workers, which no item uses: spare the global generator.
         "generator": torch.Generator(),
     }
 
 
 def start_worker(worker: int) -> None:
-    """What every worker does first."""
+    """Make a worker end with its parent and compute in one thread."""
     end_with_parent()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Processes that train together, and what they tell each other."""
+"""Processes that train together, and what they exchange."""
 
 from vidadapt.distributed.world import (
     ANSWER,

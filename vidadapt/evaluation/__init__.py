@@ -1,1 +1,1 @@
-"""What a model is worth: views, scores and metrics."""
+"""Evaluation of a model: views, scores, metrics."""

@@ -1,4 +1,4 @@
-"""Integer counts of hits become top-1, top-5, mean-class accuracy and per-class accuracy."""
+"""Top-1, top-5, mean-class and per-class accuracy from integer counts of hits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How many classes come before the right one in each video's ranking.
+    """Number of classes before the right one in each video's ranking.
 
     A tie is broken by class number, so that the result never depends on the sorting algorithm.
 
@@ -31,13 +31,12 @@ def accuracies(ranks: np.ndarray, labels: np.ndarray, num_classes: int) -> dict[
     """Accuracies in per cent of videos from `label_ranks`.
 
     A rank of -1 marks a video without a score (unreadable). It stays in every denominator, and is
-    a hit nowhere:
-        top1, top5: shares of all videos of the list. `top5` counts all videos as hits where there
-            are five classes or fewer, except those without a score.
-        mean_class_accuracy: mean of the top-1 shares of the classes that the list has. A class all
-            of whose videos are unreadable counts with 0; one that the list does not have is left
-            out.
-        per_class: by class of the list's videos of that class; 0 where all are unreadable.
+    never a hit:
+        top1, top5: shares of all videos of the list. With five classes or fewer `top5` counts all
+            videos as hits, except those without a score.
+        mean_class_accuracy: mean of the top-1 shares of the classes that the list has. A class
+            whose videos are all unreadable counts as 0; one without videos in the list is left out.
+        per_class: top-1 share of the videos of a class; 0 where all are unreadable.
 
     Args:
         ranks: (N,) int; labels: (N,) int in [0, K), N >= 1.

@@ -1,13 +1,13 @@
-"""What an evaluation has scored so far, in files, so that one that was stopped goes on.
+"""Files of what an evaluation has scored so far, so that it can be resumed.
 
-Each process appends to a file of its own, in a folder beside the results to come:
+Each process appends to a file of its own, in a folder beside the results:
 
     rank<r>-<n>.part    records, of which the first says what the scores depend on
 
 A record is two little-endian uint32, the length of its content and zlib's CRC-32 of it, and the
-content. That of a video is its place in the list (int64), a byte that says whether it could be
-read, and its logits (V, K) as float32, or why not (UTF-8). No file is ever appended to by a later
-process, so that a half-written end, which its CRC gives away, is the end of that file.
+content. A video's is its place in the list (int64), a byte that says whether it could be read,
+and its logits (V, K) as float32, or why not (UTF-8). A later process never appends to a file, so
+nothing follows a half-written record, which its CRC shows.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from vidadapt.files.writing import unwritten
 # Place in the list, logits (V, K) or None, why it could not be read.
 Entry = tuple[int, np.ndarray | None, str]
 
-# What is lost at most when the process is killed. A write takes milliseconds, and one copy from
-# the device, which waits for it.
+# At most so much work is lost when the process is killed. A write takes milliseconds, and one copy
+# from the device, which waits for it.
 SECONDS_BETWEEN_WRITES = 10.0
 
 FORMAT = "vidadapt-parts-1"
@@ -41,7 +41,7 @@ FRAME, VIDEO = struct.Struct("<II"), struct.Struct("<q?")
 
 
 class PartsError(ValueError):
-    """Parts of an evaluation cannot be used or written, naming the folder."""
+    """Parts of another evaluation, which cannot be used; names the folder."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Scoring:
 
     Attributes:
         settings: JSON-able facts that the scores depend on, by name.
-        machine: device and versions, on which their last bits may depend.
+        machine: device and versions, which may change the last bits.
         num_videos, num_views, num_classes: N, V, K.
     """
 
@@ -65,10 +65,10 @@ class Parts:
     """Scores of earlier processes, and a file for those of this one. See `take_up`.
 
     Attributes:
-        done: entries of earlier processes that this one is to hand in: each of them is in the
-            hands of exactly one process.
-        left: places in the list of the videos that nobody has scored, the same everywhere.
-        warnings: how many entries come from other machines, how many reads were tried again.
+        done: entries of earlier processes that this one returns with its own; each belongs to
+            exactly one process.
+        left: places in the list of the videos not yet scored, the same in all processes.
+        warnings: on entries from other machines and on reads that were tried again.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Parts:
         self._written = time.monotonic()
 
     def due(self) -> bool:
-        """Whether it is time to `keep` what has been scored since the last time."""
+        """Whether it is time to `keep` what has been scored since the last call."""
         return time.monotonic() - self._written > SECONDS_BETWEEN_WRITES
 
     def keep(self, entries: Sequence[Entry]) -> None:
@@ -111,7 +111,7 @@ class Parts:
         if self._file is not None:
             self._file.close()
             self._file = None
-        # Every process does, as each may have a disk of its own; one of them is the first.
+        # Every process does, as each may have its own disk; on a shared disk one is the first.
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _new_file(self) -> BinaryIO:
@@ -124,12 +124,12 @@ class Parts:
 
 
 def take_up(folder: Path, job: Scoring, world: World) -> Parts:
-    """Go on with what lies in a folder, or begin where nothing does. Called by all processes.
+    """Resume from the parts in a folder, or begin if there are none; all processes call it.
 
-    Every process may see the same folder, or each machine its own.
+    All processes may see the same folder, or each machine its own.
 
     Raises:
-        PartsError: it holds parts of another evaluation, with every difference.
+        PartsError: it holds parts of another evaluation; names every difference.
     """
     with together(world):
         found, damaged = _read(folder, job)
@@ -163,7 +163,7 @@ def take_up(folder: Path, job: Scoring, world: World) -> Parts:
 
 
 def _read(folder: Path, job: Scoring) -> tuple[dict[int, tuple[str, Entry]], list[str]]:
-    """Machine and entry by place in the list; and what is damaged, in words."""
+    """Place in the list -> (machine, entry); and a line on each damaged file."""
     found: dict[int, tuple[str, Entry]] = {}
     damaged = []
     for path in sorted(folder.glob("*.part")):
@@ -191,7 +191,7 @@ def _read(folder: Path, job: Scoring) -> tuple[dict[int, tuple[str, Entry]], lis
 
 
 def _payloads(content: bytes) -> Iterator[bytes]:
-    """The contents of the records, up to the first that is not whole."""
+    """The contents of the records before the first damaged one."""
     place = 0
     while place + FRAME.size < len(content):
         length, checksum = FRAME.unpack_from(content, place)
@@ -205,7 +205,7 @@ def _payloads(content: bytes) -> Iterator[bytes]:
 
 
 def _about(payload: bytes) -> dict[str, Any] | None:
-    """The first record of a file; None where it is none."""
+    """The first record of a file; None if it is damaged."""
     try:
         about = json.loads(payload)
     except ValueError:
@@ -237,7 +237,7 @@ def _check_same(folder: Path, about: dict[str, Any], job: Scoring) -> None:
 
 
 def _entry(payload: bytes, job: Scoring) -> Entry | None:
-    """What a record says of a video; None where it cannot be of this evaluation."""
+    """The entry in a record; None if it cannot be of this evaluation."""
     if len(payload) < VIDEO.size:
         return None
     index, readable = VIDEO.unpack_from(payload)

@@ -1,4 +1,4 @@
-"""The arrays of a scores file, read without trust: nothing runs, and all of it fits together."""
+"""Read the arrays of an untrusted scores file: no code runs, and all parts are checked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ScoreTable(NamedTuple):
     """Per-view scores of N videos in V views of C clips x R crops and K classes.
 
     `paths` (N,), `labels` (N,) int64 in [0, K), `clips` and `crops` (V,) int64, `logits` (N, V, K)
-    float32, NaN where `errors`, by path, says why a video could not be read; `about`: of what.
+    float32, NaN where `errors`, by path, says why a video could not be read; `about`: facts.
     """
 
     paths: list[str]
@@ -43,8 +43,8 @@ def read_table(path: Path) -> ScoreTable:
     """Read a scores file.
 
     Raises:
-        ValueError: none, a damaged one, or one whose parts do not fit together, naming the file
-            and what is wrong.
+        ValueError: not a scores file, or a damaged or inconsistent one; names the file and what
+            is wrong.
     """
     try:
         arrays = _arrays(path)
@@ -95,7 +95,7 @@ def _texts(values: dict[str, Any]) -> bool:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays; none is allocated before its header was seen to be true."""
+    """The arrays; none is allocated before its header is checked."""
     with zipfile.ZipFile(path) as archive:
         for name, (dimensions, kind) in ARRAYS.items():
             size = archive.getinfo(f"{name}.npy").file_size

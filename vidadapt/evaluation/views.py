@@ -1,7 +1,7 @@
-"""Views become one fused score per video, and those become exact metrics.
+"""Score views, fuse them to one score per video, and compute exact metrics.
 
-Every video of the list is counted exactly once, whatever the number of processes, or the
-evaluation fails. Nothing is padded; a video that cannot be read is listed and counts as wrong.
+Every video of the list is counted exactly once, with any number of processes, or the evaluation
+fails. Nothing is padded; a video that cannot be read is listed and counts as wrong.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from vidadapt.models.precision import NonFinite, autocast
 from vidadapt.video.readers import ReadError
 
 Fusion = Literal["softmax", "logits"]
-# Logits are copied from the device, which waits for it, once for so many videos: with 12 views of
-# 400 classes they take 5 MB there.
+# Logits are copied from the device, which waits for it, once per this number of videos: with 12
+# views of 400 classes they take 5 MB there.
 VIDEOS_PER_COPY = 256
 
 
@@ -77,19 +77,19 @@ def score_views(
     """Forward all views of every video once and collect the logits on every process.
 
     The views of one video are forwarded together (in micro-batches of `views_per_forward`) and
-    with no other video's, so a score does not depend on neighbours or on the number of processes.
-    Identical views take one pass, whose logits stand for all of them.
+    without other videos, so a score does not depend on neighbours or on the number of processes.
+    Identical views take one pass and share its logits.
 
     Args:
         model: clip (B, 3, T, S, S) float -> logits (B, K); the plain module, not its DDP wrapper.
-        loader: this process's share of the items of `data.clips.EvalViews`; with `parts`, of those
-            that it has left.
+        loader: this process's share of the items of `data.clips.EvalViews`; with `parts`, of
+            those in `parts.left`.
         paths, labels: the whole list.
         orders: (N, O, T) int64, for each video of the list O orders of its clips' frames, see
-            `data.clips.view_chunks`. The scores then are of O x num_clips clips, those of one
-            order after those of another; `in_each_order` separates them. Logits in an order do not
-            depend on the others: where it is 0, 1, ..., T - 1 they are those without `orders`.
-        parts: scores of an earlier process that was stopped, and a place for these.
+            `data.clips.view_chunks`. The scores are then of O x num_clips clips, one order after
+            another; `in_each_order` separates them. Logits in an order do not depend on the
+            others: in the order 0, 1, ..., T - 1 they are those without `orders`.
+        parts: scores of earlier processes that were stopped, and a place for these.
 
     Raises:
         RuntimeError: a video was seen twice or never.
@@ -136,7 +136,7 @@ def score_views(
 
 
 def _fetched(waiting: list[tuple[dict[str, Any], torch.Tensor]], num_orders: int) -> list[Entry]:
-    """Index and logits (O * V, K) of videos whose distinct views' logits wait on the device."""
+    """Index and logits (O * V, K) of videos; the logits of distinct views are on the device."""
     if not waiting:
         return []
     whole = torch.cat([logits for _, logits in waiting]).cpu()
@@ -160,7 +160,7 @@ def collected(
     num_crops: int,
     world: World,
 ) -> Scores:
-    """What each process has scored, on every process.
+    """Gather the scores of all processes on each.
 
     Args:
         mine: (place in the list, logits (V, K) or None, why it could not be read).
@@ -184,7 +184,7 @@ def _in_list_order(
     num_clips: int,
     num_crops: int,
 ) -> Scores:
-    """The gathered logits in list order, with every video there exactly once."""
+    """The gathered logits in list order; every video must occur exactly once."""
     num_views = num_clips * num_crops
     seen = sorted(index for index, _, _ in gathered)
     if seen != list(range(len(paths))):
@@ -215,7 +215,7 @@ def _in_list_order(
 
 
 def in_each_order(scores: Scores, num_orders: int) -> list[Scores]:
-    """The scores that `score_views` gave in several orders of the frames, apart, in their order."""
+    """Split the scores of `score_views` by the orders of the frames, in their order."""
     num_views = len(scores.clips) // num_orders
     clips, crops = scores.clips[:num_views], scores.crops[:num_views]
     return [
@@ -253,12 +253,12 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray, fusion: Fusion) -> flo
 
 
 def metrics(scores: Scores, fusion: Fusion) -> dict[str, Any]:
-    """What an evaluation reports of its scores.
+    """Results that an evaluation reports.
 
     Returns:
         top1, top5, mean_class_accuracy and per_class, where unreadable videos count as wrong, see
-        `vidadapt.metrics.accuracies`; loss, the mean cross-entropy of the readable videos;
-        num_videos; views; fusion; unreadable, a list of path and error.
+        `metrics.accuracies`; loss, the mean cross-entropy of the readable videos; num_videos;
+        views; fusion; unreadable, a list of path and error.
     """
     readable = np.array([path not in scores.errors for path in scores.paths])
     logits, labels = scores.logits[readable], scores.labels[readable]
@@ -303,7 +303,7 @@ def load_scores(path: Path) -> tuple[Scores, dict[str, Any]]:
     """Read what `save_scores` wrote.
 
     Raises:
-        ValueError: not such a file, a damaged one, or views missing for some video.
+        ValueError: not a scores file, a damaged one, or some video lacks views.
     """
     table = read_table(path)
     return Scores(*table[:-1]), table.about

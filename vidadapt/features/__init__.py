@@ -1,1 +1,1 @@
-"""A model in two: the features of its frozen half, kept and read again."""
+"""Cut a model in two, keep the features of its frozen half, and read them again."""

@@ -1,8 +1,8 @@
-"""Features of the lists of a run, computed once: keys, sizes, filling.
+"""Compute the features of a run's lists once: keys, sizes, filling.
 
 Draw d of sample i is the training clip of key (d // repeats, i, d % repeats), so with as many draws
-as epochs x repeats a run sees what it would see without a cache; with fewer, its epochs go through
-the draws again and again. Row d * samples + i holds it. Validation lists have one draw, the centre
+as epochs x repeats a run sees what it would see without a cache; with fewer, its epochs repeat the
+draws. Row d * samples + i holds it. Validation lists have one draw, the centre
 view. `cached_training` reads what was filled here.
 """
 
@@ -58,9 +58,9 @@ class Cache:
         draws: of each training sample.
         repeats: copies of a sample in an epoch, see `data.epochs`.
         batch_size: training clips of one forward pass.
-        views_per_forward: features of validation views of one forward pass.
+        views_per_forward: validation views whose features enter one forward pass.
         normalization: key of `data.transforms.NORMALIZATIONS`.
-        clip_timeout: seconds for one training clip; None: any time.
+        clip_timeout: seconds for one training clip; None: no limit.
         precision: resolved; features are computed under it.
     """
 
@@ -88,7 +88,7 @@ def plan_cache(
     precision: str,
     world: World,
 ) -> Cache:
-    """What is to be kept; nothing is written yet.
+    """Plan what is to be kept; nothing is written yet.
 
     Args:
         lists: at least those that `loaders` has, by split.
@@ -137,7 +137,7 @@ def _key(
     backbone: str,
     precision: str,
 ) -> dict[str, Any]:
-    """What features depend on, under the names of the configuration where they have one."""
+    """What features depend on, by configuration key where there is one."""
     sizes = videos.samples.column("size")
     key = {
         "features": parts.title,
@@ -145,7 +145,7 @@ def _key(
         **{f"model.{k}": v for k, v in vars(cfg.model).items() if k not in NOT_OF_THE_BACKBONE},
         "videos": videos.manifest,
         "frames": videos.samples.digest(),
-        # Not their times of modification, which a copy of the data set may have anew.
+        # Not their times of modification, which may change when the data set is copied.
         "file sizes": hashlib.sha256(sizes.tobytes()).hexdigest(),
         "data.sampling": plan.sampling.policy,
         "data.num_frames": plan.sampling.num_frames,
@@ -189,9 +189,9 @@ def _announcement(cached: Cache, epochs: int) -> str:
 
 
 def fill(cached: Cache, epochs: int) -> dict[str, Any]:
-    """Compute the rows that are missing, and say so; returns once all of them are there.
+    """Compute the rows that are missing, and print so; return once all of them are there.
 
-    Validation videos that could not be read before are tried again: a disk may have been away.
+    Validation videos that could not be read before are tried again: a disk may have been missing.
 
     Args:
         epochs: of the run, to say how far the draws reach.
@@ -200,7 +200,7 @@ def fill(cached: Cache, epochs: int) -> dict[str, Any]:
         `seconds`, `clips` computed now (by all processes), `bytes` in all.
 
     Raises:
-        CacheError: the disk refused. What was computed is kept.
+        CacheError: the disk refused a write. What was computed is kept.
         ReadError: a training video that cannot be read, hangs its process or kills it twice.
     """
     began = time.monotonic()
@@ -210,7 +210,7 @@ def fill(cached: Cache, epochs: int) -> dict[str, Any]:
     computed = 0
     cached.parts.model.eval()
     for split, store in cached.stores.items():
-        # The main process's view of it: others may start when some rows are done already.
+        # The main process decides: others may look when some rows are done already.
         if gather_objects(world, len(_missing(store)))[0]:
             with held_by_main(world, store.folder, "cache.dir", wait=math.inf):
                 computed += _fill(cached, split)
@@ -225,7 +225,7 @@ def fill(cached: Cache, epochs: int) -> dict[str, Any]:
 
 
 def _fill(cached: Cache, split: str) -> int:
-    """Compute the rows of a list that are missing; how many."""
+    """Compute the rows of a list that are missing; return how many."""
     world, store = cached.world, cached.stores[split]
     with together(world):
         if world.is_main:
@@ -249,7 +249,7 @@ def _missing(store: Store) -> np.ndarray:
 
 
 def _filled(cached: Cache, split: str, rows: list[int]) -> Iterator[int]:
-    """The rows, each once it is written."""
+    """Yield the rows, each once it is written."""
     device = cached.world.device
     batches = _draws(cached, rows) if split == "train" else _centre_views(cached, split, rows)
     with writing_rows(cached.stores[split]) as writer:
@@ -265,7 +265,7 @@ def _filled(cached: Cache, split: str, rows: list[int]) -> Iterator[int]:
 
 
 def _draws(cached: Cache, rows: list[int]) -> Iterator[tuple[list[int], Tensor]]:
-    """Rows and their training clips (B, 3, T, S, S) uint8."""
+    """Yield rows and their training clips (B, 3, T, S, S) uint8."""
     loader = cached.loaders["train"]
     samples = len(loader.dataset)
     pieces = [
@@ -292,7 +292,7 @@ def _draws(cached: Cache, rows: list[int]) -> Iterator[tuple[list[int], Tensor]]
     ) as watched:
         for piece, (batch, unread) in zip(pieces, watched.results(keys), strict=True):
             for why in [*(clip.reason for clip in unread), *(batch or {}).get("changed", [])]:
-                if why:  # of a changed file the key would not tell
+                if why:  # the key does not show that a file changed
                     raise ReadError(why)
             yield piece, batch["clip"]
 
@@ -300,15 +300,15 @@ def _draws(cached: Cache, rows: list[int]) -> Iterator[tuple[list[int], Tensor]]
 def _centre_views(
     cached: Cache, split: str, rows: list[int]
 ) -> Iterator[tuple[list[int], Tensor | None]]:
-    """Rows and their views (1, 3, T, S, S) uint8; None for those that cannot be read.
+    """Yield rows and their views (1, 3, T, S, S) uint8; None for those that cannot be read.
 
-    One at a time, as `evaluate.score_views` has them: of several, a view's last bits would depend
-    on how many are computed together, and that on processes and interruptions.
+    One at a time, as in `views.score_views`: a view's last bits depend on how many are
+    computed together, which would depend on processes and interruptions.
     """
     for row, item in zip(rows, cached.loaders[split].of(rows), strict=True):
         if item["error"]:
             yield [row], None
-        elif item["changed"]:  # the key would not tell
+        elif item["changed"]:  # the key does not show it
             raise ReadError(item["changed"])
         else:
             [view] = view_chunks(item, 1, cached.world.device)
@@ -316,7 +316,7 @@ def _centre_views(
 
 
 def _key_of(row: int, samples: int, repeats: int) -> Key:
-    """The training key whose clip a row holds.
+    """Return the training key whose clip a row holds.
 
     >>> [_key_of(row, samples=10, repeats=2) for row in (4, 14, 24)]
     [(0, 4, 0), (0, 4, 1), (1, 4, 0)]

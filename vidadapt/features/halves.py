@@ -1,8 +1,8 @@
-"""A model in two: the frozen prefix, whose features can be kept, and the rest, which trains.
+"""Cut a model in two: a frozen prefix, whose features can be kept, and the rest, which trains.
 
 The prefix is all that runs before the first module with a trainable parameter, at the granularity
 of a backbone's slots: everything up to the pool for a linear probe, up to the attentive head for
-that probe, all blocks for a side network (LoSA), and the lower layers where a method sits in the
+that probe, all blocks for a side network (LoSA), and the lower layers where a method changes the
 upper ones. Nothing random happens in it, see `methods.train_mode`, so its features of a clip are
 always the same.
 """
@@ -35,12 +35,12 @@ class _ReachedError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """A model, with its method applied, cut before what trains first.
+    """A model, with its method applied, cut before the first part that trains.
 
     Attributes:
         model: holds both parts.
-        first: slot that trains first, from 0; as many as there are slots: none does.
-        title: what the features are, the same for all models whose prefixes are.
+        first: first slot that trains, from 0; the number of slots: none does.
+        title: description of the features, the same for all models with the same prefix.
         names: of the feature tensors.
     """
 
@@ -51,7 +51,7 @@ class Split:
 
     @torch.no_grad()
     def features(self, clip: Tensor) -> tuple[Tensor, ...]:
-        """Normalised clips (B, 3, T, S, S) to the features, B rows in each tensor.
+        """Return features of normalised clips (B, 3, T, S, S), B rows in each tensor.
 
         The model must be in eval mode. Call it under the autocast that training runs under.
         """
@@ -66,7 +66,7 @@ class Split:
         return tuple(tensor.unflatten(0, (len(clip), -1)) for tensor in found)
 
     def logits(self, features: tuple[Tensor, ...]) -> Tensor:
-        """What `features` gave, to logits (B, K)."""
+        """Return logits (B, K) from what `features` returned."""
         model, slots = self.model, self.model.slots()
         if self.first == len(slots):
             return model.head(model.fc_norm(features[0]))
@@ -80,13 +80,13 @@ class Split:
 
 
 def split(model: VideoModel, method: str) -> Split:
-    """Cut a model before what trains first.
+    """Cut a model before the first part that trains.
 
     Args:
         method: its name, for the message.
 
     Raises:
-        NothingFrozen: there is no block before it.
+        NothingFrozen: something before or in the first block trains.
     """
     slots = model.slots()
     blocks: list[nn.Module] = [slot.block for slot in slots]
@@ -109,7 +109,7 @@ def split(model: VideoModel, method: str) -> Split:
         )
     if side is not None:
         layers = ", ".join(map(str, side.layers))
-        # The last layer's tap is its output, which stands in front.
+        # The last layer's tap is its output, which is the first tensor already.
         kept = side.layers[:-1] if _taps_last(side) else side.layers
         names = ("last", *(f"layer_{number}" for number in kept))
         return Split(model, 0, f"outputs of the last layer and of layers {layers}", names)
@@ -121,7 +121,7 @@ def split(model: VideoModel, method: str) -> Split:
 
 
 def run_from_features(parts: Split) -> None:
-    """From here on the model is called with features in place of clips; its tensors stay."""
+    """Make the model take features instead of clips from now on; its tensors stay."""
     model: Any = parts.model
     model.forward = parts.logits
 
@@ -131,7 +131,7 @@ def _taps_last(side: SideNetwork) -> bool:
 
 
 def _input_of(module: nn.Module, model: VideoModel, clip: Tensor) -> Tensor:
-    """What a module is called with when the model runs on a clip; nothing runs after it."""
+    """Return the input of a module when the model runs on a clip; the module does not run."""
 
     def stop(module: nn.Module, given: tuple[Any, ...]) -> None:
         raise _ReachedError(given[0])

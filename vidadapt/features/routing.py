@@ -8,7 +8,7 @@ once however many tasks are in the batch, if their methods leave it in the same 
 
 Rows are clip-major: a batch of B clips is B * k rows (k frames or windows a clip), those of one
 model in one piece. A place where that does not hold, or whose outputs do not fit each other (other
-numbers of tokens), is found when it runs, and is routed one level higher. Models that come to
+numbers of tokens), is found when it runs, and is routed one level higher. Models that turn out to
 differ at their roots run one after another.
 """
 
@@ -68,7 +68,7 @@ class Routed(nn.Module):
         return torch.cat(found)
 
     def _shared_out(self, argument: Any, x: Tensor, sizes: list[int]) -> Sequence[Any]:
-        """One piece a model: rows of a tensor that has the rows of x, else the same for all."""
+        """One piece a model: rows of a tensor with as many rows as x, else the argument itself."""
         if isinstance(argument, Tensor) and argument.ndim == x.ndim and len(argument) == len(x):
             return argument.split(sizes)
         return [argument] * len(sizes)
@@ -79,7 +79,7 @@ class Routed(nn.Module):
         except AttributeError:
             if name.startswith("__"):
                 raise
-        # Whoever holds this place reads it (`proj.weight`) rather than calling it.
+        # The parent module reads an attribute (`proj.weight`) instead of calling this one.
         raise CannotRoute(self.place, f"its attribute {name!r} is read")
 
 
@@ -106,7 +106,7 @@ class Pass:
             clips: name -> (B_name, 3, T, S, S), for exactly the models of this pass.
 
         Raises:
-            CannotRoute: the models have come to differ at their roots; run them apart.
+            CannotRoute: the models turn out to differ at their roots; run them apart.
         """
         while True:
             self.counts[:] = [len(clips[name]) for name in self.models]
@@ -154,7 +154,7 @@ class Pass:
 
 
 def passes(models: Mapping[str, nn.Module]) -> list[Pass]:
-    """The models in as few passes as their structures allow, each put where it first fits."""
+    """Sort the models into passes, each into the first one that its structure fits."""
     groups: list[Pass] = []
     for name, model in models.items():
         for place, group in enumerate(groups):
@@ -169,7 +169,7 @@ def passes(models: Mapping[str, nn.Module]) -> list[Pass]:
 
 
 def apart(group: Pass) -> list[Pass]:
-    """A pass that failed at its root, as one pass for each structure: equal names and shapes."""
+    """Split a pass that failed at its root by structure (names, shapes), or else by model."""
     by_structure: dict[Any, dict[str, nn.Module]] = {}
     for name, model in group.models.items():
         names = [
@@ -218,7 +218,7 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
 
 
 def _equal(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Equal attributes; what has no notion of equality counts as different."""
+    """Whether attributes are equal; values that cannot be compared count as different."""
     return first.keys() == second.keys() and all(
         a is b or (type(a) is type(b) and not isinstance(a, Tensor) and (a == b) is True)
         for a, b in ((first[key], second[key]) for key in first)
@@ -226,20 +226,20 @@ def _equal(first: dict[str, Any], second: dict[str, Any]) -> bool:
 
 
 def _frozen_in_common(parts: Sequence[nn.Module]) -> bool:
-    """Whether the trees hold a tensor in common, so that going into them saves something."""
+    """Whether the trees hold a tensor in common, so that routing inside them saves work."""
     held = [{id(tensor) for tensor in part.parameters()} for part in parts]
     return bool(set.intersection(*held))
 
 
 def without_read_out(model: nn.Module) -> nn.Module:
-    """The model, holding its very tensors, without its norm and head."""
+    """Return the model, with the very same tensors, without its norm and head."""
     return with_children(
         model, {k: None if k in READ_OUT else child for k, child in model._modules.items()}
     )
 
 
 def with_children(module: nn.Module, children: Mapping[str, nn.Module | None]) -> nn.Module:
-    """A module like this one, holding its very tensors, with other children."""
+    """Return a module like this one, with the very same tensors, but other children."""
     other = copy.copy(module)
     other.__dict__["_modules"] = dict(children)
     return other

@@ -1,12 +1,12 @@
 """Features of a list of clips in a folder: one large file a tensor, read as memory maps.
 
-    key.json        what the features depend on, and the tensors' shapes and types; written first
+    key.json        what the features depend on, and the tensors' shapes and types; made before rows
     <tensor>.bin    the rows one after the other, little-endian, without a header
     checks.bin      a checksum a row, xxh3_64 of its bytes in all tensors, which each read compares
     done.bin        a byte a row: still to compute, there, or the video could not be read
 
-A row is marked once it is on the disk, so that a filling that was interrupted goes on with the
-rows that are missing, and nothing half-written counts.
+A row is marked once it is on the disk, so that an interrupted filling continues with the rows that
+are missing, and nothing half-written counts.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ import xxhash
 from torch import Tensor
 
 KEY, CHECKS, DONE = "key.json", "checks.bin", "done.bin"
-MISSING, THERE, UNREADABLE = 0, 0x5A, 0xA5  # no flipped bit makes one of another
+MISSING, THERE, UNREADABLE = 0, 0x5A, 0xA5  # no flipped bit turns one into another
 FORMAT = "vidadapt-cache-2"
 SECONDS_BETWEEN_MARKS = 10.0
 
-# numpy has no bfloat16: its bits travel as integers.
+# numpy has no bfloat16: its bits are handled as integers.
 BITS = {torch.float32: "<f4", torch.float16: "<f2", torch.bfloat16: "<i2"}
 NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 TYPES = {name: dtype for dtype, name in NAMES.items()}
@@ -85,7 +85,7 @@ class Store:
 
 
 def kept_as(names: Sequence[str], one_clip: Sequence[Tensor], dtype: str) -> tuple[Kept, ...]:
-    """How tensors are stored: in the type that they are computed in, and no wider than `dtype`.
+    """Return how tensors are stored: in the type they are computed in, but no wider than `dtype`.
 
     Args:
         one_clip: features of one clip, (1, ...) each.
@@ -131,7 +131,7 @@ def check_room(stores: Sequence[Store], folder: Path, max_gb: float) -> None:
 
 
 def check_key(store: Store) -> None:
-    """Refuse a folder that holds other features; one that holds none is as good.
+    """Refuse a folder that holds other features; one that holds none is accepted.
 
     Raises:
         CacheError: with every difference; or a file is not whole.
@@ -210,10 +210,10 @@ class StoreWriter:
         self.marked = time.monotonic()
 
     def write(self, rows: Sequence[int], features: Sequence[Tensor]) -> None:
-        """Rows of features, (len(rows), ...) each, on any device.
+        """Write rows of features, (len(rows), ...) each, on any device.
 
         Raises:
-            CacheError: the disk refused.
+            CacheError: the disk refused a write.
         """
         stored = [
             values.to(TYPES[tensor.stored]).cpu().contiguous()
@@ -234,13 +234,13 @@ class StoreWriter:
         self._mark_later(rows, UNREADABLE)
 
     def mark(self) -> None:
-        """Everything written so far to the disk, then its marks.
+        """Flush everything written so far to the disk, then mark it.
 
         Raises:
             CacheError: the disk refused. What was written since the last call is never marked.
         """
-        # Forgotten first: after a failure Linux drops what it could not write, and says no more of
-        # it when it is asked again.
+        # Cleared first: after a failure Linux drops what it could not write, and a second fsync
+        # does not report it.
         unmarked, self.unmarked = self.unmarked, []
         with _refused(self.store):
             for file in (*self.files, self.checks):
@@ -260,10 +260,10 @@ class StoreWriter:
 
 @contextmanager
 def writing_rows(store: Store) -> Iterator[StoreWriter]:
-    """A `StoreWriter`; what it has written is marked at the end, be it an error's.
+    """Yield a `StoreWriter`; what it has written is marked at the end, also after an error.
 
     Raises:
-        CacheError: the disk refused.
+        CacheError: the disk refused a write.
     """
     with _refused(store):
         writer = StoreWriter(store)
@@ -309,8 +309,8 @@ class Reader:
         """Features (len(chosen), ...) in the stored types, on the CPU.
 
         Raises:
-            CacheError: a row is not what was written. Its mark is taken away, so that it is
-                computed again when the training is continued.
+            CacheError: a row is not what was written. Its mark is removed, so that it is computed
+                again when the training run is resumed.
         """
         gathered = []
         for tensor, rows in zip(self.store.tensors, self.maps, strict=True):
@@ -319,7 +319,7 @@ class Reader:
                 dtype=TYPES[tensor.stored],
                 pin_memory=pin_memory,
             )
-            # With mode "raise" numpy would go through a copy; the rows are known to be there.
+            # With mode "raise" numpy would make a copy; the rows are known to be there.
             np.take(rows, chosen, axis=0, out=_as_numpy(values), mode="clip")
             gathered.append(values)
         odd = np.flatnonzero(_checksums(gathered) != self.checks[list(chosen)])
@@ -336,7 +336,7 @@ class Reader:
         return tuple(gathered)
 
     def computed(self, features: Sequence[Tensor], device: torch.device) -> tuple[Tensor, ...]:
-        """Rows on a device, in the types that they were computed in."""
+        """Return rows on a device, in the types that they were computed in."""
         return tuple(
             values.to(device, non_blocking=True).to(TYPES[tensor.computed])
             for tensor, values in zip(self.store.tensors, features, strict=True)
@@ -367,7 +367,7 @@ def _make(store: Store) -> None:
 
 
 def _description(store: Store) -> dict[str, Any]:
-    """What key.json says, as JSON gives it back."""
+    """Return the content of key.json, as JSON reads it back."""
     about = {
         "format": FORMAT,
         "key": store.key,
@@ -401,5 +401,5 @@ def _checksums(features: Sequence[Tensor]) -> np.ndarray:
 
 
 def _as_numpy(values: Tensor) -> np.ndarray:
-    """The same memory; bfloat16 as its bits."""
+    """The same memory as an array; bfloat16 as its bits."""
     return (values.view(torch.int16) if values.dtype == torch.bfloat16 else values).numpy()

@@ -1,1 +1,1 @@
-"""Files: who may write to them, how they are written whole, and archives from strangers."""
+"""Files: locks, writing them whole, retrying reads, and untrusted archives."""

@@ -1,4 +1,4 @@
-"""Zip archives from strangers, as `torch.save` writes them."""
+"""Untrusted zip archives in the form that `torch.save` writes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from vidadapt.console.naming import printable
 
 
 class NotStored(ValueError):
-    """An archive whose parts cannot be listed, or would grow when they are read."""
+    """An archive whose parts cannot be listed, or are compressed."""
 
 
 def members_of(path: Path) -> list[zipfile.ZipInfo]:
-    """What an archive says that it holds.
+    """List the members that an archive declares.
 
     Raises:
         NotStored: zipfile cannot read it.
@@ -30,7 +30,7 @@ def require_stored(path: Path) -> None:
     """Refuse an archive with a compressed member; `torch.save` compresses none.
 
     Raises:
-        NotStored: naming the member; or zipfile cannot read the archive.
+        NotStored: a member is compressed (named), or zipfile cannot read the archive.
     """
     for member in members_of(path):
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:

@@ -1,4 +1,4 @@
-"""Who holds a lock: a process as a lock file names it, and whether it still runs."""
+"""Holder of a lock: the process that a lock file names, and whether it still runs."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Holder:
 
     Attributes:
         host: name of its machine, for people.
-        machine: boot and namespace of process numbers, within which /proc tells who is alive;
-            empty where that is not known.
+        machine: boot and namespace of process numbers, within which /proc shows who is alive;
+            empty if that is not known.
         process: its number.
         started: when it began, in the kernel's ticks since the boot.
         since: local time at which it took the lock.
         command: its command line.
         token: differs between any two locks.
-        inode: of the lock file, so that the file in a copy of a folder is known for one.
+        inode: of the lock file, to recognise the lock file in a copy of a folder.
     """
 
     host: str
@@ -63,7 +63,7 @@ def this_process() -> Holder:
 
 
 def parsed(content: bytes) -> Holder | None:
-    """The holder that a lock file names; None where it says nothing of use."""
+    """The holder that a lock file names; None if its content is not valid."""
     try:
         holder = Holder(**json.loads(content))
     except (ValueError, TypeError, RecursionError):
@@ -76,7 +76,7 @@ def parsed(content: bytes) -> Holder | None:
 
 
 def alive(holder: Holder | None, inode: int, here: Holder) -> bool | None:
-    """Whether a holder runs, by /proc; None: that cannot be told from here.
+    """Whether a holder runs, by /proc; None: this process cannot know.
 
     Args:
         inode: of the file that names it.
@@ -93,17 +93,17 @@ def alive(holder: Holder | None, inode: int, here: Holder) -> bool | None:
             return False
         except OSError:
             pass
-        return None  # another user's, of whom /proc may show nothing
+        return None  # another user's, which /proc may hide
     if started != holder.started:
         return False
     if state in "ZX" and _ended(holder.process):
         return False
-    # The lock in a copy of a folder names a living process, which does not know of it.
+    # The lock file in a copy of a folder names a living process that does not hold it.
     return True if inode == holder.inode else None
 
 
 def shown(holder: Holder | None) -> str:
-    """A holder, in words that a terminal can show."""
+    """Describe a holder in printable characters."""
     if holder is None:
         return "somebody whom its lock file does not name"
     command = holder.command[:LONGEST]
@@ -119,7 +119,7 @@ def _stat(process: int) -> tuple[str, int]:
 
 
 def _ended(process: int) -> bool:
-    """Whether a killed process has no thread left that writes; such a one ends soon."""
+    """Wait up to `ENDING` seconds for a killed process; return whether all its threads ended."""
     deadline = time.monotonic() + ENDING
     while True:
         states = set()

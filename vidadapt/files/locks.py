@@ -4,21 +4,21 @@
         ...
 
 A lock is a small file, `<folder>/.lock` or `.<name>.lock` beside a file, that says who holds it:
-JSON with machine, process, since when, and command. It appears whole or not at all, its holder
-removes it, and child processes inherit nothing of it. Locks of the operating system are not used:
-depending on the disk they are missing, or reach one machine alone, and forks keep them. That the
-holder is gone is found
+JSON with machine, process, since when, and command. It appears whole (on a disk with hard links),
+its holder removes it, and child processes do not inherit it. Locks of the operating system are not
+used: depending on the disk they are missing, or reach only one machine, and forks keep them. A
+holder that is gone is found
 
   * on its own machine at once, from /proc: there is no such process, or its number belongs to one
     that began at another time. A stopped process still holds its lock;
   * from another machine by watching: a holder renews the time of its file every few seconds, and a
-    lock that was looked at `Pace.looks` times without a change is taken over. Looks count and
-    not seconds, so that no lock ends while a file server is away; and the clocks of two machines
-    are never compared.
+    lock that does not change during `Pace.looks` looks is taken over. Looks are counted, not
+    seconds, so that no lock ends while a file server is away; and the clocks of two machines are
+    never compared.
 
-Of many that want to take over, one does: it replaces the file under a lock on that alone
-(`.takeover`). A holder that was stopped or cut off from its disk for longer finds out by
-`Lock.check`, to be called before what others rely on is written.
+If many want to take over, one does: it replaces the file while it holds another lock, for that
+alone (`.takeover`). A holder that was stopped or cut off from its disk for longer learns of it from
+`Lock.check`: call that before writing what others rely on.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Pace:
 
     Attributes:
         renewal: seconds between two renewals, and between two looks.
-        looks: without a change, after which a lock is taken over.
+        looks: number of looks without a change after which a lock is taken over.
     """
 
     renewal: float = 5.0
@@ -63,7 +63,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class _Found:
-    """A lock file at one moment; `holder` is None where its content says nothing."""
+    """A lock file at one moment; `holder` is None if its content is not valid."""
 
     holder: Holder | None
     token: str
@@ -84,18 +84,18 @@ class Lock:
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def check(self) -> None:
-        """Make sure that the lock is still this process's.
+        """Check that this process still holds the lock.
 
-        A disk that gives no answer says nothing of it.
+        Errors of the disk are ignored: they do not show who holds it.
 
         Raises:
-            Held: another process has taken over, as this one was stopped or cut off from its disk.
+            Held: another process took over while this one was stopped or cut off from its disk.
         """
         found: _Found | None = None
         with self._turn, contextlib.suppress(OSError):
             found = _read(self.file)
             if found is None and not self._over.is_set():
-                # Deleted by hand: taken back, unless another process was faster.
+                # Deleted by hand: take it back, unless another process was faster.
                 if _create(self.file, self.holder):
                     return
                 found = _read(self.file)
@@ -106,16 +106,16 @@ class Lock:
             )
 
     def release(self) -> None:
-        """Give the lock back. A forked child, which does not have it, gives nothing back."""
+        """Release the lock; do nothing in a forked child, which does not hold it."""
         if os.getpid() != self._process:
             return
-        with self._turn, contextlib.suppress(OSError):  # left behind, it names an ended process
+        with self._turn, contextlib.suppress(OSError):  # if it stays, it names an ended process
             self._over.set()
             _remove(self.file, self.holder.token)
 
     def _renew(self) -> None:
         while not self._over.wait(self.pace.renewal):
-            with contextlib.suppress(OSError):  # tried again; `check` tells what it means
+            with contextlib.suppress(OSError):  # tried again; the caller's `check` raises it
                 self.check()
                 os.utime(self.file)
 
@@ -131,9 +131,9 @@ def held(
 ) -> Iterator[Lock]:
     """Hold the lock of a folder that exists, or of a file that may not.
 
-    A lock left by a process that is gone is taken over: at once on its own machine; from another
-    one after a minute, in which it is watched, with a line that says so. The same process cannot
-    hold a lock twice.
+    A lock whose holder is gone is taken over: at once on the holder's own machine; from another one
+    after watching it for a minute, with a line that says so. The same process cannot hold a lock
+    twice.
 
     Args:
         what: the key or option that names the path, for messages.
@@ -154,7 +154,7 @@ def held(
 
 @contextlib.contextmanager
 def held_folder(folder: Path, what: str, *, wait: float = 0.0) -> Iterator[Lock]:
-    """As `held`, for a folder that is made where there is none, and removed where it stays empty.
+    """Like `held`, for a folder that is made if missing, and then removed if it stays empty.
 
     Raises:
         Held: another process holds it; nothing was written.
@@ -185,7 +185,7 @@ def acquire(
     pace: Pace | None = None,
     here: Holder | None = None,
 ) -> Lock:
-    """As `held`, for a lock that is released elsewhere, or by the end of the process."""
+    """Like `held`, for a lock that is released elsewhere, or by the end of the process."""
     lock = Lock(lock_file(Path(path)), here or this_process(), what, pace or Pace())
     _take(lock.file, lock.holder, what, wait, lock.pace)
     threading.Thread(target=lock._renew, name="lock", daemon=True).start()
@@ -202,7 +202,7 @@ def lock_file(path: Path) -> Path:
 
 
 def refuse_held(path: Path, what: str) -> None:
-    """Raise `Held` where a living process of this machine holds a lock, and take nothing."""
+    """Raise `Held` if a living process of this machine holds the lock; do not take it."""
     file = lock_file(path)
     found = _read(file)
     if found is not None and alive(found.holder, found.inode, this_process()):
@@ -210,7 +210,7 @@ def refuse_held(path: Path, what: str) -> None:
 
 
 def _take(file: Path, here: Holder, what: str, wait: float, pace: Pace) -> None:
-    """Come to hold a lock, or raise `Held`."""
+    """Take a lock, or raise `Held`."""
     deadline, watched = time.monotonic() + wait, _Watched(pace)
     said = of_takeover = TAKEOVER in file.name
     while True:
@@ -238,7 +238,7 @@ def _take(file: Path, here: Holder, what: str, wait: float, pace: Pace) -> None:
                 f"{what}: {_subject(file)} is in use by {shown(found.holder)}: {until}", flush=True
             )
             said = True
-        if found.holder is None or of_takeover:  # half-written, on a disk without links; or short
+        if found.holder is None or of_takeover:  # half-written, on a disk without links; or brief
             time.sleep(0.02)
         else:
             time.sleep(pace.renewal if runs is None else 0.5)
@@ -261,7 +261,7 @@ def _take_over(file: Path, gone: _Found, here: Holder, what: str, pace: Pace) ->
 
 
 class _Watched:
-    """What was seen of a lock of another machine."""
+    """Record of looks at a lock of another machine."""
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
@@ -280,7 +280,7 @@ class _Watched:
 
 
 def _read(file: Path) -> _Found | None:
-    """A lock file; None: there is none."""
+    """Read a lock file; None: there is none."""
     try:
         # Opened anew, since a network file system looks for changes when a file is opened.
         with file.open("rb") as opened:
@@ -297,14 +297,14 @@ def _read(file: Path) -> _Found | None:
 
 
 def _create(file: Path, holder: Holder) -> bool:
-    """Make a lock file that is whole as soon as it is there; False: there is one."""
+    """Make a lock file, whole at once on a disk with hard links; False: there is one."""
     new = file.with_name(f"{file.name}.{holder.token}.{threading.get_ident()}")
     try:
         _write(new, holder)
         try:
             os.link(new, file)
         except FileExistsError:
-            # A network file system may have made it, and its answer was lost.
+            # A network file system may have made the link although its answer was lost.
             return new.stat().st_nlink == 2
         except OSError as error:
             if error.errno not in NO_LINKS:
@@ -341,6 +341,6 @@ def _held(file: Path, found: _Found, what: str) -> Held:
 
 
 def _subject(file: Path) -> str:
-    """What a lock file locks."""
+    """Folder or file that a lock file locks."""
     name = file.name.partition(TAKEOVER)[0]
     return str(file.parent if name == LOCK else file.with_name(name[1:].removesuffix(LOCK)))

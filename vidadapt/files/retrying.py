@@ -1,4 +1,4 @@
-"""Reads that fail for a moment are tried again, with growing pauses, up to a limit."""
+"""Retry reads that fail for a moment, with growing pauses, up to a limit."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Result = TypeVar("Result")
 
 PATIENCE = 10.0  # seconds
 PAUSES = (0.005, 0.045, 0.15, 0.3, 0.5)  # shares of the patience
-# A server that is restarted, a volume that moves, a disk that reads at the second try. That a file
-# is not there, or may not be read, is none of these.
+# A server that is restarted, a volume that moves, a disk that reads at the second try. A missing
+# file, or one that may not be read, is none of these.
 MOMENTARY = {
     *(errno.ESTALE, errno.EIO, errno.EAGAIN, errno.ETIMEDOUT, errno.EBUSY, errno.ENOTCONN),
     *(errno.ECONNRESET, errno.ECONNREFUSED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN),
@@ -21,7 +21,7 @@ MOMENTARY = {
 
 
 def said(again: Sequence[str]) -> list[str]:
-    """A warning about reads that were tried again; none where there were none.
+    """A warning about reads that were tried again, in a list; empty if there were none.
 
     >>> said(["a.mp4: Stale file handle", "b.mp4: Input/output error"])
     ['2 reads were tried again and then served, the first after: a.mp4: Stale file handle']
@@ -34,14 +34,14 @@ def said(again: Sequence[str]) -> list[str]:
 class Patience:
     """How long one process waits for reads that fail for a moment.
 
-    A wait in vain halves the next one, and a read that needs none makes it whole again: a disk that
-    is gone costs twice the patience in all, and not once for each file.
+    A wait in vain halves the next one, and a read that succeeds at once restores the full patience:
+    a disk that is gone costs twice the patience in all, instead of once for each file.
 
     Args:
-        seconds: of one wait, its pauses together.
+        seconds: length of one wait: its pauses together.
 
     Attributes:
-        again: what each failed try of the latest call met, in order; empty: it came at once.
+        again: errors after which the latest call tried again, in order; empty: it did not.
     """
 
     def __init__(self, seconds: float = PATIENCE) -> None:
@@ -51,13 +51,13 @@ class Patience:
     def call(
         self, read: Callable[[], Result], failures: tuple[type[Exception], ...] = (OSError,)
     ) -> Result:
-        """What `read` returns, called again where it raises one of `failures`.
+        """Return the result of `read`; call it again if it raises one of `failures`.
 
         Args:
             failures: of system errors only those in `MOMENTARY` count.
 
         Raises:
-            Exception: whatever the last try met.
+            Exception: whatever the last try raised.
         """
         self.again = []
         for share in (*PAUSES, None):
@@ -78,5 +78,5 @@ class Patience:
         raise AssertionError("unreachable")
 
     def first(self) -> str:
-        """What the first try of the latest call met; empty: it was the only one."""
+        """Error of the latest call's first try; empty: it was the only one."""
         return self.again[0] if self.again else ""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and what is said when a disk refuses them."""
+"""Write files whole or not at all, and report a disk that refuses them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def unwritten(path: Path, error: BaseException) -> WriteError:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """A block that writes to `path` and does nothing else that the system can refuse.
+    """Wrap a block that writes to `path` and does nothing else that the system can refuse.
 
     Raises:
         WriteError: it was refused.
@@ -40,9 +40,9 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; at the end the file is flushed and takes its place at once.
+    """Yield a path beside `path` to write to; at the end its file is flushed and replaces `path`.
 
-    Where the block fails, `path` is as it was, and nothing is left beside it.
+    If the block fails, `path` is as it was, and nothing is left beside it.
 
     Raises:
         WriteError: the disk refused the file.

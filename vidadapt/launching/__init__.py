@@ -1,4 +1,4 @@
-"""Start a command on all processes, and end it with the right word and exit status."""
+"""Start a command on all processes, and end it with the right message and exit status."""
 
 from vidadapt.launching.start import alone, launch, restarted
 

@@ -1,7 +1,7 @@
-"""How a tool that fails says why: a kind by the error's type, an exit status, `failure.json`.
+"""How a tool reports its failure: a kind by the error's type, an exit status, `failure.json`.
 
-docs/failures.md has the table. torchrun ends with 1 whatever its processes ended with, so that
-there the file tells.
+docs/failures.md has the table. torchrun ends with 1 whatever its processes ended with: there
+only the file tells the kind.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vidadapt.processes.children import LostProcess
 from vidadapt.runs import FAILURE
 from vidadapt.video.readers import ReadError
 
-LISTED = 1  # exit status of a tool that did its work and lists what is not as it should be
+LISTED = 1  # exit status of a tool that did its work and lists problems
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ KINDS = (  # the first that fits
     Kind("disk", 6, (WriteError,)),
     Kind("memory", 8, (MemoryError, torch.OutOfMemoryError)),
     Kind("interrupted", 130, (KeyboardInterrupt,)),
-    # What is asked for cannot be done: the rest of what is raised on purpose.
+    # All other errors that are raised on purpose: what was asked for cannot be done.
     Kind("usage", 2, (ValueError, OSError, ImportError)),
     Kind("bug", 70, (BaseException,)),
 )
@@ -76,7 +76,7 @@ def kind_of(error: BaseException) -> Kind:
 
 
 def name_of_status(status: int) -> str:
-    """The name of the kind that an exit status tells; `unknown` where it tells none, as torchrun's.
+    """The name of the kind of an exit status; `unknown` where it has none, as torchrun's.
 
     >>> name_of_status(4), name_of_status(-15), name_of_status(143), name_of_status(1)
     ('diverged', 'stopped', 'stopped', 'unknown')
@@ -90,7 +90,7 @@ def kind_named(name: str) -> Kind:
 
 
 def message_of(error: BaseException) -> str:
-    """The error's own words; those of a loader's worker come wrapped in its traceback."""
+    """The error's message; that of a loader's worker is taken out of its traceback."""
     text = str(error).strip() or type(error).__name__
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
@@ -99,17 +99,17 @@ def message_of(error: BaseException) -> str:
     if isinstance(error, Exception) and is_broken_exchange(error):
         text = f"lost another process: {text}"
     own = text.splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text
-    return printable_lines(own)  # libraries repeat what stands in a file
+    return printable_lines(own)  # libraries quote what a file holds
 
 
 def locate(error: BaseException, epoch: int, step: int) -> None:
-    """Note on an error how far the training was: epoch from 1, and the run's optimiser steps."""
+    """Note on an error how far the run was: epoch from 1, and its optimiser steps."""
     error.__dict__["place"] = {"epoch": epoch, "step": step}
 
 
 @contextmanager
 def located(place: Callable[[], tuple[int, int]]) -> Iterator[None]:
-    """A part of a training whose errors get the epoch and the step that `place` then says."""
+    """Run a part of training; its errors get the epoch and the step that `place` then returns."""
     try:
         yield
     except BaseException as error:
@@ -119,9 +119,9 @@ def located(place: Callable[[], tuple[int, int]]) -> Iterator[None]:
 
 @contextmanager
 def recorded(world: World, folder: Path) -> Iterator[None]:
-    """A run in its folder: where it fails, the first process that does leaves `failure.json` there.
+    """Run a block; the first process that fails writes `failure.json` into the run's folder.
 
-    That of an earlier run is removed. All processes enter together.
+    The file of an earlier run is removed. All processes enter together.
     """
     with together(world):
         if world.is_main:
@@ -131,13 +131,13 @@ def recorded(world: World, folder: Path) -> Iterator[None]:
     except (SystemExit, PeerError):
         raise
     except BaseException as error:
-        with suppress(OSError):  # of a full disk the exit status tells
+        with suppress(OSError):  # on a full disk the exit status still tells the kind
             _write_first(folder / FAILURE, _facts(world, error))
         raise
 
 
 def read_failure(folder: Path) -> dict[str, Any] | None:
-    """What `recorded` has left in a folder; None: nothing."""
+    """Content of a folder's `failure.json`; None: there is none."""
     try:
         return json.loads((folder / FAILURE).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Start and end of a process among others, under torchrun or alone."""
+"""Start and end a process, under torchrun or alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MEETING = 600.0  # seconds that the processes of all machines have to find each 
 
 
 def start(timeout_minutes: float = 30.0) -> World:
-    """Join the processes that torchrun started; alone, be a world of one.
+    """Join the processes that torchrun started; without torchrun, return a world of one.
 
     The device is the GPU of the local rank, or the CPU where there is none. nccl serves GPUs,
     gloo the CPU.
@@ -59,7 +59,7 @@ def start(timeout_minutes: float = 30.0) -> World:
 
 
 def end_with_torchrun() -> None:
-    """When torchrun is killed, this process ends, too, in place of going on without it."""
+    """Make this process end when torchrun is killed, so that it does not run on alone."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -71,14 +71,14 @@ def end_with_torchrun() -> None:
 
 
 def met(address: str, port: int, rank: int, size: int) -> dist.Store:
-    """A store that these processes share, without what earlier ones have left in it.
+    """A store that these processes share, without entries of earlier processes.
 
-    torchrun keeps one store over its restarts, and the restarts of its agents are not counted alike
-    on all machines. So each process shows a number of its own there, the first one puts those that
-    it finds together, and all of them agree before they begin under that name.
+    torchrun keeps one store over its restarts, and its agents do not count restarts alike on all
+    machines. So each process stores a random number there, rank 0 collects the numbers into a
+    plan, and all agree on it before they begin; the plan's hash names their part of the store.
 
     Raises:
-        LostProcess: they do not within `MEETING` seconds.
+        LostProcess: they do not agree within `MEETING` seconds.
     """
     hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
     patience = timedelta(seconds=MEETING)
@@ -116,11 +116,11 @@ def stop() -> None:
 def launch(main: Callable[[World], int | None], goes_on: str = "") -> None:
     """Run a tool in this process, one of those that torchrun started or alone.
 
-    An error is one line, a fault of ours its traceback; the exit status tells its kind, see
-    `failures`. What `main` returns is the exit status otherwise.
+    An error is printed as one line, a bug with its traceback; the exit status tells its kind, see
+    `failures`. Otherwise the exit status is what `main` returns.
 
     Args:
-        goes_on: said where it is interrupted or stopped.
+        goes_on: added to the message if it is interrupted or stopped.
     """
     world = World(0, 1, torch.device("cpu"))
     try:
@@ -137,7 +137,7 @@ def alone(main: Callable[[], int | None], goes_on: str = "") -> NoReturn:
     """Run a tool that has one process, as `launch` does.
 
     Args:
-        goes_on: said where it is interrupted.
+        goes_on: added to the message if it is interrupted.
     """
     try:
         status = main()
@@ -147,7 +147,7 @@ def alone(main: Callable[[], int | None], goes_on: str = "") -> NoReturn:
 
 
 def _fail(world: World, error: BaseException, goes_on: str = "") -> NoReturn:
-    """Say what went wrong and end, without waiting for peers that may never answer."""
+    """Print what went wrong and end, without waiting for peers that may never answer."""
     kind, line = kind_of(error), message_of(error)
     if kind.name in ("interrupted", "stopped"):
         text = f"{line}{goes_on}" if world.is_main else ""
@@ -166,8 +166,7 @@ def _fail(world: World, error: BaseException, goes_on: str = "") -> NoReturn:
         print(text, file=sys.stderr, flush=True)
     sys.stdout.flush()
     if world.size > 1:
-        # A peer's exit makes torchrun end the others: give the one that has something to say
-        # the time to say it.
+        # A peer's exit makes torchrun end the others: give the one that failed time to report.
         if isinstance(error, PeerError):
             time.sleep(2)
         os._exit(kind.status)

@@ -48,7 +48,7 @@ READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 
 
 class CountJob(NamedTuple):
-    """A file to decode: its absolute path, what it is called in the list, its state."""
+    """A file to decode: its absolute path, list path, requested reader and state."""
 
     file: str
     path: str
@@ -58,11 +58,11 @@ class CountJob(NamedTuple):
 
 
 class FileStates(NamedTuple):
-    """The files of a list as they were found, each looked at once.
+    """The state of a list's files, each looked at once.
 
     Attributes:
-        sizes, mtimes_ns: (N,) int64.
-        causes: why there is none, or it is not to be opened, by place.
+        sizes, mtimes_ns: (N,) int64; -1 and 0 where there is a cause.
+        causes: by place, why a file is missing or must not be opened.
     """
 
     sizes: np.ndarray
@@ -71,7 +71,7 @@ class FileStates(NamedTuple):
 
 
 def look_at(root: str | Path, paths: Iterable[str], barred: Mapping[str, str]) -> FileStates:
-    """Look at the files of a list; of packed videos at their tar, once.
+    """Look at the files of a list; for packed videos at their tar, once.
 
     Args:
         barred: normalised list paths that are not looked at, with the cause.
@@ -92,7 +92,7 @@ def look_at(root: str | Path, paths: Iterable[str], barred: Mapping[str, str]) -
 
 
 def _state(file: str, tars: dict[str, tuple[int, int, str]]) -> tuple[int, int, str]:
-    """Size, modification time and what is wrong; `tars` are those that were looked at before."""
+    """Size, modification time and what is wrong; `tars` holds those of tars seen before."""
     if ".tar/" not in file:
         return _stat(file)
     tar = file[: file.index(".tar/") + 4]
@@ -116,7 +116,7 @@ def _stat(file: str) -> tuple[int, int, str]:
 def known_rows(
     index: Index | None, samples: Samples, files: FileStates, reader: str, whole: bool
 ) -> tuple[np.ndarray, list[int]]:
-    """Row (N,) of each file that is as the index knows it, else -1; places still to be decoded."""
+    """Index row (N,) of each unchanged file, else -1; and the places that must be decoded."""
     rows = np.full(len(samples), -1)
     if index is not None:
         rows = index.find(samples.paths(), reader)
@@ -153,14 +153,14 @@ def counted_videos(
     count: Callable[[CountJob], VideoFacts] | None = None,
     label: str = "counting frames for",
 ) -> Videos:
-    """The videos of a list with all that is known of them; the index is brought up to date.
+    """Bring the index up to date; return the videos of a list with all that is known of them.
 
-    Only files that are new or changed are decoded, in max(1, num_workers) processes of their own:
-    one that crashes or hangs in a decoder becomes that file's `error`. An error that need not be
-    the file's fault is returned but not kept: missing and forbidden files, dead and hung
-    processes, input/output errors, lack of memory. Rows are stored on the way, so that a kill
-    loses little. Several processes that count for one index at once keep each other's rows, but
-    each counts all of its own list.
+    Only new or changed files are decoded, in max(1, num_workers) separate processes: a crash or a
+    hang in a decoder becomes that file's `error`. An error that may not be the file's fault is
+    returned but not stored: missing and forbidden files, dead and hung processes, input/output
+    errors, lack of memory. Rows are stored at intervals, so that a kill loses little. Several
+    processes that count for one index at the same time keep each other's rows, but each counts
+    all of its own list.
 
     Args:
         list_path: the list; only its name and folder are used.
@@ -168,7 +168,7 @@ def counted_videos(
         samples: of the list.
         reader: key of `READERS`.
         barred: normalised list paths that are not looked at, with the cause.
-        others: other indexes, whose rows on the same paths hold here, too.
+        others: other indexes, whose rows on the same paths are valid here, too.
         index_dir: folder of the index (`data.index_dir`); default: the list's.
         num_workers: decoding processes.
         progress: show it on stderr, as plain lines where that is no terminal.
@@ -176,9 +176,9 @@ def counted_videos(
         limit_key: key or option of this limit, for messages.
         store_every: seconds between two stores of rows.
         check_files: refuse the list if a file is missing, before any is decoded.
-        decode: False: tell what is known; videos that would have to be decoded are unreadable, with
-            the error `NOT_COUNTED`.
-        whole: packed videos are known only once all their frames were decoded.
+        decode: False: only look up; videos that would have to be decoded get the error
+            `NOT_COUNTED`.
+        whole: packed videos count as known only if all their frames were decoded.
         count: decodes a file; default: `count_file`.
 
     Raises:
@@ -200,7 +200,7 @@ def counted_videos(
         loose |= {place: _unread(listed.path(place), reader, NOT_COUNTED) for place in unknown}
     elif unknown:
         _say_of_earlier(list_path, path)
-        add_to_index(path, [])  # whatever forbids it is found before the work
+        add_to_index(path, [])  # an index that cannot be written is an error before the work
         jobs = [_job(root, listed.path(place), files, place, reader) for place in unknown]
         place_of = {job.path: place for job, place in zip(jobs, unknown, strict=True)}
         if taken := _of_others(others, jobs):
@@ -241,7 +241,7 @@ def frame_counts(
     reader: str = "auto",
     **options: Any,
 ) -> dict[str, VideoFacts]:
-    """What is known of some videos by list path, whose errors name the file.
+    """Facts of some videos by list path; their errors name the file.
 
     Args:
         options: see `counted_videos`. With `decode=False` videos that would have to be decoded are
@@ -262,7 +262,7 @@ def count_jobs(
     limit_key: str,
     store_every: float,
 ) -> Iterator[VideoFacts]:
-    """Decode files, each once, in processes of their own; rows that hold are stored on the way."""
+    """Decode each file once, in separate processes; facts that hold are stored at intervals."""
     found: list[VideoFacts] = []
     stored = time.monotonic()
     results = run_isolated(count, jobs, num_workers, time_limit, limit_key)
@@ -281,8 +281,8 @@ def count_jobs(
 def count_file(job: CountJob) -> VideoFacts:
     """Decode one file; any failure becomes its error.
 
-    After one that need not be the file's fault it is decoded once more, as soon as its bytes can be
-    read.
+    After a failure that may not be the file's fault, it is decoded once more, as soon as its bytes
+    can be read.
     """
     try:
         try:
@@ -300,7 +300,7 @@ def count_file(job: CountJob) -> VideoFacts:
 
 @functools.cache
 def _patience() -> Patience:
-    """Of this process, for all files that it decodes."""
+    """The patience of this process, for all files that it decodes."""
     return Patience()
 
 
@@ -316,7 +316,7 @@ def _require_bytes(file: str) -> None:
 
 
 def facts_of(video: Video, path: str, requested: str) -> VideoFacts:
-    """What an open video tells of its file, but for the file's state; counts its frames.
+    """Count an open video's frames; return its facts, without the state of its file.
 
     Args:
         path: in the list.
@@ -325,7 +325,7 @@ def facts_of(video: Video, path: str, requested: str) -> VideoFacts:
     Raises:
         ReadError: no frame decodes.
     """
-    num_frames = len(video)  # may decode the file, and so learn what the rest is
+    num_frames = len(video)  # may decode the file, which changes what is read below
     survey = video.survey
     return VideoFacts(
         path=path,
@@ -359,7 +359,7 @@ def _job(root: str | Path, path: str, files: FileStates, place: int, reader: str
 
 
 def _of_others(others: Iterable[Path], jobs: Sequence[CountJob]) -> dict[str, VideoFacts]:
-    """What other indexes know of files in this very state, by list path."""
+    """Facts from other indexes on files in the same state, by list path."""
     found: dict[str, VideoFacts] = {}
     for other in others:
         index = read_index(other)

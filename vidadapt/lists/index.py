@@ -1,9 +1,9 @@
-"""The video index beside a list: what one full decode told of each file, and its frames' checks.
+"""The video index beside a list: what one full decode found in each file, and its frames' checks.
 
-`train.txt` gets `train.txt.index`. A row holds while its file keeps its size and modification time;
-a changed file is counted again. That a file does not decode is kept, too; a fault that need not be
-the file's is not. `read_index` reads an index, `tools/prepare.py index --show` prints it. Delete it
-to have everything counted again.
+`train.txt` gets `train.txt.index`. A row is valid while its file keeps its size and modification
+time; a changed file is counted again. A file's error is kept, too, unless it may not be the file's
+fault. `read_index` reads an index, `tools/prepare.py index --show` prints it. Delete it to have
+everything counted again.
 
 The file is a sequence of segments, see `index_file`: the rows of a later one replace those of an
 earlier one on the same path and requested reader.
@@ -40,9 +40,9 @@ TEXTS = (
 SERVING = {name.encode() for name in (*READERS, "packed")}  # what `Video.reader` may be
 NO_CHECKS = np.empty(0, "<u8")
 INTEGERS = ("size", "mtime_ns", "num_frames", "width", "height", "rotation", "digest")
-MOST_SEGMENTS = 8  # more are put together into one
+MOST_SEGMENTS = 8  # more are merged into one
 AT_ONCE = 1 << 14  # paths that are looked up together
-KEPT = 0.75  # of its rows an index must need, or it is written anew
+KEPT = 0.75  # an index is rewritten if a smaller share of its rows is needed
 
 
 @dataclass(frozen=True)
@@ -52,25 +52,24 @@ class VideoFacts:
     Attributes:
         path: as in the list.
         requested: the reader that was asked for, key of `READERS`.
-        size: in bytes, of a packed video that of its tar; -1: there is no file.
-        mtime_ns: modification time in nanoseconds, of the same.
+        size: in bytes, for a packed video that of its tar; -1: there is no file.
+        mtime_ns: modification time in nanoseconds, of the same file.
         num_frames: frames that decode; 0: the file is unreadable.
-        header_frames: frames that the header promises, less those that an edit list hides, or None
-            where it tells nothing.
-        reader: name of the reader that holds its contract on this file: what `open_counted` is to
-            be given.
+        header_frames: frames that the header promises, without those that an edit list hides; None:
+            it gives no number.
+        reader: name of the reader that is exact on this file, for `open_counted`.
         codec, container, pixel_format: by FFmpeg's names; empty: not known.
         width, height: in pixels, as shown; 0: not known.
         rotation: in degrees, as it is in the file.
-        frame_rate: mean frames a second by the header, or else by the timestamps.
+        frame_rate: mean frames per second by the header, or else by the timestamps.
         duration: in seconds, of what decodes.
         doubt: why a reader that seeks may not be exact on this file; empty: no reason found.
-        cause: the first error that was met in a file that can be read.
+        cause: the first error in a file that can be read nevertheless.
         error: why the file cannot be read; empty if it can be.
         counted_with: versions of PyAV and of FFmpeg's decoders.
         digest: of the checks, XXH3; 0: there are none.
         checks: (num_frames,) uint64, see `Survey.checks`; empty: none were taken.
-        holds: False: the error need not be the file's fault, so an index does not keep it.
+        holds: False: the error may not be the file's fault, so an index does not keep it.
     """
 
     path: str
@@ -113,8 +112,8 @@ REPORTED = [one.name for one in fields(VideoFacts) if one.name not in ("checks",
 def cut_short(path: str, promised: int | None, decoded: int) -> str:
     """How many frames a truncated video lacks, in words; empty if it is whole.
 
-    It is truncated if its header promises more frames than decode by more than one. One is
-    tolerated: every HMDB51 AVI with packed B-frames promises one too many.
+    It is truncated if its header promises at least two frames more than decode. One is tolerated:
+    every HMDB51 AVI with packed B-frames promises one too many.
 
     >>> cut_short("a.avi", 90, 50), cut_short("a.avi", 90, 89), cut_short("a.webm", None, 3)
     ('a.avi: the header promises 90 frames, 50 decode', '', '')
@@ -131,10 +130,10 @@ def index_path(list_path: str | Path, index_dir: str | Path | None = None) -> Pa
 
 
 class Index:
-    """An index file, mapped. Rows are numbered through its segments, the oldest first.
+    """A mapped index file. Rows are numbered across its segments, the oldest first.
 
-    A pickle holds the file's place and no row. Loading it maps the very same file again, without
-    reading it: the process that made the pickle has verified it, and must still be there if the
+    A pickle holds the file's path and no row. Loading it maps the same file again, without
+    verifying it: the process that made the pickle has done that, and must still be running if the
     file has been replaced meanwhile.
     """
 
@@ -185,7 +184,7 @@ class Index:
         return np.concatenate(found)
 
     def _find(self, names: list[bytes]) -> np.ndarray:
-        """Row of each row's text that begins as one of `names`, or -1."""
+        """Newest sound row whose text begins with each of `names`, (N,) int64; -1: none."""
         keys = np.fromiter(map(xxhash.xxh3_64_intdigest, names), "<u8", len(names))
         found = np.full(len(names), -1, np.int64)
         for number in reversed(range(len(self._mapped.segments))):
@@ -242,7 +241,7 @@ class Index:
         return VideoFacts(**values, header_frames=header_frames, checks=checks)
 
     def reading(self, row: int) -> tuple[str, int, np.ndarray, int, int]:
-        """What `open_counted` is given for a row: reader, number of frames, their checks; then the
+        """Arguments of `open_counted` for a row: reader, number of frames, their checks; then the
         size and modification time that the file had."""
         number, place = self._place(row)
         reader = self._text(row).split(b"\0", 3)[2].decode()
@@ -267,13 +266,13 @@ class Index:
 
 
 def _begin(path: str, reader: str) -> bytes:
-    """How the text of a row on a path begins."""
+    """Beginning of a row's text: path and requested reader."""
     return f"{path}\0{reader}\0".encode("utf-8", "surrogateescape")
 
 
 @functools.lru_cache(maxsize=1 << 14)  # most videos of a set are alike
 def _is_sound(rest: bytes, num_frames: int) -> bool:
-    """Whether a row can be used whose text has this after path and requested reader."""
+    """Whether a row can be used; `rest` is its text after path and requested reader."""
     served = rest.split(b"\0", 2)
     if rest.count(b"\0") != len(TEXTS) - 3 or not 0 <= num_frames <= MAX_FRAMES:
         return False
@@ -281,9 +280,9 @@ def _is_sound(rest: bytes, num_frames: int) -> bool:
 
 
 def read_index(path: str | Path) -> Index | None:
-    """Map an index file once all of its bytes are verified; None where there is none.
+    """Map an index file after all of its bytes are verified; None where there is none.
 
-    A part whose bytes have changed on disk is left out, which a line on stderr says: its videos are
+    A part whose bytes have changed on disk is left out, with a line on stderr; its videos are
     counted again.
 
     Raises:
@@ -305,7 +304,7 @@ def read_index(path: str | Path) -> Index | None:
 
 
 def add_to_index(path: Path, found: Iterable[VideoFacts]) -> None:
-    """Add rows to an index, which is begun where there is none; they are on disk on return.
+    """Add rows to an index, which is made where there is none; on return they are on disk.
 
     Several processes may do so at once. Facts that do not hold are left out.
 
@@ -318,7 +317,7 @@ def add_to_index(path: Path, found: Iterable[VideoFacts]) -> None:
 
 
 def tidy_index(path: Path) -> None:
-    """Put an index together anew where it has many segments, replaced rows, or damage.
+    """Rewrite an index as one segment where it has many segments, replaced rows, or damage.
 
     Raises:
         OSError, ValueError: see `add_to_index`.
@@ -345,7 +344,7 @@ def _naming_the_key(path: Path) -> Iterator[None]:
 
 
 def _table(found: Iterable[VideoFacts]) -> index_file.Table:
-    """Facts as an index keeps them; of two on one path and reader the later ones."""
+    """Facts as rows of an index; of two with the same path and reader, the later ones."""
     facts = {xxhash.xxh3_64_intdigest(_begin(one.path, one.requested)): one for one in found}
     keys = sorted(facts)
     rows = [facts[key] for key in keys]

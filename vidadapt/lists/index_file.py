@@ -3,8 +3,8 @@
 A segment is a `HEADER` of 64 bytes, then one array for each of `COLUMNS`, sorted by key, then the
 texts of its rows one after the other, then the checks (uint64) of their frames; each begins at a
 multiple of 8 bytes. The header is written last, when the rest is on disk: what a killed writer left
-at the end is ignored, and cut off by the next one. Both the header and all that follows have a
-digest (XXH3), which is compared when a file is opened: a segment with another one is left out.
+at the end is ignored, and cut off by the next one. Header and body have a digest (XXH3) each, which
+is compared when a file is opened: a damaged body is left out, a damaged header with all after it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ COLUMNS = {
     "checks_end": "<u8",  # within the segment's checks
 }
 OWN = HEADER.size - 16  # bytes of a header before its own digest
-PIECE = 1 << 24  # bytes that are read or written at once
+PIECE = 1 << 24  # bytes that are read at once
 PATIENCE = 600.0  # seconds to wait for another process that writes the same index
 
 
@@ -79,7 +79,7 @@ class Table:
 
     Attributes:
         columns: by the names of `COLUMNS`, (N,) each.
-        texts, checks: bytes of each row's.
+        texts, checks: bytes of each row.
     """
 
     columns: dict[str, np.ndarray]
@@ -128,7 +128,7 @@ class Mapped:
         return np.frombuffer(self._bytes, "<u8", end - begin, start)
 
     def adds_up(self, number: int) -> bool:
-        """Whether the texts and checks of a segment's rows are where they can be."""
+        """Whether the ends of a segment's texts and checks ascend, up to their total sizes."""
         one = self.segments[number]
         for name, total in (("text_end", one.text), ("checks_end", one.checks)):
             ends = self.column(number, name)
@@ -142,11 +142,11 @@ class Mapped:
 
 
 def verified(path: Path) -> tuple[Mapped, str]:
-    """Map the segments whose bytes are as they were written; and what is damaged, in words.
+    """Map the segments whose bytes are as they were written; also say in words what is damaged.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it does not begin as an index.
+        ValueError: it is no index.
     """
     file = path.open("rb", buffering=0)
     segments, _, damage = _scanned(path, file, verify=True)
@@ -157,7 +157,7 @@ def verified(path: Path) -> tuple[Mapped, str]:
 
 
 def with_segments(path: Path, segments: Sequence[Segment]) -> FileIO | None:
-    """Open a file if it has these very segments, by their headers; else None."""
+    """Open a file if its headers are those of these segments; else return None."""
     with contextlib.suppress(OSError):
         file = path.open("rb", buffering=0)
         heads = [os.pread(file.fileno(), HEADER.size, one.start) for one in segments]
@@ -168,7 +168,7 @@ def with_segments(path: Path, segments: Sequence[Segment]) -> FileIO | None:
 
 
 def append(path: Path, table: Table) -> None:
-    """Add a segment, behind the last whole one; it is on disk on return.
+    """Add a segment after the last whole one; on return it is on disk.
 
     Raises:
         OSError: the file cannot be written.
@@ -192,7 +192,7 @@ def locked(path: Path) -> AbstractContextManager[Any]:
 
 
 def replace(path: Path, table: Table) -> None:
-    """Replace a file, of which the lock is held, by one segment; at once."""
+    """Replace a file by one segment, atomically; the caller holds its lock."""
     with replaced(path) as partial, partial.open("w+b", buffering=0) as file:
         _write(file, table)
 
@@ -201,7 +201,7 @@ def _scanned(path: Path, file: FileIO, verify: bool) -> tuple[list[Segment], int
     """Segments of a file, where the next one may begin, and what is damaged, in words.
 
     Args:
-        verify: compare the digests of bodies, too; segments with another one are left out.
+        verify: compare the digests of bodies, too; segments that differ are left out.
     """
     size, at = os.fstat(file.fileno()).st_size, 0
     found: list[Segment] = []
@@ -228,7 +228,7 @@ def _scanned(path: Path, file: FileIO, verify: bool) -> tuple[list[Segment], int
 
 
 def _header(head: bytes, start: int) -> Segment | None:
-    """The segment that a header tells of; None if it is none, or damaged."""
+    """The segment that a header describes; None if it is no header, or damaged."""
     if len(head) < HEADER.size:
         return None
     magic, rows, text, checks, digest, own = HEADER.unpack(head)
@@ -238,7 +238,7 @@ def _header(head: bytes, start: int) -> Segment | None:
 
 
 def _digest_of(file: FileIO, segment: Segment) -> int:
-    """Digest of what follows a segment's header; read in pieces, and not mapped."""
+    """Digest of a segment's body, which is read in pieces and not mapped."""
     digest = xxhash.xxh3_64()
     at = segment.start + HEADER.size
     while at < segment.end:
@@ -251,7 +251,7 @@ def _digest_of(file: FileIO, segment: Segment) -> int:
 
 
 def _write(file: FileIO, table: Table) -> None:
-    """Write a segment at the file's place, the header last."""
+    """Write a segment at the file's position, the header last."""
     start, digest = file.tell(), xxhash.xxh3_64()
     columns = [np.ascontiguousarray(table.columns[name], kind) for name, kind in COLUMNS.items()]
     rows = len(columns[0])

@@ -14,7 +14,7 @@ ENDINGS = frozenset((
     "y4m",
 ))
 # fmt: on
-# What tables call their column of paths.
+# Names that tables give to their column of paths.
 PATH_COLUMNS = (
     *("path", "video", "file", "filename", "file_name", "video_path", "file_path", "video_name"),
     *("name", "id", "video_id"),
@@ -22,7 +22,7 @@ PATH_COLUMNS = (
 
 
 def is_video(name: str) -> bool:
-    """Check whether a file has the ending of a video.
+    """Whether a file name has a video ending.
 
     >>> is_video("a/b.MTS"), is_video("mts"), is_video("a.txt")
     (True, False, False)
@@ -31,7 +31,7 @@ def is_video(name: str) -> bool:
 
 
 def without_ending(path: str) -> str:
-    """A path less its video ending, if it has one.
+    """A path without its video ending, if it has one.
 
     >>> without_ending("a/b.c.MP4"), without_ending("a/b.c"), without_ending("a.mp4/b")
     ('a/b.c', 'a/b.c', 'a.mp4/b')
@@ -40,9 +40,9 @@ def without_ending(path: str) -> str:
 
 
 def composed(text: str) -> str:
-    """The text with letters and their accents joined (NFC), as it is compared.
+    """The text with letters and their accents joined (NFC), for comparisons.
 
-    Macs write file names with accents apart (NFD): alike to the eye, other bytes.
+    Macs write file names with separate accents (NFD): they look the same, but the bytes differ.
 
     >>> composed("cafe" + chr(0x301)) == "caf" + chr(0xe9)
     True
@@ -51,7 +51,7 @@ def composed(text: str) -> str:
 
 
 def spelled(text: str) -> str:
-    """The text in ASCII, so that the eye can tell spellings apart.
+    """The text in ASCII, so that different spellings look different.
 
     >>> spelled("cafe" + chr(0x301)), spelled("caf" + chr(0xe9))
     ('cafe\\\\u0301', 'caf\\\\xe9')
@@ -60,8 +60,8 @@ def spelled(text: str) -> str:
 
 
 def other_spelling(root: str | Path, path: str) -> str:
-    """The one path below a folder that is there, and differs from a missing one in its Unicode
-    spelling alone; empty: there is none, or several.
+    """The one existing path below a folder that differs from a missing one only in its Unicode
+    spelling; empty: there is none, or there are several.
 
     Args:
         path: relative to `root`.
@@ -81,9 +81,9 @@ def other_spelling(root: str | Path, path: str) -> str:
 
 
 def spelling_hint(root: str | Path, path: str) -> str:
-    """What to add to the message on a missing file: which one may be meant, see `other_spelling`.
+    """Text to add to the message on a missing file: which one may be meant, see `other_spelling`.
 
-    Folders are looked through: not to be called for thousands of files.
+    It lists folders: do not call it for thousands of files.
     """
     other = other_spelling(root, path)
     if not other:

@@ -1,4 +1,4 @@
-"""A folder of lists as tools/prepare.py leaves it: lists, label names, and `prepared.json`."""
+"""A folder that tools/prepare.py wrote: lists, label names and `prepared.json`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ RECORD = "prepared.json"
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepared.json` says.
+    """Content of `prepared.json`.
 
     Attributes:
         dataset: key of `vidadapt.data.DATASETS`.
         root: absolute folder that the paths in the lists are relative to.
-        lists: file names in the folder by what a run calls them: `train`, `dev`, `test` (the list
-            that is reported: the validation list where the test labels are not public).
+        lists: file names in the folder by split: `train`, `dev`, `test` (the list whose results
+            are reported: the validation list where the test labels are not public).
         label_names: file name of the class names; None: there are none.
-        manifests: by the same keys as `lists`, see `vidadapt.data.lists.manifest_hash`.
+        manifests: by the same keys as `lists`, see `vidadapt.lists.reading.manifest_hash`.
         made_by: command and options that made the folder.
     """
 
@@ -37,14 +37,14 @@ class Prepared:
 
 
 def write_prepared(folder: str | Path, prepared: Prepared) -> None:
-    """Write the folder's record, replacing it at once."""
+    """Write the folder's record, replacing an older one atomically."""
     record = Path(folder) / RECORD
     with replaced(record) as partial:
         partial.write_text(json.dumps(asdict(prepared), indent=2) + "\n", encoding="utf-8")
 
 
 def read_prepared(folder: str | Path) -> Prepared:
-    """The folder's record.
+    """Read the folder's record.
 
     Raises:
         ValueError: there is none, or it cannot be used; says how to make one.
@@ -63,10 +63,10 @@ def read_prepared(folder: str | Path) -> Prepared:
 
 
 def known_root(list_path: str | Path, given: str | Path | None = None) -> Path:
-    """The folder of videos of a list, absolute: as given, or what its prepared folder says.
+    """Absolute folder of a list's videos: as given, or as its prepared folder says.
 
     Raises:
-        ValueError: neither is known, or it is no folder.
+        ValueError: no folder is known, or it does not exist.
     """
     folder = Path(list_path).parent
     if given is not None:
@@ -87,15 +87,15 @@ def known_root(list_path: str | Path, given: str | Path | None = None) -> Path:
 
 
 def with_lists(data: DataConfig, *, same_dataset: bool = True) -> DataConfig:
-    """The data options with `data.lists` spelled out: its lists, label names and root of videos.
+    """Replace `data.lists` in the data options by its lists, label names and root of videos.
 
     Args:
         data: a root other than "." is kept: the videos have moved.
         same_dataset: whether data.dataset must be the folder's.
 
     Raises:
-        ValueError: the folder is none that was prepared, or holds another data set; or one of the
-            keys that it stands for is given, too.
+        ValueError: the folder was not prepared, or holds another data set; or one of the keys that
+            it replaces is given, too.
     """
     if data.lists is None:
         return data

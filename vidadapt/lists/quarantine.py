@@ -1,6 +1,6 @@
 """The quarantine: a list of files that are never opened, each with the cause.
 
-One file a line: its list path, a tab, and why it is there. tools/check_videos.py writes it,
+One file a line: its list path, a tab and the cause. tools/check_videos.py writes the quarantine,
 `data.quarantine` names it. Training leaves these files out, evaluation counts them as wrong.
 """
 
@@ -17,14 +17,14 @@ from vidadapt.lists.reading import ListError, listing
 
 
 def read_quarantine(path: str | Path | None) -> dict[str, str]:
-    """Cause by list path, normalised as `os.path.normpath` does; nothing for None.
+    """Read causes by list path, normalised by `os.path.normpath`; none for None.
 
-    Files that are in no list, empty lines and an empty file are fine; the first line on a file
-    holds, so that the quarantines of several lists may be written one after the other.
+    Files that are in no list, empty lines and an empty file are allowed. The first line on a file
+    counts, so that the quarantines of several lists may be joined into one file.
 
     Raises:
-        ListError: the file is missing or is no text, or lines are no path, tab and cause: one error
-            with the first ones as file:line.
+        ListError: the file is missing or not text, or lines are not a path, a tab and a cause: one
+            error with the first ones as file:line.
     """
     if path is None:
         return {}
@@ -51,7 +51,7 @@ def read_quarantine(path: str | Path | None) -> dict[str, str]:
 
 
 def barred(data: DataConfig) -> dict[str, str]:
-    """Cause by normalised list path of the files that are not to be opened.
+    """Causes, by normalised list path, of the files that must not be opened.
 
     Raises:
         ListError: see `read_quarantine`.
@@ -61,9 +61,9 @@ def barred(data: DataConfig) -> dict[str, str]:
 
 
 def write_quarantine(path: Path, causes: Mapping[str, str]) -> None:
-    """Write cause by list path, replacing the file; an empty one says that nothing is wrong."""
-    # A cause may name a folder whose name is no Unicode.
+    """Write causes by list path, replacing the file; an empty one says that nothing is wrong."""
     lines = [f"{name}\t{' '.join(cause.split())}\n" for name, cause in causes.items()]
     text = "".join(lines)
     with replaced(path) as partial:
+        # A cause may name a folder whose name is not valid Unicode.
         partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")

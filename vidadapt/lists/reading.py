@@ -1,7 +1,7 @@
 """`path label` lists of videos, files of label names, and the hash that identifies a list.
 
 One video a line: the path relative to the data root, then the label, which is the last field and is
-separated by a space, a tab or a comma. Everything before that separator is the path as it stands
+separated by a space, a tab or a comma. Everything before that separator is the path, unchanged
 (spaces, `#`, `[`, quotes and commas included: there is no quoting). Empty lines are skipped, and so
 is a header, which is a first line whose last field is one of `HEADER_FIELDS`.
 """
@@ -43,7 +43,7 @@ class Sample:
 
 
 class Samples(Sequence[Sample]):
-    """The lines of a list, in little memory: each is a `Sample` only while it is looked at.
+    """The lines of a list, in little memory: each becomes a `Sample` only when it is looked up.
 
     Attributes:
         labels: (N,) int64.
@@ -63,7 +63,7 @@ class Samples(Sequence[Sample]):
 
     @classmethod
     def of(cls, samples: Iterable[Sample]) -> Samples:
-        """The samples themselves, or these of a list that is nowhere on disk."""
+        """Return `Samples` as they are; make others into a list, with lines from 1."""
         if isinstance(samples, Samples):
             return samples
         return cls((one.path, one.label, line) for line, one in enumerate(samples, start=1))
@@ -107,7 +107,7 @@ class ListError(ValueError):
 
 
 def parse_line(line: str) -> tuple[str, str] | None:
-    """The path and the last field of a line, or None where there are no two fields.
+    """The path and the last field of a line, or None if it does not have both.
 
     >>> parse_line("a b #1, [x].mp4 12")
     ('a b #1, [x].mp4', '12')
@@ -123,13 +123,13 @@ def parse_line(line: str) -> tuple[str, str] | None:
 def read_list(
     list_path: str | Path, root: str | Path, num_classes: int, allow_outside_root: bool = False
 ) -> Samples:
-    """Read a `path label` list in its own order; no listed file is looked at.
+    """Read a `path label` list in its order, without looking at the listed files.
 
     Args:
         list_path: the list, UTF-8 text.
-        root: folder that the paths are relative to and lie in (absolute paths stand for
-            themselves).
-        num_classes: labels must lie in [0, num_classes).
+        root: folder that the paths are relative to and must be inside (absolute paths stay as they
+            are).
+        num_classes: labels must be in [0, num_classes).
         allow_outside_root: the list is trusted: its paths may lead out of the root.
 
     Raises:
@@ -167,7 +167,7 @@ def _lines(
         plain = plain and ".." not in path and path[0] != "/" and path.isprintable()
         if plain and len(label) < 18 and int(label) < num_classes:
             header_possible = False
-            yield path, int(label), number  # nearly every line; the rest says what is wrong
+            yield path, int(label), number  # fast path of nearly every line
             continue
         if line.isspace():
             continue
@@ -187,7 +187,7 @@ def _lines(
 
 
 def shared_paths(one: Samples, other: Samples) -> list[str]:
-    """Paths of `other` that name a file of `one`, too."""
+    """Paths of `other` that name a file which is also in `one`."""
     known = {_key(path) for path in one.paths()}
     maybe = [path for path in other.paths() if _key(path) in known]
     if not maybe:
@@ -215,11 +215,11 @@ def _key(path: str) -> int:
 
 
 def write_list(list_path: str | Path, samples: Iterable[Sample]) -> None:
-    """Write `path label` lines that `read_list` reads back unchanged, replacing the file at once.
+    """Write `path label` lines that `read_list` reads back unchanged; replace the file atomically.
 
     Raises:
         ListError: a path that would be refused or read back as something else (control characters,
-            blanks at its ends, a comma at its end), or a first line that would pass for a header.
+            blanks at its ends, a comma at its end).
     """
     lines = []
     for sample in samples:
@@ -263,12 +263,12 @@ def check_label_names(
     """Check that a list's labels mean the classes that a model knows.
 
     Args:
-        list_path: its names are those of `LABELS` beside it, where there is such a file.
+        list_path: the file `LABELS` beside it, if there is one, names its classes.
         label_names: the model's; None: it knows only numbers.
         given: another file that says what the list's labels mean.
 
     Raises:
-        ListError: they differ, with the differences.
+        ListError: they differ; lists the differences.
     """
     beside = Path(list_path).with_name(LABELS)
     files = [Path(given)] if given is not None else []
@@ -290,8 +290,8 @@ def check_label_names(
 def manifest_hash(samples: Iterable[Sample], label_names: Sequence[str] | None) -> str:
     """SHA-256 (64 hex digits) over paths, labels, their order and the label names.
 
-    It identifies what was trained or evaluated on, wherever the list file and the root lie. Hashed
-    is the JSON `{"label_names": [...], "samples": [["path", label], ...]}`, in pieces.
+    It identifies what was trained or evaluated on, wherever the list file and the root are. The
+    JSON `{"label_names": [...], "samples": [["path", label], ...]}` is hashed, in pieces.
     """
     names = json.dumps(None if label_names is None else list(label_names))
     digest = hashlib.sha256(f'{{"label_names": {names}, "samples": ['.encode())
@@ -317,7 +317,7 @@ def _sample_of(fields: tuple[str, str] | None, num_classes: int) -> tuple[str, i
 
 
 def _start(line: str) -> str:
-    """As much of a line as an error shows."""
+    """The start of a line, as an error shows it."""
     text = line.strip()
     return text if len(text) <= 300 else text[:300] + "..."
 
@@ -330,6 +330,6 @@ def _read_text(path: str | Path) -> str:
 
 
 def listing(title: str, lines: Sequence[str]) -> str:
-    """A title with the first of its lines, and how many more there are."""
+    """A title with the first `SHOWN` lines, and how many more there are."""
     rest = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
     return "\n  ".join([title + ":", *lines[:SHOWN], *rest])

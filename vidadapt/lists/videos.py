@@ -1,4 +1,4 @@
-"""The videos of a list with what is known of each: small, and quick to hand to other processes."""
+"""The videos of a list with what is known of each: small, and quick to send to other processes."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class Reading(NamedTuple):
 
 
 class Videos(Sequence[Sample]):
-    """The videos of a list, or some of them, each a `Sample` while it is looked at.
+    """The videos of a list, or some of them; each becomes a `Sample` only when it is looked up.
 
     Paths and facts are read from the mapped index; only what it does not keep is held here.
 
     Attributes:
         root: folder that the paths are relative to.
         labels: (N,) int32 or int64.
-        rows: (N,) int32, row of the index; -1: of `loose`.
-        loose: facts by place, of videos that the index does not keep.
+        rows: (N,) int32, row in the index; -1: the video is in `loose`.
+        loose: facts, by place, of videos that the index does not keep.
         known: the index; None: all are loose.
-        decoded: how many of them were decoded just now, and are in the index since.
+        decoded: how many of them this count decoded and stored in the index.
     """
 
     decoded = 0
@@ -55,7 +55,7 @@ class Videos(Sequence[Sample]):
 
     @classmethod
     def of(cls, root: str, samples: Iterable[Sample], facts: Mapping[str, VideoFacts]) -> Videos:
-        """Videos that are in no index.
+        """Make `Videos` that are in no index.
 
         Args:
             facts: by list path, of all of them; their errors name the file.
@@ -87,7 +87,7 @@ class Videos(Sequence[Sample]):
 
     @property
     def paths(self) -> Sequence[str]:
-        """List paths of all videos, each made when it is looked at."""
+        """List paths of all videos, each made on access."""
         return _Paths(self)
 
     def file(self, place: int) -> str:
@@ -118,7 +118,7 @@ class Videos(Sequence[Sample]):
         return Reading(self.file(place), *self.known.reading(row))
 
     def column(self, name: str) -> np.ndarray:
-        """A number of each video (N,): num_frames, header_frames (-1: unknown), size, digest."""
+        """One number per video (N,): num_frames, header_frames (-1: unknown), size or digest."""
         found = np.zeros(len(self), np.uint64 if name == "digest" else np.int64)
         kept = self.rows >= 0
         if self.known is not None:
@@ -129,7 +129,7 @@ class Videos(Sequence[Sample]):
         return found
 
     def digest(self) -> str:
-        """SHA-256 of what reading these videos gives: frames, readers, which can be read at all."""
+        """SHA-256 over the videos' frame counts (0: unreadable), digests of checks and readers."""
         found = hashlib.sha256()
         for name in ("num_frames", "digest"):
             found.update(self.column(name).tobytes())
@@ -145,7 +145,7 @@ class Videos(Sequence[Sample]):
         return (self.reading(place).reader for place in range(len(self)))
 
     def at(self, places: np.ndarray) -> Videos:
-        """The videos at some places (M,), in their order."""
+        """The videos at `places` (M,), in that order."""
         new = {old: place for place, old in enumerate(places.tolist()) if old in self.loose}
         loose = {place: self.loose[old] for old, place in new.items()}
         return Videos(self.root, self.labels[places], self.rows[places], loose, self.known)

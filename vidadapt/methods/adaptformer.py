@@ -57,7 +57,7 @@ class Adapter(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         hidden = functional.relu(self.down(x))
         hidden = functional.dropout(hidden, self.dropout, self.training)
-        # s in front of the product, where the channels are few.
+        # Multiply by s before the product, where there are fewer channels.
         return functional.linear(self.scale * hidden, self.up.weight, self.scale * self.up.bias)
 
 
@@ -123,7 +123,7 @@ def inject(
             or the truncated normals that the released video code ends up with.
 
     Raises:
-        ValueError: an option that cannot be met, named.
+        ValueError: an invalid option, by name.
     """
     require_counts(bottleneck=bottleneck)
     require_rate(dropout)

@@ -5,8 +5,8 @@ NeurIPS 2023, arXiv 2310.06234. Reference implementation: DavidYanAnDe/ARC.
 
 Differs from the released code in: every adapter starts as the identity (the release draws the
 re-scaling of its MLP adapters at random; `init="released"` reproduces that), any layers are an
-option, and so are projections of each layer's own, which show what sharing costs; dropout on Swin
-is the option's (the release has 0.5 there whatever is asked for), and the head is the model's.
+option, and so are separate projections per layer, which show what sharing costs; dropout on Swin
+follows the option (in the release it is always 0.5 there), and the head is the model's.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from vidadapt.models.timm_attention import ShiftedWindowAttention
 class ARC(nn.Module):
     """ARC(x) = x + dropout(x (P diag(c))) P^T + b: (..., D) -> (..., D), linear without dropout.
 
-    `projection` P (D, r) may be a parameter of other layers, too; `scale` c (r,) and `bias` b (D,)
-    are the layer's own.
+    `projection` P (D, r) may be shared with other layers; `scale` c (r,) and `bias` b (D,) are the
+    layer's own.
     """
 
     def __init__(self, projection: nn.Parameter, *, dropout: float) -> None:
@@ -60,7 +60,7 @@ class ARC(nn.Module):
 
 
 class NormARC(nn.Module):
-    """ARC(LN(x)), in the place of a block's frozen norm; the residual stream stays as it is."""
+    """ARC(LN(x)) in place of a block's frozen norm; the residual stream is unchanged."""
 
     def __init__(self, norm: nn.Module, arc: ARC) -> None:
         super().__init__()
@@ -100,18 +100,18 @@ def inject(
 ) -> None:
     """Put ARC adapters into the chosen blocks of a frozen backbone.
 
-    Trainable parameters with L layers of width D: 2 D r + 2 L (r + D) for both positions, with
-    projections per layer 2 L D r + 2 L (r + D); half of that for attention. On a backbone with
+    Trainable parameters with L layers of width D: 2 D r + 2 L (r + D) for both positions; with
+    projections per layer, 2 L D r + 2 L (r + D); half of that for attention. On a backbone with
     stages, whose widths differ, layers share within a stage.
 
     Args:
         model: any backbone; edited in place. Where attention is windowed, the adapter of the MLP
             rewrites the residual stream in front of its norm, as the release for Swin does.
         rank: r.
-        positions: `both`, behind LN1 and behind LN2 (ARC), with matrices of their own; or
+        positions: `both`, behind LN1 and behind LN2 (ARC), each with its own matrices; or
             `attention`, behind LN1 only (ARC_att).
-        projections: `shared`, one P for a position of all layers (ARC); or `per_layer`, a P for
-            each layer's, which is then an ordinary symmetric low-rank adapter.
+        projections: `shared`, one P per position for all layers (ARC); or `per_layer`, one P per
+            adapter, which is then an ordinary symmetric low-rank adapter.
         layers: `all`, `lower` or `upper` half, `even`, an inclusive range counted from 1
             (`7-12`), or a list ([1, 6, 12]).
         dropout: between the two projections.
@@ -119,7 +119,7 @@ def inject(
             uniformly within sqrt(6 / (r + 1)). P is Xavier uniform and b is zero.
 
     Raises:
-        ValueError: an option that cannot be met, named.
+        ValueError: an invalid option, by name.
     """
     require_counts(rank=rank)
     require_rate(dropout)
@@ -186,7 +186,7 @@ def merge(model: VideoModel) -> None:
         _fold(block, name)
 
 
-# A matrix M of a larger condition number is not inverted: the digits of float32 would be lost.
+# A matrix M of a larger condition number is not inverted: float32 would lose too many digits.
 LARGEST_CONDITION = 1e4
 
 

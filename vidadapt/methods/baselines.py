@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from vidadapt.models import VideoModel
 
-# A module's own bias, and those that stand beside a joint projection to queries, keys, values.
+# A module's own bias, and those beside a joint projection to queries, keys, values.
 BIASES = ("bias", "q_bias", "k_bias", "v_bias")
 
 
 def inject_linear(model: VideoModel) -> None:
-    """Nothing inside the backbone; the head and fc_norm are made trainable for every method."""
+    """Add nothing: the head and fc_norm are made trainable for every method."""
 
 
 def inject_full(model: VideoModel) -> None:
@@ -29,10 +29,10 @@ def inject_full(model: VideoModel) -> None:
 def inject_bitfit(model: VideoModel) -> None:
     """Train every bias of the backbone: of the patch embedding, of linear layers and of norms.
 
-    Tables of relative positions are not biases in this sense and stay frozen. On a tubelet ViT
-    that is D for the patch embedding and 10 D for each of L blocks with MLP ratio 4: norm1 D,
-    q_bias and v_bias 2 D (keys have none), proj D, norm2 D, fc1 4 D, fc2 D; D (10 L + 1) together,
-    92,928 on ViT-B, before fc_norm and the head.
+    Tables of relative positions are not biases in this sense and stay frozen. A tubelet ViT has D
+    for the patch embedding and 10 D for each of L blocks with MLP ratio 4: norm1 D, q_bias and
+    v_bias 2 D (keys have none), proj D, norm2 D, fc1 4 D, fc2 D; D (10 L + 1) together, 92,928 on
+    ViT-B, without fc_norm and the head.
     """
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):

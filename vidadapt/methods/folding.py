@@ -1,7 +1,7 @@
 """The layers that merging rewrites, read and written whole.
 
 Read an affine map as (weight, bias), change both, write it back: what a layer cannot hold is an
-error, never dropped. Do the arithmetic in float64; writing rounds once, to the layer's own type.
+error, never dropped. Compute in float64; writing rounds once, to the layer's own type.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ def holds_qkv_bias(attn: Any) -> bool:
 
     True with a bias for queries, keys and values, and for the tubelet ViT's attention, which has
     none for keys: a key bias b adds q_i . b to all scores of query i, which the softmax cancels.
-    That argument fails where keys are rotated or normalised on their way to the scores, so it is
-    made only for attentions known not to do so.
+    This does not hold where keys are rotated or normalised before the scores, so it is assumed
+    only for attentions known not to do so.
 
     Raises:
-        ValueError: no attention, or one with other layers that read its input.
+        ValueError: not an attention, or one with other layers that read its input.
     """
     projections = _projections(attn)
     if isinstance(attn, vit.Attention):
@@ -58,8 +58,8 @@ def holds_qkv_bias(attn: Any) -> bool:
 def read_qkv(attn: Any) -> tuple[Tensor, Tensor]:
     """Weight (3 D, D) and bias (3 D,) of the projection to queries, keys, values, in this order.
 
-    Float64 copies. Reads a fused `qkv` or separate `q_proj`, `k_proj`, `v_proj`, and biases that
-    stand beside it as `q_bias` and `v_bias`; zeros where there is no bias.
+    Float64 copies. Reads a fused `qkv` or separate `q_proj`, `k_proj`, `v_proj`, and biases kept
+    beside it as `q_bias` and `v_bias`; zeros where there is no bias.
     """
     parts = [read_linear(linear) for linear in _projections(attn)]
     weight = torch.cat([weight for weight, _ in parts])

@@ -1,7 +1,7 @@
-"""What is trained: load strictly, freeze, inject, unfreeze the head.
+"""Choose what is trained: freeze, inject, unfreeze the head; load strictly.
 
 A method is a function `inject(model, *, option=default, ...)`: its keyword-only arguments are its
-options. What it creates is trainable because new parameters are; nothing is matched by name.
+options. What it adds is trainable because new parameters are; nothing is matched by name.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def default_options(name: str) -> dict[str, Any]:
     """The options of a method with their defaults.
 
     Raises:
-        ValueError: unknown method, with the near names.
+        ValueError: unknown method, with similar names.
     """
     chosen = METHODS[require_known("method.name", name, METHODS)]
     parameters = inspect.signature(chosen).parameters.values()
@@ -46,17 +46,17 @@ def default_options(name: str) -> dict[str, Any]:
 def apply(model: VideoModel, method: dict[str, Any]) -> None:
     """Freeze the backbone, inject the method, make fc_norm and the head trainable.
 
-    The temporal positions of an inflated image model, which no image file holds, are trained where
-    the method trains something in the first block, so that the backward pass goes there anyway;
-    they add at most the way back through that block's attention. Elsewhere (linear, side networks,
-    layers 7-12) they stay at zero, and no graph reaches them.
+    The temporal positions of an inflated image model, which no image file holds, are trained if the
+    method trains something in the first block, as the backward pass reaches it anyway; they add at
+    most the backward pass through that block's attention. Else (linear, side networks, layers 7-12)
+    they stay at zero, and no graph reaches them.
 
     Args:
         model: backbone with loaded weights, `fc_norm` and `head`; edited in place.
         method: {"name": key of METHODS, **options}.
 
     Raises:
-        ValueError: unknown method or option, or an option that cannot be met.
+        ValueError: unknown method or option, or an invalid value.
     """
     options = {key: value for key, value in method.items() if key != "name"}
     known = default_options(method["name"])
@@ -83,7 +83,7 @@ def _check_choices(inject: Callable[..., None], options: dict[str, Any]) -> None
 
 def _first_block_trains(model: VideoModel) -> bool:
     first: nn.Module = model.slots()[0].block
-    # A side network stands in the place of all blocks and runs them without a graph.
+    # A side network replaces all blocks and runs them without a graph.
     if isinstance(first, losa.SideNetwork):
         return False
     return any(parameter.requires_grad for parameter in first.parameters())
@@ -109,7 +109,7 @@ UNMERGEABLE = {
 
 
 def merge(model: VideoModel, name: str) -> None:
-    """Fold a method into the backbone, which becomes a plain one with the same logits.
+    """Fold a method into the backbone, which becomes a plain model with the same logits.
 
     Compute in float32 or float64: folding in half precision rounds.
 
@@ -118,7 +118,7 @@ def merge(model: VideoModel, name: str) -> None:
         name: key of `METHODS`.
 
     Raises:
-        ValueError: this method cannot be folded, and why; or it was not applied to the model.
+        ValueError: why this method cannot be folded; or it was not applied to the model.
     """
     if name not in MERGES:
         raise ValueError(f"method {name} cannot be merged into the backbone: {UNMERGEABLE[name]}")
@@ -135,9 +135,9 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
 
 def train_mode(model: nn.Module) -> None:
-    """Put what is trained into train mode and keep what is frozen in eval mode.
+    """Put trained modules into train mode and keep frozen ones in eval mode.
 
-    A module trains if every parameter below it does; one without parameters (dropout, the head's
+    A module trains if all parameters in it do; one without parameters (dropout, the head's
     BatchNorm) follows the module that holds it. So dropout and drop path of a block stay off where
     a method trains only a part of it.
     """
@@ -153,7 +153,7 @@ def train_mode(model: nn.Module) -> None:
 
 
 def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The tensors that make the method's own file: trainable parameters and all saved buffers."""
+    """The tensors of the method's own file: trainable parameters and all saved buffers."""
     # A parameter that several modules share is named once here, several times in the state dict.
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
@@ -168,8 +168,8 @@ def load_trainable_state(model: nn.Module, state: dict[str, torch.Tensor], sourc
         source: file name for messages.
 
     Raises:
-        ValueError: keys, shapes or kinds of numbers are not the model's; or values that are NaN or
-            infinite, with the tensor's name.
+        ValueError: keys, shapes or types are not the model's; or values that are NaN or infinite,
+            with the tensor's name.
     """
     own = trainable_state(model)
     missing = sorted(own.keys() - state.keys())

@@ -15,8 +15,8 @@ def chosen_slots(model: VideoModel, layers: str | list[int]) -> list[Slot]:
 def chosen_layers(layers: str | list[int], depth: int) -> list[int]:
     """Layer numbers from 1, sorted, from a name, an inclusive range `a-b`, or a list.
 
-    Names mean the same on backbones of any depth: `all`; `lower` and `upper`, the halves (of an odd
-    number the middle is upper); `even`, every second one.
+    Names mean the same on backbones of any depth: `all`; `lower` and `upper`, the halves (the
+    middle of an odd number is upper); `even`, every second one.
 
     Raises:
         ValueError: malformed, empty, repeated or outside 1..depth.

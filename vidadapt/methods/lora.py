@@ -1,10 +1,10 @@
-"""LoRA: beside chosen linear layers of each block stands a trainable product of thin matrices.
+"""LoRA: a trainable product of two thin matrices beside chosen linear layers of each block.
 
 Paper: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, arXiv
 2106.09685, Eq. 3: h = W x + (alpha / r) B A x. Reference implementation: microsoft/LoRA.
 
-Differs from it in: every chosen part of a joint qkv layer has its own A and B by name (there:
-one grouped convolution); nothing merges by itself when the model is put into eval mode.
+Differs from it in: every chosen part of a joint qkv layer has its own A and B by name (there: one
+grouped convolution); nothing is merged automatically when the model is put into eval mode.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "fc2": ("mlp", ("fc2",)),
 }
 
-# A list, as options are in YAML and JSON, where a tuple would not be equal to itself read again.
+# A list: YAML and JSON would return a tuple as a list, which is not equal to the tuple.
 QUERIES_AND_VALUES = ["q", "v"]
 
 
@@ -82,7 +82,7 @@ class QkvLowRank(nn.Module):
 
 
 class LoRALinear(nn.Module):
-    """frozen(x) + delta(x); a bias that the caller hands in goes to the frozen layer."""
+    """frozen(x) + delta(x); a bias that the caller passes goes to the frozen layer."""
 
     def __init__(self, frozen: nn.Linear, delta: LowRank | QkvLowRank) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ def inject(
         layers: see `layers.chosen_layers`.
 
     Raises:
-        ValueError: an option that cannot be met, named; targets that this backbone does not have.
+        ValueError: an invalid option, by name; targets that this backbone does not have.
     """
     require_counts(rank=rank)
     require_rate(dropout)
@@ -160,7 +160,7 @@ def inject(
 
 
 def merge(model: VideoModel) -> None:
-    """Fold the branches into their layers, W <- W + (alpha / r) B A, and take the wrappers off.
+    """Fold the branches into their layers, W <- W + (alpha / r) B A, and remove the wrappers.
 
     Exact up to one rounding of the weights; biases are not touched.
     """

@@ -3,14 +3,14 @@
 Paper: Mercea et al., "Time-, Memory- and Parameter-Efficient Visual Adaptation", CVPR 2024, arXiv
 2402.02887. No code was released.
 
-The paper's: with b_1 ... b_L the outputs of the backbone's L blocks,
+The paper: with b_1 ... b_L the outputs of the backbone's L blocks,
 
     y_0 = b_L,    y_i = g_i(b_i + y_{i-1}) + y_{i-1},    the features are y_L;
 
 the backbone computes without gradients; g_i is a low-rank mixer, low-rank MLPs that alternate over
 channels and tokens; for video the tokens are mixed over time and over space in turn.
 
-Ours, where our sources for the paper leave it open, chosen on development videos of the demo's
+Where our sources for the paper leave it open, ours, chosen on development videos of the demo's
 target actions (docs/demo_study.md):
 
     g(u)  = up(GELU(space(time(down(LN(u))))))           down: D -> r_c, up: r_c -> D
@@ -18,23 +18,23 @@ target actions (docs/demo_study.md):
     space : h + W2 GELU(W1 h)  over the places of a time     W1: n_s -> r_s, W2: r_s -> n_s
 
 The tokens are mixed inside the channels' bottleneck, where that is cheap (mixed at full width, each
-mixer as a branch of its own, accuracy was 13 points lower at the same rate and parameters). LN has
-no parameters, `down` would absorb them. Only `up` starts at zero, so that g = 0 and the function is
-the linear probe's. Every layer is tapped, or those chosen. In a joint space-time model, prefix
-tokens (class, registers) belong to no place or time and pass the token mixers by; where each frame
-is a row of its own they are further places of their frame. Under autocast the b_i are kept in its
-type, and the sums b_i + y are rounded to it; y is not.
+mixer as a separate branch, accuracy was 13 points lower at the same rate and parameters). LN has no
+parameters, as `down` would absorb them. Only `up` starts at zero, so that g = 0 and the function is
+the linear probe's. All layers are tapped, or the chosen ones. In a joint space-time model, prefix
+tokens (class, registers) belong to no place or time and bypass the token mixers; where each frame
+is a row, they are further places of their frame. Under autocast the b_i are kept in its type, and
+the sums b_i + y are rounded to it; y is not.
 
 Parameters: (2 D r_c + r_c + D) + (2 n_t r_t + r_t + n_t) + (2 n_s r_s + r_s + n_s) a tapped layer.
 The mixers fix n_t and n_s: a file fits one clip length and crop size.
 
-A rank of 0 leaves a mixer out, with its parameters. Without the token mixers g is up(GELU(down(
+A rank of 0 leaves a mixer out, with its parameters. Without token mixers g is up(GELU(down(
 LN(u)))), an adapter of each token alone. Without the channels' there is no bottleneck to mix in:
 
-    g(u)  = space(time(LN(u))) - LN(u),    0 for tokens that pass by
+    g(u)  = space(time(LN(u))) - LN(u),    0 for tokens that bypass
 
 at full width, with W2 zero at the start and without W2's bias: it would shift all channels of a
-token alike, which the next layer's LN and fc_norm undo. Of the parameters above there remain
+token alike, which the next layer's LN and fc_norm undo. The remaining parameters are
 (2 n_t r_t + r_t) + (2 n_s r_s + r_s).
 """
 
@@ -59,7 +59,7 @@ class TokenMixer(nn.Module):
     """h + W2 gelu(W1 h + b1) + b2 over the rows of h (n, columns), through `rank` rows.
 
     Args:
-        alone: it works without the channels' bottleneck: W2 starts at zero, and there is no b2.
+        alone: there is no channels' bottleneck: W2 starts at zero, and there is no b2.
     """
 
     def __init__(self, count: int, rank: int, *, alone: bool) -> None:
@@ -70,7 +70,7 @@ class TokenMixer(nn.Module):
             nn.init.zeros_(self.up.weight)
 
     def forward(self, h: Tensor) -> Tensor:
-        # Tokens first and all else in columns: one plain product, no transposed copy.
+        # Tokens in rows, all else in columns: one plain product, no transposed copy.
         hidden = functional.gelu(torch.addmm(self.down.bias[:, None], self.down.weight, h))
         if self.up.bias is None:
             return h + self.up.weight @ hidden
@@ -80,7 +80,7 @@ class TokenMixer(nn.Module):
 class Mixer(nn.Module):
     """g of one layer: tokens (rows, N, D) to their change (rows, N, D); zero at the start.
 
-    Behind `num_passing` tokens a row holds n_t * n_s, time-major; or n_t rows of n_s are a clip.
+    After `num_passing` tokens a row has n_t * n_s, time-major; or a clip is n_t rows of n_s.
     """
 
     def __init__(
@@ -164,13 +164,13 @@ class SideNetwork(nn.Module):
         self.side = side
         self.layers = tuple(layers)
 
-    # Not inference_mode: its tensors could not be kept for backward.
+    # Not inference_mode: autograd could not save its tensors for the backward pass.
     @torch.no_grad()
     def frozen_features(self, x: Tensor) -> tuple[Tensor, ...]:
         """Tokens that enter the first block to b_L and the tapped b_i, without a graph.
 
-        They hold for every side network with the same `layers` on this backbone; b_L is the plain
-        backbone's output. Under autocast the b_i are in its type, b_L in the blocks' own.
+        They are the same for all side networks with these `layers` on this backbone; b_L is the
+        plain backbone's output. Under autocast the b_i have its type, b_L the blocks' own.
         """
         taps = []
         for number, block in enumerate(self.blocks, start=1):
@@ -192,7 +192,7 @@ def inject(
     layers: str | list[int] = "all",
     dropout: float = 0.0,
 ) -> None:
-    """Put a side network in the place of a frozen backbone's blocks, which it holds.
+    """Replace a frozen backbone's blocks by a side network that holds them.
 
     The function is unchanged at the start. Afterwards `model.slots()` has one place, that of the
     side network.
@@ -200,15 +200,14 @@ def inject(
     Args:
         model: a backbone with global attention; edited in place.
         channel_rank: r_c, channels in which the tokens are mixed; 0: no channel mixers.
-        temporal_rank: r_t of the mixers over time; may be more than the n_t times there are; 0:
-            none.
+        temporal_rank: r_t of the mixers over time; may be larger than n_t; 0: none.
         spatial_rank: r_s of the mixers over places; 0: none.
         layers: the tapped blocks: `all`, `lower` or `upper` half, `even`, an inclusive range
             counted from 1 (`7-12`), or a list.
         dropout: inside the channels' bottleneck.
 
     Raises:
-        ValueError: an option that cannot be met, named, or a backbone without global attention.
+        ValueError: an invalid option, by name, or a backbone without global attention.
     """
     require_global_attention(
         model, "losa", "a side network needs the same tokens behind all blocks"
@@ -264,6 +263,6 @@ def _linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
 
 
 def in_autocast_type(x: Tensor) -> Tensor:
-    """A tensor in the type of the autocast that it is used under, if there is one."""
+    """Return a tensor in the type of the active autocast, if there is one."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x

@@ -1,4 +1,4 @@
-"""Ranges of options that several methods share."""
+"""Range checks of options that methods share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def require_counts(**options: int) -> None:
 
 
 def require_rate(dropout: float) -> None:
-    """Refuse a rate of dropout outside [0, 1).
+    """Refuse a dropout rate outside [0, 1).
 
     Raises:
         ValueError: naming the option.

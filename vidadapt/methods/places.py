@@ -1,4 +1,4 @@
-"""Where a layer sits inside a backbone, so that a method can put a wrapper in its place."""
+"""The place of a layer in a backbone, so that a method can put a wrapper there."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Place:
 
 
 def places(root: nn.Module, kinds: type[nn.Module] | tuple[type[nn.Module], ...]) -> list[Place]:
-    """Where modules of these types sit below `root`, in the order of `root.modules()`.
+    """Places of modules of these types below `root`, in the order of `root.modules()`.
 
-    The list is made before anything is replaced, so its caller may put wrappers while going
-    through it.
+    The list is complete before anything is replaced, so the caller may put wrappers while it
+    iterates.
     """
     return [
         Place(parent, name)

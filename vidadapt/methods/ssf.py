@@ -5,10 +5,10 @@ NeurIPS 2022, arXiv 2210.08823, Eq. 3: y = gamma * x + beta. Reference implement
 dongzelian/SSF.
 
 Differs from it in: it starts as the identity (there: gamma from N(1, 0.02), beta from N(0, 0.02);
-`init="released"` has that); `fc_norm` is trained itself, as with every method here, so it gets no
-scale and shift of its own; what has no place in the backbone after merging is not there before: a
-linear layer without a bias gets no shift (nor does qkv with biases for queries and values only,
-unless the softmax cancels the keys' shift), a norm without weights gets nothing.
+`init="released"` does that); `fc_norm` is trained itself, as with every method here, so it gets no
+scale and shift; a part that the backbone could not hold after merging is left out: a linear layer
+without a bias gets no shift (nor does qkv with biases for queries and values only, unless the
+softmax cancels the keys' shift), a norm without weights gets nothing.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class ScaleShift(nn.Module):
         return y.to(x.dtype)
 
     def fold(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """The affine map (weight (C, ...), bias (C,)), float64, with this one behind it."""
+        """The affine map (weight (C, ...), bias (C,)), float64, followed by this one."""
         scale = self.scale.detach().double()
         weight, bias = scale.view(-1, *[1] * (weight.ndim - 1)) * weight, scale * bias
         return weight, bias if self.shift is None else bias + self.shift.detach().double()
 
 
 class SSF(nn.Module):
-    """delta(frozen(x)); a bias that the caller hands in goes to the frozen layer."""
+    """delta(frozen(x)); a bias that the caller passes goes to the frozen layer."""
 
     def __init__(self, frozen: nn.Module, delta: ScaleShift) -> None:
         super().__init__()
@@ -73,13 +73,13 @@ class SSF(nn.Module):
 
 
 def inject(model: VideoModel, *, init: Literal["identity", "released"] = "identity") -> None:
-    """Scale and shift what leaves every operation of a frozen backbone.
+    """Scale and shift the output of every operation of a frozen backbone.
 
     The operations are: the patch embedding, every LayerNorm outside `fc_norm` and the head, and
     every linear layer of the blocks (qkv, proj, fc1, fc2). On a tubelet ViT with MLP ratio 4 that
     is 2 D for the patch embedding and 22 D for each of L blocks, D (22 L + 2) parameters together:
-    204,288 on ViT-B. A scale keeps its input for the backward pass, so that SSF needs more memory
-    for activations than training all parameters does: 5 D more for a token and block.
+    204,288 on ViT-B. A scale keeps its input for the backward pass, so SSF needs more memory for
+    activations than training all parameters: 5 D more per token and block.
 
     Args:
         model: any backbone; edited in place.
@@ -98,7 +98,7 @@ def inject(model: VideoModel, *, init: Literal["identity", "released"] = "identi
 
 
 def _operations(model: VideoModel) -> list[tuple[Place, int, bool]]:
-    """What is scaled and shifted: its place, its channels, and whether it can hold a shift."""
+    """The operations to scale: place, channels, and whether it can hold a shift."""
     found: list[tuple[Place, int, bool]] = []
     for slot in model.slots():
         for place in places(slot.block, nn.Linear):
@@ -122,7 +122,7 @@ def _operations(model: VideoModel) -> list[tuple[Place, int, bool]]:
 
 
 def _patch_projections(model: VideoModel) -> list[Place]:
-    """Our own patch embedding as a whole, as it does not call its convolution; else the latter."""
+    """Our patch embedding, which does not call its convolution; else the convolution."""
     in_blocks = {module for slot in model.slots() for module in slot.block.modules()}
     found = places(model, vit.PatchEmbed) or places(model, (nn.Conv2d, nn.Conv3d))
     return [place for place in found if place.module not in in_blocks]
@@ -135,13 +135,13 @@ def _convolution(module: nn.Module) -> nn.Conv2d | nn.Conv3d:
 
 
 def merge(model: VideoModel) -> None:
-    """Fold every scale and shift into the operation before it, and take the wrappers off.
+    """Fold every scale and shift into the operation before it, and remove the wrappers.
 
     Exact up to one rounding: gamma * (W x + b) + beta has the weight diag(gamma) W and the bias
     gamma * b + beta, for linear layers, for the affine part of a LayerNorm and for the patch
     embedding alike. The tubelet ViT has no place for the shift of the keys, and needs none: it adds
     q_i . beta to all scores of query i, and the softmax cancels what is equal for all keys. Every
-    other shift has a place, as `inject` made none without.
+    other shift has a place, as `inject` adds none without.
     """
     for place in places(model, SSF):
         wrapper = place.module

@@ -2,16 +2,16 @@
 
 Paper: Pan et al., "ST-Adapter: Parameter-Efficient Image-to-Video Transfer Learning", NeurIPS 2022,
 arXiv 2206.13559. Reference implementation: linziyi96/st-adapter. As released: no activation inside,
-zero padding at the borders of the clip, class token and registers pass by, kernel 3 x 1 x 1, 384
+zero padding at the borders of the clip, class token and registers bypass, kernel 3 x 1 x 1, 384
 channels on ViT-B. The release builds two models: `12x384`, an adapter before the MLP of every block
 (its script for Kinetics-400), and `24x384`, one before the attention, too (its script for SSv2).
 
 Differs from it in: the up-projection starts at zero (there the convolution does); it works on joint
 space-time tokens too, on grids of any shape, and on the stages of hierarchical backbones. The
-release reads only the class token of the last block, which an adapter before that block's MLP can
-no longer reach: it is built, counted and kept in the file but never gets a gradient. Here such an
-adapter is refused: on 12 blocks `12x384` is position mlp with layers 1-11, and `24x384` is position
-both with mlp_layers 1-11.
+release reads only the class token of the last block, which an adapter before that block's MLP
+cannot change: it is built, counted and saved but never gets a gradient. Here such an adapter is
+refused: on 12 blocks `12x384` is position mlp with layers 1-11, and `24x384` is position both with
+mlp_layers 1-11.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vidadapt.models import VideoModel
 from vidadapt.models.blocks import Block
 from vidadapt.models.frames import FrameByFrame
 
-# A list, as options are in YAML and JSON, where a tuple would not be equal to itself read again.
+# A list: YAML and JSON would return a tuple as a list, which is not equal to the tuple.
 TIME_ONLY = [3, 1, 1]
 
 
@@ -83,7 +83,7 @@ class Adapter(nn.Module):
 def _convolved(conv: nn.Conv3d, volume: Tensor) -> Tensor:
     """The depthwise convolution of (B, C, t, h, w).
 
-    Along time alone it is done in two dimensions, time and place: on a CPU 50 times as fast in
+    A kernel over time alone runs in two dimensions, time and place: on a CPU 50 times as fast in
     float32 and 20 to 30 times in bf16 (forward and backward, torch 2.15).
     """
     if conv.kernel_size[1:] != (1, 1):
@@ -144,7 +144,7 @@ def inject(
         mlp_layers: with position both, those with an adapter before the MLP; default: `layers`.
 
     Raises:
-        ValueError: an option that cannot be met, named.
+        ValueError: an invalid option, by name.
     """
     require_counts(bottleneck=bottleneck)
     taps = tuple(kernel)

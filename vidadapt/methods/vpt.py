@@ -3,10 +3,10 @@
 Paper: Jia et al., "Visual Prompt Tuning", ECCV 2022, arXiv 2203.12119, Eq. 4-8. Reference
 implementations: KMnP/vpt; for video, without a class token, ShoufaChen/AdaptFormer.
 
-Differs from them in: prompts stand in front of all tokens, a class token included (VPT puts them
-behind it; attention has no order, so only the place differs), and none is pooled; deep prompts are
-dropped behind their block and new ones put in front of the next (VPT overwrites them: the same);
-no projection of the prompts; dropout is per clip or frame, as in VPT; AdaptFormer has none.
+Differs from them in: prompts are put before all tokens, a class token included (VPT puts them after
+it; attention has no order, so only the place differs), and none is pooled; deep prompts are dropped
+after their block and new ones put before the next (VPT overwrites them: the same); no projection of
+the prompts; dropout is per clip or frame, as in VPT; AdaptFormer has none.
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ def inject(
 ) -> None:
     """Put prompts in front of the tokens of a frozen backbone.
 
-    Where a backbone takes a clip frame by frame, each frame gets the prompts; where it rotates
-    queries and keys by position, those of prompts are not rotated. Trainable parameters:
-    `num_prompts` * D, for every block if deep.
+    If a backbone takes a clip frame by frame, each frame gets the prompts; if it rotates queries
+    and keys by position, those of prompts are not rotated. Trainable parameters: `num_prompts` * D,
+    per block if deep.
 
     Args:
         model: a backbone with global attention; edited in place.
         num_prompts: n. AdaptFormer's comparison on video has 1, VPT's default is 5.
-        form: `deep`, new prompts in front of every block, whose outputs are dropped behind it; or
+        form: `deep`, new prompts before every block, whose outputs are dropped after it; or
             `shallow`, prompts that enter before the first block and stay until after the last.
         init: uniform within plus or minus a bound: `xavier`, sqrt(6 / (D (n + 1))), as AdaptFormer
             draws them for video (it shrinks as n grows); or `uniform`, sqrt(6 / (p + D)) with p the
@@ -85,7 +85,7 @@ def inject(
         dropout: of the prompts' values.
 
     Raises:
-        ValueError: an option that cannot be met, named, or a backbone without global attention.
+        ValueError: an invalid option, by name, or a backbone without global attention.
     """
     require_global_attention(model, "vpt", "prompts would have no place among its tokens")
     require_counts(num_prompts=num_prompts)

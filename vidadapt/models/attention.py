@@ -1,4 +1,4 @@
-"""Softmax attention by the kernel that is fastest where it computes."""
+"""Softmax attention by the kernel that is fastest on its device."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Scores that a core takes up at a time: 4 MB in half precision, measured best from 2 to 5 MB with
-# 2 MB of cache of its own.
+# Scores that a core computes at a time: 4 MB in half precision. From 2 to 5 MB was measured best on
+# a core with a cache of 2 MB.
 SCORES_PER_THREAD = 2**21
 
 
@@ -34,10 +34,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class PlainBackward(torch.autograd.Function):
     """The fused kernel forward; backward in plain products, a few heads at a time.
 
-    Their scores are computed again, stay in the cache, and are never kept: for the backward pass q,
-    k and v are, which are views of one tensor. Scores and their gradients are rounded to the
-    tensors' type, which the fused kernel's own backward does not do: gradients are off by 1 % of
-    their norm in bf16, there by 0.4 %.
+    Scores are computed again and stay in the cache; only q, k and v, views of one tensor, are kept
+    for the backward pass. Scores and their gradients are rounded to the tensors' type, which the
+    fused kernel's own backward does not do: in bf16 gradients are off by 1 % of their norm, there
+    by 0.4 %.
     """
 
     @staticmethod

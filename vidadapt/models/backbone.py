@@ -1,4 +1,4 @@
-"""Backbones: a clip becomes logits. Of ours it imports `files` and `naming` alone."""
+"""Backbones: clip to logits. `models` imports only `files` and `naming` of ours."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
     },
 }
 
-# Weights that are no file of the user's: shipped with the package, and always the same random draw.
+# Weights without a file of the user's: those shipped with the package, and a fixed random draw.
 DEMO, RANDOM = "demo", "random"
 WITHOUT_FILE = (DEMO, RANDOM)
 DEMO_WEIGHTS = Path(__file__).parents[1] / "weights" / "demo_vit_tiny.safetensors"
@@ -58,7 +58,7 @@ def build(
     from_image: str | None = None,
     inflation: str | None = None,
 ) -> tuple[VideoModel, LoadReport | None]:
-    """A backbone with a head, every parameter trainable, and what was loaded into it.
+    """Return a backbone with a head, all parameters trainable, and the loading report.
 
     Args:
         backbone: key of `BACKBONES`, or `timm/NAME` for an image model of timm's.
@@ -70,10 +70,9 @@ def build(
         drop_path: stochastic depth rate of the last block.
         head: key of `HEADS`.
         weights: checkpoint file of any recognised family, the index of one in several files, or
-            their folder; `demo` for the tiny backbone shipped
-            with the package; `hub:OWNER/REPO`, `hub:OWNER/REPO/FILE` or `hub` (what timm publishes
-            for its model) for a file of the Hugging Face hub, see `hub.hub_file`; none: random
-            initialisation.
+            their folder; `demo` for the tiny backbone shipped with the package; `hub:OWNER/REPO`,
+            `hub:OWNER/REPO/FILE` or `hub` (what timm publishes for its model) for a file of the
+            Hugging Face hub, see `hub.hub_file`; none: random initialisation.
         weights_key: entry of the weights file to take, e.g. `model_ema`; default: see
             `tensor_files.read_tensors`.
         keep_head: take the head from the file too; it must have K classes and the same kind.
@@ -139,7 +138,7 @@ def build(
 
 
 def _local(weights: str | Path | None, backbone: str) -> Path | None:
-    """The file that `weights` names, fetched from the hub where it says so."""
+    """The file that `weights` names; fetched first if it is on the hub."""
     if weights is None or weights == RANDOM:
         return None
     if isinstance(weights, str) and is_hub_name(weights):

@@ -8,25 +8,25 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-# A tensor of this process -> its sum over all of them, through which gradients pass.
+# A tensor of this process -> its sum over all processes, differentiable.
 Total = Callable[[Tensor], Tensor]
 
 
 class GlobalBatchNorm(nn.BatchNorm1d):
-    """`BatchNorm1d` without parameters, whose statistics in training are those of all processes.
+    """`BatchNorm1d` without parameters; in training its statistics are those of all processes.
 
-    Sums and the numbers of clips are exchanged, so that processes may have different numbers of
-    clips, or none: mean m and variance v are those of all clips together, y = (x - m) / sqrt(v +
-    eps), and running_var takes v n / (n - 1) with the global n. Two exchanges of D numbers forward
-    and two backward, all in float64, which leaves little of the order of sums: processes end with
-    the same running statistics. All of them must call it, in the same order, and take the backward
-    pass; one without a clip does with `without_clips`. With fewer than two clips in all,
-    running_var becomes NaN.
+    Sums and numbers of clips are exchanged, so processes may have different numbers of clips, or
+    none: mean m and variance v are those of all clips together, y = (x - m) / sqrt(v + eps), and
+    running_var takes v n / (n - 1) with the global n. Forward and backward take two exchanges of D
+    numbers each, in float64, where the order of sums hardly matters: processes end with the same
+    running statistics. All of them must call it, in the same order, and run the backward pass; one
+    without a clip calls `without_clips`. One clip in all leaves the running statistics as they
+    are; without any they become NaN.
 
     torch's `SyncBatchNorm` computes the same, on GPUs only. State dict: `BatchNorm1d`'s.
 
     Args:
-        of: whose settings and buffers it takes over.
+        of: module whose settings and buffers are used.
         total: sums over the processes.
     """
 
@@ -41,7 +41,7 @@ class GlobalBatchNorm(nn.BatchNorm1d):
         """(B, D) -> (B, D) of its type; B may be 0 in training."""
         if not self.training:
             return super().forward(x)
-        # Its backward pass exchanges sums in every process, or in none.
+        # The backward pass must exchange sums in every process, or in none.
         wide = x.double() if x.requires_grad else x.detach().double().requires_grad_()
         sums = self.total(torch.cat([wide.sum(0), wide.new_full((1,), len(x))]))
         count = sums[-1].detach()
@@ -67,23 +67,22 @@ def over_all_processes(head: nn.Module, total: Total) -> None:
 
     Args:
         head: edited in place; its tensors and their names stay.
-        total: see `GlobalBatchNorm`. A function, or another object that a copy of the model may
-            share.
+        total: see `GlobalBatchNorm`; a function, or an object that copies of the model may share.
 
     Raises:
         ValueError: the head has no BatchNorm.
     """
     if not (isinstance(head, nn.Sequential) and isinstance(head[0], nn.BatchNorm1d)):
         raise ValueError("this head has no BatchNorm; use model.head batchnorm_linear")
-    # Exchanges between processes are nothing that a compiler could put into its graph.
+    # A compiler cannot put exchanges between processes into its graph.
     head[0] = GlobalBatchNorm(head[0], torch.compiler.disable(total))
 
 
 def without_clips(head: nn.Module) -> None:
-    """What a process does in the place of a training step for which it has no clip.
+    """Replace a training step in a process that has no clip for it.
 
-    Forward and backward pass of the head with none of them, since the others wait for its share of
-    the sums. Nothing, if no BatchNorm is shared.
+    Run the head forward and backward on zero clips, since the other processes wait for this one's
+    share of the sums. Do nothing if no BatchNorm is shared.
     """
     if isinstance(head, nn.Sequential) and isinstance(head[0], GlobalBatchNorm):
         running = cast(Tensor, head[0].running_mean)

@@ -7,7 +7,7 @@ from typing import Literal, cast
 
 from torch import Tensor, nn
 
-# How tokens of one block see each other: all of them, those of a window, or not by attention.
+# Tokens that attend to each other in a block: all, those of one window, or none.
 AttentionKind = Literal["global", "window", "none"]
 
 
@@ -15,7 +15,7 @@ class Block(nn.Module):
     """Pre-norm residual block made of its parts; tokens (..., D) in and out.
 
     Blocks of every backbone have this form (timm's names), so a method's wrapper re-uses the parts
-    (`norm1`, `attn`, `ls1`, `drop_path1`, `norm2`, `mlp`, `ls2`, `drop_path2`) and restates the
+    (`norm1`, `attn`, `ls1`, `drop_path1`, `norm2`, `mlp`, `ls2`, `drop_path2`) and repeats the
     two lines of `forward`. `attn` mixes tokens, by attention or otherwise; `ls1` and `ls2` are
     LayerScale or the identity.
     """

@@ -1,4 +1,4 @@
-"""What a clip must look like to enter a model."""
+"""Checks of the clips that enter a model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def require_clip(clip: Tensor, shape: tuple[int, ...]) -> None:
-    """Refuse a batch of clips that is not (B, *shape), or no floats.
+    """Refuse a batch of clips that is not (B, *shape) of floats.
 
     Raises:
         ValueError: naming both shapes, or the type.

@@ -1,4 +1,4 @@
-"""What of a weights file reached the model: the report, and the error when not all did."""
+"""Coverage of a weights file: what reached the model, and the error if not all did."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 State = dict[str, Tensor]
 
-# Values of these types become a model's by rounding at most; others have another meaning.
+# Types whose values convert to a model's type by rounding at most; others have another meaning.
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-# What a task trains around the backbone of any model.
+# Parts around the backbone of any model, which each task trains.
 NOT_BACKBONE = ("fc_norm.", "head.", "time_embed.")
 
 
@@ -29,7 +29,7 @@ class LoadReport:
         loaded_values: number of values in them.
         fresh: names of the model's tensors that the file lacks and that keep their initial values.
         dropped: reason to the file's tensor names that are not used.
-        notes: what else became of the file's model, a line each.
+        notes: further facts about the loading, a line each.
     """
 
     path: Path
@@ -65,7 +65,7 @@ def require_match(
         used: tensors of the file under the model's names.
         target: the model's tensors.
         required: names in `target` that must be found.
-        advice: last line of the message: what the file is and how to mend it.
+        advice: last line of the message: what the file is, and what to do.
 
     Raises:
         ValueError: all missing, mismatched and unexpected tensors; or those that hold NaN or

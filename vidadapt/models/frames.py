@@ -22,11 +22,11 @@ class FrameByFrame(nn.Module):
 
     The image model sees every frame alone and pools as it does on images (class token, mean over
     patches, attention pool; its own norms included), then: mean over time, `fc_norm`, `head`. With
-    T = 1 the features are the image model's. Nothing in the backbone knows the order of frames.
+    T = 1 the features are the image model's. The backbone does not see the order of frames.
 
     Args:
-        image: timm model of a class in `image.ATTENTION`, as a rule with loaded weights; held, and
-            its blocks are put into the form that methods edit.
+        image: timm model of a class in `image.ATTENTION`, as a rule with loaded weights; not
+            copied; its blocks are put into the form that methods edit.
         num_frames: T.
         crop_size: S, pixels; the image model's.
         num_classes: K. The head is `heads.linear`; `build` sets another one.
@@ -87,7 +87,7 @@ class FrameByFrame(nn.Module):
         """Frames (rows, 3, S, S) to the image model's pooled features (rows, D)."""
         image = self.image
         if isinstance(image, Eva):
-            # Its own loop hands the rotation to every block; here the blocks hold it.
+            # timm's loop passes the rotation to every block; here the blocks hold it.
             x, _ = image._pos_embed(image.patch_embed(frames))
             x = image.norm_pre(x)
             for block in image.blocks:
@@ -106,7 +106,7 @@ class FrameByFrame(nn.Module):
     def forward_from(self, x: Tensor, first: int) -> Tensor:
         """Tokens that enter slot number `first`, from 0, to what `forward_features` gives.
 
-        Restates timm's loop: blocks, with Swin's downsampling in front of a stage, then the norm.
+        Repeats timm's loop: blocks, with Swin's downsampling in front of a stage, then the norm.
         """
         image: Any = self.image
         for number, slot in enumerate(self.slots()[first:]):
@@ -125,7 +125,7 @@ class FrameByFrame(nn.Module):
 
 
 def _containers(image: Any) -> list[nn.Sequential | nn.ModuleList]:
-    """Where the blocks stand, by stage."""
+    """The blocks' containers by stage."""
     if isinstance(image, SwinTransformer):
         return [cast(nn.Sequential, stage.blocks) for stage in image.layers]
     return [image.blocks]

@@ -1,4 +1,4 @@
-"""An image model of timm's becomes a video model: checked options, weights, one of two forms."""
+"""Turn a timm image model into a video model: check options, load weights, build it."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def video_from_image(
     weights: Path | None,
     weights_key: str | None = None,
 ) -> tuple[InflatedViT | FrameByFrame, LoadReport | None]:
-    """The model `timm/NAME` as a video model, and what was loaded into it, see `models.build`.
+    """Return `timm/NAME` as a video model, and the loading report, see `models.build`.
 
-    The weights are those of the image model, loaded before it is inflated, or a backbone that was
-    written by this package, which holds the tubelets already.
+    The weights are those of the image model, loaded before it is inflated, or of a backbone that
+    this package wrote, which already has tubelets.
 
     Raises:
         ValueError: options that do not apply, weights that do not fit.
@@ -110,7 +110,7 @@ def _checked(
 
 
 def _is_own(tensors: State) -> bool:
-    """Whether a file holds a backbone as this package writes it."""
+    """Whether a file holds a backbone that this package wrote."""
     patch = tensors.get("patch_embed.proj.weight")
     return any(name.startswith("image.") for name in tensors) or (
         patch is not None and patch.ndim == 5
@@ -118,9 +118,9 @@ def _is_own(tensors: State) -> bool:
 
 
 def _wants_average_pool(tensors: State, image: Any) -> bool:
-    """Whether a file is of a ViT whose last norm stands after the pool, and `image` is not.
+    """Whether a file's ViT has its last norm after the pool, while `image` has it before.
 
-    So are fine-tuned MAE models; those of the same name in timm pool the class token.
+    Fine-tuned MAE models have; timm's of the same name pool the class token.
     """
     names = {name.removeprefix("image.") for name in tensors}
     after_pool = "fc_norm.weight" in names or _is_own(tensors)
@@ -160,7 +160,7 @@ def _fresh(model: nn.Module, loaded: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _pooling(model: InflatedViT | FrameByFrame) -> str:
-    """What becomes of the tokens, for the report."""
+    """How the tokens are pooled, for the report."""
     t, h, w = model.grid
     if isinstance(model, FrameByFrame):
         return f"every frame pooled as timm does on images, then the mean over {t} frames"

@@ -1,4 +1,4 @@
-"""Heads: features become logits (B, K). All parameters of a head are trainable."""
+"""Heads: features to logits (B, K). All parameters of a head are trainable."""
 
 from __future__ import annotations
 

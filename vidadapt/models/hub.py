@@ -29,17 +29,17 @@ def is_hub_name(weights: str) -> bool:
 
 
 def hub_file(weights: str, timm_name: str | None) -> Path:
-    """The local copy of a file of the hub, from its cache or downloaded into it.
+    """Return the local copy of a hub file, from the cache or downloaded into it.
 
-    Of a model in several files it is the index, with the others beside it.
+    For a model in several files: the index, with the other files beside it.
 
     Args:
         weights: `hub:OWNER/REPO` (the first of `FILES` that it has), `hub:OWNER/REPO/FILE`, or
             `hub`: what timm itself loads for `timm_name`.
-        timm_name: timm's name of the model, with or without a tag; none: not one of timm's.
+        timm_name: timm's name of the model, with or without a tag; None: not a timm model.
 
     Raises:
-        ValueError: not such a name, no such repository or file, or no network.
+        ValueError: a malformed name, no such repository or file, or no network.
     """
     repository, names = _wanted(weights, timm_name)
     name, local = _first(repository, names, weights)
@@ -48,14 +48,14 @@ def hub_file(weights: str, timm_name: str | None) -> Path:
         revision = local.parents[len(folders)].name  # of the snapshot in the hub's cache
         for shard in shards_of(local):
             if not local.with_name(shard).exists():
-                # Where the repository has no such file, whoever reads the index says so.
+                # If the repository lacks the file, reading the index reports it.
                 with contextlib.suppress(EntryNotFoundError):
                     _download(repository, "/".join([*folders, shard]), revision)
     return local
 
 
 def _first(repository: str, names: tuple[str, ...], weights: str) -> tuple[str, Path]:
-    """The first of these files that the cache has, else the repository."""
+    """The first of these files in the cache, else in the repository."""
     try:
         for name in names:
             cached = try_to_load_from_cache(repository, name)
@@ -64,7 +64,7 @@ def _first(repository: str, names: tuple[str, ...], weights: str) -> tuple[str, 
         for name in names:
             with contextlib.suppress(EntryNotFoundError):
                 return name, _download(repository, name)
-    except HFValidationError as error:  # no name of a repository
+    except HFValidationError as error:  # not the name of a repository
         raise ValueError(f"model.weights: {weights!r}: {error}") from error
     raise ValueError(
         f"model.weights: {repository} has none of {', '.join(names)}; name the file: "

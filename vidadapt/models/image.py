@@ -1,4 +1,4 @@
-"""timm's image models: which of them can become video models, and how one is made."""
+"""timm's image models: create those that can become video models."""
 
 from __future__ import annotations
 
@@ -30,17 +30,16 @@ ATTENTION: dict[type[nn.Module], AttentionKind] = {
 def create_image_model(
     name: str, *, crop_size: int, drop_path: float = 0.0, average_pool: bool = False
 ) -> nn.Module:
-    """A timm image model without a classifier, at random, for crops of `crop_size` pixels.
+    """An untrained timm image model without a classifier, for crops of `crop_size` pixels.
 
     Args:
         name: `timm/` and any name that `timm.create_model` knows, with or without a tag.
         drop_path: stochastic depth rate of the last block.
-        average_pool: with the pool of models that average tokens, then apply fc_norm; default:
-            the model's own.
+        average_pool: average the tokens, then apply fc_norm; default: the model's own pool.
 
     Raises:
         ValueError: a name that timm does not know, a class without blocks that can be edited, or a
-            crop that is no whole number of patches.
+            crop that is not a whole number of patches.
     """
     bare = name.removeprefix(PREFIX)
     if not timm.is_model(bare):
@@ -57,7 +56,7 @@ def create_image_model(
             drop_path_rate=drop_path,
             **options,
         )
-    except TypeError as error:  # timm passes what a model does not take on to its constructor
+    except TypeError as error:  # the constructor gets all options, also unknown ones
         raise ValueError(f"model.backbone: {name} is {_no_family()} ({error})") from error
     attention_kind(image, name)
     embed: Any = image.stem if isinstance(image, MlpMixer) else image.patch_embed
@@ -69,7 +68,7 @@ def attention_kind(image: nn.Module, name: str) -> AttentionKind:
     """How the tokens of the model's blocks see each other.
 
     Raises:
-        ValueError: no class whose blocks can be edited.
+        ValueError: blocks that cannot be edited.
     """
     for cls, kind in ATTENTION.items():
         if isinstance(image, cls):
@@ -91,17 +90,17 @@ def _no_family() -> str:
 def edit_blocks(
     container: nn.Sequential | nn.ModuleList, rotary: Tensor | None = None
 ) -> nn.Sequential | nn.ModuleList:
-    """Put the `Block` form of every block of a container in its place, and return the container."""
+    """Replace every block of a container by its `Block` form, and return the container."""
     for index, block in enumerate(container):
         container[index] = as_block(block, rotary)
     return container
 
 
 def rotary_embedding(image: Any, name: str) -> Tensor | None:
-    """The fixed rotation (h * w, 2 * D / heads) of an EVA or DINOv3 model's tokens; none elsewhere.
+    """The fixed rotation (h * w, 2 * D / heads) of an EVA or DINOv3 model's tokens, else None.
 
     Raises:
-        ValueError: a rotation with learned frequencies of its own in every block.
+        ValueError: a rotation whose frequencies every block learns.
     """
     if getattr(image, "rope", None) is None:
         return None

@@ -1,10 +1,10 @@
-"""Weights of image models: timm's own converters, held to account for every tensor of the file.
+"""Weights of image models: timm's own converters, checked for every tensor of the file.
 
 timm's `checkpoint_filter_fn` of a model's module turns other layouts into timm's names: CLIP of
 OpenAI and open_clip (also around a timm tower), DINOv2 and DINOv3, EVA, original Swin and DeiT III.
-It leaves out silently what it does not know or want, and so is checked here: every tensor of the
-file must have reached the image model or be known to be of no use, and every tensor of the model
-must be found with its shape. Known beside timm's: facebookresearch/mae (pre-trained and fine-tuned)
+It silently drops tensors that it does not know or want, so its result is checked here: every
+tensor of the file must have reached the image model or be known as unused, and every tensor of the
+model must be found with its shape. Also known: facebookresearch/mae (pre-trained and fine-tuned)
 and `jx_vit_base_patch16_224_in21k`.
 """
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from vidadapt.models.coverage import FLOATS, State, listed, require_match
 
-# Names in the file, less wrappers' prefixes, that no video model has a use for.
+# Names in the file, without wrappers' prefixes, that no video model uses.
 UNUSED = {
     "text tower of a CLIP model": (
         r"(transformer|token_embedding|ln_final|text|text_model)\.|positional_embedding$|"
@@ -44,14 +44,14 @@ UNUSED = {
 OLD_HEAD = r"(head|head_dist)\."
 ATTENTION_POOL = r"attn_pool\."
 
-# Tensors that converters change, so that they cannot be found again by their memory: tables that
-# are resampled, and class tokens to which their position is added.
+# Tensors that converters copy, so that the result does not share their memory: tables that are
+# resampled, and class tokens to which their position is added.
 REWRITTEN = re.compile(
     r"(visual\.)?(trunk\.)?(pos_embed|positional_embedding|cls_token|class_embedding|"
     r"layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table)$"
 )
 
-# Layout -> a tensor that only this layout has; the first that is found.
+# Layout -> a tensor that only this layout has; the first one found decides.
 LAYOUTS = {
     "CLIP (OpenAI, open_clip)": "visual.class_embedding",
     "open_clip around a timm tower": "visual.trunk.patch_embed.proj.weight",
@@ -75,7 +75,7 @@ def load_image_weights(
         keep_pool: whether the model's attention pool is used; else it is left out.
 
     Returns:
-        The layout, what was loaded (timm's names), reason -> names that are not used, and notes.
+        The layout, the loaded tensors (timm's names), reason -> unused names, and notes.
 
     Raises:
         ValueError: one message with all tensors that are missing, left over or of another shape.
@@ -84,7 +84,7 @@ def load_image_weights(
     if not any(key.startswith("visual.") for key in tensors):
         unused["text tower of a CLIP model"] = ()
     early = {key for names in unused.values() for key in names}
-    # The mask token tells timm the layout.
+    # timm recognises the layout by the mask token.
     kept = {k: v for k, v in tensors.items() if k not in early or k.endswith("mask_token")}
     _require_patch_size(path, image, kept)
     _require_floats(path, image, kept)
@@ -144,7 +144,7 @@ def _reached(tensor: Tensor, converted: State) -> bool:
 
 
 def _require_patch_size(path: Path, image: Any, tensors: State) -> None:
-    """timm would resample a kernel of another size silently."""
+    """Refuse a patch size that timm would resample silently."""
     embed = image.stem if hasattr(image, "stem") else image.patch_embed
     want = getattr(embed.proj, "kernel_size", None)
     for key, tensor in tensors.items():
@@ -158,7 +158,7 @@ def _require_patch_size(path: Path, image: Any, tensors: State) -> None:
 
 
 def _require_floats(path: Path, image: nn.Module, tensors: State) -> None:
-    """A converter may join or compute with tensors of any type."""
+    """Refuse other types before a converter uses the values."""
     known = image.state_dict()
     other = [
         f"{key} is {str(tensor.dtype).removeprefix('torch.')}"

@@ -1,8 +1,8 @@
 """An image ViT inflated to video: tubelets, joint space-time attention, temporal positions.
 
 Inflation as in Arnab et al., "ViViT: A Video Vision Transformer", ICCV 2021, arXiv 2103.15691,
-section 3.4. Differs from it in: the spatial positions are not copied to every time but added to it
-(the same sum), and temporal positions are a parameter of their own that starts at zero.
+section 3.4. Differs from it in: spatial positions are not copied to every time but added there (the
+same sum), and temporal positions are a parameter of their own that starts at zero.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ class TimeEmbedding(nn.Module):
 class InflatedViT(nn.Module):
     """Clip (B, 3, T, S, S), float, normalised, to logits (B, K), by an image ViT.
 
-    What becomes of the image model's parts: its patch embedding is inflated to tubelets; its
-    spatial positions are added at every time and its rotary embedding repeated over time;
-    `time_embed` starts at zero; its class token and registers stand once before all tokens of the
-    clip, take part in every block, and are not pooled: the mean is over the tubelets. Its final
-    norm is applied before the pool; a norm that it applies after the pool becomes `fc_norm`, where
-    otherwise a new one stands. Its attention pool and classifier are left out. With `time_embed`
-    zero, one frame repeated over one tubelet gives the image model's features.
+    Use of the image model's parts: its patch embedding is inflated to tubelets; its spatial
+    positions are added at every time and its rotary embedding is repeated over time; `time_embed`
+    starts at zero; its class token and registers are put once before all tokens of the clip, take
+    part in every block, and are not pooled: the mean is over the tubelets. Its final norm is
+    applied before the pool; a norm that it applies after the pool becomes `fc_norm`, else that is
+    new. Its attention pool and classifier are left out. With `time_embed` zero, one frame repeated
+    over one tubelet gives the image model's features.
 
     Args:
         image: timm's `VisionTransformer` or `Eva`, as a rule with loaded weights; its parts are
@@ -77,8 +77,8 @@ class InflatedViT(nn.Module):
             block anyway, see `methods.apply`.
 
     Raises:
-        ValueError: a model with windows, without attention or with another patch embedding; T no
-            multiple of the tubelet.
+        ValueError: a model with windows, without attention or with another patch embedding; T not
+            a multiple of the tubelet.
     """
 
     attention: AttentionKind = "global"
@@ -181,7 +181,7 @@ def _require_inflatable(image: Any, name: str) -> None:
 
 
 def _inflated(image: Any, tubelet_size: int, how: str) -> PatchEmbed:
-    """Of one image to that of a tubelet; timm's `PatchEmbed` in."""
+    """timm's `PatchEmbed` of an image, inflated to tubelets."""
     conv = image.proj
     embed = PatchEmbed(
         tubelet_size, conv.kernel_size[0], conv.out_channels, bias=conv.bias is not None

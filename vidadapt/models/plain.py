@@ -1,4 +1,4 @@
-"""What a plain classifier file holds: names and tensors that other programs load, too.
+"""Plain classifier files: names and tensors that other programs can load, too.
 
 Layouts: `backbone` is the patch embedding and the blocks alone; `vidadapt` adds fc_norm and the
 head; `videomae` is the same in the form of MCG-NJU/VideoMAE's fine-tuned files, which its own
@@ -24,7 +24,7 @@ VIDEOMAE_HEAD = {"head.weight", "head.bias"}
 
 
 def fold_batchnorm(head: nn.Module) -> nn.Module:
-    """A parameter-free BatchNorm before a linear layer, folded into one; other heads as they are.
+    """Fold a head of BatchNorm and linear layer into one layer; return other heads as they are.
 
     With its running mean m and variance v, W (x - m) / sqrt(v + eps) + b is a linear layer with
     W' = W diag(1 / sqrt(v + eps)) and b' = b - W' m: exact up to one rounding, in eval mode.
@@ -44,7 +44,7 @@ def fold_batchnorm(head: nn.Module) -> nn.Module:
 
 
 def plain_state(model: VideoViT, layout: str) -> dict[str, Tensor]:
-    """The tensors of a model without a method, whose head is folded, for one of `LAYOUTS`.
+    """Return the tensors for one of `LAYOUTS` of a model without method, its head folded.
 
     Raises:
         ValueError: VideoMAE's code has no such head, or no such positions.
@@ -80,5 +80,5 @@ def write_plain(path: Path, state: dict[str, Tensor], layout: str, dtype: torch.
                 torch.save({"module": cast}, partial)
             else:
                 save_file(cast, partial)
-        except (SafetensorError, RuntimeError) as error:  # of a disk that is full
+        except (SafetensorError, RuntimeError) as error:  # e.g. the disk is full
             raise unwritten(path, error) from error

@@ -36,7 +36,7 @@ def interpolated_table(pretrained_grid: Grid, grid: Grid, width: int) -> Tensor:
     """Table of `pretrained_grid` (t, h, w) resampled trilinearly to `grid`: (t * h * w, width).
 
     Only on request (`build(interpolate_from=...)`): VideoMAE itself recomputes the table for the
-    new number of tokens, which shifts the code of a place when the spatial grid changes.
+    new number of tokens, which changes the code of a place when the spatial grid changes.
 
     >>> bool((interpolated_table((2, 3, 3), (2, 3, 3), 8) == sincos_table(18, 8)).all())
     True

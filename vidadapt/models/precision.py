@@ -17,7 +17,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class NonFinite(RuntimeError):
-    """A loss, a trained tensor or a score became NaN or infinite: the training has diverged."""
+    """A loss, a trained tensor or a score is NaN or infinite: the training run diverged."""
 
 
 def resolved_precision(device: torch.device, precision: Precision) -> Precision:
@@ -31,7 +31,7 @@ def autocast(device: torch.device, precision: str, remember: bool = True) -> Any
     """The context for mixed precision on a device; does nothing for `fp32`.
 
     Args:
-        remember: the copies of trained weights, until the context ends.
+        remember: keep copies of trained weights until the context ends.
     """
     if precision == "fp32":
         return nullcontext()
@@ -53,21 +53,21 @@ def _computes_bf16(device: torch.device) -> bool:
 
 @torch.no_grad()
 def cast_frozen(model: VideoModel, device: torch.device, precision: str) -> int:
-    """Give frozen weights, in place, the type that autocast would cast them to at every use.
+    """Cast frozen weights in place to the type that autocast gives them at every use.
 
-    autocast remembers its copies of trained weights alone, and only until its context ends: frozen
-    ones are cast in every forward pass, and again where a part is recomputed. Those chosen here are
-    read by nothing but matrix products and convolutions in that type (biases included), as found by
-    watching one forward pass in eval mode. So every result stays the same bit by bit; norms,
-    positions, tables and what a method computes with in float32 keep their type.
+    autocast keeps its copies of trained weights only, and only until its context ends: frozen
+    ones are cast in every forward pass, and again where a part is recomputed. Cast here are those
+    that only matrix products and convolutions in that type read (biases included), as observed in
+    one forward pass in eval mode. So every result stays the same bit by bit; norms, positions,
+    tables and what a method computes with in float32 keep their type.
 
     Args:
-        model: finished, on `device`, its method applied and `requires_grad` as it is to stay;
-            parameters alone are cast, none that is trained.
+        model: complete, on `device`, with its method applied and the final `requires_grad`; only
+            parameters are cast, none that is trained.
         precision: of `autocast`; nothing is done for `fp32`.
 
     Returns:
-        How many numbers were cast.
+        Number of values cast.
     """
     if precision == "fp32":
         return 0
@@ -91,10 +91,10 @@ def cast_frozen(model: VideoModel, device: torch.device, precision: str) -> int:
 
 
 class _Uses(TorchDispatchMode):
-    """What becomes of parameters: cast to `dtype`, or something else; both hold ids.
+    """Uses of parameters: cast to `dtype`, or something else; both sets hold ids.
 
-    Views and joints of a parameter count as the parameter: a cast after them gives the same numbers
-    as one before them.
+    Views and joints of a parameter count as the parameter: a cast gives the same values after them
+    as before.
     """
 
     def __init__(self, parameters: Iterable[int], dtype: torch.dtype) -> None:
@@ -104,7 +104,7 @@ class _Uses(TorchDispatchMode):
         self.other: set[int] = set()
         # id of a tensor -> ids of the parameters that it is made of.
         self.made_of = {key: {key} for key in parameters}
-        self.held: list[Tensor] = []  # so that no id is used again
+        self.held: list[Tensor] = []  # keeps their ids from being reused
 
     def __torch_dispatch__(
         self,
@@ -129,5 +129,5 @@ class _Uses(TorchDispatchMode):
         return found
 
 
-# zeros_like takes nothing but the type, which must be that of what it is joined to.
+# zeros_like reads only the type, which must be that of the tensors it is joined to.
 _JOINTS = {torch.ops.aten.cat.default, torch.ops.aten.zeros_like.default}

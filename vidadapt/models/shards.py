@@ -8,7 +8,7 @@ from typing import Any
 
 from vidadapt.console.naming import printable
 
-# What a folder or a repository of the hub calls its model, in the order in which it is looked for.
+# Names of a model's file in a folder or a hub repository, in the order of the search.
 FILES = (
     "model.safetensors",
     "open_clip_model.safetensors",
@@ -22,11 +22,10 @@ LARGEST_INDEX = 1 << 26  # bytes: 500,000 tensors with long names
 
 
 def shards_of(index: Path) -> dict[str, list[str]]:
-    """The files of a model, by their names in the folder of the index, with their tensors.
+    """Name of a file in the folder of the index -> the tensors that it holds.
 
     Raises:
-        ValueError: no index, a tensor that it names twice, or a file that it names in another
-            folder.
+        ValueError: not an index, a tensor named twice, none named, or a file in another folder.
     """
     try:
         if index.stat().st_size > LARGEST_INDEX:

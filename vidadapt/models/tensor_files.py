@@ -1,4 +1,4 @@
-"""Reading a checkpoint file as plain tensors, without running any code that it may carry."""
+"""Read a checkpoint file as plain tensors, without running any code that it may hold."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from vidadapt.files.archives import members_of, require_stored
 from vidadapt.models.coverage import State, listed
 from vidadapt.models.shards import FILES, INDEX, shards_of
 
-# The entry of a training checkpoint that holds the model: DeepSpeed, VideoMAE, Lightning and kin.
+# The entry of a training checkpoint that holds the model: DeepSpeed, VideoMAE, Lightning, others.
 MODEL_KEYS = ("model", "module", "state_dict")
 
-# Tensors may share their values (tied weights), but not promise many times what a file holds.
+# Tensors may share values (tied weights), but not claim many times the bytes of their file.
 MOST_REPEATED = 4
 
 
@@ -35,7 +35,7 @@ class TensorFile:
     Attributes:
         path: the file, or the index of several files.
         tensors: by name.
-        key: the entry of the file that they were under; None: under none.
+        key: the entry of the file that held them; None: they were at the top.
         others: entries that hold tensors of the same names, e.g. an average of the weights.
     """
 
@@ -65,7 +65,7 @@ def read_tensors(path: Path, key: str | None = None) -> TensorFile:
     file, which is read with `weights_only=True`.
 
     Args:
-        key: entry of the file to take; default: its only tensors, or the first of `MODEL_KEYS`.
+        key: entry of the file to take; default: the first of `MODEL_KEYS`, else the top.
 
     Raises:
         FileNotFoundError: no such file, or one that an index names is missing.
@@ -144,7 +144,7 @@ def _read_one(path: Path, start: bytes, key: str | None) -> TensorFile:
 
 
 class _Ignored:
-    """Stands for what a file says of numpy, whose values are of no use here."""
+    """Stands for numpy objects of a file, whose values are not used."""
 
     def __init__(self, *args: Any) -> None: ...
 
@@ -152,7 +152,7 @@ class _Ignored:
 
 
 def _numpy_names() -> list[str]:
-    """All that numbers, arrays and types of numpy 1 and 2 are pickled as."""
+    """Pickled names of numbers, arrays and types of numpy 1 and 2."""
     types = {cls for cls in np.sctypeDict.values() if issubclass(cls, np.generic)}
     dtypes = {type(np.dtype(cls)) for cls in types}
     functions = ("scalar", "_reconstruct")
@@ -176,7 +176,7 @@ def _torch_load(path: Path) -> Any:
         require_stored(path)
     with torch.serialization.safe_globals(HARMLESS):
         try:
-            # Mapped, so that an optimiser's state is never read; only the zip format can be.
+            # Mapped, so that an optimiser's state is never read; only zip files can be mapped.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         except pickle.UnpicklingError as error:
             refused = re.findall(r"GLOBAL ([\w.]+)", str(error))
@@ -252,7 +252,7 @@ def _named_tensors(entry: Any) -> State:
 
 
 def _require_plain(file: TensorFile, size: int) -> None:
-    """Refuse tensors without values of their own, before anything is made of them.
+    """Refuse tensors without plain values of their own, before they are used.
 
     Args:
         size: bytes of the file.
@@ -272,7 +272,7 @@ def _require_plain(file: TensorFile, size: int) -> None:
 
 
 def _kind(tensor: Tensor) -> str:
-    """What keeps a tensor from being plain values; empty: nothing."""
+    """Why a tensor does not hold plain values; empty: it does."""
     if tensor.is_meta:
         return "a meta tensor, without values"
     if tensor.layout != torch.strided or tensor.is_nested:

@@ -1,8 +1,8 @@
 """Token mixing of timm's image models as modules that are called with tokens alone.
 
-timm's EVA blocks hand a rotary embedding to their attention, its Swin blocks shift and cut the
+timm's EVA blocks pass a rotary embedding to their attention, its Swin blocks shift and cut the
 windows around it, and its Mixer blocks transpose. Here each is one module, called as attn(x), with
-its `qkv` and `proj` where methods look for them. The arithmetic is timm's, the kernel that of
+`qkv` and `proj` where methods look for them. The arithmetic is timm's; global attention uses our
 `attention`.
 """
 
@@ -21,17 +21,17 @@ from vidadapt.models.vit import QkvLinear
 
 
 class TokenAttention(nn.Module):
-    """Attention of a ViT, EVA or DINOv3 block over tokens (rows, N, D), any rotation kept inside.
+    """Attention of a ViT, EVA or DINOv3 block over tokens (rows, N, D), rotation included.
 
-    Queries and keys of the last len(rotary) tokens are rotated; whatever comes before them (class
-    token, registers, prompts) is not. Separate projections to queries, keys and values are joined
-    into one `qkv`. Where timm has `q_bias` and `v_bias` and no key bias, so has this module, and
+    Queries and keys of the last len(rotary) tokens are rotated; those before them (class token,
+    registers, prompts) are not. Separate projections to queries, keys and values are joined into
+    one `qkv`. Where timm has `q_bias` and `v_bias` and no key bias, this module has, too, and
     `qkv` is a `QkvLinear`; else `qkv` is a linear layer with its own bias or none.
 
     Args:
         attn: timm's `Attention`, `EvaAttention` or `AttentionRope`; its parts are taken over, not
             copied.
-        rotary: (tokens, 2 * D / heads) sines and cosines; none: nothing is rotated.
+        rotary: (tokens, 2 * D / heads) sines and cosines; None: no rotation.
 
     Raises:
         ValueError: fewer heads of keys than of queries.
@@ -76,7 +76,7 @@ class TokenAttention(nn.Module):
         return self.proj(out)
 
     def _rotated(self, x: Tensor, rotary: Tensor) -> Tensor:
-        """Queries or keys (rows, heads, N, D / heads), the last len(rotary) turned."""
+        """Queries or keys (rows, heads, N, D / heads), the last len(rotary) rotated."""
         first = x.shape[2] - len(rotary)
         turned = apply_rot_embed_cat(x[:, :, first:], rotary, half=self.rotate_half)
         return torch.cat([x[:, :, :first], turned], dim=2).type_as(x)
@@ -109,7 +109,7 @@ def _without_bias(linear: nn.Linear) -> QkvLinear:
 class ShiftedWindowAttention(nn.Module):
     """Swin's attention on a map (rows, H, W, D): shift, cut into windows, attend, put together.
 
-    The map is padded with zeros to whole windows, as timm does, and cut again.
+    The map is padded with zeros to whole windows, as in timm, and then cropped.
 
     Args:
         block: timm's `SwinTransformerBlock`; the parts of its attention are taken over.
@@ -142,7 +142,7 @@ class ShiftedWindowAttention(nn.Module):
         return torch.roll(x[:, :height, :width], shifts=shifts, dims=(1, 2))
 
     def _attend(self, x: Tensor) -> Tensor:
-        """Windows (rows * windows, wh * ww, D) to the same."""
+        """Attend in windows (rows * windows, wh * ww, D)."""
         q, k, v = rearrange(
             self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads
         )
@@ -158,7 +158,7 @@ class ShiftedWindowAttention(nn.Module):
 
 
 class TokenMixing(nn.Module):
-    """What mixes tokens (rows, N, D) in a Mixer block: one map over N for all channels."""
+    """Mixing of tokens (rows, N, D) in a Mixer block: one map over N for all channels."""
 
     def __init__(self, over_tokens: nn.Module) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""timm's transformer blocks become `Block`s, the one form that methods edit.
+"""Turn timm's transformer blocks into `Block`, the one form that methods edit.
 
-A `Block` takes over the parts of timm's block (same tensors, same arithmetic) and is called with
-tokens alone. Layouts that are no pre-norm residual pair of token mixing and MLP are refused: a
-method's equation would not mean the same there.
+A `Block` uses the parts of timm's block (same tensors, same arithmetic) and is called with tokens
+alone. Layouts other than a pre-norm residual pair of token mixing and MLP are refused: a method's
+equation would not mean the same there.
 """
 
 from __future__ import annotations
@@ -92,14 +92,14 @@ CONVERTERS: dict[type[nn.Module], Callable[[Any, Tensor | None], Block]] = {
 
 
 def as_block(block: nn.Module, rotary: Tensor | None = None) -> Block:
-    """A timm block in the form that methods edit; it takes over the parts, which are not copied.
+    """Return a timm block in the form that methods edit; it uses the parts without copying them.
 
     Args:
         block: instance of a key of `CONVERTERS`.
         rotary: (tokens, 2 * D / heads) rotary embedding for an EVA block's attention.
 
     Raises:
-        ValueError: another class of block, naming it and those that are known.
+        ValueError: another class of block; names it and the known ones.
     """
     convert = CONVERTERS.get(type(block))
     if convert is None:
@@ -121,7 +121,7 @@ def class_name(cls: type) -> str:
 
 
 def _layer_scale(gamma: nn.Parameter | None) -> nn.Module | None:
-    """timm's LayerScale around an existing parameter (D,); none: none."""
+    """timm's LayerScale around an existing parameter (D,), or None."""
     if gamma is None:
         return None
     scale = LayerScale(len(gamma), device="meta")

@@ -24,9 +24,9 @@ NORM_EPS = 1e-6
 class PatchEmbed(nn.Module):
     """Clip (B, 3, T, H, W) to tokens (B, t * h * w, D), time-major; one token per tubelet.
 
-    `proj` holds the weights in the checkpoints' layout and is not called: as its kernel equals its
-    stride it is one matrix product, which is 1.1 to 1.7 times as fast in float32 and 6 to 11 times
-    in bf16 (forward and backward, one core, ViT-B at 224 px and ViT-tiny at 64 px).
+    `proj` holds the weights in the checkpoints' layout and is not called: its kernel equals its
+    stride, so one matrix product does the same, 1.1 to 1.7 times as fast in float32 and 6 to 11
+    times in bf16 (forward and backward, one core, ViT-B at 224 px and ViT-tiny at 64 px).
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class PatchEmbed(nn.Module):
 
 
 class QkvLinear(nn.Linear):
-    """The projection to queries, keys and values, whose bias its caller puts together.
+    """The projection to queries, keys and values, whose bias the caller passes.
 
     A module of its own, so that a method may replace it.
     """
@@ -108,9 +108,9 @@ class VideoViT(nn.Module):
         num_prefix_tokens: tokens before those of the grid (class token, registers).
         rows_per_clip: rows of a block's batch that one clip takes; 1: all its frames in one row.
         pos_embed: (t * h * w, D) buffer, fixed, absent from the state dict.
-        time_embed: none; inflated image models have one.
-        norm: none; the last norm of a classifier that reads its first token in place of the mean
-            over all, see `read_first_token`.
+        time_embed: None; inflated image models have one.
+        norm: None; the last norm of a classifier that reads its first token instead of the mean,
+            see `read_first_token`.
 
     Raises:
         ValueError: sizes that do not divide, or fewer than one class.
@@ -164,7 +164,7 @@ class VideoViT(nn.Module):
         return [Slot(self.blocks, index, self.width) for index in range(len(self.blocks))]
 
     def no_weight_decay(self) -> set[str]:
-        """Names of matrices that do not decay: none, the position table is fixed."""
+        """Names of parameters that do not decay: none, as positions are fixed."""
         return set()
 
     def embed(self, clip: Tensor) -> Tensor:
@@ -197,10 +197,10 @@ class VideoViT(nn.Module):
 
 
 def _init_linear(module: nn.Module) -> None:
-    """Xavier, as VideoMAE's pre-training, for a model that is trained from scratch.
+    """Xavier, as in VideoMAE's pre-training, for a model trained from scratch.
 
-    Its fine-tuning code draws with a fixed deviation of 0.02, which is meant for wide models whose
-    weights are loaded.
+    Its fine-tuning code draws with a fixed deviation of 0.02, meant for wide models whose weights
+    are loaded.
     """
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)

@@ -1,8 +1,8 @@
 """Checkpoint families: their tensor names to ours, strict loading, coverage report.
 
 A family is recognised by its tensor names, never by the file's name. Every tensor of the backbone
-must be found with its shape, and every tensor of the file must be either used or known to be of no
-use here; anything else is an error. Sources of the names: MCG-NJU/VideoMAE and
+must be found with its shape, and every tensor of the file must be either used or known as unused
+here; anything else is an error. Sources of the names: MCG-NJU/VideoMAE and
 OpenGVLab/VideoMAEv2 (the same names), ShoufaChen/AdaptFormer (`convert.py`), and Hugging Face
 transformers' `models/videomae`, where version 4 and all published files have `q_bias` and
 `v_bias`, and version 5 has `query.bias` and `value.bias`.
@@ -29,7 +29,7 @@ from vidadapt.models.vit import VideoViT
 
 BACKBONE = ("patch_embed.", "blocks.")  # of a tubelet ViT
 
-# Tensors, under our names, that a fine-tuned classifier has no use for.
+# Tensors, under our names, that a fine-tuned classifier does not use.
 UNUSED = {
     "decoder of the pre-training": r"(decoder\.|encoder_to_decoder\.|mask_token$)",
     "key bias (adds the same to all scores of a query, so the softmax cancels it)": (
@@ -60,7 +60,7 @@ def load_weights(
 
     Args:
         key: entry of the file to take, see `read_tensors`.
-        known_sizes: the backbones' sizes, to name the one that a file of the wrong size fits.
+        known_sizes: the backbones' sizes, to name the one that an unfitting file fits.
 
     Raises:
         FileNotFoundError: no such file.
@@ -106,7 +106,7 @@ def load_weights(
 
 
 def backbone_state(model: nn.Module) -> State:
-    """The tensors that make a backbone, by name, not copied: all but `NOT_BACKBONE`."""
+    """The tensors of a backbone, by name, not copied: all but `NOT_BACKBONE`."""
     return {k: v for k, v in model.state_dict().items() if not k.startswith(NOT_BACKBONE)}
 
 
@@ -184,7 +184,7 @@ def _fuse_qkv(state: State) -> State:
     return fused
 
 
-# Layout -> (a tensor that only this layout has, its function). The first that matches.
+# Layout -> (pattern of a tensor that only this layout has, its function). The first match decides.
 FAMILIES: dict[str, tuple[str, Callable[[State], State]]] = {
     "Hugging Face VideoMAE": (
         r"^(videomae\.)?embeddings\.patch_embeddings\.projection\.weight$",
@@ -219,7 +219,7 @@ def _to_our_names(file: TensorFile) -> tuple[str, State]:
         if any(re.match(pattern, name) for name in bare):
             try:
                 return f"{family}{file.where}", convert(bare)
-            except (ValueError, RuntimeError) as error:  # parts that cannot be joined
+            except (ValueError, RuntimeError) as error:  # e.g. q, k and v that cannot be joined
                 raise ValueError(f"{file.path}: {error}") from error
     raise ValueError(
         f"{file.path} holds none of the known layouts ({'; '.join(FAMILIES)}): it has no patch "

@@ -1,1 +1,1 @@
-"""Processes of ours: how they start, work apart and end."""
+"""Child processes: how they start, run isolated and end."""

@@ -1,4 +1,4 @@
-"""Processes of ours: what they need to start, and that they end with the one that started them."""
+"""Child processes: check what they need to start, and end them with their parent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class LostProcess(RuntimeError):
 
 
 def check_temporary_folder() -> None:
-    """Processes from a fork server meet at sockets in the folder for temporary files.
+    """Check the folder for temporary files, where processes of a fork server meet at sockets.
 
     Raises:
         OSError: its path is too long for them.
@@ -30,10 +30,10 @@ def check_temporary_folder() -> None:
 
 
 def end_with_parent() -> None:
-    """For the start of a process of `multiprocessing`: when its parent is gone, so is it.
+    """End this process of `multiprocessing` when its parent ends; call it at its start.
 
-    Without it, what waits for the next work of a killed parent waits for ever: the queue has no
-    other end to be closed, and PyTorch's loader workers, which look whether the process above them
+    Without it, a process that waits for work from a killed parent waits for ever: its queue has no
+    other end that closes, and PyTorch's loader workers, which check whether their parent process
     has changed, see the fork server there, which they themselves keep alive.
     """
     parent = multiprocessing.parent_process()

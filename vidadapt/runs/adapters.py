@@ -1,12 +1,12 @@
-"""Adapter files: what a method trained, and all that is needed to put it back to work.
+"""Adapter files: what a method trained, and all that is needed to use it again.
 
 A folder of `adapter.safetensors` (trainable tensors and buffers) and `adapter.json` (readable):
-with the file of the backbone's weights, nothing else is needed. `load_adapter` does it in one call;
-`vidadapt.bank` serves several adapters from one backbone.
+with the file of the backbone's weights, nothing else is needed. `load_adapter` loads it in one
+call; `vidadapt.serving.bank` serves several adapters from one backbone.
 
-adapter.json may be a stranger's, so the weights that it names are a hint. They are used unasked
-where they are no file of the caller's (`demo`, `random`), and where config.yaml of the run that the
-folder is a part of names the same file. Everything else, and always the hub, the caller names.
+adapter.json may come from a stranger, so the weights that it names are only a hint. They are used
+unasked if they are no file (`demo`, `random`), or if config.yaml of the run that the folder belongs
+to names the same file. All others, and always those from the hub, must be named by the caller.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ from vidadapt.runs.differences import differences, refuse, refuse_backbone
 from vidadapt.video.bounds import control_character
 from vidadapt.video.readers import READERS
 
-# What any adapter stays far below: more would be damage, or an attempt to take all memory.
+# Any adapter stays far below these: more is damage, or an attempt to use up the memory.
 LARGEST = {"num_frames": 4096, "crop_size": 4096, "num_classes": 1_000_000}
 LARGEST |= {"stride": 100_000, "num_clips": 10_000, "num_crops": 10_000}
 LARGEST |= {"tubelet_size": 4096, "patch_size": 4096, "position_grid": 4096}
-LARGEST_NORMALISED = 10.0  # a normalised pixel lies within -3..3; floats up to 255 are not
+LARGEST_NORMALISED = 10.0  # a normalised pixel is within -3..3; floats up to 255 are not
 FORMAT, FORMATS = "vidadapt-adapter-2", ("vidadapt-adapter-1", "vidadapt-adapter-2")
 
 
@@ -60,11 +60,11 @@ class SavedAdapter:
     """An adapter folder that has been read.
 
     Attributes:
-        folder: where it lies.
+        folder: its path.
         tensors: name -> trained tensor or buffer.
         about: the content of adapter.json.
-        config: what it says, as a configuration; `config.model.weights` is none where the caller
-            must name them, see above.
+        config: the same, as a configuration; `config.model.weights` is None where the caller must
+            name them, see above.
         plan: its clips, classes and views.
     """
 
@@ -89,7 +89,7 @@ class SavedAdapter:
 
     @property
     def classes(self) -> tuple[int, tuple[str, ...] | None]:
-        """Number and names: equal for adapters to which a label means the same."""
+        """Number and names of classes: equal for adapters whose labels mean the same."""
         return self.plan.num_classes, self.plan.label_names
 
     def label(self, number: int) -> str:
@@ -99,7 +99,7 @@ class SavedAdapter:
 
 
 def describe(config: Config, plan: DataPlan, backbone: str, manifest: str) -> dict[str, Any]:
-    """The readable half of an adapter file.
+    """Content of adapter.json, without metrics.
 
     Args:
         backbone: fingerprint from `adapted_model`.
@@ -142,10 +142,10 @@ def save_adapter(folder: str | Path, model: nn.Module, description: dict[str, An
 
     Args:
         model: with the method applied; its trainable tensors and buffers are written.
-        description: from `describe`, with `metrics` filled in by whoever knows them.
+        description: from `describe`, with `metrics` filled in by the caller.
 
     Raises:
-        runs.RunError: the disk refused; the previous folder stays whole.
+        WriteError: the disk refused; the previous folder stays whole.
     """
     checkpoints.save_checkpoint(Path(folder), methods.trainable_state(model), description)
 
@@ -153,15 +153,15 @@ def save_adapter(folder: str | Path, model: nn.Module, description: dict[str, An
 def load_adapter(
     folder: str | Path, *, weights: str | Path | None = None
 ) -> tuple[VideoModel, SavedAdapter]:
-    """The adapted model, in eval mode, and what its file says, from nothing but the two files.
+    """Load an adapter: the adapted model, in eval mode, and the content of its files.
 
     The model takes clips (B, 3, T, S, S): uint8, which it normalises as in training, or floats that
     are normalised already.
 
     Args:
         folder: holds adapter.safetensors and adapter.json; see also `find_adapter`.
-        weights: the backbone's weights; default: those of the run that the folder is a part of, or
-            `demo`. The file of a full fine-tuning holds them itself.
+        weights: the backbone's weights; default: those that may be used unasked, see above. The
+            file of a full fine-tuning holds them itself.
 
     Raises:
         ValueError: a damaged file, another backbone than the adapter's, or weights that the caller
@@ -179,10 +179,10 @@ def load_adapter(
 def _ready(
     normalization: str, model: VideoModel, clips: tuple[torch.Tensor, ...]
 ) -> tuple[torch.Tensor] | None:
-    """What enters a model that `load_adapter` gave: uint8 clips normalised; None: as they are.
+    """Normalise uint8 clips for a model of `load_adapter`; None: the clips stay as they are.
 
     Raises:
-        ValueError: floats that are not normalised, or clips of another shape.
+        ValueError: floats that are not normalised, or uint8 clips of another shape.
     """
     if len(clips) != 1:
         return None
@@ -202,13 +202,13 @@ def _ready(
 
 
 def with_weights(adapter: SavedAdapter, weights: str | Path | None) -> Config:
-    """The adapter's configuration with the backbone's weights that are to be used.
+    """The adapter's configuration with the backbone's weights to use.
 
     Args:
-        weights: as the caller names them; none: those that may be used unasked, see above.
+        weights: as the caller names them; None: those that may be used unasked, see above.
 
     Raises:
-        ConfigError: they must be named, or the run's own file is not there any more.
+        ConfigError: they must be named, or the run's own file is missing.
     """
     model = adapter.config.model
     if weights is not None:
@@ -251,7 +251,7 @@ def _usable_unasked(folder: Path, model: ModelConfig) -> ModelConfig:
 
 
 def find_adapter(folder: str | Path) -> Path:
-    """An adapter folder itself, or a run's folder: its `best` if it has one, else its `last`.
+    """Return an adapter folder as it is; for a run's folder its `best` if it has one, else `last`.
 
     Raises:
         ConfigError: it is neither.
@@ -265,7 +265,7 @@ def find_adapter(folder: str | Path) -> Path:
 
 
 def checkpoint_folder(run_dir: Path, wanted: str | None, key: str = "--checkpoint") -> Path:
-    """`best` (chosen on a development list) if the run has one, else `last`; or what is asked."""
+    """`best` (chosen on a development list) if the run has one, else `last`; or what is wanted."""
     for name in (wanted,) if wanted else ("best", "last"):
         found = checkpoints.find_checkpoint(run_dir / name)
         if found is not None:
@@ -305,7 +305,7 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
 
 
 def _check(adapter: SavedAdapter) -> None:
-    """Refuse what no adapter can say, before a model of that shape is built.
+    """Refuse values that no adapter can have, before a model is built from them.
 
     Raises:
         ValueError, KeyError, TypeError: naming the key.
@@ -391,7 +391,7 @@ def _plan(about: dict[str, Any]) -> DataPlan:
 
 
 def bare_plan(num_frames: int, crop_size: int) -> DataPlan:
-    """Clips of a shape, of no data set in particular: what a backbone alone needs to know."""
+    """A plan for clips of this shape, of no particular data set: all that a backbone needs."""
     sampling = Sampling("uniform", num_frames, 1, 1, 1)
     return DataPlan("custom", 1, None, sampling, False, 1, 1, crop_size, "imagenet")
 
@@ -409,7 +409,7 @@ def with_views(plan: DataPlan, num_clips: int | None, num_crops: int | None) -> 
 
 
 def load_adapted_model(config: Config, plan: DataPlan, folder: Path) -> VideoModel:
-    """The model of an adapter folder, in eval mode, if it is what the configuration asks for.
+    """Load the model of an adapter folder, in eval mode, if it fits the configuration.
 
     Reads format 1, too.
 
@@ -430,5 +430,5 @@ def load_adapted_model(config: Config, plan: DataPlan, folder: Path) -> VideoMod
 
 
 def holds_all(model: nn.Module, tensors: dict[str, torch.Tensor]) -> bool:
-    """Whether a file holds every parameter of the model, so that no backbone shows through."""
+    """Whether a file holds every parameter of the model, so that it needs no backbone."""
     return {name for name, _ in model.named_parameters()} <= tensors.keys()

@@ -1,4 +1,4 @@
-"""A configuration becomes an adapted model."""
+"""Build an adapted model from a configuration."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def adapted_model(
 ) -> tuple[VideoModel, LoadReport | None, str]:
     """Load strictly, freeze, inject, unfreeze the head.
 
-    With model.weights `random` the model is drawn from a seed of its own, so that every run, and
-    every evaluation of it, has the same one.
+    With model.weights `random` the model is drawn from a fixed seed, so that every run, and every
+    evaluation of it, has the same one.
 
     Args:
-        load_backbone: False leaves the backbone at random, for a checkpoint that holds all of it.
+        load_backbone: False leaves the backbone random, for a checkpoint that holds all of it.
 
     Returns:
         The model, what was loaded (None: random weights), and the fingerprint of the backbone

@@ -1,7 +1,7 @@
-"""Checkpoint folders that cannot be lost: whole or not there, checked, the last ones kept.
+"""Checkpoint folders that cannot be lost: written whole or not at all, checked, the last ones kept.
 
-    last/    the newest: adapter.safetensors + adapter.json, what the method trained,
-             self-described; trainer.pt, what only resuming needs; checksums.json
+    last/    the newest: adapter.safetensors + adapter.json, what the method trained and its
+             description; trainer.pt, which only resuming needs; checksums.json
     last.1/  the one before, and so on
     best/    of the best epoch, without trainer.pt
 
@@ -41,7 +41,7 @@ def save_checkpoint(
     *,
     keep: int = 1,
 ) -> None:
-    """Write a checkpoint folder whole; the ones before it move on to `<name>.1`, `<name>.2`, ...
+    """Write a checkpoint folder whole; older ones are renamed to `<name>.1`, `<name>.2`, ...
 
     Args:
         folder: `<run>/last` or `<run>/best`.
@@ -86,13 +86,13 @@ def save_checkpoint(
 def find_checkpoint(folder: Path, *, to_resume: bool = False) -> Path | None:
     """The newest whole checkpoint under a name: `folder` itself, else `<name>.1`, ...; None: none.
 
-    A damaged one that is passed over is named on the terminal.
+    A damaged one that is passed over is printed.
 
     Args:
-        to_resume: one without the state for that is damaged.
+        to_resume: a checkpoint without the state for resuming counts as damaged.
 
     Raises:
-        RunError: there are some, and all are damaged, naming what is wrong with each.
+        RunError: there are some, and all are damaged; names what is wrong with each.
     """
     damaged: list[str] = []
     for candidate in _generations(folder):
@@ -111,7 +111,7 @@ def find_checkpoint(folder: Path, *, to_resume: bool = False) -> Path | None:
 
 
 def set_aside_damaged(folder: Path) -> None:
-    """Rename what cannot be resumed, so that it takes no whole one's place; one is kept."""
+    """Rename checkpoints that cannot be resumed, so that none replaces a whole one; keep one."""
     for candidate in _generations(folder):
         if damage(candidate, to_resume=True) is not None:
             aside = folder.with_name(f"{folder.name}.damaged")
@@ -122,11 +122,10 @@ def set_aside_damaged(folder: Path) -> None:
 def damage(folder: Path, *, to_resume: bool = False) -> str | None:
     """What is wrong with a checkpoint folder by its checksums; None: nothing.
 
-    An adapter without checksums, as from elsewhere or with an edited description, is taken as it
-    is.
+    An adapter without checksums, from elsewhere or with an edited description, counts as whole.
 
     Args:
-        to_resume: it must hold the state for that.
+        to_resume: it must hold the state for resuming.
     """
     file, resumable = folder / CHECKSUMS, (folder / TRAINER).exists()
     if to_resume and not resumable:
@@ -163,7 +162,7 @@ def _checksum(file: Path) -> str:
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors and the description of a checkpoint folder.
+    """Load the tensors and the description of a checkpoint folder.
 
     Raises:
         RunError: missing, truncated or malformed, naming the file.
@@ -193,7 +192,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, An
 
 
 def load_trainer(folder: Path) -> dict[str, Any]:
-    """The state for resuming.
+    """Load the state for resuming.
 
     Raises:
         RunError: missing, truncated or malformed, naming the file.
@@ -212,19 +211,19 @@ def load_trainer(folder: Path) -> dict[str, Any]:
 
 
 def _cause(error: Exception) -> str:
-    """What `require_stored` says; torch's own words would advise to run what a file holds."""
+    """The message of `require_stored`, else the type: torch's message advises unsafe loading."""
     return str(error) if isinstance(error, NotStored) else type(error).__name__
 
 
 class CheckpointWriter:
-    """Writes checkpoints in a thread, one after the other, while training goes on."""
+    """Write checkpoints in a thread, one after the other, while training continues."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._begun: list[Future[None]] = []
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """`save_checkpoint` with tensors that nobody changes any more; waits for older ones.
+        """Call `save_checkpoint`, on tensors that no longer change, once at most one is unfinished.
 
         Raises:
             WriteError: an older one could not be written.
@@ -234,7 +233,7 @@ class CheckpointWriter:
         self._begun.append(self._thread.submit(save_checkpoint, *args, **kwargs))
 
     def wait(self) -> None:
-        """Until everything is on the disk.
+        """Wait until everything is on the disk.
 
         Raises:
             WriteError: it could not be written.
@@ -260,7 +259,7 @@ def _generation(folder: Path, number: int) -> Path:
 
 
 def _generations(folder: Path) -> list[Path]:
-    """Those that exist, newest first. After a crash between two renames one number is missing."""
+    """Those that exist, newest first; after a crash between two renames one number is missing."""
     found = [
         (int(path.name.rpartition(".")[2]), path)
         for path in folder.parent.glob(f"{folder.name}.*")

@@ -1,4 +1,4 @@
-"""Where configurations, or an adapter's file and what is asked of it, differ, key by key."""
+"""List differences key by key: of two configurations, or of an adapter and what is asked for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vidadapt.config import SECTIONS, Config, ConfigError, ModelConfig
 from vidadapt.config.yaml_files import flattened
 from vidadapt.data import DataPlan
 
-# Of the model's configuration, what a backbone that is already built does not depend on.
+# Keys of the model's configuration that an already built backbone does not depend on.
 SOURCES = ("weights", "weights_key", "drop_path")  # the fingerprint says whether they agree
 NOT_OF_THE_BACKBONE = (*SOURCES, "head")
 
@@ -20,7 +20,7 @@ NOT_OF_THE_BACKBONE = (*SOURCES, "head")
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Every key of a configuration, "section.key", with its value; `run_dir` is left out.
 
-    A key that it lacks has its default: versions before the one that brought the key did the same.
+    A missing key has its default, which is what versions without that key did.
 
     >>> settings({"method": {"name": "linear"}, "train": {"epochs": 3}})["train.accumulation"]
     1
@@ -32,7 +32,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two of `settings`.
+    """Differences between two results of `settings`.
 
     >>> changes({"train.epochs": 3, "train.seed": 0}, {"train.epochs": 4, "train.seed": 0})
     ['train.epochs: 3 -> 4']
@@ -45,7 +45,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def differences(about: dict[str, Any], config: Config, plan: DataPlan) -> list[str]:
-    """Where an adapter is not what a configuration asks for; the backbone's weights apart."""
+    """How an adapter differs from what a configuration asks for, except the backbone's weights."""
     old, new = about.get("label_names"), plan.label_names
     pairs = enumerate(zip_longest(old or (), new or ()) if old and new else ())
     renamed = [f"{number}: {a!r} / {b!r}" for number, (a, b) in pairs if a != b]
@@ -62,7 +62,7 @@ def differences(about: dict[str, Any], config: Config, plan: DataPlan) -> list[s
 
 
 def _method_differences(trained: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    """An option that one of them lacks has its default."""
+    """Differences of two methods; a missing option has its default."""
     if trained["name"] != asked["name"]:
         return _different("method.name", trained["name"], asked["name"], "asked for")
     options = methods.default_options(asked["name"])
@@ -80,7 +80,7 @@ def model_differences(
     here: str,
     leave_out: Iterable[str] = NOT_OF_THE_BACKBONE,
 ) -> list[str]:
-    """Where an adapter's backbone is built otherwise; a key that the file lacks has its default."""
+    """How an adapter's backbone differs; a key that the file lacks has its default."""
     defaults = {field.name: field.default for field in fields(ModelConfig)}
     return [
         line
@@ -93,7 +93,7 @@ def model_differences(
 def clip_differences(
     about: dict[str, Any], num_frames: int, crop_size: int, here: str
 ) -> list[str]:
-    """Where an adapter's clips, and with them its tokens, have another shape."""
+    """How an adapter's clips, and with them its tokens, differ in shape."""
     clip = about["clip"]
     return [
         *_different("data.num_frames", clip["num_frames"], num_frames, here),
@@ -107,7 +107,7 @@ def _different(key: str, in_file: Any, value: Any, here: str) -> list[str]:
 
 
 def refuse(source: str, found: list[str]) -> None:
-    """Raise `ConfigError` that spells the differences out, if there are any."""
+    """Raise `ConfigError` that lists the differences, if there are any."""
     if found:
         raise ConfigError(f"{source}: trained with another configuration; " + "; ".join(found))
 

@@ -6,12 +6,12 @@
     steps.jsonl         one line an optimiser step
     tensorboard/        the same curves
     last/, best/        see `checkpoints`
-    profile/            where the time of a step goes, if that was asked
-    .lock               who writes here, while somebody does: see `files.locks`
-    failure.json        why it ended, if it failed: see `launching.failures`
+    profile/            where the time of a step goes, if asked for
+    .lock               which process writes here, while one does: see `files.locks`
+    failure.json        why the run ended, if it failed: see `launching.failures`
 
-Everything is written under a temporary name and renamed, so that a file with its final name is
-whole.
+Logs get their lines appended. All other files are written under a temporary name and renamed, so
+that a file with its final name is whole.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def check_writable(key: str, folder: Path) -> None:
 def check_free(run_dir: str | Path, resume: bool) -> None:
     """Raise `RunError` if the folder cannot be made, or holds something without `resume`.
 
-    A profile, a lock, or why a start failed, is nothing that a run would overwrite.
+    A profile, a lock or `failure.json` may be there.
     """
     folder = Path(run_dir)
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -82,7 +82,7 @@ def create(run_dir: str | Path, resume: bool) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically; of several processes, each writes a whole one.
+    """Write a text file atomically, even if several processes write it at the same time.
 
     Raises:
         WriteError: the disk refused it.
@@ -92,7 +92,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def as_json(value: Any, *, ensure_ascii: bool = True, indent: int | None = None) -> str:
-    """A value as JSON, which knows no infinity and no NaN: null stands in their place.
+    """A value as JSON, which has no infinity and no NaN: they become null.
 
     >>> as_json({"loss": 0.5, "norms": [1.0, float("inf")]})
     '{"loss": 0.5, "norms": [1.0, null]}'
@@ -114,7 +114,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def environment(world_size: int, device: str) -> dict[str, Any]:
-    """Versions and machine: what another person needs to know to get the same digits."""
+    """Versions and machine: what another person needs to know to get the same numbers."""
     packages = ["torch", "torchvision", "timm", "av", "decord", "numpy", "vidadapt"]
     return {
         "python": sys.version.split()[0],
@@ -163,7 +163,7 @@ def append_lines(path: Path, lines: list[dict[str, Any]]) -> None:
 def drop_lines_from(path: Path, key: str, first: int) -> None:
     """Keep the JSON lines whose `key` is below `first`.
 
-    A resumed run calls this, so that what it computes again does not stand in the log twice.
+    A resumed run calls this, so that what it computes again is not in the log twice.
     """
     if not path.exists():
         return

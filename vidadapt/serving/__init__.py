@@ -1,1 +1,1 @@
-"""A trained run or adapter as a thing to use."""
+"""Use of a trained run or adapter."""

@@ -7,12 +7,12 @@
     bank.logits(clips, ["ssv2", "hmdb51", "ssv2", ...])  # one task a clip, in one forward pass
     bank.all_logits(clips)                               # every task on every clip
     bank.features(clips)                                 # the plain backbone, no adapter
-    bank.compare(clips, "ssv2", "hmdb51")                # what two adapters say of the same clips
+    bank.compare(clips, "ssv2", "hmdb51")                # top labels of two adapters
     bank.remove("ssv2")
 
-A task is a copy of the backbone's modules that holds the backbone's very tensors, with the method
-applied to it; so it costs its own tensors only. Clips are uint8, as the loaders give them: each
-task normalises them as it was trained. One thread at a time.
+A task is a copy of the backbone's modules that shares the backbone's tensors, with the method
+applied; so it costs only its own tensors. Clips are uint8, as the loaders give them: each task
+normalises them as in its training. Use a bank in one thread at a time.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class AdapterBank:
         model: the backbone and its weights; `head` is each adapter's own.
         num_frames: T of all clips.
         crop_size: S of all clips, pixels.
-        device: where everything lies.
+        device: of all tensors.
 
     Raises:
         ValueError, FileNotFoundError: sizes or weights that do not fit.
@@ -89,7 +89,7 @@ class AdapterBank:
         weights: str | Path | None = None,
         device: torch.device | str = "cpu",
     ) -> AdapterBank:
-        """A bank, empty, with the backbone and the clips that an adapter was trained with.
+        """An empty bank with the backbone and the clip size that an adapter was trained with.
 
         Args:
             weights: the backbone's weights; default: see `load_adapter`.
@@ -106,8 +106,8 @@ class AdapterBank:
     def add(self, name: str, folder: str | Path) -> SavedAdapter:
         """Put an adapter on the backbone; it costs `own_bytes(name)`.
 
-        That is the size of its file; method `full`, which has trained the backbone itself, is
-        taken at the cost of a whole backbone.
+        That is the size of its file; method `full`, which has trained the backbone itself, costs
+        a whole backbone.
 
         Raises:
             ValueError: the name is taken; the folder is damaged; or it was trained on another
@@ -152,7 +152,7 @@ class AdapterBank:
         return tuple(self._tasks)
 
     def adapter(self, name: str) -> SavedAdapter:
-        """What an adapter's file says: labels, views, metrics."""
+        """Contents of an adapter's file: labels, views, metrics."""
         return self._task(name).adapter
 
     def own_bytes(self, name: str) -> int:
@@ -163,14 +163,14 @@ class AdapterBank:
 
     @torch.no_grad()
     def features(self, clips: Tensor, *, normalization: str = "imagenet") -> Tensor:
-        """What the plain backbone, without any adapter, makes of clips.
+        """Features of clips from the plain backbone, without any adapter.
 
         Args:
             clips: (B, 3, T, S, S) uint8.
             normalization: key of `data.transforms.NORMALIZATIONS`.
 
         Returns:
-            (B * rows_per_clip, N, D) tokens that leave the last block.
+            What `forward_features` gives: (B, N, D) tokens, or (B, T, D) frame by frame.
         """
         return self._plain.forward_features(self._normalized(clips, normalization))
 
@@ -183,11 +183,11 @@ class AdapterBank:
 
     @torch.no_grad()
     def logits(self, clips: Tensor, tasks: str | Sequence[str]) -> Tensor | list[Tensor]:
-        """Each clip through the adapter and the head of its task.
+        """Run each clip through the adapter and the head of its task.
 
         A batch that mixes tasks takes one forward pass in which frozen layers that the tasks have
-        in common run once on all clips. Tasks that cannot share one (side networks beside in-block
-        methods, prompts of different numbers all along) take as few as possible.
+        in common run once on all clips. Tasks that cannot share a pass (side networks and in-block
+        methods, different numbers of shallow prompts) take as few as possible.
 
         Args:
             clips: (B, 3, T, S, S) uint8.
@@ -213,7 +213,7 @@ class AdapterBank:
 
     @torch.no_grad()
     def all_logits(self, clips: Tensor, names: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """All clips through every task, or those named.
+        """Run all clips through every task, or those named.
 
         Tasks that leave the backbone's features as they are (`linear`, `losa`) share one pass.
 
@@ -249,7 +249,7 @@ class AdapterBank:
     def compare(
         self, clips: Tensor, *names: str, top: int = 5
     ) -> list[dict[str, list[tuple[str, float]]]]:
-        """What adapters say of the same clips.
+        """Top labels of adapters for the same clips.
 
         Args:
             clips: (B, 3, T, S, S) uint8.
@@ -286,7 +286,7 @@ class AdapterBank:
         return normalize(clips.to(self.device, non_blocking=True), normalization)
 
     def _tokens(self, clips: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Tokens by task, of each task's own clips."""
+        """Task -> tokens of the task's own clips."""
         ready = {
             name: self._normalized(part, self._task(name).adapter.plan.normalization)
             for name, part in clips.items()
@@ -316,7 +316,7 @@ def _tensors(model: nn.Module) -> list[Tensor]:
 
 
 def _sharing_copy(plain: VideoModel) -> VideoModel:
-    """A copy of the modules that holds the very tensors of `plain`, save those of the read-out."""
+    """A copy of the modules that shares the tensors of `plain`, except those of the read-out."""
     own = {id(t) for part in READ_OUT for t in _tensors(getattr(plain, part))}
     memo: dict[int, Any] = {id(t): t for t in _tensors(plain) if id(t) not in own}
     return copy.deepcopy(plain, memo)
@@ -326,7 +326,7 @@ def _unshare(model: VideoModel, plain: VideoModel, tensors: dict[str, Tensor]) -
     """Give the model its own copy of shared tensors that its method has trained.
 
     Those are the parameters that the method made trainable (biases for BitFit, all for full), and
-    the buffers whose values in the file are others than the backbone's.
+    the buffers whose values in the file differ from the backbone's.
     """
     shared = {id(tensor) for tensor in _tensors(plain)}
     copies: dict[int, nn.Parameter] = {}

@@ -1,6 +1,6 @@
-"""What adapters say of video files: labels with probabilities, from the views of the evaluation.
+"""Predict labels and probabilities of video files by adapters, with the evaluation's views.
 
-Adapters of one backbone whose clips are cut alike share the decoded views, and the backbone's pass
+Adapters of one backbone with the same cut of clips share the decoded views, and the backbone's pass
 where their methods allow it.
 """
 
@@ -60,7 +60,7 @@ class Shown:
 
     Attributes:
         frames: (T, S, S, 3) uint8, as the model saw them.
-        times: seconds of each frame; None where the file does not tell.
+        times: seconds of each frame; None if the file has none.
     """
 
     frames: np.ndarray
@@ -69,7 +69,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What every adapter says of one video.
+    """Predictions of all adapters for a video.
 
     Attributes:
         error: why the video cannot be read; empty: it can.
@@ -138,7 +138,7 @@ def _listed(path: Path, root: Path, allow_outside_root: bool) -> list[GivenVideo
         if problem := _refused(line, root, allow_outside_root):
             raise ListError(f"{path}:{number}: {problem} (line: {line!r:.300})")
         name, label = line, None
-        # A path may end in a number, too: a file of that name is what is meant.
+        # A path may end in a number, too: if there is such a file, the line means it.
         if fields is not None and fields[1].isdigit() and not (root / line).is_file():
             name, label = fields[0], int(fields[1])
         if not (root / name).is_file() and (other := other_spelling(root, name)):
@@ -157,7 +157,7 @@ def _listed(path: Path, root: Path, allow_outside_root: bool) -> list[GivenVideo
 
 
 def _is_header(line: str, root: Path) -> bool:
-    """Check whether the first line of a list names its columns: one of paths, or two."""
+    """Whether the first line of a list names its columns: one of paths, or two."""
     fields = parse_line(line)
     names_label = fields is not None and fields[1].lower() in HEADER_FIELDS
     return names_label or (line.lower() in PATH_COLUMNS and not (root / line).is_file())
@@ -173,15 +173,15 @@ def _refused(line: str, root: Path, allow_outside_root: bool) -> str:
 
 
 def names_of(folders: Sequence[Path], option: str = "--adapter") -> list[str]:
-    """A short name for each adapter's or run's folder: as much of its end as tells them apart.
+    """A short name for each adapter's or run's folder: its last parts that tell them apart.
 
-    Less `run`, in which cells of tools/bench_frames.py keep theirs, where all of them end so.
+    If all names end in `run`, as in cells of tools/bench_frames.py, that part is dropped.
 
     Args:
-        option: that names them, for the message.
+        option: that gives the folders, for the message.
 
     Raises:
-        ConfigError: a folder that is given twice.
+        ConfigError: a folder is given twice.
 
     >>> names_of([Path("runs/a/best"), Path("runs/b/best"), Path("c")])
     ['a/best', 'b/best', 'c']
@@ -215,7 +215,7 @@ class _Group:
 
 
 class Predictor:
-    """Adapters, ready to look at videos.
+    """Adapters, ready to predict videos.
 
     Args:
         folders: name -> adapter folder.
@@ -224,8 +224,8 @@ class Predictor:
         device: where to compute.
 
     Raises:
-        ValueError, FileNotFoundError: a damaged adapter, another backbone, weights that are not
-            there; see `AdapterBank`.
+        ValueError, FileNotFoundError: a damaged adapter, another backbone, missing weights; see
+            `AdapterBank`.
     """
 
     def __init__(
@@ -259,7 +259,7 @@ class Predictor:
         self._groups = list(groups.values())
 
     def adapter(self, name: str) -> SavedAdapter:
-        """What an adapter's file says."""
+        """Contents of an adapter's file."""
         return next(g.bank.adapter(name) for g in self._groups if name in g.bank.names)
 
     def __call__(
@@ -278,8 +278,8 @@ class Predictor:
             top: how many labels.
             num_workers: decoding processes.
             shown: keep a clip of each video for a picture.
-            progress: show that of counting frames, which comes first.
-            time_limit: seconds that counting one video may take; None: any time.
+            progress: show that of counting frames, the first step.
+            time_limit: seconds that counting one video may take; None: no limit.
         """
         samples = [Sample(_absolute(video), 0) for video in videos]
         paths = [sample.path for sample in samples]
@@ -316,7 +316,7 @@ class Predictor:
         for video, *items in zip(videos, *loaders, strict=True):
             error = next((item["error"] for item in items if item["error"]), "")
             if error:
-                error = error.removeprefix(f"{_absolute(video)}: ")  # it is named beside it
+                error = error.removeprefix(f"{_absolute(video)}: ")  # the video is named beside it
                 yield Prediction(video, error, {}, {}, None)
                 continue
             guesses: dict[str, list[Guess]] = {}
@@ -332,7 +332,7 @@ class Predictor:
     def _guesses(
         self, group: _Group, item: Mapping[str, Any], video: GivenVideo, top: int
     ) -> dict[str, list[Guess]]:
-        """The labels of all adapters of a group from the item of `EvalViews` of one video."""
+        """The labels of a group's adapters for one video, from its item of `EvalViews`."""
         parts = []
         for chunk in view_chunks(item, group.config.eval.views_per_forward, self.device):
             with autocast(self.device, group.precision):
@@ -357,7 +357,7 @@ def probabilities(logits: np.ndarray, fusion: Any) -> np.ndarray:
 
 
 def _key(adapter: SavedAdapter, plan: DataPlan) -> Any:
-    """Equal for adapters that share decoding and a backbone."""
+    """A key: equal where decoding and backbone are shared."""
     config = adapter.config
     model = {k: repr(v) for k, v in vars(config.model).items()}
     built = tuple(model[k] for k in sorted(model) if k not in NOT_OF_THE_BACKBONE)

@@ -1,8 +1,8 @@
 """One pass of the plain backbone for all tasks that leave its features as they are.
 
-A linear probe reads what the last block gives, a side network (LoSA) what all blocks give. So the
-backbone runs once and its blocks' outputs are recorded; each task then runs its own code over a
-tree in which these outputs stand in the blocks' places.
+A linear probe reads the output of the last block, a side network (LoSA) those of all blocks. So
+the backbone runs once and the outputs of its blocks are recorded; each task then runs its own code
+on a module tree in which these outputs replace the blocks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vidadapt.models import VideoModel
 
 
 class Recorded(nn.Module):
-    """Stands in the place of a block whose output is known."""
+    """Replaces a block whose output is known."""
 
     def __init__(self, output: Tensor) -> None:
         super().__init__()
@@ -28,9 +28,9 @@ class Recorded(nn.Module):
 
 
 def leaves_features(model: VideoModel, plain: VideoModel) -> bool:
-    """Whether a task's model is the plain backbone with another read-out, or beside side networks.
+    """Whether a model is the plain backbone but for its read-out and side networks.
 
-    Both hold the same tensors, as the tasks of a bank do.
+    Both must share their tensors, as the tasks of a bank do.
     """
 
     def without_side(module: nn.Module) -> nn.Module | None:
@@ -62,7 +62,7 @@ def has_side(model: nn.Module) -> bool:
 
 
 def replayed_features(model: VideoModel, clip: Tensor, outputs: list[Tensor]) -> Tensor:
-    """The features of a model with a side network, its blocks' outputs being known."""
+    """The features of a model with a side network, from its blocks' outputs."""
 
     def over_records(module: nn.Module) -> nn.Module | None:
         if isinstance(module, SideNetwork):
@@ -74,7 +74,7 @@ def replayed_features(model: VideoModel, clip: Tensor, outputs: list[Tensor]) ->
 
 
 def _rebuilt(module: nn.Module, change: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
-    """The tree, holding its very tensors, with another module where `change` gives one."""
+    """The tree with the same tensors, and another module where `change` gives one."""
     changed = change(module)
     if changed is not None:
         return changed

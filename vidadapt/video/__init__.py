@@ -1,1 +1,1 @@
-"""A file becomes exact frames."""
+"""Exact frames from video files."""

@@ -1,4 +1,4 @@
-"""What files from strangers may ask for: where list entries lead, how large videos may be."""
+"""Limits for untrusted files: where list entries may lead, how large videos may be."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ALLOW_OUTSIDE = (
 def leads_outside(path: str, root: str | Path) -> bool:
     """Whether a list entry names, or could name, a file that is not below the root.
 
-    An absolute path must lie below the root as written or with its links resolved. `..` leads out
-    wherever it stands, since what lies before it may be a link. Links themselves are followed: they
-    are made by whoever owns the folder, not by the list, and large sets are put together by them.
+    An absolute path must be below the root, as written or with the root's links resolved. `..`
+    leads out at any place, since the part before it may be a link. Links themselves are followed:
+    the owner of the folder makes them, not the list, and large data sets are assembled from them.
 
     >>> leads_outside("a/b.mp4", "/data"), leads_outside("/data/a.mp4", "/data")
     (False, False)
@@ -44,8 +44,7 @@ def _roots(root: str, below: Path) -> tuple[Path, Path]:
 
 
 def control_character(text: str) -> str:
-    """The first character that a terminal obeys or that breaks a line, escaped; empty: there is
-    none. A tab is none.
+    """The first control character (except tab) or line separator, escaped; empty: there is none.
 
     >>> control_character("a\\tb"), control_character("a\\x1b[31mb"), control_character("a\\u2028b")
     ('', "'\\\\x1b'", "'\\\\u2028'")
@@ -55,7 +54,7 @@ def control_character(text: str) -> str:
 
 
 def size_problem(width: int, height: int) -> str:
-    """Why frames of this size are refused; empty: they are not.
+    """Reason to refuse frames of this size; empty: there is none.
 
     >>> size_problem(7680, 4320), size_problem(65535, 65535)
     ('', 'frames of 65535 x 65535 pixels are above the limit of 67,108,864 pixels')
@@ -66,7 +65,7 @@ def size_problem(width: int, height: int) -> str:
 
 
 def count_problem(num_frames: int) -> str:
-    """Why a video of so many frames is refused; empty: it is not.
+    """Reason to refuse a video of so many frames; empty: there is none.
 
     >>> count_problem(1000), count_problem(10**9)
     ('', '1,000,000,000 frames are above the limit of 2,097,152')

@@ -1,4 +1,4 @@
-"""Checksums of decoded frames: each read is held against the decode that counted the file."""
+"""Checksums of decoded frames: each read is compared with the decode that counted the file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vidadapt.video.orientation import display_matrix
 
 
 def frame_checksum(frame: Any) -> int:
-    """xxh3_64 of the pixels of a decoded frame, and of all that decides how they are shown.
+    """xxh3_64 of the pixels of a decoded frame, and of everything that decides how they are shown.
 
-    Over the used part of each row of each plane; padding and alignment differ from machine to
-    machine. FFmpeg converts the fields of an interlaced frame one by one.
+    It covers the used part of each row of each plane, since padding and alignment differ between
+    machines; and the interlaced flag, since FFmpeg converts an interlaced frame field by field.
     """
     name, width, height = frame.format.name, frame.width, frame.height
     about = f"{name} {width}x{height} {frame.colorspace} {frame.color_range} "
@@ -25,7 +25,7 @@ def frame_checksum(frame: Any) -> int:
     digest = xxhash.xxh3_64(about.encode() + display_matrix(frame))
     for plane, (rows, used) in zip(frame.planes, row_bytes(name, width, height), strict=True):
         stride = plane.line_size
-        if stride < 0:  # bottom-up: PyAV gives no rows of it, but of a copy in another format
+        if stride < 0:  # bottom-up: PyAV gives its rows only after a change of format
             other = "gbrap16le" if name == "rgba64le" else "rgba64le"
             return frame_checksum(frame.reformat(format=other, threads=1))
         # One item a row: numpy copies them twice as fast as rows of bytes.
@@ -45,14 +45,14 @@ def array_checksum(array: np.ndarray) -> int:
 def odd_arrays(
     frames: Sequence[np.ndarray] | np.ndarray, checks: np.ndarray, wanted: Sequence[int]
 ) -> list[int]:
-    """Which of `wanted` have another `array_checksum` than theirs in `checks`, of every frame's."""
-    pairs = zip(wanted, frames, strict=False)  # a stream may end before
+    """Those of `wanted` whose `array_checksum` differs from the one in `checks` (of all frames)."""
+    pairs = zip(wanted, frames, strict=False)  # a stream may end early
     return [place for place, frame in pairs if array_checksum(frame) != checks[place]]
 
 
 @functools.lru_cache(maxsize=256)
 def row_bytes(name: str, width: int, height: int) -> tuple[tuple[int, int], ...]:
-    """Rows and used bytes of a row, for each plane of a pixel format by FFmpeg's name.
+    """Rows and used bytes per row, for each plane of a pixel format (FFmpeg's name).
 
     >>> row_bytes("yuv420p", 5, 3), row_bytes("yuyv422", 5, 3), row_bytes("monow", 9, 1)
     (((3, 5), (2, 3), (2, 3)), ((3, 12),), ((1, 2),))
@@ -62,7 +62,7 @@ def row_bytes(name: str, width: int, height: int) -> tuple[tuple[int, int], ...]
         return (height, width), (1, 1024)  # 256 colours of 4 bytes
     planes = sorted({component.plane for component in form.components})
     if len(planes) == 1:
-        together = 1024 // form.chroma_width(1024)  # pixels that share a sample of colour
+        together = 1024 // form.chroma_width(1024)  # pixels that share one colour sample
         padded = -(-width // together) * together
         return ((height, -(-padded * form.padded_bits_per_pixel // 8)),)
     rows = []

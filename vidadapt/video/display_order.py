@@ -1,16 +1,16 @@
-"""Which packet holds the frame that is shown at a place: pure logic on what packets tell."""
+"""Display order of packets: pure logic on their timestamps and picture types."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 VOP_START = b"\x00\x00\x01\xb6"
-LONGEST_EMPTY = 19  # bytes; FFmpeg's MAX_NVOP_SIZE: a packet up to it codes no picture of its own
+LONGEST_EMPTY = 19  # bytes; FFmpeg's MAX_NVOP_SIZE: a packet of at most this size codes no picture
 BIDIRECTIONAL = 2  # of VOP types 0 to 3: intra, predicted, bidirectional, sprite
 
 
 def order_by_stamps(stamps: Sequence[int | None]) -> list[int] | None:
-    """Numbers of packets in the order in which they are shown; None where stamps do not tell.
+    """Numbers of packets in display order; None if a stamp is missing or occurs twice.
 
     Args:
         stamps: presentation time of each packet in decoding order; None where there is none.
@@ -27,7 +27,7 @@ def order_by_stamps(stamps: Sequence[int | None]) -> list[int] | None:
 
 
 def vop_types(packet: bytes) -> list[int]:
-    """Types of the pictures (VOPs) in an MPEG-4 part 2 packet: its top two bits (ISO 14496-2).
+    """Types of the pictures (VOPs) in an MPEG-4 part 2 packet: two bits of each (ISO 14496-2).
 
     >>> vop_types(bytes.fromhex("000001b61000 000001b68000")), vop_types(b"")
     ([0, 2], [])
@@ -41,11 +41,11 @@ def vop_types(packet: bytes) -> list[int]:
 
 
 def order_by_pictures(packets: Iterable[bytes]) -> list[int]:
-    """Numbers of MPEG-4 part 2 packets in the order in which they are shown, without timestamps.
+    """Numbers of MPEG-4 part 2 packets in display order, found without timestamps.
 
-    A bidirectional picture is shown when it is decoded, any other when the next such one has been.
-    Where a packet holds two pictures ("packed B-frames" of DivX and Xvid), the second is decoded
-    with the next packet, which is an empty one. Other empty packets show nothing.
+    A bidirectional picture is shown when it is decoded, any other when the next such other one is.
+    If a packet holds two pictures ("packed B-frames" of DivX and Xvid), the second is decoded with
+    the next packet, which is empty. Other empty packets show nothing.
 
     >>> i, p, b = (VOP_START + bytes([kind << 6]) + bytes(20) for kind in (0, 1, 2))
     >>> order_by_pictures([i, p, b, b, p])

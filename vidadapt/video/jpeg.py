@@ -1,4 +1,4 @@
-"""JPEG files in memory: decoded to frames where they are whole, refused where they are damaged."""
+"""Decode whole JPEG files in memory to frames, and refuse damaged ones."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from vidadapt.video.sequential import cause_of
 
 try:
     from torchvision.io import ImageReadMode, decode_jpeg
-except ImportError:  # torchvision 0.29 announces that its decoders will go
+except ImportError:  # torchvision 0.29 announces that its decoders will be removed
     decode_jpeg = None
 
 END = b"\xff\xd9"  # marker at the end of every JPEG file
 _PROGRESSIVE = 0xC2  # kind of the frame's marker
-_SCAN = 0xDA  # kind of the marker that data follows
-_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # in that data: its end
+_SCAN = 0xDA  # kind of the marker of a scan, whose segment is followed by data
+_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # ends the data of a scan
 # Fewest bits of an 8 x 8 block by the kind of the frame's marker: a Huffman code for its mean and,
 # unless the file is progressive, one for the rest. Arithmetic codes may be shorter.
 _LEAST_BITS = {0xC0: 2, 0xC1: 2, _PROGRESSIVE: 1}
-_GREY = 128  # what libjpeg shows of pixels whose data is missing
-_SOURCE_LINE = re.compile(r"decode_jpeg, \S+:\d+, ")  # which torchvision puts before a cause
+_GREY = 128  # value that libjpeg gives to pixels whose data is missing
+_SOURCE_LINE = re.compile(r"decode_jpeg, \S+:\d+, ")  # torchvision puts it before a cause
 _FILLER = np.random.default_rng(0).integers(0, 255, 256, dtype=np.uint8).tobytes()  # no marker
 
 
 class Header(NamedTuple):
-    """What the header of a JPEG file says: kind of its frame's marker, size in pixels."""
+    """Header of a JPEG file: kind of its frame's marker, size in pixels."""
 
     kind: int
     width: int
@@ -42,15 +42,15 @@ class Header(NamedTuple):
 def decoded(data: torch.Tensor) -> np.ndarray:
     """Return the RGB frame (H, W, 3) uint8 of a JPEG file's bytes (N,) uint8.
 
-    Of the decoders at hand torchvision's is the fastest, by 1.2 to 1.5 times over Pillow and 2 over
-    PyAV. Where it is not there, Pillow serves, with the same values.
+    torchvision's decoder is the fastest one available: 1.2 to 1.5 times as fast as Pillow's and
+    twice as fast as PyAV's. Without it, Pillow decodes, with the same values.
 
-    Both show grey where a file's data is missing. Such a file is refused: by its length, where that
-    cannot hold the pixels; else by `_ends_early`, which is tried where the last pixel is grey, and
-    on progressive files, whose grey is covered by finer scans.
+    Both show grey where a file's data is missing. Such a file is refused: by its length, if that
+    cannot hold the pixels; else by `_ends_early`, which runs if the last pixel is grey, and on
+    progressive files, where finer scans cover the grey.
 
     Raises:
-        ValueError: they are no JPEG, end early, or tell of more pixels than `bounds.MAX_PIXELS`.
+        ValueError: no JPEG, a damaged one, or one of more pixels than `bounds.MAX_PIXELS`.
     """
     content = data.numpy().tobytes()
     if not content.endswith(END):
@@ -79,9 +79,9 @@ def decoded(data: torch.Tensor) -> np.ndarray:
 
 
 def read_header(content: bytes) -> Header:
-    """Read what the header of a JPEG file says.
+    """Read the header of a JPEG file.
 
-    The segment of the frame is of a kind from 0xc0 to 0xcf, but for 0xc4, 0xc8 and 0xcc.
+    The kind of the frame's segment is one from 0xc0 to 0xcf, except 0xc4, 0xc8 and 0xcc.
 
     Raises:
         ValueError: there is no such segment.
@@ -96,17 +96,17 @@ def read_header(content: bytes) -> Header:
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int]]:
-    """Kinds of the segments, and where their lengths are, up to the first that is none.
+    """Yield the kind of each segment and the offset of its length, up to the first invalid one.
 
-    A segment is a marker (0xff and a kind) and a length (ITU-T T.81, B.1.1); after that of a scan
-    comes its data.
+    A segment begins with a marker (0xff and a kind) and a length (ITU-T T.81, B.1.1); the data of
+    a scan follows its segment.
     """
     place = 2
     while place + 4 <= len(content) and content[place] == 0xFF:
         kind = content[place + 1]
         if kind == 0xFF:  # fill bytes may come before a marker
             place += 1
-        elif kind == 0x01 or 0xD0 <= kind <= 0xD8:  # markers alone
+        elif kind == 0x01 or 0xD0 <= kind <= 0xD8:  # markers without a length
             place += 2
         else:
             yield kind, place + 2
@@ -117,8 +117,7 @@ def _segments(content: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _ends_early(content: bytes) -> bool:
-    """Check whether a decoder reads on beyond the data of a scan: then bytes put there change the
-    pixels."""
+    """Whether a decoder reads beyond the data of a scan: then bytes put there change the pixels."""
     longer, copied = b"", 0
     for kind, place in _segments(content):
         if kind == _SCAN and (end := _MARKER.search(content, place + 2)):
@@ -128,7 +127,7 @@ def _ends_early(content: bytes) -> bool:
 
 
 def _small(content: bytes) -> np.ndarray:
-    """The picture at an eighth of its size: the blocks' means, which are soon decoded."""
+    """The picture at an eighth of its size: the blocks' means, which are quick to decode."""
     with Image.open(io.BytesIO(content)) as image:
         image.draft("RGB", (1, 1))
         return np.asarray(image.convert("RGB"))

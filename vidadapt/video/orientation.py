@@ -1,4 +1,4 @@
-"""How a frame is shown: the display matrix of phones and editors, as `ffmpeg` applies it."""
+"""Orientation of frames: the display matrix of phones and editors, as `ffmpeg` applies it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from av.sidedata.sidedata import SideDataContainer
 def display_matrix(frame: Any) -> bytes:
     """The display matrix of a decoded frame, nine int32; empty where it has none."""
     # `frame.side_data` would keep the frame until the next garbage collection: that costs memory,
-    # and what a decoder finds there shows in damaged parts of later frames.
+    # and changes damaged parts of later frames, which show what their memory held before.
     try:
         held = SideDataContainer(frame)  # type: ignore[call-arg]  # its stub has no arguments
-    except ValueError:  # data of which PyAV knows no name, as of a photograph: it tells the turn
+    except ValueError:  # data of a kind unknown to PyAV, as in a photograph: use its rotation
         return _turned(frame.rotation)
     return next((bytes(data) for data in held if data.type.name == "DISPLAYMATRIX"), b"")
 
 
 def _turned(degrees: int) -> bytes:
-    """The display matrix of a turn to the left.
+    """Display matrix of a turn to the left by `degrees`; empty for 0.
 
     >>> [upright(np.frombuffer(_turned(by), np.int32).tolist()) for by in (90, 180, -90)]
     [(False, 1), (False, 2), (False, 3)]
@@ -33,7 +33,7 @@ def _turned(degrees: int) -> bytes:
 
 
 def orientation(frame: Any) -> tuple[bool, int]:
-    """See `upright`; of a decoded frame."""
+    """Return `upright` of a decoded frame."""
     matrix = display_matrix(frame)
     return upright(np.frombuffer(matrix, np.int32).tolist()) if matrix else (False, 0)
 
@@ -47,11 +47,11 @@ def shown_size(frame: Any) -> tuple[int, int]:
 def upright(matrix: Sequence[int]) -> tuple[bool, int]:
     """Whether a picture is mirrored left to right, and how many quarters it is then turned left.
 
-    As `ffmpeg` does it for angles that are a multiple of 90 degrees, to the nearest degree; at
-    others, and for a matrix that shows nothing, nothing is applied.
+    The result is that of `ffmpeg` for angles that are, to the nearest degree, multiples of 90
+    degrees. At other angles, and for a matrix that flattens the picture, nothing is applied.
 
     Args:
-        matrix: nine numbers, of which x' = m[0] x + m[3] y and y' = m[1] x + m[4] y.
+        matrix: nine numbers m, with x' = m[0] x + m[3] y and y' = m[1] x + m[4] y.
 
     >>> upright([0, 1, 0, -1, 0, 0, 0, 0, 1])  # a quarter to the right
     (False, 3)

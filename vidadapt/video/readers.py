@@ -1,27 +1,27 @@
-"""READERS: a video file becomes exact frames, whatever its container, codec and state.
+"""READERS: exact frames from a video file, whatever its container, codec and state.
 
 Contract: the frame returned for index i is bit-identical to the i-th frame of a full sequential
 decode with PyAV of the container's best video stream, whatever was read before, and the length is
 the number of frames that such a decode yields.
 
-That decode is done once, when a file is counted, and leaves a checksum of every frame. Each frame
-that is read later is compared with its checksum. `pyav_sparse` leaves out what the wanted frames do
-not need; where one of them differs, does not come out or is not known, the file is read
-sequentially from frame 0. Where that differs, too, the file or the decoder is not what was counted,
-and `Video.changed` says so.
+That decode runs once, when a file is counted, and gives a checksum of every frame. Each frame that
+is read later is compared with its checksum. `pyav_sparse` skips what the wanted frames do not need;
+if one of them differs, is not decoded or has no checksum, the file is read sequentially from
+frame 0. If that differs, too, the file or the decoder is not what was counted, and `Video.changed`
+says so.
 
-decord and torchcodec, which seek, are used where they are asked for by name and returned every
-frame of the file rightly when it was counted: from each group of pictures on, by readers that had
-read nothing before. Their frames are compared at each read as well. Elsewhere PyAV serves the file,
-and `Video.reader` says so. What was seen to break a seeking library:
+decord and torchcodec, which seek, are used if they are asked for by name and returned every frame
+of the file correctly when it was counted: starting at groups of pictures all over it, by readers
+that had read nothing before. Their frames are compared at each read, too. Otherwise PyAV reads the
+file, and `Video.reader` says so. Cases that broke a seeking library:
 
 * AVI, MPEG-TS, FLV, mpeg4 (packed B-frames, no timestamps): frames are off by 1 to 5 after a seek;
 * open groups of pictures (HEVC's default, x264's open-gop) and intra refresh: frames shift;
 * timestamps that disagree with the decoder's order: torchcodec swaps frames;
-* joined files, whose packets bring parameters that the header lacks, and 4:4:4 by an old x264,
-  which tells its version in the first packet alone: wrong pixels after a seek;
-* damaged packets: an error, or another concealment than in a sequential decode;
-* interlaced video, 10 bit and deeper: colours are converted otherwise than by PyAV;
+* joined files, whose packets hold parameters that the header lacks, and 4:4:4 by an old x264,
+  which gives its version only in the first packet: wrong pixels after a seek;
+* damaged packets: an error, or damage concealed differently than in a sequential decode;
+* interlaced video, 10 bit and deeper: colours are converted differently than by PyAV;
 * mirrored pictures: turned, but not mirrored;
 * narrow frames (some widths up to 72): wrong shapes;
 * AV1, Theora, files without a duration: decord cannot open them.
@@ -74,23 +74,22 @@ __all__ = [
 
 
 class Video:
-    """One open video file; a context manager. `READERS` makes these, `open_video` and
-    `open_counted` are the entries.
+    """One open video file; a context manager. Call `open_video` or `open_counted` to make one.
 
-    It is read sequentially where there is no `read` that is faster, or that finds no exact frames.
-    The checksums of the survey are of frames `as_shown`, or else as decoded.
+    It is read sequentially if there is no faster `read`, or if that finds no exact frames. The
+    checksums of the survey are of frames as shown if `as_shown` is set, else as decoded.
 
     Attributes:
         path: the file.
-        reader: name of the reader that serves it, e.g. `pyav` where decord was asked for but its
-            contract does not hold.
+        reader: name of the reader in use, e.g. `pyav` where decord was asked for but is not exact
+            on this file.
         codec: codec of the stream that is read, e.g. `h264`; empty from `open_counted`.
-        header_frames: number of frames that the header promises, or None; less those that an edit
-            list hides once the frames have been counted.
+        header_frames: number of frames that the header promises, or None; once the frames have
+            been counted, less those that an edit list hides.
         transient: an error met while counting that need not be the file's fault; empty: none.
-        survey: all that is known of the file, see `Survey`.
-        changed: one line on the first frame that was not what the checksums of the count tell, even
-            when read in sequence; empty: there was none.
+        survey: all that is known about the file, see `Survey`.
+        changed: one line on the first frame whose checksum was not that of the count, even when
+            read in sequence; empty: there was none.
     """
 
     def __init__(
@@ -113,7 +112,7 @@ class Video:
         self._is_open = True
 
     def __len__(self) -> int:
-        """Number of frames that decode; counts them (one decode) where it is not yet known.
+        """Number of frames that decode; counts them (one decode) if it is not known yet.
 
         Raises:
             ReadError: no frame decodes.
@@ -128,12 +127,12 @@ class Video:
     def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Frames at `indices` (any order, repeats allowed) as uint8 (T, H, W, 3), RGB.
 
-        They are turned and mirrored as the metadata tell. In a file whose frames change size all
-        are scaled to the size of the first. `changed` tells afterwards whether they are those that
-        were counted.
+        They are turned and mirrored as the metadata says. If the frames of a file change size, all
+        are scaled to the size of the first. Afterwards `changed` says whether a frame differed from
+        the count.
 
         Raises:
-            IndexError: an index is negative or not below the number of frames, or there is none.
+            IndexError: an index is negative or not below the number of frames, or none is given.
             ReadError: the frames cannot be decoded.
         """
         if not self._is_open:
@@ -164,7 +163,7 @@ class Video:
         return np.stack([found[place[i]] for i in wanted])
 
     def _found(self, wanted: list[int]) -> Frames:
-        """Frames at `wanted` (ascending, distinct); fewer where the stream ends before."""
+        """Frames at `wanted` (ascending, distinct); fewer if the stream ends early."""
         found = None if self._read is None else self._read(wanted)
         if found is not None:
             return found
@@ -200,7 +199,7 @@ class Video:
 def open_video(path: str | os.PathLike[str], reader: str = "auto") -> Video:
     """Open a video file for exact reading.
 
-    All readers but `pyav` decode it once before, and a bit of it again; decord and torchcodec
+    All readers but `pyav` first decode it once, and then a bit of it again; decord and torchcodec
     decode it about three times, see `seekers.entered_anywhere`.
 
     Args:
@@ -209,8 +208,8 @@ def open_video(path: str | os.PathLike[str], reader: str = "auto") -> Video:
         reader: key of `READERS`.
 
     Raises:
-        ReadError: the file is missing or is no readable video.
-        TransientReadError: it cannot be read now, which need not be the file's fault.
+        ReadError: the file is no readable video.
+        TransientReadError: it is missing or cannot be read now, which need not be its fault.
         ValueError: no such reader.
         ImportError: torchcodec cannot be loaded.
     """
@@ -224,16 +223,16 @@ def open_video(path: str | os.PathLike[str], reader: str = "auto") -> Video:
 def open_counted(
     path: str | os.PathLike[str], reader: str, num_frames: int, checks: np.ndarray | None = None
 ) -> Video:
-    """Open a file of which the video index tells what `open_video` has found out once.
+    """Open a file with the facts that an earlier `open_video` put into the video index.
 
-    Nothing is found out again, so it takes no longer than opening the file. Its `codec` and
-    `header_frames` are not told.
+    Nothing is decoded, so this takes no longer than opening the file. `codec` and `header_frames`
+    are not set.
 
     Args:
         path: see `open_video`.
         reader: `Video.reader` of `open_video`: the reader that is exact on this file.
-        num_frames: `len` of that.
-        checks: `Survey.checks` of that; None: they are not known, and PyAV reads sequentially.
+        num_frames: `len` of that video.
+        checks: its `Survey.checks`; None: they are not known, and PyAV reads sequentially.
 
     Raises:
         ReadError, TransientReadError, ImportError: see `open_video`.
@@ -263,7 +262,7 @@ def _regular_file(path: str | os.PathLike[str]) -> str:
 
 
 def _open_packed(tar: Path, name: str) -> Video:
-    """A packed video; a frame's JPEG is decoded alone, whatever was read before."""
+    """Open a packed video; each JPEG is decoded alone, whatever was read before."""
     frames = packed.frame_places(tar, name)
     checks = np.ascontiguousarray(frames["check"])
     facts = Survey("mjpeg", len(frames), len(frames), "", "", checks=checks)
@@ -282,18 +281,18 @@ def check_reader(reader: str) -> None:
 
 
 def open_pyav(path: str) -> Video:
-    """Sequential decoding from frame 0: holds the contract on every file that FFmpeg decodes."""
+    """Read sequentially from frame 0: exact on every file that FFmpeg decodes."""
     codec, header = header_facts(path)
     return Video(path, "pyav", Survey(codec, header, None, "", ""))
 
 
 def open_decord(path: str) -> Video:
-    """decord where it is exact, PyAV elsewhere and where decord is not installed."""
+    """Read with decord where it is exact, else (or if it is not installed) with PyAV."""
     return _seeking(path, "decord") if load_decord() is not None else open_pyav(path)
 
 
 def open_torchcodec(path: str) -> Video:
-    """torchcodec in exact seek mode where it is exact, PyAV elsewhere.
+    """Read with torchcodec in exact seek mode where it is exact, else with PyAV.
 
     Its exact mode still returns frames one or two early after a seek in mpeg4 with B-frames.
     """
@@ -301,13 +300,13 @@ def open_torchcodec(path: str) -> Video:
 
 
 def open_sparse(path: str) -> Video:
-    """`sparse` where it can read the file, PyAV elsewhere."""
+    """Read with `sparse` where it can read the file, else sequentially."""
     facts = counted(path)
     return _served(path, "pyav" if sparse.flaw(path, facts) else "pyav_sparse", facts)
 
 
 def open_auto(path: str) -> Video:
-    """The faster of PyAV's readers for the file's container and codec, where it can read it."""
+    """Read with the faster of PyAV's two readers for the container and codec, if it can."""
     facts = counted(path)
     assert facts.look is not None
     pays = (facts.look.container, facts.codec) in SPARSE_PAYS
@@ -315,7 +314,7 @@ def open_auto(path: str) -> Video:
 
 
 def _seeking(path: str, name: str) -> Video:
-    """A file as opened by a library that seeks, or by PyAV where that is not exact."""
+    """Open a file with a library that seeks, or with PyAV where that is not exact."""
     facts = counted(path)
     if facts.doubt or facts.keys is None:
         return _served(path, "pyav", facts)
@@ -327,7 +326,7 @@ def _seeking(path: str, name: str) -> Video:
 
 
 def _served(path: str, name: str, facts: Survey) -> Video:
-    """A file whose frames and their checksums are known; PyAV takes the place of what is absent."""
+    """Open a counted file; PyAV reads it sequentially if the checksums or reader are missing."""
     checks, as_shown = facts.checks, name in SEEKERS
     assert facts.num_frames is not None
     if checks is not None and name == "pyav_sparse":
@@ -350,7 +349,7 @@ READERS: dict[str, Callable[[str], Video]] = {
     "pyav_sparse": open_sparse,
     "torchcodec": open_torchcodec,
 }
-# Containers and codecs where leaving frames out is faster. Time for 8 frames spread over a video,
+# Containers and codecs where skipping frames is faster. Time for 8 frames spread over a video,
 # as a multiple of a sequential decode's, side by side on one thread (PyAV 18.1; 2 to 16 frames and
 # dense clips rank them alike); with a key frame every 4 frames: 0.55.
 SPARSE_PAYS = {

@@ -1,11 +1,11 @@
-"""What packets tell of where decoding can begin: pure logic."""
+"""Find from packets where decoding can begin: pure logic."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-# (container, codec) in which seeking libraries are tried. In others their frames were seen to be
-# off by 1 to 5 after a seek, in VP8 where it is damaged.
+# (container, codec) in which seeking libraries are tried. In others their frames were off by 1 to 5
+# after a seek; in VP8, where it is damaged.
 SEEKABLE = {("mov", "h264"), ("matroska", "h264"), ("matroska", "vp9")}
 NARROWEST = 80  # pixels; decord gives wrong shapes for some widths up to 72
 IDR_SLICE = 5  # types of H.264's units
@@ -13,7 +13,7 @@ PARAMETER_SETS = {7, 8, 13, 15}
 
 
 def stream_doubt(container: str, codec: str, size: tuple[int, int]) -> str:
-    """Why no seeking library is tried: `container` and `codec` by FFmpeg's names, `size` in pixels.
+    """Reason to try no seeking library, empty: none; with FFmpeg's names and `size` in pixels.
 
     >>> stream_doubt("mov", "h264", (320, 240)), stream_doubt("avi", "mpeg4", (320, 240))
     ('', 'mpeg4 in avi')
@@ -41,7 +41,7 @@ def holds_idr(packet: bytes | memoryview, extradata: bytes | None) -> bool:
 def brings_parameters(packet: bytes | memoryview, extradata: bytes | None) -> bool:
     """Whether an H.264 packet holds a parameter set that the header does not.
 
-    Later pictures may need it: they cannot be decoded where the packet is left out. For the
+    Later pictures may need it: they cannot be decoded if the packet is skipped. Only for the
     same packets as `holds_idr`.
 
     >>> avcc = bytes([1, 100, 0, 10, 0xFF, 0xE1, 0, 2, 0x67, 9])
@@ -57,7 +57,7 @@ def brings_parameters(packet: bytes | memoryview, extradata: bytes | None) -> bo
 
 
 def _units(packet: bytes | memoryview, extradata: bytes | None) -> Iterator[bytes | memoryview]:
-    """The units of an H.264 packet, each without its length before it; none where it has none."""
+    """Yield the units of an H.264 packet without their length prefixes; none if it has none."""
     if not extradata or len(extradata) < 5 or extradata[0] != 1:
         return
     prefix, at = (extradata[4] & 3) + 1, 0

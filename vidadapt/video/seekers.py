@@ -15,8 +15,8 @@ import numpy as np
 from vidadapt.video.checksums import odd_arrays
 from vidadapt.video.sequential import ReadError, cause_of
 
-AT_ONCE = 8  # frames that are held in memory, of a film of any length
-MOST_ENTERED = 32  # groups of pictures
+AT_ONCE = 8  # frames in memory, however long the video is
+MOST_ENTERED = 32  # groups of pictures; of more, evenly spaced ones: 32 to 63
 PATTERNS = 4
 
 Frames = Sequence[np.ndarray] | np.ndarray
@@ -25,7 +25,7 @@ Read = Callable[[Sequence[int]], Frames]
 
 @functools.cache
 def load_decord() -> ModuleType | None:
-    """decord, imported when first needed; None and one notice where it is not installed."""
+    """Import decord when it is first needed; None and one warning if it cannot be loaded."""
     try:
         module = importlib.import_module("decord")
     except (ImportError, OSError) as error:
@@ -49,7 +49,7 @@ def load_torchcodec() -> ModuleType:
 
 
 def decord_read(path: str, num_frames: int) -> Read | None:
-    """decord's frames; None: it is not installed, cannot open the file or counts it otherwise."""
+    """Open a file with decord; None: not installed, cannot open it, or counts other frames."""
     decord = load_decord()
     if decord is None:
         return None
@@ -68,7 +68,7 @@ def decord_read(path: str, num_frames: int) -> Read | None:
 
 
 def torchcodec_read(path: str, num_frames: int) -> Read | None:
-    """torchcodec's frames; None: it cannot open the file or counts it otherwise."""
+    """Open a file with torchcodec; None: it cannot open it, or counts other frames."""
     torchcodec = load_torchcodec()
     try:
         decoder = torchcodec.VideoDecoder(
@@ -87,7 +87,7 @@ def torchcodec_read(path: str, num_frames: int) -> Read | None:
 
 
 def read_verified(read: Read, checks: np.ndarray, wanted: Sequence[int]) -> Frames | None:
-    """Frames at `wanted`; None where one is not read, or is not what `checks` tell of each frame.
+    """Frames at `wanted`; None if one cannot be read, or differs from its checksum.
 
     Args:
         checks: `array_checksum` of each frame of the video.
@@ -102,14 +102,14 @@ def read_verified(read: Read, checks: np.ndarray, wanted: Sequence[int]) -> Fram
 def entered_anywhere(
     opened: Callable[[], Read | None], checks: np.ndarray, keys: Sequence[int]
 ) -> bool:
-    """Whether a library returns each frame, from every group of pictures on and in any pattern.
+    """Whether a library returns each frame right, in stretches between groups and at random.
 
-    Each of them is read as training reads it: by a reader that has read nothing before.
+    Each stretch or pattern is read as training reads it: by a reader that has read nothing before.
 
     Args:
         opened: opens the file anew.
-        checks: `array_checksum` of each frame as it is to be.
-        keys: places at which groups of pictures begin.
+        checks: `array_checksum` of each frame, from a sequential decode.
+        keys: indices of the frames at which groups of pictures begin.
     """
     count = len(checks)
     chosen = keys[:: max(1, len(keys) // MOST_ENTERED)]

@@ -18,7 +18,7 @@ from vidadapt.video.checksums import frame_checksum
 from vidadapt.video.orientation import orientation, shown_size
 
 DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
-# Of a decoder, also of those that look at a file while it is opened.
+# Options of each decoder, also of those that probe a file while it is opened.
 LIMITS = {"max_pixels": str(MAX_PIXELS)}
 # Formats that name other files or addresses, which FFmpeg would read in place of the video.
 REFERRING = {
@@ -37,9 +37,9 @@ class TransientReadError(ReadError):
 
 
 def unreadable_bytes(path: str) -> str:
-    """Why a file's bytes cannot be read; empty if they can.
+    """Reason why a file's bytes cannot be read; empty if they can.
 
-    FFmpeg also reports damage as input/output errors; this tells a failing disk from it.
+    FFmpeg reports damage as input/output errors, too; this tells a failing disk from damage.
     """
     try:
         with Path(path).open("rb", buffering=0) as file:
@@ -57,7 +57,7 @@ def _safe_options() -> dict[str, str]:
 
 
 def open_container(path: str, options: dict[str, str] | None = None) -> Any:
-    """FFmpeg's container of a file, which reads no other file and no address.
+    """Open a file as FFmpeg's container, which reads no other file and no address.
 
     Raises:
         ReadError, TransientReadError: it cannot be opened.
@@ -74,7 +74,7 @@ def open_container(path: str, options: dict[str, str] | None = None) -> Any:
 
 
 def cause_of(error: BaseException) -> str:
-    """One line of an error, without number and path."""
+    """First line of an error's message, without number and path."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     line = str(text).strip().splitlines()[0]
     if isinstance(error, av.ArgumentError):  # FFmpeg's answer to `max_pixels`
@@ -85,10 +85,10 @@ def cause_of(error: BaseException) -> str:
 def best_stream(container: Any, path: str) -> Any:
     """The container's best video stream, set to one thread: more conceal damage in another way.
 
-    The cover of a song (an attached picture) is none.
+    The cover of a song (an attached picture) does not count.
 
     Raises:
-        ReadError: there is none, or its header tells of more frames than `bounds.MAX_FRAMES`.
+        ReadError: there is none, or its header promises more frames than `bounds.MAX_FRAMES`.
     """
     stream = container.streams.best("video")
     if stream is not None and stream.disposition & Disposition.attached_pic:
@@ -109,7 +109,7 @@ def best_stream(container: Any, path: str) -> Any:
 
 
 def data_packets(container: Any, stream: Any, faults: list[Exception]) -> Iterator[Any]:
-    """The stream's packets that hold data; a demuxing error ends them and joins `faults`."""
+    """Yield the stream's packets with data; they end at a demuxing error, added to `faults`."""
     ended = False
     while not ended:
         try:
@@ -117,7 +117,7 @@ def data_packets(container: Any, stream: Any, faults: list[Exception]) -> Iterat
                 if packet.size:  # an empty packet would switch the decoder to draining
                     yield packet
             ended = True
-        except IndexError:  # PyAV, at a stream that comes up after the file was opened: not ours
+        except IndexError:  # PyAV's, for a stream that appears after the file was opened: not ours
             continue
         except DECODE_ERRORS as error:
             faults.append(error)
@@ -125,7 +125,7 @@ def data_packets(container: Any, stream: Any, faults: list[Exception]) -> Iterat
 
 
 def decode(context: Any, packet: Any, faults: list[Exception]) -> list[Any]:
-    """Frames that one packet (None: the end) yields; an undecodable packet joins `faults`."""
+    """Frames that one packet (None: the end) yields; a decoding error is added to `faults`."""
     try:
         return list(context.decode(packet))
     except DECODE_ERRORS as error:
@@ -139,18 +139,18 @@ def read_sequentially(
     checks: np.ndarray | None = None,
     odd: list[int] | None = None,
 ) -> list[np.ndarray]:
-    """Frames at `wanted` (ascending, distinct), decoding from frame 0 to the last of them.
+    """Read the frames at `wanted` (ascending, distinct), decoding from frame 0 to the last of them.
 
-    Returns fewer frames than wanted where the stream ends before.
+    Returns fewer frames than wanted if the stream ends early.
 
     Args:
         checks: `frame_checksum` of each frame of the video.
-        odd: joined by those wanted whose checksum is another.
+        odd: the indices whose frames have another checksum are added to it.
 
     Raises:
-        ReadError: the file cannot be opened.
-        TransientReadError: frames are missing or odd, and a fault was met that need not be the
-            file's.
+        ReadError: the file cannot be opened, a frame not converted, or there are too many.
+        TransientReadError: frames are missing or odd, and an error was met that need not be the
+            file's fault.
     """
     found: list[np.ndarray] = []
     faults: list[Exception] = []
@@ -168,11 +168,11 @@ def read_sequentially(
 
 
 def all_frames(path: str) -> Iterator[np.ndarray]:
-    """Every frame (H, W, 3) uint8 of a sequential decode, one after the other.
+    """Yield every frame (H, W, 3) uint8 of a sequential decode.
 
     Raises:
         ReadError: the file cannot be opened, or no frame decodes.
-        TransientReadError: frames may be missing by a fault that need not be the file's.
+        TransientReadError: frames may be missing for a reason that need not be the file's fault.
     """
     faults: list[Exception] = []
     number = 0
@@ -190,7 +190,7 @@ def all_frames(path: str) -> Iterator[np.ndarray]:
 
 
 def _frames(path: str, faults: list[Exception]) -> Iterator[tuple[Any, Callable[[], np.ndarray]]]:
-    """Each frame in order, and a function that converts it: only those wanted need to be."""
+    """Yield each frame in order with a function that converts it: call it for wanted ones only."""
     size: tuple[int, int] | None = None
     convert = VideoReformatter()
     position = 0
@@ -213,10 +213,10 @@ def _frames(path: str, faults: list[Exception]) -> Iterator[tuple[Any, Callable[
 
 
 def upright_rgb(convert: VideoReformatter, frame: Any, size: tuple[int, int]) -> np.ndarray:
-    """A decoded frame as (H, W, 3) uint8, as it is to be shown; a view of memory of its own.
+    """Convert a decoded frame to upright RGB (H, W, 3) uint8; a view of memory of its own.
 
     Args:
-        size: width and height in pixels to scale it to, as it is shown.
+        size: width and height in pixels to scale it to, as shown upright.
     """
     # By default every converter starts threads of its own: slower, and unsafe to fork.
     mirrored, turns = orientation(frame)
@@ -224,7 +224,7 @@ def upright_rgb(convert: VideoReformatter, frame: Any, size: tuple[int, int]) ->
     converted = convert.reformat(frame, *before, format="rgb24", threads=1)
     array = converted.to_ndarray()
     if converted is frame:
-        # Damaged frames show what their memory held before. The decoder has to get it back whether
-        # or not a frame is wanted, or those after it would differ.
+        # Damaged frames show what their memory held before. The decoder must get that memory back
+        # whether or not a frame is wanted, or later frames would differ.
         array = array.copy()
     return np.rot90(array[:, ::-1] if mirrored else array, turns)

@@ -1,17 +1,17 @@
-"""Decoding only what the wanted frames need, with PyAV; bit-identical to a sequential decode.
+"""Decode only what the wanted frames need, with PyAV; bit-identical to a sequential decode.
 
-Every packet is given its number as its timestamp, which the frame that is decoded from it carries:
-so it is known which frame comes out, whatever was left out. Which packet is shown at a place is
-told by the packets (`display_order`). Left out are
+Every packet gets its number as its timestamp, and the frame decoded from it carries that number:
+this identifies each frame, whatever was skipped. `display_order` finds from the packets in which
+order they are shown. Skipped are
 
 * groups of pictures without a wanted frame, where a key frame begins a closed group;
-* what follows the last packet that holds a wanted frame;
-* pictures that nothing refers to (most B-frames), unless they are wanted;
-* conversion of what is decoded but not wanted;
-* the frames that FFmpeg decodes when a file is opened, to learn what decoding tells anyway.
+* packets after the last one that holds a wanted frame;
+* pictures that no other refers to (most B-frames), unless they are wanted;
+* conversion of frames that are decoded but not wanted;
+* the frames that FFmpeg decodes when a file is opened, to learn what decoding shows anyway.
 
-That all this yields the frames of a sequential decode is seen at each read: every frame is compared
-with the checksum that such a decode has left. `flaw` tells, once for each file, whether it pays.
+Each read checks that the frames are those of a sequential decode: every frame is compared with its
+checksum from such a decode. `flaw` checks, once for each file, whether this reader is worth trying.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from vidadapt.video.sequential import (
 )
 from vidadapt.video.survey import Survey
 
-# Standards that say in each picture whether another may refer to it, so that a decoder can leave
-# it out: H.264's nal_ref_idc, MPEG-4 part 2's B-VOPs.
+# Codecs that say in each picture whether another may refer to it, so that a decoder can skip it:
+# H.264's nal_ref_idc, MPEG-4 part 2's B-VOPs.
 SKIPPED = {"h264", "mpeg4"}
 CODECS = SKIPPED | {"vp9"}
-# No decoder is found for `avformat_find_stream_info`, which therefore decodes nothing: 0.2 ms a
-# file instead of 1.3 (H.264 and VP9, 426x240). The decoder that reads the frames is PyAV's own.
+# `avformat_find_stream_info` finds no decoder with these, and so decodes nothing: 0.2 ms a file
+# instead of 1.3 (H.264 and VP9, 426x240). The decoder that reads the frames is PyAV's own.
 UNPROBED = {"codec_whitelist": "none", "probesize": "32"}
 MOST_TRIED = 64  # frames
 LARGEST_GROUP = 32_000_000  # bytes of packets, which each loader process holds in memory
 
 
 def read_sparsely(path: str, checks: np.ndarray, wanted: Sequence[int]) -> np.ndarray | None:
-    """Frames at `wanted` (ascending, distinct) as (T, H, W, 3) uint8, each found to be right.
+    """Frames at `wanted` (ascending, distinct) as (T, H, W, 3) uint8, each one checked.
 
-    None: one does not come out, or its checksum is not that in `checks`, of each frame's.
+    None: one is not decoded, or its checksum is not the one in `checks` (of all frames).
     """
     try:
         return _wanted_frames(path, checks, wanted)
@@ -61,9 +61,9 @@ def read_sparsely(path: str, checks: np.ndarray, wanted: Sequence[int]) -> np.nd
 
 
 def flaw(path: str, facts: Survey) -> str:
-    """Why `read_sparsely` cannot read a file, or would often read it in vain; empty: it can.
+    """Reason why `read_sparsely` cannot read a file, or often reads it in vain; empty: it can.
 
-    By what the packets tell, and a few frames of the last group of pictures.
+    Found from the packets, and from one or two frames of the last group of pictures.
     """
     if facts.codec not in CODECS or facts.cause:
         return facts.cause or f"{facts.codec} is read sequentially"
@@ -89,7 +89,7 @@ def flaw(path: str, facts: Survey) -> str:
 
 
 def _renews(context: Any, packet: Any) -> bool:
-    """Whether the decoding of later groups of pictures needs something of this packet."""
+    """Whether later groups of pictures may need this packet to be decoded."""
     if packet.has_sidedata("new_extradata"):
         return True
     is_h264 = context.codec.canonical_name == "h264"
@@ -99,8 +99,8 @@ def _renews(context: Any, packet: Any) -> bool:
 class Group(NamedTuple):
     """Packets that are decoded and shown without any others.
 
-    A packet has its number in the file as its timestamp; `order` holds these numbers as the frames
-    are shown, of which the first has the index `place` in the video.
+    The timestamp of a packet is its number in the file; `order` holds these numbers in display
+    order. The first frame shown has the index `place` in the video.
     """
 
     place: int
@@ -110,7 +110,7 @@ class Group(NamedTuple):
 
 @contextmanager
 def _opened(path: str) -> Iterator[tuple[Any, Iterator[Group]]]:
-    """The decoder of the best video stream, and its groups as they are read from the file."""
+    """Open a file: the decoder of its best video stream, and the groups as they are read."""
     with open_container(path, UNPROBED) as container:
         stream = best_stream(container, path)
         context = stream.codec_context
@@ -136,7 +136,7 @@ def _groups(path: str, context: Any, packets: Iterable[Any]) -> Iterator[Group]:
 
 
 def _parts(packets: Iterable[Any], codec: str, extradata: bytes | None) -> Iterator[list[Any]]:
-    """Packets, cut where a picture that needs none before it follows all that are shown before."""
+    """Split packets before a picture that needs no earlier one and is shown after all of them."""
     part: list[Any] = []
     size = 0
     for packet in packets:
@@ -155,7 +155,7 @@ def _parts(packets: Iterable[Any], codec: str, extradata: bytes | None) -> Itera
 
 
 def _decoded(path: str, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
-    """Index in the video and frame of all that is decoded for those at `wanted`, in any order."""
+    """Yield index in the video and frame for all that is decoded for `wanted`, in any order."""
     with _opened(path) as (context, groups):
         skips = context.codec.canonical_name in SKIPPED
         chosen = set(wanted)
@@ -196,7 +196,7 @@ def _wanted_frames(path: str, checks: np.ndarray, wanted: Sequence[int]) -> np.n
 
 
 def _tried(start: int, num_frames: int) -> list[int]:
-    """Frames that `flaw` has decoded: two of the group that begins at `start`, the last.
+    """Indices of the one or two frames that `flaw` reads; the last group begins at `start`.
 
     >>> _tried(12, 40), _tried(0, 1), _tried(0, 1000)
     ([25, 39], [0], [32, 64])

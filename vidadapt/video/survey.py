@@ -1,4 +1,4 @@
-"""What a full decode of a file tells: how many frames there are, and who may read them."""
+"""Facts from a full decode of a file: how many frames it has, and which readers may be tried."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from vidadapt.video.sequential import (
 
 @dataclass(frozen=True)
 class Look:
-    """What a video looks like, by its stream and its decoded frames.
+    """How a video looks, from its stream and its decoded frames.
 
     Attributes:
-        container: by FFmpeg's first name of it, e.g. `mov` (mp4, too), `matroska` (webm, too).
+        container: FFmpeg's first name of it, e.g. `mov` (mp4, too), `matroska` (webm, too).
         pixel_format: of the first frame, by FFmpeg's name, e.g. `yuv420p`.
         width, height: of the first frame in pixels, as shown: after it is turned.
-        rotation: of the first frame's display matrix in degrees, as it stands in the file, which
-            does not tell a mirrored picture; shown is what `orientation` makes of the matrix.
-        frame_rate: mean frames a second by the stream's header, or else by the timestamps.
-        duration: seconds, from the first to the last frame's timestamp and one frame more; where
-            frames lack timestamps, their number by the header's rate. None, as the rate: there are
-            neither.
+        rotation: of the first frame's display matrix in degrees, as in the file; it does not show
+            that a picture is mirrored. Frames are shown as `orientation` reads the matrix.
+        frame_rate: mean frames a second, from the stream's header, or else from the timestamps.
+        duration: seconds from the first to the last frame's timestamp, plus one frame; if frames
+            lack timestamps, their number divided by the header's rate. None, like the rate, if
+            there are neither.
     """
 
     container: str
@@ -55,24 +55,24 @@ class Look:
 
 @dataclass(frozen=True)
 class Survey:
-    """What walking through the packets of a file tells.
+    """Facts found by walking through the packets of a file.
 
     Attributes:
         codec: codec of the best video stream, e.g. `h264`.
-        header_frames: number of frames that the header promises; None where it tells nothing. After
+        header_frames: number of frames that the header promises; None if it gives none. After
             a decode, less those that an edit list hides.
         num_frames: number of frames that decode; None if nothing was decoded.
-        doubt: why no seeking library (`seekers`) is tried on this file; empty: one may be.
+        doubt: why no seeking library (`seekers`) is tried on this file; empty: one may be tried.
         cause: the first error that was met; empty: none.
         transient: the first error that need not be the file's fault; empty: none.
         look: what the frames look like; None if none was decoded.
-        uneven: in what the frames differ so that each is best decoded after all before it; empty:
-            in nothing.
-        checks: (num_frames,) uint64, `frame_checksum` of each frame; of a file that a seeking
-            library serves, `array_checksum` of each as it is shown.
-        packets: (num_frames,) int64, the number of the packet that each was decoded from; -1 where
-            it is not told.
-        keys: places of the frames at which a group of pictures begins, int64.
+        uneven: how the frames differ, so that each is best decoded after all earlier ones; empty:
+            they do not.
+        checks: (num_frames,) uint64, `frame_checksum` of each frame; for a file that a seeking
+            library reads, `array_checksum` of each as it is shown.
+        packets: (num_frames,) int64, the number of the packet that each was decoded from; -1 if it
+            is not known.
+        keys: int64, indices of the frames at which a group of pictures begins.
     """
 
     codec: str
@@ -92,7 +92,7 @@ def survey(path: str) -> Survey:
     """Decode all packets of the best video stream.
 
     Raises:
-        ReadError: the file cannot be opened or holds no video stream.
+        ReadError: the file cannot be opened, or holds no video stream or too many frames.
         TransientReadError: its bytes cannot be read.
     """
     faults: list[Exception] = []
@@ -110,7 +110,7 @@ def survey(path: str) -> Survey:
         for packet in itertools.chain(data_packets(container, stream, faults), [None]):
             if packet is not None:
                 stamps.append(packet.pts)
-                packet.pts = len(stamps) - 1  # the frame that it yields has it, too
+                packet.pts = len(stamps) - 1  # the frame decoded from it has it, too
                 num_hidden += packet.is_discard
             for frame in decode(context, packet, faults):
                 look = look or _look(form, frame)
@@ -144,7 +144,7 @@ def survey(path: str) -> Survey:
 
 
 def _unevenness(kinds: set[tuple[int, int, str]], flags: set[tuple[bool, bool]]) -> str:
-    """See `Survey.uneven`; `flags` tell of frames whether they are corrupt, and interlaced."""
+    """Return `Survey.uneven`; `flags` say of frames whether they are corrupt, and interlaced."""
     if any(is_corrupt for is_corrupt, _ in flags):
         return "corrupt frames"
     if len(kinds) > 1:
@@ -153,14 +153,14 @@ def _unevenness(kinds: set[tuple[int, int, str]], flags: set[tuple[bool, bool]])
 
 
 def _look(container: str, frame: Any) -> Look:
-    """What a video looks like by its first frame; its times are not known yet."""
+    """Make a `Look` from the first frame; the times are not known yet."""
     return Look(container, frame.format.name, *shown_size(frame), frame.rotation, None, None)
 
 
 def _with_times(
     look: Look, shown: Sequence[int | None], rate: Fraction | None, tick: Fraction | None
 ) -> Look:
-    """`look` with rate and duration, by the frames' timestamps in units of `tick` seconds."""
+    """Add rate and duration to `look`, from the frames' timestamps in units of `tick` seconds."""
     stamps = [stamp for stamp in shown if stamp is not None]
     span = max(stamps) - min(stamps) if len(stamps) == len(shown) else 0
     duration = len(shown) / rate if rate else None
@@ -175,7 +175,7 @@ def _with_times(
 
 
 def counted(path: str) -> Survey:
-    """`survey`, but ReadError if no frame decodes."""
+    """Return `survey`, or raise ReadError if no frame decodes."""
     facts = survey(path)
     if not facts.num_frames:
         kind = TransientReadError if facts.transient else ReadError
@@ -184,14 +184,14 @@ def counted(path: str) -> Survey:
 
 
 def header_facts(path: str) -> tuple[str, int | None]:
-    """Codec of the best video stream, and how many frames its header promises, if it tells."""
+    """Codec of the best video stream, and the number of frames its header promises, or None."""
     with open_container(path) as container:
         stream = best_stream(container, path)
         return stream.codec_context.codec.canonical_name, stream.frames or None
 
 
 def _num_hidden(path: str, num_visible: int) -> int:
-    """Packets of an mp4 that its edit list hides.
+    """Number of packets of an mp4 that its edit list hides.
 
     FFmpeg flags those from the key frame before the edit on, and drops the earlier ones.
     """

@@ -1,4 +1,4 @@
-"""When the frames of a video are shown."""
+"""Times at which frames are shown."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from vidadapt.video.sequential import DECODE_ERRORS, ReadError, best_stream, ope
 
 
 def frame_times(path: str, indices: Sequence[int], num_frames: int) -> list[float] | None:
-    """Seconds from the first frame to those at `indices`; None where the file does not tell.
+    """Seconds from the first frame to those at `indices`; None if the file does not say.
 
-    From the packets' time stamps, nothing is decoded; where there is not one for every frame, from
-    the average rate.
+    They follow from the packets' timestamps, and nothing is decoded; if not every frame has one,
+    from the average rate.
 
     Args:
         num_frames: frames that decode.

@@ -1,4 +1,4 @@
-"""What a source says of its videos, before anyone has looked for the files."""
+"""What a source says about its videos, before their files are looked for."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Entry:
     """One annotated video.
 
     Attributes:
-        key: which video: its path below the folder of videos without its ending, or an id that is
-            the file's stem, wherever the file lies.
+        key: names the video: its path below the folder of videos, with or without its ending, or
+            an id that is the file's stem, wherever the file is.
         label: in [0, number of classes).
-        group: what it was cut from, e.g. a film: videos of one group never stand on both sides of a
+        group: what it was cut from, e.g. a film: videos of one group are never on both sides of a
             split that is made here. Empty: a group of its own.
         source: where the annotation says so, as "file:line" or "file, record 12".
     """
@@ -37,8 +37,8 @@ class Annotations:
         label_names: K names in label order.
         splits: `train`, `dev`, `val`, `test`, those that the source has, in this order.
         expected: official number of videos of a split; empty where there is none.
-        unlisted: keys of videos that the source names and puts in none of `splits`: they may lie
-            among the others without a word (test videos without labels, clips that a split skips).
+        unlisted: keys of videos that the source names but puts in none of `splits` (test videos
+            without labels, clips that a split skips): they may be among the others, unreported.
     """
 
     dataset: str
@@ -49,7 +49,7 @@ class Annotations:
 
 
 def check_names(label_names: Sequence[str], report: Report) -> None:
-    """Report classes whose names are alike to the eye: they may be meant as one.
+    """Report classes whose names look alike: they may be meant as one.
 
     Names of the same letters in two Unicode spellings are a problem, names that differ in case
     alone a note.
@@ -69,7 +69,7 @@ def check_names(label_names: Sequence[str], report: Report) -> None:
 
 
 def check_counts(annotations: Annotations, report: Report) -> None:
-    """Report splits whose number of entries is not the official one, before any file is sought.
+    """Report splits whose number of entries is not the official one, before any file is looked for.
 
     Fewer is missing, more is a problem.
     """

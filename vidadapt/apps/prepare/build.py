@@ -1,4 +1,4 @@
-"""From annotations and files to a folder of lists: checked, split, counted."""
+"""Make a folder of lists from annotations and files: checked, split, counted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vidadapt.lists.prepared import Prepared, write_prepared
 from vidadapt.lists.reading import Sample, parse_line
 
 REPORT = "report.txt"
-COUNTED = ".counted"  # has the index of what is counted before it is split
+COUNTED = ".counted"  # stem of the list whose index holds what is counted before the split
 Found = dict[str, tuple[tuple[Entry, Sample], ...]]  # by split
 
 
@@ -29,13 +29,13 @@ class Options:
 
     Attributes:
         dev_fraction: of each class's training videos, to be taken out into `dev`; 0: none.
-        test_fraction: of each class's videos, to be taken out into `test` before; 0: none.
+        test_fraction: of each class's videos, to be taken out into `test` first; 0: none.
         seed: of both.
         reader: key of `vidadapt.video.readers.READERS`, for the video index.
         index: whether to count frames at all.
-        known: folders of lists of the same videos, whose frame counts hold here, too.
+        known: folders of lists of the same videos, whose frame counts are valid here, too.
         processes: for comparing files and for counting frames.
-        time_limit: seconds for counting the frames of one file; None: any time.
+        time_limit: seconds for counting the frames of one file; None: no limit.
         progress: show it on stderr.
     """
 
@@ -59,12 +59,12 @@ def build(
     options: Options,
     made_by: Mapping[str, Any],
 ) -> Prepared:
-    """Write `OUT/train.txt` and its like, `labels.txt`, `report.txt` and, last, `prepared.json`.
+    """Write the lists (`OUT/train.txt`, ...), `labels.txt`, `report.txt`, and last `prepared.json`.
 
-    Lists keep the annotations' order. Official lists stay as they are, also where two of them share
-    a video; in lists that are taken out here, videos of one group or of one content stay together.
-    Neither they nor what stays of train have a video that cannot be read.
-    Written again from the same, every file has the same bytes.
+    Lists keep the annotations' order. Official lists stay as they are, even where two of them share
+    a video. In lists that are taken out here, videos of one group or content stay together; with
+    `options.index`, neither they nor the rest of train have a video that cannot be read.
+    The same input gives the same bytes in every file.
 
     Args:
         annotations: what the source says.
@@ -121,7 +121,7 @@ def _number(annotations: Annotations) -> int:
 
 
 def _locate(annotations: Annotations, files: videos.Files, report: Report) -> Found:
-    """The entries that have a file, each file once in a split, by split."""
+    """Return by split the entries that have a file, each file once in a split."""
     entries = [entry for entries in annotations.splits.values() for entry in entries]
     matched = videos.match(entries, files, report)
     videos.check_match(entries, matched, files, report, unlisted=annotations.unlisted)
@@ -171,15 +171,15 @@ def _check_counts(annotations: Annotations, found: Found, report: Report) -> Non
             if annotated[label]:
                 line = f"{name} ({split}): none of {annotated[label]} videos"
                 report.lack("classes without a video", line)
-            else:  # official annotations that lack a class are themselves a part
+            else:  # official annotations that lack a class are themselves incomplete
                 tell = report.lack if annotations.expected else report.problem
                 tell("classes without a video", f"{name} ({split}): none annotated")
 
 
 def _readable(found: Found, root: Path, out: Path, options: Options, report: Report) -> Found:
-    """The videos without those of train that cannot be read, which are reported.
+    """Report the videos of train that cannot be read, and return the videos without them.
 
-    What is counted is kept at once, for the lists and for a call after one that was interrupted.
+    Counts are stored at once, for the lists and for the next call if this one is interrupted.
     """
     out.mkdir(parents=True, exist_ok=True)
     samples = {COUNTED: [sample for _, sample in found["train"]]}
@@ -196,7 +196,7 @@ def _split(
     options: Options,
     report: Report,
 ) -> Found:
-    """The splits, with test and dev taken out of train as asked."""
+    """Return the splits, with test and dev taken out of train as asked."""
     if not (options.test_fraction or options.dev_fraction):
         return found
     key_of = {sample.path: entry.key for entry, sample in found["train"]}

@@ -1,4 +1,4 @@
-"""Every file of a list decoded once: the video index, a table, a quarantine, a picture."""
+"""Decode every file of a list once: video index, table, quarantine and picture."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STORE_EVERY = 10.0  # seconds between two stores of rows in the video index
 
 @dataclass(frozen=True)
 class Plan:
-    """A list that is to be checked, and the files that will tell of it.
+    """A list to check, and the files to write about it.
 
     Attributes:
         list_path: the list.
@@ -49,7 +49,7 @@ class Checked:
 
     Attributes:
         facts: of each video, in the list's order; an error does not name the file.
-        num_held: of how many videos the index knew before.
+        num_held: number of videos that the index knew before.
     """
 
     plan: Plan
@@ -64,7 +64,7 @@ class Checked:
 def plan_checks(
     lists: Sequence[Path], root: Path | None, out: Path | None, allow_outside_root: bool = False
 ) -> list[Plan]:
-    """Read the lists and settle where everything lies; what would stop a check later stops it here.
+    """Read the lists and plan all files; what would stop a check later is raised here.
 
     Args:
         root: of all the lists; None: what prepared.json beside a list says.
@@ -73,14 +73,14 @@ def plan_checks(
 
     Raises:
         ValueError: a list or its labels.txt cannot be used, no root is known, none of a list's
-            videos is in it, two lists would write the same files, or what is at the place of an
-            index is none.
+            videos is in it, two lists would write the same files, or the file in an index's place
+            is no index.
         OSError: the files cannot be written.
     """
     plans: list[Plan] = []
     for list_path in lists:
         found = known_root(list_path, root)
-        # Labels are the training's business, and a missing file is a row of the table.
+        # Labels matter only to training, and a missing file is a row of the table.
         samples = read_list(
             list_path,
             found,
@@ -119,7 +119,7 @@ def plan_checks(
 
 
 def _begin(plan: Plan) -> None:
-    """See that the index can be read and the files be written."""
+    """Check that the index can be read and the files can be written."""
     try:
         plan.table.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=plan.table.parent):
@@ -140,18 +140,18 @@ def check(
 ) -> Checked:
     """Decode each file once, in processes of their own, and write all that is found.
 
-    A file is not decoded again while its row in the video index holds, whoever decoded it: a check
-    that was killed goes on where it was.
+    A file is not decoded again while its row in the video index is valid, whoever wrote it: a check
+    that was killed continues where it was.
 
     Args:
-        reader: key of `READERS`, as data.reader of the training.
+        reader: key of `READERS`, as the training run's data.reader.
         time_limit: seconds after which the decoding of one file counts as hung; None: never.
         others: lists that were checked just now; what they share with this one is not decoded
             again.
 
     Raises:
         OSError: a file cannot be written.
-        ValueError: what is at the place of the index is none.
+        ValueError: the file in the index's place is no index.
     """
     videos = counted_videos(
         plan.list_path,

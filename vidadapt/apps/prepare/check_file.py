@@ -1,4 +1,4 @@
-"""One file decoded whole, in a process that may die of it."""
+"""Decode one whole file, in a process that may die of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CHUNK = 64  # packed frames in memory at once
 
 
 def decode_whole(job: CountJob) -> VideoFacts:
-    """What `count_file` finds, which decodes all frames; packed ones, which it does not, too."""
+    """Return what `count_file` finds, and decode packed frames too, which it does not decode."""
     found = count_file(job)
     if found.error or found.reader != "packed":
         return found

@@ -1,4 +1,4 @@
-"""What a check found, for people."""
+"""Summary of a check, for people."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from vidadapt.apps.report.check_picture import class_counts, class_name
 from vidadapt.lists.index import VideoFacts
 from vidadapt.lists.reading import SHOWN
 
-COMMON = 6  # codecs, sizes, reasons that are told
-LISTED = 100  # files in the summary, by defect
+COMMON = 6  # codecs, sizes, reasons that are shown
+LISTED = 100  # files that the summary shows of each defect
 
 
 def summary(checked: Checked) -> str:
-    """Numbers, defects with their causes, and where each file is."""
+    """Return numbers, defects with their causes, and the place of each file."""
     plan, rows = checked.plan, checked.facts
     readable = [row for row in rows if row.num_frames]
     unreadable, cut = checked.unreadable(), [row.truncated for row in rows if row.truncated]
@@ -49,7 +49,7 @@ def summary(checked: Checked) -> str:
 
 
 def advice(checked: Sequence[Checked]) -> str:
-    """What to do about unreadable files; empty where there is none."""
+    """What to do about unreadable files; empty if there are none."""
     files = [str(one.plan.quarantine) for one in checked if one.unreadable()]
     if not files:
         return ""

@@ -1,4 +1,4 @@
-"""Tables of what is known of videos, for people: one row a file."""
+"""Tables of what is known about videos, for people: one row a file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ COLUMNS = (
     *("num_frames", "truncated", "doubt", "error", "holds"),
 )
 HEADER = ["path", "label", *COLUMNS]
-UNKNOWN = {"width": 0, "height": 0, "size": -1}  # what stands for it
+UNKNOWN = {"width": 0, "height": 0, "size": -1}  # values that mean unknown
 
 
 def write_table(path: Path, facts: Sequence[VideoFacts], labels: Sequence[int]) -> None:
     """Write a row a video as CSV, replacing the table at once. Nothing reads it back.
 
-    An empty cell is what is not known; `error` is the first error that was met, of an unreadable
-    file the cause; `holds` says whether the row is in the video index.
+    An empty cell means unknown; `error` is the first error that was met, for an unreadable file the
+    cause; `holds` says whether the row is in the video index.
     """
     with (
         replaced(path) as partial,

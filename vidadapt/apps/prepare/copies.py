@@ -1,7 +1,7 @@
-"""Copies of videos, made one by one in processes of their own: what is known of each, kept on disk.
+"""Copy videos one by one in processes of their own, and keep a table of the copies on disk.
 
-`copies.csv` in the folder of copies is at once the table that a person reads and the journal that
-lets a call that was killed go on: a row is added when a copy is whole.
+`copies.csv` in the folder of copies is both the table that a person reads and the journal from
+which a killed call is resumed: a row is added when a copy is whole.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Copy:
 
     Attributes:
         path: of the source, as in its list.
-        copy: of the copy, as in the new list; empty while the copy is in no shard yet.
+        copy: its path in the new list; empty while the copy is in no shard yet.
         source_bytes, source_mtime_ns: of the source's file when it was copied.
         bytes: of the copy; in a shard, with the headers of its frames.
         frames: their number, the same in both.
         width, height: of the copy in pixels.
         psnr: of the whole clip against its source, scaled where the copy is: from the mean squared
             error over all pixels and channels of all frames, in dB; inf where they are equal.
-        worst_psnr: of the worst frame, which is held to the floor.
+        worst_psnr: of the worst frame, which is compared with the floor.
     """
 
     path: str
@@ -82,14 +82,14 @@ class CopyJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job came to.
+    """Result of a job.
 
     Attributes:
         copy: the copy; None if there is none.
         count: what a reader finds in it, as the video index keeps it.
         error: why there is no copy.
-        disk_full: it could not be written, which no other job could either.
-        notes: (title, line) of what is worth knowing of the source and its copy.
+        disk_full: there is no room to write it, which holds for all other jobs, too.
+        notes: (title, line) of what is worth knowing about the source and its copy.
     """
 
     copy: Copy | None
@@ -108,14 +108,14 @@ def run_jobs(
     time_limit: float,
     progress: bool,
 ) -> Iterator[tuple[CopyJob, Outcome]]:
-    """Make copies and add each to the table as soon as it is whole, in no certain order.
+    """Make copies and add each to the table as soon as it is whole, in any order.
 
     Args:
         function: makes one copy, importable by name; it raises nothing.
         time_limit: seconds after which one copy counts as hung.
 
     Raises:
-        OSError: the disk is full; says how much is done.
+        OSError: the disk is full; says how many videos are left.
     """
     results = run_isolated(function, jobs, num_processes, time_limit)
     shown = track(results, total=len(jobs), label=f"copy to {out}", unit="videos", shown=progress)
@@ -132,7 +132,7 @@ def run_jobs(
 def time_limit(jobs: Iterable[CopyJob]) -> float:
     """Seconds within which any of these copies is made unless something hangs.
 
-    Ten minutes, and for the largest file at least what 100 kB a second would take.
+    Ten minutes, plus what the largest file takes at 100 kB a second.
     """
     return 600 + max((Path(job.source).stat().st_size for job in jobs), default=0) / 100_000
 
@@ -144,13 +144,13 @@ def measured(
     errors: Sequence[float],
     size: tuple[int, ...],
 ) -> Copy:
-    """The row of a copy that lies at the job's partial name.
+    """Return the row of a copy that is at the job's partial path.
 
     Args:
         copy: its list path.
         source: of the source before it was read.
         errors: mean squared error of each frame.
-        size: height and width in pixels, and whatever follows.
+        size: height and width in pixels; further values are ignored.
     """
     return Copy(
         path=job.path,
@@ -181,12 +181,12 @@ def failed(job: CopyJob, error: Exception) -> Outcome:
 
 
 def scaled_frames(source: str, size: Callable[[int, int], tuple[int, int]]) -> Iterator[np.ndarray]:
-    """All frames (H, W, 3) uint8 of a video as its copy is to show them.
+    """Yield all frames (H, W, 3) uint8 of a video in the size of its copy.
 
     Args:
-        size: the copy's height and width from the source's. A side that is smaller by one pixel,
-            where the other is no smaller by more, is cut; any other change scales the frame, with
-            Pillow's bicubic filter, which smooths before it takes pixels away.
+        size: the copy's height and width from the source's. If each side stays or gets one pixel
+            smaller, the frame is cut; any other change scales it, with Pillow's bicubic filter,
+            which smooths before it drops pixels.
     """
     for frame in all_frames(source):
         height, width = size(*frame.shape[:2])
@@ -198,7 +198,7 @@ def scaled_frames(source: str, size: Callable[[int, int], tuple[int, int]]) -> I
 
 
 def fitted(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Height and width with this short side in the same proportion; nothing is enlarged.
+    """Height and width scaled in proportion to this short side; nothing is enlarged.
 
     >>> fitted(240, 426, 256), fitted(1080, 1920, 256), fitted(1921, 1080, 256)
     ((240, 426), (256, 455), (455, 256))
@@ -271,6 +271,6 @@ def write_table(out: Path, copies: Iterable[Copy]) -> None:
 
 
 def append_table(out: Path, copies: Iterable[Copy]) -> None:
-    """Add rows; of two on one source the later one holds."""
+    """Append rows; of two for one source the later one counts."""
     with (out / TABLE).open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
         csv.writer(file).writerows(astuple(copy) for copy in copies)

@@ -1,4 +1,4 @@
-"""A set of videos becomes a set of copies: what is there already is kept, the rest is made."""
+"""Copy a set of videos: keep the copies that are there already, and make the rest."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from vidadapt.video import packed
 from vidadapt.video.readers import open_video
 
 CLAIM = "copy.json"
-PARTIAL = ".partial"  # folder of what is not whole yet
+PARTIAL = ".partial"  # folder of unfinished files
 PARTS = "parts"
 SHARDS = "shards"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How videos are copied, see `CopyJob`; only a video that is larger exceeds `shard_bytes`."""
+    """How videos are copied, see `CopyJob`; a shard exceeds `shard_bytes` only with one video."""
 
     short_side: int
     quality: int
@@ -54,12 +54,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Copied:
-    """What there is in the end.
+    """Result of a copy.
 
     Attributes:
         copies: by source path, in the order of the lists.
-        counts: frame counts of copies, by the copy's list path; of those made in this call only,
-            where they are files of their own.
+        counts: frame counts of copies, by the copy's list path; where copies are files of their
+            own, only of those made in this call.
     """
 
     copies: dict[str, Copy]
@@ -68,12 +68,12 @@ class Copied:
 
 @contextlib.contextmanager
 def claimed(out: Path, claim: dict[str, Any]) -> Iterator[None]:
-    """Hold the folder of copies for one call; what an earlier call left unfinished goes on.
+    """Lock the folder of copies for one call, which continues what an earlier one left unfinished.
 
     Raises:
         FileExistsError: it holds something else, or copies made with other settings.
-        Held: another process is at it.
-        WriteError: the disk is full; says how much is done, and that the next call goes on.
+        Held: another process is copying to it.
+        WriteError: the disk is full; says how much is done, and that the next call continues.
     """
     record = out / CLAIM
     if record.exists():
@@ -153,7 +153,7 @@ def pack_set(
 ) -> Copied:
     """Copy every listed video to JPEG frames in tar files.
 
-    A shard is put together as soon as all videos before its end are settled; then its parts go.
+    A shard is written once each video before its end is made or has failed; then its parts go.
 
     Raises:
         WriteError: the disk is full, see `claimed`.
@@ -182,7 +182,7 @@ def pack_set(
         nonlocal number, batch_bytes
         shard = f"{SHARDS}/{number:05d}.tar"
         made = {j.path: replace(parts[j.path], copy=f"{shard}/{j.name}") for j in batch}
-        append_table(out, made.values())  # before the shard: a kill leaves its parts in charge
+        append_table(out, made.values())  # before the shard: a kill leaves its parts valid
         write_shard(out / shard, [job.target for job in batch])
         for job in batch:
             job.target.unlink()
@@ -229,7 +229,7 @@ def _finished(
 def _jobs(
     sources: Sources, out: Path, settings: Settings, suffix: str | None, report: Report
 ) -> list[CopyJob]:
-    """A job for every listed video that is there; the others are problems."""
+    """Return a job for every listed video that has a file; report the others as problems."""
     jobs = []
     for path, name in copy_names(sources.paths, sources.root, suffix).items():
         source = sources.root / path
@@ -278,7 +278,7 @@ def _run(
 
 
 def _holds(row: Copy, job: CopyJob) -> bool:
-    """Whether an earlier copy is still one of this source, and good enough."""
+    """Whether an earlier copy still fits this source, and is good enough."""
     facts = os.stat(job.source)  # noqa: PTH116
     now = (facts.st_size, facts.st_mtime_ns)
     return now == (row.source_bytes, row.source_mtime_ns) and row.worst_psnr >= job.min_psnr

@@ -38,7 +38,7 @@ def read(files: Files, report: Report) -> Annotations:
     Args:
         files: of `videos.find`.
         report: gets videos in no class folder, names that no list holds, classes without a video,
-            and classes that but one of the splits has.
+            and classes that train lacks.
 
     Raises:
         ValueError: fewer than two classes, or two folders for one split.
@@ -91,7 +91,7 @@ def read(files: Files, report: Report) -> Annotations:
 
 
 def _instead(files: Files, names: list[str]) -> str:
-    """What may have been meant by a folder without classes."""
+    """Return a hint at the folder that may have been meant instead of one without classes."""
     outside = sum("/" not in video for video in files.videos)
     if outside:
         return f", and {outside} videos in no class folder; did you mean the folder above?"

@@ -44,10 +44,10 @@ _TAIL = r"_(?:f|u|h|l)_(?:cm|nm)_np[0-9]+_(?:fr|ba|le|ri)_(?:goo|med|bad)_[0-9]+
 def read(folder: Path, split: int, report: Report) -> Annotations:
     """Read the split files `<class>_test_split<N>.txt` of one split: `train` and `test`.
 
-    Entries stand by class and then as in the class's file. An entry's group is the film it was cut
-    from, which may be one of several classes (see `film`). No class of the official splits has a
-    film on both sides, but from class to class there are many (in split 1, 133 films, with 457 of
-    the 1,530 test videos).
+    Entries are ordered by class, then as in the class's file. An entry's group is the film it was
+    cut from, which may be one of several classes (see `film`). In the official splits no class has
+    a film on both sides, but many films are on both sides in different classes (in split 1, 133
+    films, with 457 of the 1,530 test videos).
 
     Args:
         folder: holds the split files.
@@ -100,7 +100,7 @@ def read(folder: Path, split: int, report: Report) -> Annotations:
 
 
 def film(stem: str, name: str) -> str | None:
-    """What a video of class `name` was cut from; None: the name is not of that class.
+    """Film that a video of class `name` was cut from; None: its name is not of that class.
 
     Holds for all 6,766 official names.
 
@@ -116,7 +116,7 @@ def film(stem: str, name: str) -> str | None:
 
 
 def _read_file(path: Path, name: str, label: int, report: Report) -> dict[str, list[Entry]]:
-    """Entries of a split file by what its values say."""
+    """Return the entries of a split file by side: train, test, unused."""
     sides: dict[str, list[Entry]] = {side: [] for side in _VALUES.values()}
     first: dict[str, int] = {}
     try:

@@ -19,7 +19,7 @@ class Joined(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill the buffer as far as the current file goes; 0 at the end of the last."""
+        """Read from the current file, and return how many bytes; 0 at the end of the last file."""
         while self._file is not None or self._waiting:
             if self._file is None:
                 self._file = self._waiting.pop(0).open("rb")

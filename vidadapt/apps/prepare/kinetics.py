@@ -6,10 +6,10 @@
       test.csv            ...
 
 Lines of a csv are `label,youtube_id,time_start,time_end,split` and perhaps `is_cc`, under a header
-that says so; `split` is train, validate (or val) or test. Published results are on the validation
-videos, and no list is made of test videos. Files may be named by the id alone; so they are taken to
-be where more names have the 11 characters of an id than the 25 of a clip. Nearly every copy is
-partial, since videos vanish: what the csv files list is expected, and what is missing is told.
+with these names; `split` is train, validate (or val) or test. Published results are on the
+validation videos, and no list is made of test videos. Files may be named by the id alone: this is
+assumed where more names have the 11 characters of an id than the 25 of a clip. Nearly every copy is
+partial, since videos vanish: what the csv files list is expected, and what is missing is reported.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class _Row:
 
 
 def read(path: Path, report: Report, *, by_id: bool = False) -> Annotations:
-    """Read the official csv files: `train` and `val`, those that there are.
+    """Read the official csv files: `train` and `val`, as far as they are there.
 
     Where all names are Kinetics-400's, class ids are those of data_lists/kinetics400 (its sorted
-    names), also if a csv names but some of them. Otherwise they are those of the sorted names, and
+    names), even if a csv names only some of them. Otherwise they are those of the sorted names, and
     the data set is `custom`. An entry's group is its YouTube id.
 
     Args:
@@ -91,7 +91,7 @@ def read(path: Path, report: Report, *, by_id: bool = False) -> Annotations:
 
 
 def named_by_id(stems: Iterable[str]) -> bool:
-    """Whether files are named by their YouTube id alone: more of them are than by id and times.
+    """Whether more files are named by their YouTube id alone than by id and times.
 
     An id has 11 characters, a name with times 25, so that no name can be both.
 
@@ -116,7 +116,7 @@ def clip_name(video: str, start: float, end: float) -> str:
 
 def _files(path: Path) -> list[Path]:
     files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
-    # The folder of lists may be the same: it holds indexes of earlier versions.
+    # The folder may also hold lists, and indexes that earlier versions wrote.
     files = [file for file in files if not file.name.endswith(".txt.frames.csv")]
     if not files:
         raise ValueError(f"{path} holds no csv file; expected train.csv, val.csv, test.csv")
@@ -163,7 +163,7 @@ def _row(line: dict[str, str | None], source: str, report: Report, by_id: bool) 
 
 
 def _classes(found: set[str], report: Report) -> tuple[str, tuple[str, ...]]:
-    """The data set that the names are of, and all its names in label order."""
+    """Return the data set that the names belong to, and all its names in label order."""
     names = tuple(sorted(found))
     if not LABELS.is_file():
         report.note("class names", f"not compared with Kinetics-400's: there is no {LABELS}")

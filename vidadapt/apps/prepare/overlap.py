@@ -1,4 +1,4 @@
-"""Videos that are the same under two names, and splits that share one."""
+"""Find videos that are the same under two names, and splits that share a video."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from vidadapt.apps.prepare.report import Report
 from vidadapt.console.progress import track
 from vidadapt.lists.reading import Sample
 
-PROBE = 4096  # bytes from the middle of a file, read before all of it is
+PROBE = 4096  # bytes from the middle of a file, compared before whole files
 
 
 def identical(
     root: Path, sizes: Mapping[str, int], report: Report, *, threads: int, progress: bool
 ) -> list[tuple[str, ...]]:
-    """Files with the same bytes, each set in the order of `sizes`.
+    """Return sets of files with the same bytes, each in the order of `sizes`.
 
-    Only files of equal size are read, first 4 KiB from their middle, and only those that agree
-    there are read whole (SHA-256). A file that cannot be read is a problem and equals no other.
+    Only files of equal size are read, first 4 KiB from their middle; only those that agree there
+    are read whole (SHA-256). A file that cannot be read is a problem and equals no other.
 
     Args:
         root: folder that the paths are relative to.
@@ -54,11 +54,11 @@ def check_overlap(
 ) -> None:
     """Report every two splits that share a video, and the same video twice in one split.
 
-    Videos of one content under several labels stand under a title of their own.
+    Videos with the same content under several labels get a title of their own.
 
     Args:
         splits: samples by split's name.
-        same: paths that have one content.
+        same: sets of paths with the same content.
         label_names: of the labels.
     """
     places: dict[str, list[tuple[str, int]]] = defaultdict(list)
@@ -81,7 +81,7 @@ def check_overlap(
 
 
 def _divide(sets: Sequence[Sequence[str]], digests: Sequence[str]) -> list[list[str]]:
-    """The sets divided by digest, those of one left out; an empty digest equals no other.
+    """Divide the sets by digest and leave out sets of one; an empty digest equals no other.
 
     >>> _divide([["a", "b", "c"], ["d", "e"]], ["1", "2", "1", "", ""])
     [['a', 'c']]
@@ -114,7 +114,7 @@ def _whole(root: Path, sizes: Mapping[str, int], path: str) -> tuple[str, str]:
 
 
 def _told(read: Callable[[Path], str], file: Path) -> tuple[str, str]:
-    """The digest, or an empty one and why there is none."""
+    """Return the digest and no error, or an empty digest and the error."""
     try:
         return read(file), ""
     except OSError as error:

@@ -1,8 +1,8 @@
-"""Many videos become JPEG frames in a few large tar files, from which `data.packed` reads.
+"""Pack many videos as JPEG frames into a few large tar files, which `video.packed` reads.
 
 Each video becomes a part of its own, the piece of a tar that holds its frames, so that parts are
-made in parallel and survive a kill. Parts are put together in the list's order, so the shards are
-the same bytes for any number of processes.
+made in parallel and survive a kill. Parts are joined in the list's order, so the shards have the
+same bytes for any number of processes.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def pack_video(job: CopyJob) -> Outcome:
 def jpeg(frame: np.ndarray, quality: int) -> bytes:
     """A frame (H, W, 3) uint8 as a JPEG file with colours at half the size (4:2:0).
 
-    Videos hold their colours so, too. Full colours (4:4:4) cost a fifth more bytes and a quarter
-    more time to decode; the same bytes spent on quality instead gain as much in most videos.
+    Videos store colours in this way, too. Full colours (4:4:4) cost a fifth more bytes and a
+    quarter more time to decode; in most videos the same bytes gain as much if spent on quality.
     """
     file = io.BytesIO()
     Image.fromarray(frame).save(file, "JPEG", quality=quality, subsampling="4:2:0", optimize=True)
@@ -75,9 +75,9 @@ def jpeg(frame: np.ndarray, quality: int) -> bytes:
 
 
 def write_shard(shard: Path, parts: Sequence[Path]) -> None:
-    """Put parts together to a tar with its index; the tar appears when both are whole.
+    """Join parts to a tar with its index; the tar appears when both are whole.
 
-    The index belongs to it as soon as it is renamed, which changes neither its size nor its time.
+    The index fits the tar once that is renamed, which changes neither its size nor its time.
     """
     partial = shard.with_name(f".{shard.name}.{os.getpid()}.partial")
     try:

@@ -1,4 +1,4 @@
-"""What a preparation found: shown short, written whole."""
+"""Findings of a preparation: shown in part, written in full."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Report:
     """Findings by title, one line for each offender.
 
     Attributes:
-        problems: what makes the result other than the source promises.
-        missing: what the source promises and is not here; a partial copy may be meant so.
-        notes: what is worth knowing and changes nothing.
+        problems: what makes the result differ from what the source promises.
+        missing: what the source promises but is not here; intended where a copy is partial.
+        notes: what is worth knowing but changes nothing.
     """
 
     problems: dict[str, list[str]] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Report:
     def text(self, shown: int | None = SHOWN) -> str:
         """All titles with their numbers, and the first `shown` lines of each (None: all).
 
-        Names are shown as `naming.printable` has them.
+        Lines are shown as `naming.printable` gives them.
         """
         lines = []
         kinds = (("problem", self.problems), ("missing", self.missing), ("note", self.notes))

@@ -1,4 +1,4 @@
-"""The lists that a copying sub-command reads, and the prepared folder that it leaves."""
+"""The lists that a copying sub-command reads, and the prepared folder that it writes."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ class Sources:
 def read_sources(
     list_paths: Sequence[Path], root: Path | None, allow_outside_root: bool = False
 ) -> Sources:
-    """Read the lists; that a file is missing is found later, and is that file's problem.
+    """Read the lists; a missing video is found and reported later.
 
     Args:
-        root: None: what the prepared folders say that hold the lists.
+        root: of the videos; None: the one that the lists' prepared folders name.
         allow_outside_root: see `read_list`.
 
     Raises:
-        ValueError: a list cannot be read, two have one name, or their root or class names are not
-            known or not the same.
+        ValueError: a list cannot be read, two have one name or role, a root is not known, or roots
+            or class names differ.
     """
     lists: dict[str, tuple[Sample, ...]] = {}
     roles: dict[str, str] = {}
@@ -110,7 +110,7 @@ def write_copied(
     counts: Mapping[str, VideoFacts],
     made_by: Mapping[str, Any],
 ) -> dict[str, Path]:
-    """Write the lists in their order with the copies' paths, and what makes the folder complete.
+    """Write the lists in their order with the copies' paths, and complete the prepared folder.
 
     Args:
         copy_of: list path of the copy by that of its source; a video without one is not listed.
@@ -163,10 +163,10 @@ def write_copied(
 
 
 def copy_names(paths: Sequence[str], root: Path, suffix: str | None) -> dict[str, str]:
-    """What each video's copy is called, below the folder of copies; no two alike.
+    """Return the name of each video's copy below the folder of copies; no two are the same.
 
-    A path outside the root loses what leads out of it. With a suffix, the copy's replaces that of
-    the source, unless two sources would become one: then it is added.
+    A path outside the root loses what leads out of it. A suffix replaces that of the source, unless
+    two sources would then get one name: then it is added.
 
     >>> copy_names(["v/1.webm", "v/1.avi", "v/2.webm", "../x.avi"], Path("/d"), ".mp4")
     {'v/1.webm': 'v/1.webm.mp4', 'v/1.avi': 'v/1.avi.mp4', 'v/2.webm': 'v/2.mp4', '../x.avi': 'x.mp4'}
@@ -174,7 +174,7 @@ def copy_names(paths: Sequence[str], root: Path, suffix: str | None) -> dict[str
     {'/d/v/1.webm': 'v/1.webm', 'v/2.webm': 'v/2.webm'}
 
     Raises:
-        ValueError: two videos would have one name all the same.
+        ValueError: two videos would still have one name.
     """  # noqa: E501
     plain = {}
     for path in paths:

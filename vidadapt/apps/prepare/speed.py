@@ -1,4 +1,4 @@
-"""How many clips a second the training loader yields, side by side for several sets."""
+"""Measure the clips a second of the training loader, side by side for several sets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Timed:
     Attributes:
         root: folder that the samples' paths are relative to.
         samples: readable videos; sets that are compared hold the same ones in the same order.
-        counts: what is known of them, by path.
+        counts: what is known about them, by path.
     """
 
     root: str
@@ -45,17 +45,17 @@ def loader_rates(
     batch_size: int = 8,
     crop_size: int = 224,
 ) -> dict[str, tuple[float, ...]]:
-    """Clips a second of `data.train_loader`, by set and round.
+    """Measure clips a second of `data.train_loader`, by set and round.
 
-    Decoding, multi-scale crop, collation and the way from the workers are in it, augmentation is
-    not. Frames are spread over the whole video (`uniform8`), the same ones in every set. In each
-    round the sets take turns, so that whatever else the machine does hits all of them; one round
-    before the first, not counted, starts the workers and fills the system's file cache.
+    The time includes decoding, multi-scale crop, collation and the transfer from the workers, but
+    no augmentation. Frames are spread over the whole video (`uniform8`), the same ones in every
+    set. In each round the sets take turns, so that other load on the machine hits all of them; one
+    round before the first, not counted, starts the workers and fills the system's file cache.
 
     Args:
         num_frames: T of a clip.
         num_workers: loader processes; 0: this one, with one thread like a loader process.
-        clips_per_round: at least; a round goes over all videos once or several times.
+        clips_per_round: at least; a round reads all videos once or several times.
 
     Raises:
         ReadError: a video cannot be read.

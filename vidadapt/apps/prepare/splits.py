@@ -1,4 +1,4 @@
-"""A list taken out of another: stratified by class, by whole groups, the same for the same seed."""
+"""Take a list out of another: stratified by class, in whole groups, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def take_out(
     label_names: Sequence[str],
     report: Report,
 ) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
-    """Split entries into those that stay and those that are taken out, both in their order.
+    """Split entries into those that stay and those that are taken out, both in their old order.
 
-    Every class's number comes as near to `fraction` of its videos as whole groups allow (the larger
-    of two that are equally near), and every class keeps at least one video. The result depends on
-    the entries' keys, labels and groups and on the seed, not on their order.
+    Each class gives about `fraction` of its videos: where groups have one class, the nearest number
+    that whole groups allow (the larger of two); else see `choose_groups`. It keeps at least one.
+    The result depends on the entries' keys, labels and groups and the seed, not on their order.
 
     Args:
         entries: with an empty group for a video that is a group of its own.
@@ -59,13 +59,12 @@ def take_out(
 
 
 def choose_groups(members: Mapping[str, Mapping[int, int]], fraction: float, seed: int) -> set[str]:
-    """Groups whose videos come nearest to `fraction` of each class.
+    """Choose groups that hold about `fraction` of each class's videos.
 
-    Groups of several classes (a film with many actions) are taken first, in random order, while
-    that brings the classes nearer to `fraction` of what such groups hold. Groups of one class then
-    fill each class up as exactly as their sizes allow: among all their sums, the nearest. Where
-    that leaves classes off their mark, groups of several classes are changed one at a time as long
-    as the summed squared distance falls.
+    Groups of several classes (a film with many actions) are taken first, in random order, each that
+    brings the classes nearer to `fraction` of what such groups hold. They are then added or dropped
+    one at a time, while that lowers the summed squared distance that the last step will leave. In
+    it, groups of one class fill each class up to the sum of sizes that is nearest to its target.
 
     Args:
         members: by group, the number of videos of each label.
@@ -98,7 +97,7 @@ def choose_groups(members: Mapping[str, Mapping[int, int]], fraction: float, see
 def _first_choice(
     mixed: Mapping[str, Mapping[int, int]], fraction: float, totals: Mapping[int, int]
 ) -> set[str]:
-    """Groups in their order, as long as each brings the classes nearer to their part of `mixed`."""
+    """Take, in order, each group that brings the classes nearer to `fraction` of `mixed`."""
     aims = {label: fraction * number for label, number in _sum(mixed.values()).items()}
     taken: Counter[int] = Counter()
     chosen = set()
@@ -120,7 +119,7 @@ def _improved(
     targets: Mapping[int, float],
     totals: Mapping[int, int],
 ) -> set[str]:
-    """The choice changed, group by group, until no change brings the classes nearer."""
+    """Add or drop groups one by one until no change brings the classes nearer."""
     chosen = set(chosen)
     taken = _sum(mixed[group] for group in chosen)
     reachable = {
@@ -128,7 +127,7 @@ def _improved(
     }
 
     def distance(label: int, number: int) -> float:
-        """How far from its target a class ends at best if mixed groups take so many of it."""
+        """Least squared distance of a class from its target if mixed groups take `number` of it."""
         if number >= totals[label]:
             return math.inf  # it would keep no video
         most = totals[label] - 1 - number
@@ -153,10 +152,10 @@ def _improved(
 
 
 def merge_groups(entries: Sequence[Entry], same: Iterable[Sequence[str]]) -> tuple[Entry, ...]:
-    """The entries with groups joined wherever two of their videos are the same.
+    """Return the entries, with groups joined wherever two of their videos are the same.
 
     Args:
-        same: keys of videos that have one content.
+        same: sets of keys of videos with the same content.
 
     >>> film = [Entry("x", 0, "f", ""), Entry("y", 0, "g", ""), Entry("z", 0, "", "")]
     >>> [entry.group for entry in merge_groups(film, [("x", "z")])]
@@ -187,7 +186,7 @@ def _group(entry: Entry) -> str:
 
 
 def _rank(group: str, seed: int) -> bytes:
-    """Random, and the same on every machine."""
+    """Return the place of a group in a random order that is the same on every machine."""
     return hashlib.sha256(f"{seed} {group}".encode(errors="surrogateescape")).digest()
 
 
@@ -211,7 +210,7 @@ def _sums(sizes: Sequence[int]) -> int:
 
 
 def _nearest(reachable: int, wanted: float, most: int) -> int:
-    """The sum up to `most` that is nearest to `wanted`, the larger of two.
+    """The sum up to `most` that is nearest to `wanted`, the larger of two equally near.
 
     >>> _nearest(_sums([2, 5]), 3.5, 9), _nearest(_sums([2, 5]), 9, 6), _nearest(_sums([2]), -1, 5)
     (5, 5, 0)
@@ -229,7 +228,7 @@ def _nearest(reachable: int, wanted: float, most: int) -> int:
 def _fill(sizes: Mapping[str, int], wanted: float, most: int) -> set[str]:
     """Groups whose sizes add up to the sum that is nearest to `wanted`, and to `most` at most.
 
-    They are the first ones, in the order of `sizes`, with which that can be done.
+    The first groups that allow this are taken, in the order of `sizes`.
 
     >>> sorted(_fill({"a": 2, "b": 3, "c": 2, "d": 4}, 4.2, 9)), _fill({"a": 2}, 0.9, 1)
     (['a', 'c'], set())

@@ -7,7 +7,7 @@
       something-something-v2-test.json          220847.webm
 
 The newer download names the files labels.json, train.json, validation.json and test.json, and puts
-them in a folder `labels`; both names are found there too. Videos may be transcoded (ID.mp4).
+them in a folder `labels`; both names are found in both places. Videos may be transcoded (ID.mp4).
 168,913 training, 24,777 validation and 27,157 test videos of 174 classes. Published results are on
 the validation videos, and no list is made of test videos.
 """
@@ -34,15 +34,15 @@ _DECIMAL = re.compile(r"[0-9]+")
 def read(folder: Path, report: Report) -> Annotations:
     """Read the official JSON files: splits `train` and `val`.
 
-    A class is `labels.json`'s id of the record's template without its brackets.
+    A record's label is the id that labels.json gives its template, without the brackets.
 
     Args:
         folder: holds the files under either of their names, itself or in a sub-folder `labels`.
         report: gets every record that cannot be used, and counts that differ.
 
     Raises:
-        ValueError: a file is missing or no JSON of the expected kind, or the ids in labels.json are
-            not 0..K-1.
+        ValueError: a file other than test.json is missing, a file is no JSON of the expected kind,
+            or the ids in labels.json are not 0..K-1.
     """
     label_of = _labels(_find(folder, "labels.json", report))
     if len(label_of) != CLASSES:
@@ -72,7 +72,7 @@ def read(folder: Path, report: Report) -> Annotations:
 
 
 def class_name(template: str) -> str:
-    """The class that a template stands for.
+    """Return the class name of a template.
 
     >>> class_name("Taking [one of many similar things on the table]")
     'Taking one of many similar things on the table'
@@ -81,7 +81,7 @@ def class_name(template: str) -> str:
 
 
 def _find(folder: Path, name: str, report: Report) -> Path:
-    """The file under one of its names, in one of its places."""
+    """Find the file under one of its names, in one of its places."""
     wanted = [folder / place / f"{prefix}{name}" for prefix in PREFIXES for place in PLACES]
     found = [path for path in wanted if path.is_file()]
     if not found:
@@ -134,7 +134,7 @@ def _number(value: object) -> int | None:
 
 def _entries(path: Path, label_of: dict[str, int], report: Report) -> tuple[Entry, ...]:
     entries: dict[str, Entry] = {}
-    near = cache(partial(did_you_mean, known=tuple(label_of)))  # slow, and of few templates
+    near = cache(partial(did_you_mean, known=tuple(label_of)))  # slow, and needed for few templates
     for source, video, record in _records(path, report):
         template = record.get("template")
         if "template" not in record:

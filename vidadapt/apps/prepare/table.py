@@ -4,8 +4,8 @@
     kitchen/0001.mp4,open fridge,train,anna
     kitchen/0002.mp4,close fridge,test,ben
 
-`path` and `label` must be there. Labels are names, whose ids are those of the sorted names, or
-numbers, which are kept. Videos of one `group` never stand on both sides of a split made here.
+`path` and `label` are required. Labels are names, whose ids are those of the sorted names, or
+numbers, which are kept. Videos of one `group` are never on both sides of a split made here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COLUMNS = {
     "split": "split subset set partition",
     "group": "group group_id",
 }
-# First and last moment of a part of a film.
+# Columns with the first and last moment of a part of a film.
 BEGINNINGS = "start start_time time_start start_frame start_sec start_seconds t_start from begin"
 ENDS = "end end_time time_end end_frame end_sec end_seconds t_end to stop"
 _INTEGER = re.compile(r"-?[0-9]+")
@@ -64,7 +64,8 @@ def read(
         label_names: file with one class name a line, in label order.
 
     Raises:
-        ValueError: no header, no such column, or labels that are no classes, or but one.
+        ValueError: no header, no such column, parts of films, no usable row, or labels that are no
+            class ids or only one class.
     """
     rows = _rows(table, columns, report)
     names, label_of = _classes(table, rows, label_names, report)
@@ -136,10 +137,10 @@ def _rows(table: Path, columns: dict[str, str | None], report: Report) -> list[_
 def _check_segments(
     table: Path, header: list[str], path: int | None, lines: list[list[str]], report: Report
 ) -> None:
-    """Check that the rows are whole videos, also where columns tell of times.
+    """Check that the rows are whole videos, even where columns give times.
 
     Raises:
-        ValueError: they are parts of films.
+        ValueError: several rows are parts of one film.
     """
     columns = [
         next((name for name in header if name.lower() in usual.split()), None)
@@ -160,7 +161,7 @@ def _check_segments(
 
 
 def _column(table: Path, header: list[str], key: str, given: str | None) -> int | None:
-    """Where a column stands; None: a column that need not be there is not."""
+    """Return the place of a column; None: an optional column is missing."""
     shown = ", ".join(header)
     if given is not None:
         if given not in header:
@@ -202,7 +203,7 @@ def _classes(
 
 
 def _below_root(path: str, table: Path, root: Path, videos: set[str]) -> str | None:
-    """The path below the root, as `videos.find` writes it; None: it lies elsewhere."""
+    """The path below the root, as `videos.find` writes it; None: it is elsewhere."""
     if path in videos:
         return path
     if "/" not in path:

@@ -1,5 +1,5 @@
-"""One video becomes an H.264 file with a short group of pictures, from which a few frames are soon
-read: a decoder starts at the key frame before each.
+"""Transcode one video to H.264 with a short group of pictures, from which a few frames are read
+fast: a decoder starts at the key frame before each.
 
 The options, each measured on 2 to 16 frames of 240-line videos through our readers: no B-frames
 (a third faster), x264's `fastdecode` (CAVLC and no deblocking: half the time), and a key frame
@@ -36,11 +36,11 @@ from vidadapt.video.sequential import all_frames, best_stream, open_container, r
 from vidadapt.video.survey import header_facts
 
 AT_ONCE = 32  # frames of the copy that are compared at a time
-FRAME_RATE = Fraction(25)  # where the source tells none, or nonsense
+FRAME_RATE = Fraction(25)  # where the source gives none, or an absurd one
 
 
 def even_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Height and width of the H.264 copy: as `fitted`, and even, which 4:2:0 asks for.
+    """Height and width of the H.264 copy: as `fitted`, and even, which 4:2:0 needs.
 
     A source that is scaled is scaled to even sides. One that is not loses its last row or column
     where a side is odd: nothing is resampled for one pixel.
@@ -55,7 +55,7 @@ def even_size(height: int, width: int, short_side: int) -> tuple[int, int]:
 
 
 def transcode_video(job: CopyJob) -> Outcome:
-    """Encode a video, decode the copy again and compare; nothing is left of a copy that is not it.
+    """Encode a video, decode the copy again and compare; no file is left of a copy that fails.
 
     The copy is written under a partial name and renamed after the comparison.
     """
@@ -89,7 +89,7 @@ def _of_cut(job: CopyJob, size: tuple[int, int]) -> tuple[tuple[str, str], ...]:
 
 
 def _encoded(job: CopyJob) -> bytes:
-    """The copy's file. In memory, because FFmpeg does not always tell that a disk is full."""
+    """Return the copy's bytes. In memory, since FFmpeg does not always report a full disk."""
 
     def size(height: int, width: int) -> tuple[int, int]:
         return even_size(height, width, job.short_side)
@@ -150,9 +150,9 @@ def _errors(job: CopyJob, video: Video) -> tuple[list[float], tuple[int, int]]:
 
 
 def _frames(video: Video) -> Iterator[np.ndarray]:
-    """All frames of the copy by the reader that will serve it."""
+    """Yield all frames of the copy, by the reader that will serve it."""
     if video.reader == "pyav":
-        yield from all_frames(video.path)  # it would start anew at frame 0 for every part
+        yield from all_frames(video.path)  # `frames` would start at frame 0 for every part
         return
     for start in range(0, len(video), AT_ONCE):
         yield from video.frames(range(start, min(start + AT_ONCE, len(video))))

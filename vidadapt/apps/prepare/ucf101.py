@@ -63,12 +63,12 @@ def read(folder: Path, split: int, report: Report) -> Annotations:
 
 
 def group_of(stem: str, name: str) -> str | None:
-    """The class and group of a video; None: its name is not of that class.
+    """Return the class and group of a video; None: its name is not of that class.
 
     >>> group_of("v_ApplyEyeMakeup_g01_c05", "ApplyEyeMakeup")
     'ApplyEyeMakeup/g01'
 
-    One class is spelt otherwise in its files' names:
+    One class is spelt differently in its files' names:
 
     >>> group_of("v_HandStandPushups_g01_c01", "HandstandPushups")
     'HandstandPushups/g01'
@@ -110,7 +110,7 @@ def _classes(path: Path) -> tuple[str, ...]:
 
 def _entries(path: Path, side: str, label_of: dict[str, int], report: Report) -> tuple[Entry, ...]:
     entries: dict[str, Entry] = {}
-    near = cache(partial(did_you_mean, known=tuple(label_of)))  # slow, and of few names
+    near = cache(partial(did_you_mean, known=tuple(label_of)))  # slow, and needed for few names
     for source, line in _lines(path):
         file, number = line, ""
         if side == "train":

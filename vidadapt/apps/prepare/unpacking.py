@@ -1,4 +1,4 @@
-"""One archive from a stranger, unpacked within bounds, whatever its bytes are."""
+"""Unpack one untrusted archive within bounds, whatever its bytes are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vidadapt.apps.prepare.joined import Joined
 from vidadapt.files.writing import NO_ROOM
 from vidadapt.video.packed import StrictInfo
 
-# What unpacks rar and 7z archives. bsdtar stands last: it does not check what a rar has stored.
+# Programs that unpack rar and 7z archives. bsdtar is last: it does not check what a rar has stored.
 TOOLS = {
     "unrar": ("unrar", "x", "-o-", "-p-", "-idq", "{archive}", "{folder}/"),
     "unar": ("unar", "-quiet", "-force-skip", "-no-directory", "-o", "{folder}", "{archive}"),
@@ -27,12 +27,12 @@ TOOLS = {
     "7z": ("7z", "x", "-aos", "-bd", "-y", "-o{folder}", "{archive}"),
     "bsdtar": ("bsdtar", "-x", "-k", "-f", "{archive}", "-C", "{folder}"),
 }
-# Videos hardly become smaller in an archive; one that becomes much larger than this is no honest
-# set, unless it is small all the same.
+# Videos hardly become smaller in an archive. An archive that unpacks to more than this is taken for
+# hostile, unless what comes out is small anyway.
 RATIO = 100  # times the archive's bytes
 FLOOR = 64_000_000  # bytes
 FILE = 4096  # bytes that a file of any size takes
-_LOOK = 2.0  # seconds between two looks at how much a program has unpacked
+_LOOK = 2.0  # seconds between two checks of how much a program has unpacked
 
 
 @dataclass
@@ -48,29 +48,29 @@ class Room:
     is_given: bool
 
     def of(self, size: int) -> int:
-        """Bytes that may come out of an archive of some bytes."""
+        """Bytes that may come out of an archive of `size` bytes."""
         return self.left if self.is_given else min(self.left, max(FLOOR, RATIO * size))
 
 
 def room_for(sizes: Sequence[int], limit: int | None) -> Room:
-    """What may come out of archives of these bytes: `limit` bytes, or `RATIO` times theirs."""
+    """Room for archives of these sizes: `limit`, or `RATIO` times their sum, at least `FLOOR`."""
     return Room(max(FLOOR, RATIO * sum(sizes)), False) if limit is None else Room(limit, True)
 
 
 class TooLarge(Exception):
-    """More than may come out of an archive would."""
+    """An archive would unpack to more bytes than allowed."""
 
 
 def extract(kind: str, parts: Sequence[Path], folder: Path, room: Room) -> list[str]:
-    """Unpack an archive into an empty folder; what is there then is whole.
+    """Unpack an archive into an empty folder, and leave only whole files in it.
 
-    Of a zip, every member that is sound is there. Of other archives, all or nothing is, but for
-    members that lead out of the folder: they have no checksums of their own.
+    A zip leaves every sound member. Other archives leave all members or none, since their members
+    have no checksums of their own; only members that lead out of the folder are left out.
 
     Args:
         kind: key of `archives.SIGNATURES`.
         parts: its files in order.
-        room: what comes out is taken off it.
+        room: lowered by what comes out.
 
     Returns:
         What is wrong, a line each: nothing if the archive is whole.
@@ -89,7 +89,7 @@ def extract(kind: str, parts: Sequence[Path], folder: Path, room: Room) -> list[
     except TooLarge as error:
         _empty(folder)
         return [str(error)]
-    except Exception as error:  # the libraries raise whatever damaged bytes lead to
+    except Exception as error:  # the libraries raise errors of any kind on damaged bytes
         _empty(folder)
         _raise_if_full(error)
         return [_cause(error)]
@@ -104,7 +104,7 @@ def _unzip(archive: Path, folder: Path, allowed: int) -> list[str]:
     scratch = folder / ".member"
     with zipfile.ZipFile(archive) as packed:
         members = packed.infolist()
-        # No more than what is promised here is ever read of a member.
+        # No more than the size promised here is ever read of a member.
         _check_size(sum(max(member.file_size, FILE) for member in members), allowed)
         for member in members:
             try:
@@ -144,7 +144,7 @@ def _untar(parts: Sequence[Path], kind: str, folder: Path, allowed: int) -> list
 
 
 class _Bounded(io.RawIOBase):
-    """A stream of which no more than so many bytes can be read."""
+    """A stream of which at most `allowed` bytes can be read."""
 
     def __init__(self, stream: io.BufferedIOBase, allowed: int) -> None:
         self._stream, self._allowed, self._done = stream, allowed, 0
@@ -180,7 +180,7 @@ def tool(kind: str) -> str | None:
 
 
 def filled(words: Sequence[str], archive: Path, folder: Path) -> list[str]:
-    """One of `TOOLS` as a command. An absolute path is never taken for an option."""
+    """Return one of `TOOLS` as a command. An absolute path is never taken for an option."""
     return [word.format(archive=archive.absolute(), folder=folder.absolute()) for word in words]
 
 
@@ -201,7 +201,7 @@ def _extract_by_program(archive: Path, kind: str, folder: Path, allowed: int) ->
                     process.wait(_LOOK)
                 _check_size(_bytes_in(folder), allowed)
         finally:
-            process.kill()  # nothing, where it has ended
+            process.kill()  # does nothing if it has ended
             process.wait()
         said.seek(0)
         lines = said.read().decode(errors="replace").split("\n")
@@ -238,6 +238,6 @@ def _raise_if_full(error: Exception) -> None:
 
 
 def _cause(error: Exception) -> str:
-    """One line of an error, by its kind where it has no words."""
+    """One line of an error; its type where it has no message."""
     text = getattr(error, "strerror", None) or str(error)
     return text.strip().split("\n")[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""The video files below a folder, and which of them an annotation means."""
+"""Find the video files below a folder, and those that annotations mean."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ UNLISTABLE = "names that a list cannot hold; rename the files"
 
 @dataclass(frozen=True)
 class Files:
-    """What lies below a folder; paths are relative to it, with `/`, and sorted.
+    """Files and folders below a folder; paths are relative to it, with `/`, and sorted.
 
     Attributes:
         root: the folder.
         videos: files with one of `names.ENDINGS`, in any case.
-        others: all other files, less the hidden ones.
-        folders: all folders, less the hidden ones.
+        others: all other files, without hidden ones.
+        folders: all folders, without hidden ones.
     """
 
     root: Path
@@ -37,9 +37,9 @@ class Files:
 
 
 def find(root: str | Path, report: Report) -> Files:
-    """Look through a folder once, links to folders included, each real folder once.
+    """Search a folder, also through links to folders, each real folder once.
 
-    Hidden files and folders (`.x`, macOS's `._x`) are passed over and noted. Folders that cannot be
+    Hidden files and folders (`.x`, macOS's `._x`) are skipped and noted. Folders that cannot be
     read and links that lead nowhere are problems.
 
     Raises:
@@ -93,15 +93,15 @@ def _identity(folder: str) -> tuple[int, int]:
 
 
 def match(entries: Sequence[Entry], files: Files, report: Report) -> dict[str, str]:
-    """The file of each entry's key, as far as there is one.
+    """Return the file of each entry's key, for keys that have one.
 
-    A key with its file's ending is a path; any other is the end of a path without its ending: an id
-    finds `<id>.webm` at any depth, `class/name` finds `any/class/name.avi`. Where not one of the
-    keys' folders exists, all files lie in one, and keys are found by their names alone, which is
-    noted.
+    A key that is a file's path is that file. Any other is the end of a path without its ending: an
+    id finds `<id>.webm` at any depth, `class/name` finds `any/class/name.avi`. Where none of the
+    keys' folders exists, all files are taken to be in one folder, and keys are found by their names
+    alone, if only one file has the name; that is noted.
 
     Two files for one key are a problem; the one nearest the root is taken. A key that no file has
-    as it is spelled finds one whose letters are the same (`names.composed`), if there is only one;
+    in its spelling finds one whose letters are the same (`names.composed`), if there is only one;
     that is noted, too.
     """
     exact = set(files.videos)
@@ -163,7 +163,7 @@ def check_match(
     Args:
         entries: of all splits.
         matched: of `match`.
-        unlisted: keys that the source names without a label: their videos are no surprise.
+        unlisted: keys that the source names without a label: their videos are not reported.
     """
     without = [entry for entry in entries if entry.key not in matched]
     for entry in without:
@@ -194,7 +194,7 @@ def check_match(
 
 
 def sizes(files: Files, paths: Iterable[str], report: Report) -> dict[str, int]:
-    """Bytes of each file that is not empty; the empty ones, and those that are none, are told."""
+    """Return the bytes of each file; report files that are empty or not regular, without them."""
     found = {}
     for path in paths:
         try:
@@ -212,7 +212,7 @@ def sizes(files: Files, paths: Iterable[str], report: Report) -> dict[str, int]:
 
 
 def _misspelt(name: str, unclaimed: list[str]) -> str:
-    """Which folders may be meant by a name that none has; empty: none comes near.
+    """Return a hint at the folder that a missing name may mean; empty: none is similar.
 
     >>> _misspelt("brush_hair", ["Brush_Hair", "rush"]), _misspelt("walk", ["wlak"])
     ('did you mean Brush_Hair?', 'did you mean wlak?')
@@ -226,7 +226,7 @@ def _folder(path: str) -> str:
 
 
 def _existing(wanted: set[str], folders: Iterable[str]) -> set[str]:
-    """Those of the folders that exist, at any depth, in any Unicode spelling."""
+    """Return the wanted folders that exist, at any depth, in any Unicode spelling."""
     depths = {folder.count("/") + 1 for folder in wanted if folder}
     tails = {tail for folder in folders for tail in _folder_tails(folder, depths)}
     return {folder for folder in wanted if composed(folder) in tails} - {""}

@@ -1,4 +1,4 @@
-"""The files of a folder of lists, and which of its lists a run takes for what."""
+"""Write the files of a folder of lists, and decide what a run uses each list for."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from vidadapt.lists.reading import (
 from vidadapt.video.bounds import control_character
 
 SPLITS = ("train", "dev", "val", "test")
-UNFINISHED = ".unfinished"  # the command that writes a folder, and its files, until all are written
+UNFINISHED = ".unfinished"  # names the command that writes a folder, and its files, until the end
 
 
 def check_folder(out: Path, command: str) -> None:
     """Check that a command may write its lists to a folder, before hours of work are spent.
 
-    It may replace its own, also those that a call left when it was interrupted.
+    It may replace its own, also those that an interrupted call left.
 
     Raises:
-        ListError: it is no folder, or holds lists that another command wrote, or none.
+        ListError: it is no folder, its record is damaged, or it holds lists that another command,
+            or no preparation, wrote.
     """
     if out.exists() and not out.is_dir():
         raise ListError(f"{out} is a file: expected a folder to write")
@@ -52,9 +53,9 @@ def write_lists(
     out: Path,
     made_by: Mapping[str, Any],
 ) -> Prepared:
-    """Write labels and lists, and take away the lists of an earlier preparation.
+    """Write labels and lists, and delete the other lists of an earlier preparation.
 
-    Until `prepared.json` is written, too, the file `UNFINISHED` says whose files these are.
+    Until `prepared.json` is written, too, the file `UNFINISHED` names their command.
 
     Args:
         samples: by split; empty ones get no list.
@@ -77,7 +78,7 @@ def write_lists(
     try:
         names = read_label_names(partial)
         _claim(out, [command, *sorted({*earlier, *files})])
-        (out / RECORD).unlink(missing_ok=True)  # until all is written, the folder is none
+        (out / RECORD).unlink(missing_ok=True)  # no prepared folder until all is written
         partial.replace(out / LABELS)
     finally:
         partial.unlink(missing_ok=True)
@@ -96,7 +97,7 @@ def write_lists(
 
 
 def fits_a_line(text: str) -> bool:
-    """Check that a line of a UTF-8 file can hold a text, and that no terminal obeys it.
+    """Whether a line of a UTF-8 file can hold a text, and no terminal obeys it.
 
     >>> fits_a_line("a b"), fits_a_line("a\\nb"), fits_a_line("\\udce9"), fits_a_line("\\x1b[31m")
     (True, False, False, False)
@@ -134,7 +135,7 @@ def _claim(out: Path, lines: Sequence[str]) -> None:
 
 
 def _roles(splits: Mapping[str, Any]) -> dict[str, str]:
-    """Which list a run reports on, and which it selects by.
+    """Return the list of each role: a run selects by `dev` and reports on `test`.
 
     >>> _roles({"train": 1, "val": 1}), _roles({"train": 1, "val": 1, "test": 1})
     ({'train': 'train', 'test': 'val'}, {'train': 'train', 'dev': 'val', 'test': 'test'})

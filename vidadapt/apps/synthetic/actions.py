@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-LIMIT = 0.6  # how far from the centre an object may travel
+LIMIT = 0.6  # how far along its line a moving object may get from the middle
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _uncovering(rng: np.random.Generator, u: Array) -> list[Track]:
 
 
 def _dropping(rng: np.random.Generator, u: Array) -> list[Track]:
-    """Falls under gravity and bounces twice."""
+    """One object falls under gravity and bounces twice."""
     fall = 1 - (u / 0.4) ** 2
     bounce = 0.45 * (1 - ((u - 0.6) / 0.2) ** 2)
     second = 0.15 * (1 - ((u - 0.9) / 0.1) ** 2)

@@ -1,7 +1,7 @@
-"""Generated videos as large, and as much work to decode, as those of real data sets.
+"""Generate videos that are as large, and as slow to decode, as those of real data sets.
 
-For benchmarks of reading. The videos of `synthetic` are small and quickly drawn: their classes can
-be learned, but their files are not like real ones.
+For benchmarks of reading. The videos of `sets` are small and quickly drawn: their classes can be
+learned, but their files are not like real ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vidadapt.processes.children import end_with_parent
 
 @dataclass(frozen=True)
 class Footage:
-    """A kind of videos.
+    """A kind of video.
 
     Attributes:
         size: height and width.
@@ -66,7 +66,7 @@ FOOTAGE = {
 
 
 def generate(kind: Footage, number: int, folder: Path) -> Path:
-    """Write the videos that are missing in the folder, and `train.txt`; the path of that list."""
+    """Write the missing videos and `train.txt` to the folder; return the path of that list."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"{i:05d}{kind.suffix}" for i in range(number)]
     missing = [i for i, name in enumerate(names) if not (folder / name).exists()]
@@ -102,8 +102,8 @@ def _write(kind: Footage, folder: Path, number: int) -> None:
 def scene(rng: np.random.Generator, count: int, size: tuple[int, int], noise: float) -> np.ndarray:
     """Frames (T, H, W, 3) uint8: a hand-held camera on a still scene through which a thing moves.
 
-    The amplitude of both falls with frequency as f^-1.6, and there is some noise: their frames, as
-    JPEGs of the same quality, are then as large as those of real clips of HMDB51 and others.
+    The amplitude of scene and thing falls with frequency as f^-1.6, and there is some noise: as
+    JPEGs of the same quality, the frames are then as large as those of real clips (HMDB51, others).
     """
     height, width = size
     margin, side = 40, 96

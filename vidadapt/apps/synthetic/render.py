@@ -2,8 +2,8 @@
 
 In `source`, `target` and `composed` a class is a motion; `target` lies between and across the
 source's motions, `composed` puts them one after the other. The two actions of a mirrored or
-time-reversed pair cannot be told apart by a frame of unknown time (see `synthetic_actions`, also
-for those without a partner). `target` and `composed` share no class, shape, object pattern, colour
+time-reversed pair cannot be told apart by a frame of unknown time (see `actions`, also for those
+without a partner). `target` and `composed` share no class, shape, object pattern, colour
 range or background with `source`. In `appearance` the class is the shape, so one frame suffices.
 Every video is a pure function of (action, family, seed, difficulty).
 """
@@ -107,7 +107,7 @@ def render(
     """Frames (T, H, W, 3) uint8 RGB and frames per second of one video.
 
     Args:
-        difficulty: from 0 (plain background, steady camera) to 1 (strong texture, up to five
+        difficulty: from 0 (plain background, steady camera) to 1 (strong texture, up to six
             distractors, camera shake).
         num_frames: paint only this many frames, evenly spaced from first to last; default: all
             24-80.

@@ -1,8 +1,8 @@
-"""Procedurally rendered action videos: ground for the demo, the tests and the benchmarks.
+"""Render action videos procedurally, for the demo, the tests and the benchmarks.
 
 Classes in the spirit of Something-Something and HMDB51, encoded as real video files with lists in
-the format of real data. `synthetic_render` draws one video, `synthetic_actions` says what happens
-in it, `synthetic_drawing` how things look.
+the format of real data. `render` draws one video, `actions` defines what happens in it, `drawing`
+how things look.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def contact_sheet(
     seed: int = 0,
     difficulty: float = 0.3,
 ) -> None:
-    """PNG with `videos` rows per class, each of `columns` frames from first to last, 96 px high."""
+    """Write a PNG: `videos` rows a class, of `columns` frames from first to last, 96 px cells."""
     names = [name for name in labels(family) for _ in range(videos)]
     cell = 96
     sheet = Image.new("RGB", (columns * (cell + 2) + 230, len(names) * (cell + 2)), "white")
@@ -120,12 +120,12 @@ def make_set(
         counts: split name -> number of videos, e.g. {"train": 1000, "dev": 200, "test": 400}. A
             split's place decides its seed, so another order makes another set.
         difficulty: one number, or a range that each video draws its own from.
-        layout: videos in one folder, or in a folder a class as HMDB51 has them.
+        layout: videos in one folder, or in one folder per class as in HMDB51.
         num_processes: rendering processes, at least 1; default: one per processor.
     Returns:
         `out_dir` as a Path.
     Raises:
-        ValueError: unknown family, layout or suffix; a count below 0.
+        ValueError: unknown family, layout or suffix; a difficulty out of range; a count below 0.
         FileExistsError: the folder holds a set made with other settings.
     """
     names = labels(family)
@@ -172,7 +172,7 @@ def make_set(
 
 
 def _write(path: Path, text: str) -> None:
-    """Put a whole file in its place, for others may be reading the set."""
+    """Write a file and rename it into place, since others may be reading the set."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)

@@ -154,7 +154,7 @@ def _copy(
     settings: Settings,
     claim: dict[str, int],
 ) -> None:
-    """Copy, write lists and report, and say what it cost and gained; exit status 1 on problems."""
+    """Copy, write lists and report, and print costs and gain; exit status 1 on problems."""
     sources = read_sources(args.lists, args.root, args.allow_outside_root)
     made_by = {"command": command, "root": str(sources.root), **claim}
     report = Report()
@@ -167,7 +167,7 @@ def _copy(
         counts: dict[str, VideoFacts] = {}
         for written, samples in zip(lists.values(), sources.lists.values(), strict=True):
             paths = [copy_of[sample.path] for sample in samples if sample.path in copy_of]
-            # Decodes copies of an earlier call only, which was stopped before it wrote the index.
+            # Decodes only copies of an earlier call that was stopped before it wrote the index.
             counts |= frame_counts(
                 written,
                 args.out,
@@ -209,7 +209,7 @@ def _speed(
     copies: list[Copy],
     counts: Mapping[str, VideoFacts],
 ) -> str:
-    """What a person gains, measured on a sample of the videos in this process alone."""
+    """Return the gain in loading speed, measured on some videos in this process alone."""
     chosen = copies[:: -(-len(copies) // TIMED_VIDEOS)]
     files = [str(sources.root / copy.path) for copy in chosen]
     before = count_files(files, READER, num_workers=args.processes, time_limit=args.time_limit)

@@ -1,4 +1,4 @@
-"""prepare.py index: count frames ahead."""
+"""prepare.py index: count frames ahead of training."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _index(args: argparse.Namespace) -> None:
             _show(list_path, args)
             continue
         root = known_root(list_path, getattr(args, "root", None))
-        # Labels are the training's business, and a missing file is a line of the summary.
+        # Labels matter only to training, and a missing file is a line of the summary.
         samples = read_list(list_path, root, sys.maxsize, args.allow_outside_root)
         videos = counted_videos(
             list_path,
@@ -87,7 +87,7 @@ def _index(args: argparse.Namespace) -> None:
 
 
 def _show(list_path: Path, args: argparse.Namespace) -> None:
-    """Print what the index of a list holds, a row a video, in the order of their paths."""
+    """Print the index of a list, a row a video, in the order of their paths."""
     path = index_path(list_path, args.index_dir)
     index = read_index(path)
     if index is None:

@@ -1,4 +1,4 @@
-"""What the sub-commands that write lists share: options, the work, and what is told of it."""
+"""Shared parts of the sub-commands that write lists: options, the work and its summary."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def add_parser(
     layout: str | None,
     example: str,
 ) -> argparse.ArgumentParser:
-    """A sub-command whose help shows the layout of a download."""
+    """Add a sub-command whose help shows the layout of a download."""
     parser = commands.add_parser(
         name,
         help=title,
@@ -52,7 +52,7 @@ def add_parser(
 
 
 def add_shared(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], None]) -> None:
-    """The argument OUT, behind those that there are, and what all lists have in common."""
+    """Add the argument OUT after the existing ones, and the options that all lists share."""
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     parser.add_argument("--seed", type=int, default=0, help="of lists taken out (default: 0)")
     parser.add_argument(
@@ -97,11 +97,11 @@ def prepare(
     *,
     fractions: Callable[[Annotations], tuple[float, float]],
 ) -> None:
-    """Find the videos, write each folder of lists, and tell what was done.
+    """Find the videos, write each folder of lists, and print a summary of each.
 
     Args:
         args: with the options of `add_shared`, and `videos`, a folder.
-        reads: what reads the annotations, by folder to write.
+        reads: reader of the annotations, by folder to write.
         fractions: of training videos to take out into dev, and of all videos into test.
 
     Raises:
@@ -126,7 +126,7 @@ def prepare(
         except ValueError as error:
             if not common.problems:
                 raise
-            raise ValueError(f"{error}\n{common.text()}") from error  # which may be why
+            raise ValueError(f"{error}\n{common.text()}") from error  # they may be the cause
         dev, test = fractions(annotations)
         options = Options(
             dev_fraction=dev,

@@ -1,4 +1,4 @@
-"""Option types that several sub-commands share."""
+"""Options and option types that several sub-commands share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def processes(text: str) -> int:
 
 
 def add_time_limit(parser: argparse.ArgumentParser) -> None:
-    """The option that bounds the counting of a file's frames."""
+    """Add the option that limits the time to count the frames of a file."""
     parser.add_argument(
         "--time-limit",
         type=seconds,
@@ -37,7 +37,7 @@ def seconds(text: str) -> float | None:
 
 
 def add_outside_root(parser: argparse.ArgumentParser) -> None:
-    """The option that `bounds.ALLOW_OUTSIDE` speaks of."""
+    """Add the option that `bounds.ALLOW_OUTSIDE` names."""
     parser.add_argument(
         "--allow-outside-root",
         action="store_true",

@@ -1,4 +1,4 @@
-"""prepare.py folder, csv: from one's own videos to a folder of lists."""
+"""prepare.py folder, csv: from your own videos to a folder of lists."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _table(args: argparse.Namespace) -> None:
 
 
 def _fractions(args: argparse.Namespace, annotations: Annotations) -> tuple[float, float]:
-    """Of dev and test, as asked for or by default."""
+    """Return the fractions of dev and test, as given or by default."""
     given = set(annotations.splits) != {"train"}
     asked = {"dev": args.dev_fraction, "test": args.test_fraction}
     dev, test = (

@@ -36,7 +36,7 @@ class Sampling:
     Attributes:
         policy: `dense` or `uniform`, see above.
         num_frames: T, frames of one clip.
-        stride: frames between two frames of a dense clip; 1 and unused in uniform sampling.
+        stride: step from one frame of a dense clip to the next; 1 and unused in uniform sampling.
         num_clips: temporal clips at evaluation.
         num_crops: spatial crops of each clip at evaluation.
     """

@@ -23,7 +23,7 @@ ALPHA = 0.05
 
 
 def frame_orders(paths: Sequence[str], num_frames: int, seed: int) -> torch.Tensor:
-    """The orders of a clip's frames for each video, as `evaluate.score_views` takes them.
+    """The orders of a clip's frames for each video, as `evaluation.views.score_views` takes them.
 
     The shuffled one is drawn from the seed and the video's list path alone, for all views of the
     video, and is never 0, 1, ..., T - 1 (so with two frames it is the reversed one; with one

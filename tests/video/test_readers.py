@@ -365,3 +365,30 @@ def test_forked_loader_workers_read_what_the_parent_reads(plain: Path) -> None:
     assert len(theirs) == len(mine)
     for one, other in zip(mine, theirs, strict=True):
         assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("before", [0, 7])
+@pytest.mark.parametrize("name", ["auto", "pyav", "pyav_sparse", "decord"])
+def test_a_video_ends_before_the_first_frame_that_cannot_be_converted(
+    tmp_path: Path, name: str, before: int
+) -> None:
+    """FFmpeg decodes YCgCo, and converts it to nothing."""
+    if name == "decord" and not has_decord():
+        pytest.skip("needs decord")
+    parts = []
+    plain = "keyint=12:bframes=0"
+    for count, params in ((before, plain), (5, plain + ":colormatrix=YCgCo")):
+        if count:
+            part = tmp_path / f"part{len(parts)}.ts"
+            write(part, "libx264", {"x264-params": params}, numbered(count), "yuv444p")
+            parts.append(part.read_bytes())
+    (tmp_path / "all.ts").write_bytes(b"".join(parts))
+    if not before:
+        with pytest.raises(ReadError, match=r"all\.ts: .*frame 0 cannot be converted to RGB"):
+            len(open_video(tmp_path / "all.ts", name))
+        return
+    expected = decode_with_pyav(tmp_path / "part0.ts")
+    with open_video(tmp_path / "all.ts", name) as video:
+        assert len(video) == before
+        for order in access_orders(before, 0):
+            np.testing.assert_array_equal(video.frames(order), [expected[i] for i in order])

@@ -177,7 +177,13 @@ def all_frames(path: str) -> Iterator[np.ndarray]:
     faults: list[Exception] = []
     number = 0
     for _, rgb in _frames(path, faults):
-        yield rgb()
+        try:
+            frame = rgb()
+        except ReadError:  # the video ends here, see `survey`
+            if not number:
+                raise
+            break
+        yield frame
         number += 1
     for fault in faults:
         if isinstance(fault, MemoryError):

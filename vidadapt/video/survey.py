@@ -10,12 +10,14 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from vidadapt.video.bounds import count_problem
 from vidadapt.video.checksums import frame_checksum
 from vidadapt.video.orientation import shown_size
 from vidadapt.video.seekable import stream_doubt
 from vidadapt.video.sequential import (
+    DECODE_ERRORS,
     TRANSIENT,
     ReadError,
     TransientReadError,
@@ -25,6 +27,7 @@ from vidadapt.video.sequential import (
     decode,
     open_container,
     unreadable_bytes,
+    upright_rgb,
 )
 
 
@@ -91,6 +94,8 @@ class Survey:
 def survey(path: str) -> Survey:
     """Decode all packets of the best video stream.
 
+    The video ends before the first frame that cannot be converted to RGB, which is its `cause`.
+
     Raises:
         ReadError: the file cannot be opened, or holds no video stream or too many frames.
         TransientReadError: its bytes cannot be read.
@@ -101,7 +106,9 @@ def survey(path: str) -> Survey:
     checks, packets, keys = array("Q"), array("q"), array("q")
     kinds: set[tuple[int, int, str]] = set()
     flags: set[tuple[bool, bool]] = set()
+    ways: set[tuple[Any, ...]] = set()  # to convert a frame, which were tried
     look: Look | None = None
+    convert, ended = VideoReformatter(), False
     with open_container(path) as container:
         stream = best_stream(container, path)
         context, header_frames = stream.codec_context, stream.frames or None
@@ -112,7 +119,19 @@ def survey(path: str) -> Survey:
                 stamps.append(packet.pts)
                 packet.pts = len(stamps) - 1  # the frame decoded from it has it, too
                 num_hidden += packet.is_discard
+            if ended:
+                continue  # the packets that are left are counted
             for frame in decode(context, packet, faults):
+                size = (look.width, look.height) if look else shown_size(frame)
+                way = frame.format.name, *shown_size(frame), frame.colorspace, frame.color_range
+                if way not in ways:
+                    try:
+                        upright_rgb(convert, frame, size)
+                    except DECODE_ERRORS as error:
+                        faults.append(_unshown(len(checks), frame, error))
+                        ended = True
+                        break
+                    ways.add(way)
                 look = look or _look(form, frame)
                 kinds.add((*shown_size(frame), frame.format.name))
                 flags.add((frame.is_corrupt, frame.interlaced_frame))
@@ -140,6 +159,16 @@ def survey(path: str) -> Survey:
         _with_times(look, shown, rate, tick) if look else None,
         _unevenness(kinds, flags),
         *(np.array(found) for found in (checks, packets, keys)),
+    )
+
+
+def _unshown(position: int, frame: Any, error: Exception) -> Exception:
+    """Make the fault of a frame that decodes and cannot be converted, e.g. one in YCgCo."""
+    if isinstance(error, MemoryError):
+        return error
+    return ReadError(
+        f"frame {position} cannot be converted to RGB: {cause_of(error)}; {frame.format.name}, "
+        f"colour space {int(frame.colorspace)}"
     )
 
 

@@ -274,7 +274,7 @@ from misbehaving import Clips
 from vidadapt.data.clips import batch_of
 from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.changes import Changes
-from vidadapt.data.lists import Sample
+from vidadapt.lists.reading import Sample
 from vidadapt.data.skips import SkipLog
 from vidadapt.data.watched import WatchedClips
 

@@ -26,12 +26,12 @@ VIEWS = ["--eval.num_clips", "2", "--eval.num_crops", "3"]
 # Stops one process of tools/evaluate.py while it scores: who, before which video, and how.
 STOPPED = """
 import os, runpy, signal, sys
-from vidadapt import evaluate, score_parts
+from vidadapt.evaluation import score_parts, views
 
 rank, video, how = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 sys.argv = sys.argv[4:]
 score_parts.SECONDS_BETWEEN_WRITES = 0.0
-cut, calls = evaluate.view_chunks, []
+cut, calls = views.view_chunks, []
 
 def view_chunks(item, *rest):
     calls.append(item)
@@ -41,7 +41,7 @@ def view_chunks(item, *rest):
         os.kill(os.getpid(), getattr(signal, how))
     return cut(item, *rest)
 
-evaluate.view_chunks = view_chunks
+views.view_chunks = view_chunks
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -293,7 +293,7 @@ def test_parts_of_another_precision_are_refused(command, killed):
 
 LIMITED = """
 import resource, runpy, signal, sys
-from vidadapt import score_parts
+from vidadapt.evaluation import score_parts
 
 score_parts.SECONDS_BETWEEN_WRITES = 0.0
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

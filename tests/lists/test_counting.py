@@ -156,7 +156,7 @@ def test_a_forbidden_index_names_the_key(folder: Path) -> None:
 
 KILLED = """
 import sys, time
-from vidadapt.data import counting
+from vidadapt.lists import counting
 
 def stuck(*arguments):
     for number, result in enumerate(honest(*arguments)):

@@ -17,7 +17,7 @@ from vidadapt.data.workers import worker_options
 from vidadapt.processes.isolated import run_isolated
 
 COUNT = """
-from vidadapt.data.isolated import run_isolated
+from vidadapt.processes.isolated import run_isolated
 if __name__ == "__main__":
     print([result for _, result, _ in run_isolated(abs, [-3], 1, 60.0)])
 """

@@ -284,9 +284,10 @@ def test_gradients_are_averaged_over_the_clips_that_were_there(tmp_path):
     script.write_text(
         "import sys, torch\n"
         "from torch import nn\n"
-        "from vidadapt import distributed, launching\n"
-        "distributed.EXCHANGED_AT_ONCE = 4\n"
-        "world = launching.start()\n"
+        "from vidadapt import distributed\n"
+        "from vidadapt.launching import start\n"
+        "distributed.world.EXCHANGED_AT_ONCE = 4\n"
+        "world = start.start()\n"
         "parameters = [nn.Parameter(torch.zeros(n)) for n in (3, 2, 5)]\n"
         "share = (1.0, 0.5, 0.0)[world.rank]\n"
         "for number, parameter in enumerate(parameters):\n"
@@ -306,7 +307,7 @@ def test_gradients_are_averaged_over_the_clips_that_were_there(tmp_path):
         "    distributed.require_equal_weights(world, {'a': torch.ones(2) * world.rank})\n"
         "except ValueError:\n"
         "    print('refused')\n"
-        "launching.stop()\n"
+        "start.stop()\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(

@@ -259,7 +259,7 @@ def known_to(index: Path) -> list[str]:
 KILLED = """
 import runpy, sys, time
 import vidadapt.apps.prepare.check
-from vidadapt.data import counting
+from vidadapt.lists import counting
 
 def stuck(*arguments):
     for number, result in enumerate(honest(*arguments)):

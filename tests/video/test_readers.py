@@ -21,6 +21,7 @@ from vidadapt.video.readers import (
     open_counted,
     open_video,
 )
+from vidadapt.video.sequential import all_frames, upright_rgb
 
 SHARED = Path(__file__).parents[3] / "shared" / "clips"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the clips of ../shared/clips")
@@ -392,3 +393,18 @@ def test_a_video_ends_before_the_first_frame_that_cannot_be_converted(
         assert len(video) == before
         for order in access_orders(before, 0):
             np.testing.assert_array_equal(video.frames(order), [expected[i] for i in order])
+
+
+def test_a_lack_of_memory_is_no_end_of_a_video(
+    plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = iter(range(1000))
+
+    def short(*arguments: object) -> np.ndarray:
+        if next(calls) == 3:
+            raise MemoryError
+        return upright_rgb(*arguments)
+
+    monkeypatch.setattr("vidadapt.video.sequential.upright_rgb", short)
+    with pytest.raises(ReadError, match="frame 3: MemoryError"):
+        list(all_frames(str(plain)))

@@ -179,8 +179,8 @@ def all_frames(path: str) -> Iterator[np.ndarray]:
     for _, rgb in _frames(path, faults):
         try:
             frame = rgb()
-        except ReadError:  # the video ends here, see `survey`
-            if not number:
+        except ReadError as error:  # the video ends here, see `survey`
+            if not number or isinstance(error.__cause__, MemoryError):
                 raise
             break
         yield frame

@@ -204,6 +204,7 @@ def train_epoch(
     sampler = batches.batch_sampler
     step = sampler.epoch * sampler.steps + sampler.consumed // sampler.global_batch
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    replicated = [p for p in parameters if not is_part(p)]
     # Remembered copies of weights would stay whole until the forward pass has ended.
     computing = autocast(world.device, recipe.precision, remember=not is_sharded(model))
     clips_per_batch = recipe.batch_size * world.size
@@ -278,7 +279,6 @@ def train_epoch(
             skipped=0 if skips is None else skips.met,
         )
         with phase("exchange"), exchange(world, f"step {step}", recipe.patience_minutes):
-            replicated = [p for p in parameters if not is_part(p)]
             numbers = average_gradients(world, replicated, share, astuple(told))
             divide_gradients(parameters, numbers[0])
         with phase("optimiser"):

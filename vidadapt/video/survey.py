@@ -104,9 +104,8 @@ def survey(path: str) -> Survey:
     num_hidden = 0
     stamps: list[int | None] = []  # of each packet
     checks, packets, keys = array("Q"), array("q"), array("q")
-    kinds: set[tuple[int, int, str]] = set()
     flags: set[tuple[bool, bool]] = set()
-    ways: set[tuple[Any, ...]] = set()  # to convert a frame, which were tried
+    ways: set[tuple[Any, ...]] = set()  # size and format first: what decides a conversion
     look: Look | None = None
     convert, ended = VideoReformatter(), False
     with open_container(path) as container:
@@ -122,9 +121,10 @@ def survey(path: str) -> Survey:
             if ended:
                 continue  # the packets that are left are counted
             for frame in decode(context, packet, faults):
-                size = (look.width, look.height) if look else shown_size(frame)
-                way = frame.format.name, *shown_size(frame), frame.colorspace, frame.color_range
+                upright = shown_size(frame)
+                way = *upright, frame.format.name, frame.colorspace, frame.color_range
                 if way not in ways:
+                    size = (look.width, look.height) if look else upright
                     try:
                         upright_rgb(convert, frame, size)
                     except DECODE_ERRORS as error:
@@ -133,7 +133,6 @@ def survey(path: str) -> Survey:
                         break
                     ways.add(way)
                 look = look or _look(form, frame)
-                kinds.add((*shown_size(frame), frame.format.name))
                 flags.add((frame.is_corrupt, frame.interlaced_frame))
                 if frame.key_frame:
                     keys.append(len(checks))
@@ -157,7 +156,7 @@ def survey(path: str) -> Survey:
         cause,
         transient,
         _with_times(look, shown, rate, tick) if look else None,
-        _unevenness(kinds, flags),
+        _unevenness({way[:3] for way in ways}, flags),
         *(np.array(found) for found in (checks, packets, keys)),
     )
 

@@ -23,9 +23,9 @@ from typing import Any
 from benchmarks.report import targets_table
 from benchmarks.timing import Target
 from vidadapt import runs
-from vidadapt.apps.report.markdown import markdown_table
+from vidadapt.apps.report import markdown_table
 from vidadapt.apps.study.benchmark import spread_percent
-from vidadapt.apps.synthetic.footage import FOOTAGE, generate
+from vidadapt.apps.synthetic import FOOTAGE, generate
 from vidadapt.console.progress import track
 from vidadapt.models import BACKBONES
 

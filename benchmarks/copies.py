@@ -23,8 +23,8 @@ from typing import Any
 from benchmarks.loader import GPU_RATES, cores_needed
 from vidadapt import runs
 from vidadapt.apps.prepare.speed import Timed, gain, loader_rates
-from vidadapt.apps.report.markdown import markdown_table
-from vidadapt.apps.synthetic.footage import FOOTAGE, generate
+from vidadapt.apps.report import markdown_table
+from vidadapt.apps.synthetic import FOOTAGE, generate
 from vidadapt.data.workers import cores
 from vidadapt.lists.counting import frame_counts
 from vidadapt.lists.prepared import RECORD, known_root, read_prepared

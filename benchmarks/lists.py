@@ -29,8 +29,8 @@ from typing import Any
 from benchmarks.report import targets_table
 from benchmarks.timing import Target
 from vidadapt import data, methods, runs
-from vidadapt.apps.report.markdown import markdown_table
-from vidadapt.apps.synthetic.footage import FOOTAGE, generate
+from vidadapt.apps.report import markdown_table
+from vidadapt.apps.synthetic import FOOTAGE, generate
 from vidadapt.config import command_line
 from vidadapt.lists import counting
 from vidadapt.lists.index import add_to_index, index_path

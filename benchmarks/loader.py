@@ -38,9 +38,9 @@ from benchmarks.loader_contenders import PLAIN, SEED, Floats, PlainClips, Releas
 from benchmarks.report import targets_table
 from benchmarks.timing import Target, take_turns, times_as_fast
 from vidadapt import runs
-from vidadapt.apps.report.markdown import markdown_table
+from vidadapt.apps.report import markdown_table
 from vidadapt.apps.study.benchmark import spread_percent
-from vidadapt.apps.synthetic.footage import FOOTAGE, generate
+from vidadapt.apps.synthetic import FOOTAGE, generate
 from vidadapt.config import DataConfig
 from vidadapt.console.progress import track
 from vidadapt.data import count_files

@@ -33,9 +33,9 @@ from benchmarks.loader import Files, made
 from benchmarks.report import targets_table
 from benchmarks.timing import Target, take_turns, times_as_fast
 from vidadapt import runs
-from vidadapt.apps.report.markdown import markdown_table
+from vidadapt.apps.report import markdown_table
 from vidadapt.apps.study.benchmark import spread_percent
-from vidadapt.apps.synthetic.footage import FOOTAGE
+from vidadapt.apps.synthetic import FOOTAGE
 from vidadapt.config import DataConfig
 from vidadapt.console.progress import track
 from vidadapt.data.clips import EvalViews

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from vidadapt import data, methods, models
-from vidadapt.apps.synthetic.sets import write_video
+from vidadapt.apps.synthetic import write_video
 from vidadapt.config import Config, yaml_files
 from vidadapt.distributed import World
 from vidadapt.lists.reading import Sample, write_list

@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT, launch
 
 from vidadapt import config, data, methods, models
-from vidadapt.apps.synthetic.sets import write_video
+from vidadapt.apps.synthetic import write_video
 from vidadapt.config import command_line
 from vidadapt.lists.reading import Sample, write_list
 

@@ -17,7 +17,7 @@ from apps.prepare import layouts
 from conftest import ROOT, load_tool
 
 from vidadapt import models
-from vidadapt.apps.synthetic.sets import write_video
+from vidadapt.apps.synthetic import write_video
 from vidadapt.lists.prepared import read_prepared
 from vidadapt.lists.quarantine import read_quarantine
 from vidadapt.lists.reading import read_list

@@ -22,8 +22,8 @@ from PIL import Image
 from videos import grey_frames, write_video
 
 import vidadapt.apps.prepare.check
-from vidadapt.apps.report.check_picture import RED
-from vidadapt.apps.synthetic import sets as synthetic
+from vidadapt.apps import synthetic
+from vidadapt.apps.report.figures import RED
 from vidadapt.lists.counting import frame_counts
 from vidadapt.lists.index import read_index
 from vidadapt.lists.prepared import Prepared, write_prepared

@@ -15,7 +15,7 @@ import pytest
 from commands import lines_of, prepare
 
 from vidadapt.apps.prepare import build
-from vidadapt.apps.synthetic.sets import write_video
+from vidadapt.apps.synthetic import write_video
 from vidadapt.lists.counting import counted_videos
 from vidadapt.lists.prepared import RECORD, read_prepared
 from vidadapt.lists.reading import ListError, read_label_names, read_list

@@ -19,8 +19,8 @@ import pytest
 from conftest import ROOT, load_tool
 
 from benchmarks import copies
+from vidadapt.apps import synthetic
 from vidadapt.apps.prepare.copies import Copy, CopyJob, Outcome, load_table, run_jobs
-from vidadapt.apps.synthetic import sets as synthetic
 from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.sampling import SAMPLINGS
 from vidadapt.data.transforms import cut_views

@@ -15,7 +15,7 @@ from conftest import launch, load_tool
 from PIL import Image
 
 from vidadapt import data
-from vidadapt.apps.synthetic.sets import write_video
+from vidadapt.apps.synthetic import write_video
 from vidadapt.config import Config, ConfigError, DataConfig, EvalConfig, yaml_files
 from vidadapt.data.transforms import cut_views
 from vidadapt.lists.prepared import Prepared, write_prepared

@@ -27,7 +27,7 @@ from vidadapt.apps.study.temporal import (
     verdicts,
 )
 from vidadapt.apps.study.temporal_report import MOST_CLASSES, class_order, markdown, write_pictures
-from vidadapt.apps.synthetic.sets import write_video
+from vidadapt.apps.synthetic import write_video
 from vidadapt.config import command_line, yaml_files
 from vidadapt.data import eval_loader, load_list, resolve
 from vidadapt.data.clips import view_chunks

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from conftest import load_tool
 
-from vidadapt.apps.synthetic import render as synthetic_render
+from vidadapt.apps.synthetic import FAMILIES, labels, make_set, render, write_video
 from vidadapt.apps.synthetic.actions import COMPOSED_ACTIONS, SOURCE_ACTIONS, TARGET_ACTIONS
 from vidadapt.apps.synthetic.drawing import BACKGROUNDS, PATTERNS, SHAPES
-from vidadapt.apps.synthetic.sets import FAMILIES, labels, make_set, render, write_video
+from vidadapt.apps.synthetic.rendering import FRAME_RATES, SHORT_SIDES
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -64,8 +64,8 @@ def test_every_action_renders_within_the_promised_ranges(family: str) -> None:
     for i, action in enumerate(look.actions):
         frames, fps = render(action, family, i, difficulty=(i % 3) / 2)
         assert frames.dtype == np.uint8 and frames.shape[3] == 3
-        assert 24 <= frames.shape[0] <= 80 and fps in synthetic_render.FRAME_RATES
-        assert min(frames.shape[1:3]) in synthetic_render.SHORT_SIDES
+        assert 24 <= frames.shape[0] <= 80 and fps in FRAME_RATES
+        assert min(frames.shape[1:3]) in SHORT_SIDES
         assert frames.shape[1] % 2 == 0 and frames.shape[2] % 2 == 0
         assert frames.std(axis=(1, 2)).max() > 5  # something is to be seen
 

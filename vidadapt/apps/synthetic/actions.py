@@ -1,4 +1,4 @@
-"""What happens in a synthetic video: each action is a function from progress to object tracks.
+"""Actions in a synthetic video: each action is a function from progress to object tracks.
 
 Units: the origin is the centre of the frame, x to the right, y down, and the short side of the
 frame spans -1 to 1. Progress `u` is a (T,) array rising from 0 to 1 while the action lasts.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,35 +22,25 @@ LIMIT = 0.6  # how far along its line a moving object may get from the middle
 
 @dataclass(frozen=True)
 class Track:
-    """One object through time; every field is (T,). `is_card`: a large card that hides things."""
+    """One object through time; every number is (T,) or constant.
 
-    x: Array
-    y: Array
-    scale: Array
-    angle: Array
-    opacity: Array
-    stretch: Array
+    Attributes:
+        scale: of the object's radius.
+        angle: in radians.
+        stretch: ratio of its two sides.
+        is_card: a large card that hides things.
+    """
+
+    x: Array | float
+    y: Array | float
+    scale: Array | float = 1.0
+    angle: Array | float = 0.0
+    opacity: Array | float = 1.0
+    stretch: Array | float = 1.0
     is_card: bool = False
 
 
 Action = Callable[[np.random.Generator, Array], list[Track]]
-
-
-def _track(
-    u: Array,
-    x: Array | float,
-    y: Array | float,
-    scale: Array | float = 1.0,
-    angle: Array | float = 0.0,
-    opacity: Array | float = 1.0,
-    stretch: Array | float = 1.0,
-    is_card: bool = False,
-) -> Track:
-    x, y, scale, angle, opacity, stretch = (
-        np.broadcast_to(np.asarray(value, float), u.shape)
-        for value in (x, y, scale, angle, opacity, stretch)
-    )
-    return Track(x, y, scale, angle, opacity, stretch, is_card)
 
 
 def _phase(u: Array, start: float, end: float) -> Array:
@@ -71,6 +62,12 @@ def _unit(degrees: float) -> tuple[float, float]:
     return float(np.cos(radians)), float(-np.sin(radians))
 
 
+def _on_line(degrees: float, along: Array, across: float) -> tuple[Array, Array]:
+    """Positions on a straight line, `across` beside the centre of the frame."""
+    dx, dy = _unit(degrees)
+    return along * dx - across * dy, along * dy + across * dx
+
+
 def _stroll(
     rng: np.random.Generator,
     progress: Array,
@@ -78,12 +75,10 @@ def _stroll(
     length: tuple[float, float] = (0.65, 1.1),
 ) -> tuple[Array, Array]:
     """Positions on a random straight line in one direction; `progress` (T,) says how far along."""
-    dx, dy = _unit(degrees)
     half = rng.uniform(*length) / 2
     along = rng.uniform(-1, 1) * max(LIMIT - half, 0.0)
     across = rng.uniform(-0.45, 0.45)
-    s = along + half * (2 * progress - 1)
-    return s * dx - across * dy, s * dy + across * dx
+    return _on_line(degrees, along + half * (2 * progress - 1), across)
 
 
 def _spot(rng: np.random.Generator, reach: float = 0.35) -> tuple[float, float]:
@@ -97,64 +92,44 @@ def _turned(rng: np.random.Generator) -> float:
 # --- one event -----------------------------------------------------------------------------------
 
 
-def _moving(degrees: float) -> Action:
-    def action(rng: np.random.Generator, u: Array) -> list[Track]:
-        x, y = _stroll(rng, u, degrees + rng.uniform(-8, 8))
-        return [_track(u, x, y, angle=_turned(rng))]
-
-    return action
+def _moving(degrees: float, rng: np.random.Generator, u: Array) -> list[Track]:
+    x, y = _stroll(rng, u, degrees + rng.uniform(-8, 8))
+    return [Track(x, y, angle=_turned(rng))]
 
 
-def _resizing(sign: int) -> Action:
-    def action(rng: np.random.Generator, u: Array) -> list[Track]:
-        ratio = rng.uniform(1.9, 2.8)
-        x, y = _spot(rng)
-        middle = rng.uniform(0.8, 1.0)
-        return [_track(u, x, y, middle * ratio ** (sign * (u - 0.5)), _turned(rng))]
-
-    return action
+def _resizing(sign: int, rng: np.random.Generator, u: Array) -> list[Track]:
+    ratio = rng.uniform(1.9, 2.8)
+    x, y = _spot(rng)
+    middle = rng.uniform(0.8, 1.0)
+    return [Track(x, y, middle * ratio ** (sign * (u - 0.5)), _turned(rng))]
 
 
-def _turning(sign: int) -> Action:
-    def action(rng: np.random.Generator, u: Array) -> list[Track]:
-        x, y = _spot(rng)
-        sweep = np.deg2rad(rng.uniform(120, 260))
-        return [_track(u, x, y, rng.uniform(1.1, 1.5), _turned(rng) + sign * sweep * u)]
-
-    return action
+def _turning(sign: int, rng: np.random.Generator, u: Array) -> list[Track]:
+    x, y = _spot(rng)
+    sweep = np.deg2rad(rng.uniform(120, 260))
+    return [Track(x, y, rng.uniform(1.1, 1.5), _turned(rng) + sign * sweep * u)]
 
 
-def _gap(inward: bool) -> Action:
-    def action(rng: np.random.Generator, u: Array) -> list[Track]:
-        dx, dy = _unit(rng.uniform(0, 360))
-        x, y = _spot(rng, 0.15)
-        far, near = rng.uniform(0.55, 0.68), rng.uniform(0.24, 0.28)
-        s = far + (near - far) * (u if inward else 1 - u)
-        return [
-            _track(u, x + sign * s * dx, y + sign * s * dy, 0.9, _turned(rng)) for sign in (-1, 1)
-        ]
-
-    return action
+def _gap(inward: bool, rng: np.random.Generator, u: Array) -> list[Track]:
+    dx, dy = _unit(rng.uniform(0, 360))
+    x, y = _spot(rng, 0.15)
+    far, near = rng.uniform(0.55, 0.68), rng.uniform(0.24, 0.28)
+    s = far + (near - far) * (u if inward else 1 - u)
+    return [Track(x + sign * s * dx, y + sign * s * dy, 0.9, _turned(rng)) for sign in (-1, 1)]
 
 
-def _cover_path(rng: np.random.Generator, u: Array, hidden: Array) -> list[Track]:
+def _hidden(rng: np.random.Generator, hidden: Array) -> list[Track]:
     """An object at rest and a card in front of it; `hidden` (T,) is 1 where the card covers it."""
     x, y = _spot(rng, 0.3)
     dx, dy = _unit(rng.uniform(0, 360))
     away = rng.uniform(0.75, 0.95) * (1 - hidden)
-    thing = _track(u, x, y, 0.85, _turned(rng))
-    return [
-        thing,
-        _track(u, x + away * dx, y + away * dy, 1.35, rng.uniform(-0.2, 0.2), is_card=True),
-    ]
+    thing = Track(x, y, 0.85, _turned(rng))
+    card = Track(x + away * dx, y + away * dy, 1.35, rng.uniform(-0.2, 0.2), is_card=True)
+    return [thing, card]
 
 
-def _covering(rng: np.random.Generator, u: Array) -> list[Track]:
-    return _cover_path(rng, u, u)
-
-
-def _uncovering(rng: np.random.Generator, u: Array) -> list[Track]:
-    return _cover_path(rng, u, 1 - u)
+def _covering(covers: bool, rng: np.random.Generator, u: Array) -> list[Track]:
+    return _hidden(rng, u if covers else 1 - u)
 
 
 def _dropping(rng: np.random.Generator, u: Array) -> list[Track]:
@@ -164,186 +139,140 @@ def _dropping(rng: np.random.Generator, u: Array) -> list[Track]:
     second = 0.15 * (1 - ((u - 0.9) / 0.1) ** 2)
     height = np.where(u < 0.4, fall, np.where(u < 0.8, bounce, second))
     floor = rng.uniform(0.3, 0.7)
-    return [
-        _track(
-            u, rng.uniform(-0.5, 0.5), floor - rng.uniform(0.8, 1.1) * height, angle=_turned(rng)
-        )
-    ]
+    x = rng.uniform(-0.5, 0.5)
+    return [Track(x, floor - rng.uniform(0.8, 1.1) * height, angle=_turned(rng))]
 
 
-def _fading(appears: bool) -> Action:
-    def action(rng: np.random.Generator, u: Array) -> list[Track]:
-        x, y = _spot(rng)
-        return [_track(u, x, y, rng.uniform(0.9, 1.4), _turned(rng), u if appears else 1 - u)]
-
-    return action
+def _fading(appears: bool, rng: np.random.Generator, u: Array) -> list[Track]:
+    x, y = _spot(rng)
+    return [Track(x, y, rng.uniform(0.9, 1.4), _turned(rng), u if appears else 1 - u)]
 
 
-def _stretching(sign: int) -> Action:
-    def action(rng: np.random.Generator, u: Array) -> list[Track]:
-        x, y = _spot(rng)
-        ratio = rng.uniform(2.0, 2.8)
-        stretch = ratio ** (sign * (u - 0.5))
-        return [
-            _track(u, x, y, rng.uniform(1.0, 1.3), rng.integers(4) * np.pi / 2, stretch=stretch)
-        ]
-
-    return action
+def _stretching(sign: int, rng: np.random.Generator, u: Array) -> list[Track]:
+    x, y = _spot(rng)
+    stretch = rng.uniform(2.0, 2.8) ** (sign * (u - 0.5))
+    return [Track(x, y, rng.uniform(1.0, 1.3), rng.integers(4) * np.pi / 2, stretch=stretch)]
 
 
 def _passing(rng: np.random.Generator, u: Array) -> list[Track]:
     """Two objects pass each other on parallel lines."""
-    dx, dy = _unit(rng.uniform(0, 360))
+    degrees = rng.uniform(0, 360)
     half, side = rng.uniform(0.45, 0.65), rng.uniform(0.22, 0.3)
-    s = half * (2 * u - 1)
-    return [
-        _track(u, sign * (s * dx - side * dy), sign * (s * dy + side * dx), 0.85, _turned(rng))
-        for sign in (-1, 1)
-    ]
+    x, y = _on_line(degrees, half * (2 * u - 1), side)
+    return [Track(sign * x, sign * y, 0.85, _turned(rng)) for sign in (-1, 1)]
 
 
 def _chasing(rng: np.random.Generator, u: Array) -> list[Track]:
     """One object follows another along one line."""
-    dx, dy = _unit(rng.uniform(0, 360))
+    degrees = rng.uniform(0, 360)
     lead, half, across = rng.uniform(0.45, 0.55), rng.uniform(0.35, 0.5), rng.uniform(-0.3, 0.3)
-    tracks = []
-    for offset in (-lead / 2, lead / 2):
-        s = half * (2 * u - 1) + offset
-        tracks.append(_track(u, s * dx - across * dy, s * dy + across * dx, 0.8, _turned(rng)))
-    return tracks
+    places = [half * (2 * u - 1) + offset for offset in (-lead / 2, lead / 2)]
+    return [Track(*_on_line(degrees, s, across), 0.8, _turned(rng)) for s in places]
 
 
 def _pushing(rng: np.random.Generator, u: Array) -> list[Track]:
     """One object runs into another, which moves on while the first stays."""
-    dx, dy = _unit(rng.uniform(0, 360))
+    degrees = rng.uniform(0, 360)
     across, run = rng.uniform(-0.3, 0.3), rng.uniform(0.55, 0.7)
     first = -0.15 - run * (1 - _phase(u, 0.0, 0.5))
     second = 0.3 + run * 0.7 * _phase(u, 0.5, 1.0)
-    return [
-        _track(u, s * dx - across * dy, s * dy + across * dx, 0.85, _turned(rng))
-        for s in (first, second)
-    ]
+    return [Track(*_on_line(degrees, s, across), 0.85, _turned(rng)) for s in (first, second)]
 
 
 def _trembling(rng: np.random.Generator, u: Array) -> list[Track]:
     x, y = _spot(rng)
     wave = 0.16 * np.sin(2 * np.pi * rng.uniform(4, 7) * u + _turned(rng))
     dx, dy = _unit(rng.uniform(0, 360))
-    return [_track(u, x + wave * dx, y + wave * dy, 1.1, _turned(rng))]
+    return [Track(x + wave * dx, y + wave * dy, 1.1, _turned(rng))]
 
 
 def _blinking(rng: np.random.Generator, u: Array) -> list[Track]:
     x, y = _spot(rng)
     lit = 0.5 + 0.5 * np.sign(np.sin(2 * np.pi * rng.uniform(2, 4) * u + _turned(rng)))
-    return [_track(u, x, y, 1.1, _turned(rng), 0.15 + 0.85 * lit)]
+    return [Track(x, y, 1.1, _turned(rng), 0.15 + 0.85 * lit)]
 
 
 def _resting(rng: np.random.Generator, u: Array) -> list[Track]:
     x, y = _spot(rng, 0.55)
-    return [_track(u, x, y, rng.uniform(0.8, 1.4), _turned(rng))]
+    return [Track(x, y, rng.uniform(0.8, 1.4), _turned(rng))]
 
 
 # --- near the source, but never part of it: between its directions, and two events at once ------
 
 
-def _turning_while_resizing(turn: int, growth: int) -> Action:
-    def action(rng: np.random.Generator, u: Array) -> list[Track]:
-        ratio = rng.uniform(1.9, 2.8)
-        x, y = _spot(rng)
-        size = rng.uniform(0.8, 1.0) * ratio ** (growth * (u - 0.5))
-        sweep = np.deg2rad(rng.uniform(120, 260))
-        return [_track(u, x, y, size, _turned(rng) + turn * sweep * u)]
-
-    return action
+def _turn_and_resize(turn: int, growth: int, rng: np.random.Generator, u: Array) -> list[Track]:
+    ratio = rng.uniform(1.9, 2.8)
+    x, y = _spot(rng)
+    size = rng.uniform(0.8, 1.0) * ratio ** (growth * (u - 0.5))
+    sweep = np.deg2rad(rng.uniform(120, 260))
+    return [Track(x, y, size, _turned(rng) + turn * sweep * u)]
 
 
 # --- events put together in time: never part of the source ---------------------------------
 
 
-def _returning(degrees: float) -> Action:
-    def action(rng: np.random.Generator, u: Array) -> list[Track]:
-        x, y = _stroll(
-            rng, _there_and_back(u, rng.uniform(0.45, 0.55)), degrees + rng.uniform(-8, 8)
-        )
-        return [_track(u, x, y, angle=_turned(rng))]
-
-    return action
+def _returning(degrees: float, rng: np.random.Generator, u: Array) -> list[Track]:
+    progress = _there_and_back(u, rng.uniform(0.45, 0.55))
+    x, y = _stroll(rng, progress, degrees + rng.uniform(-8, 8))
+    return [Track(x, y, angle=_turned(rng))]
 
 
-def _breathing(sign: int) -> Action:
-    def action(rng: np.random.Generator, u: Array) -> list[Track]:
-        x, y = _spot(rng)
-        ratio = rng.uniform(1.9, 2.8)
-        size = ratio ** (sign * (_there_and_back(u, rng.uniform(0.45, 0.55)) - 0.5))
-        return [_track(u, x, y, rng.uniform(0.8, 1.0) * size, _turned(rng))]
-
-    return action
+def _breathing(sign: int, rng: np.random.Generator, u: Array) -> list[Track]:
+    x, y = _spot(rng)
+    ratio = rng.uniform(1.9, 2.8)
+    size = ratio ** (sign * (_there_and_back(u, rng.uniform(0.45, 0.55)) - 0.5))
+    return [Track(x, y, rng.uniform(0.8, 1.0) * size, _turned(rng))]
 
 
-def _turn_and_move(turn_first: bool) -> Action:
-    def action(rng: np.random.Generator, u: Array) -> list[Track]:
-        switch = rng.uniform(0.45, 0.55)
-        early, late = _phase(u, 0.0, switch), _phase(u, switch, 1.0)
-        turn, move = (early, late) if turn_first else (late, early)
-        x, y = _stroll(rng, move, rng.uniform(0, 360))
-        sweep = rng.choice((-1, 1)) * np.deg2rad(rng.uniform(120, 220))
-        return [_track(u, x, y, 1.15, _turned(rng) + sweep * turn)]
-
-    return action
+def _turn_and_move(turn_first: bool, rng: np.random.Generator, u: Array) -> list[Track]:
+    switch = rng.uniform(0.45, 0.55)
+    early, late = _phase(u, 0.0, switch), _phase(u, switch, 1.0)
+    turn, move = (early, late) if turn_first else (late, early)
+    x, y = _stroll(rng, move, rng.uniform(0, 360))
+    sweep = rng.choice((-1, 1)) * np.deg2rad(rng.uniform(120, 220))
+    return [Track(x, y, 1.15, _turned(rng) + sweep * turn)]
 
 
-def _changing_speed(faster: bool) -> Action:
-    def action(rng: np.random.Generator, u: Array) -> list[Track]:
-        power = rng.uniform(2.3, 3.2)
-        progress = u**power if faster else 1 - (1 - u) ** power
-        x, y = _stroll(rng, progress, rng.uniform(0, 360), (0.85, 1.15))
-        return [_track(u, x, y, angle=_turned(rng))]
-
-    return action
+def _changing_speed(faster: bool, rng: np.random.Generator, u: Array) -> list[Track]:
+    power = rng.uniform(2.3, 3.2)
+    progress = u**power if faster else 1 - (1 - u) ** power
+    x, y = _stroll(rng, progress, rng.uniform(0, 360), (0.85, 1.15))
+    return [Track(x, y, angle=_turned(rng))]
 
 
-def _circling(sign: int) -> Action:
-    def action(rng: np.random.Generator, u: Array) -> list[Track]:
-        x, y = _spot(rng, 0.2)
-        radius = rng.uniform(0.35, 0.5)
-        phase = _turned(rng) + sign * np.deg2rad(rng.uniform(230, 360)) * u
-        return [
-            _track(u, x + radius * np.cos(phase), y + radius * np.sin(phase), angle=_turned(rng))
-        ]
-
-    return action
+def _circling(sign: int, rng: np.random.Generator, u: Array) -> list[Track]:
+    x, y = _spot(rng, 0.2)
+    radius = rng.uniform(0.35, 0.5)
+    phase = _turned(rng) + sign * np.deg2rad(rng.uniform(230, 360)) * u
+    return [Track(x + radius * np.cos(phase), y + radius * np.sin(phase), angle=_turned(rng))]
 
 
-def _hiding(cover_first: bool) -> Action:
-    def action(rng: np.random.Generator, u: Array) -> list[Track]:
-        hidden = _there_and_back(u, rng.uniform(0.45, 0.55))
-        return _cover_path(rng, u, hidden if cover_first else 1 - hidden)
-
-    return action
+def _hiding(cover_first: bool, rng: np.random.Generator, u: Array) -> list[Track]:
+    return _covering(cover_first, rng, _there_and_back(u, rng.uniform(0.45, 0.55)))
 
 
 SOURCE_ACTIONS: dict[str, Action] = {
-    "moving something right": _moving(0),
-    "moving something up and right": _moving(45),
-    "moving something up": _moving(90),
-    "moving something up and left": _moving(135),
-    "moving something left": _moving(180),
-    "moving something down and left": _moving(225),
-    "moving something down": _moving(270),
-    "moving something down and right": _moving(315),
-    "something approaching": _resizing(1),
-    "something receding": _resizing(-1),
-    "turning something clockwise": _turning(1),
-    "turning something counter-clockwise": _turning(-1),
-    "two things coming together": _gap(True),
-    "two things moving apart": _gap(False),
-    "covering something": _covering,
-    "uncovering something": _uncovering,
+    "moving something right": partial(_moving, 0),
+    "moving something up and right": partial(_moving, 45),
+    "moving something up": partial(_moving, 90),
+    "moving something up and left": partial(_moving, 135),
+    "moving something left": partial(_moving, 180),
+    "moving something down and left": partial(_moving, 225),
+    "moving something down": partial(_moving, 270),
+    "moving something down and right": partial(_moving, 315),
+    "something approaching": partial(_resizing, 1),
+    "something receding": partial(_resizing, -1),
+    "turning something clockwise": partial(_turning, 1),
+    "turning something counter-clockwise": partial(_turning, -1),
+    "two things coming together": partial(_gap, True),
+    "two things moving apart": partial(_gap, False),
+    "covering something": partial(_covering, True),
+    "uncovering something": partial(_covering, False),
     "dropping something so that it bounces": _dropping,
-    "something appearing": _fading(True),
-    "something vanishing": _fading(False),
-    "stretching something": _stretching(1),
-    "squeezing something": _stretching(-1),
+    "something appearing": partial(_fading, True),
+    "something vanishing": partial(_fading, False),
+    "stretching something": partial(_stretching, 1),
+    "squeezing something": partial(_stretching, -1),
     "two things passing each other": _passing,
     "something chasing something": _chasing,
     "something pushing something": _pushing,
@@ -353,39 +282,39 @@ SOURCE_ACTIONS: dict[str, Action] = {
 }
 
 TARGET_ACTIONS: dict[str, Action] = {
-    "moving something right, slightly up": _moving(22.5),
-    "moving something up, slightly right": _moving(67.5),
-    "moving something up, slightly left": _moving(112.5),
-    "moving something left, slightly up": _moving(157.5),
-    "moving something left, slightly down": _moving(202.5),
-    "moving something down, slightly left": _moving(247.5),
-    "moving something down, slightly right": _moving(292.5),
-    "moving something right, slightly down": _moving(337.5),
-    "something approaching while it turns clockwise": _turning_while_resizing(1, 1),
-    "something receding while it turns clockwise": _turning_while_resizing(1, -1),
-    "something approaching while it turns counter-clockwise": _turning_while_resizing(-1, 1),
-    "something receding while it turns counter-clockwise": _turning_while_resizing(-1, -1),
+    "moving something right, slightly up": partial(_moving, 22.5),
+    "moving something up, slightly right": partial(_moving, 67.5),
+    "moving something up, slightly left": partial(_moving, 112.5),
+    "moving something left, slightly up": partial(_moving, 157.5),
+    "moving something left, slightly down": partial(_moving, 202.5),
+    "moving something down, slightly left": partial(_moving, 247.5),
+    "moving something down, slightly right": partial(_moving, 292.5),
+    "moving something right, slightly down": partial(_moving, 337.5),
+    "something approaching while it turns clockwise": partial(_turn_and_resize, 1, 1),
+    "something receding while it turns clockwise": partial(_turn_and_resize, 1, -1),
+    "something approaching while it turns counter-clockwise": partial(_turn_and_resize, -1, 1),
+    "something receding while it turns counter-clockwise": partial(_turn_and_resize, -1, -1),
 }
 
 COMPOSED_ACTIONS: dict[str, Action] = {
-    "moving something right and back": _returning(0),
-    "moving something left and back": _returning(180),
-    "moving something up and back": _returning(90),
-    "moving something down and back": _returning(270),
-    "something approaching, then receding": _breathing(1),
-    "something receding, then approaching": _breathing(-1),
-    "turning something, then moving it": _turn_and_move(True),
-    "moving something, then turning it": _turn_and_move(False),
-    "moving something faster and faster": _changing_speed(True),
-    "moving something slower and slower": _changing_speed(False),
-    "something circling clockwise": _circling(1),
-    "something circling counter-clockwise": _circling(-1),
-    "covering something, then uncovering it": _hiding(True),
-    "uncovering something, then covering it": _hiding(False),
+    "moving something right and back": partial(_returning, 0),
+    "moving something left and back": partial(_returning, 180),
+    "moving something up and back": partial(_returning, 90),
+    "moving something down and back": partial(_returning, 270),
+    "something approaching, then receding": partial(_breathing, 1),
+    "something receding, then approaching": partial(_breathing, -1),
+    "turning something, then moving it": partial(_turn_and_move, True),
+    "moving something, then turning it": partial(_turn_and_move, False),
+    "moving something faster and faster": partial(_changing_speed, True),
+    "moving something slower and slower": partial(_changing_speed, False),
+    "something circling clockwise": partial(_circling, 1),
+    "something circling counter-clockwise": partial(_circling, -1),
+    "covering something, then uncovering it": partial(_hiding, True),
+    "uncovering something, then covering it": partial(_hiding, False),
 }
 
 
 def wandering(rng: np.random.Generator, u: Array) -> list[Track]:
     """A short move in a random direction, for classes told apart by appearance alone."""
     x, y = _stroll(rng, u, rng.uniform(0, 360), (0.1, 0.6))
-    return [_track(u, x, y, rng.uniform(1.0, 1.6), _turned(rng) + rng.uniform(-0.6, 0.6) * u)]
+    return [Track(x, y, rng.uniform(1.0, 1.6), _turned(rng) + rng.uniform(-0.6, 0.6) * u)]

@@ -118,12 +118,7 @@ def waves(rng: np.random.Generator, x: F32, y: F32) -> NDArray[Any]:
 
 
 BACKGROUNDS: dict[str, Callable[[np.random.Generator, F32, F32], NDArray[Any]]] = {
-    "gradient": gradient,
-    "clouds": clouds,
-    "stripes": stripes,
-    "checks": checks,
-    "dots": dots,
-    "waves": waves,
+    draw.__name__: draw for draw in (gradient, clouds, stripes, checks, dots, waves)
 }
 
 

@@ -6,19 +6,13 @@ learned, but their files are not like real ones.
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
-import av
 import numpy as np
 
-from vidadapt.console.progress import track
-from vidadapt.data.workers import cores
-from vidadapt.processes.children import end_with_parent
+from vidadapt.apps.synthetic.encoding import encode, in_processes
 
 
 @dataclass(frozen=True)
@@ -70,13 +64,8 @@ def generate(kind: Footage, number: int, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"{i:05d}{kind.suffix}" for i in range(number)]
     missing = [i for i, name in enumerate(names) if not (folder / name).exists()]
-    with ProcessPoolExecutor(
-        cores(), mp_context=get_context("spawn"), initializer=end_with_parent
-    ) as pool:
-        written = pool.map(partial(_write, kind, folder), missing, chunksize=4)
-        label = f"generate {kind.suffix}"
-        for _ in track(written, total=len(missing), label=label, unit="videos"):
-            pass
+    work = partial(_write, kind, folder)
+    in_processes(work, missing, label=f"generate {kind.suffix}")
     listed = folder / "train.txt"
     listed.write_text("".join(f"{name} {i % 10}\n" for i, name in enumerate(names)))
     return listed
@@ -88,15 +77,8 @@ def _write(kind: Footage, folder: Path, number: int) -> None:
     frames = scene(
         rng, int(rng.integers(kind.frames[0], kind.frames[1] + 1)), kind.size, kind.noise
     )
-    part = folder / f".{number:05d}.part{kind.suffix}"
-    with av.open(str(part), "w") as container:
-        stream: Any = container.add_stream(kind.codec, rate=kind.rate, options=kind.options)
-        stream.height, stream.width, stream.pix_fmt = *kind.size, "yuv420p"
-        stream.codec_context.thread_count = 1
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    part.replace(folder / f"{number:05d}{kind.suffix}")
+    path = folder / f"{number:05d}{kind.suffix}"
+    encode(path, frames, kind.rate, kind.codec, kind.options)
 
 
 def scene(rng: np.random.Generator, count: int, size: tuple[int, int], noise: float) -> np.ndarray:

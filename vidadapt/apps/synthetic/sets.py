@@ -1,70 +1,27 @@
-"""Render action videos procedurally, for the demo, the tests and the benchmarks.
+"""Make sets of rendered action videos, for the demo, the tests and the benchmarks.
 
-Classes in the spirit of Something-Something and HMDB51, encoded as real video files with lists in
-the format of real data. `render` draws one video, `actions` defines what happens in it, `drawing`
-how things look.
+Classes are in the spirit of Something-Something and HMDB51. The videos are real video files, with
+lists in the format of real data.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import av
 import numpy as np
-from av.video.stream import VideoStream
 from PIL import Image, ImageDraw
 
-from vidadapt.apps.synthetic.render import FAMILIES, Frames, labels, render
-from vidadapt.console.progress import track
-from vidadapt.data.workers import cores
-from vidadapt.lists.reading import Sample, write_list
-from vidadapt.processes.children import end_with_parent
+from vidadapt.apps.synthetic.encoding import CODECS, in_processes, write_video
+from vidadapt.apps.synthetic.rendering import labels, render
+from vidadapt.files.writing import replaced
+from vidadapt.lists.reading import LABELS, Sample, write_list
 
-__all__ = ["CODECS", "FAMILIES", "contact_sheet", "labels", "make_set", "render", "write_video"]
-
-CODECS: dict[str, tuple[str, dict[str, str]]] = {
-    ".mp4": ("libx264", {"crf": "23", "preset": "veryfast", "g": "12", "mbtree": "0"}),
-    ".webm": ("libvpx-vp9", {"crf": "30", "b": "0", "deadline": "realtime", "cpu-used": "8"}),
-    ".avi": ("mpeg4", {"qmin": "3", "qmax": "5"}),
-}
-
-
-def write_video(path: str | Path, frames: Frames, fps: int) -> None:
-    """Encode frames (T, H, W, 3) uint8 as yuv420p; the suffix chooses container and codec.
-
-    The same frames give the same bytes. libx264's macroblock tree is off for that: with it, they
-    differ from call to call where a side is no multiple of 16.
-
-    Raises:
-        ValueError: unknown suffix, odd frame size.
-    """
-    path = Path(path)
-    if path.suffix not in CODECS:
-        raise ValueError(f"{path}: cannot write {path.suffix!r}; choose one of {', '.join(CODECS)}")
-    if frames.shape[1] % 2 or frames.shape[2] % 2:
-        raise ValueError(
-            f"{path}: frame sides must be even, got {frames.shape[1]} x {frames.shape[2]}"
-        )
-    codec, options = CODECS[path.suffix]
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    with av.open(str(part), "w", options={"fflags": "+bitexact"}) as container:
-        stream = cast("VideoStream", container.add_stream(codec, rate=fps, options=options))
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-        stream.codec_context.thread_count = (
-            1  # the same bytes on every machine, and no idle threads
-        )
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    part.replace(path)
+RECORD = "set.json"
 
 
 def contact_sheet(
@@ -122,23 +79,15 @@ def make_set(
         difficulty: one number, or a range that each video draws its own from.
         layout: videos in one folder, or in one folder per class as in HMDB51.
         num_processes: rendering processes, at least 1; default: one per processor.
+
     Returns:
         `out_dir` as a Path.
+
     Raises:
         ValueError: unknown family, layout or suffix; a difficulty out of range; a count below 0.
         FileExistsError: the folder holds a set made with other settings.
     """
-    names = labels(family)
     low, high = difficulty if isinstance(difficulty, tuple) else (difficulty, difficulty)
-    if not 0 <= low <= high <= 1:
-        raise ValueError(
-            f"difficulty must be a number or a rising range in [0, 1], got {difficulty}"
-        )
-    if layout not in ("flat", "class_folders"):
-        raise ValueError(f"layout {layout!r} is unknown; known: flat, class_folders")
-    if suffix not in CODECS:
-        raise ValueError(f"cannot write {suffix!r} videos; choose one of {', '.join(CODECS)}")
-    out = Path(out_dir)
     settings = {
         "family": family,
         "counts": dict(counts),
@@ -147,39 +96,42 @@ def make_set(
         "layout": layout,
         "suffix": suffix,
     }
-    splits = {
-        split: _plan(split, number, names, (seed, rank), (low, high), layout, suffix)
-        for rank, (split, number) in enumerate(counts.items())
-    }
+    names, out = labels(family), Path(out_dir)
+    _check(settings)
+    splits = {split: _plan(settings, names, split) for split in counts}
     _claim(out, settings)
     missing = [v for videos in splits.values() for v in videos if not (out / v.path).exists()]
     for folder in {(out / v.path).parent for v in missing}:
         folder.mkdir(parents=True, exist_ok=True)
-    work = partial(_render_to_file, out, family, names)
-    workers = cores() if num_processes is None else num_processes
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=end_with_parent
-    ) as pool:
-        rendered = pool.map(work, missing, chunksize=8)
-        for _ in track(
-            rendered, total=len(missing), label=f"render {family}", unit="videos", shown=progress
-        ):
-            pass
-    _write(out / "labels.txt", "".join(f"{name}\n" for name in names))
+    work = partial(_write_rendered, out, family, names)
+    label = f"render {family}"
+    in_processes(work, missing, label=label, num_processes=num_processes, progress=progress)
+    _write_text(out / LABELS, "".join(f"{name}\n" for name in names))
     for split, videos in splits.items():
         write_list(out / f"{split}.txt", [Sample(video.path, video.label) for video in videos])
     return out
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file and rename it into place, since others may be reading the set."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+def _check(settings: Mapping[str, Any]) -> None:
+    low, high = settings["difficulty"]
+    if not 0 <= low <= high <= 1:
+        raise ValueError(
+            f"difficulty must be a number or a rising range in [0, 1], got {low} to {high}"
+        )
+    if settings["layout"] not in ("flat", "class_folders"):
+        raise ValueError(f"layout {settings['layout']!r} is unknown; known: flat, class_folders")
+    if settings["suffix"] not in CODECS:
+        raise ValueError(
+            f"cannot write {settings['suffix']!r} videos; choose one of {', '.join(CODECS)}"
+        )
+    for split, number in settings["counts"].items():
+        if number < 0:
+            raise ValueError(f"the number of {split} videos must not be negative, got {number}")
 
 
-def _claim(out: Path, settings: dict[str, Any]) -> None:
-    record = out / "set.json"
+def _claim(out: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings into a new folder, or compare them with those of an older call."""
+    record = out / RECORD
     if record.exists():
         found = json.loads(record.read_text())
         # A split's seed is its place, so the order of the counts matters: compare as text.
@@ -191,32 +143,32 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
             )
         return
     if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty and holds no set.json: choose an empty folder")
+        raise FileExistsError(f"{out} is not empty and holds no {RECORD}: choose an empty folder")
     out.mkdir(parents=True, exist_ok=True)
-    _write(record, json.dumps(settings, indent=2) + "\n")
+    _write_text(record, json.dumps(settings, indent=2) + "\n")
 
 
-def _plan(
-    split: str,
-    number: int,
-    names: list[str],
-    seed: tuple[int, int],
-    difficulty: tuple[float, float],
-    layout: str,
-    suffix: str,
-) -> list[_Video]:
-    if number < 0:
-        raise ValueError(f"the number of {split} videos must not be negative, got {number}")
-    hardness = np.random.default_rng([*seed, 1]).uniform(*difficulty, size=number)
+def _write_text(path: Path, text: str) -> None:
+    """Write a file at once, since others may be reading the set."""
+    with replaced(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def _plan(settings: Mapping[str, Any], names: list[str], split: str) -> list[_Video]:
+    """The videos of a split: each with its label, its seed and its difficulty."""
+    number, rank = settings["counts"][split], list(settings["counts"]).index(split)
+    seed, (low, high) = (settings["seed"], rank), settings["difficulty"]
+    hardness = np.random.default_rng([*seed, 1]).uniform(low, high, size=number)
     videos = []
     for i in range(number):
         label = i % len(names)
-        folder = "" if layout == "flat" else names[label].replace(",", "").replace(" ", "_") + "/"
-        path = f"videos/{folder}{split}_{i:05d}{suffix}"
+        flat = settings["layout"] == "flat"
+        folder = "" if flat else names[label].replace(",", "").replace(" ", "_") + "/"
+        path = f"videos/{folder}{split}_{i:05d}{settings['suffix']}"
         videos.append(_Video(path, label, (*seed, i), float(hardness[i])))
     return videos
 
 
-def _render_to_file(out: Path, family: str, names: list[str], video: _Video) -> None:
+def _write_rendered(out: Path, family: str, names: list[str], video: _Video) -> None:
     frames, fps = render(names[video.label], family, video.seed, video.difficulty)
     write_video(out / video.path, frames, fps)

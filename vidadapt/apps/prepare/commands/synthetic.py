@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from vidadapt.apps.prepare.commands.options import processes
-from vidadapt.apps.synthetic import sets as synthetic
+from vidadapt.apps.synthetic import CODECS, FAMILIES, contact_sheet, labels, make_set
 from vidadapt.data.workers import cores
 
 _COUNT = re.compile(r"(?P<split>\w+)=(?P<number>[0-9]+)")
@@ -54,7 +54,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--family",
-        choices=list(synthetic.FAMILIES),
+        choices=list(FAMILIES),
         default="source",
         help="source, target: actions, most in mirrored or time-reversed pairs that a frame of "
         "unknown time cannot tell apart, with no class, shape, colour range or background in "
@@ -82,7 +82,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--suffix",
-        choices=list(synthetic.CODECS),
+        choices=list(CODECS),
         default=".mp4",
         help="container: H.264, VP9 or MPEG-4",
     )
@@ -99,7 +99,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _synthetic(args: argparse.Namespace) -> None:
-    out = synthetic.make_set(
+    out = make_set(
         args.out,
         args.family,
         args.counts,
@@ -111,7 +111,7 @@ def _synthetic(args: argparse.Namespace) -> None:
         progress=True,
     )
     if args.sheet is not None:
-        synthetic.contact_sheet(args.family, args.sheet, seed=args.seed)
+        contact_sheet(args.family, args.sheet, seed=args.seed)
     lists = ", ".join(f"{split}.txt ({number})" for split, number in args.counts.items())
-    names = synthetic.labels(args.family)
+    names = labels(args.family)
     print(f"{out}: {sum(args.counts.values())} videos of {len(names)} classes; {lists}; labels.txt")

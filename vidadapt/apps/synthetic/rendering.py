@@ -1,6 +1,6 @@
 """The families of synthetic videos and the renderer of one video.
 
-In `source`, `target` and `composed` a class is a motion; `target` lies between and across the
+In `source`, `target` and `composed` a class is a motion; `target` is between and across the
 source's motions, `composed` puts them one after the other. The two actions of a mirrored or
 time-reversed pair cannot be told apart by a frame of unknown time (see `actions`, also for those
 without a partner). `target` and `composed` share no class, shape, object pattern, colour
@@ -26,8 +26,8 @@ from vidadapt.apps.synthetic.actions import (
     wandering,
 )
 from vidadapt.apps.synthetic.drawing import BACKGROUNDS, F32, PATTERNS, SHAPES, colour
+from vidadapt.apps.synthetic.encoding import Frames
 
-Frames = NDArray[np.uint8]
 SHORT_SIDES = (72, 80, 88, 96)
 ASPECTS = (1.0, 5 / 4, 4 / 3, 4 / 5, 3 / 4)
 FRAME_RATES = (12, 15, 24, 25, 30)
@@ -47,14 +47,8 @@ class Family:
 
 
 _APPEARANCE = {
-    "a disc": "disc",
-    "a square": "square",
-    "a triangle": "triangle",
-    "a ring": "ring",
-    "a cross": "cross",
-    "a bar": "bar",
-    "a star": "star",
-    "a crescent": "crescent",
+    f"a {shape}": shape
+    for shape in ("disc", "square", "triangle", "ring", "cross", "bar", "star", "crescent")
 }
 
 _UNSEEN_LOOKS: dict[str, Any] = {
@@ -120,7 +114,7 @@ def render(
             f"family {family!r} has no action {action!r}; it has: {', '.join(look.actions)}"
         )
     if not 0 <= difficulty <= 1:
-        raise ValueError(f"difficulty must lie in [0, 1], got {difficulty}")
+        raise ValueError(f"difficulty must be in [0, 1], got {difficulty}")
     rng = np.random.default_rng([*np.atleast_1d(seed).tolist(), list(look.actions).index(action)])
 
     short, aspect = int(rng.choice(SHORT_SIDES)), float(rng.choice(ASPECTS))
@@ -157,9 +151,8 @@ def _smooth_noise(rng: np.random.Generator, time: NDArray[np.float64]) -> NDArra
 
 def _resting_track(rng: np.random.Generator, time: NDArray[np.float64], difficulty: float) -> Track:
     drift = 0.1 * difficulty * _smooth_noise(rng, 0.5 * time)
-    one = np.ones_like(time)
     x, y, angle = rng.uniform(-1.1, 1.1), rng.uniform(-1.1, 1.1), rng.uniform(0, 6.28)
-    return Track(x + drift[0], y + drift[1], one, angle * one, one, one)
+    return Track(x + drift[0], y + drift[1], angle=angle)
 
 
 def _hue(rng: np.random.Generator, look: Family) -> float:
@@ -223,24 +216,35 @@ def _paint(
     shake: NDArray[np.float64],
     chosen: NDArray[np.int64],
 ) -> None:
-    """Blend one object over every frame, in a patch just large enough, at subpixel positions."""
+    """Blend one object over every frame, in a patch just large enough, at subpixel positions.
+
+    Args:
+        canvas: the frames to paint, in place.
+        radius: of the object at scale 1, in pixels.
+        shake: (2, T) shift of the camera, of all frames of the video.
+        chosen: which of them the canvas holds.
+    """
     shape, pattern, first, second = sprite
     height, width = canvas.shape[1:3]
     half = min(height, width) / 2
-    size = (radius * track.scale[chosen]).astype(np.float32)
-    stretch = np.sqrt(track.stretch[chosen]).astype(np.float32)[:, None, None]
-    cx = width / 2 + half * (track.x + shake[0])[chosen]
-    cy = height / 2 + half * (track.y + shake[1])[chosen]
+    middle_x, middle_y, scale, angle, opacity, stretch = (
+        np.broadcast_to(np.asarray(value, float), shake.shape[1])[chosen]
+        for value in (track.x, track.y, track.scale, track.angle, track.opacity, track.stretch)
+    )
+    size = (radius * scale).astype(np.float32)
+    stretch = np.sqrt(stretch).astype(np.float32)[:, None, None]
+    cx = width / 2 + half * (middle_x + shake[0, chosen])
+    cy = height / 2 + half * (middle_y + shake[1, chosen])
     reach = int(np.ceil((size * np.maximum(stretch, 1 / stretch)[:, 0, 0]).max() * 1.4)) + 2
     left, top = np.floor(cx).astype(int) - reach, np.floor(cy).astype(int) - reach
     grid = np.arange(2 * reach + 1, dtype=np.float32) + 0.5
     px = (grid + (left - cx)[:, None]).astype(np.float32)[:, None, :]
     py = (grid + (top - cy)[:, None]).astype(np.float32)[:, :, None]
-    cos, sin = (f(track.angle[chosen]).astype(np.float32)[:, None, None] for f in (np.cos, np.sin))
+    cos, sin = (f(angle).astype(np.float32)[:, None, None] for f in (np.cos, np.sin))
     unit = size[:, None, None]
     x, y = (cos * px + sin * py) / (unit * stretch), (cos * py - sin * px) / (unit / stretch)
-    opacity = track.opacity[chosen].astype(np.float32)[:, None, None]
-    alpha = (np.clip(0.5 - SHAPES[shape](x, y) * unit, 0, 1) * opacity)[..., None]
+    alpha = np.clip(0.5 - SHAPES[shape](x, y) * unit, 0, 1)
+    alpha = (alpha * opacity.astype(np.float32)[:, None, None])[..., None]
     ink = first + (second - first) * PATTERNS[pattern](x, y)[..., None]
     for k, frame in enumerate(canvas):
         y0, y1 = max(top[k], 0), min(top[k] + grid.size, height)

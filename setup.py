@@ -12,7 +12,10 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_packages(include=["vidadapt", "vidadapt.*"]),
-    package_data={"vidadapt": ["py.typed", "weights/*.safetensors", "weights/*.json"]},
+    package_data={
+        "vidadapt": ["py.typed", "weights/*.safetensors", "weights/*.json"],
+        "vidadapt.apps.report": ["templates/*"],
+    },
     install_requires=[
         "torch>=2.11,!=2.13.*",
         "torchvision",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vidadapt.apps.report.markdown import figure, markdown_table
+from vidadapt.apps.report import figure, markdown_table
 from vidadapt.console.progress import duration
 
 

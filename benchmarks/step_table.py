@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.step_contenders import Size
 from benchmarks.timing import Target, times_as_fast
-from vidadapt.apps.report.markdown import markdown_table
+from vidadapt.apps.report import markdown_table
 from vidadapt.models.precision import resolved_precision
 
 

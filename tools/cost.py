@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from vidadapt import launching, methods, runs
-from vidadapt.apps.report.markdown import markdown_table
+from vidadapt.apps.report import markdown_table
 from vidadapt.apps.study import benchmark
 from vidadapt.apps.study.benchmark import NOISY_PERCENT, Counts, Measurements, Setting
 from vidadapt.config import command_line

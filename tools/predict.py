@@ -15,7 +15,7 @@ import torch
 
 from vidadapt import launching, runs
 from vidadapt.apps.prepare.commands.options import add_time_limit
-from vidadapt.apps.report.contact_sheet import write_sheets
+from vidadapt.apps.report import write_prediction_sheets
 from vidadapt.console.naming import printable
 from vidadapt.console.progress import duration, track
 from vidadapt.runs import adapters
@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     kept = list(found if options.sheet is not None else _printed(found, options.json))
     if options.sheet is not None:
-        files = write_sheets(kept, options.sheet)
+        files = write_prediction_sheets(kept, options.sheet)
         print(f"pictures: {', '.join(map(str, files))}")
     unreadable = [prediction for prediction in kept if prediction.error]
     # With --json the output holds nothing but JSON.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vidadapt import data, launching, runs
-from vidadapt.apps.report.browse import choose
+from vidadapt.apps.report import choose
 from vidadapt.apps.study import embedding
 from vidadapt.apps.study.embedding import Features
 from vidadapt.apps.study.embedding_plot import MOST_CLASSES, Panel, write_pictures

@@ -12,7 +12,8 @@ import torch
 from conftest import load_tool, write_adapter
 from PIL import Image
 
-from vidadapt.apps.report.contact_sheet import MARGIN, THUMB, write_sheets
+from vidadapt.apps.report import write_prediction_sheets
+from vidadapt.apps.report.prediction_sheet import MARGIN, THUMB
 from vidadapt.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
 from vidadapt.evaluation.views import fuse, load_scores
 from vidadapt.lists.names import ENDINGS
@@ -131,7 +132,7 @@ def test_sheets_show_what_the_model_saw(tiny_set, folders, capsys, tmp_path):
     assert red > green + 60 and red > blue + 60
     found = list(Predictor(folders)(find_videos([str(tiny_set.lists["dev"])]), shown=True))
     assert found[0].shown.frames.shape == (4, 32, 32, 3)
-    files = write_sheets(found, tmp_path / "many.png", rows_per_page=2)
+    files = write_prediction_sheets(found, tmp_path / "many.png", rows_per_page=2)
     assert [file.name for file in files] == ["many.png", "many-2.png", "many-3.png"]
 
 

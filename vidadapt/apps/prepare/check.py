@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vidadapt.apps.prepare.check_file import decode_whole
 from vidadapt.apps.prepare.check_table import write_table
-from vidadapt.apps.report.check_picture import write_picture
+from vidadapt.apps.report import write_check_picture
 from vidadapt.lists.counting import counted_videos
 from vidadapt.lists.index import VideoFacts, index_path, read_index
 from vidadapt.lists.prepared import known_root
@@ -177,7 +177,7 @@ def check(
     checked = Checked(plan, tuple(bare), len(videos) - len(videos.loose) - videos.decoded)
     write_table(plan.table, checked.facts, plan.samples.labels.tolist())
     write_quarantine(plan.quarantine, {one.path: one.error for one in checked.unreadable()})
-    write_picture(
+    write_check_picture(
         plan.picture,
         plan.list_path.name,
         checked.facts,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from vidadapt.apps.prepare.check import Checked
-from vidadapt.apps.report.check_picture import class_counts, class_name
+from vidadapt.apps.report import class_counts, class_name
 from vidadapt.lists.index import VideoFacts
 from vidadapt.lists.reading import SHOWN
 

@@ -1,1 +1,18 @@
-"""What a person looks at: pages, sheets, tables."""
+"""Pages, pictures and tables for a person to look at."""
+
+from vidadapt.apps.report.browse import browse_list
+from vidadapt.apps.report.check_picture import class_counts, class_name, write_check_picture
+from vidadapt.apps.report.looking import choose
+from vidadapt.apps.report.markdown import figure, markdown_table
+from vidadapt.apps.report.prediction_sheet import write_prediction_sheets
+
+__all__ = [
+    "browse_list",
+    "choose",
+    "class_counts",
+    "class_name",
+    "figure",
+    "markdown_table",
+    "write_check_picture",
+    "write_prediction_sheets",
+]

@@ -1,247 +1,156 @@
-"""A few videos of each class as a training would see them, for a person to look at.
-
-`look` chooses them and runs them through the datasets of training and validation; `page` and
-`sheet` show what it found.
-"""
+"""A page and a picture of a list as a training run would see it."""
 
 from __future__ import annotations
 
-import functools
-import os
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-from torch.utils.data import DataLoader
+from typing import Any
 
 from vidadapt import data
-from vidadapt.apps.report.views import Clip, Looks
-from vidadapt.config import DataConfig
-from vidadapt.console.progress import track
-from vidadapt.data import DataPlan, VideoList
-from vidadapt.data.clips import EvalViews, TrainClips
-from vidadapt.data.workers import cores, worker_options
-from vidadapt.lists.counting import frame_counts
-from vidadapt.lists.index import VideoFacts
-from vidadapt.lists.quarantine import barred
-from vidadapt.lists.reading import Sample
-from vidadapt.lists.videos import Videos
+from vidadapt.apps.report.browse_sheet import write_browse_sheet
+from vidadapt.apps.report.looking import Found, look
+from vidadapt.apps.report.page import write_page
+from vidadapt.config import Config, DataConfig
+from vidadapt.config.command_line import BrowseOptions
+from vidadapt.console.naming import printable_lines
+from vidadapt.console.progress import duration
+from vidadapt.data import DATASETS, DataPlan
+from vidadapt.lists.prepared import RECORD, read_prepared, with_lists
+from vidadapt.lists.reading import LABELS, check_label_names, read_list
 
-LARGEST, SMALLEST = 160, 48  # side of a frame in pixels, unless told
-PIXELS = 64_000_000  # of a page; about 0.23 bytes each, and a third more in base64: 20 MB
-ROUNDS = 5  # how often broken videos are passed over for others of their class
-WIDEST = 16_383  # what a WebP file can hold
+MANY = 100_000  # more classes than any list has: a label beyond is a slip
 
 
-@dataclass(frozen=True)
-class Shelf:
-    """What is shown of one class.
+def browse_list(cfg: Config, options: BrowseOptions) -> int:
+    """Write the page and the picture, and say what they show.
 
-    Attributes:
-        name: None: no label names are known.
-        num_videos: lines of the list.
-        clips: the readable ones that were chosen.
-        broken: "file: cause" of every video of the class that is known to be unreadable, missing
-            files included, whether it was chosen or not.
+    Returns:
+        The exit status: 1 if some video cannot be read.
     """
-
-    label: int
-    name: str | None
-    num_videos: int
-    clips: tuple[Clip, ...]
-    broken: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a look at a list came to.
-
-    Attributes:
-        shelves: the classes that are shown.
-        elsewhere: "file: cause" of the broken videos of the classes that are not.
-        num_quarantined: how many of the broken videos the quarantine names.
-        unchecked: how many videos of the list no one has decoded yet: they may be broken, too.
-    """
-
-    shelves: tuple[Shelf, ...]
-    elsewhere: tuple[tuple[str, str], ...]
-    num_quarantined: int
-    unchecked: int
-
-    @property
-    def num_broken(self) -> int:
-        return len(self.elsewhere) + sum(len(shelf.broken) for shelf in self.shelves)
+    began = time.monotonic()
+    list_path = Path(options.list_path)
+    settings = _settings(cfg.data, list_path)
+    plan = _plan(cfg, settings, list_path)
+    samples = read_list(list_path, settings.root, plan.num_classes, settings.allow_outside_root)
+    out = Path(options.out or Path("browse") / list_path.stem)
+    out.mkdir(parents=True, exist_ok=True)
+    found = look(settings, plan, samples, options, cfg.train.seed)
+    facts = _facts(cfg, settings, plan, options, len(samples))
+    notes = _notes(cfg, settings, plan, found, len(samples))
+    page = out / "index.html"
+    write_page(found.shelves, page, title=str(list_path), facts=facts, notes=notes)
+    sheets = write_browse_sheet(found.shelves, out / "sheet.png")
+    _say(found, notes, [page, *sheets], time.monotonic() - began)
+    return 1 if found.num_broken else 0
 
 
-def choose(
-    samples: Sequence[Sample],
-    labels: Iterable[int],
-    per_class: int,
-    seed: int,
-    broken: Collection[str] = (),
-) -> list[Sample]:
-    """Up to `per_class` samples of each label at random, in the order of labels and list.
-
-    Neighbours in a list are often cut from one source video, so not the first ones. Samples whose
-    path is `broken` are passed over; the others chosen stay the same.
-
-    >>> samples = [Sample(f"{place}.mp4", place % 2) for place in range(100)]
-    >>> [(s.path, s.label) for s in choose(samples, [1, 2], 2, seed=0)]
-    [('19.mp4', 1), ('43.mp4', 1)]
-    >>> [s.path for s in choose(samples, [1, 2], 2, seed=0, broken={"19.mp4"})]
-    ['43.mp4', '63.mp4']
-    """
-    of_label = defaultdict(list)
-    for sample in samples:
-        of_label[sample.label].append(sample)
-    chosen = []
-    for label in labels:
-        mine = of_label[label]
-        order = np.random.default_rng([seed, label]).permutation(len(mine))
-        places = [place for place in order if mine[place].path not in broken]
-        chosen += [mine[place] for place in sorted(places[:per_class])]
-    return chosen
+def _settings(settings: DataConfig, list_path: Path) -> DataConfig:
+    """The data options, completed by what is beside the list: root, label names, data set."""
+    settings = with_lists(settings)
+    folder = list_path.parent
+    if (folder / RECORD).is_file():
+        if settings.dataset == DataConfig.dataset:
+            settings = replace(settings, dataset=read_prepared(folder).dataset)
+        own_lists: dict[str, Any] = dict.fromkeys(("train_list", "dev_list", "test_list"))
+        prepared = with_lists(replace(settings, lists=str(folder), label_names=None, **own_lists))
+        return replace(prepared, label_names=settings.label_names or prepared.label_names)
+    if settings.label_names is None and (folder / LABELS).is_file():
+        return replace(settings, label_names=str(folder / LABELS))
+    return settings
 
 
-def thumb_side(num_views: int, num_frames: int, crop_size: int) -> int:
-    """Side of a frame in pixels that keeps a page of so many clips near 20 MB.
+def _plan(cfg: Config, settings: DataConfig, list_path: Path) -> DataPlan:
+    """The plan of training. Without names a custom list has as many classes as its labels need."""
+    dataset = DATASETS.get(settings.dataset)
+    if settings.label_names is not None or dataset is None or dataset.num_classes is not None:
+        plan = data.resolve(settings, cfg.eval)
+        check_label_names(list_path, plan.label_names)
+        return plan
+    samples = read_list(list_path, settings.root, MANY, settings.allow_outside_root)
+    numbers = range(max(sample.label for sample in samples) + 1)
+    plan = data.resolve(settings, cfg.eval, label_names=[str(number) for number in numbers])
+    return replace(plan, label_names=None)
 
-    >>> thumb_side(36 * 2, 8, 224), thumb_side(174 * 3 * 2, 8, 224), thumb_side(36, 8, 64)
-    (160, 87, 64)
-    """
-    fitting = int((PIXELS / max(1, num_views * num_frames)) ** 0.5)
-    return min(crop_size, LARGEST, max(SMALLEST, fitting))
+
+def _facts(
+    cfg: Config, settings: DataConfig, plan: DataPlan, options: BrowseOptions, num_videos: int
+) -> dict[str, str]:
+    """Names and values for the top of the page."""
+    sampling = plan.sampling
+    if sampling.policy == "dense":
+        frames = f"{sampling.num_frames} frames, {sampling.stride} apart (dense)"
+    else:
+        frames = f"{sampling.num_frames} frames, one of each segment (uniform)"
+    erasing = settings.random_erasing
+    return {
+        "videos": f"{num_videos:,} in {plan.num_classes} classes",
+        "data.root": settings.root,
+        "data.dataset": settings.dataset,
+        "data.label_names": settings.label_names or "none",
+        "clip": frames,
+        "crop": f"{plan.crop_size} x {plan.crop_size}, {settings.train_crop}",
+        "mirrored at random": "yes" if plan.flip else "no",
+        "RandAugment": "yes" if settings.rand_augment else "no",
+        "random erasing": f"of {100 * erasing:g} % of the clips" if erasing else "no",
+        "copies of a video in an epoch": str(settings.repeated_augmentation),
+        "train.seed": str(cfg.train.seed),
+        "shown": f"up to {options.clips_per_class} random videos of a class, "
+        + ("epoch 0" if options.epochs == 1 else f"epochs 0 to {options.epochs - 1}"),
+    }
 
 
-def look(
-    options: DataConfig,
-    plan: DataPlan,
-    list_path: str | Path,
-    samples: Sequence[Sample],
-    *,
-    num_classes: int,
-    clips_per_class: int,
-    epochs: int,
-    seed: int,
-    evaluation: bool = True,
-    thumb: int | None = None,
-    progress: bool = True,
-) -> Found:
-    """The first `num_classes` classes, each with a few videos run through the data pipeline.
+def _notes(
+    cfg: Config, settings: DataConfig, plan: DataPlan, found: Found, num_videos: int
+) -> list[str]:
+    """Notes to read before looking: what is broken, empty or not shown."""
+    notes = []
+    shown, broken = len(found.shelves), found.num_broken - found.num_quarantined
+    if found.num_broken == num_videos:
+        notes.append(f"No video can be read: is data.root, {settings.root}, the right folder?")
+    elif broken:
+        notes.append(
+            f"{broken:,} of {num_videos:,} videos are missing or cannot be read: each is named at "
+            "its class. Training stops at missing files, and at more than "
+            f"{settings.max_unreadable} unreadable videos (data.max_unreadable), unless "
+            "data.quarantine names them."
+        )
+    if found.num_quarantined:
+        notes.append(
+            f"{found.num_quarantined:,} of {num_videos:,} videos are quarantined by "
+            f"{settings.quarantine}: training leaves them out, evaluation counts them as wrong."
+        )
+    if empty := [str(shelf.label) for shelf in found.shelves if not shelf.num_videos]:
+        more = f" and {len(empty) - 20} more" if len(empty) > 20 else ""
+        notes.append(
+            f"Classes without a video in this list ({len(empty)}): {', '.join(empty[:20])}{more}."
+        )
+    if shown < plan.num_classes:
+        left_out = f" {found.elsewhere:,} of the broken videos are in the classes left out."
+        notes.append(
+            f"Shown are the first {shown} of {plan.num_classes} classes (--classes)."
+            + (left_out if found.elsewhere else "")
+        )
+    if found.unchecked:
+        notes.append(
+            f"{found.unchecked:,} of {num_videos:,} videos have not been decoded yet, so there may "
+            "be more broken ones: tools/check_videos.py finds them."
+        )
+    if cfg.train.mixup or cfg.train.cutmix:
+        notes.append("Mixup and cutmix mix whole batches later: they are not shown.")
+    return notes
 
-    Only the chosen videos are decoded. A training clip is what `data.train_loader` gives for the
-    same seed and key (epoch, place, copy), with `data.repeated_augmentation` copies; places are
-    counted without the videos that are known to be unreadable or quarantined, as training leaves
-    them out.
 
-    Args:
-        samples: of the whole list.
-        clips_per_class: videos of each class, chosen at random by the seed. For one that turns out
-            to be broken, which the class's shelf says, another is drawn.
-        epochs: the training clips of epochs 0 to epochs - 1.
-        evaluation: also the centre view of validation.
-        thumb: side of a frame in pixels, at most the crop's; default: see `thumb_side`.
-
-    Raises:
-        OSError, ValueError: the video index cannot be read or written, or the quarantine.
-    """
-    # No model computes beside them.
-    num_workers = cores() if options.num_workers is None else min(options.num_workers, cores())
-    counted = functools.partial(
-        frame_counts,
-        list_path,
-        options.root,
-        reader=options.reader,
-        index_dir=options.index_dir,
-        num_workers=num_workers,
-        progress=progress,
-        time_limit=options.count_timeout,
+def _say(found: Found, notes: Sequence[str], files: Sequence[Path], seconds: float) -> None:
+    """Print the summary."""
+    clips = [clip for shelf in found.shelves for clip in shelf.clips]
+    views = sum(len(clip.views) for clip in clips)
+    print(
+        f"{len(found.shelves)} classes, {len(clips)} videos in {views} views, "
+        f"{found.num_broken} broken, in {duration(seconds)}"
     )
-    quarantined = barred(options)
-    counts = counted([sample.path for sample in samples], barred=quarantined, decode=False)
-    num_quarantined = sum(os.path.normpath(sample.path) in quarantined for sample in samples)
-    chosen: list[Sample] = []
-    for _ in range(ROUNDS):
-        broken = {path for path, count in counts.items() if count.error}
-        chosen = choose(samples, range(num_classes), clips_per_class, seed, broken)
-        new = [sample.path for sample in chosen if sample.path not in counts]
-        if not new:
-            break
-        counts |= counted(new)
-    keys = [(e, c) for e in range(epochs) for c in range(options.repeated_augmentation)]
-    num_views = len(chosen) * (len(keys) + evaluation)
-    num_frames, crop_size = plan.sampling.num_frames, plan.crop_size
-    side = thumb or thumb_side(num_views, num_frames, crop_size)
-    side = min(side, crop_size, WIDEST // num_frames)
-    clips = []
-    readable = [sample for sample in chosen if not _error(counts, sample)]
-    if readable:
-        kept = [sample for sample in samples if not _error(counts, sample)]
-        unknown = {s.path: VideoFacts(s.path, options.reader, error="not counted") for s in kept}
-        listed = VideoList(str(list_path), Videos.of(options.root, kept, unknown | counts))
-        alone = replace(options, num_workers=0)  # of these loaders only the datasets are wanted
-        trained = data.train_loader(alone, plan, listed, batch_size=1, seed=seed).dataset
-        seen = data.eval_loader(alone, plan, listed, num_clips=1, num_crops=1).dataset
-        assert isinstance(trained, TrainClips) and isinstance(seen, EvalViews)
-        place = {sample.path: index for index, sample in enumerate(kept)}
-        todo = Looks(trained, seen if evaluation else None, keys, side)
-        loader = DataLoader(
-            todo,
-            batch_size=None,
-            sampler=[place[sample.path] for sample in readable],
-            **worker_options(num_workers),
-        )
-        shown = track(
-            loader, total=len(readable), label="looking at videos", unit="videos", shown=progress
-        )
-        clips = list(shown)
-    return _found(options.root, plan, samples, num_classes, clips, counts, num_quarantined)
-
-
-def _error(counts: Mapping[str, VideoFacts], sample: Sample) -> str:
-    return counts[sample.path].error if sample.path in counts else ""
-
-
-def _without_file(cause: str, file: Path) -> str:
-    """The cause without the file, which is named beside it, as given or absolute."""
-    whole = os.path.abspath(file)  # noqa: PTH100 (as the readers name it)
-    return cause.removeprefix(f"{file}: ").removeprefix(f"{whole}: ")
-
-
-def _found(
-    root: str,
-    plan: DataPlan,
-    samples: Sequence[Sample],
-    num_classes: int,
-    clips: Sequence[Clip],
-    counts: Mapping[str, VideoFacts],
-    num_quarantined: int,
-) -> Found:
-    label_of = {sample.path: sample.label for sample in samples}
-    sizes = Counter(label_of.values())
-    found, broken = defaultdict(list), defaultdict(list)
-    failed = {clip.path: clip.error for clip in clips if clip.error}
-    for clip in clips:
-        if not clip.error:
-            found[label_of[clip.path]].append(clip)
-    for sample in samples:
-        if cause := _error(counts, sample) or failed.get(sample.path, ""):
-            broken[sample.label].append(
-                (sample.path, _without_file(cause, Path(root, sample.path)))
-            )
-    names = plan.label_names
-    shelves = tuple(
-        Shelf(
-            label,
-            names[label] if names else None,
-            sizes[label],
-            tuple(found[label]),
-            tuple(broken[label]),
-        )
-        for label in range(num_classes)
-    )
-    elsewhere = [pair for label in range(num_classes, plan.num_classes) for pair in broken[label]]
-    unchecked = sum(sample.path not in counts for sample in samples)
-    return Found(shelves, tuple(elsewhere), num_quarantined, unchecked)
+    for note in notes:
+        print(printable_lines(f"  {note}"))
+    for file in files:
+        print(f"  {file}: {file.stat().st_size / 1e6:.1f} MB")

@@ -6,25 +6,29 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
 
-from vidadapt.files.writing import replaced
+from vidadapt.apps.report.figures import BLUE, GREY, ORANGE, PLAIN, RED, new_figure, write_figure
 from vidadapt.lists.index import VideoFacts
 
-BLUE, ORANGE, RED, GREY = "#4878a8", "#e0963c", "#c0443c", "#6a6e74"
+if TYPE_CHECKING:  # matplotlib is imported where it is used: it takes half a second
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+
 SHOWN = 8  # distinct sizes, rates or classes that get a bar of their own; more: a histogram
-PLAIN: dict[str, Any] = {"parse_math": False}  # a name may hold dollar signs
-TITLE: dict[str, Any] = {"fontsize": 14, "loc": "left", "pad": 10}
+STYLE: Any = {  # of matplotlib
+    "font.size": 11,
+    "axes.titlesize": 14,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 
 
-def write_picture(
+def write_check_picture(
     path: Path,
     title: str,
     rows: Sequence[VideoFacts],
@@ -38,26 +42,25 @@ def write_picture(
         rows, labels: one a video.
         label_names: in label order, if known.
     """
-    spaced = ConstrainedLayoutEngine(h_pad=0.15, w_pad=0.12)
-    figure = Figure(figsize=(12, 13), dpi=150, layout=spaced)
-    FigureCanvasAgg(figure)
-    figure.suptitle(f"{title}: {len(rows):,} videos", fontsize=18, fontweight="bold", **PLAIN)
-    panels = figure.subplots(3, 2)
-    for panel in panels.flat:
-        panel.tick_params(labelsize=11)
-        panel.spines[["top", "right"]].set_visible(False)
+    from matplotlib import rc_context
+
     readable = [row for row in rows if row.num_frames]
-    _histogram(panels[0, 0], [row.num_frames for row in readable], "Length", "frames", 1.0)
     seconds = [row.duration for row in readable if row.duration]
     rates = [row.frame_rate for row in readable if row.frame_rate]
     period = 1 / float(np.median(rates)) if rates else 1.0
-    _histogram(panels[0, 1], seconds, "Duration", "seconds", period)
-    _sizes(panels[1, 0], [(row.width, row.height) for row in readable if row.width and row.height])
-    _rates(panels[1, 1], rates)
-    _classes(panels[2, 0], class_counts(labels, label_names), label_names)
-    _status(panels[2, 1], rows)
-    with replaced(path) as partial:
-        figure.savefig(partial, format="png")
+    sizes = [(row.width, row.height) for row in readable if row.width and row.height]
+    with rc_context(STYLE):
+        figure = new_figure((12, 13), h_pad=0.15, w_pad=0.12)
+        heading = f"{title}: {len(rows):,} videos"
+        figure.suptitle(heading, fontsize=18, fontweight="bold", **PLAIN)
+        panels = figure.subplots(3, 2).flat
+        _histogram(panels[0], [row.num_frames for row in readable], "Length", "frames", 1.0)
+        _histogram(panels[1], seconds, "Duration", "seconds", period)
+        _sizes(panels[2], sizes)
+        _rates(panels[3], rates)
+        _classes(panels[4], class_counts(labels, label_names), label_names)
+        _status(panels[5], rows)
+        write_figure(figure, path)
 
 
 def class_counts(labels: Sequence[int], label_names: Sequence[str] | None) -> list[tuple[int, int]]:
@@ -68,7 +71,7 @@ def class_counts(labels: Sequence[int], label_names: Sequence[str] | None) -> li
 
 
 def class_name(label: int, label_names: Sequence[str] | None) -> str:
-    """What a label is called, or "class 3"."""
+    """The name of a label, or "class 3"."""
     known = label_names is not None and label < len(label_names)
     return label_names[label] if label_names is not None and known else f"class {label}"
 
@@ -79,14 +82,14 @@ def _histogram(panel: Axes, values: Sequence[float], title: str, unit: str, grai
     Args:
         grain: step between two values that may occur; bins hold as many of them each.
     """
-    panel.set_title(title, **TITLE)
+    panel.set_title(title)
     if not values:
         return _nothing(panel)
     low, middle, high = min(values), float(np.median(values)), max(values)
     panel.set_xlabel(
         f"{unit}   (min {low:,.4g}, median {middle:,.4g}, max {high:,.4g})", fontsize=11
     )
-    panel.set_ylabel("videos", fontsize=11)
+    panel.set_ylabel("videos")
     bins: np.ndarray
     if high > 10 * middle:
         bins = np.geomspace(max(low, 1e-3), high * 1.001, 41)
@@ -96,8 +99,7 @@ def _histogram(panel: Axes, values: Sequence[float], title: str, unit: str, grai
         step = grain * max(1, math.ceil((high - low) / grain / 40))
         bins = low - grain / 2 + step * np.arange(math.ceil((high - low + grain) / step) + 1)
     panel.hist(values, bins=list(bins), color=BLUE)
-    panel.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    panel.yaxis.set_major_formatter("{x:,.6g}")
+    _whole_numbers(panel.yaxis, 6)
 
 
 def _sizes(panel: Axes, sizes: Sequence[tuple[int, int]]) -> None:
@@ -124,19 +126,18 @@ def _bars(
     panel: Axes, counts: Sequence[tuple[str, int]], title: str, colours: str | list[str] = BLUE
 ) -> None:
     """Horizontal bars from top to bottom, each with its name, number and share."""
-    panel.set_title(title, **TITLE)
+    panel.set_title(title)
     if not counts:
         return _nothing(panel)
     names, numbers = [name for name, _ in counts], [number for _, number in counts]
     bars = panel.barh(range(len(counts)), numbers, color=colours, height=0.7)
     shares = [f"{n:,} ({100 * n / sum(numbers):.3g} %)" if n else "0" for n in numbers]
-    panel.bar_label(bars, shares, padding=4, fontsize=11)
+    panel.bar_label(bars, shares, padding=4)
     panel.set_yticks(range(len(counts)), names, **PLAIN)
     panel.set_ylim(max(len(counts), 3) - 0.5, -0.5)  # one bar alone would fill the panel
-    panel.set_xlabel("videos", fontsize=11)
+    panel.set_xlabel("videos")
     panel.set_xlim(0, max(1, *numbers) * 1.45)
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-    panel.xaxis.set_major_formatter("{x:,.6g}")
+    _whole_numbers(panel.xaxis, 5)
 
 
 def _classes(panel: Axes, counts: list[tuple[int, int]], label_names: Sequence[str] | None) -> None:
@@ -145,13 +146,13 @@ def _classes(panel: Axes, counts: list[tuple[int, int]], label_names: Sequence[s
     if len(counts) <= SHOWN:
         bars = [(_short(class_name(label, label_names), 24), number) for number, label in falling]
         return _bars(panel, bars, title)
-    panel.set_title(title, **TITLE)
+    panel.set_title(title)
     sizes = [number for number, _ in falling]
     panel.bar(range(len(sizes)), sizes, width=1.0 if len(sizes) > 60 else 0.8, color=BLUE)
-    panel.set_xlabel("classes, largest first", fontsize=11)
-    panel.set_ylabel("videos", fontsize=11)
+    panel.set_xlabel("classes, largest first")
+    panel.set_ylabel("videos")
     panel.set_xticks([])
-    panel.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    _whole_numbers(panel.yaxis, 6)
     places = {"max": 0, "median": len(sizes) // 2, "min": len(sizes) - 1}
     lines = []
     for word, place in places.items():
@@ -160,7 +161,7 @@ def _classes(panel: Axes, counts: list[tuple[int, int]], label_names: Sequence[s
     # Above the bars, which are lower on the right.
     panel.set_ylim(0, max(sizes) * 1.45)
     where: dict[str, Any] = {"transform": panel.transAxes, "ha": "right", "va": "top", **PLAIN}
-    panel.text(0.99, 0.98, "\n".join(lines), fontsize=11, linespacing=1.4, **where)
+    panel.text(0.99, 0.98, "\n".join(lines), linespacing=1.4, **where)
 
 
 def _short(name: str, length: int) -> str:
@@ -179,6 +180,13 @@ def _status(panel: Axes, rows: Sequence[VideoFacts]) -> None:
     whole = len(rows) - unreadable - cut
     counts = [("whole", whole), ("truncated", cut), ("unreadable", unreadable)]
     _bars(panel, counts, "What can be read", [BLUE, ORANGE, RED])
+
+
+def _whole_numbers(axis: Axis, most: int) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True, nbins=most))
+    axis.set_major_formatter("{x:,.6g}")
 
 
 def _nothing(panel: Axes) -> None:

@@ -33,8 +33,8 @@ class View:
 
     epoch: int | None
     copy: int | None
-    indices: tuple[int, ...]
-    times: tuple[float, ...] | None
+    indices: list[int]
+    times: list[float] | None
     strip: bytes
 
 
@@ -43,23 +43,16 @@ class Clip:
     """One video that was looked at.
 
     Attributes:
-        path: as in the list.
-        count: its frames, codec and reader.
         width, height: pixels of a frame, upright.
         views: those of training first.
         error: why it cannot be read; empty: it can. Then there are no views.
     """
 
-    path: str
-    count: VideoFacts
+    facts: VideoFacts
     width: int
     height: int
     views: tuple[View, ...]
-    error: str
-
-    @property
-    def truncated(self) -> bool:
-        return bool(self.count.truncated)
+    error: str = ""
 
 
 class Looks(Dataset[Clip]):
@@ -72,51 +65,50 @@ class Looks(Dataset[Clip]):
         keys: Sequence[tuple[int, int]],
         side: int,
     ) -> None:
+        """Take the datasets of training and validation.
+
+        Args:
+            keys: (epoch, copy) of the training clips.
+            side: of a shown frame, in pixels.
+        """
         self.trained, self.validated, self.keys, self.side = trained, validated, keys, side
 
     def __getitem__(self, place: int) -> Clip:
         videos = self.trained.samples
-        facts, file = videos.facts(place), videos.file(place)
+        facts = videos.facts(place)
         try:
             frames, _ = read_frames(videos.reading(place), np.zeros(1, int))
             height, width = frames.shape[1:3]
-            views = tuple(self._views(place, file, facts.num_frames))
+            return Clip(facts, width, height, tuple(self._views(place, facts.num_frames)))
         except ReadError as error:
-            return Clip(facts.path, facts, 0, 0, (), str(error))
-        return Clip(facts.path, facts, width, height, views, "")
+            return Clip(facts, 0, 0, (), str(error))
 
-    def _views(self, place: int, file: str, num_frames: int) -> Iterator[View]:
-        sampling = self.trained.sampling
+    def _views(self, place: int, num_frames: int) -> Iterator[View]:
+        sampling, file = self.trained.sampling, self.trained.samples.file(place)
         for epoch, copy in self.keys:
             clip = self.trained[epoch, place, copy]["clip"]
             with seeded(self.trained.seed, epoch, place, copy) as rng:
                 indices = train_indices(sampling, num_frames, rng)  # TrainClips' first draw, too
-            yield self._view(epoch, copy, clip, indices, file, num_frames)
+            shown = _shown(file, indices, num_frames)
+            yield View(epoch, copy, *shown, strip_of(clip, self.side))
         if self.validated is not None:
             item = self.validated[place]
             if item["error"]:
                 raise ReadError(item["error"])
             [clip] = cut_views(item["frames"], item["clips"], item["corners"])
-            indices = eval_indices(sampling, num_frames, 1)[0]
-            yield self._view(None, None, clip, indices, file, num_frames)
-
-    def _view(
-        self,
-        epoch: int | None,
-        copy: int | None,
-        clip: torch.Tensor,
-        indices: np.ndarray,
-        file: str,
-        num_frames: int,
-    ) -> View:
-        places = tuple(indices.tolist())
-        times = frame_times(file, places, num_frames)
-        strip = strip_of(clip.permute(1, 2, 3, 0).numpy(), self.side)
-        return View(epoch, copy, places, None if times is None else tuple(times), strip)
+            shown = _shown(file, eval_indices(sampling, num_frames, 1)[0], num_frames)
+            yield View(None, None, *shown, strip_of(clip, self.side))
 
 
-def strip_of(frames: np.ndarray, side: int) -> bytes:
-    """(T, S, S, 3) uint8 frames side by side, each `side` pixels wide, as a WebP file."""
+def _shown(file: str, indices: np.ndarray, num_frames: int) -> tuple[list[int], list[float] | None]:
+    """Frame indices and their times."""
+    places = indices.tolist()
+    return places, frame_times(file, places, num_frames)
+
+
+def strip_of(clip: torch.Tensor, side: int) -> bytes:
+    """Frames of a clip (3, T, S, S) uint8 side by side, each `side` pixels wide: a WebP file."""
+    frames = clip.permute(1, 2, 3, 0).numpy()
     strip = Image.new("RGB", (side * len(frames), side))
     for number, frame in enumerate(frames):
         image = Image.fromarray(np.ascontiguousarray(frame))

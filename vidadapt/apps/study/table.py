@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vidadapt.apps.report.markdown import figure, markdown_table
+from vidadapt.apps.report import figure, markdown_table
 from vidadapt.apps.study.caption import SHARED, caption, differing_keys, distinct, remarks
 from vidadapt.apps.study.results import LISTS, OBJECTS, Line
 from vidadapt.apps.study.rows import Row, frames_of, rows_of, seeds_of, variants_of

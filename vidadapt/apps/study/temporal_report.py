@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vidadapt.apps.report.markdown import markdown_table
+from vidadapt.apps.report import markdown_table
 from vidadapt.apps.study.temporal import ALPHA, CHANGED, ORDERS, RULES, lost, p_words
 from vidadapt.files.writing import replaced
 

@@ -50,7 +50,7 @@ ONLY_IN = {
     "decord": {"video/seekers.py"},
     "torchcodec": {"video/seekers.py"},
     "torch.distributed": {"distributed/world.py", "launching/start.py", "training/sharding.py"},
-    "jsonargparse": {"config/command_line.py"},
+    "jsonargparse": {"config/parsing.py"},
     "yaml": {"config/yaml_files.py"},
 }
 

@@ -74,8 +74,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         raise ConfigError(f"--seed: expected 0 or more, got {known.seed}")
     if len(given) > 1 and known.out is None:
         raise ConfigError("--out: give the folder for a report on several models")
-    if any(word.startswith("--from-scores") for word in rest):
-        raise ConfigError("--from-scores: scores hold one order of the frames; give a model")
+    if any(word.replace("-", "_").startswith("__from_scores") for word in rest):
+        raise ConfigError("--from_scores: scores hold one order of the frames; give a model")
     return known, rest
 
 

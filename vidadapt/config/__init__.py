@@ -1,5 +1,6 @@
 """Configuration: every key, its default, and checks between keys."""
 
+from vidadapt.config.constraints import check, check_evaluation
 from vidadapt.config.schema import (
     SECTIONS,
     CacheConfig,
@@ -10,8 +11,6 @@ from vidadapt.config.schema import (
     ModelConfig,
     TrainConfig,
     as_dict,
-    check,
-    check_evaluation,
 )
 
 __all__ = [

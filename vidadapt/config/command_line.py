@@ -1,24 +1,32 @@
-"""Read YAML files and options into a `Config`, with jsonargparse.
+"""Command lines of tools/train.py, tools/evaluate.py and tools/browse.py.
 
 A run is described by one YAML file plus dotted overrides (`--train.epochs 10`). `--help` shows the
-options of the method that was chosen.
+options of the method that was chosen. Options are spelt with underscores; dashes are read, too.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from jsonargparse import ArgumentParser, Namespace
+from vidadapt.config.parsing import (
+    Methods,
+    choose_method,
+    config_of,
+    new_parser,
+    options_of,
+    parse,
+    spelt,
+    typed,
+    value_of,
+)
+from vidadapt.config.schema import Config, ConfigError, EvalConfig, as_dict
+from vidadapt.config.typed import Within, out_of_range
+from vidadapt.config.yaml_files import flattened
 
-from vidadapt.config.schema import SECTIONS, Config, ConfigError, EvalConfig, as_dict
-from vidadapt.config.typed import hints_of, misfits
-from vidadapt.config.yaml_files import flattened, read_yaml, without_key
-from vidadapt.console.naming import did_you_mean, printable, printable_lines, require_known
+Number = Annotated[int | None, Within("[1, inf)")]
 
 
 @dataclass(frozen=True)
@@ -26,13 +34,16 @@ class TrainOptions:
     """Options of one training run beside its configuration.
 
     Attributes:
+        run_dir: folder that the run writes.
+        profile: do not train: time so many steps (20 are plenty), say where their time goes, and
+            write a trace for ui.perfetto.dev into run_dir/profile.
         resume: continue the run in run_dir.
-        profile: only time this many steps.
         dropped: a line for each configuration file that lost options of another method.
     """
 
-    resume: bool
-    profile: int | None
+    run_dir: str
+    profile: Number = None
+    resume: bool = False
     dropped: tuple[str, ...] = ()
 
 
@@ -43,12 +54,12 @@ class EvaluateOptions:
     Attributes:
         run_dir: run folder to evaluate.
         adapter: adapter folder to evaluate, without its run.
-        checkpoint: which one of the run; default: `best` if the run chose one on a development
-            list, else `last`.
+        checkpoint: which checkpoint of the run; default: `best` if the run chose one on a
+            development list, else `last`.
         split: which list.
         out: folder for metrics.json and scores.npz; default: inside the run's folder.
         from_scores: recompute the metrics from this scores.npz, without a model.
-        fusion: for `from_scores`.
+        fusion: `eval.fusion`, for `from_scores`.
     """
 
     run_dir: str | None = None
@@ -65,25 +76,23 @@ class BrowseOptions:
     """Options of a look at the data beside the configuration of the training run.
 
     Attributes:
-        list_path: list to look at.
+        list_path: `path label` list to look at.
         out: folder for index.html and sheet.png; default: browse/<name of the list>.
-        clips_per_class: how many videos of each class, chosen by train.seed.
-        classes: how many classes, the first ones; default: all.
-        epochs: number of epochs, from 0 on, whose training views of each video are shown.
-        evaluation: also show the centre view, as validation sees it.
+        clips_per_class: videos of each class, chosen by train.seed.
+        classes: only the first so many classes; default: all.
+        epochs: show the training views of the first so many epochs, each video in each.
         thumb: side of a frame on the page in pixels; default: one that keeps it near 20 MB.
+        evaluation: also show the centre view, as validation sees it.
     """
 
     list_path: str
-    out: str | None
-    clips_per_class: int
-    classes: int | None
-    epochs: int
-    evaluation: bool
-    thumb: int | None
+    out: str | None = None
+    clips_per_class: Annotated[int, Within("[1, inf)")] = 3
+    classes: Number = None
+    epochs: Annotated[int, Within("[1, inf)")] = 1
+    thumb: Number = None
+    evaluation: bool = True
 
-
-Methods = Mapping[str, Callable[..., None]]
 
 TRAIN_HELP = """Adapt a video transformer to a list of videos.
 
@@ -104,14 +113,14 @@ EVALUATE_HELP = """Evaluate on a list, several clips x crops a video, exactly.
     python tools/evaluate.py --run_dir runs/ssv2_adaptformer --data.lists OTHER_LISTS_OF_PREPARE
     python tools/evaluate.py --adapter ssv2_adapter --data.root VIDEOS --data.test_list test.txt \\
         --model.weights videomae_vit_b.pth
-    python tools/evaluate.py --from-scores runs/.../scores.npz --eval.fusion logits
+    python tools/evaluate.py --from_scores runs/.../scores.npz --eval.fusion logits
 
 The configuration of the run or the adapter is the default of every option below. A run knows its
 classes, and where its relative paths begin; --data.lists takes the place of its lists.
 Exit statuses, and failure.json in the folder of results: docs/failures.md.
 """
 
-BROWSE_HELP = """Look at a list as a training would see it, before spending days on it.
+BROWSE_HELP = """Look at a list as a training run would see it, before spending days on it.
 
     python tools/browse.py train.txt --config configs/ssv2/adaptformer.yaml --data.root VIDEOS
     python tools/browse.py LISTS_OF_PREPARE/train.txt --data.rand_augment true --epochs 3
@@ -149,25 +158,15 @@ def parse_train(argv: list[str], methods: Methods) -> tuple[Config, TrainOptions
         ConfigError: unknown or malformed keys, or options that do not go together.
         SystemExit: after --help or --print_config.
     """
-    method = _method_name(argv, methods)
-    argv, dropped = _without_others(argv, method)
-    parser = _parser("tools/train.py", TRAIN_HELP, methods, method)
-    parser.add_argument("--run_dir", type=str, required=True, help="folder that the run writes")
+    method, argv, dropped = choose_method(spelt(argv), methods)
+    skip = frozenset({"resume", "dropped"})
+    parser = new_parser("tools/train.py", TRAIN_HELP, TrainOptions, methods, method, skip=skip)
     parser.add_argument("--resume", action="store_true", help="continue the run in run_dir")
-    parser.add_argument(
-        "--profile",
-        type=int | None,
-        metavar="STEPS",
-        help="do not train: time so many steps (20 are plenty), say where their time goes, and "
-        "write a trace for ui.perfetto.dev into run_dir/profile",
-    )
-    parsed = _parse(parser, argv)
-    if parsed.profile is not None and parsed.profile < 1:
-        raise ConfigError(f"--profile: expected 1 step or more, got {parsed.profile}")
-    if parsed.profile is not None and parsed.resume:
+    parsed = parse(parser, argv)
+    options = options_of(TrainOptions, parsed, dropped=dropped)
+    if options.profile is not None and options.resume:
         raise ConfigError("--profile: trains nothing that --resume could continue; leave one out")
-    options = TrainOptions(parsed.resume, parsed.profile, dropped)
-    return _config(parser, parsed, parsed.run_dir, methods), options
+    return config_of(parsed, options.run_dir, methods), options
 
 
 def parse_browse(argv: list[str], methods: Methods) -> tuple[Config, BrowseOptions]:
@@ -177,50 +176,34 @@ def parse_browse(argv: list[str], methods: Methods) -> tuple[Config, BrowseOptio
         ConfigError: unknown or malformed keys, a number that is too small.
         SystemExit: after --help.
     """
-    parser = _empty_parser("tools/browse.py", BROWSE_HELP)
-    parser.add_argument("list", type=str, help="`path label` list")
-    parser.add_argument("--out", type=str | None, help="folder; default: browse/<name of the list>")
-    numbers = {
-        "clips-per-class": (int, 3, "videos of each class, chosen by train.seed"),
-        "classes": (int | None, None, "only the first N classes"),
-        "epochs": (int, 1, "training views of the first N epochs, each video in each"),
-        "thumb": (int | None, None, "side of a frame in pixels; default: page of about 20 MB"),
-    }
-    for name, (kind, default, text) in numbers.items():
-        parser.add_argument(f"--{name}", type=kind, default=default, metavar="N", help=text)
-    parser.add_argument("--no-evaluation", action="store_true", help="training views only")
-    parser.add_argument("--run_dir", type=str, default="", help=argparse.SUPPRESS)
-    method = _method_name(argv, methods)
-    argv, _ = _without_others(argv, method)  # a look at the data does not depend on them
-    _add_sections(parser, methods, method, SECTIONS)
-    shown = {"config", "train.seed", *(f"data.{key}" for key in BROWSE_KEYS)}
-    for action in parser._actions:
-        if action.dest.partition(".")[0] in ("method", *SECTIONS) and action.dest not in shown:
-            action.help = argparse.SUPPRESS
-    parsed = _parse(parser, argv)
-    for name in numbers:
-        value = parsed[name.replace("-", "_")]
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name}: expected 1 or more, got {value}")
-    if parsed.train.seed < 0:
-        raise ConfigError(f"train.seed: expected 0 or more, got {parsed.train.seed}")
-    options = BrowseOptions(
-        parsed.list,
-        parsed.out,
-        parsed.clips_per_class,
-        parsed.classes,
-        parsed.epochs,
-        not parsed.no_evaluation,
-        parsed.thumb,
+    method, argv, _ = choose_method(spelt(argv), methods)
+    parser = new_parser(
+        "tools/browse.py",
+        BROWSE_HELP,
+        BrowseOptions,
+        methods,
+        method,
+        shown={"config", "train.seed", *(f"data.{key}" for key in BROWSE_KEYS)},
+        skip=frozenset({"list_path", "evaluation"}),
     )
-    return _config(parser, parsed, parsed.run_dir, methods), options
+    parser.add_argument("list", type=str, help="`path label` list to look at")
+    parser.add_argument("--no_evaluation", action="store_true", help="show training views only")
+    parser.add_argument(
+        "--run_dir", type=str, default="", help=argparse.SUPPRESS
+    )  # of a run's config.yaml
+    parsed = parse(parser, argv)
+    options = options_of(
+        BrowseOptions, parsed, list_path=parsed.list, evaluation=not parsed.no_evaluation
+    )
+    config = config_of(parsed, parsed.run_dir, methods)
+    if problems := out_of_range(config.train, "train."):
+        raise ConfigError("; ".join(problems))
+    return config, options
 
 
 def adapter_option(argv: list[str]) -> str | None:
-    """The folder that `--adapter` names; `parse_evaluate` takes its configuration."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--adapter")
-    return early.parse_known_args(argv)[0].adapter
+    """Find the folder that `--adapter` names; `parse_evaluate` takes its configuration."""
+    return value_of(argv, "--adapter")
 
 
 def parse_evaluate(
@@ -232,19 +215,17 @@ def parse_evaluate(
         adapter: configuration of the adapter that `--adapter` names.
 
     Returns:
-        Configuration (None for `--from-scores`) and options.
+        Configuration (None for `--from_scores`) and options.
 
     Raises:
         ConfigError: unknown or malformed keys, no such run.
         SystemExit: after --help.
     """
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--run_dir")
-    run_dir = early.parse_known_args(argv)[0].run_dir
+    given = argv = spelt(argv)
+    run_dir = value_of(argv, "--run_dir")
     if adapter is not None:
-        _refuse_options(
-            argv, {"adapter", "split", "out", "help", *EVALUATION_KEYS, *ADAPTER_KEYS}, "--adapter"
-        )
+        taken = {"adapter", "split", "out", "help", *EVALUATION_KEYS, *ADAPTER_KEYS}
+        _refuse_other_options(given, taken, "--adapter")
     if run_dir is not None:
         saved = Path(run_dir) / "config.yaml"
         if not saved.is_file():
@@ -252,186 +233,34 @@ def parse_evaluate(
                 f"--run_dir: {saved} does not exist; give a folder made by tools/train.py"
             )
         argv = ["--config", str(saved), *argv]
-    parser = _empty_parser("tools/evaluate.py", EVALUATE_HELP)
-    parser.add_argument("--run_dir", type=str | None, help="run folder to evaluate")
-    parser.add_argument(
-        "--adapter", type=str | None, help="adapter folder to evaluate, without its run"
+    method, argv, _ = choose_method(argv, methods)
+    parser = new_parser(
+        "tools/evaluate.py",
+        EVALUATE_HELP,
+        EvaluateOptions,
+        methods,
+        method if adapter is None else adapter.method["name"],
+        shown={*EVALUATION_KEYS, *RUN_KEYS, *ADAPTER_KEYS},
+        skip=frozenset({"fusion"}),
     )
-    parser.add_argument(
-        "--checkpoint",
-        type=Literal["best", "last"] | None,
-        help="which checkpoint of the run; default: best if it has one, else last",
-    )
-    parser.add_argument("--split", type=Literal["test", "dev"], default="test", help="which list")
-    parser.add_argument("--out", type=str | None, help="folder to write; default: in the run's")
-    parser.add_argument(
-        "--from-scores", type=str | None, help="recompute from this scores.npz, without a model"
-    )
-    method = _method_name(argv, methods) if adapter is None else adapter.method["name"]
-    _add_sections(parser, methods, method, ("eval", "data", "model", "train", "cache"))
-    for action in parser._actions:
-        section = action.dest.partition(".")[0]
-        shown = (*EVALUATION_KEYS, *RUN_KEYS, *ADAPTER_KEYS)
-        if section in ("config", "method", *SECTIONS) and action.dest not in shown:
-            action.help = argparse.SUPPRESS
     if adapter is not None:
         parser.set_defaults(flattened(as_dict(adapter)))
-    parsed = _parse(parser, argv)
-    options = EvaluateOptions(
-        run_dir,
-        parsed.adapter,
-        parsed.checkpoint,
-        parsed.split,
-        parsed.out,
-        parsed.from_scores,
-        parsed.eval.fusion,
-    )
+    parsed = parse(parser, argv)
+    # A run's config.yaml names the folder of its training, which may have moved.
+    options = options_of(EvaluateOptions, parsed, run_dir=run_dir, fusion=parsed.eval.fusion)
     if [run_dir, options.adapter, options.from_scores].count(None) != 2:
-        raise ConfigError("give one of --run_dir FOLDER, --adapter FOLDER and --from-scores FILE")
+        raise ConfigError("give one of --run_dir FOLDER, --adapter FOLDER and --from_scores FILE")
     if options.from_scores is not None:
-        _refuse_options(argv, {"from-scores", "eval.fusion", "out"}, "--from-scores")
+        _refuse_other_options(given, {"from_scores", "eval.fusion", "out"}, "--from_scores")
         return None, options
     home = run_dir if adapter is None else adapter.run_dir
     assert home is not None
-    return _config(parser, parsed, home, methods), options
+    return config_of(parsed, home, methods), options
 
 
-def _refuse_options(argv: list[str], taken: set[str], mode: str) -> None:
+def _refuse_other_options(argv: list[str], taken: set[str], mode: str) -> None:
     if ignored := sorted(f"--{key}" for key in typed(argv) - taken):
         raise ConfigError(
             f"{', '.join(ignored)}: has no effect with {mode}, which takes only "
             + ", ".join(f"--{key}" for key in sorted(taken - {mode[2:], "help"}))
         )
-
-
-def _parser(prog: str, description: str, methods: Methods, method: str) -> ArgumentParser:
-    parser = _empty_parser(prog, description)
-    _add_sections(parser, methods, method, SECTIONS)
-    return parser
-
-
-def _empty_parser(prog: str, description: str) -> ArgumentParser:
-    return ArgumentParser(
-        prog=prog,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-
-
-def _add_sections(
-    parser: ArgumentParser, methods: Methods, method: str, sections: Iterable[str]
-) -> None:
-    """Add the keys of the configuration, with the options of the chosen method."""
-    parser.add_argument("--config", action="config", help="YAML file; may be given several times")
-    parser.add_argument(
-        "--method.name", type=str, default="adaptformer", help=f"one of {', '.join(methods)}"
-    )
-    parser.add_function_arguments(methods[method], "method", skip={"model"})
-    for name in sections:
-        parser.add_class_arguments(SECTIONS[name], name)
-
-
-def _parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
-    try:
-        return parser.parse_args(argv)
-    except (argparse.ArgumentError, ValueError, TypeError) as error:
-        said = printable_lines(str(error))  # it holds what was given
-        raise ConfigError(_with_near_names(said, parser)) from error
-
-
-def _with_near_names(message: str, parser: ArgumentParser) -> str:
-    known = [action.dest for action in parser._actions]
-    group = re.search(r"[Gg]roup '([\w.]+)' does not accept option '([\w.]+)'", message)
-    if group:
-        unknown = [f"{group.group(1)}.{group.group(2)}"]
-    else:
-        unknown = re.findall(r"--([\w.]+)", message) if "nrecognized" in message else []
-    hints = {key: did_you_mean(key, known) for key in unknown}
-    said = [f"{key}: {hint}" for key, hint in hints.items() if hint]
-    return "\n".join([message.strip(), *said])
-
-
-def _method_name(argv: list[str], methods: Methods) -> str:
-    """The method that the command line or the last YAML file names; its options are added next."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--method.name", dest="name")
-    early.add_argument("--config", action="append", default=[])
-    known = early.parse_known_args(argv)[0]
-    name = known.name
-    for file in reversed(known.config):
-        content = read_yaml(Path(file), "--config")
-        if "config" in content:
-            raise ConfigError(f"--config: {file}: config: a configuration file names no other")
-        method = content.get("method")
-        if name is None and isinstance(method, dict) and "name" in method:
-            name = str(method["name"])
-    return require_known("method.name", "adaptformer" if name is None else name, methods)
-
-
-def _without_others(argv: list[str], method: str) -> tuple[list[str], tuple[str, ...]]:
-    """Leave the method out of each YAML file of the command line that names another one.
-
-    Returns:
-        The words, with such a file's text in place of its name; a line for each that lost options.
-    """
-    words, dropped, left = [], [], iter(argv)
-    for word in left:
-        option, given, file = word.partition("=")
-        if option != "--config":
-            words.append(word)
-            continue
-        file = file if given else next(left, "")
-        section = read_yaml(Path(file), "--config").get("method") if file else None
-        if not isinstance(section, dict) or section.get("name", method) == method:
-            words += [option, file] if file else [word]
-            continue
-        words += [option, without_key(Path(file), "method")]
-        if options := ", ".join(f"method.{key}" for key in section if key != "name"):
-            dropped.append(
-                f"{printable(file)}: {printable(options)} left out: options of "
-                f"{printable(str(section['name']))}, and method.name is {method}"
-            )
-    return words, tuple(dropped)
-
-
-def typed(argv: list[str]) -> set[str]:
-    """The keys given on the command line itself, without those of configuration files."""
-    return {word[2:].partition("=")[0] for word in argv if word.startswith("--")}
-
-
-def _config(parser: ArgumentParser, parsed: Namespace, run_dir: str, methods: Methods) -> Config:
-    """Make the configuration, and refuse null where it means nothing: jsonargparse accepts it.
-
-    Raises:
-        ConfigError: a value is not of its key's type, or holds a control character.
-    """
-    for name in ("method", *SECTIONS):
-        if not isinstance(parsed[name], Namespace):
-            raise ConfigError(f"{name}: holds no keys and values; leave it out, or give some")
-    made = parser.instantiate(parsed)
-    inject = methods[require_known("method.name", str(parsed.method.name), methods)]
-    given = {
-        name: (vars(getattr(made, name)), hints_of(section)) for name, section in SECTIONS.items()
-    }
-    given["method"] = vars(parsed.method), hints_of(inject)
-    problems = []
-    for name, (values, hints) in given.items():
-        problems += misfits(values, hints, f"{name}.")
-        problems += [
-            f"{name}.{key}: {value!r} holds a control character"
-            for key, value in values.items()
-            if isinstance(value, str) and value != printable(value)
-        ]
-    if problems:
-        raise ConfigError("; ".join(problems))
-    return Config(
-        run_dir=run_dir,
-        method=vars(parsed.method),
-        data=made.data,
-        model=made.model,
-        train=made.train,
-        eval=made.eval,
-        cache=made.cache,
-    )

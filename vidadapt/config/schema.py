@@ -1,14 +1,21 @@
-"""The whole configuration as frozen dataclasses, and checks for impossible settings.
+"""The whole configuration as frozen dataclasses: every key with its type, range and default.
 
-The options of a method are the keyword-only arguments of its `inject` function, so they live in
-`methods/`. `command_line.py` reads a configuration from YAML and options.
+The options of a method are the keyword-only arguments of its `inject` function, so they are in
+`methods/`. What keys demand of each other is in `constraints.py`, and `command_line.py` reads a
+configuration from YAML and options.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from vidadapt.config.typed import Within
+
+Count = Annotated[int, Within("[1, inf)")]
+WholeNumber = Annotated[int, Within("[0, inf)")]
+NotNegative = Annotated[float, Within("[0, inf)")]
+Share = Annotated[float, Within("[0, 1)")]
 
 
 class ConfigError(ValueError):
@@ -177,30 +184,30 @@ class TrainConfig:
             set it longer than a process may wait for its data.
     """
 
-    epochs: int = 90
-    batch_size: int = 16
-    accumulation: int = 1
+    epochs: Count = 90
+    batch_size: Count = 16
+    accumulation: Count = 1
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    base_lr: float = 0.1
-    weight_decay: float = 0.0
-    warmup_epochs: float = 10.0
-    min_lr: float = 0.0
-    layer_decay: float = 1.0
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    ema: float = 0.0
+    base_lr: NotNegative = 0.1
+    weight_decay: NotNegative = 0.0
+    warmup_epochs: NotNegative = 10.0
+    min_lr: NotNegative = 0.0
+    layer_decay: Annotated[float, Within("(0, 1]")] = 1.0
+    label_smoothing: Share = 0.0
+    mixup: NotNegative = 0.0
+    cutmix: NotNegative = 0.0
+    ema: Share = 0.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    clip_grad: float = 0.0
+    clip_grad: NotNegative = 0.0
     sync_batchnorm: bool = False
     shard: bool = False
     compile: bool = False
     recompute: Literal["none", "mlp", "block"] = "none"
-    seed: int = 0
-    checkpoint_steps: int = 0
-    checkpoint_minutes: float = 10.0
-    keep_checkpoints: int = 2
-    patience_minutes: float = 30.0
+    seed: WholeNumber = 0
+    checkpoint_steps: WholeNumber = 0
+    checkpoint_minutes: NotNegative = 10.0
+    keep_checkpoints: Count = 2
+    patience_minutes: Annotated[float, Within("(0, inf)")] = 30.0
 
 
 @dataclass(frozen=True)
@@ -217,7 +224,7 @@ class EvalConfig:
     num_clips: int | None = None
     num_crops: int | None = None
     fusion: Literal["softmax", "logits"] = "softmax"
-    views_per_forward: int = 16
+    views_per_forward: Count = 16
 
 
 @dataclass(frozen=True)
@@ -237,9 +244,9 @@ class CacheConfig:
     """
 
     dir: str | None = None
-    draws: int = 1
+    draws: Count = 1
     dtype: Literal["fp32", "bf16"] = "fp32"
-    max_gb: float = 50.0
+    max_gb: NotNegative = 50.0
 
 
 @dataclass(frozen=True)
@@ -273,122 +280,3 @@ SECTIONS: dict[str, type] = {
     "eval": EvalConfig,
     "cache": CacheConfig,
 }
-
-
-def check_evaluation(config: Config) -> None:
-    """Run the part of `check` that an evaluation needs."""
-    if config.eval.views_per_forward < 1:
-        raise ConfigError(
-            f"eval.views_per_forward: expected 1 or more, got {config.eval.views_per_forward}"
-        )
-
-
-def check(config: Config, world_size: int) -> None:
-    """Check for settings that are impossible, from the configuration alone.
-
-    Raises:
-        ConfigError: it names the key, what was expected and how to mend it.
-    """
-    check_evaluation(config)
-    recipe = config.train
-    at_least = {
-        "train.epochs": (recipe.epochs, 1),
-        "train.batch_size": (recipe.batch_size, 1),
-        "train.accumulation": (recipe.accumulation, 1),
-        "train.warmup_epochs": (recipe.warmup_epochs, 0),
-        "train.base_lr": (recipe.base_lr, 0),
-        "train.min_lr": (recipe.min_lr, 0),
-        "train.weight_decay": (recipe.weight_decay, 0),
-        "train.mixup": (recipe.mixup, 0),
-        "train.cutmix": (recipe.cutmix, 0),
-        "train.clip_grad": (recipe.clip_grad, 0),
-        "train.seed": (recipe.seed, 0),
-        "train.checkpoint_steps": (recipe.checkpoint_steps, 0),
-        "train.checkpoint_minutes": (recipe.checkpoint_minutes, 0),
-        "train.keep_checkpoints": (recipe.keep_checkpoints, 1),
-        "cache.draws": (config.cache.draws, 1),
-        "cache.max_gb": (config.cache.max_gb, 0),
-    }
-    for key, (value, least) in at_least.items():
-        if not value >= least:  # refuses NaN, too
-            raise ConfigError(f"{key}: expected {least} or more, got {value}")
-    if not recipe.patience_minutes > 0:
-        raise ConfigError(
-            f"train.patience_minutes: expected more than 0, got {recipe.patience_minutes}"
-        )
-    for key, share in {
-        "train.label_smoothing": recipe.label_smoothing,
-        "train.ema": recipe.ema,
-    }.items():
-        if not 0 <= share < 1:
-            raise ConfigError(f"{key}: expected a number in [0, 1), got {share}")
-    if not 0 < recipe.layer_decay <= 1:
-        raise ConfigError(
-            f"train.layer_decay: expected a number in (0, 1], got {recipe.layer_decay}"
-        )
-    if recipe.warmup_epochs > recipe.epochs:
-        raise ConfigError(
-            f"train.warmup_epochs: {recipe.warmup_epochs} are more than train.epochs "
-            f"{recipe.epochs}; the peak learning rate would never be reached"
-        )
-    if config.data.train_list is None:
-        raise ConfigError(
-            "data.train_list: is not set; give a list of `path label` lines, or data.lists with a "
-            "folder written by tools/prepare.py"
-        )
-    if recipe.ema > 0 and config.model.head == "batchnorm_linear":
-        raise ConfigError(
-            "train.ema: the statistics of the BatchNorm in model.head batchnorm_linear would be "
-            "those of other weights than the averaged ones; use model.head linear, or train.ema 0"
-        )
-    if recipe.layer_decay < 1 and config.method["name"] in ("linear", "losa"):
-        raise ConfigError(
-            f"train.layer_decay: {config.method['name']} trains nothing inside the backbone's "
-            "layers; set it to 1"
-        )
-    if config.model.drop_path > 0 and config.method["name"] != "full":
-        raise ConfigError(
-            f"model.drop_path: {config.model.drop_path} has no effect in a frozen backbone; set it "
-            "to 0 or use method.name full"
-        )
-    if recipe.compile and recipe.recompute != "none":
-        raise ConfigError(
-            f"train.recompute: {recipe.recompute} does not work with train.compile, which decides "
-            "itself what to compute again; set it to none, or train.compile to false"
-        )
-    for other, asked in {
-        "train.compile": recipe.compile,
-        "cache.dir": config.cache.dir is not None,
-    }.items():
-        if recipe.shard and asked:
-            raise ConfigError(f"train.shard: does not work with {other}; leave one of them out")
-    if recipe.sync_batchnorm and config.model.head != "batchnorm_linear":
-        raise ConfigError(
-            f"train.sync_batchnorm: model.head {config.model.head} has no BatchNorm; set it to "
-            "false, or use model.head batchnorm_linear"
-        )
-    clips = recipe.batch_size * (world_size if recipe.sync_batchnorm else 1)
-    if clips == 1 and config.model.head == "batchnorm_linear":
-        raise ConfigError(
-            "train.batch_size: the BatchNorm of model.head batchnorm_linear needs 2 clips or more "
-            f"in every process, got 1 (on {world_size} processes); raise it, start fewer "
-            "processes, set train.sync_batchnorm with several, or use model.head linear"
-        )
-    if recipe.batch_size == 1 and (recipe.mixup > 0 or recipe.cutmix > 0):
-        raise ConfigError(
-            "train.batch_size: mixup and cutmix need 2 clips or more in every process, got 1"
-        )
-    if config.cache.dir is not None and (recipe.mixup > 0 or recipe.cutmix > 0):
-        raise ConfigError(
-            "cache.dir: train.mixup and train.cutmix mix pixels, which training from features "
-            "does not see; set both to 0, or leave cache.dir out"
-        )
-    if config.cache.dir is not None and _lies_in(config.cache.dir, config.run_dir):
-        raise ConfigError(
-            f"cache.dir: {config.cache.dir} lies in run_dir ({config.run_dir}), which is to begin "
-            "empty; choose another folder, which other runs can use, too"
-        )
-
-
-def _lies_in(folder: str, other: str) -> bool:
-    return Path(folder).resolve().is_relative_to(Path(other).resolve())

@@ -1,1 +1,20 @@
-"""Output for people: printable names and progress."""
+"""What is said to people: printable names, near names, differences, progress."""
+
+from vidadapt.console.naming import (
+    did_you_mean,
+    differing,
+    printable,
+    printable_lines,
+    require_known,
+)
+from vidadapt.console.progress import duration, track
+
+__all__ = [
+    "did_you_mean",
+    "differing",
+    "duration",
+    "printable",
+    "printable_lines",
+    "require_known",
+    "track",
+]

@@ -1,10 +1,11 @@
-"""Names: suggestions for a mistyped one, and safe printing of untrusted ones."""
+"""Names: suggestions for a mistyped one, safe printing of untrusted ones, and what differs."""
 
 from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 def printable(text: str) -> str:
@@ -59,3 +60,23 @@ def require_known(key: str, name: str, known: Iterable[str]) -> str:
         return name
     hint = " ".join(filter(None, [did_you_mean(name, names), f"Known: {', '.join(names)}"]))
     raise ValueError(f"{key}: {name!r} is unknown; {hint}")
+
+
+def differing(
+    old: Mapping[str, Any], new: Mapping[str, Any], line: str = "{key}: {old!r} -> {new!r}"
+) -> list[str]:
+    """List the keys under which two mappings differ, in alphabetical order, one line each.
+
+    A missing key has the value None.
+
+    Args:
+        line: form of a line.
+
+    >>> differing({"epochs": 3, "seed": 0}, {"epochs": 4, "seed": 0})
+    ['epochs: 3 -> 4']
+    """
+    return [
+        line.format(key=key, old=old.get(key), new=new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]

@@ -69,7 +69,7 @@ class Loaded:
 def asked(argv: list[str]) -> tuple[Config | None, EvaluateOptions, SavedAdapter | None]:
     """Parse a command line of tools/evaluate.py; also return the adapter that it names, if any.
 
-    The configuration is None for `--from-scores`. That of a run has `data.label_names` only if
+    The configuration is None for `--from_scores`. That of a run has `data.label_names` only if
     the command line gives them: the run knows its own, see `find`.
 
     Raises:

@@ -330,7 +330,7 @@ def test_the_configuration_of_a_run_can_be_given(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (["--clips-per-class", "0"], ConfigError, "--clips-per-class: expected 1 or more"),
+        (["--clips-per-class", "0"], ConfigError, "--clips_per_class: expected 1 or more"),
         (["--train.seed", "-1"], ConfigError, "train.seed: expected 0 or more"),
         (["--data.crop_sise", "3"], ConfigError, "crop_size"),
         (["--data.sampling", "uniform9"], ValueError, "uniform8"),

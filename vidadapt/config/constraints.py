@@ -1,0 +1,128 @@
+"""What the keys of a configuration demand of each other: one function for each feature.
+
+A new option has its range beside its field in `schema.py`, and what it does not go with here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from vidadapt.config.schema import SECTIONS, Config, ConfigError
+from vidadapt.config.typed import out_of_range
+
+
+def check(config: Config, world_size: int) -> None:
+    """Check for settings that are impossible, from the configuration alone.
+
+    Raises:
+        ConfigError: it names the keys, what was expected and how to mend it.
+    """
+    _refuse([line for name in SECTIONS for line in out_of_range(getattr(config, name), f"{name}.")])
+    _refuse([line for constraint in CONSTRAINTS for line in constraint(config, world_size)])
+
+
+def check_evaluation(config: Config) -> None:
+    """Run the part of `check` that an evaluation needs."""
+    _refuse(out_of_range(config.eval, "eval."))
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise ConfigError("; ".join(problems))
+
+
+def _lists(config: Config, world_size: int) -> Iterator[str]:
+    if config.data.train_list is None:
+        yield (
+            "data.train_list: is not set; give a list of `path label` lines, or data.lists with a "
+            "folder written by tools/prepare.py"
+        )
+
+
+def _warmup(config: Config, world_size: int) -> Iterator[str]:
+    recipe = config.train
+    if recipe.warmup_epochs > recipe.epochs:
+        yield (
+            f"train.warmup_epochs: {recipe.warmup_epochs} are more than train.epochs "
+            f"{recipe.epochs}; the peak learning rate would never be reached"
+        )
+
+
+def _frozen_backbone(config: Config, world_size: int) -> Iterator[str]:
+    method = config.method["name"]
+    if config.train.layer_decay < 1 and method in ("linear", "losa"):
+        yield (
+            f"train.layer_decay: {method} trains nothing inside the backbone's layers; set it to 1"
+        )
+    if config.model.drop_path > 0 and method != "full":
+        yield (
+            f"model.drop_path: {config.model.drop_path} has no effect in a frozen backbone; set it "
+            "to 0 or use method.name full"
+        )
+
+
+def _batchnorm(config: Config, world_size: int) -> Iterator[str]:
+    recipe, head = config.train, config.model.head
+    if head != "batchnorm_linear":
+        if recipe.sync_batchnorm:
+            yield (
+                f"train.sync_batchnorm: model.head {head} has no BatchNorm; set it to false, or "
+                "use model.head batchnorm_linear"
+            )
+        return
+    if recipe.ema > 0:
+        yield (
+            "train.ema: the statistics of the BatchNorm in model.head batchnorm_linear would be "
+            "those of other weights than the averaged ones; use model.head linear, or train.ema 0"
+        )
+    if recipe.batch_size * (world_size if recipe.sync_batchnorm else 1) == 1:
+        yield (
+            "train.batch_size: the BatchNorm of model.head batchnorm_linear needs 2 clips or more "
+            f"in every process, got 1 (on {world_size} processes); raise it, start fewer "
+            "processes, set train.sync_batchnorm with several, or use model.head linear"
+        )
+
+
+def _mixing(config: Config, world_size: int) -> Iterator[str]:
+    recipe = config.train
+    if not (recipe.mixup > 0 or recipe.cutmix > 0):
+        return
+    if recipe.batch_size == 1:
+        yield "train.batch_size: mixup and cutmix need 2 clips or more in every process, got 1"
+    if config.cache.dir is not None:
+        yield (
+            "cache.dir: train.mixup and train.cutmix mix pixels, which training from features "
+            "does not see; set both to 0, or leave cache.dir out"
+        )
+
+
+def _compiling(config: Config, world_size: int) -> Iterator[str]:
+    recipe = config.train
+    if recipe.compile and recipe.recompute != "none":
+        yield (
+            f"train.recompute: {recipe.recompute} does not work with train.compile, which decides "
+            "itself what to compute again; set it to none, or train.compile to false"
+        )
+
+
+def _sharding(config: Config, world_size: int) -> Iterator[str]:
+    asked = {"train.compile": config.train.compile, "cache.dir": config.cache.dir is not None}
+    if config.train.shard:
+        for other in (key for key, is_asked in asked.items() if is_asked):
+            yield f"train.shard: does not work with {other}; leave one of them out"
+
+
+def _cache(config: Config, world_size: int) -> Iterator[str]:
+    folder, run = config.cache.dir, config.run_dir
+    if folder is not None and Path(folder).resolve().is_relative_to(Path(run).resolve()):
+        yield (
+            f"cache.dir: {folder} lies in run_dir ({run}), which is to begin empty; choose another "
+            "folder, which other runs can use, too"
+        )
+
+
+CONSTRAINTS = (
+    *(_lists, _warmup, _frozen_backbone, _batchnorm, _mixing, _compiling, _sharding),
+    _cache,
+)

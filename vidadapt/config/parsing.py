@@ -1,0 +1,186 @@
+"""Command lines with jsonargparse: the sections of a `Config`, and options of a tool's own."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Container, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jsonargparse import ArgumentParser, Namespace
+
+from vidadapt.config.schema import SECTIONS, Config, ConfigError
+from vidadapt.config.typed import hints_of, misfits, out_of_range
+from vidadapt.config.yaml_files import read_yaml, without_key
+from vidadapt.console import did_you_mean, printable, printable_lines, require_known
+
+Methods = Mapping[str, Callable[..., None]]
+Options = TypeVar("Options")
+
+
+def spelt(argv: list[str]) -> list[str]:
+    """Spell every option with underscores, and `--config=FILE` as two words.
+
+    >>> spelt(["--from-scores=a-b.npz", "--config=a.yaml", "--", "x-y"])
+    ['--from_scores=a-b.npz', '--config', 'a.yaml', '--', 'x-y']
+    """
+    words = []
+    for word in argv:
+        option, equals, value = word.partition("=")
+        if word.startswith("--config="):
+            words += [option, value]
+        elif word.startswith("--") and len(option) > 2:
+            words.append(option.replace("-", "_").replace("__", "--", 1) + equals + value)
+        else:
+            words.append(word)
+    return words
+
+
+def typed(argv: list[str]) -> set[str]:
+    """Keys given on the command line itself, without those of configuration files."""
+    return {word[2:].partition("=")[0] for word in argv if word.startswith("--")}
+
+
+def value_of(argv: list[str], option: str) -> str | None:
+    """Find the value of an option before the others can be parsed; None: it is not given."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument(option, dest="value")
+    return early.parse_known_args(argv)[0].value
+
+
+def choose_method(argv: list[str], methods: Methods) -> tuple[str, list[str], tuple[str, ...]]:
+    """Find the method that the command line, or its last YAML file that names one, asks for.
+
+    Args:
+        argv: from `spelt`.
+
+    Returns:
+        The method's name; the words, where each YAML file that names another method is replaced by
+        its text without the method; and a line for each such file that had options for it.
+    """
+    argv, files = list(argv), {}
+    for place in range(1, len(argv)):
+        if argv[place - 1] == "--config":
+            content = read_yaml(Path(argv[place]), "--config")
+            if "config" in content:
+                raise ConfigError(
+                    f"--config: {argv[place]}: config: a configuration file names no other"
+                )
+            section = content.get("method")
+            if isinstance(section, dict) and "name" in section:
+                files[place] = section
+    name = value_of(argv, "--method.name")
+    if name is None:
+        name = str([Config("").method, *files.values()][-1]["name"])
+    require_known("method.name", name, methods)
+    dropped = []
+    for place, section in files.items():
+        if section["name"] == name:
+            continue
+        file, argv[place] = argv[place], without_key(Path(argv[place]), "method")
+        if options := ", ".join(f"method.{key}" for key in section if key != "name"):
+            dropped.append(
+                f"{printable(file)}: {printable(options)} left out: options of "
+                f"{printable(str(section['name']))}, and method.name is {name}"
+            )
+    return name, argv, tuple(dropped)
+
+
+def new_parser(
+    prog: str,
+    description: str,
+    options: type,
+    methods: Methods,
+    method: str,
+    *,
+    shown: Container[str] | None = None,
+    skip: frozenset[str] = frozenset(),
+) -> ArgumentParser:
+    """Make the parser of a tool: its own options, and every key of the configuration.
+
+    Args:
+        options: dataclass of the tool's own options.
+        method: the chosen one, whose options are keys, too.
+        shown: keys that --help lists; default: all.
+        skip: fields of `options` that are no options.
+    """
+    parser = ArgumentParser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_class_arguments(options, skip=set(skip))
+    parser.add_argument("--config", action="config", help="YAML file; may be given several times")
+    parser.add_argument(
+        "--method.name",
+        type=str,
+        default=Config("").method["name"],
+        help=f"one of {', '.join(methods)}",
+    )
+    parser.add_function_arguments(methods[method], "method", skip={"model"})
+    for name, of in SECTIONS.items():
+        parser.add_class_arguments(of, name)
+    for action in parser._actions:
+        section = action.dest.partition(".")[0]
+        if shown is not None and section in ("config", "method", *SECTIONS):
+            action.help = action.help if action.dest in shown else argparse.SUPPRESS
+    return parser
+
+
+def parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
+    """Parse the words.
+
+    Raises:
+        ConfigError: unknown or malformed options, with the known ones that are near.
+    """
+    try:
+        return parser.parse_args(argv)
+    except (argparse.ArgumentError, ValueError, TypeError) as error:
+        said = printable_lines(str(error)).strip()  # it holds what was given
+    known = [action.dest for action in parser._actions]
+    if group := re.search(r"[Gg]roup '([\w.]+)' does not accept option '([\w.]+)'", said):
+        unknown = [f"{group.group(1)}.{group.group(2)}"]
+    else:
+        unknown = re.findall(r"--([\w.]+)", said) if "nrecognized" in said else []
+    hints = {key: did_you_mean(key, known) for key in unknown}
+    raise ConfigError("\n".join([said, *(f"{key}: {hint}" for key, hint in hints.items() if hint)]))
+
+
+def options_of(of: type[Options], parsed: Namespace, **more: Any) -> Options:
+    """Make the dataclass of a tool's own options from what was parsed, and from `more`.
+
+    Raises:
+        ConfigError: a number is outside the range of its field.
+    """
+    options = of(**{**{key: parsed[key] for key in hints_of(of) if key in parsed}, **more})
+    if problems := out_of_range(options, "--"):
+        raise ConfigError("; ".join(problems))
+    return options
+
+
+def config_of(parsed: Namespace, run_dir: str, methods: Methods) -> Config:
+    """Make the configuration, and refuse null where it means nothing: jsonargparse accepts it.
+
+    Raises:
+        ConfigError: a value is not of its key's type, or holds a control character.
+    """
+    for name in ("method", *SECTIONS):
+        if not isinstance(parsed[name], Namespace):
+            raise ConfigError(f"{name}: holds no keys and values; leave it out, or give some")
+    inject = methods[require_known("method.name", str(parsed.method.name), methods)]
+    problems = []
+    for name, of in {"method": inject, **SECTIONS}.items():
+        values = vars(parsed[name])
+        problems += misfits(values, hints_of(of), f"{name}.")
+        problems += [
+            f"{name}.{key}: {value!r} holds a control character"
+            for key, value in values.items()
+            if isinstance(value, str) and value != printable(value)
+        ]
+    if problems:
+        raise ConfigError("; ".join(problems))
+    sections = {name: of(**vars(parsed[name])) for name, of in SECTIONS.items()}
+    return Config(run_dir=run_dir, method=vars(parsed.method), **sections)

@@ -11,7 +11,7 @@ import torch
 from conftest import ALONE, load_tool
 
 from vidadapt.distributed import World
-from vidadapt.evaluation.views import load_scores
+from vidadapt.evaluation import load_scores
 
 pytestmark = [
     pytest.mark.gpu,

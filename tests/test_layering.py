@@ -35,7 +35,7 @@ MAY_IMPORT = {  # from the bottom
         *("launching", "lists", "methods", "models", "runs", "video"),
     },
     "serving": {
-        *("config", "data", "distributed", "evaluation", "features", "files", "lists", "methods"),
+        *("config", "console", "data", "distributed", "evaluation", "files", "lists", "methods"),
         *("models", "runs", "video"),
     },
 }

@@ -15,12 +15,10 @@ from vidadapt.console.naming import printable
 from vidadapt.console.progress import duration
 from vidadapt.data.changes import CHANGED, Changes, read_changes
 from vidadapt.distributed import World, held_by_main, together
-from vidadapt.evaluation.score_parts import Scoring, take_up
-from vidadapt.evaluation.views import load_scores, metrics, save_scores
+from vidadapt.evaluation import METRICS, Scoring, load_scores, measure, save_scores, take_up
 from vidadapt.files.locks import held_folder
 from vidadapt.launching.failures import recorded
-from vidadapt.serving import trained
-from vidadapt.serving.trained import Loaded, Trained
+from vidadapt.serving import Loaded, Trained, trained
 
 
 def main(world: World) -> None:
@@ -55,7 +53,7 @@ def evaluate(world: World, loaded: Loaded, job: Scoring, out: Path, began: float
             about = trained.about(loaded)
             changed = read_changes(out / "parts" / CHANGED).values()
             warnings = [*loaded.videos.warnings, *parts.warnings, *changed]
-            figures = metrics(scores, loaded.trained.config.eval.fusion)
+            figures = measure(scores, loaded.trained.config.eval.fusion)
             result = {**figures, **about, "warnings": warnings}
             result["seconds"] = time.monotonic() - began
             # Of what this call scored, and not one before it that was stopped.
@@ -96,7 +94,7 @@ def rescore(options: EvaluateOptions) -> None:
     assert options.from_scores is not None
     source = Path(options.from_scores)
     scores, about = load_scores(source)
-    result = {**metrics(scores, options.fusion), **about, "from_scores": str(source)}
+    result = {**measure(scores, options.fusion), **about, "from_scores": str(source)}
     if options.out is not None:
         with held_folder(Path(options.out), "--out"):
             runs.write_json(Path(options.out) / "metrics.json", result)
@@ -105,9 +103,9 @@ def rescore(options: EvaluateOptions) -> None:
 
 def say(out: Path | None, result: dict[str, Any]) -> None:
     print(
-        f"top-1 {result['top1']:.2f}, top-5 {result['top5']:.2f}, mean class "
-        f"{result['mean_class_accuracy']:.2f} on {result['num_videos']} videos of "
-        f"{result['list']} ({result['views']}, {result['fusion']} averaged)"
+        ", ".join(f"{metric.title} {result[name]:.2f}" for name, metric in METRICS.items())
+        + f" on {result['num_videos']} videos of {result['list']} ({result['views']}, "
+        f"{result['fusion']} averaged)"
         + (f" in {duration(result['seconds'])}" if "seconds" in result else "")
     )
     unreadable = result["unreadable"]

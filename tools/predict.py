@@ -3,191 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
 
-import torch
-
-from vidadapt import launching, runs
+from vidadapt import launching
 from vidadapt.apps.prepare.commands.options import add_time_limit
 from vidadapt.apps.report import write_prediction_sheets
-from vidadapt.console.naming import printable
-from vidadapt.console.progress import duration, track
-from vidadapt.runs import adapters
-from vidadapt.serving.predict import LISTS, Prediction, Predictor, find_videos, names_of
-
-EPILOG = f"""examples:
-  python tools/predict.py clip.mp4 --adapter runs/ssv2_adaptformer
-  python tools/predict.py VIDEOS/ --adapter ssv2_adapter --weights videomae_vit_b.pth --json
-  python tools/predict.py test.txt --root VIDEOS --adapter runs/ssv2 --adapter runs/hmdb51 \\
-      --sheet out.png
-
-A video is looked at as in the adapter's evaluation: its own clips, crops, normalisation and fusion.
-Adapters of one backbone whose clips are cut alike share the decoding, and linear probes and LoSA
-also one pass of the backbone. Lists ({", ".join(LISTS)}) hold lines `path label` or
-`path`; with labels, the summary says how many predictions agree, unless the
-adapters have different classes. Videos that cannot be read are
-listed at the end, and the exit status is 1 then (others: docs/failures.md).
-"""
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="tools/predict.py",
-        description="Say what adapters see in videos: the most probable labels of each.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("videos", nargs="+", help="video files, folders (at any depth), or lists")
-    parser.add_argument(
-        "--adapter", action="append", required=True, metavar="DIR",
-        help="adapter folder, e.g. runs/mine/best; or a run's folder (its best, else its last); "
-        "may be given several times",
-    )  # fmt: skip
-    parser.add_argument(
-        "--weights", metavar="FILE", help="the backbone's; default: those of the adapter's run"
-    )
-    parser.add_argument("--root", metavar="DIR", help="of a list's paths; default: its own folder")
-    parser.add_argument(
-        "--allow-outside-root", action="store_true",
-        help="lists are trusted: their paths may lead out of that folder",
-    )  # fmt: skip
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="labels to show; default 5")
-    parser.add_argument("--num_clips", type=int, metavar="N", help="default: the adapter's")
-    parser.add_argument("--num_crops", type=int, metavar="N", help="default: the adapter's")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one JSON object a line, not a table")
-    form.add_argument("--sheet", type=Path, metavar="PNG", help="a picture instead; 10 videos each")
-    parser.add_argument(
-        "--num_workers", type=int, metavar="N",
-        help="decoding processes; default: none up to 7 videos, else 4 or as many as cores",
-    )  # fmt: skip
-    add_time_limit(parser)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=device, help="default here: %(default)s")
-    options = parser.parse_args(argv)
-    try:
-        torch.empty(0, device=options.device)
-    except (RuntimeError, AssertionError) as error:
-        parser.error(f"--device: {options.device} cannot be used: {str(error).splitlines()[0]}")
-    for name, least in (("top", 1), ("num_clips", 1), ("num_crops", 1), ("num_workers", 0)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            parser.error(f"--{name}: expected {least} or more, got {value}")
-    return options
+from vidadapt.serving import predict_command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Predict as the arguments say; the exit status: 1 if some video could not be read."""
-    options = parse(sys.argv[1:] if argv is None else argv)
-    began = time.monotonic()
-    if options.sheet is not None:
-        check_sheet(options.sheet)
-    videos = find_videos(options.videos, options.root, options.allow_outside_root)
-    folders = [adapters.find_adapter(folder) for folder in options.adapter]
-    predictor = Predictor(
-        dict(zip(names_of(folders), folders, strict=True)),
-        weights=options.weights,
-        num_clips=options.num_clips,
-        num_crops=options.num_crops,
-        device=options.device,
+    parser = argparse.ArgumentParser(
+        prog="tools/predict.py",
+        description="Say what adapters see in videos: the most probable labels of each.",
+        epilog=predict_command.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    if len({predictor.adapter(name).classes for name in predictor.names}) > 1 and any(
-        video.label is not None for video in videos
-    ):
-        print(
-            "labels of the list are left out: the adapters have different classes, so the same "
-            "number means different things to them",
-            file=sys.stderr,
-        )
-        videos = [replace(video, label=None) for video in videos]
-    workers = options.num_workers
-    if workers is None:
-        workers = 0 if len(videos) < 8 else min(4, os.cpu_count() or 1)
-    found = track(
-        predictor(
-            videos, top=options.top, num_workers=workers, shown=options.sheet is not None,
-            time_limit=options.time_limit,
-        ),
-        total=len(videos), label="predict", unit="videos",
-    )  # fmt: skip
-    kept = list(found if options.sheet is not None else _printed(found, options.json))
+    predict_command.add_options(parser)
+    add_time_limit(parser)
+    options = parser.parse_args(argv)
+    began = time.monotonic()
+    predict_command.check_options(parser, options)
+    found = predict_command.predictions(options)
     if options.sheet is not None:
-        files = write_prediction_sheets(kept, options.sheet)
-        print(f"pictures: {', '.join(map(str, files))}")
-    unreadable = [prediction for prediction in kept if prediction.error]
-    # With --json the output holds nothing but JSON.
-    where = sys.stderr if options.json else sys.stdout
-    print(_summary(predictor.names, kept, time.monotonic() - began), file=where)
-    if unreadable:
-        print(f"unreadable ({len(unreadable)}):", file=sys.stderr)
-        for prediction in unreadable:
-            print(printable(f"  {prediction.video.path}: {prediction.error}"), file=sys.stderr)
-    return 1 if unreadable else 0
-
-
-def check_sheet(path: Path) -> None:
-    """Raise `ValueError` if no picture can be written there, before any work is done."""
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"--sheet: expected a file that ends in .png, got {path}")
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"--sheet: the folder of {path} does not exist; make it first")
-
-
-def _printed(predictions: Iterator[Prediction], as_json: bool) -> Iterator[Prediction]:
-    """Print each as it comes."""
-    for prediction in predictions:
-        shown = runs.as_json(_as_dict(prediction)) if as_json else _as_table(prediction)
-        print(shown, flush=True)
-        yield prediction
-
-
-def _as_dict(prediction: Prediction) -> dict[str, Any]:
-    video = prediction.video
-    about: dict[str, Any] = {"video": video.path, "given": video.label}
-    if prediction.error:
-        return {**about, "error": prediction.error}
-    said = {
-        name: {"views": prediction.views[name], "top": [asdict(guess) for guess in guesses]}
-        for name, guesses in prediction.guesses.items()
-    }
-    return {**about, "predictions": said}
-
-
-def _as_table(prediction: Prediction) -> str:
-    given = prediction.video.label
-    shown = printable(prediction.video.path)
-    lines = [shown + ("" if given is None else f"  (label {given} in the list)")]
-    if prediction.error:
-        lines.append("  cannot be read")
-    for name, guesses in prediction.guesses.items():
-        lines.append(printable(f"  {name} ({prediction.views[name]})"))
-        lines += [
-            f"  {100 * guess.probability:6.1f} %  {printable(guess.name)}"
-            + ("  <- the list's" if guess.label == given else "")
-            for guess in guesses
-        ]
-    return "\n".join(lines)
-
-
-def _summary(names: list[str], predictions: list[Prediction], seconds: float) -> str:
-    read = [prediction for prediction in predictions if not prediction.error]
-    said = f"{len(read)} of {len(predictions)} videos in {duration(seconds)}"
-    labelled = [prediction for prediction in read if prediction.video.label is not None]
-    if labelled:
-        hits = {
-            name: sum(p.guesses[name][0].label == p.video.label for p in labelled) for name in names
-        }
-        said += "; the first label is the list's: " + ", ".join(
-            f"{name} {count} of {len(labelled)}" for name, count in hits.items()
-        )
-    return said
+        print(f"pictures: {', '.join(map(str, write_prediction_sheets(found, options.sheet)))}")
+    return predict_command.conclude(found, time.monotonic() - began, options.json)
 
 
 if __name__ == "__main__":

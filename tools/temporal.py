@@ -16,9 +16,7 @@ from vidadapt.config import ConfigError
 from vidadapt.console.naming import printable
 from vidadapt.console.progress import duration
 from vidadapt.distributed import World, together
-from vidadapt.serving import trained
-from vidadapt.serving.predict import names_of
-from vidadapt.serving.trained import Trained
+from vidadapt.serving import Trained, names_of, trained
 
 EPILOG = """examples:
   python tools/temporal.py --run_dir runs/ssv2_adaptformer

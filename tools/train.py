@@ -12,7 +12,7 @@ from vidadapt.config import Config
 from vidadapt.config.command_line import TrainOptions
 from vidadapt.data import DataPlan
 from vidadapt.distributed import World, held_by_main, together
-from vidadapt.features import cache
+from vidadapt.features import fill_cache
 from vidadapt.files.locks import Lock
 from vidadapt.launching.failures import recorded
 from vidadapt.runs import adapters
@@ -56,7 +56,7 @@ def train(
     asked = cfg.train
     built = setup.build(world, cfg, plan, saved)
     cfg, recipe, videos = built.cfg, built.recipe, built.lists["train"]
-    filling = None if built.cached is None else cache.fill(built.cached, recipe.epochs)
+    filling = None if built.cached is None else fill_cache(built.cached)
     with together(world):
         if options.profile:
             runs.check_writable("run_dir", folder)

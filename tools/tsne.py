@@ -23,8 +23,8 @@ from vidadapt.console.progress import duration
 from vidadapt.distributed import World
 from vidadapt.files.writing import replaced
 from vidadapt.lists.reading import Sample, manifest_hash
-from vidadapt.serving.predict import names_of
-from vidadapt.serving.trained import Trained, asked, find, load, samples_of
+from vidadapt.serving import Trained, names_of
+from vidadapt.serving.trained import asked, find, load, samples_of
 
 EPILOG = """examples:
   python tools/tsne.py --run_dir runs/linear runs/adaptformer --out runs/tsne

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from vidadapt.config import Config, ConfigError, DataConfig, ModelConfig, TrainConfig, check
-from vidadapt.evaluation.views import Scores, load_scores
+from vidadapt.evaluation import Scores, load_scores
 from vidadapt.models.heads import HEADS
 
 VIDEOS = {"broken": 7, "short": 2}

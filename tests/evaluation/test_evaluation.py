@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,17 @@ from torchmetrics.functional.classification import multiclass_accuracy
 
 from vidadapt import models
 from vidadapt.distributed import World
+from vidadapt.evaluation import (
+    METRICS,
+    Scores,
+    fuse,
+    label_ranks,
+    load_scores,
+    measure,
+    save_scores,
+    score_views,
+)
 from vidadapt.evaluation import views as evaluate
-from vidadapt.evaluation.metrics import accuracies, label_ranks
-from vidadapt.evaluation.views import Scores, fuse, load_scores, metrics, save_scores, score_views
 from vidadapt.lists.reading import write_list
 
 VIEWS = ["--eval.num_clips", "2", "--eval.num_crops", "3"]
@@ -110,7 +119,7 @@ def test_an_unreadable_video_is_listed_and_counts_as_wrong(trained, tiny_set, ru
     assert found["top1"] == pytest.approx(100 * hits.mean())
     assert [entry["path"] for entry in found["unreadable"]] == ["test 2 [x]#.mp4"]
     again, _ = load_scores(tmp_path / "after" / "scores.npz")
-    assert metrics(again, "softmax")["top1"] == found["top1"]
+    assert measure(again, "softmax")["top1"] == found["top1"]
 
 
 def test_when_no_video_can_be_read_that_is_an_error(trained, tiny_set, run_tool, tmp_path):
@@ -147,10 +156,19 @@ def test_fusions_are_the_means_of_what_they_are_called_after():
         np.testing.assert_allclose(fuse(logits, "logits")[video], mean, rtol=1e-12)
 
 
+def one_view(logits: np.ndarray, labels: np.ndarray, unreadable: Sequence[int] = ()) -> Scores:
+    """Scores of one view of each video, (N, K)."""
+    logits = logits[:, None].astype(np.float32)
+    logits[list(unreadable)] = np.nan
+    paths = [str(number) for number in range(len(labels))]
+    errors = {paths[number]: "cut short" for number in unreadable}
+    return Scores(paths, labels, np.zeros(1, int), np.zeros(1, int), logits, errors)
+
+
 def test_accuracies_agree_with_torchmetrics():
     rng = np.random.default_rng(0)
     scores, labels = rng.normal(size=(200, 9)), rng.integers(0, 8, 200)  # class 8 never occurs
-    found = accuracies(label_ranks(scores, labels), labels, 9)
+    found = measure(one_view(scores, labels), "logits")
     tensors = torch.tensor(scores), torch.tensor(labels)
     for name, top_k in (("top1", 1), ("top5", 5)):
         expected = multiclass_accuracy(*tensors, num_classes=9, top_k=top_k, average="micro")
@@ -271,7 +289,7 @@ def test_the_loss_is_that_of_the_fused_distribution_of_readable_videos(fusion):
             mean = exact.mean(0)
             fused = np.exp(mean) / np.exp(mean).sum()
         by_hand.append(-np.log(fused[labels[video]]))
-    assert metrics(scores, fusion)["loss"] == pytest.approx(np.mean(by_hand), rel=1e-12)
+    assert measure(scores, fusion)["loss"] == pytest.approx(np.mean(by_hand), rel=1e-12)
 
 
 @pytest.mark.parametrize("fusion", ["softmax", "logits"])
@@ -280,13 +298,22 @@ def test_the_loss_is_finite_where_the_label_has_no_chance(fusion):
     scores = Scores(["a"], np.array([0]), np.arange(2), np.zeros(2, int), logits, {})
     # Of the mean of both distributions e^-3000 / 2 is left; of the mean logits e^-4000.
     expected = 3000 + np.log(2) if fusion == "softmax" else 4000
-    assert metrics(scores, fusion)["loss"] == pytest.approx(expected)
+    assert measure(scores, fusion)["loss"] == pytest.approx(expected)
 
 
 def test_a_class_that_lost_all_its_videos_counts_with_0():
     """Class 1 is unreadable as a whole, class 2 in part, class 3 is not in the list."""
-    ranks = np.array([0, 0, -1, -1, 0, -1])
-    found = accuracies(ranks, np.array([0, 0, 1, 1, 2, 2]), 4)
+    labels = np.array([0, 0, 1, 1, 2, 2])
+    found = measure(one_view(np.eye(4)[labels], labels, unreadable=(2, 3, 5)), "softmax")
     assert [entry["top1"] for entry in found["per_class"]] == [100.0, 0.0, 50.0, None]
     assert found["mean_class_accuracy"] == 50.0
     assert found["top1"] == pytest.approx(50.0) and found["top5"] == pytest.approx(50.0)
+
+
+def test_each_metric_is_reported_under_its_name():
+    labels = np.array([0, 1])
+    found = measure(one_view(np.eye(2), labels), "softmax")
+    assert found.keys() > METRICS.keys()
+    for name, metric in METRICS.items():
+        worse = measure(one_view(np.eye(2)[::-1], labels), "softmax")[name]
+        assert (found[name] >= worse) if metric.better == "up" else (found[name] < worse)

@@ -23,16 +23,15 @@ from safetensors.torch import load_file
 from videos import grey_frames, write_video
 
 from vidadapt import data
+from vidadapt.features.rows import Reader, writing_rows
 from vidadapt.features.store import (
     THERE,
     UNREADABLE,
     CacheError,
     Kept,
-    Reader,
     Store,
     create,
     marks,
-    writing_rows,
 )
 from vidadapt.training import validation
 from vidadapt.video.readers import ReadError
@@ -264,7 +263,7 @@ def test_a_resumed_run_equals_one_that_was_left_alone(tiny_set, run_tool, tmp_pa
     run_tool("train", *options, *cache, "--run_dir", whole)
 
     with monkeypatch.context() as patched:
-        patched.setattr(validation, "metrics", stopping(validation.metrics, at_call=2))
+        patched.setattr(validation, "measure", stopping(validation.measure, at_call=2))
         with pytest.raises(KeyboardInterrupt):
             run_tool("train", *options, *cache, "--run_dir", stopped)
     assert len(accuracies_of(stopped)) == 1

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from vidadapt import runs
-from vidadapt.evaluation.views import Scores, save_scores
+from vidadapt.evaluation import Scores, save_scores
 from vidadapt.files.writing import WriteError, replaced
 from vidadapt.lists.reading import Sample, write_list
 from vidadapt.models.plain import write_plain

@@ -24,7 +24,7 @@ from PIL import Image
 
 from vidadapt import methods
 from vidadapt.config import Config, ConfigError, DataConfig, ModelConfig
-from vidadapt.evaluation.views import Scores, load_scores, metrics, save_scores
+from vidadapt.evaluation import Scores, load_scores, measure, save_scores
 from vidadapt.lists.index import VideoFacts, add_to_index, read_index
 from vidadapt.runs import RunError, adapters, checkpoints
 from vidadapt.video import packed
@@ -166,7 +166,7 @@ def _accuracies(scores: Scores) -> dict[str, Any]:
             shares = [np.exp(np.float64(view) - np.float64(view).max()) for view in views]
             mean = sum(share / share.sum() for share in shares)
             hits += sum(mean[label] <= other for other in mean) == 1
-    found = metrics(scores, "softmax")
+    found = measure(scores, "softmax")
     if abs(found["top1"] - 100 * hits / len(scores.paths)) > 1e-9:
         raise Defect(f"top-1 {found['top1']}, where {hits} of {len(scores.paths)} are right")
     return {key: found[key] for key in ("top1", "mean_class_accuracy", "num_videos", "views")}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import TinySet, launch
 
-from vidadapt.evaluation.views import load_scores
+from vidadapt.evaluation import load_scores
 from vidadapt.lists.quarantine import read_quarantine, write_quarantine
 from vidadapt.lists.reading import ListError, manifest_hash, read_label_names, read_list
 

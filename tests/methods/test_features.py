@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vidadapt import methods
-from vidadapt.features.halves import NothingFrozen, run_from_features, split
+from vidadapt.features import NothingFrozen, cut_in_two, run_from_features
 from vidadapt.models.heads import HEADS
 
 CASES = [
@@ -53,7 +53,7 @@ def test_the_rest_on_features_is_the_whole_on_clips(kind, method, head, options,
     whole = adapted(kind, method, head, options)
     cut = copy.deepcopy(whole)
     clips = kinds.clips()
-    parts = split(cut, method)
+    parts = cut_in_two(cut, method)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         features = parts.features(clips)
         assert not any(tensor.requires_grad for tensor in features)
@@ -101,12 +101,12 @@ def test_tokens_in_front_of_every_slot_lead_to_the_same_features(kind):
 )
 def test_a_model_that_trains_from_its_beginning_has_no_prefix(kind, method, options):
     with pytest.raises(NothingFrozen, match=rf"cache\.dir: method\.name {method} trains"):
-        split(adapted(kind, method, "linear", options), method)
+        cut_in_two(adapted(kind, method, "linear", options), method)
 
 
 def test_linear_heads_share_their_features_and_others_do_not():
     def title(method: str, head: str, **options: object) -> str:
-        return split(adapted("tubelet ViT", method, head, options), method).title
+        return cut_in_two(adapted("tubelet ViT", method, head, options), method).title
 
     assert title("linear", "linear") == title("linear", "batchnorm_linear")
     assert title("adaptformer", "linear", layers="4-6") == title("lora", "linear", layers="4-5")

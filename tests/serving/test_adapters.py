@@ -29,9 +29,7 @@ from vidadapt.config import (
 )
 from vidadapt.runs import adapters
 from vidadapt.runs.adapters import load_adapter, save_adapter
-from vidadapt.serving import trained
-from vidadapt.serving.bank import AdapterBank
-from vidadapt.serving.predict import Predictor
+from vidadapt.serving import AdapterBank, Predictor, trained
 
 FRAMES, SIDE = 4, 32
 

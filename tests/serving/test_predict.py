@@ -15,10 +15,10 @@ from PIL import Image
 from vidadapt.apps.report import write_prediction_sheets
 from vidadapt.apps.report.prediction_sheet import MARGIN, THUMB
 from vidadapt.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
-from vidadapt.evaluation.views import fuse, load_scores
+from vidadapt.evaluation import fuse, load_scores
 from vidadapt.lists.names import ENDINGS
 from vidadapt.lists.reading import ListError
-from vidadapt.serving.predict import GivenVideo, Predictor, find_videos, names_of
+from vidadapt.serving import GivenVideo, Predictor, find_videos, names_of
 from vidadapt.video.times import frame_times
 
 

@@ -1,10 +1,145 @@
-"""Top-1, top-5, mean-class and per-class accuracy from integer counts of hits."""
+"""Fuse the views of each video to one score, and compute exact metrics from the scores.
+
+`METRICS` says all that validation, evaluation and the studies need: a new metric is one entry.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
+import torch
+from torch.nn import functional
+
+from vidadapt.evaluation.scores import Scores
+
+Fusion = Literal["softmax", "logits"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Scores of a list's videos, as the metrics take them.
+
+    Unreadable videos stay in the list: their scores are NaN, their rank is -1.
+
+    Attributes:
+        scores: (N, K) float64, see `fuse`.
+        log_shares: (N, K) float64, log of the probabilities that the views' fusion gives.
+        ranks: (N,) int64, see `label_ranks`; 0 is a top-1 hit.
+        labels: (N,) int64 in [0, K), N >= 1.
+        readable: (N,) bool; at least one is.
+    """
+
+    scores: np.ndarray
+    log_shares: np.ndarray
+    ranks: np.ndarray
+    labels: np.ndarray
+    readable: np.ndarray
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number for a list of videos.
+
+    Attributes:
+        title: for people, e.g. "top-1".
+        unit: "%" for what tables show and evaluations compare; other units are logged and printed.
+        better: "up" or "down".
+    """
+
+    title: str
+    unit: str
+    better: Literal["up", "down"]
+    of: Callable[[Judged], float]
+
+
+def top(k: int, judged: Judged) -> float:
+    """Share of all videos, in per cent, whose label is among the k best classes.
+
+    Unreadable videos are no hits. With k classes or fewer all others are.
+    """
+    hits = (judged.ranks >= 0) & (judged.ranks < k)
+    return 100.0 * int(hits.sum()) / len(hits)
+
+
+def mean_class_accuracy(judged: Judged) -> float:
+    """Mean of the top-1 shares, in per cent, of the classes that the list has.
+
+    A class whose videos are all unreadable counts as 0.
+    """
+    return float(np.mean([one["top1"] for one in per_class(judged) if one["top1"] is not None]))
+
+
+def mean_loss(judged: Judged) -> float:
+    """Mean cross-entropy of the readable videos: of -log p(label), in nats."""
+    log_shares, labels = judged.log_shares[judged.readable], judged.labels[judged.readable]
+    return float(functional.nll_loss(torch.from_numpy(log_shares), torch.from_numpy(labels)))
+
+
+METRICS = {
+    "top1": Metric("top-1", "%", "up", lambda judged: top(1, judged)),
+    "top5": Metric("top-5", "%", "up", lambda judged: top(5, judged)),
+    "mean_class_accuracy": Metric("mean class", "%", "up", mean_class_accuracy),
+    "loss": Metric("loss", "nats", "down", mean_loss),
+}
+# Those that tables show and that evaluations are compared by.
+IN_PERCENT = {name: metric for name, metric in METRICS.items() if metric.unit == "%"}
+
+
+def measure(scores: Scores, fusion: Fusion) -> dict[str, Any]:
+    """Compute what an evaluation reports.
+
+    Returns:
+        Each of `METRICS` by its name; num_videos; views; fusion; unreadable, a list of path and
+        error; per_class, see there.
+    """
+    judged = judge(scores, fusion)
+    num_clips, num_crops = int(scores.clips.max()) + 1, int(scores.crops.max()) + 1
+    return {
+        **{name: metric.of(judged) for name, metric in METRICS.items()},
+        "num_videos": len(scores.paths),
+        "views": f"{num_clips} clips x {num_crops} crops",
+        "fusion": fusion,
+        "unreadable": [{"path": path, "error": why} for path, why in scores.errors.items()],
+        "per_class": per_class(judged),
+    }
+
+
+def judge(scores: Scores, fusion: Fusion) -> Judged:
+    """Fuse the views of each video, and rank its label."""
+    readable = np.array([path not in scores.errors for path in scores.paths])
+    logits, labels = scores.logits[readable], scores.labels[readable]
+    fused = np.full((len(readable), logits.shape[2]), np.nan)
+    log_shares, ranks = fused.copy(), np.full(len(readable), -1)
+    fused[readable] = fuse(logits, fusion)
+    log_shares[readable] = _log_shares(logits, fusion)
+    ranks[readable] = label_ranks(fused[readable], labels)
+    return Judged(fused, log_shares, ranks, scores.labels, readable)
+
+
+def fuse(logits: np.ndarray, fusion: Fusion) -> np.ndarray:
+    """(N, V, K) per-view logits -> (N, K) float64 scores: mean over the views.
+
+    `softmax` averages probabilities (VideoMAE), `logits` averages logits (AdaptFormer's release).
+    """
+    values = logits.astype(np.float64)
+    if fusion == "softmax":
+        values = np.exp(values - values.max(axis=2, keepdims=True))
+        values /= values.sum(axis=2, keepdims=True)
+    elif fusion != "logits":
+        raise ValueError(f"eval.fusion: {fusion!r} is unknown; use softmax or logits")
+    return values.mean(axis=1)
+
+
+def _log_shares(logits: np.ndarray, fusion: Fusion) -> np.ndarray:
+    """(N, V, K) per-view logits -> (N, K) float64 log of the fused probabilities."""
+    values = torch.from_numpy(logits).double()
+    if fusion == "softmax":  # the log of their mean, without its underflow
+        return (values.log_softmax(2).logsumexp(1) - math.log(logits.shape[1])).numpy()
+    return values.mean(1).log_softmax(1).numpy()
 
 
 def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -27,44 +162,16 @@ def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return ((scores > own) | ((scores == own) & before)).sum(axis=1)
 
 
-def accuracies(ranks: np.ndarray, labels: np.ndarray, num_classes: int) -> dict[str, Any]:
-    """Accuracies in per cent of videos from `label_ranks`.
+def per_class(judged: Judged) -> list[dict[str, Any]]:
+    """Label, num_videos and top1 (per cent) of every class.
 
-    A rank of -1 marks a video without a score (unreadable). It stays in every denominator, and is
-    never a hit:
-        top1, top5: shares of all videos of the list. With five classes or fewer `top5` counts all
-            videos as hits, except those without a score.
-        mean_class_accuracy: mean of the top-1 shares of the classes that the list has. A class
-            whose videos are all unreadable counts as 0; one without videos in the list is left out.
-        per_class: top-1 share of the videos of a class; 0 where all are unreadable.
-
-    Args:
-        ranks: (N,) int; labels: (N,) int in [0, K), N >= 1.
-
-    Returns:
-        dict with top1, top5, mean_class_accuracy, num_videos, and per_class, a list over the
-        classes of {label, num_videos, top1} where top1 is None for a class that does not occur.
-
-    >>> accuracies(np.array([0, 3, -1, 0]), np.array([0, 0, 1, 1]), 3)["mean_class_accuracy"]
-    50.0
+    top1 is 0 where all videos are unreadable, and None for a class that does not occur.
     """
-    hits = ranks == 0
-    totals = np.bincount(labels, minlength=num_classes)
-    correct = np.bincount(labels[hits], minlength=num_classes)
-    per_class = [
-        {
-            "label": label,
-            "num_videos": int(total),
-            "top1": 100.0 * int(right) / int(total) if total else None,
-        }
+    totals, correct = (
+        np.bincount(labels, minlength=judged.scores.shape[1]).tolist()
+        for labels in (judged.labels, judged.labels[judged.ranks == 0])
+    )
+    return [
+        {"label": label, "num_videos": total, "top1": 100.0 * right / total if total else None}
         for label, (total, right) in enumerate(zip(totals, correct, strict=True))
     ]
-    shares = [entry["top1"] for entry in per_class if entry["top1"] is not None]
-    count = len(labels)
-    return {
-        "top1": 100.0 * int(hits.sum()) / count,
-        "top5": 100.0 * int(((ranks >= 0) & (ranks < 5)).sum()) / count,
-        "mean_class_accuracy": float(np.mean(shares)),
-        "num_videos": count,
-        "per_class": per_class,
-    }

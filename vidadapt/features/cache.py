@@ -29,7 +29,8 @@ from vidadapt.data.epochs import Key
 from vidadapt.data.transforms import normalize
 from vidadapt.data.watchdog import Watched
 from vidadapt.distributed import World, gather_objects, held_by_main, together
-from vidadapt.features.halves import Split
+from vidadapt.features.halves import Halves
+from vidadapt.features.rows import writing_rows
 from vidadapt.features.store import (
     THERE,
     Store,
@@ -39,7 +40,6 @@ from vidadapt.features.store import (
     kept_as,
     marks,
     size,
-    writing_rows,
 )
 from vidadapt.models.precision import autocast
 from vidadapt.runs.differences import NOT_OF_THE_BACKBONE
@@ -55,24 +55,14 @@ class Cache:
         stores: by split; `train` has rows for its draws, any other list one a video.
         loaders: of the same splits, `data.train_loader` for `train`, else `data.eval_loader` with
             one view. Filling uses their data sets and options.
-        draws: of each training sample.
-        repeats: copies of a sample in an epoch, see `data.epochs`.
-        batch_size: training clips of one forward pass.
-        views_per_forward: validation views whose features enter one forward pass.
-        normalization: key of `data.transforms.NORMALIZATIONS`.
-        clip_timeout: seconds for one training clip; None: no limit.
         precision: resolved; features are computed under it.
     """
 
-    parts: Split
+    cfg: Config
+    plan: DataPlan
+    parts: Halves
     stores: dict[str, Store]
     loaders: dict[str, Any]
-    draws: int
-    repeats: int
-    batch_size: int
-    views_per_forward: int
-    normalization: str
-    clip_timeout: float | None
     precision: str
     world: World
 
@@ -80,7 +70,7 @@ class Cache:
 def plan_cache(
     cfg: Config,
     plan: DataPlan,
-    parts: Split,
+    parts: Halves,
     lists: Mapping[str, VideoList],
     loaders: dict[str, Any],
     *,
@@ -113,31 +103,19 @@ def plan_cache(
         )
         check_key(stores[split])
     check_room(list(stores.values()), Path(cfg.cache.dir), cfg.cache.max_gb)
-    return Cache(
-        parts=parts,
-        stores=stores,
-        loaders=loaders,
-        draws=cfg.cache.draws,
-        repeats=cfg.data.repeated_augmentation,
-        batch_size=cfg.train.batch_size,
-        views_per_forward=cfg.eval.views_per_forward,
-        normalization=plan.normalization,
-        clip_timeout=cfg.data.clip_timeout,
-        precision=precision,
-        world=world,
-    )
+    return Cache(cfg, plan, parts, stores, loaders, precision, world)
 
 
 def _key(
     cfg: Config,
     plan: DataPlan,
-    parts: Split,
+    parts: Halves,
     videos: VideoList,
     training: bool,
     backbone: str,
     precision: str,
 ) -> dict[str, Any]:
-    """What features depend on, by configuration key where there is one."""
+    """Facts that features depend on, by configuration key where there is one."""
     sizes = videos.samples.column("size")
     key = {
         "features": parts.title,
@@ -170,7 +148,7 @@ def _key(
     return key
 
 
-def _announcement(cached: Cache, epochs: int) -> str:
+def _announcement(cached: Cache) -> str:
     """Size, place, what is still to be computed, and how far the draws reach."""
     stores = cached.stores.values()
     rows = sum(store.num_rows for store in stores)
@@ -180,21 +158,19 @@ def _announcement(cached: Cache, epochs: int) -> str:
         f"cache of {cached.parts.title}: {size(sum(store.bytes for store in stores))} in {folder}, "
         f"{rows} clips, {missing or 'none'} of them to compute"
     )
-    wanted = epochs * cached.repeats
-    if cached.draws < wanted:
-        draws = "1 draw serves" if cached.draws == 1 else f"{cached.draws} draws serve"
-        copies = f" x {cached.repeats} copies" if cached.repeats > 1 else ""
-        said += f"\n{draws} {epochs} epochs{copies}: the same clips of a video come again and again"
+    cfg = cached.cfg
+    epochs, repeats, draws = cfg.train.epochs, cfg.data.repeated_augmentation, cfg.cache.draws
+    if draws < epochs * repeats:
+        serve = "1 draw serves" if draws == 1 else f"{draws} draws serve"
+        copies = f" x {repeats} copies" if repeats > 1 else ""
+        said += f"\n{serve} {epochs} epochs{copies}: the same clips of a video come again and again"
     return said
 
 
-def fill(cached: Cache, epochs: int) -> dict[str, Any]:
+def fill_cache(cached: Cache) -> dict[str, Any]:
     """Compute the rows that are missing, and print so; return once all of them are there.
 
     Validation videos that could not be read before are tried again: a disk may have been missing.
-
-    Args:
-        epochs: of the run, to say how far the draws reach.
 
     Returns:
         `seconds`, `clips` computed now (by all processes), `bytes` in all.
@@ -206,7 +182,7 @@ def fill(cached: Cache, epochs: int) -> dict[str, Any]:
     began = time.monotonic()
     world = cached.world
     if world.is_main:
-        print(_announcement(cached, epochs), flush=True)
+        print(_announcement(cached), flush=True)
     computed = 0
     cached.parts.model.eval()
     for split, store in cached.stores.items():
@@ -257,7 +233,7 @@ def _filled(cached: Cache, split: str, rows: list[int]) -> Iterator[int]:
             if clips is None:
                 writer.unreadable(done)
             else:
-                ready = normalize(clips.to(device, non_blocking=True), cached.normalization)
+                ready = normalize(clips.to(device, non_blocking=True), cached.plan.normalization)
                 with autocast(device, cached.precision):
                     features = cached.parts.features(ready)
                 writer.write(done, features)
@@ -267,11 +243,10 @@ def _filled(cached: Cache, split: str, rows: list[int]) -> Iterator[int]:
 def _draws(cached: Cache, rows: list[int]) -> Iterator[tuple[list[int], Tensor]]:
     """Yield rows and their training clips (B, 3, T, S, S) uint8."""
     loader = cached.loaders["train"]
-    samples = len(loader.dataset)
-    pieces = [
-        rows[first : first + cached.batch_size] for first in range(0, len(rows), cached.batch_size)
-    ]
-    keys = [[_key_of(row, samples, cached.repeats) for row in piece] for piece in pieces]
+    cfg, samples = cached.cfg, len(loader.dataset)
+    step, repeats = cfg.train.batch_size, cfg.data.repeated_augmentation
+    pieces = [rows[first : first + step] for first in range(0, len(rows), step)]
+    keys = [[_key_of(row, samples, repeats) for row in piece] for piece in pieces]
 
     def lost(key: Key, reason: str, seconds: float) -> None:
         path = loader.dataset.samples[key[1]].path
@@ -285,7 +260,7 @@ def _draws(cached: Cache, rows: list[int]) -> Iterator[tuple[list[int], Tensor]]
             loader.collate_fn,
             num_workers=loader.num_workers,
             pin_memory=loader.pin_memory,
-            limit=cached.clip_timeout,
+            limit=cfg.data.clip_timeout,
             barred=lambda key: False,
             lost=lost,
         )

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from vidadapt.data.epochs import EpochBatches, Key
-from vidadapt.evaluation.views import Scores, collected
+from vidadapt.evaluation import Scores, collected
 from vidadapt.features.cache import Cache
-from vidadapt.features.store import MISSING, UNREADABLE, CacheError, Reader, Store, marks
+from vidadapt.features.rows import Reader
+from vidadapt.features.store import MISSING, UNREADABLE, CacheError, Store, marks
 from vidadapt.models.precision import autocast
 
 
@@ -65,7 +66,8 @@ class CachedBatches:
                 yield coming.result()
 
     def _batch(self, keys: list[Key]) -> dict[str, Any]:
-        draws, repeats = self.cached.draws, self.cached.repeats
+        cfg = self.cached.cfg
+        draws, repeats = cfg.cache.draws, cfg.data.repeated_augmentation
         rows = [_row_of(key, len(self.labels), draws, repeats) for key in keys]
         index = torch.tensor([index for _, index, _ in keys])
         return {
@@ -96,7 +98,7 @@ def score_features(
     model.eval()
     reader, found = _whole(store), marks(store)
     mine: list[tuple[int, np.ndarray | None, str]] = []
-    step = cached.views_per_forward
+    step = cached.cfg.eval.views_per_forward
     for first in range(world.rank * step, len(paths), world.size * step):
         rows = range(first, min(first + step, len(paths)))
         readable = [row for row in rows if found[row] != UNREADABLE]

@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidadapt.features.routing import READ_OUT
 from vidadapt.methods.losa import SideNetwork, in_autocast_type
 from vidadapt.models import VideoModel
-from vidadapt.models.heads import AttentiveHead
+from vidadapt.models.heads import READ_OUT, AttentiveHead
 
 
 class NothingFrozen(ValueError):
@@ -34,7 +33,7 @@ class _ReachedError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
+class Halves:
     """A model, with its method applied, cut before the first part that trains.
 
     Attributes:
@@ -79,7 +78,7 @@ class Split:
         return model.forward_head(model.forward_from(rows[0], self.first))
 
 
-def split(model: VideoModel, method: str) -> Split:
+def cut_in_two(model: VideoModel, method: str) -> Halves:
     """Cut a model before the first part that trains.
 
     Args:
@@ -112,15 +111,15 @@ def split(model: VideoModel, method: str) -> Split:
         # The last layer's tap is its output, which is the first tensor already.
         kept = side.layers[:-1] if _taps_last(side) else side.layers
         names = ("last", *(f"layer_{number}" for number in kept))
-        return Split(model, 0, f"outputs of the last layer and of layers {layers}", names)
+        return Halves(model, 0, f"outputs of the last layer and of layers {layers}", names)
     if first < len(slots):
-        return Split(model, first, f"tokens that enter layer {first + 1}", ("tokens",))
+        return Halves(model, first, f"tokens that enter layer {first + 1}", ("tokens",))
     if isinstance(model.head, AttentiveHead):
-        return Split(model, first, "all tokens that are read out", ("tokens",))
-    return Split(model, first, "mean of the tokens", ("pooled",))
+        return Halves(model, first, "all tokens that are read out", ("tokens",))
+    return Halves(model, first, "mean of the tokens", ("pooled",))
 
 
-def run_from_features(parts: Split) -> None:
+def run_from_features(parts: Halves) -> None:
     """Make the model take features instead of clips from now on; its tensors stay."""
     model: Any = parts.model
     model.forward = parts.logits

@@ -12,31 +12,25 @@ are missing, and nothing half-written counts.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
-import xxhash
 from torch import Tensor
+
+from vidadapt import runs
 
 KEY, CHECKS, DONE = "key.json", "checks.bin", "done.bin"
 MISSING, THERE, UNREADABLE = 0, 0x5A, 0xA5  # no flipped bit turns one into another
 FORMAT = "vidadapt-cache-2"
-SECONDS_BETWEEN_MARKS = 10.0
 
-# numpy has no bfloat16: its bits are handled as integers.
-BITS = {torch.float32: "<f4", torch.float16: "<f2", torch.bfloat16: "<i2"}
-NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-TYPES = {name: dtype for dtype, name in NAMES.items()}
+BITS = {"fp32": "<f4", "fp16": "<f2", "bf16": "<i2"}
+TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+NAMES = {dtype: name for name, dtype in TYPES.items()}
 
 
 class CacheError(ValueError):
@@ -59,13 +53,14 @@ class Kept:
     stored: str
 
     @property
-    def row_bytes(self) -> int:
-        return prod(self.shape) * TYPES[self.stored].itemsize
+    def row(self) -> np.dtype:
+        """Type of a row as an array; numpy has no bfloat16, whose bits are handled as integers."""
+        return np.dtype((BITS[self.stored], self.shape))
 
 
 @dataclass(frozen=True)
 class Store:
-    """What a folder holds, or is to hold.
+    """Content of a folder, or what it is to hold.
 
     Attributes:
         folder: its own.
@@ -81,7 +76,7 @@ class Store:
 
     @property
     def bytes(self) -> int:
-        return self.num_rows * sum(tensor.row_bytes for tensor in self.tensors)
+        return self.num_rows * sum(tensor.row.itemsize for tensor in self.tensors)
 
 
 def kept_as(names: Sequence[str], one_clip: Sequence[Tensor], dtype: str) -> tuple[Kept, ...]:
@@ -162,8 +157,9 @@ def check_key(store: Store) -> None:
             f"cache.dir: {store.folder} holds features of another run; {'; '.join(differing)}. "
             "Use the same, give another cache.dir, or delete that folder"
         )
-    for path, length in _files(store).items():
-        if not path.exists() or path.stat().st_size != length:
+    for name, row in files_of(store).items():
+        path = store.folder / name
+        if not path.exists() or path.stat().st_size != store.num_rows * row.itemsize:
             raise CacheError(f"{path}: is missing or not whole; delete {store.folder}")
 
 
@@ -176,7 +172,11 @@ def create(store: Store) -> None:
     """
     if not (store.folder / KEY).exists():
         try:
-            _make(store)
+            store.folder.mkdir(parents=True, exist_ok=True)
+            for name, row in files_of(store).items():
+                with (store.folder / name).open("wb") as file:
+                    file.truncate(store.num_rows * row.itemsize)
+            runs.write_json(store.folder / KEY, _description(store))
         except OSError as error:
             raise CacheError(f"cache.dir: cannot write to {store.folder} ({error})") from error
     check_key(store)
@@ -196,153 +196,6 @@ def marks(store: Store) -> np.ndarray:
     return found
 
 
-class StoreWriter:
-    """Writes rows into a store; several processes may, each its own rows. See `writing_rows`."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.files: list[BinaryIO] = [
-            (store.folder / f"{tensor.name}.bin").open("r+b") for tensor in store.tensors
-        ]
-        self.checks: BinaryIO = (store.folder / CHECKS).open("r+b")
-        self.done: BinaryIO = (store.folder / DONE).open("r+b")
-        self.unmarked: list[tuple[int, int]] = []
-        self.marked = time.monotonic()
-
-    def write(self, rows: Sequence[int], features: Sequence[Tensor]) -> None:
-        """Write rows of features, (len(rows), ...) each, on any device.
-
-        Raises:
-            CacheError: the disk refused a write.
-        """
-        stored = [
-            values.to(TYPES[tensor.stored]).cpu().contiguous()
-            for tensor, values in zip(self.store.tensors, features, strict=True)
-        ]
-        with _refused(self.store):
-            for tensor, file, values in zip(self.store.tensors, self.files, stored, strict=True):
-                for row, value in zip(rows, _as_numpy(values), strict=True):
-                    file.seek(row * tensor.row_bytes)
-                    file.write(value.data)
-            for row, check in zip(rows, _checksums(stored), strict=True):
-                self.checks.seek(row * check.nbytes)
-                self.checks.write(check.data)
-        self._mark_later(rows, THERE)
-
-    def unreadable(self, rows: Sequence[int]) -> None:
-        """Note that the videos of rows could not be read."""
-        self._mark_later(rows, UNREADABLE)
-
-    def mark(self) -> None:
-        """Flush everything written so far to the disk, then mark it.
-
-        Raises:
-            CacheError: the disk refused. What was written since the last call is never marked.
-        """
-        # Cleared first: after a failure Linux drops what it could not write, and a second fsync
-        # does not report it.
-        unmarked, self.unmarked = self.unmarked, []
-        with _refused(self.store):
-            for file in (*self.files, self.checks):
-                file.flush()
-                os.fsync(file.fileno())
-            for row, value in unmarked:
-                self.done.seek(row)
-                self.done.write(bytes([value]))
-            self.done.flush()
-        self.marked = time.monotonic()
-
-    def _mark_later(self, rows: Sequence[int], value: int) -> None:
-        self.unmarked += [(row, value) for row in rows]
-        if time.monotonic() - self.marked > SECONDS_BETWEEN_MARKS:
-            self.mark()
-
-
-@contextmanager
-def writing_rows(store: Store) -> Iterator[StoreWriter]:
-    """Yield a `StoreWriter`; what it has written is marked at the end, also after an error.
-
-    Raises:
-        CacheError: the disk refused a write.
-    """
-    with _refused(store):
-        writer = StoreWriter(store)
-    try:
-        yield writer
-    finally:
-        with _refused(store):
-            try:
-                writer.mark()
-            finally:
-                for file in (*writer.files, writer.checks, writer.done):
-                    file.close()
-
-
-@contextmanager
-def _refused(store: Store) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CacheError(
-            f"cache.dir: cannot write to {store.folder} ({error}); make room, then start again: "
-            "what is marked there is kept"
-        ) from error
-
-
-class Reader:
-    """The rows of a store as memory maps."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.maps = [
-            np.memmap(
-                store.folder / f"{tensor.name}.bin",
-                dtype=np.dtype(BITS[TYPES[tensor.stored]]),
-                mode="r",
-                shape=(store.num_rows, *tensor.shape),
-            )
-            for tensor in store.tensors
-        ]
-        self.checks = np.memmap(store.folder / CHECKS, "<u8", "r", shape=(store.num_rows,))
-
-    def rows(self, chosen: Sequence[int], *, pin_memory: bool = False) -> tuple[Tensor, ...]:
-        """Features (len(chosen), ...) in the stored types, on the CPU.
-
-        Raises:
-            CacheError: a row is not what was written. Its mark is removed, so that it is computed
-                again when the training run is resumed.
-        """
-        gathered = []
-        for tensor, rows in zip(self.store.tensors, self.maps, strict=True):
-            values = torch.empty(
-                (len(chosen), *tensor.shape),
-                dtype=TYPES[tensor.stored],
-                pin_memory=pin_memory,
-            )
-            # With mode "raise" numpy would make a copy; the rows are known to be there.
-            np.take(rows, chosen, axis=0, out=_as_numpy(values), mode="clip")
-            gathered.append(values)
-        odd = np.flatnonzero(_checksums(gathered) != self.checks[list(chosen)])
-        if len(odd):
-            folder = self.store.folder
-            with (folder / DONE).open("r+b") as done:
-                for row in {chosen[place] for place in odd.tolist()}:
-                    done.seek(row)
-                    done.write(bytes([MISSING]))
-            raise CacheError(
-                f"{folder}: row {chosen[int(odd[0])]} is damaged (its checksum is another one); "
-                "start again, with --resume where the run was begun: it is computed anew"
-            )
-        return tuple(gathered)
-
-    def computed(self, features: Sequence[Tensor], device: torch.device) -> tuple[Tensor, ...]:
-        """Return rows on a device, in the types that they were computed in."""
-        return tuple(
-            values.to(device, non_blocking=True).to(TYPES[tensor.computed])
-            for tensor, values in zip(self.store.tensors, features, strict=True)
-        )
-
-
 def size(count: int) -> str:
     """Bytes for people.
 
@@ -353,17 +206,6 @@ def size(count: int) -> str:
         if count >= unit:
             return f"{count / unit:.1f} {name}"
     return f"{count / 1e3:.1f} kB"
-
-
-def _make(store: Store) -> None:
-    store.folder.mkdir(parents=True, exist_ok=True)
-    for path, length in _files(store).items():
-        with path.open("wb") as file:
-            file.truncate(length)
-    # A name of its own, as several runs may start at once.
-    temporary = store.folder / f"{KEY}.{socket.gethostname()}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(_description(store), indent=2) + "\n", encoding="utf-8")
-    temporary.replace(store.folder / KEY)
 
 
 def _description(store: Store) -> dict[str, Any]:
@@ -377,29 +219,7 @@ def _description(store: Store) -> dict[str, Any]:
     return json.loads(json.dumps(about))
 
 
-def _files(store: Store) -> dict[Path, int]:
-    """The binary files with their lengths in bytes."""
-    lengths = {
-        store.folder / f"{tensor.name}.bin": store.num_rows * tensor.row_bytes
-        for tensor in store.tensors
-    }
-    return {
-        **lengths,
-        store.folder / CHECKS: store.num_rows * 8,
-        store.folder / DONE: store.num_rows,
-    }
-
-
-def _checksums(features: Sequence[Tensor]) -> np.ndarray:
-    """(rows,) uint64, xxh3_64 of each row's bytes in all tensors, one after the other."""
-    digests = [xxhash.xxh3_64() for _ in range(len(features[0]))]
-    for values in features:
-        rows = _as_numpy(values).reshape(len(digests), -1)
-        for digest, row in zip(digests, rows, strict=True):
-            digest.update(row.data)
-    return np.array([digest.intdigest() for digest in digests], "<u8")
-
-
-def _as_numpy(values: Tensor) -> np.ndarray:
-    """The same memory as an array; bfloat16 as its bits."""
-    return (values.view(torch.int16) if values.dtype == torch.bfloat16 else values).numpy()
+def files_of(store: Store) -> dict[str, np.dtype]:
+    """The binary files, each with the type of a row, which may have a shape of its own."""
+    tensors = {f"{tensor.name}.bin": tensor.row for tensor in store.tensors}
+    return {**tensors, CHECKS: np.dtype("<u8"), DONE: np.dtype(np.uint8)}

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from timm.layers import AttentionPoolLatent, trunc_normal_
 from torch import Tensor, nn
 
+# Children of every model that make its read-out, which is each task's own.
+READ_OUT = ("fc_norm", "head")
+
 
 def read_out(tokens: Tensor, fc_norm: nn.Module, head: nn.Module) -> Tensor:
     """Tokens (B, N, D) to logits (B, K): pool, fc_norm, head.

@@ -2,7 +2,7 @@
 
 A folder of `adapter.safetensors` (trainable tensors and buffers) and `adapter.json` (readable):
 with the file of the backbone's weights, nothing else is needed. `load_adapter` loads it in one
-call; `vidadapt.serving.bank` serves several adapters from one backbone.
+call; `vidadapt.serving.AdapterBank` serves several adapters from one backbone.
 
 adapter.json may come from a stranger, so the weights that it names are only a hint. They are used
 unasked if they are no file (`demo`, `random`), or if config.yaml of the run that the folder belongs

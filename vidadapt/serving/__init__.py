@@ -1,1 +1,24 @@
-"""Use of a trained run or adapter."""
+"""A trained run or adapter as a thing to use: predictions, scores, export, many on one backbone."""
+
+from vidadapt.serving import predict_command, trained
+from vidadapt.serving.bank import AdapterBank
+from vidadapt.serving.exporting import export
+from vidadapt.serving.given import GivenVideo, find_videos, names_of
+from vidadapt.serving.predict import Guess, Prediction, Predictor, Shown
+from vidadapt.serving.trained import Loaded, Trained
+
+__all__ = [
+    "AdapterBank",
+    "GivenVideo",
+    "Guess",
+    "Loaded",
+    "Prediction",
+    "Predictor",
+    "Shown",
+    "Trained",
+    "export",
+    "find_videos",
+    "names_of",
+    "predict_command",
+    "trained",
+]

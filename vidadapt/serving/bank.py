@@ -29,14 +29,14 @@ from torch import Tensor, nn
 from vidadapt import methods
 from vidadapt.config import Config, ModelConfig
 from vidadapt.data.transforms import normalize
-from vidadapt.features.routing import READ_OUT, CannotRoute, Pass, apart, passes
 from vidadapt.models import VideoModel
-from vidadapt.models.heads import HEADS
+from vidadapt.models.heads import HEADS, READ_OUT
 from vidadapt.runs import adapters
 from vidadapt.runs.adapters import SavedAdapter
 from vidadapt.runs.assemble import adapted_model
 from vidadapt.runs.differences import clip_differences, model_differences, refuse, refuse_backbone
 from vidadapt.serving import replay
+from vidadapt.serving.routing import CannotRoute, Pass, apart, passes
 
 # Combinations of tasks whose passes are kept: n tasks have 2^n of them.
 KEPT_PASSES = 64
@@ -236,11 +236,7 @@ class AdapterBank:
             ready = self._normalized(clips, kind)
             tokens, outputs = replay.record(self._plain, ready)
             for name, model in alike.items():
-                own = (
-                    replay.replayed_features(model, ready, outputs)
-                    if replay.has_side(model)
-                    else tokens
-                )
+                own = replay.features_from(model, tokens, outputs)
                 found[name] = self._read_out(name, own)
         for name in chosen.keys() - found.keys():
             found[name] = self.logits(clips, name)

@@ -21,8 +21,7 @@ from vidadapt.config.command_line import EvaluateOptions
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.changes import Changes
 from vidadapt.distributed import World, from_main, gather_objects, together
-from vidadapt.evaluation.score_parts import Parts, Scoring
-from vidadapt.evaluation.views import Scores, score_views
+from vidadapt.evaluation import Parts, Scores, Scoring, score_views
 from vidadapt.files.retrying import said
 from vidadapt.lists.prepared import with_lists
 from vidadapt.lists.reading import Sample, Samples, check_label_names, read_list
@@ -243,31 +242,30 @@ def score(
 
 
 def job(loaded: Loaded, world: World) -> Scoring:
-    """What the scores depend on, to recognise an evaluation that was stopped."""
+    """Facts that the scores depend on, to recognise an evaluation that was stopped."""
     plan, videos = loaded.trained.plan, loaded.videos
     device = (
         torch.cuda.get_device_name(world.device)
         if world.device.type == "cuda"
         else f"{world.device.type} with {torch.get_num_threads()} threads"
     )
+    facts = about(loaded)
+    shared = ("manifest", "num_frames", "crop_size", "normalization", "precision")
     return Scoring(
         settings={
+            **{key: facts[key] for key in shared},
             "model": _digest(loaded.model),
-            "list": videos.manifest,
             "frames": videos.samples.digest(),
             "sampling": plan.sampling.policy,
-            "num_frames": plan.sampling.num_frames,
             "stride": plan.sampling.stride,
-            "crop_size": plan.crop_size,
-            "normalization": plan.normalization,
-            "views": f"{plan.num_clips} clips x {plan.num_crops} crops",
-            "precision": loaded.precision,
             "eval.views_per_forward": loaded.trained.config.eval.views_per_forward,
         },
         machine=f"{device} (torch {torch.__version__})",
-        num_videos=len(videos.samples),
-        num_views=plan.num_clips * plan.num_crops,
+        paths=videos.samples.paths,
+        labels=videos.samples.labels,
         num_classes=plan.num_classes,
+        num_clips=plan.num_clips,
+        num_crops=plan.num_crops,
     )
 
 

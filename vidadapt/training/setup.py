@@ -19,9 +19,7 @@ from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.skips import SKIPPED, SkipLog, most_skipped
 from vidadapt.data.watched import WatchedClips
 from vidadapt.distributed import World, together
-from vidadapt.features import cache, halves
-from vidadapt.features.cache import Cache
-from vidadapt.features.cached_training import CachedBatches
+from vidadapt.features import Cache, CachedBatches, cut_in_two, plan_cache, run_from_features
 from vidadapt.files.locks import refuse_held
 from vidadapt.lists.prepared import with_lists
 from vidadapt.models import VideoModel
@@ -113,7 +111,7 @@ def build(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | Non
         if recipe.sync_batchnorm and world.size > 1:
             over_all_processes(model.head, lambda sums: distributed.total_over_ranks(world, sums))
         recompute.recompute_blocks(model, recipe.recompute)
-        parts = halves.split(model, cfg.method["name"]) if cfg.cache.dir else None
+        parts = cut_in_two(model, cfg.method["name"]) if cfg.cache.dir else None
         cast_frozen(model, world.device, recipe.precision)
     lists = distributed.from_main(world, lambda: load_lists(cfg, plan, recipe, world))
     facts = {
@@ -138,7 +136,7 @@ def build(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | Non
         loaders = loaders_of(cfg, plan, lists, world)
         cached = None
         if parts is not None:
-            cached = cache.plan_cache(
+            cached = plan_cache(
                 cfg,
                 plan,
                 parts,
@@ -196,7 +194,7 @@ def batches_of(setup: Setup, folder: Path) -> tuple[Batches, SkipLog | None]:
     for split in setup.loaders.keys() - {"train"}:
         setup.loaders[split].changes = changes
     if setup.cached is not None:
-        halves.run_from_features(setup.cached.parts)
+        run_from_features(setup.cached.parts)
         return CachedBatches(setup.cached, train.samples.labels), None
     clips = WatchedClips(
         setup.loaders["train"],

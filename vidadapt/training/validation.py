@@ -10,11 +10,8 @@ from torch import nn
 from vidadapt.config import EvalConfig
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.distributed import World
-from vidadapt.evaluation.views import metrics, score_views
-from vidadapt.features.cache import Cache
-from vidadapt.features.cached_training import score_features
-
-VALIDATED = ("top1", "top5", "mean_class_accuracy", "loss")
+from vidadapt.evaluation import METRICS, measure, score_views
+from vidadapt.features import Cache, score_features
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Validation:
         """Score the list with the weights as they are, all processes together.
 
         Returns:
-            By `SPLIT_NAME`, for each of `VALIDATED`: per cent, and the mean cross-entropy.
+            By `SPLIT_NAME`, for each name of `evaluation.METRICS`.
         """
         about: dict[str, Any] = {
             "paths": self.videos.samples.paths,
@@ -64,5 +61,5 @@ class Validation:
                 world=self.world,
                 label=f"validate on {self.split}",
             )
-        found = metrics(scores, self.evaluation.fusion)
-        return {f"{self.split}_{name}": found[name] for name in VALIDATED}
+        found = measure(scores, self.evaluation.fusion)
+        return {f"{self.split}_{name}": found[name] for name in METRICS}

@@ -32,7 +32,7 @@ from vidadapt.config import command_line, yaml_files
 from vidadapt.data import eval_loader, load_list, resolve
 from vidadapt.data.clips import view_chunks
 from vidadapt.data.sampling import eval_indices
-from vidadapt.evaluation.views import in_each_order, score_views
+from vidadapt.evaluation import in_each_order, score_views
 from vidadapt.lists.reading import Sample, read_list, write_list
 
 T, K, SIDE, WIDTH, CLIPS, CROPS = 4, 3, 32, 44, 2, 3

@@ -22,7 +22,7 @@ from vidadapt.apps.report.figures import (
 )
 
 if TYPE_CHECKING:  # else every user of the room would import the models, too
-    from vidadapt.serving.predict import Guess, Prediction, Shown
+    from vidadapt.serving import Guess, Prediction, Shown
 
 MARGIN, GAP = 24, 4
 THUMB, COLUMNS = 132, 8

@@ -34,6 +34,7 @@ from vidadapt.apps.study.benchmark import NOISY_PERCENT, spread_percent
 from vidadapt.apps.study.plan import Cell
 from vidadapt.config import Config, ConfigError, yaml_files
 from vidadapt.data.workers import cores
+from vidadapt.evaluation import IN_PERCENT
 from vidadapt.files.locks import Held
 from vidadapt.launching.failures import FAILURE, name_of_status, read_failure
 from vidadapt.runs.differences import changes, settings
@@ -45,7 +46,7 @@ PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 # What only a trained cell knows.
 TRAINED = (
-    *("seed", "top1", "top5", "mean_class_accuracy", "num_videos", "unreadable", "views"),
+    *("seed", *IN_PERCENT, "num_videos", "unreadable", "views"),
     *("dev_top1", "best_epoch", "evaluation_seconds_per_video", "curve", "grid", "manifests"),
     *("run_epoch_seconds", "run_epoch_spread_percent", "environment", "config"),
 )
@@ -398,7 +399,7 @@ def _of_training(summary: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -
 
 
 def _of_evaluation(tested: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("top1", "top5", "mean_class_accuracy", "num_videos", "views")
+    keys = (*IN_PERCENT, "num_videos", "views")
     return {
         **{key: tested[key] for key in keys},
         "unreadable": len(tested["unreadable"]),

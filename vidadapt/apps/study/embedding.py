@@ -19,7 +19,7 @@ from torch import nn
 
 from vidadapt.console.naming import require_known
 from vidadapt.distributed import World
-from vidadapt.evaluation.views import Scores, score_views
+from vidadapt.evaluation import Scores, score_views
 from vidadapt.lists.reading import Sample
 from vidadapt.models import VideoModel
 from vidadapt.models.heads import AttentiveHead

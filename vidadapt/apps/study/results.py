@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vidadapt import runs
+from vidadapt.evaluation import IN_PERCENT
 
 Line = Mapping[str, Any]
 
@@ -16,7 +17,7 @@ TEXTS = (
     *("cell", "variant", "method", "views", "backbone", "precision", "device", "problem"),
 )  # fmt: skip
 NUMBERS = (
-    *("frames", "seed", "processes", "epochs", "base_lr", "top1", "top5", "mean_class_accuracy"),
+    *("frames", "seed", "processes", "epochs", "base_lr", *IN_PERCENT),
     *("num_videos", "unreadable", "dev_top1", "best_epoch", "trainable", "total"),
     *("share_percent", "adapter_bytes", "forward_flops_per_clip", "training_flops_per_clip"),
     *("crop_size", "num_classes", "batch_size", "threads", "step_seconds"),

@@ -12,6 +12,7 @@ from vidadapt.apps.report import figure, markdown_table
 from vidadapt.apps.study.caption import SHARED, caption, differing_keys, distinct, remarks
 from vidadapt.apps.study.results import LISTS, OBJECTS, Line
 from vidadapt.apps.study.rows import Row, frames_of, rows_of, seeds_of, variants_of
+from vidadapt.evaluation import IN_PERCENT
 
 MARK = " †"
 TIMINGS = ("data_spread_percent", "step_spread_percent")
@@ -86,9 +87,7 @@ def _columns(lines: Sequence[Line]) -> dict[str, Callable[[Row], str]]:
         "frames": lambda row: str(row.frames),
         "seeds": lambda row: _seeds(row, seeds),
         **{SHARED[key][-1]: _values(key) for key in differing_keys(lines)},
-        "top-1 %": lambda row: _accuracy(row, "top1"),
-        "top-5 %": lambda row: _accuracy(row, "top5"),
-        "mean class %": lambda row: _accuracy(row, "mean_class_accuracy"),
+        **{f"{metric.title} %": _in_percent(name) for name, metric in IN_PERCENT.items()},
         "trainable": _values("trainable", ",.0f"),
         "%": _values("share_percent", ".3f"),
         "file MB": _values("adapter_bytes", ".3f", 1e-6),
@@ -120,6 +119,10 @@ def _seeds(row: Row, total: int) -> str:
         return ""
     done = len(row.known("top1"))
     return str(done) if done == total else f"{done} of {total}"
+
+
+def _in_percent(key: str) -> Callable[[Row], str]:
+    return lambda row: _accuracy(row, key)
 
 
 def _accuracy(row: Row, key: str) -> str:

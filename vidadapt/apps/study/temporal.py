@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidadapt.evaluation.views import Fusion, Scores, fuse, in_each_order, metrics
+from vidadapt.evaluation import IN_PERCENT, Fusion, Scores, fuse, in_each_order, measure
 
 ORDERS = ("in_order", "reversed", "shuffled", "one_frame")
 CHANGED = ORDERS[1:]
-ACCURACIES = ("top1", "top5", "mean_class_accuracy")
 ALPHA = 0.05
 
 
 def frame_orders(paths: Sequence[str], num_frames: int, seed: int) -> torch.Tensor:
-    """The orders of a clip's frames for each video, as `evaluation.views.score_views` takes them.
+    """The orders of a clip's frames for each video, as `evaluation.score_views` takes them.
 
     The shuffled one is drawn from the seed and the video's list path alone, for all views of the
     video, and is never 0, 1, ..., T - 1 (so with two frames it is the reversed one; with one
@@ -98,19 +97,19 @@ def sensitivity(
         label_names: in label order; None: classes are called by their number.
 
     Returns:
-        orders: by order top1, top5, mean_class_accuracy (per cent), per_class, see
-            `metrics.accuracies`; a video that cannot be read counts as wrong in every order.
-        differences: by changed order, those accuracies less those in order, in points.
+        orders: by order those of `evaluation.METRICS` that are in per cent, and per_class, see
+            there; a video that cannot be read counts as wrong in every order.
+        differences: by changed order, those metrics less those in order, in points.
         paired: by changed order, see `_paired`, with p_holm over the three.
         classes: of every class with videos: label, name, num_videos, top1 by order, paired by
             changed order (p_holm over all classes: for one_frame alone, for reversed and shuffled
             together), lost (points, in order less the worse of reversed and shuffled), and
             reversed_as, see `_taken_for`; most lost first.
         uses_time, uses_order, classes_using_time, classes_using_order: the verdicts, see `RULES`.
-        unreadable, num_videos, views, fusion: as in `evaluate.metrics`.
+        unreadable, num_videos, views, fusion: as in `evaluation.measure`.
     """
     apart = dict(zip(ORDERS, in_each_order(scores, len(ORDERS)), strict=True))
-    found = {order: metrics(one, fusion) for order, one in apart.items()}
+    found = {order: measure(one, fusion) for order, one in apart.items()}
     guesses = {order: _guesses(one, fusion) for order, one in apart.items()}
     first = found["in_order"]
     everything = np.ones(len(scores.paths), bool)
@@ -145,11 +144,11 @@ def sensitivity(
             if lost(c["paired"]["reversed"]) or lost(c["paired"]["shuffled"])
         ],
         "orders": {
-            order: {key: one[key] for key in (*ACCURACIES, "per_class")}
+            order: {key: one[key] for key in (*IN_PERCENT, "per_class")}
             for order, one in found.items()
         },
         "differences": {
-            order: {key: found[order][key] - first[key] for key in ACCURACIES} for order in CHANGED
+            order: {key: found[order][key] - first[key] for key in IN_PERCENT} for order in CHANGED
         },
         "paired": paired,
         "classes": classes,

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from vidadapt.apps.report import markdown_table
 from vidadapt.apps.study.temporal import ALPHA, CHANGED, ORDERS, RULES, lost, p_words
+from vidadapt.evaluation import IN_PERCENT
 from vidadapt.files.writing import replaced
 
 TITLES = {
@@ -80,11 +81,7 @@ def _overall(models: Sequence[dict[str, Any]]) -> str:
     for model in models:
         for order in ORDERS:
             one = model["orders"][order]
-            cells = [
-                f"{one['top1']:.2f}",
-                f"{one['top5']:.2f}",
-                f"{one['mean_class_accuracy']:.2f}",
-            ]
+            cells = [f"{one[name]:.2f}" for name in IN_PERCENT]
             if order == "in_order":
                 cells += ["", "", "", "", ""]
             else:
@@ -97,7 +94,8 @@ def _overall(models: Sequence[dict[str, Any]]) -> str:
                     f"{100 * paired['other_prediction'] / model['num_videos']:.1f} %",
                 ]
             rows.append([f"{_safe(model['name'])}, {TITLES[order]}", *cells])
-    headings = ["frames", "top-1", "top-5", "mean class", "top-1 against in order"]
+    titles = [metric.title for metric in IN_PERCENT.values()]
+    headings = ["frames", *titles, "top-1 against in order"]
     headings += ["right to wrong", "wrong to right", "sign test, Holm", "predicted otherwise"]
     return markdown_table(headings, rows)
 

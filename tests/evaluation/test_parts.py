@@ -15,22 +15,22 @@ import pytest
 import torch
 from conftest import ALONE, ROOT, launch, load_tool
 
-from vidadapt.evaluation import score_parts
+from vidadapt.evaluation import PartsError, Scoring, load_scores, parts, take_up
 from vidadapt.evaluation import views as evaluate
-from vidadapt.evaluation.score_parts import PartsError, Scoring, take_up
-from vidadapt.evaluation.views import load_scores
+from vidadapt.evaluation.scores import Entry
 
-JOB = Scoring({"model": "abc", "views": "2 clips x 1 crops"}, "cpu", 9, 2, 3)
+PATHS = tuple(f"{number}.mp4" for number in range(9))
+JOB = Scoring({"model": "abc"}, "cpu", PATHS, (0,) * 9, 3, 2, 1)
 VIEWS = ["--eval.num_clips", "2", "--eval.num_crops", "3"]
 
 # Stops one process of tools/evaluate.py while it scores: who, before which video, and how.
 STOPPED = """
 import os, runpy, signal, sys
-from vidadapt.evaluation import score_parts, views
+from vidadapt.evaluation import parts, views
 
 rank, video, how = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 sys.argv = sys.argv[4:]
-score_parts.SECONDS_BETWEEN_WRITES = 0.0
+parts.SECONDS_BETWEEN_WRITES = 0.0
 cut, calls = views.view_chunks, []
 
 def view_chunks(item, *rest):
@@ -47,7 +47,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def entries(indices: list[int]) -> list[score_parts.Entry]:
+def entries(indices: list[int]) -> list[Entry]:
     """Scores of videos, every third of which could not be read."""
     return [
         (i, None, f"cut short: {i} ü")
@@ -57,7 +57,7 @@ def entries(indices: list[int]) -> list[score_parts.Entry]:
     ]
 
 
-def as_bytes(found: list[score_parts.Entry]) -> dict[int, tuple[bytes | None, str]]:
+def as_bytes(found: list[Entry]) -> dict[int, tuple[bytes | None, str]]:
     assert len({index for index, _, _ in found}) == len(found)
     return {i: (None if v is None else v.tobytes(), error) for i, v, error in found}
 
@@ -80,57 +80,58 @@ def test_what_was_kept_is_found_again_once_each(tmp_path):
     assert not folder.exists()
 
 
-def test_a_file_cut_anywhere_gives_the_videos_before_the_cut(tmp_path, capsys):
-    parts = take_up(tmp_path / "parts", JOB, ALONE)
+def test_a_file_that_is_cut_or_of_an_older_version_is_named_and_scored_again(tmp_path, capsys):
+    folder = tmp_path / "parts"
     kept = entries([1, 3, 2, 6, 8])
-    parts.keep(kept)
-    [file] = (tmp_path / "parts").iterdir()
+    take_up(folder, JOB, ALONE).keep(kept[:2])
+    [first] = folder.iterdir()
+    take_up(folder, JOB, ALONE).keep(kept[2:])
+    [file] = set(folder.iterdir()) - {first}
+    (folder / "rank0-0.part").write_bytes(b"vidadapt-parts-1")
     content = file.read_bytes()
-    found = []
-    for length in range(len(content) + 1):
-        file.write_bytes(content[:length])
-        done = take_up(tmp_path / "parts", JOB, ALONE).done
-        assert as_bytes(done) == as_bytes(kept[: len(done)])
-        found.append(len(done))
-    assert found == sorted(found)
-    assert set(found) == {0, 1, 2, 3, 4, 5}
-    # What a crash of the whole machine may leave: the length of the file, but zeros.
     capsys.readouterr()
-    file.write_bytes(content[: length // 2] + bytes(length - length // 2))
-    done = take_up(tmp_path / "parts", JOB, ALONE).done
-    assert as_bytes(done) == as_bytes(kept[: len(done)])
-    assert "are half-written or damaged; the videos in them are scored again" in (
-        capsys.readouterr().out
-    )
+    for length in range(0, len(content), 7):
+        # As a crash of the whole machine may leave it, too: the length of the file, but zeros.
+        for rest in (b"", bytes(len(content) - length)):
+            if content[:length] + rest == content:  # it ends with zeros
+                continue
+            file.write_bytes(content[:length] + rest)
+            again = take_up(folder, JOB, ALONE)
+            assert as_bytes(again.done) == as_bytes(kept[:2])
+            assert again.left == [0, 2, 4, 5, 6, 7, 8]
+            said = capsys.readouterr().out
+            for name in (file, folder / "rank0-0.part"):
+                assert f"{name}: " in said
+            assert said.count("; the videos in it are scored again") == 2
 
 
 def test_no_flipped_bit_gives_a_wrong_score(tmp_path):
-    parts = take_up(tmp_path / "parts", JOB, ALONE)
     kept = entries([1, 3, 2])
-    parts.keep(kept)
+    take_up(tmp_path / "parts", JOB, ALONE).keep(kept)
     [file] = (tmp_path / "parts").iterdir()
-    content = file.read_bytes()
+    content, refused = file.read_bytes(), 0
     for place in range(len(content)):
-        for bit in (0, 3, 7):
-            damaged = bytearray(content)
-            damaged[place] ^= 1 << bit
-            file.write_bytes(damaged)
-            done = take_up(tmp_path / "parts", JOB, ALONE).done
-            assert as_bytes(done) == as_bytes(kept[: len(done)])
-            assert len(done) < 3
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        file.write_bytes(damaged)
+        done = take_up(tmp_path / "parts", JOB, ALONE).done
+        assert not done or as_bytes(done) == as_bytes(kept)
+        refused += not done
+    assert refused > len(content) / 2  # the others are in what the archive says of its files
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"settings": {**JOB.settings, "model": "x"}}, r"parts; model: 'abc' there, 'x' here\."),
-        ({"settings": {"model": "abc"}}, "views: '2 clips x 1 crops' there, None here"),
-        ({"num_videos": 10}, "num_videos: 9 there, 10 here"),
+        ({"settings": {"model": "x"}}, r"stopped; model: 'abc' there, 'x' here\."),
+        ({"settings": {}}, "model: 'abc' there, None here"),
+        ({"num_crops": 3}, "views: '2 clips x 1 crops' there, '2 clips x 3 crops' here"),
+        ({"paths": (*PATHS, "x.mp4"), "labels": (0,) * 10}, "num_videos: 9 there, 10 here"),
     ],
 )
 def test_parts_of_another_evaluation_are_refused_and_left_alone(tmp_path, changes, message):
     take_up(tmp_path / "parts", JOB, ALONE).keep(entries([1]))
-    with pytest.raises(PartsError, match=message.replace("parts; ", "")):
+    with pytest.raises(PartsError, match=message):
         take_up(tmp_path / "parts", Scoring(**{**vars(JOB), **changes}), ALONE)
     assert len(take_up(tmp_path / "parts", JOB, ALONE).done) == 1
 
@@ -252,7 +253,7 @@ def test_one_process_goes_on_where_one_of_two_broke(command, whole, tmp_path, ca
 def test_stopped_again_and_again(command, whole, monkeypatch, tmp_path):
     """After each video, with a half-written end each time; then before the results are written."""
     out, cut = tmp_path / "out", evaluate.view_chunks
-    monkeypatch.setattr(score_parts, "SECONDS_BETWEEN_WRITES", 0.0)
+    monkeypatch.setattr(parts, "SECONDS_BETWEEN_WRITES", 0.0)
     calls: list[object] = []
 
     def one_video(item, *rest):
@@ -293,18 +294,19 @@ def test_parts_of_another_precision_are_refused(command, killed):
 
 LIMITED = """
 import resource, runpy, signal, sys
-from vidadapt.evaluation import score_parts
+from vidadapt.evaluation import parts
 
-score_parts.SECONDS_BETWEEN_WRITES = 0.0
+parts.SECONDS_BETWEEN_WRITES = 0.0
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-new_file = score_parts.Parts._new_file
+save_scores, calls = parts.save_scores, []
 
-def limited(parts):
-    file = new_file(parts)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1100, 1100))
-    return file
+def limited(*arguments, **options):
+    calls.append(arguments)
+    if len(calls) > 2:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1100, 1100))
+    save_scores(*arguments, **options)
 
-score_parts.Parts._new_file = limited
+parts.save_scores = limited
 sys.argv.pop(0)
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -319,6 +321,6 @@ def test_a_full_disk_is_one_error_after_which_it_goes_on(command, whole, tmp_pat
     assert line.startswith("error: ") and f"{out}/parts" in line and "free some space" in line
     run_here("evaluate", *command, "--out", out)
     said = capsys.readouterr().out
-    assert " of 7 videos are scored" in said
-    assert "are half-written or damaged" in said
+    assert "2 of 7 videos are scored" in said
+    assert "scored again" not in said  # nothing half-written is left
     assert_same(out, whole)

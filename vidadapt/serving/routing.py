@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# The read-out is each model's own and runs by itself.
-READ_OUT = ("fc_norm", "head")
+from vidadapt.models.heads import READ_OUT
+
 NEVER_CALLED = (nn.ModuleList, nn.ModuleDict)
 _TORCHS_OWN = frozenset(vars(nn.Module()))
 
@@ -121,7 +121,10 @@ class Pass:
         return dict(zip(self.models, pieces, strict=True))
 
     def _joined(self) -> Any:
-        roots = [without_read_out(model) for model in self.models.values()]
+        roots = [
+            with_children(model, {**model._modules, **dict.fromkeys(READ_OUT)})
+            for model in self.models.values()
+        ]
         trunk = self._join("", roots)
         if trunk is None:
             raise CannotRoute("", "the models differ at their roots")
@@ -130,24 +133,17 @@ class Pass:
     def _join(self, place: str, parts: Sequence[nn.Module]) -> nn.Module | None:
         """One module for all parts; None if the module that holds them has to be routed."""
         first = parts[0]
-        if all(same(first, other) for other in parts[1:]):
-            return first
         called = place != "" and not isinstance(first, NEVER_CALLED)
-        if _alike(parts) and (not called or _frozen_in_common(parts)):
-            children: dict[str, nn.Module | None] = {}
-            for name in first._modules:
-                below = [part._modules[name] for part in parts]
-                if any(child is None for child in below):
-                    if not all(child is None for child in below):
-                        break
-                    children[name] = None
-                    continue
-                joined = self._join(f"{place}.{name}".lstrip("."), below)  # type: ignore[arg-type]
-                if joined is None:
-                    break
-                children[name] = joined
-            else:
-                return with_children(first, children)
+        if _alike(parts):
+            own = {name: child for name, child in first._modules.items() if child is not None}
+            joined = {
+                name: self._join(f"{place}.{name}".lstrip("."), [p._modules[name] for p in parts])  # type: ignore[misc]
+                for name in own
+            }
+            if joined == own:
+                return first
+            if None not in joined.values() and (not called or _frozen_in_common(parts)):
+                return with_children(first, {**first._modules, **joined})
         if called and place not in self.barred:
             return Routed(place, parts, self.counts)
         return None
@@ -183,59 +179,33 @@ def apart(group: Pass) -> list[Pass]:
     return [Pass(models) for models in by_structure.values()]
 
 
-def same(first: nn.Module, second: nn.Module) -> bool:
-    """Whether two trees are equal in structure and hold the very same tensors."""
-    if first is second:
-        return True
-    return (
-        _alike([first, second])
-        and all(
-            (a is None and b is None) or (a is not None and b is not None and same(a, b))
-            for a, b in zip(first._modules.values(), second._modules.values(), strict=True)
-        )
-    )  # fmt: skip
-
-
 def _alike(parts: Sequence[nn.Module]) -> bool:
-    """Whether modules have one class, equal attributes, the same tensors and names of children."""
-    first = parts[0]
+    """Check for one class, equal attributes, the very same tensors and names of children.
+
+    Values that cannot be compared count as different.
+    """
+    first, *others = (_content(part) for part in parts)
     return all(
-        type(other) is type(first)
-        and list(other._modules) == list(first._modules)
-        and _same_tensors(other._parameters, first._parameters)
-        and _same_tensors(other._buffers, first._buffers)
-        and _equal(_attributes(other), _attributes(first))
-        for other in parts[1:]
+        other.keys() == first.keys() and all(_equal(other[key], first[key]) for key in first)
+        for other in others
     )
 
 
-def _same_tensors(first: Mapping[str, Tensor | None], second: Mapping[str, Tensor | None]) -> bool:
-    return first.keys() == second.keys() and all(first[key] is second[key] for key in first)
+def _content(module: nn.Module) -> dict[str, Any]:
+    attributes = {key: value for key, value in vars(module).items() if key not in _TORCHS_OWN}
+    children = [(name, child is None) for name, child in module._modules.items()]
+    tensors = {**module._parameters, **module._buffers}
+    return {**attributes, **tensors, "": (type(module), children)}
 
 
-def _attributes(module: nn.Module) -> dict[str, Any]:
-    return {key: value for key, value in vars(module).items() if key not in _TORCHS_OWN}
-
-
-def _equal(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Whether attributes are equal; values that cannot be compared count as different."""
-    return first.keys() == second.keys() and all(
-        a is b or (type(a) is type(b) and not isinstance(a, Tensor) and (a == b) is True)
-        for a, b in ((first[key], second[key]) for key in first)
-    )
+def _equal(a: Any, b: Any) -> bool:
+    return a is b or (type(a) is type(b) and not isinstance(a, Tensor) and (a == b) is True)
 
 
 def _frozen_in_common(parts: Sequence[nn.Module]) -> bool:
-    """Whether the trees hold a tensor in common, so that routing inside them saves work."""
+    """Check that the trees hold a tensor in common, so that routing inside them saves work."""
     held = [{id(tensor) for tensor in part.parameters()} for part in parts]
     return bool(set.intersection(*held))
-
-
-def without_read_out(model: nn.Module) -> nn.Module:
-    """Return the model, with the very same tensors, without its norm and head."""
-    return with_children(
-        model, {k: None if k in READ_OUT else child for k, child in model._modules.items()}
-    )
 
 
 def with_children(module: nn.Module, children: Mapping[str, nn.Module | None]) -> nn.Module:

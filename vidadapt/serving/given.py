@@ -1,0 +1,142 @@
+"""The videos and adapters that a command line names."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidadapt.config import ConfigError
+from vidadapt.lists.names import ENDINGS, PATH_COLUMNS, is_video, other_spelling, spelled
+from vidadapt.lists.reading import HEADER_FIELDS, ListError, parse_line
+from vidadapt.video.bounds import control_character, leads_outside
+
+LISTS = (".txt", ".csv", ".tsv", ".lst", ".list")
+
+
+@dataclass(frozen=True)
+class GivenVideo:
+    """A video as the user names it, with its label where a list gives one."""
+
+    path: str
+    label: int | None = None
+
+
+def find_videos(
+    arguments: Sequence[str], root: str | None = None, allow_outside_root: bool = False
+) -> list[GivenVideo]:
+    """List the videos that files, folders (at any depth) and lists name, each once, in their order.
+
+    Args:
+        arguments: folders; lists, known by their ending (see `LISTS`), of lines `path label` or
+            `path`; anything else is a video.
+        root: folder that the paths of lists are relative to; default: the list's own.
+        allow_outside_root: the paths of lists may lead out of it, see `bounds.leads_outside`.
+
+    Raises:
+        ListError: a list that cannot be read or leads out of its root, or a folder or a list
+            without videos.
+    """
+    found: dict[str, GivenVideo] = {}
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            inside = [
+                GivenVideo(str(file))
+                for file in sorted(path.rglob("*"))
+                if is_video(file.name) and file.is_file()
+            ]
+            if not inside:
+                raise ListError(
+                    f"{path}: no file in this folder ends in .mp4, .avi, .webm or another ending "
+                    f"of videos ({', '.join(sorted(ENDINGS))})"
+                )
+        elif path.suffix.lower() in LISTS:
+            folder = path.parent if root is None else Path(root)
+            inside = _listed(path, folder, allow_outside_root)
+        else:
+            inside = [GivenVideo(argument)]
+        for video in inside:
+            found.setdefault(os.path.normpath(video.path), video)
+    return list(found.values())
+
+
+def _listed(path: Path, root: Path, allow_outside_root: bool) -> list[GivenVideo]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ListError(f"cannot read {path}: {error}") from error
+    videos: list[GivenVideo] = []
+    respelled = []
+    for number, line in enumerate((line.strip() for line in lines), start=1):
+        fields = parse_line(line)
+        if not line or (not videos and _is_header(line, root)):
+            continue
+        if problem := _refused(line, root, allow_outside_root):
+            raise ListError(f"{path}:{number}: {problem} (line: {line!r:.300})")
+        name, label = line, None
+        # A path may end in a number, too: if there is such a file, the line means it.
+        if fields is not None and fields[1].isdigit() and not (root / line).is_file():
+            name, label = fields[0], int(fields[1])
+        if not (root / name).is_file() and (other := other_spelling(root, name)):
+            respelled.append(f"{spelled(name)} is {spelled(other)}")
+            name = other
+        videos.append(GivenVideo(str(root / name), label))
+    if respelled:
+        print(
+            f"{path}: {len(respelled)} of its names are those of files in another Unicode "
+            f"spelling: {respelled[0]}",
+            file=sys.stderr,
+        )
+    if not videos:
+        raise ListError(f"{path} lists no video; expected lines 'path label' or 'path'")
+    return videos
+
+
+def _is_header(line: str, root: Path) -> bool:
+    """Check if the first line of a list names its columns: one of paths, or two."""
+    fields = parse_line(line)
+    names_label = fields is not None and fields[1].lower() in HEADER_FIELDS
+    return names_label or (line.lower() in PATH_COLUMNS and not (root / line).is_file())
+
+
+def _refused(line: str, root: Path, allow_outside_root: bool) -> str:
+    """Reason why a line of a list must not be used; empty: it may be."""
+    if character := control_character(line):
+        return f"it holds the control character {character}; rename the file"
+    if not allow_outside_root and leads_outside(line, root):
+        return f"it leads out of the folder {root}; add --allow-outside-root if it is to be trusted"
+    return ""
+
+
+def names_of(folders: Sequence[Path], option: str = "--adapter") -> list[str]:
+    """Name each adapter's or run's folder by its last parts that tell them apart.
+
+    If all names end in `run`, as in cells of tools/bench_frames.py, that part is dropped.
+
+    Args:
+        option: that gives the folders, for the message.
+
+    Raises:
+        ConfigError: a folder is given twice.
+
+    >>> names_of([Path("runs/a/best"), Path("runs/b/best"), Path("c")])
+    ['a/best', 'b/best', 'c']
+    >>> names_of([Path("cells/linear_8f_s0/run"), Path("cells/vpt_8f_s0/run")])
+    ['linear_8f_s0', 'vpt_8f_s0']
+    """
+    parts = [Path(os.path.normpath(Path.cwd() / folder)).parts for folder in folders]
+    for number, mine in enumerate(parts):
+        if mine in parts[:number]:
+            raise ConfigError(f"{option}: {folders[number]} is given twice")
+    names = []
+    for mine in parts:
+        count = 2 if mine[-1] in ("best", "last", "run") else 1
+        while count < len(mine) and sum(o[-count:] == mine[-count:] for o in parts) > 1:
+            count += 1
+        names.append(str(Path(*mine[-count:])))
+    if all(name.endswith("/run") for name in names):
+        return [name.removesuffix("/run") for name in names]
+    return names

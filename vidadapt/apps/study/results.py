@@ -63,6 +63,8 @@ def read_results(path: Path) -> list[dict[str, Any]]:
             line = json.loads(written, parse_constant=_refuse)
         except ValueError as error:
             raise ResultsError(f"{place}: not valid JSON ({error})") from error
+        if isinstance(line, dict):  # older lines lack newer metrics
+            line = {**dict.fromkeys(IN_PERCENT), **line}
         _check(line, place)
         first = seen.setdefault(line["cell"], number)
         if first != number:

@@ -15,7 +15,7 @@ from vidadapt.distributed import World, held_by_main, together
 from vidadapt.features import fill_cache
 from vidadapt.files.locks import Lock
 from vidadapt.launching.failures import recorded
-from vidadapt.runs import adapters
+from vidadapt.runs import descriptions
 from vidadapt.training import continuing, log, setup
 from vidadapt.training.loop import fit
 from vidadapt.training.profiling import profiled
@@ -71,7 +71,7 @@ def train(
         "num_classes": plan.num_classes,
         "paths": videos.samples.paths,
         "world": world,
-        "description": adapters.describe(cfg, plan, built.facts["backbone"], videos.manifest),
+        "description": descriptions.describe(cfg, plan, built.facts["backbone"], videos.manifest),
         "facts": built.facts,
         "resume_state": saved,
         "validation": setup.validation_of(built, world),

@@ -19,7 +19,7 @@ import pytest
 
 from vidadapt.files import locks
 from vidadapt.files.holders import Holder, this_process
-from vidadapt.files.locks import Held, Pace, acquire, held, lock_file
+from vidadapt.files.locks import Held, Pace, held, lock_file
 from vidadapt.files.writing import WriteError
 
 QUICK = Pace(renewal=0.05, looks=8)
@@ -35,7 +35,7 @@ def holding(path: Path, then: Callable[[], None] = signal.pause) -> int:
     ready, told = os.pipe()
     child = os.fork()
     if child == 0:
-        acquire(path, "out")
+        held(path, "out")
         os.write(told, b"1")
         then()
         os._exit(0)
@@ -80,7 +80,7 @@ def test_a_stopped_process_holds_its_lock_and_a_killed_one_does_not(tmp_path):
 
 def test_a_number_that_another_process_has_got_is_not_the_holder(tmp_path):
     earlier = replace(this_process(), started=this_process().started - 1)
-    acquire(tmp_path, "out", here=earlier)._over.set()
+    held(tmp_path, "out", here=earlier)._over.set()
     with held(tmp_path, "out") as lock:
         lock.check()
 
@@ -90,8 +90,8 @@ def test_children_neither_keep_a_lock_nor_give_it_back(tmp_path):
     script = (
         "import os, subprocess, sys, time\n"
         "from pathlib import Path\n"
-        "from vidadapt.files.locks import acquire\n"
-        "lock = acquire(Path(sys.argv[1]), 'out')\n"
+        "from vidadapt.files.locks import held\n"
+        "lock = held(Path(sys.argv[1]), 'out')\n"
         "child = os.fork()\n"
         "if child == 0:\n"
         "    lock.release()\n"
@@ -154,7 +154,7 @@ def test_of_many_processes_one_takes_over_what_a_dead_one_left(tmp_path, monkeyp
                 os.close(go)
                 os.read(start, 1)
                 try:
-                    acquire(folder, "out")
+                    held(folder, "out")
                 except Held:
                     os._exit(3)
                 except BaseException:
@@ -186,12 +186,12 @@ def test_on_another_machine_a_lock_that_is_renewed_is_respected(tmp_path, capsys
 
 
 def test_on_another_machine_a_lock_that_is_not_renewed_is_taken_over_and_missed(tmp_path, capsys):
-    cut_off = acquire(tmp_path, "out", pace=replace(QUICK, renewal=3600), here=elsewhere("first"))
+    cut_off = held(tmp_path, "out", pace=replace(QUICK, renewal=3600), here=elsewhere("first"))
     got = []
 
     def second(name: str) -> None:
         try:
-            got.append(acquire(tmp_path, "out", pace=QUICK, here=elsewhere(name)))
+            got.append(held(tmp_path, "out", pace=QUICK, here=elsewhere(name)))
         except Held as error:
             got.append(error)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run_program
 
-from vidadapt.files.locks import Held, Pace, acquire, held_folder
+from vidadapt.files.locks import Held, Pace, held, held_folder
 from vidadapt.runs.checkpoints import CheckpointWriter
 from vidadapt.training.resuming import Progress
 from vidadapt.training.saving import Saving
@@ -28,7 +28,7 @@ def held_by_another(folder: Path) -> int:
     ready, told = os.pipe()
     child = os.fork()
     if child == 0:
-        acquire(folder, "another")
+        held(folder, "another")
         os.write(told, b"1")
         signal.alarm(240)
         signal.pause()
@@ -94,7 +94,7 @@ def test_a_second_filler_of_a_cache_waits_for_the_first(tiny_set, run_tool, tmp_
 
 
 def test_nothing_is_saved_once_another_process_has_taken_the_folder(tmp_path):
-    lock = acquire(tmp_path, "run_dir", pace=Pace(renewal=3600))
+    lock = held(tmp_path, "run_dir", pace=Pace(renewal=3600))
     record = json.loads((tmp_path / ".lock").read_text())
     (tmp_path / ".lock").write_text(json.dumps({**record, "token": "another's"}))
     with CheckpointWriter() as writer:

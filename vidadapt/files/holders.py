@@ -63,7 +63,7 @@ def this_process() -> Holder:
 
 
 def parsed(content: bytes) -> Holder | None:
-    """The holder that a lock file names; None if its content is not valid."""
+    """Find the holder that a lock file names; None if its content is not valid."""
     try:
         holder = Holder(**json.loads(content))
     except (ValueError, TypeError, RecursionError):
@@ -76,7 +76,7 @@ def parsed(content: bytes) -> Holder | None:
 
 
 def alive(holder: Holder | None, inode: int, here: Holder) -> bool | None:
-    """Whether a holder runs, by /proc; None: this process cannot know.
+    """Check that a holder runs, by /proc; None: this process cannot know.
 
     Args:
         inode: of the file that names it.

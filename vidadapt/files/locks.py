@@ -113,6 +113,12 @@ class Lock:
             self._over.set()
             _remove(self.file, self.holder.token)
 
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
     def _renew(self) -> None:
         while not self._over.wait(self.pace.renewal):
             with contextlib.suppress(OSError):  # tried again; the caller's `check` raises it
@@ -120,7 +126,6 @@ class Lock:
                 os.utime(self.file)
 
 
-@contextlib.contextmanager
 def held(
     path: Path,
     what: str,
@@ -128,8 +133,8 @@ def held(
     wait: float = 0.0,
     pace: Pace | None = None,
     here: Holder | None = None,
-) -> Iterator[Lock]:
-    """Hold the lock of a folder that exists, or of a file that may not.
+) -> Lock:
+    """Take the lock of a folder that exists, or of a file that may not; `with` releases it.
 
     A lock whose holder is gone is taken over: at once on the holder's own machine; from another one
     after watching it for a minute, with a line that says so. The same process cannot hold a lock
@@ -145,16 +150,15 @@ def held(
         Held: another process holds it; nothing was written.
         OSError: the lock file cannot be written.
     """
-    lock = acquire(path, what, wait=wait, pace=pace, here=here)
-    try:
-        yield lock
-    finally:
-        lock.release()
+    lock = Lock(lock_file(Path(path)), here or this_process(), what, pace or Pace())
+    _take(lock.file, lock.holder, what, wait, lock.pace)
+    threading.Thread(target=lock._renew, name="lock", daemon=True).start()
+    return lock
 
 
 @contextlib.contextmanager
 def held_folder(folder: Path, what: str, *, wait: float = 0.0) -> Iterator[Lock]:
-    """Like `held`, for a folder that is made if missing, and then removed if it stays empty.
+    """Hold the lock of a folder that is made if missing, and then removed if it stays empty.
 
     Raises:
         Held: another process holds it; nothing was written.
@@ -164,7 +168,7 @@ def held_folder(folder: Path, what: str, *, wait: float = 0.0) -> Iterator[Lock]
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock = acquire(folder, what, wait=wait)
+            lock = held(folder, what, wait=wait)
             break
         except FileNotFoundError:  # another process has removed it, as it stayed empty
             continue
@@ -177,23 +181,8 @@ def held_folder(folder: Path, what: str, *, wait: float = 0.0) -> Iterator[Lock]
                 path.rmdir()
 
 
-def acquire(
-    path: Path,
-    what: str,
-    *,
-    wait: float = 0.0,
-    pace: Pace | None = None,
-    here: Holder | None = None,
-) -> Lock:
-    """Like `held`, for a lock that is released elsewhere, or by the end of the process."""
-    lock = Lock(lock_file(Path(path)), here or this_process(), what, pace or Pace())
-    _take(lock.file, lock.holder, what, wait, lock.pace)
-    threading.Thread(target=lock._renew, name="lock", daemon=True).start()
-    return lock
-
-
 def lock_file(path: Path) -> Path:
-    """The file that locks a folder or a file.
+    """Find the file that locks a folder or a file.
 
     >>> str(lock_file(Path("lists/train.index")))
     'lists/.train.index.lock'
@@ -211,24 +200,30 @@ def refuse_held(path: Path, what: str) -> None:
 
 def _take(file: Path, here: Holder, what: str, wait: float, pace: Pace) -> None:
     """Take a lock, or raise `Held`."""
-    deadline, watched = time.monotonic() + wait, _Watched(pace)
+    deadline = time.monotonic() + wait
+    looks, looked = 0, -math.inf  # at a lock of another machine that did not change, since when
     said = of_takeover = TAKEOVER in file.name
+    found = None
     while True:
-        found = _read(file)
+        before, found = found, _read(file)
         if found is None:
             if _create(file, here):
                 return
             continue
         runs = alive(found.holder, found.inode, here)
-        if runs is None:
-            runs = watched.look(found)
+        if runs is None and found != before:
+            looks, looked = 0, time.monotonic()
+            runs = True if before is not None and before.token == found.token else None
+        elif runs is None and time.monotonic() - looked >= 0.9 * pace.renewal:
+            looks, looked = looks + 1, time.monotonic()
+            runs = False if looks >= pace.looks else None
         if runs is False:
             if _take_over(file, found, here, what, pace):
                 return
             continue
         if runs and time.monotonic() >= deadline:
             raise _held(file, found, what)
-        if not said and (found.holder is not None or watched.looks > 0):
+        if not said and (found.holder is not None or looks > 0):
             until = (
                 "waiting for its end"
                 if runs
@@ -258,25 +253,6 @@ def _take_over(file: Path, gone: _Found, here: Holder, what: str, pace: Pace) ->
         return now is not None and now.token == here.token
     finally:
         _remove(guard, own.token)
-
-
-class _Watched:
-    """Record of looks at a lock of another machine."""
-
-    def __init__(self, pace: Pace) -> None:
-        self._pace = pace
-        self._last: _Found | None = None
-        self.looks, self._looked = 0, -math.inf
-
-    def look(self, found: _Found) -> bool | None:
-        """Whether its holder is alive; None: look again after `Pace.renewal` seconds."""
-        last, self._last = self._last, found
-        if last != found:
-            self.looks, self._looked = 0, time.monotonic()
-            return True if last is not None and last.token == found.token else None
-        if time.monotonic() - self._looked >= 0.9 * self._pace.renewal:
-            self.looks, self._looked = self.looks + 1, time.monotonic()
-        return False if self.looks >= self._pace.looks else None
 
 
 def _read(file: Path) -> _Found | None:
@@ -341,6 +317,6 @@ def _held(file: Path, found: _Found, what: str) -> Held:
 
 
 def _subject(file: Path) -> str:
-    """Folder or file that a lock file locks."""
+    """Find the folder or file that a lock file locks."""
     name = file.name.partition(TAKEOVER)[0]
     return str(file.parent if name == LOCK else file.with_name(name[1:].removesuffix(LOCK)))

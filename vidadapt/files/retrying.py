@@ -20,10 +20,10 @@ MOMENTARY = {
 }
 
 
-def said(again: Sequence[str]) -> list[str]:
-    """A warning about reads that were tried again, in a list; empty if there were none.
+def warn_of_retries(again: Sequence[str]) -> list[str]:
+    """Make a warning about reads that were tried again, in a list; empty if there were none.
 
-    >>> said(["a.mp4: Stale file handle", "b.mp4: Input/output error"])
+    >>> warn_of_retries(["a.mp4: Stale file handle", "b.mp4: Input/output error"])
     ['2 reads were tried again and then served, the first after: a.mp4: Stale file handle']
     """
     if not again:
@@ -78,5 +78,5 @@ class Patience:
         raise AssertionError("unreachable")
 
     def first(self) -> str:
-        """Error of the latest call's first try; empty: it was the only one."""
+        """Return the error of the latest call's first try; empty: it was the only one."""
         return self.again[0] if self.again else ""

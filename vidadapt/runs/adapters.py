@@ -14,45 +14,29 @@ from __future__ import annotations
 import functools
 import os
 import shlex
-from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from vidadapt import data, methods
-from vidadapt.config import (
-    Config,
-    ConfigError,
-    DataConfig,
-    EvalConfig,
-    ModelConfig,
-    TrainConfig,
-    yaml_files,
-)
-from vidadapt.config.typed import hints_of, misfits
-from vidadapt.console.naming import printable, require_known
+from vidadapt import methods
+from vidadapt.config import Config, ConfigError, ModelConfig, yaml_files
+from vidadapt.console import printable
 from vidadapt.data import DataPlan
 from vidadapt.data.sampling import Sampling
-from vidadapt.data.transforms import NORMALIZATIONS, normalize
+from vidadapt.data.transforms import normalize
 from vidadapt.models import WITHOUT_FILE, VideoModel
 from vidadapt.models.clip_shape import require_shape
 from vidadapt.models.hub import is_hub_name
 from vidadapt.runs import checkpoints
-from vidadapt.runs import folder as runs
 from vidadapt.runs.assemble import adapted_model
+from vidadapt.runs.descriptions import FORMATS, check_description, config_of, plan_of
 from vidadapt.runs.differences import differences, refuse, refuse_backbone
-from vidadapt.video.bounds import control_character
-from vidadapt.video.readers import READERS
+from vidadapt.runs.folder import RunError
 
-# Any adapter stays far below these: more is damage, or an attempt to use up the memory.
-LARGEST = {"num_frames": 4096, "crop_size": 4096, "num_classes": 1_000_000}
-LARGEST |= {"stride": 100_000, "num_clips": 10_000, "num_crops": 10_000}
-LARGEST |= {"tubelet_size": 4096, "patch_size": 4096, "position_grid": 4096}
 LARGEST_NORMALISED = 10.0  # a normalised pixel is within -3..3; floats up to 255 are not
-FORMAT, FORMATS = "vidadapt-adapter-2", ("vidadapt-adapter-1", "vidadapt-adapter-2")
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,45 +80,6 @@ class SavedAdapter:
         """The name of a class, or its number where the adapter was trained without names."""
         names = self.plan.label_names
         return f"class {number}" if names is None else names[number]
-
-
-def describe(config: Config, plan: DataPlan, backbone: str, manifest: str) -> dict[str, Any]:
-    """Content of adapter.json, without metrics.
-
-    Args:
-        backbone: fingerprint from `adapted_model`.
-        manifest: hash of the training list.
-    """
-    sampling = config.data.sampling or data.DATASETS[plan.dataset].sampling
-    return {
-        "format": FORMAT,
-        "method": dict(config.method),
-        "model": {**_trained_model(config.model), "fingerprint": backbone},
-        "clip": {
-            "num_frames": plan.sampling.num_frames,
-            "crop_size": plan.crop_size,
-            "normalization": plan.normalization,
-            "sampling": sampling,
-            "policy": plan.sampling.policy,
-            "stride": plan.sampling.stride,
-        },
-        "evaluation": {
-            **asdict(config.eval),
-            "num_clips": plan.num_clips,
-            "num_crops": plan.num_crops,
-            "precision": config.train.precision,
-        },
-        "reader": config.data.reader,
-        "dataset": plan.dataset,
-        "num_classes": plan.num_classes,
-        "label_names": None if plan.label_names is None else list(plan.label_names),
-        "train_manifest": manifest,
-        "metrics": {},
-    }
-
-
-def _trained_model(model: ModelConfig) -> dict[str, Any]:
-    return {key: value for key, value in vars(model).items() if key != "drop_path"}
 
 
 def save_adapter(folder: str | Path, model: nn.Module, description: dict[str, Any]) -> None:
@@ -280,7 +225,7 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
     """Read an adapter folder.
 
     Raises:
-        runs.RunError: missing, damaged or incomplete, naming the file; or of format 1, which
+        RunError: missing, damaged or incomplete, naming the file; or of format 1, which
             does not say how clips are cut and views fused.
         ConfigError: config.yaml beside the folder cannot be read.
     """
@@ -288,106 +233,30 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
     tensors, about = _read(folder)
     file = folder / checkpoints.DESCRIPTION
     if about["format"] == "vidadapt-adapter-1":
-        raise runs.RunError(
+        raise RunError(
             f"{file}: format vidadapt-adapter-1 does not hold the sampling and the fusion of its "
             "evaluation; evaluate it with tools/evaluate.py --run_dir, whose config.yaml holds "
             "them, or train again"
         )
     try:
-        adapter = SavedAdapter(folder, tensors, about, _config(folder, about), _plan(about))
-        _check(adapter)
+        config, plan = config_of(about, str(folder.parent)), plan_of(about)
+        check_description(about, config, plan)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise runs.RunError(
+        raise RunError(
             f"{file}: is incomplete, or was written by another version of vidadapt ({error!r})"
         ) from error
-    config = replace(adapter.config, model=_usable_unasked(folder, adapter.config.model))
-    return replace(adapter, config=config)
-
-
-def _check(adapter: SavedAdapter) -> None:
-    """Refuse values that no adapter can have, before a model is built from them.
-
-    Raises:
-        ValueError, KeyError, TypeError: naming the key.
-    """
-    config, plan, method = adapter.config, adapter.plan, adapter.config.method
-    inject = methods.METHODS[require_known("method.name", method["name"], methods.METHODS)]
-    problems = misfits(method, {"name": str, **hints_of(inject)}, "method.")
-    for section in ("data", "model", "train", "eval"):
-        options = getattr(config, section)
-        problems += misfits(vars(options), hints_of(type(options)), f"{section}.")
-    problems += misfits(vars(plan), {**hints_of(DataPlan), "sampling": Sampling}, "")
-    problems += misfits(vars(plan.sampling), hints_of(Sampling), "")
-    fingerprint = adapter.about["model"]["fingerprint"]
-    problems += misfits({"fingerprint": fingerprint}, {"fingerprint": str}, "model.")
-    for name, most in LARGEST.items():
-        of = next(part for part in (plan, plan.sampling, config.model) if hasattr(part, name))
-        value = getattr(of, name)
-        for number in value if isinstance(value, list) else [value]:
-            if type(number) is int and not 1 <= number <= most:
-                problems.append(f"{name}: {number} is outside 1..{most}")
-    names = [str(name) for name in plan.label_names or ()]
-    if plan.label_names is not None and len(names) != plan.num_classes:
-        problems.append(f"label_names: {len(names)} of {plan.num_classes} classes")
-    if any(control_character(name) for name in names):
-        problems.append("label_names: a control character")
-    if not all(name.strip() for name in names):
-        problems.append("label_names: an empty name")
-    if doubled := [name for name, count in Counter(names).items() if count > 1]:
-        problems.append(f"label_names: {doubled[0]!r} names two classes")
-    if problems:
-        raise ValueError("; ".join(problems[:5]))
-    for key, value, known in (
-        ("dataset", plan.dataset, data.DATASETS),
-        ("normalization", plan.normalization, NORMALIZATIONS),
-        ("reader", config.data.reader, READERS),
-    ):
-        require_known(key, value, known)
+    config = replace(config, model=_usable_unasked(folder, config.model))
+    return SavedAdapter(folder, tensors, about, config, plan)
 
 
 def _read(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     tensors, about = checkpoints.load_checkpoint(folder)
     if about.get("format") not in FORMATS:
-        raise runs.RunError(
+        raise RunError(
             f"{folder / checkpoints.DESCRIPTION}: format {about.get('format')!r} is none of "
             f"{', '.join(FORMATS)}; update vidadapt"
         )
     return tensors, about
-
-
-def _config(folder: Path, about: dict[str, Any]) -> Config:
-    clip, evaluation = about["clip"], about["evaluation"]
-    return Config(
-        run_dir=str(folder.parent),
-        method=about["method"],
-        data=DataConfig(
-            dataset=about["dataset"],
-            sampling=clip["sampling"],
-            num_frames=clip["num_frames"],
-            crop_size=clip["crop_size"],
-            normalization=clip["normalization"],
-            reader=about["reader"],
-        ),
-        model=ModelConfig(**{k: v for k, v in about["model"].items() if k != "fingerprint"}),
-        train=TrainConfig(precision=evaluation["precision"]),
-        eval=EvalConfig(**{k: v for k, v in evaluation.items() if k != "precision"}),
-    )
-
-
-def _plan(about: dict[str, Any]) -> DataPlan:
-    clip, evaluation, names = about["clip"], about["evaluation"], about["label_names"]
-    views = evaluation["num_clips"], evaluation["num_crops"]
-    return DataPlan(
-        dataset=about["dataset"],
-        num_classes=about["num_classes"],
-        label_names=None if names is None else tuple(names),
-        sampling=Sampling(clip["policy"], clip["num_frames"], clip["stride"], *views),
-        flip=False,
-        num_clips=views[0],
-        num_crops=views[1],
-        crop_size=clip["crop_size"],
-        normalization=clip["normalization"],
-    )
 
 
 def bare_plan(num_frames: int, crop_size: int) -> DataPlan:
@@ -414,7 +283,7 @@ def load_adapted_model(config: Config, plan: DataPlan, folder: Path) -> VideoMod
     Reads format 1, too.
 
     Raises:
-        runs.RunError, ValueError: a missing or damaged file, or one that was trained with another
+        RunError, ValueError: a missing or damaged file, or one that was trained with another
             method, backbone, geometry, number of classes or label names; the message says which.
     """
     tensors, about = _read(folder)

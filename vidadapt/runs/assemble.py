@@ -34,31 +34,24 @@ def adapted_model(
     with torch.random.fork_rng(devices=[], enabled=again):
         if again:
             torch.manual_seed(0)
-        model, report = _built(config, plan, load_backbone)
+        model, report = models.build(
+            chosen.backbone,
+            num_frames=plan.sampling.num_frames,
+            crop_size=plan.crop_size,
+            num_classes=plan.num_classes,
+            tubelet_size=chosen.tubelet_size,
+            patch_size=chosen.patch_size,
+            drop_path=chosen.drop_path,
+            head=chosen.head,
+            interpolate_from=_grid(chosen.position_grid),
+            from_image=chosen.from_image,
+            inflation=chosen.inflation,
+            weights=chosen.weights if load_backbone else None,
+            weights_key=chosen.weights_key,
+        )
     backbone = fingerprint(model)
     methods.apply(model, config.method)
     return model, report, backbone
-
-
-def _built(
-    config: Config, plan: DataPlan, load_backbone: bool
-) -> tuple[VideoModel, LoadReport | None]:
-    chosen = config.model
-    return models.build(
-        chosen.backbone,
-        num_frames=plan.sampling.num_frames,
-        crop_size=plan.crop_size,
-        num_classes=plan.num_classes,
-        tubelet_size=chosen.tubelet_size,
-        patch_size=chosen.patch_size,
-        drop_path=chosen.drop_path,
-        head=chosen.head,
-        interpolate_from=_grid(chosen.position_grid),
-        from_image=chosen.from_image,
-        inflation=chosen.inflation,
-        weights=chosen.weights if load_backbone else None,
-        weights_key=chosen.weights_key,
-    )
 
 
 def _grid(sizes: list[int] | None) -> tuple[int, int, int] | None:

@@ -24,10 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from vidadapt.console.naming import printable
-from vidadapt.files.archives import NotStored, require_stored
-from vidadapt.files.retrying import Patience
-from vidadapt.files.writing import WriteError
-from vidadapt.runs.folder import RunError, write_json
+from vidadapt.files import NotStored, Patience, WriteError, require_stored, write_json
+from vidadapt.runs.folder import RunError
 
 TENSORS, DESCRIPTION, TRAINER = "adapter.safetensors", "adapter.json", "trainer.pt"
 CHECKSUMS = "checksums.json"

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any
 
 from vidadapt import methods
 from vidadapt.config import SECTIONS, Config, ConfigError, ModelConfig
 from vidadapt.config.yaml_files import flattened
+from vidadapt.console import differing
 from vidadapt.data import DataPlan
 
-# Keys of the model's configuration that an already built backbone does not depend on.
-SOURCES = ("weights", "weights_key", "drop_path")  # the fingerprint says whether they agree
-NOT_OF_THE_BACKBONE = (*SOURCES, "head")
+# Keys of the model's configuration that an already built backbone does not depend on. Whether the
+# first three agree, its fingerprint says.
+NOT_OF_THE_BACKBONE = ("weights", "weights_key", "drop_path", "head")
+IN_FILE = "{key}: {old!r} in the file, {new!r} "
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Every key of a configuration, "section.key", with its value; `run_dir` is left out.
+    """List every key of a configuration, "section.key", with its value; `run_dir` is left out.
 
     A missing key has its default, which is what versions without that key did.
 
@@ -31,79 +32,61 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return flattened({**config, "method": {**known, **method}, **sections})
 
 
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Differences between two results of `settings`.
-
-    >>> changes({"train.epochs": 3, "train.seed": 0}, {"train.epochs": 4, "train.seed": 0})
-    ['train.epochs: 3 -> 4']
-    """
-    return [
-        f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-
-
 def differences(about: dict[str, Any], config: Config, plan: DataPlan) -> list[str]:
-    """How an adapter differs from what a configuration asks for, except the backbone's weights."""
+    """List how an adapter differs from what a configuration asks for, but for the weights."""
+    trained, asked = about["method"], config.method
+    if trained["name"] == asked["name"]:  # a missing option has its default
+        options = methods.default_options(asked["name"])
+        trained, asked = {**options, **trained}, {**options, **asked}
+    else:
+        trained, asked = ({"name": one["name"]} for one in (trained, asked))
+    in_file = {
+        **{f"method.{key}": value for key, value in trained.items()},
+        "model.head": about["model"].get("head", ModelConfig.head),
+        "data.normalization": about["clip"]["normalization"],
+        "num_classes": about["num_classes"],
+    }
+    here = {
+        **{f"method.{key}": value for key, value in asked.items()},
+        "model.head": config.model.head,
+        "data.normalization": plan.normalization,
+        "num_classes": plan.num_classes,
+    }
     old, new = about.get("label_names"), plan.label_names
     pairs = enumerate(zip_longest(old or (), new or ()) if old and new else ())
     renamed = [f"{number}: {a!r} / {b!r}" for number, (a, b) in pairs if a != b]
     return [
-        *_method_differences(about["method"], config.method),
-        *model_differences(about, config.model, "asked for", leave_out=SOURCES),
-        *clip_differences(about, plan.sampling.num_frames, plan.crop_size, "asked for"),
-        *_different(
-            "data.normalization", about["clip"]["normalization"], plan.normalization, "asked for"
+        *differing(in_file, here, IN_FILE + "asked for"),
+        *backbone_differences(
+            about, config.model, plan.sampling.num_frames, plan.crop_size, "asked for"
         ),
-        *_different("num_classes", about["num_classes"], plan.num_classes, "asked for"),
         *([f"label names (file / asked for): {', '.join(renamed[:5])}"] if renamed else []),
     ]
 
 
-def _method_differences(trained: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    """Differences of two methods; a missing option has its default."""
-    if trained["name"] != asked["name"]:
-        return _different("method.name", trained["name"], asked["name"], "asked for")
-    options = methods.default_options(asked["name"])
-    trained, asked = {**options, **trained}, {**options, **asked}
-    return [
-        line
-        for key in sorted(trained.keys() | asked.keys())
-        for line in _different(f"method.{key}", trained.get(key), asked.get(key), "asked for")
-    ]
-
-
-def model_differences(
-    about: dict[str, Any],
-    model: ModelConfig,
-    here: str,
-    leave_out: Iterable[str] = NOT_OF_THE_BACKBONE,
+def backbone_differences(
+    about: dict[str, Any], model: ModelConfig, num_frames: int, crop_size: int, here: str
 ) -> list[str]:
-    """How an adapter's backbone differs; a key that the file lacks has its default."""
-    defaults = {field.name: field.default for field in fields(ModelConfig)}
-    return [
-        line
-        for key, value in vars(model).items()
-        if key not in leave_out
-        for line in _different(f"model.{key}", about["model"].get(key, defaults[key]), value, here)
-    ]
-
-
-def clip_differences(
-    about: dict[str, Any], num_frames: int, crop_size: int, here: str
-) -> list[str]:
-    """How an adapter's clips, and with them its tokens, differ in shape."""
+    """List how an adapter's backbone, without its head, and its clips differ from those `here`."""
     clip = about["clip"]
-    return [
-        *_different("data.num_frames", clip["num_frames"], num_frames, here),
-        *_different("data.crop_size", clip["crop_size"], crop_size, here),
-    ]
+    return differing(
+        _built_from(about["model"], clip["num_frames"], clip["crop_size"]),
+        _built_from(vars(model), num_frames, crop_size),
+        IN_FILE + here,
+    )
 
 
-def _different(key: str, in_file: Any, value: Any, here: str) -> list[str]:
-    same = in_file == value
-    return [] if same else [f"{key}: {in_file!r} in the file, {value!r} {here}"]
+def _built_from(model: Mapping[str, Any], num_frames: int, crop_size: int) -> dict[str, Any]:
+    """What a backbone is built from, by key; one that `model` lacks has its default."""
+    return {
+        **{
+            f"model.{key}": model.get(key, default)
+            for key, default in vars(ModelConfig()).items()
+            if key not in NOT_OF_THE_BACKBONE
+        },
+        "data.num_frames": num_frames,
+        "data.crop_size": crop_size,
+    }
 
 
 def refuse(source: str, found: list[str]) -> None:

@@ -17,7 +17,6 @@ that a file with its final name is whole.
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import subprocess
@@ -28,8 +27,7 @@ from typing import Any
 
 import torch
 
-from vidadapt.files.locks import LOCK
-from vidadapt.files.writing import replaced, writing
+from vidadapt.files import LOCK, write_text
 
 PROFILE, ENVIRONMENT, FAILURE = "profile", "environment.json", "failure.json"
 
@@ -81,38 +79,6 @@ def create(run_dir: str | Path, resume: bool) -> None:
     check_writable("run_dir", Path(run_dir))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, even if several processes write it at the same time.
-
-    Raises:
-        WriteError: the disk refused it.
-    """
-    with replaced(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
-def as_json(value: Any, *, ensure_ascii: bool = True, indent: int | None = None) -> str:
-    """A value as JSON, which has no infinity and no NaN: they become null.
-
-    >>> as_json({"loss": 0.5, "norms": [1.0, float("inf")]})
-    '{"loss": 0.5, "norms": [1.0, null]}'
-    """
-    return json.dumps(_finite(value), ensure_ascii=ensure_ascii, indent=indent, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, with indents and a final newline, see `as_json`."""
-    write_text(path, as_json(value, ensure_ascii=False, indent=2) + "\n")
-
-
 def environment(world_size: int, device: str) -> dict[str, Any]:
     """Versions and machine: what another person needs to know to get the same numbers."""
     packages = ["torch", "torchvision", "timm", "av", "decord", "numpy", "vidadapt"]
@@ -148,16 +114,6 @@ def _git_commit() -> str | None:
     except OSError:
         return None
     return found.stdout.strip() or None
-
-
-def append_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Append JSON lines, see `as_json`.
-
-    Raises:
-        WriteError: the disk refused them.
-    """
-    with writing(path), path.open("a", encoding="utf-8") as file:
-        file.writelines(as_json(line) + "\n" for line in lines)
 
 
 def drop_lines_from(path: Path, key: str, first: int) -> None:

@@ -34,7 +34,7 @@ from vidadapt.models.heads import HEADS, READ_OUT
 from vidadapt.runs import adapters
 from vidadapt.runs.adapters import SavedAdapter
 from vidadapt.runs.assemble import adapted_model
-from vidadapt.runs.differences import clip_differences, model_differences, refuse, refuse_backbone
+from vidadapt.runs.differences import backbone_differences, refuse, refuse_backbone
 from vidadapt.serving import replay
 from vidadapt.serving.routing import CannotRoute, Pass, apart, passes
 
@@ -119,10 +119,9 @@ class AdapterBank:
         about, plan = adapter.about, adapter.plan
         refuse(
             adapter.source,
-            [
-                *model_differences(about, self.config, "in the bank"),
-                *clip_differences(about, self.num_frames, self.crop_size, "in the bank"),
-            ],
+            backbone_differences(
+                about, self.config, self.num_frames, self.crop_size, "in the bank"
+            ),
         )
         model = _sharing_copy(self._plain)
         model.head = HEADS[adapter.config.model.head](model.width, plan.num_classes)

@@ -22,7 +22,7 @@ from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.changes import Changes
 from vidadapt.distributed import World, from_main, gather_objects, together
 from vidadapt.evaluation import Parts, Scores, Scoring, score_views
-from vidadapt.files.retrying import said
+from vidadapt.files import warn_of_retries
 from vidadapt.lists.prepared import with_lists
 from vidadapt.lists.reading import Sample, Samples, check_label_names, read_list
 from vidadapt.models import WITHOUT_FILE, VideoModel
@@ -237,7 +237,7 @@ def score(
     )
     again = [line for part in gather_objects(world, loader.again) for line in part]
     if parts is not None:
-        parts.warnings += said(again)
+        parts.warnings += warn_of_retries(again)
     return scores
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from vidadapt import runs
 from vidadapt.config import Config, ConfigError, TrainConfig, as_dict, yaml_files
+from vidadapt.console import differing
 from vidadapt.data.epochs import shared_out
 from vidadapt.distributed import World
 from vidadapt.runs import checkpoints
-from vidadapt.runs.differences import changes, settings
+from vidadapt.runs.differences import settings
 from vidadapt.training.resuming import Progress
 
 # What may change when a run is resumed. The global batch is checked apart: batch_size, processes
@@ -52,7 +53,7 @@ def previous_run(run_dir: Path, cfg: Config, resume: bool) -> dict[str, Any] | N
         return None
     now = kept_settings(cfg)
     of_run = without_free(settings(yaml_files.read_yaml(run_dir / "config.yaml", "run_dir")))
-    if changed := changes(of_run, now):
+    if changed := differing(of_run, now):
         raise ConfigError(
             f"--resume: the configuration differs from {run_dir / 'config.yaml'}: "
             + "; ".join(changed)
@@ -62,7 +63,7 @@ def previous_run(run_dir: Path, cfg: Config, resume: bool) -> dict[str, Any] | N
     known = saved["facts"].get("settings")
     if known is not None:
         defaults = without_free(settings({"method": {"name": known["method.name"]}}))
-        if changed := changes({**defaults, **known}, now):
+        if changed := differing({**defaults, **known}, now):
             raise ConfigError(
                 f"--resume: {last} is a checkpoint of another run: {'; '.join(changed)}. Put that "
                 "of this run in its place, or use another run_dir"

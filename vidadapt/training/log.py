@@ -18,7 +18,7 @@ from vidadapt.data.batches import Batches
 from vidadapt.data.changes import CHANGED, read_changes
 from vidadapt.data.skips import SKIPPED, read_skips
 from vidadapt.distributed import World, gather_objects
-from vidadapt.files.retrying import said
+from vidadapt.files import warn_of_retries
 from vidadapt.methods import count_parameters
 from vidadapt.runs import checkpoints
 from vidadapt.training.optim import effective_lr
@@ -184,7 +184,7 @@ def say_summary(run_dir: Path, summary: dict[str, Any]) -> None:
         print(f"  changed since they were counted: {len(summary['changed'])} files, see {CHANGED}")
     if summary["skipped"]:
         print(f"  skipped: {summary['skipped']} clips, listed in {run_dir}/{SKIPPED}")
-    for line in said(summary["tried_again"]):
+    for line in warn_of_retries(summary["tried_again"]):
         print(f"  {line}")
     size = (run_dir / "last" / checkpoints.TENSORS).stat().st_size
     file = f"{run_dir}/last/{checkpoints.TENSORS}"

@@ -33,11 +33,12 @@ from vidadapt import runs
 from vidadapt.apps.study.benchmark import NOISY_PERCENT, spread_percent
 from vidadapt.apps.study.plan import Cell
 from vidadapt.config import Config, ConfigError, yaml_files
+from vidadapt.console import differing
 from vidadapt.data.workers import cores
 from vidadapt.evaluation import IN_PERCENT
 from vidadapt.files.locks import Held
 from vidadapt.launching.failures import FAILURE, name_of_status, read_failure
-from vidadapt.runs.differences import changes, settings
+from vidadapt.runs.differences import settings
 
 TOOLS = Path(__file__).parents[3] / "tools"
 LOCK, FINISHED = ".lock", "cell.json"
@@ -101,7 +102,7 @@ class Work:
         written = folder / "config.yaml"
         if written.exists():
             before = settings(yaml_files.read_yaml(written, "--out"))
-            changed = changes(before, settings(cell.settings))
+            changed = differing(before, settings(cell.settings))
             if changed:
                 raise ConfigError(
                     f"--out: {folder} was made with other settings ({'; '.join(changed)}); "

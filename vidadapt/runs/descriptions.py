@@ -1,0 +1,141 @@
+"""Content of adapter.json: made from a run's configuration, read as one, and checked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from vidadapt import methods
+from vidadapt.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
+from vidadapt.config.typed import hints_of, misfits
+from vidadapt.console import require_known
+from vidadapt.data import DATASETS, DataPlan
+from vidadapt.data.sampling import Sampling
+from vidadapt.data.transforms import NORMALIZATIONS
+from vidadapt.video.bounds import control_character
+from vidadapt.video.readers import READERS
+
+FORMATS = ("vidadapt-adapter-1", "vidadapt-adapter-2")  # the last is written
+# Any adapter stays far below these: more is damage, or an attempt to use up the memory.
+LARGEST = {"num_frames": 4096, "crop_size": 4096, "num_classes": 1_000_000}
+LARGEST |= {"stride": 100_000, "num_clips": 10_000, "num_crops": 10_000}
+LARGEST |= {"tubelet_size": 4096, "patch_size": 4096, "position_grid": 4096}
+
+
+def describe(config: Config, plan: DataPlan, backbone: str, manifest: str) -> dict[str, Any]:
+    """Make the content of adapter.json, without metrics.
+
+    Args:
+        backbone: fingerprint from `adapted_model`.
+        manifest: hash of the training list.
+    """
+    model = {key: value for key, value in vars(config.model).items() if key != "drop_path"}
+    return {
+        "format": FORMATS[-1],
+        "method": dict(config.method),
+        "model": {**model, "fingerprint": backbone},
+        "clip": {
+            "num_frames": plan.sampling.num_frames,
+            "crop_size": plan.crop_size,
+            "normalization": plan.normalization,
+            "sampling": config.data.sampling or DATASETS[plan.dataset].sampling,
+            "policy": plan.sampling.policy,
+            "stride": plan.sampling.stride,
+        },
+        "evaluation": {
+            **asdict(config.eval),
+            "num_clips": plan.num_clips,
+            "num_crops": plan.num_crops,
+            "precision": config.train.precision,
+        },
+        "reader": config.data.reader,
+        "dataset": plan.dataset,
+        "num_classes": plan.num_classes,
+        "label_names": None if plan.label_names is None else list(plan.label_names),
+        "train_manifest": manifest,
+        "metrics": {},
+    }
+
+
+def config_of(about: dict[str, Any], run_dir: str) -> Config:
+    """Read the configuration that adapter.json describes."""
+    clip, evaluation = about["clip"], about["evaluation"]
+    return Config(
+        run_dir=run_dir,
+        method=about["method"],
+        data=DataConfig(
+            dataset=about["dataset"],
+            sampling=clip["sampling"],
+            num_frames=clip["num_frames"],
+            crop_size=clip["crop_size"],
+            normalization=clip["normalization"],
+            reader=about["reader"],
+        ),
+        model=ModelConfig(**{k: v for k, v in about["model"].items() if k != "fingerprint"}),
+        train=TrainConfig(precision=evaluation["precision"]),
+        eval=EvalConfig(**{k: v for k, v in evaluation.items() if k != "precision"}),
+    )
+
+
+def plan_of(about: dict[str, Any]) -> DataPlan:
+    """Read the clips, classes and views that adapter.json describes."""
+    clip, evaluation, names = about["clip"], about["evaluation"], about["label_names"]
+    views = evaluation["num_clips"], evaluation["num_crops"]
+    return DataPlan(
+        dataset=about["dataset"],
+        num_classes=about["num_classes"],
+        label_names=None if names is None else tuple(names),
+        sampling=Sampling(clip["policy"], clip["num_frames"], clip["stride"], *views),
+        flip=False,
+        num_clips=views[0],
+        num_crops=views[1],
+        crop_size=clip["crop_size"],
+        normalization=clip["normalization"],
+    )
+
+
+def check_description(about: dict[str, Any], config: Config, plan: DataPlan) -> None:
+    """Refuse values that no adapter can have, before a model is built from them.
+
+    Args:
+        config: from `config_of`.
+        plan: from `plan_of`.
+
+    Raises:
+        ValueError, KeyError, TypeError: naming the key.
+    """
+    method = config.method
+    inject = methods.METHODS[require_known("method.name", method["name"], methods.METHODS)]
+    problems = misfits(method, {"name": str, **hints_of(inject)}, "method.")
+    for section in ("data", "model", "train", "eval"):
+        options = getattr(config, section)
+        problems += misfits(vars(options), hints_of(type(options)), f"{section}.")
+    problems += misfits(vars(plan), {**hints_of(DataPlan), "sampling": Sampling}, "")
+    problems += misfits(vars(plan.sampling), hints_of(Sampling), "")
+    problems += misfits(
+        {"fingerprint": about["model"]["fingerprint"]}, {"fingerprint": str}, "model."
+    )
+    for name, most in LARGEST.items():
+        of = next(part for part in (plan, plan.sampling, config.model) if hasattr(part, name))
+        value = getattr(of, name)
+        for number in value if isinstance(value, list) else [value]:
+            if type(number) is int and not 1 <= number <= most:
+                problems.append(f"{name}: {number} is outside 1..{most}")
+    names = [str(name) for name in plan.label_names or ()]
+    if plan.label_names is not None and len(names) != plan.num_classes:
+        problems.append(f"label_names: {len(names)} of {plan.num_classes} classes")
+    if any(control_character(name) for name in names):
+        problems.append("label_names: a control character")
+    if not all(name.strip() for name in names):
+        problems.append("label_names: an empty name")
+    if doubled := [name for name, count in Counter(names).items() if count > 1]:
+        problems.append(f"label_names: {doubled[0]!r} names two classes")
+    if problems:
+        raise ValueError("; ".join(problems[:5]))
+    for key, value, known in (
+        ("dataset", plan.dataset, DATASETS),
+        ("normalization", plan.normalization, NORMALIZATIONS),
+        ("reader", config.data.reader, READERS),
+    ):
+        require_known(key, value, known)

@@ -19,19 +19,21 @@ import pytest
 import torch
 import xxhash
 from conftest import ALONE, launch, load_tool
+from numpy.lib.format import open_memmap
 from safetensors.torch import load_file
 from videos import grey_frames, write_video
 
 from vidadapt import data
-from vidadapt.features.rows import Reader, writing_rows
 from vidadapt.features.store import (
     THERE,
     UNREADABLE,
     CacheError,
     Kept,
+    Reader,
     Store,
     create,
     marks,
+    writing_rows,
 )
 from vidadapt.training import validation
 from vidadapt.video.readers import ReadError
@@ -76,8 +78,16 @@ def filled_by(run: Path) -> int:
     return json.loads((run / "summary.json").read_text())["cache"]["clips"]
 
 
+def rows_of(folder: Path, mode: str = "r") -> np.ndarray:
+    return open_memmap(folder / "rows.npy", mode)
+
+
+def marks_of(folder: Path) -> list[int]:
+    return np.load(folder / "marks.npy").tolist()
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.bin")}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.npy")}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -102,9 +112,10 @@ def test_half_precision_files_are_half_as_large_and_stay_close(tiny_set, run_too
     # bf16 keeps 8 bits of a feature: 2e-3 of it is lost on average.
     assert_alike(tmp_path / "fp32", tmp_path / "bf16", 5e-3)
     assert steps_of(tmp_path / "fp32") != steps_of(tmp_path / "bf16")
-    whole, half = (tmp_path / f"cache_{dtype}/train/tokens.bin" for dtype in ("fp32", "bf16"))
-    # 4 draws of 12 clips, 2 x 2 x 2 tokens of width 192.
-    assert whole.stat().st_size == 4 * 12 * 8 * 192 * 4 == 2 * half.stat().st_size
+    whole, half = (rows_of(tmp_path / f"cache_{dtype}/train") for dtype in ("fp32", "bf16"))
+    # 4 draws of 12 clips, 2 x 2 x 2 tokens of width 192; and a checksum.
+    assert whole.nbytes == 4 * 12 * (8 * 192 * 4 + 8) and whole["tokens"].dtype == np.float32
+    assert half.nbytes == 4 * 12 * (8 * 192 * 2 + 8)
 
 
 def test_two_processes_fill_and_train_as_one_does(tiny_set, tmp_path):
@@ -116,12 +127,12 @@ def test_two_processes_fill_and_train_as_one_does(tiny_set, tmp_path):
     command += ["--train.batch_size", "2"]
     launch(*command, "--cache.dir", cache / "two", "--run_dir", two, processes=2)
     assert filled_by(two) == filled_by(one) == 2 * 12 + 5
-    for name, content in files_of(cache / "one").items():
-        kind = np.uint8 if "done" in name else np.float32
-        first = np.frombuffer(content, kind)
-        second = np.frombuffer((cache / "two" / name).read_bytes(), kind)
-        np.testing.assert_allclose(first, second, rtol=0, atol=1e-5)
-        if name.startswith("dev"):
+    for split in ("train", "dev"):
+        first, second = (rows_of(cache / run / split) for run in ("one", "two"))
+        for name in first.dtype.names[1:]:
+            np.testing.assert_allclose(first[name], second[name], rtol=0, atol=1e-5)
+        assert marks_of(cache / "one" / split) == marks_of(cache / "two" / split)
+        if split == "dev":
             assert first.tobytes() == second.tobytes()
     assert_alike(one, two, 1e-5)
     assert accuracies_of(one) == accuracies_of(two)
@@ -160,7 +171,7 @@ def test_an_interrupted_filling_goes_on_where_it_stopped(tiny_set, run_tool, tmp
     changes = {"data__root": root, "train__batch_size": 2, "data__train_list": root / "train.txt"}
     options = [*tiny_set.options(**changes), *LINEAR, "--cache.dir", tmp_path / "cache"]
     run_tool("train", *options, "--run_dir", tmp_path / "index_only")
-    whole = files_of(tmp_path / "cache")
+    whole = np.array(rows_of(tmp_path / "cache" / "train")["pooled"])
     shutil.rmtree(tmp_path / "cache")
 
     broken = root / "train 7 [x]#.mp4"
@@ -170,27 +181,20 @@ def test_an_interrupted_filling_goes_on_where_it_stopped(tiny_set, run_tool, tmp
     with pytest.raises(Exception, match=r"train 7 \[x\]#\.mp4"):
         run_tool("train", *options, "--run_dir", tmp_path / "run")
     assert not (tmp_path / "run" / "last").exists()
-    done = np.fromfile(tmp_path / "cache" / "train" / "done.bin", np.uint8)
-    assert done.tolist() == [THERE] * 6 + [0] * 6
+    assert marks_of(tmp_path / "cache" / "train") == [THERE] * 6 + [0] * 6
 
     broken.write_bytes(content)
     os.utime(broken, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     # What is marked is taken as it is: other values there stay.
-    pooled = np.memmap(tmp_path / "cache" / "train" / "pooled.bin", np.float32, "r+")
-    pooled[:192] += 1
-    pooled.flush()
-    checks = np.memmap(tmp_path / "cache" / "train" / "checks.bin", "<u8", "r+")
-    checks[0] = xxhash.xxh3_64(pooled[:192].tobytes()).intdigest()
-    checks.flush()
+    rows = rows_of(tmp_path / "cache" / "train", "r+")
+    rows["pooled"][0] += 1
+    rows["check"][0] = xxhash.xxh3_64(rows["pooled"][0].tobytes()).intdigest()
+    rows.flush()
     run_tool("train", *options, "--run_dir", tmp_path / "run")
     assert filled_by(tmp_path / "run") == 6 + 5
-    found = files_of(tmp_path / "cache")
-    first, second = (
-        np.frombuffer(files["train/pooled.bin"], np.float32).reshape(12, 192)
-        for files in (whole, found)
-    )
-    np.testing.assert_array_equal(first[0] + 1, second[0])
-    np.testing.assert_array_equal(first[1:], second[1:])
+    found = rows_of(tmp_path / "cache" / "train")["pooled"]
+    np.testing.assert_array_equal(whole[0] + 1, found[0])
+    np.testing.assert_array_equal(whole[1:], found[1:])
 
 
 @pytest.mark.parametrize(
@@ -213,9 +217,8 @@ def test_a_video_that_hangs_or_kills_its_process_ends_the_filling(
     options = [*tiny_set.options(**changes), *LINEAR, "--cache.dir", tmp_path / "cache"]
     with pytest.raises(ReadError, match=rf"^train 7 \[x\]#\.mp4: {message}"):
         run_tool("train", *options, "--run_dir", tmp_path / "run")
-    done = np.fromfile(tmp_path / "cache" / "train" / "done.bin", np.uint8)
     # What a killed process had not sent yet is lost with it.
-    assert not done[6:].any()
+    assert not any(marks_of(tmp_path / "cache" / "train")[6:])
 
 
 def test_a_video_that_cannot_be_read_is_wrong_in_validation(tiny_set, run_tool, tmp_path):
@@ -226,8 +229,8 @@ def test_a_video_that_cannot_be_read_is_wrong_in_validation(tiny_set, run_tool, 
     options = [*tiny_set.options(**changes), *LINEAR]
     run_tool("train", *options, "--run_dir", tmp_path / "plain")
     run_tool("train", *options, "--cache.dir", tmp_path / "cache", "--run_dir", tmp_path / "cached")
-    done = np.fromfile(tmp_path / "cache" / "dev" / "done.bin", np.uint8)
-    assert done.tolist() == [THERE, THERE, THERE, UNREADABLE, THERE]
+    expected = [THERE, THERE, THERE, UNREADABLE, THERE]
+    assert marks_of(tmp_path / "cache" / "dev") == expected
     assert accuracies_of(tmp_path / "plain") == accuracies_of(tmp_path / "cached")
 
 
@@ -250,8 +253,7 @@ def test_a_video_that_could_not_be_read_once_is_tried_again(tiny_set, run_tool, 
         os.utime(video, ns=(facts.st_atime_ns, facts.st_mtime_ns))
         run = tmp_path / f"run_{computed}"
         run_tool("train", *options, "--run_dir", run)
-        done = np.fromfile(tmp_path / "cache" / "dev" / "done.bin", np.uint8)
-        assert done.tolist() == marks_then
+        assert marks_of(tmp_path / "cache" / "dev") == marks_then
         assert filled_by(run) == computed
     assert accuracies_of(run) == accuracies_of(tmp_path / "plain")
 
@@ -350,16 +352,14 @@ def test_what_a_disk_lost_is_not_marked_when_it_works_again(tmp_path, monkeypatc
     assert marks(store).tolist() == [0, 0, 0, 0]
 
 
-@pytest.mark.parametrize(("name", "place"), [("pooled.bin", 12), ("checks.bin", 8)])
-def test_a_damaged_row_is_refused_and_then_missing(tmp_path, name, place):
+@pytest.mark.parametrize("place", [0, 8, 19])  # of the record: its checksum, its values
+def test_a_damaged_row_is_refused_and_then_missing(tmp_path, place):
     store = Store(tmp_path / "cache", {}, 3, (Kept("pooled", (3,), "fp32", "fp32"),))
     create(store)
     values = torch.randn(3, 3)
     with writing_rows(store) as writer:
         writer.write([0, 1, 2], [values])
-    data = bytearray((store.folder / name).read_bytes())
-    data[place] ^= 4
-    (store.folder / name).write_bytes(data)
+    rows_of(store.folder, "r+").view(np.uint8).reshape(3, 8 + 12)[1, place] ^= 4
     assert torch.equal(Reader(store).rows([2, 0])[0], values[[2, 0]])
     with pytest.raises(CacheError, match=r"row 1 is damaged"):
         Reader(store).rows([0, 1, 2])
@@ -373,8 +373,8 @@ def test_a_damaged_row_is_refused_and_then_missing(tmp_path, name, place):
 def test_marks_that_are_none_are_refused(tmp_path, mark):
     store = Store(tmp_path / "cache", {}, 2, (Kept("pooled", (3,), "fp32", "fp32"),))
     create(store)
-    (store.folder / "done.bin").write_bytes(bytes([0, mark]))
-    with pytest.raises(CacheError, match=r"done\.bin: damaged"):
+    open_memmap(store.folder / "marks.npy", "r+")[1] = mark
+    with pytest.raises(CacheError, match=r"marks\.npy: damaged"):
         marks(store)
 
 
@@ -445,8 +445,8 @@ def test_features_of_another_run_are_refused(
             {"method__name": "linear", "cache__dir": "cache/../run"},
             r"cache\.dir: .* lies in run_dir",
         ),
-        # 17 clips x 192 floats.
-        ({"method__name": "linear", "cache__max_gb": 13e-6}, r"cache\.max_gb: .* take 13\.1 kB"),
+        # 17 clips x (192 floats and a checksum).
+        ({"method__name": "linear", "cache__max_gb": 13e-6}, r"cache\.max_gb: .* take 13\.2 kB"),
         ({"method__name": "linear", "cache__draws": 10**12}, r"cache\.max_gb: .* take .* GB"),
         (
             {"method__name": "linear", "cache__draws": 10**12, "cache__max_gb": 1e12},
@@ -490,11 +490,20 @@ def test_features_of_files_that_were_replaced_are_refused(
         run_tool("train", *options, "--run_dir", tmp_path / "replaced")
 
 
+def test_features_in_an_older_format_are_refused_with_what_mends_it(tmp_path):
+    store = Store(tmp_path / "cache", {}, 2, (Kept("pooled", (3,), "fp32", "fp32"),))
+    create(store)
+    about = json.loads((store.folder / "key.json").read_text())
+    (store.folder / "key.json").write_text(json.dumps({**about, "format": "vidadapt-cache-2"}))
+    with pytest.raises(CacheError, match=r"'vidadapt-cache-2', another.* Delete .*cache"):
+        create(store)
+
+
 def test_a_file_that_is_not_whole_is_refused(tiny_set, run_tool, tmp_path, small_cache):
     folder = tmp_path / "cache"
     shutil.copytree(small_cache, folder)
-    with (folder / "train" / "pooled.bin").open("r+b") as file:
+    with (folder / "train" / "rows.npy").open("r+b") as file:
         file.truncate(100)
     options = [*tiny_set.options(train__epochs=1), *LINEAR, "--cache.dir", folder]
-    with pytest.raises(ValueError, match=r"pooled\.bin: is missing or not whole; delete"):
+    with pytest.raises(ValueError, match=r"rows\.npy: is missing or not whole; delete"):
         run_tool("train", *options, "--run_dir", tmp_path / "run")

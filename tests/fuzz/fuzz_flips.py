@@ -17,9 +17,8 @@ from fuzz_attempts import RIGHT, Defect, Job, Tally, judged, same
 from fuzz_files import _adapter, _scores, _tar
 
 from vidadapt.evaluation import load_scores
-from vidadapt.features.rows import Reader, writing_rows
 from vidadapt.features.store import THERE as IS_THERE
-from vidadapt.features.store import CacheError, Kept, Store, create, marks
+from vidadapt.features.store import CacheError, Kept, Reader, Store, create, marks, writing_rows
 from vidadapt.lists.index import VideoFacts, add_to_index, read_index
 from vidadapt.runs import RunError, adapters, checkpoints
 from vidadapt.video import packed

@@ -1,4 +1,4 @@
-"""Compute the features of a run's lists once: keys, sizes, filling.
+"""Compute the features of a run's lists once, see `plan` for what is kept.
 
 Draw d of sample i is the training clip of key (d // repeats, i, d % repeats), so with as many draws
 as epochs x repeats a run sees what it would see without a cache; with fewer, its epochs repeat the
@@ -8,144 +8,25 @@ view. `cached_training` reads what was filled here.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from vidadapt.config import Config
 from vidadapt.console.progress import duration, track
-from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.clips import view_chunks
 from vidadapt.data.epochs import Key
 from vidadapt.data.transforms import normalize
 from vidadapt.data.watchdog import Watched
-from vidadapt.distributed import World, gather_objects, held_by_main, together
-from vidadapt.features.halves import Halves
-from vidadapt.features.rows import writing_rows
-from vidadapt.features.store import (
-    THERE,
-    Store,
-    check_key,
-    check_room,
-    create,
-    kept_as,
-    marks,
-    size,
-)
+from vidadapt.distributed import gather_objects, held_by_main, together
+from vidadapt.features.plan import Cache, size
+from vidadapt.features.store import THERE, Store, create, marks, writing_rows
 from vidadapt.models.precision import autocast
-from vidadapt.runs.differences import NOT_OF_THE_BACKBONE
 from vidadapt.video.readers import ReadError
-
-
-@dataclass(frozen=True, eq=False)
-class Cache:
-    """Features of the lists of a run, and what they are computed with.
-
-    Attributes:
-        parts: the model, cut in two.
-        stores: by split; `train` has rows for its draws, any other list one a video.
-        loaders: of the same splits, `data.train_loader` for `train`, else `data.eval_loader` with
-            one view. Filling uses their data sets and options.
-        precision: resolved; features are computed under it.
-    """
-
-    cfg: Config
-    plan: DataPlan
-    parts: Halves
-    stores: dict[str, Store]
-    loaders: dict[str, Any]
-    precision: str
-    world: World
-
-
-def plan_cache(
-    cfg: Config,
-    plan: DataPlan,
-    parts: Halves,
-    lists: Mapping[str, VideoList],
-    loaders: dict[str, Any],
-    *,
-    backbone: str,
-    precision: str,
-    world: World,
-) -> Cache:
-    """Plan what is to be kept; nothing is written yet.
-
-    Args:
-        lists: at least those that `loaders` has, by split.
-        backbone: fingerprint from `assemble.adapted_model`.
-
-    Raises:
-        CacheError: above `cache.max_gb` or the disk's room, or a folder of other features.
-    """
-    assert cfg.cache.dir is not None
-    parts.model.eval()
-    clip = torch.zeros((1, *parts.model.clip_shape), device=world.device)
-    with autocast(world.device, precision):
-        tensors = kept_as(parts.names, parts.features(clip), cfg.cache.dtype)
-    stores = {}
-    for split in loaders:
-        videos, training = lists[split], split == "train"
-        stores[split] = Store(
-            folder=Path(cfg.cache.dir) / split,
-            key=_key(cfg, plan, parts, videos, training, backbone, precision),
-            num_rows=len(videos.samples) * (cfg.cache.draws if training else 1),
-            tensors=tensors,
-        )
-        check_key(stores[split])
-    check_room(list(stores.values()), Path(cfg.cache.dir), cfg.cache.max_gb)
-    return Cache(cfg, plan, parts, stores, loaders, precision, world)
-
-
-def _key(
-    cfg: Config,
-    plan: DataPlan,
-    parts: Halves,
-    videos: VideoList,
-    training: bool,
-    backbone: str,
-    precision: str,
-) -> dict[str, Any]:
-    """Facts that features depend on, by configuration key where there is one."""
-    sizes = videos.samples.column("size")
-    key = {
-        "features": parts.title,
-        "backbone": backbone,
-        **{f"model.{k}": v for k, v in vars(cfg.model).items() if k not in NOT_OF_THE_BACKBONE},
-        "videos": videos.manifest,
-        "frames": videos.samples.digest(),
-        # Not their times of modification, which may change when the data set is copied.
-        "file sizes": hashlib.sha256(sizes.tobytes()).hexdigest(),
-        "data.sampling": plan.sampling.policy,
-        "data.num_frames": plan.sampling.num_frames,
-        "data.stride": plan.sampling.stride,
-        "data.crop_size": plan.crop_size,
-        "data.normalization": plan.normalization,
-        "data.reader": ", ".join(videos.samples.readers()),
-        "train.precision": precision,
-        "cache.dtype": cfg.cache.dtype,
-    }
-    if training:
-        key |= {
-            "data.flip": plan.flip,
-            **{
-                f"data.{name}": getattr(cfg.data, name)
-                for name in ("train_crop", "rand_augment", "random_erasing")
-            },
-            "data.repeated_augmentation": cfg.data.repeated_augmentation,
-            "train.seed": cfg.train.seed,
-            "cache.draws": cfg.cache.draws,
-        }
-    return key
 
 
 def _announcement(cached: Cache) -> str:

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from vidadapt.data.epochs import EpochBatches, Key
 from vidadapt.evaluation import Scores, collected
-from vidadapt.features.cache import Cache
-from vidadapt.features.rows import Reader
-from vidadapt.features.store import MISSING, UNREADABLE, CacheError, Store, marks
+from vidadapt.features.plan import Cache
+from vidadapt.features.store import MISSING, UNREADABLE, CacheError, Reader, Store, marks
 from vidadapt.models.precision import autocast
 
 

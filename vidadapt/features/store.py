@@ -1,9 +1,8 @@
-"""Features of a list of clips in a folder: one large file a tensor, read as memory maps.
+"""Features of a list of clips in a folder: NumPy arrays that are read as memory maps.
 
-    key.json        what the features depend on, and the tensors' shapes and types; made before rows
-    <tensor>.bin    the rows one after the other, little-endian, without a header
-    checks.bin      a checksum a row, xxh3_64 of its bytes in all tensors, which each read compares
-    done.bin        a byte a row: still to compute, there, or the video could not be read
+    key.json     what the features depend on, and the tensors' shapes and types; made before rows
+    rows.npy     a record a row: its tensors, and `check`, xxh3_64 of them, which each read compares
+    marks.npy    a byte a row: still to compute, there, or the video could not be read
 
 A row is marked once it is on the disk, so that an interrupted filling continues with the rows that
 are missing, and nothing half-written counts.
@@ -12,22 +11,28 @@ are missing, and nothing half-written counts.
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import xxhash
+from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from vidadapt import runs
 
-KEY, CHECKS, DONE = "key.json", "checks.bin", "done.bin"
+KEY, ROWS, MARKS = "key.json", "rows.npy", "marks.npy"
 MISSING, THERE, UNREADABLE = 0, 0x5A, 0xA5  # no flipped bit turns one into another
-FORMAT = "vidadapt-cache-2"
+FORMAT = "vidadapt-cache-3"
+SECONDS_BETWEEN_MARKS = 10.0
 
+# numpy has no bfloat16: its bits are handled as integers.
 BITS = {"fp32": "<f4", "fp16": "<f2", "bf16": "<i2"}
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 NAMES = {dtype: name for name, dtype in TYPES.items()}
@@ -42,7 +47,7 @@ class Kept:
     """One tensor of every row.
 
     Attributes:
-        name: of its file.
+        name: of its field in a record.
         shape: of one row.
         computed, stored: `fp32`, `bf16` or `fp16`.
     """
@@ -51,11 +56,6 @@ class Kept:
     shape: tuple[int, ...]
     computed: str
     stored: str
-
-    @property
-    def row(self) -> np.dtype:
-        """Type of a row as an array; numpy has no bfloat16, whose bits are handled as integers."""
-        return np.dtype((BITS[self.stored], self.shape))
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,14 @@ class Store:
     tensors: tuple[Kept, ...]
 
     @property
+    def record(self) -> np.dtype:
+        """Type of a row: `check`, then the tensors."""
+        fields = [(tensor.name, BITS[tensor.stored], tensor.shape) for tensor in self.tensors]
+        return np.dtype([("check", "<u8"), *fields])
+
+    @property
     def bytes(self) -> int:
-        return self.num_rows * sum(tensor.row.itemsize for tensor in self.tensors)
+        return self.num_rows * self.record.itemsize
 
 
 def kept_as(names: Sequence[str], one_clip: Sequence[Tensor], dtype: str) -> tuple[Kept, ...]:
@@ -97,34 +103,6 @@ def kept_as(names: Sequence[str], one_clip: Sequence[Tensor], dtype: str) -> tup
     )
 
 
-def check_room(stores: Sequence[Store], folder: Path, max_gb: float) -> None:
-    """Refuse caches above the bound, or that the disk has no room for.
-
-    Raises:
-        CacheError: with the size and what would make it smaller.
-    """
-    needed = sum(store.bytes for store in stores)
-    smaller = (
-        "lower cache.draws, take cache.dtype bf16, a smaller list, or leave cache.dir out to "
-        "compute the features in every epoch"
-    )
-    if needed > max_gb * 1e9:
-        raise CacheError(
-            f"cache.max_gb: the features take {size(needed)}, which is above {max_gb:g} GB; raise "
-            f"it, {smaller}"
-        )
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    there = sum(
-        file.stat().st_blocks * 512 for store in stores for file in store.folder.glob("*.bin")
-    )
-    free = shutil.disk_usage(nearest).free
-    if needed - there > free:
-        raise CacheError(
-            f"cache.dir: the features take {size(needed - there)} more, and {folder} has "
-            f"{size(free)} free; give a folder on another disk, {smaller}"
-        )
-
-
 def check_key(store: Store) -> None:
     """Refuse a folder that holds other features; one that holds none is accepted.
 
@@ -143,7 +121,7 @@ def check_key(store: Store) -> None:
     if form != FORMAT:
         raise CacheError(
             f"{file}: features in the format {form!r}, another version's; this one writes "
-            f"{FORMAT}, with a checksum a row. Delete {store.folder}, and they are computed anew"
+            f"{FORMAT}. Delete {store.folder}, and they are computed anew"
         )
     differing = [
         f"{name}: {old.get(name)!r} in the cache, {new.get(name)!r} here"
@@ -157,10 +135,25 @@ def check_key(store: Store) -> None:
             f"cache.dir: {store.folder} holds features of another run; {'; '.join(differing)}. "
             "Use the same, give another cache.dir, or delete that folder"
         )
-    for name, row in files_of(store).items():
-        path = store.folder / name
-        if not path.exists() or path.stat().st_size != store.num_rows * row.itemsize:
-            raise CacheError(f"{path}: is missing or not whole; delete {store.folder}")
+    for name in (ROWS, MARKS):
+        mapped(store, name)
+
+
+def mapped(store: Store, name: str) -> np.memmap:
+    """Map `ROWS` (rows,) of `Store.record`, or `MARKS` (rows,) uint8, to be read.
+
+    Raises:
+        CacheError: there is no such array in the file.
+    """
+    path = store.folder / name
+    try:
+        found = open_memmap(path, mode="r")
+    except Exception as error:  # NumPy's parser of headers may fail in any way
+        raise CacheError(f"{path}: is missing or not whole; delete {store.folder}") from error
+    wanted = store.record if name == ROWS else np.dtype(np.uint8)
+    if found.dtype != wanted or found.shape != (store.num_rows,):
+        raise CacheError(f"{path}: is damaged; delete {store.folder}")
+    return found
 
 
 def create(store: Store) -> None:
@@ -173,9 +166,8 @@ def create(store: Store) -> None:
     if not (store.folder / KEY).exists():
         try:
             store.folder.mkdir(parents=True, exist_ok=True)
-            for name, row in files_of(store).items():
-                with (store.folder / name).open("wb") as file:
-                    file.truncate(store.num_rows * row.itemsize)
+            open_memmap(store.folder / ROWS, "w+", store.record, (store.num_rows,))
+            open_memmap(store.folder / MARKS, "w+", np.uint8, (store.num_rows,))
             runs.write_json(store.folder / KEY, _description(store))
         except OSError as error:
             raise CacheError(f"cache.dir: cannot write to {store.folder} ({error})") from error
@@ -190,22 +182,143 @@ def marks(store: Store) -> np.ndarray:
     """
     if not (store.folder / KEY).exists():
         return np.full(store.num_rows, MISSING, np.uint8)
-    found = np.fromfile(store.folder / DONE, np.uint8)
+    found = np.array(mapped(store, MARKS))
     if not np.isin(found, (MISSING, THERE, UNREADABLE)).all():
-        raise CacheError(f"{store.folder / DONE}: damaged; delete {store.folder}")
+        raise CacheError(f"{store.folder / MARKS}: damaged; delete {store.folder}")
     return found
 
 
-def size(count: int) -> str:
-    """Bytes for people.
+class StoreWriter:
+    """Writes rows into a store; several processes may, each its own rows. See `writing_rows`.
 
-    >>> size(2_500), size(31_000_000), size(7_250_000_000)
-    ('2.5 kB', '31.0 MB', '7.2 GB')
+    Not through the memory maps: where the disk is full, that would end the process with a signal.
     """
-    for unit, name in ((1e9, "GB"), (1e6, "MB")):
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count / 1e3:.1f} kB"
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.starts = {name: mapped(store, name).offset for name in (ROWS, MARKS)}
+        self.files = {name: (store.folder / name).open("r+b") for name in (ROWS, MARKS)}
+        self.unmarked: list[tuple[int, int]] = []
+        self.marked = time.monotonic()
+
+    def write(self, rows: Sequence[int], features: Sequence[Tensor]) -> None:
+        """Write rows of features, (len(rows), ...) each, on any device.
+
+        Raises:
+            CacheError: the disk refused a write.
+        """
+        records = np.empty(len(rows), self.store.record)
+        for tensor, values in zip(self.store.tensors, features, strict=True):
+            records[tensor.name] = _bits(values.to(TYPES[tensor.stored]).cpu())
+        records["check"] = [_checksum(record) for record in _as_bytes(records)]
+        with _refused(self.store):
+            self._put(ROWS, rows, _as_bytes(records))
+        self._mark_later(rows, THERE)
+
+    def unreadable(self, rows: Sequence[int]) -> None:
+        """Note that the videos of rows could not be read."""
+        self._mark_later(rows, UNREADABLE)
+
+    def mark(self) -> None:
+        """Flush everything written so far to the disk, then mark it.
+
+        Raises:
+            CacheError: the disk refused. What was written since the last call is never marked.
+        """
+        # Cleared first: after a failure Linux drops what it could not write, and a second fsync
+        # does not report it.
+        unmarked, self.unmarked = self.unmarked, []
+        with _refused(self.store):
+            self.files[ROWS].flush()
+            os.fsync(self.files[ROWS].fileno())
+            values = np.array([[value] for _, value in unmarked], np.uint8)
+            self._put(MARKS, [row for row, _ in unmarked], values)
+            self.files[MARKS].flush()
+        self.marked = time.monotonic()
+
+    def _put(self, name: str, rows: Sequence[int], values: np.ndarray) -> None:
+        """Write values (len(rows), bytes) uint8 to the places of rows."""
+        for row, value in zip(rows, values, strict=True):
+            self.files[name].seek(self.starts[name] + row * value.nbytes)
+            self.files[name].write(value.data)
+
+    def _mark_later(self, rows: Sequence[int], value: int) -> None:
+        self.unmarked += [(row, value) for row in rows]
+        if time.monotonic() - self.marked > SECONDS_BETWEEN_MARKS:
+            self.mark()
+
+
+@contextmanager
+def writing_rows(store: Store) -> Iterator[StoreWriter]:
+    """Yield a `StoreWriter`; what it has written is marked at the end, also after an error.
+
+    Raises:
+        CacheError: the disk refused a write.
+    """
+    with _refused(store):
+        writer = StoreWriter(store)
+    try:
+        yield writer
+    finally:
+        with _refused(store):
+            try:
+                writer.mark()
+            finally:
+                for file in writer.files.values():
+                    file.close()
+
+
+@contextmanager
+def _refused(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(
+            f"cache.dir: cannot write to {store.folder} ({error}); make room, then start again: "
+            "what is marked there is kept"
+        ) from error
+
+
+class Reader:
+    """The rows of a store as memory maps."""
+
+    def __init__(self, store: Store) -> None:
+        # Not as a memmap, each slice of which costs some microseconds.
+        self.store, self.records = store, np.asarray(mapped(store, ROWS))
+
+    def rows(self, chosen: Sequence[int], *, pin_memory: bool = False) -> tuple[Tensor, ...]:
+        """Features (len(chosen), ...) in the stored types, on the CPU.
+
+        Raises:
+            CacheError: a row is not what was written. Its mark is removed, so that it is computed
+                again when the training run is resumed.
+        """
+        raw, checks = _as_bytes(self.records), self.records["check"]
+        odd = [row for row in chosen if _checksum(raw[row]) != checks[row]]
+        if odd:
+            folder = self.store.folder
+            open_memmap(folder / MARKS, "r+")[odd] = MISSING
+            raise CacheError(
+                f"{folder}: row {odd[0]} is damaged (its checksum is another one); start again, "
+                "with --resume where the run was begun: it is computed anew"
+            )
+        gathered = []
+        for tensor in self.store.tensors:
+            shape, kind = (len(chosen), *tensor.shape), TYPES[tensor.stored]
+            values = torch.empty(shape, dtype=kind, pin_memory=pin_memory)
+            # Row by row: numpy would gather them in one array, then copy that.
+            there, here = self.records[tensor.name], _bits(values)
+            for place, row in enumerate(chosen):
+                here[place] = there[row]
+            gathered.append(values)
+        return tuple(gathered)
+
+    def computed(self, features: Sequence[Tensor], device: torch.device) -> tuple[Tensor, ...]:
+        """Return rows on a device, in the types that they were computed in."""
+        return tuple(
+            values.to(device, non_blocking=True).to(TYPES[tensor.computed])
+            for tensor, values in zip(self.store.tensors, features, strict=True)
+        )
 
 
 def _description(store: Store) -> dict[str, Any]:
@@ -219,7 +332,16 @@ def _description(store: Store) -> dict[str, Any]:
     return json.loads(json.dumps(about))
 
 
-def files_of(store: Store) -> dict[str, np.dtype]:
-    """The binary files, each with the type of a row, which may have a shape of its own."""
-    tensors = {f"{tensor.name}.bin": tensor.row for tensor in store.tensors}
-    return {**tensors, CHECKS: np.dtype("<u8"), DONE: np.dtype(np.uint8)}
+def _as_bytes(records: np.ndarray) -> np.ndarray:
+    """(rows, bytes of a record) uint8, the same memory."""
+    return records.view(np.uint8).reshape(len(records), records.dtype.itemsize)
+
+
+def _checksum(record: np.ndarray) -> int:
+    """xxh3_64 of all bytes of a record behind its checksum."""
+    return xxhash.xxh3_64_intdigest(record[8:].data)
+
+
+def _bits(values: Tensor) -> np.ndarray:
+    """The same memory as an array; bfloat16 as its bits."""
+    return (values.view(torch.int16) if values.dtype == torch.bfloat16 else values).numpy()

@@ -27,8 +27,8 @@ MAY_IMPORT = {  # from the bottom
     "launching": {"console", "distributed", "files", "models", "processes", "runs", "video"},
     "evaluation": {"console", "data", "distributed", "files", "models", "video"},
     "features": {
-        *("config", "console", "data", "distributed", "evaluation", "methods", "models", "runs"),
-        "video",
+        *("config", "console", "data", "distributed", "evaluation", "files", "methods", "models"),
+        *("runs", "video"),
     },
     "training": {
         *("config", "console", "data", "distributed", "evaluation", "features", "files"),

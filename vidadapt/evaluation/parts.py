@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from vidadapt.console import differing
 from vidadapt.distributed import World, gather_objects, together
 from vidadapt.evaluation.scores import Entry, Scores, in_list_order, load_scores, save_scores
-from vidadapt.files.writing import writing
+from vidadapt.files import writing
 
 # At most so much work is lost when the process is killed. A write takes milliseconds, and one copy
 # from the device, which waits for it.
@@ -151,7 +152,12 @@ def _read(folder: Path, job: Scoring) -> tuple[dict[int, tuple[str, Entry]], lis
             why = str(error).removeprefix(f"{file}: ")
             damaged.append(f"{file}: {why}; the videos in it are scored again")
             continue
-        _refuse_others(folder, settings, _settings(job))
+        if others := differing(settings, _settings(job), "{key}: {old!r} there, {new!r} here"):
+            raise PartsError(
+                f"--out: {folder} holds parts of another evaluation, which was stopped; "
+                f"{'; '.join(others)}. Give the same to go on with it, choose another --out, or "
+                "delete that folder"
+            )
         for entry in entries:
             found.setdefault(entry[0], (machine, entry))
     return found, damaged
@@ -171,17 +177,3 @@ def _settings(job: Scoring) -> dict[str, Any]:
     sizes = {"num_videos": len(job.paths), "num_classes": job.num_classes}
     views = {"views": f"{job.num_clips} clips x {job.num_crops} crops"}
     return json.loads(json.dumps({**job.settings, **sizes, **views}))
-
-
-def _refuse_others(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    differing = [
-        f"{name}: {old.get(name)!r} there, {new.get(name)!r} here"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
-    if differing:
-        raise PartsError(
-            f"--out: {folder} holds parts of another evaluation, which was stopped; "
-            f"{'; '.join(differing)}. Give the same to go on with it, choose another --out, or "
-            "delete that folder"
-        )

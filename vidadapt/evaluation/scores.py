@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from vidadapt.console.naming import printable
-from vidadapt.files.writing import replaced
+from vidadapt.console import printable
+from vidadapt.files import replaced
 
 # Array -> dimensions and kind of the values, by NumPy's letters. Texts without dimensions are JSON.
 ARRAYS = {

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vidadapt.console.progress import track
+from vidadapt.console import track
 from vidadapt.data.clips import view_chunks
 from vidadapt.data.transforms import normalize
 from vidadapt.distributed import World, gather_objects, together

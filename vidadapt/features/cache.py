@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vidadapt.console.progress import duration, track
+from vidadapt.console import duration, track
 from vidadapt.data.clips import view_chunks
 from vidadapt.data.epochs import Key
 from vidadapt.data.transforms import normalize

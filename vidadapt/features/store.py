@@ -25,7 +25,8 @@ import xxhash
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
-from vidadapt import runs
+from vidadapt.console import differing
+from vidadapt.files import write_json
 
 KEY, ROWS, MARKS = "key.json", "rows.npy", "marks.npy"
 MISSING, THERE, UNREADABLE = 0, 0x5A, 0xA5  # no flipped bit turns one into another
@@ -115,7 +116,7 @@ def check_key(store: Store) -> None:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         old, new, form = found["key"], _description(store)["key"], found["format"]
-        names = sorted(old.keys() | new.keys())
+        differences = differing(old, new, "{key}: {old!r} in the cache, {new!r} here")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CacheError(f"{file}: damaged ({error!r}); delete {store.folder}") from error
     if form != FORMAT:
@@ -123,16 +124,11 @@ def check_key(store: Store) -> None:
             f"{file}: features in the format {form!r}, another version's; this one writes "
             f"{FORMAT}. Delete {store.folder}, and they are computed anew"
         )
-    differing = [
-        f"{name}: {old.get(name)!r} in the cache, {new.get(name)!r} here"
-        for name in names
-        if old.get(name) != new.get(name)
-    ]
-    if not differing and found != _description(store):
-        differing = ["shapes or types of the features"]
-    if differing:
+    if not differences and found != _description(store):
+        differences = ["shapes or types of the features"]
+    if differences:
         raise CacheError(
-            f"cache.dir: {store.folder} holds features of another run; {'; '.join(differing)}. "
+            f"cache.dir: {store.folder} holds features of another run; {'; '.join(differences)}. "
             "Use the same, give another cache.dir, or delete that folder"
         )
     for name in (ROWS, MARKS):
@@ -168,7 +164,7 @@ def create(store: Store) -> None:
             store.folder.mkdir(parents=True, exist_ok=True)
             open_memmap(store.folder / ROWS, "w+", store.record, (store.num_rows,))
             open_memmap(store.folder / MARKS, "w+", np.uint8, (store.num_rows,))
-            runs.write_json(store.folder / KEY, _description(store))
+            write_json(store.folder / KEY, _description(store))
         except OSError as error:
             raise CacheError(f"cache.dir: cannot write to {store.folder} ({error})") from error
     check_key(store)

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from vidadapt import runs
-from vidadapt.console.naming import printable
-from vidadapt.console.progress import duration, track
+from vidadapt.console import duration, printable, track
 from vidadapt.runs import adapters
 from vidadapt.serving.given import LISTS, find_videos, names_of
 from vidadapt.serving.predict import Prediction, Predictor

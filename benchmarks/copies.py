@@ -29,7 +29,7 @@ from vidadapt.data.workers import cores
 from vidadapt.lists.counting import frame_counts
 from vidadapt.lists.prepared import RECORD, known_root, read_prepared
 from vidadapt.lists.reading import read_list
-from vidadapt.video.packed import file_of
+from vidadapt.video import file_of
 
 FRAMES = (2, 8)
 FILES = {"mp4": 8, "webm": 24, "avi": 16}

@@ -49,10 +49,9 @@ from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.sampling import Sampling
 from vidadapt.data.transforms import normalize
 from vidadapt.data.workers import cores, worker_options
-from vidadapt.lists.index import VideoFacts
 from vidadapt.lists.reading import Sample, read_list
 from vidadapt.lists.videos import Videos
-from vidadapt.video.readers import READERS, check_reader
+from vidadapt.video import READERS, VideoFacts, check_reader
 
 CASES = ("mp4:dense:8", "mp4:uniform:8", "avi:uniform:8", "webm:uniform:8", "mp4:dense:2")
 STRIDES = {"dense": 4, "uniform": 1}

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -28,8 +29,7 @@ from vidadapt.data.sampling import Sampling, train_indices
 from vidadapt.data.seeding import seeded
 from vidadapt.data.transforms import train_clip
 from vidadapt.lists.reading import read_list
-from vidadapt.video import sequential, sparse
-from vidadapt.video.readers import open_counted, open_video
+from vidadapt.video import VideoFacts, open_counted, open_video, sequential, sparse
 
 SAMPLING = {"dense": Sampling("dense", 8, 4, 1, 1), "uniform": Sampling("uniform", 8, 1, 1, 1)}
 
@@ -68,33 +68,30 @@ def measured(kind: str, policy: str, paths: Sequence[Path], pairs: int) -> list[
     known = []
     for path in paths:
         with open_video(path) as video:
-            assert video.survey.checks is not None
-            known.append((path, video.reader, video.survey.checks))
+            known.append((path, video.facts))
     rng = np.random.default_rng(0)
     found = []
     for number in range(pairs):
-        path, reader, checks = known[number % len(known)]
-        wanted = train_indices(SAMPLING[policy], len(checks), rng)
+        path, facts = known[number % len(known)]
+        wanted = train_indices(SAMPLING[policy], facts.num_frames, rng)
         turns: dict[bool, list[float]] = {True: [], False: []}
         for compares in (True, False, False, True):
-            turns[compares].append(seconds(path, reader, checks, wanted, number, compares))
+            turns[compares].append(seconds(path, facts, wanted, number, compares))
         found.append((min(turns[True]), min(turns[False])))
     with_, without = (1000 * statistics.median(times) for times in zip(*found, strict=True))
     costs = 1000 * statistics.median(one - other for one, other in found)
     share = statistics.median(one / other - 1 for one, other in found)
-    readers = ", ".join(sorted({reader for _, reader, _ in known}))
+    readers = ", ".join(sorted({facts.reader for _, facts in known}))
     times = [f"{number:.2f}" for number in (with_, without, costs)]
     return [kind, f"{policy}, 8", readers, *times, f"{100 * share:.1f} %"]
 
 
-def seconds(
-    path: Path, reader: str, checks: np.ndarray, wanted: np.ndarray, seed: int, compares: bool
-) -> float:
+def seconds(path: Path, facts: VideoFacts, wanted: np.ndarray, seed: int, compares: bool) -> float:
     """CPU seconds of one training clip."""
     with nothing_hashed() if not compares else contextlib.nullcontext():
-        told = checks if compares else np.zeros_like(checks)
+        told = facts if compares else replace(facts, checks=np.zeros_like(facts.checks))
         start = time.process_time()
-        with open_counted(path, reader, len(checks), told) as video, seeded(seed):
+        with open_counted(path, told) as video, seeded(seed):
             train_clip(
                 video.frames(wanted),
                 crop_size=224,

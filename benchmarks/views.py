@@ -43,7 +43,7 @@ from vidadapt.data.sampling import SAMPLINGS, Sampling, eval_indices
 from vidadapt.data.transforms import crop_corners, cut_views, eval_frames, normalize
 from vidadapt.lists.reading import Sample
 from vidadapt.lists.videos import Videos
-from vidadapt.video.readers import READERS
+from vidadapt.video import READERS
 
 SAMPLING = SAMPLINGS["adaptformer"]
 AIMED_AT = "mp4"

@@ -6,6 +6,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+from vidadapt.video import VideoFacts
+from vidadapt.video.facts import NO_CHECKS
+
 HEIGHT, WIDTH, BLOCK = 96, 128, 16
 X264 = "keyint=12:min-keyint=1:bframes=3:b-adapt=0"
 
@@ -41,6 +44,10 @@ def shown(frame: np.ndarray, matrix: Sequence[int]) -> np.ndarray:
     moved = np.empty((down.max() + 1, across.max() + 1, 3), np.uint8)
     moved[down, across] = frame
     return moved
+
+
+def facts_with(reader: str, num_frames: int, checks: np.ndarray = NO_CHECKS) -> VideoFacts:
+    return VideoFacts("listed", reader=reader, num_frames=num_frames, checks=checks)
 
 
 def numbered(count: int) -> np.ndarray:

@@ -15,8 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.lists.counting import CountJob, count_file
-from vidadapt.lists.index import VideoFacts
-from vidadapt.video.readers import ReadError
+from vidadapt.video import ReadError, VideoFacts
 
 
 def count(job: CountJob) -> VideoFacts:

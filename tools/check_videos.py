@@ -12,7 +12,7 @@ from vidadapt.apps.prepare.check_summary import advice, summary
 from vidadapt.apps.prepare.commands.options import add_outside_root, add_time_limit, processes
 from vidadapt.console.naming import printable_lines
 from vidadapt.data.workers import cores
-from vidadapt.video.readers import READERS, check_reader
+from vidadapt.video import READERS, check_reader
 
 EPILOG = """examples:
   python tools/check_videos.py train.txt test.txt --root VIDEOS

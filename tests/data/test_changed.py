@@ -42,18 +42,18 @@ def test_another_video_of_any_length_is_noticed(video: Path, count: int, first: 
     found = counted(video)
     of_frames(video, count, first)
     with pytest.raises(ChangedVideo, match=r"a b #1\.mp4"):
-        read_frames(found.reading(0), np.array([0, 7, 19]))
-    assert counted(video).reading(0).num_frames == count, "the next start counts it anew"
+        read_frames(found.file(0), found.facts(0), np.array([0, 7, 19]))
+    assert counted(video).facts(0).num_frames == count, "the next start counts it anew"
 
 
 def test_the_same_content_with_another_time_is_used_and_told(video: Path) -> None:
     found = counted(video)
-    wanted, told = read_frames(found.reading(0), np.array([3, 11]))
+    wanted, told = read_frames(found.file(0), found.facts(0), np.array([3, 11]))
     assert told == ""
     shutil.copy(video, video.with_name("copy.mp4"))
     video.with_name("copy.mp4").replace(video)
     os.utime(video, ns=(1, 1))
-    frames, told = read_frames(found.reading(0), np.array([3, 11]))
+    frames, told = read_frames(found.file(0), found.facts(0), np.array([3, 11]))
     assert np.array_equal(frames, wanted) and str(video) in told
 
 
@@ -66,7 +66,7 @@ def test_frames_that_differ_in_a_file_of_equal_size_and_time_are_told(video: Pat
     found, before = counted(video), video.stat()
     other.replace(video)
     os.utime(video, ns=(before.st_atime_ns, before.st_mtime_ns))
-    frames, told = read_frames(found.reading(0), np.arange(20))
+    frames, told = read_frames(found.file(0), found.facts(0), np.arange(20))
     assert indices_of(frames.transpose(3, 0, 1, 2)) == list(range(3, 23))
     assert str(video) in told
 

@@ -16,7 +16,7 @@ from vidadapt.data.clips import view_chunks
 from vidadapt.data.sampling import SAMPLINGS, eval_indices
 from vidadapt.data.transforms import cut_views
 from vidadapt.lists.reading import ListError, Sample, read_list, write_list
-from vidadapt.video.readers import ReadError, open_video
+from vidadapt.video import ReadError, open_video
 
 SAMPLES = [
     Sample("class a/#1_[x]_(y)_&_;_'best!'.mp4", 0),

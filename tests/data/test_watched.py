@@ -29,9 +29,9 @@ from vidadapt.data.sampling import SAMPLINGS
 from vidadapt.data.skips import SkipLog, TooManySkipped, read_skips
 from vidadapt.data.watchdog import Watched
 from vidadapt.data.watched import WatchedClips, WatchedViews
-from vidadapt.lists.index import VideoFacts
 from vidadapt.lists.reading import Sample
 from vidadapt.lists.videos import Videos
+from vidadapt.video import VideoFacts
 
 SIZE, BATCH = 24, 4
 SAMPLES = [Sample(f"{index}.mp4", index % 3) for index in range(SIZE)]

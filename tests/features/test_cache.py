@@ -36,7 +36,7 @@ from vidadapt.features.store import (
     writing_rows,
 )
 from vidadapt.training import validation
-from vidadapt.video.readers import ReadError
+from vidadapt.video import ReadError
 
 LINEAR = ("--method.name", "linear")
 LOSA = ("--method.name", "losa")

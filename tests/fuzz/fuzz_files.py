@@ -25,10 +25,17 @@ from PIL import Image
 from vidadapt import methods
 from vidadapt.config import Config, ConfigError, DataConfig, ModelConfig
 from vidadapt.evaluation import Scores, load_scores, measure, save_scores
-from vidadapt.lists.index import VideoFacts, add_to_index, read_index
+from vidadapt.lists.index import add_to_index, read_index
 from vidadapt.runs import RunError, adapters, checkpoints
-from vidadapt.video import packed
-from vidadapt.video.readers import ReadError, TransientReadError, open_video
+from vidadapt.video import (
+    ReadError,
+    TransientReadError,
+    VideoFacts,
+    decoded_jpeg,
+    make_packed_index,
+    open_video,
+    packed_index_path,
+)
 
 PER_JOB = 25
 # What a person, or a program, may put in the place of a value.
@@ -250,7 +257,8 @@ def check_index(job: Job, scratch: Path, tally: Tally) -> None:
             num_frames=i,
             reader="decord" if i else "",
             error="" if i else "broken",
-        ).with_checks(np.arange(i, dtype="<u8"))
+            checks=np.arange(i, dtype="<u8"),
+        )
         for i in range(6)
     ]
     for first in (0, 3):
@@ -260,7 +268,7 @@ def check_index(job: Job, scratch: Path, tally: Tally) -> None:
         index.write_bytes(mutated(data, rng))
         outcome, found = judged(lambda: read_index(index), (ValueError,), str(index))
         for row in range(len(found or ())):
-            if found[row] not in known:
+            if (found[row], found[row].digest) not in [(one, one.digest) for one in known]:
                 raise Defect(f"{found[row]} was never written")
         tally.outcomes[outcome] += 1
 
@@ -272,12 +280,12 @@ def check_packed(job: Job, scratch: Path, tally: Tally) -> None:
     for number in range(PER_JOB):
         tar = scratch / f"{number}.tar"
         tar.write_bytes(data)
-        packed.make_index(tar, packed.index_of(tar))
+        make_packed_index(tar, packed_index_path(tar))
         in_index = bool(rng.integers(2))
-        damaged = packed.index_of(tar) if in_index else tar
+        damaged = packed_index_path(tar) if in_index else tar
         damaged.write_bytes(mutated(damaged.read_bytes(), rng))
         if not in_index and rng.integers(2):
-            packed.index_of(tar).unlink()
+            packed_index_path(tar).unlink()
         for name in ("a", "b"):
             outcome, found = judged(
                 lambda tar=tar, name=name: _packed_frames(tar, name),
@@ -311,7 +319,7 @@ def _jpegs() -> tuple[bytes, ...]:
 @functools.cache
 def _pictures() -> tuple[np.ndarray, ...]:
     return tuple(
-        packed.decoded(torch.frombuffer(bytearray(data), dtype=torch.uint8)) for data in _jpegs()
+        decoded_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8)) for data in _jpegs()
     )
 
 

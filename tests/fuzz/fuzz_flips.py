@@ -19,10 +19,9 @@ from fuzz_files import _adapter, _scores, _tar
 from vidadapt.evaluation import load_scores
 from vidadapt.features.store import THERE as IS_THERE
 from vidadapt.features.store import CacheError, Kept, Reader, Store, create, marks, writing_rows
-from vidadapt.lists.index import VideoFacts, add_to_index, read_index
+from vidadapt.lists.index import add_to_index, read_index
 from vidadapt.runs import RunError, adapters, checkpoints
-from vidadapt.video import packed
-from vidadapt.video.readers import ReadError, TransientReadError, open_video
+from vidadapt.video import ReadError, TransientReadError, VideoFacts, open_video, packed
 
 PER_JOB = 20
 

@@ -21,7 +21,7 @@ from av.video.reformatter import VideoReformatter
 from fuzz_attempts import RIGHT, Defect, Job, Tally, judged
 from seed_videos import RECIPES, seeds
 
-from vidadapt.video.readers import ReadError, TransientReadError, open_counted, open_video
+from vidadapt.video import ReadError, TransientReadError, open_counted, open_video
 
 READERS = ("auto", "auto", "pyav_sparse", "decord", "pyav")
 PATTERNS = 60  # for each file that decodes, but for
@@ -163,22 +163,24 @@ def read_in_patterns(
             outcome, count = judged(lambda: len(video), errors, str(file))
             if pattern is None and count == len(expected):
                 some = rng.integers(count, size=3).tolist()
-                compare(f"{reader} ({video.reader})", expected, some, video.frames(some))
+                compare(f"{reader} ({video.facts.reader})", expected, some, video.frames(some))
     if outcome != RIGHT:
         if expected:
             raise Defect(f"{reader}: an error, where {len(expected)} frames decode")
         return outcome, []
     if count != len(expected):
-        raise Defect(f"{reader} ({video.reader}): {count} frames, where {len(expected)} decode")
+        raise Defect(
+            f"{reader} ({video.facts.reader}): {count} frames, where {len(expected)} decode"
+        )
     pixels = sum(frame.size // 3 for frame in expected)
     drawn = patterns(rng, count, PATTERNS if pixels <= most_pixels else FEW)
     for wanted in [[p for p in pattern if p < count] or [0]] if pattern is not None else drawn:
-        with open_counted(file, video.reader, count, video.survey.checks) as again:
+        with open_counted(file, video.facts) as again:
             frames = again.frames(wanted)
-        compare(f"{reader} ({again.reader}), counted", expected, wanted, frames)
+        compare(f"{reader} ({again.facts.reader}), counted", expected, wanted, frames)
         if again.changed:
             raise WrongFrame(f"a file that nobody has changed: {again.changed}", wanted)
-    return outcome, [("reader", f"{reader} ({video.reader})")]
+    return outcome, [("reader", f"{reader} ({video.facts.reader})")]
 
 
 def patterns(rng: np.random.Generator, count: int, number: int) -> Iterator[list[int]]:

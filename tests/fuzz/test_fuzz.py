@@ -15,7 +15,7 @@ from fuzz_videos import Case, judge, made, patterns, read_in_patterns, slow_deco
 from PIL import Image
 from seed_videos import RECIPES, seeds
 
-from vidadapt.video.readers import open_video
+from vidadapt.video import open_video
 
 JOBS = {"list": 4, "names": 2, "video": 80, "flips": 12}  # of the others one each
 

@@ -27,7 +27,7 @@ from vidadapt.processes.children import LostProcess
 from vidadapt.runs import RunError
 from vidadapt.training.log import open_board
 from vidadapt.training.resuming import Progress
-from vidadapt.video.readers import ReadError, TransientReadError, check_reader
+from vidadapt.video import ReadError, TransientReadError, check_reader
 from vidadapt.video.seekers import load_torchcodec
 
 ERRORS = {

@@ -18,10 +18,9 @@ from videos import grey_frames, indices_of, write_video
 
 from vidadapt.lists import counting
 from vidadapt.lists.counting import CountJob, count_file, frame_counts
-from vidadapt.lists.index import VideoFacts, add_to_index, index_path, read_index
+from vidadapt.lists.index import add_to_index, index_path, read_index
 from vidadapt.processes.isolated import run_isolated
-from vidadapt.video import survey
-from vidadapt.video.readers import open_counted, open_video
+from vidadapt.video import VideoFacts, open_counted, open_video, survey
 
 SHARED = Path(__file__).parents[3] / "shared" / "clips"
 
@@ -49,7 +48,7 @@ def test_counts_are_exact_and_errors_are_named(folder: Path) -> None:
     assert "bad.mp4" in counts["bad.mp4"].error
     assert counts["a.mp4"].codec == "h264"
     with open_video(folder / "videos" / "a.mp4") as video:
-        assert counts["a.mp4"].reader == video.reader
+        assert counts["a.mp4"].reader == video.facts.reader
     assert (folder / "list.txt.index").is_file()
 
 
@@ -289,7 +288,7 @@ def test_frames_that_an_edit_list_hides_are_not_missing(
     hide(video, first, kept)
     known = count(tmp_path, [video.name], reader=reader)[video.name]
     assert (known.num_frames, known.header_frames) == (kept, kept)
-    with open_counted(video, known.reader, known.num_frames, known.checks) as opened:
+    with open_counted(video, known) as opened:
         clip = opened.frames(np.arange(kept))
     assert indices_of(clip.transpose(3, 0, 1, 2)) == list(range(first, first + kept))
 
@@ -357,8 +356,7 @@ def test_crashes_and_hangs_cost_only_their_own_job(num_workers: int) -> None:
 def test_indices_of_the_whole_list_agree_with_reading(folder: Path) -> None:
     for path, known in count(folder).items():
         if not known.error:
-            file, checks = folder / "videos" / path, known.checks
-            with open_counted(file, known.reader, known.num_frames, checks) as video:
+            with open_counted(folder / "videos" / path, known) as video:
                 frames = video.frames(np.arange(len(video)))
             assert len(frames) == known.num_frames
 

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from vidadapt.lists import index_file
-from vidadapt.lists.index import Index, VideoFacts, add_to_index, read_index, tidy_index
+from vidadapt.lists.index import Index, add_to_index, read_index, tidy_index
 from vidadapt.lists.index_file import COLUMNS, HEADER, Table
 from vidadapt.lists.reading import Sample, Samples
 from vidadapt.lists.videos import Videos
+from vidadapt.video import VideoFacts
 
 NAMES = ["a b #1, [x].mp4", "é/ü.avi", b"not\xffunicode.mp4".decode("utf-8", "surrogateescape")]
 
@@ -41,7 +42,8 @@ def facts(path: str, number: int, **changes: object) -> VideoFacts:
         frame_rate=None if number % 3 else 29.97,
         duration=0.1 * number,
         counted_with="PyAV 0",
-    ).with_checks(checks)
+        checks=checks,
+    )
     return replace(known, **changes)  # type: ignore[arg-type]
 
 
@@ -232,7 +234,7 @@ def test_many_segments_and_replaced_rows_are_put_together(path: Path) -> None:
 CHILD = """
 import pickle, sys
 videos = pickle.loads(bytes.fromhex(sys.stdin.read()))
-print([(s.path, s.label, videos.reading(i).num_frames) for i, s in enumerate(videos)])
+print([(s.path, s.label, videos.facts(i).num_frames) for i, s in enumerate(videos)])
 """
 
 

@@ -19,7 +19,7 @@ from vidadapt.evaluation import fuse, load_scores
 from vidadapt.lists.names import ENDINGS
 from vidadapt.lists.reading import ListError
 from vidadapt.serving import GivenVideo, Predictor, find_videos, names_of
-from vidadapt.video.times import frame_times
+from vidadapt.video import frame_times
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,15 @@ from PIL import Image
 
 from vidadapt.lists.counting import counted_videos
 from vidadapt.lists.reading import ListError, Sample, read_label_names, read_list
-from vidadapt.video import packed
-from vidadapt.video.jpeg import decoded, read_header
-from vidadapt.video.readers import ReadError, open_video
+from vidadapt.video import (
+    ReadError,
+    decoded_jpeg,
+    make_packed_index,
+    open_video,
+    packed_index,
+    packed_index_path,
+)
+from vidadapt.video.jpeg import read_header
 
 
 @pytest.fixture
@@ -215,7 +221,7 @@ def test_a_header_that_promises_more_pixels_than_its_file_holds_is_damage(side, 
     place = content.find(b"\xff\xc2" if progressive else b"\xff\xc0")
     big = content[: place + 5] + struct.pack(">HH", side, side) + content[place + 9 :]
     with pytest.raises(ValueError, match="damaged JPEG"):
-        decoded(as_tensor(big))
+        decoded_jpeg(as_tensor(big))
 
 
 @pytest.mark.filterwarnings("ignore:The image decoding")
@@ -226,68 +232,68 @@ def test_a_jpeg_without_a_part_of_its_data_is_damaged_and_a_grey_one_is_not(opti
     for share in (0, 0.1, 0.5, 0.9):
         cut = content[: start + int((len(content) - start) * share)].rstrip(b"\xff")
         with pytest.raises(ValueError, match="damaged JPEG"):
-            decoded(as_tensor(cut + b"\xff\xd9"))
+            decoded_jpeg(as_tensor(cut + b"\xff\xd9"))
     for colour in ((128, 128, 128), (0, 0, 0)):
         for size in ((8, 8), (1, 1), (255, 191)):
             file = BytesIO()
             Image.new("RGB", size, colour).save(file, "JPEG", optimize=True, **options)
-            assert (decoded(as_tensor(file.getvalue())) == colour).all()
+            assert (decoded_jpeg(as_tensor(file.getvalue())) == colour).all()
 
 
 def test_an_impossible_index_of_a_tar_is_made_anew(tmp_path, jpeg):
     """Sound by its checksum: somebody made it so."""
     tar = tmp_path / "0.tar"
     write_tar(tar, jpeg)
-    made = packed.make_index(tar, packed.index_of(tar))
+    made = make_packed_index(tar, packed_index_path(tar))
     facts = (tar.stat().st_size, tar.stat().st_mtime_ns)
-    good = packed.index_of(tar).read_bytes()
+    good = packed_index_path(tar).read_bytes()
     names, first, frames = np.array([b"a", b"b"]), np.array([0, 2, 3], "<u8"), made.frames
     for parts in (
         (names, first, frames[:2]),
         (names, first[:2], frames),
         (names[::-1], first, frames),
         (names, first.astype("<f8"), frames),
-        (names, first, frames.astype([(name, "<u8") for name in packed.FRAME.names])),
+        (names, first, frames.astype([(name, "<u8") for name in packed_index.FRAME.names])),
         (np.array([{}, {}], object), first, frames),
     ):
-        state = packed._state(packed.PackedIndex(names, first, frames), *facts)
+        state = packed_index._state(packed_index.PackedIndex(names, first, frames), *facts)
         if parts[0].dtype != object:
-            state = packed._state(packed.PackedIndex(*parts), *facts)
-        with packed.index_of(tar).open("wb") as file:
+            state = packed_index._state(packed_index.PackedIndex(*parts), *facts)
+        with packed_index_path(tar).open("wb") as file:
             for part in (state, *parts):
                 np.save(file, part)
-        packed._index.cache_clear()
+        packed_index.index_in_state.cache_clear()
         with open_video(tar / "a") as video:
             assert len(video) == 2
-        assert packed.index_of(tar).read_bytes() == good
+        assert packed_index_path(tar).read_bytes() == good
 
 
 def test_an_index_of_another_format_or_whose_header_is_no_python_is_made_anew(tmp_path, jpeg):
     tar = tmp_path / "0.tar"
     write_tar(tar, jpeg)
-    packed.make_index(tar, packed.index_of(tar))
-    good = packed.index_of(tar).read_bytes()
+    make_packed_index(tar, packed_index_path(tar))
+    good = packed_index_path(tar).read_bytes()
     earlier = BytesIO()  # as it was before it held checksums
     frames = np.zeros(3, [("offset", "<u8"), ("size", "<u4")])
     for part in (np.array([b"a", b"b"]), np.array([0, 2, 3, tar.stat().st_size], "<u8"), frames):
         np.save(earlier, part)
     for other in (good.replace(b"(2,)", b"(2, ", 1), earlier.getvalue()):  # tokenize.TokenError
-        packed.index_of(tar).write_bytes(other)
-        packed._index.cache_clear()
+        packed_index_path(tar).write_bytes(other)
+        packed_index.index_in_state.cache_clear()
         with open_video(tar / "b") as video:
             assert len(video) == 1
-        assert packed.index_of(tar).read_bytes() == good
+        assert packed_index_path(tar).read_bytes() == good
 
 
 def test_an_index_that_points_beyond_its_tar_is_an_error(tmp_path, jpeg):
     tar = tmp_path / "0.tar"
     write_tar(tar, jpeg)
-    found = packed.make_index(tar, packed.index_of(tar))
+    found = make_packed_index(tar, packed_index_path(tar))
     found.frames["size"] = 4_000_000_000
     facts = tar.stat()
-    with packed.index_of(tar).open("wb") as file:
-        for part in (packed._state(found, facts.st_size, facts.st_mtime_ns), *found):
+    with packed_index_path(tar).open("wb") as file:
+        for part in (packed_index._state(found, facts.st_size, facts.st_mtime_ns), *found):
             np.save(file, part)
-    packed._index.cache_clear()
+    packed_index.index_in_state.cache_clear()
     with pytest.raises(ReadError, match=r"0\.tar\.index is damaged; delete it"):
         open_video(tar / "a")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from encoded import X264, numbered, write
 
-from vidadapt.video.checksums import array_checksum, frame_checksum, row_bytes
+from vidadapt.video import frame_checksum
+from vidadapt.video.checksums import array_checksum, row_bytes
 from vidadapt.video.survey import survey
 
 # As decoders put out: planar, odd depths, alpha, packed, semi-planar, palettes, bits, floats.

@@ -8,7 +8,7 @@ import pytest
 from encoded import X264, decode_with_pyav, numbered, shown, write
 from test_readers import available_readers
 
-from vidadapt.video.readers import open_counted, open_video
+from vidadapt.video import open_counted, open_video
 from vidadapt.video.survey import survey
 
 FAULTS = Path(__file__).parents[3] / "shared" / "faults"
@@ -59,14 +59,13 @@ def test_all_orientations_are_applied_by_every_reader(
     a, b, c, d = MATRICES[name]
     geometry = [shown(frame, (a, b, 0, c, d)) for frame in decode_with_pyav(base)]
     assert all(np.array_equal(*pair) for pair in zip(expected, geometry, strict=True))
-    look = survey(str(path)).look
-    assert look is not None and (look.height, look.width) == expected[0].shape[:2]
+    look = survey(str(path))
+    assert (look.height, look.width) == expected[0].shape[:2]
     for reader in available_readers():
         with open_video(path, reader) as video:
-            count, served = len(video), video.reader
             assert np.array_equal(video.frames(range(14)), np.stack(expected)), reader
-            checks = video.survey.checks
-        with open_counted(path, served, count, checks) as video:
+            facts = video.facts
+        with open_counted(path, facts) as video:
             assert np.array_equal(video.frames([13, 5]), np.stack([expected[13], expected[5]]))
             assert video.changed == ""
 

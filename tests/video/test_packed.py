@@ -18,8 +18,18 @@ from vidadapt.lists.counting import counted_videos, frame_counts
 from vidadapt.lists.index import index_path
 from vidadapt.lists.reading import ListError, Sample, read_list
 from vidadapt.lists.videos import Videos
-from vidadapt.video import jpeg, packed
-from vidadapt.video.readers import ReadError, TransientReadError, open_video
+from vidadapt.video import (
+    ReadError,
+    TransientReadError,
+    file_of,
+    jpeg,
+    make_packed_index,
+    open_video,
+    packed,
+    packed_index,
+    packed_index_path,
+    tar_and_name,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding")  # of torchvision 0.29
 LONG = "a folder with a name of more than a hundred letters, " * 3 + "[x] #1 & ü, c"
@@ -71,7 +81,7 @@ def test_any_frames_in_any_order_are_those_of_the_files(
     rng = np.random.default_rng(0)
     for name, data in videos.items():
         with open_video(tar / name) as video:
-            assert (len(video), video.reader) == (len(data), "packed")
+            assert (len(video), video.facts.reader) == (len(data), "packed")
             for _ in range(4):
                 wanted = rng.integers(len(data), size=6)
                 expected = np.stack([by_pillow(data[i]) for i in wanted])
@@ -95,11 +105,11 @@ def test_tars_made_elsewhere_are_read(tmp_path: Path) -> None:
 
 
 def test_the_index_is_kept_and_made_anew_for_another_tar(tar: Path, videos) -> None:
-    index = packed.index_of(tar)
+    index = packed_index_path(tar)
     open_video(tar / NAMES[0])
     assert index.is_file() and index.stat().st_size < 2500 + 20 * sum(map(len, videos.values()))
     written = index.stat().st_mtime_ns
-    packed._index.cache_clear()
+    packed_index.index_in_state.cache_clear()
     assert len(open_video(tar / NAMES[1])) == len(videos[NAMES[1]])
     assert index.stat().st_mtime_ns == written
     write_tar(tar, [("new/0.jpg", videos[NAMES[0]][0])])
@@ -119,7 +129,7 @@ def test_videos_that_change_places_in_a_tar_of_one_size_are_found(
         longest = max(map(len, [*a, *b]))
         a, b = ([commented(one, longest + 20) for one in video] for video in (a, b))
     write_videos(tar, {"a": a, "b": b}, 1)
-    packed.make_index(tar, packed.index_of(tar))
+    make_packed_index(tar, packed_index_path(tar))
     size = tar.stat().st_size
     for time, videos in enumerate(({"a": b, "b": a}, {"a": a, "c": b}), start=2):
         write_videos(tar, videos, time)
@@ -143,7 +153,7 @@ def commented(data: bytes, size: int) -> bytes:
 
 
 def test_damage_that_a_copy_did_is_found_by_the_checksums_of_its_source(tar: Path, videos) -> None:
-    where = packed.make_index(tar, packed.index_of(tar)).frames
+    where = make_packed_index(tar, packed_index_path(tar)).frames
     data = bytearray(tar.read_bytes())
     for place in (0, -1):  # of two videos, one of them in its first frame
         data[int(where["offset"][place]) + int(where["size"][place]) // 2] ^= 1
@@ -159,13 +169,13 @@ def test_damage_that_a_copy_did_is_found_by_the_checksums_of_its_source(tar: Pat
                     found[name, i] = str(error)
     assert len(found) == 2
     for (name, i), told in found.items():
-        assert f"{tar}/{name}: frame {i}: " in told and packed.index_of(tar).name in told
+        assert f"{tar}/{name}: frame {i}: " in told and packed_index_path(tar).name in told
 
 
 def test_the_one_frame_of_a_damaged_copy_is_not_taken_for_another(tmp_path: Path) -> None:
     tar, frames = tmp_path / "0.tar", jpegs(3, 1)
     write_videos(tar, {name: [frame] for name, frame in zip("abc", frames, strict=True)}, 1)
-    where = packed.make_index(tar, packed.index_of(tar)).frames
+    where = make_packed_index(tar, packed_index_path(tar)).frames
     data = bytearray(tar.read_bytes())
     data[int(where["offset"][1]) + int(where["size"][1]) // 2] ^= 1
     tar.write_bytes(data)
@@ -194,15 +204,15 @@ def test_every_flipped_bit_of_a_packed_frame_is_found(tar: Path, videos) -> None
 
 
 def test_a_flipped_bit_of_an_index_changes_no_frame(tar: Path, videos) -> None:
-    index = packed.index_of(tar)
-    packed.make_index(tar, index)
+    index = packed_index_path(tar)
+    make_packed_index(tar, index)
     whole = index.read_bytes()
     rng = np.random.default_rng(0)
     for _ in range(60):
         damaged = bytearray(whole)
         damaged[int(rng.integers(len(whole)))] ^= 1 << int(rng.integers(8))
         index.write_bytes(damaged)
-        packed._index.cache_clear()
+        packed_index.index_in_state.cache_clear()
         for name, known in videos.items():
             assert np.array_equal(
                 open_video(tar / name).frames([1, len(known) - 1]),
@@ -212,24 +222,24 @@ def test_a_flipped_bit_of_an_index_changes_no_frame(tar: Path, videos) -> None:
 
 def test_two_processes_make_one_index(tar: Path, videos) -> None:
     """The second waits for the first, and then has nothing to make."""
-    index = packed.index_of(tar)
+    index = packed_index_path(tar)
     with ThreadPoolExecutor() as pool, held(index, "a test"):
         waiting = pool.submit(lambda: len(open_video(tar / NAMES[0])))
-        packed.make_index(tar, index)
+        make_packed_index(tar, index)
         made = index.stat()
     assert waiting.result() == len(videos[NAMES[0]])
     assert index.stat().st_ino == made.st_ino
 
 
 def test_a_folder_that_cannot_be_written_will_do(tar: Path, videos) -> None:
-    packed.index_of(tar).mkdir()  # neither can the index be read nor replaced
+    packed_index_path(tar).mkdir()  # neither can the index be read nor replaced
     assert len(open_video(tar / NAMES[2])) == len(videos[NAMES[2]])
 
 
 def test_a_damaged_index_is_made_anew(tar: Path, videos) -> None:
-    packed.index_of(tar).write_bytes(b"\x93NUMPY")
+    packed_index_path(tar).write_bytes(b"\x93NUMPY")
     assert len(open_video(tar / NAMES[2])) == len(videos[NAMES[2]])
-    assert packed.index_of(tar).stat().st_size > 100
+    assert packed_index_path(tar).stat().st_size > 100
 
 
 def test_damage_is_told(tar: Path, videos, tmp_path: Path) -> None:
@@ -262,8 +272,8 @@ def test_damage_is_told(tar: Path, videos, tmp_path: Path) -> None:
 
 def test_a_folder_may_be_called_like_a_tar(tmp_path: Path) -> None:
     (tmp_path / "UCF101.tar").mkdir()
-    assert packed.file_of(tmp_path / "UCF101.tar" / "a.avi") == tmp_path / "UCF101.tar" / "a.avi"
-    assert packed.tar_and_name(tmp_path / "UCF101.tar" / "b.tar" / "c") == (
+    assert file_of(tmp_path / "UCF101.tar" / "a.avi") == tmp_path / "UCF101.tar" / "a.avi"
+    assert tar_and_name(tmp_path / "UCF101.tar" / "b.tar" / "c") == (
         tmp_path / "UCF101.tar" / "b.tar",
         "c",
     )
@@ -319,4 +329,4 @@ def test_a_frame_larger_than_an_index_can_say_is_refused(tmp_path: Path) -> None
     member.size = 5 << 30
     (tmp_path / "big.tar").write_bytes(member.tobuf())
     with pytest.raises(ReadError, match=r"big\.tar: a/00001\.jpg has 5,368,709,120 bytes"):
-        packed.make_index(tmp_path / "big.tar", tmp_path / "big.tar.index")
+        make_packed_index(tmp_path / "big.tar", tmp_path / "big.tar.index")

@@ -10,18 +10,19 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from encoded import HEIGHT, WIDTH, X264, decode_with_pyav, numbered, spelled, write
+from encoded import HEIGHT, WIDTH, X264, decode_with_pyav, facts_with, numbered, spelled, write
 from torch.utils.data import DataLoader
 
-from vidadapt.video.readers import (
+from vidadapt.video import (
     READERS,
     ReadError,
     TransientReadError,
+    all_frames,
     check_reader,
     open_counted,
     open_video,
 )
-from vidadapt.video.sequential import all_frames, upright_rgb
+from vidadapt.video.sequential import upright_rgb
 
 SHARED = Path(__file__).parents[3] / "shared" / "clips"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the clips of ../shared/clips")
@@ -102,14 +103,14 @@ def assert_contract(path: Path, name: str, expected: int) -> str:
             assert frames.shape == (len(indices), *truth[0].shape)
             for index, frame in zip(indices, frames, strict=True):
                 assert np.array_equal(frame, truth[index]), f"frame {index}"
-        served_by, checks = video.reader, video.survey.checks
+        facts = video.facts
     for indices in access_orders(expected, seed=expected + 1):  # on a handle each
-        with open_counted(path, served_by, expected, checks) as video:
-            assert (video.reader, len(video)) == (served_by, expected)
+        with open_counted(path, facts) as video:
+            assert (video.facts.reader, len(video)) == (facts.reader, expected)
             for index, frame in zip(indices, video.frames(indices), strict=True):
                 assert np.array_equal(frame, truth[index]), f"frame {index}"
             assert video.changed == ""
-    return served_by
+    return facts.reader
 
 
 @needs_shared
@@ -119,7 +120,7 @@ def test_files_without_a_frame_raise_read_error(clip: str, name: str) -> None:
     with pytest.raises(ReadError, match=re.escape(Path(clip).name)):
         len(open_video(SHARED / clip, name))
     with pytest.raises(ReadError, match=re.escape(Path(clip).name)):
-        open_counted(SHARED / clip, name, 10).frames([0])
+        open_counted(SHARED / clip, facts_with(name, 10)).frames([0])
 
 
 @needs_shared
@@ -143,9 +144,9 @@ def test_files_without_a_frame_raise_read_error(clip: str, name: str) -> None:
 )
 def test_who_serves_a_clip_is_observable(clip: str, auto: str, decord: str) -> None:
     with open_video(SHARED / clip) as video:
-        assert video.reader == auto
+        assert video.facts.reader == auto
     with open_video(SHARED / clip, "decord") as video:
-        assert video.reader == (decord if has_decord() else "pyav")
+        assert video.facts.reader == (decord if has_decord() else "pyav")
 
 
 @needs_shared
@@ -243,7 +244,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", available_readers())
 @pytest.mark.parametrize("counted", [False, True])
 def test_indices_outside_the_video_are_errors(plain: Path, name: str, counted: bool) -> None:
-    with open_counted(plain, name, 30) if counted else open_video(plain, name) as video:
+    with open_counted(plain, facts_with(name, 30)) if counted else open_video(plain, name) as video:
         with pytest.raises(IndexError, match="frame 30 of a video of 30 frames"):
             video.frames([3, 30])
         with pytest.raises(IndexError, match="frame -1"):
@@ -257,7 +258,7 @@ def test_indices_outside_the_video_are_errors(plain: Path, name: str, counted: b
 
 def test_a_file_shorter_than_its_recorded_count_is_an_error(plain: Path) -> None:
     with (
-        open_counted(plain, "decord", 40) as video,
+        open_counted(plain, facts_with("decord", 40)) as video,
         pytest.raises(ReadError, match=r"plain\.mp4: frame 35 .* counted as 40"),
     ):
         video.frames([2, 35])
@@ -283,14 +284,14 @@ def test_a_file_that_decord_cannot_read_is_left_to_pyav_when_counted(
         return decord.nd.array(np.zeros((len(indices), HEIGHT // 2, WIDTH, 3), np.uint8))
 
     with open_video(plain, "decord") as video:
-        assert video.reader == "decord"
-        checks = video.survey.checks
+        assert video.facts.reader == "decord"
+        facts = video.facts
     monkeypatch.setattr(decord.VideoReader, "get_batch", fails)
     with open_video(plain, "decord") as video:
-        assert (video.reader, len(video)) == ("pyav", 30)
+        assert (video.facts.reader, len(video)) == ("pyav", 30)
         assert spelled(video.frames([broken])) == [broken]
     truth = decode_with_pyav(plain)
-    with open_counted(plain, "decord", 30, checks) as video:  # which has come to fail since
+    with open_counted(plain, facts) as video:  # which has come to fail since
         assert np.array_equal(video.frames([3, broken]), np.stack([truth[3], truth[broken]]))
         assert video.changed == ""
 
@@ -339,7 +340,7 @@ def test_without_decord_pyav_reads_with_one_notice(plain: Path) -> None:
     program = (
         "import sys; sys.modules['decord'] = None\n"
         "from vidadapt.video.readers import open_video\n"
-        f"print({{open_video({str(plain)!r}, 'decord').reader for _ in range(3)}})"
+        f"print({{open_video({str(plain)!r}, 'decord').facts.reader for _ in range(3)}})"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "{'pyav'}", done.stderr
@@ -351,7 +352,7 @@ def test_forked_loader_workers_read_what_the_parent_reads(plain: Path) -> None:
     jobs = [(name, order) for name in available_readers() for order in orders]
 
     def read(job: tuple[str, np.ndarray]) -> np.ndarray:
-        with open_counted(plain, job[0], 30) as video:
+        with open_counted(plain, facts_with(job[0], 30)) as video:
             return video.frames(job[1])
 
     mine = [read(job) for job in jobs]  # decoders have run in the parent before the fork

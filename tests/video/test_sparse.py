@@ -6,12 +6,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from encoded import X264, decode_with_pyav, numbered, spelled, write
+from encoded import X264, decode_with_pyav, facts_with, numbered, spelled, write
 
 from vidadapt.lists.counting import frame_counts
-from vidadapt.video import sparse
-from vidadapt.video.readers import ReadError, open_counted, open_video
-from vidadapt.video.sequential import read_sequentially
+from vidadapt.video import ReadError, open_counted, open_video, read_sequentially, sparse
 from vidadapt.video.survey import counted
 
 VOP, USER_DATA = b"\x00\x00\x01\xb6", b"\x00\x00\x01\xb2"
@@ -65,12 +63,12 @@ def test_any_frames_are_those_of_a_sequential_decode(made: dict[str, Path], name
     truth = decode_with_pyav(made[name])
     assert spelled(np.stack(truth)) == list(range(60))
     with open_video(made[name]) as video:
-        assert video.reader == "pyav_sparse"
-        checks = video.survey.checks
+        assert video.facts.reader == "pyav_sparse"
+        facts = video.facts
     rng = np.random.default_rng(0)
     wanted = [rng.choice(60, rng.integers(1, 12), replace=False) for _ in range(30)]
     for indices in [*wanted, *np.arange(60)[:, None]]:
-        with open_counted(made[name], "pyav_sparse", 60, checks) as video:
+        with open_counted(made[name], facts) as video:
             frames = video.frames(indices)
             assert video.changed == ""
         assert all(np.array_equal(f, truth[i]) for i, f in zip(indices, frames, strict=True))
@@ -112,7 +110,7 @@ def remuxed(source: Path, target: Path, change: Callable[[int, bytes], bytes]) -
 
 
 def assert_left_to_pyav(path: Path, why: str) -> None:
-    assert sparse.flaw(str(path), counted(str(path))) == why
+    assert sparse.flaw(counted(str(path))) == why
     for asked in ("auto", "pyav_sparse"):
         counts = frame_counts(
             path.with_suffix(".txt"), path.parent, [path.name], asked, progress=False
@@ -181,7 +179,7 @@ def test_a_file_whose_packets_bring_parameters_is_read_sequentially(tmp_path: Pa
     for i, (qp, piece) in enumerate(((20, frames[:24]), (30, frames[24:60]), (10, frames[60:]))):
         options = {"qp": str(qp), "x264-params": x264}
         parts.append(write(tmp_path / f"{i}.mp4", "libx264", options, piece))
-        assert sparse.flaw(str(parts[-1]), counted(str(parts[-1]))) == ""
+        assert sparse.flaw(counted(str(parts[-1]))) == ""
     path = joined(parts, tmp_path / "joined.mp4")
     truth = decode_with_pyav(path)
     assert spelled(np.stack(truth)) == list(range(72))
@@ -197,9 +195,9 @@ def test_a_file_of_which_all_would_be_held_in_memory_is_read_sequentially(
     name, size = "b_frames.avi", made["b_frames.avi"].stat().st_size
     monkeypatch.setattr(sparse, "LARGEST_GROUP", size // 2)
     facts = counted(str(made[name]))
-    assert sparse.flaw(str(made[name]), facts).startswith("a group of pictures of more than")
+    assert sparse.flaw(facts).startswith("a group of pictures of more than")
     with open_video(made[name]) as video:
-        assert video.reader == "pyav"
+        assert video.facts.reader == "pyav"
 
 
 def test_a_file_with_some_interlaced_frames_is_read_sequentially(tmp_path: Path) -> None:
@@ -222,7 +220,7 @@ def test_each_frame_is_held_against_its_checksum(made: dict[str, Path], name: st
         damaged = checks.copy()
         damaged[place] ^= np.uint64(1)
         for reader in ("pyav", "pyav_sparse"):
-            with open_counted(path, reader, 60, damaged) as video:
+            with open_counted(path, facts_with(reader, 60, damaged)) as video:
                 others = [i for i in (0, 11, 12, 58, 59) if i != place]
                 assert np.array_equal(video.frames(others), np.stack([truth[i] for i in others]))
                 assert video.changed == ""
@@ -240,11 +238,11 @@ def test_a_file_that_has_changed_since_it_was_counted_is_noticed(
     path, frames = tmp_path / "a.mp4", numbered(30)
     options = {"x264-params": X264}
     with open_video(write(path, "libx264", options, frames), reader) as video:
-        count, served, checks = len(video), video.reader, video.survey.checks
+        facts = video.facts
     frames[20:, 40:48, 40:48] ^= 255
     write(path, "libx264", options, frames)
     truth = decode_with_pyav(path)
-    with open_counted(path, served, count, checks) as video:
+    with open_counted(path, facts) as video:
         found = video.frames([3, 25])
         assert np.array_equal(found, np.stack([truth[3], truth[25]]))
         assert "a.mp4: frame " in video.changed
@@ -252,11 +250,11 @@ def test_a_file_that_has_changed_since_it_was_counted_is_noticed(
 
 def test_without_checksums_files_are_read_sequentially(made: dict[str, Path]) -> None:
     for reader in ("pyav_sparse", "decord"):
-        with open_counted(made["pyramid.mp4"], reader, 60) as video:
+        with open_counted(made["pyramid.mp4"], facts_with(reader, 60)) as video:
             assert spelled(video.frames([7, 3])) == [7, 3]
-            assert (video.reader, video.changed) == ("pyav", "")
+            assert (video.facts.reader, video.changed) == ("pyav", "")
     with pytest.raises(ValueError, match="3 checksums of 60 frames"):
-        open_counted(made["pyramid.mp4"], "pyav_sparse", 60, np.zeros(3, np.uint64))
+        open_counted(made["pyramid.mp4"], facts_with("pyav_sparse", 60, np.zeros(3, np.uint64)))
 
 
 def test_a_file_that_was_cut_since_it_was_counted_is_an_error(
@@ -268,7 +266,7 @@ def test_a_file_that_was_cut_since_it_was_counted_is_an_error(
     left = len(read_sequentially(str(path), range(60)))
     assert 3 < left < 50
     checks = counted(str(made["b_frames.avi"])).checks
-    with open_counted(path, "pyav_sparse", 60, checks) as video:
+    with open_counted(path, facts_with("pyav_sparse", 60, checks)) as video:
         assert spelled(video.frames([2])) == [2]
         with pytest.raises(ReadError, match=rf"cut\.avi: frame {left} does not decode although"):
             video.frames([2, left])

@@ -1,6 +1,7 @@
 """Frames read alone and in patterns, by fresh readers, against a sequential decode, where decoding
 from the middle on gives other pixels and nothing tells so."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -10,8 +11,7 @@ from av.video.reformatter import VideoReformatter
 from encoded import decode_with_pyav, numbered, write
 from test_readers import CLIPS, SHARED, available_readers
 
-from vidadapt.video import sparse
-from vidadapt.video.readers import ReadError, open_counted, open_video
+from vidadapt.video import ReadError, open_counted, open_video, sparse
 from vidadapt.video.sequential import upright_rgb
 from vidadapt.video.survey import counted
 
@@ -28,20 +28,20 @@ def assert_exact(path: Path, reader: str, truth: list[np.ndarray], patterns: int
     count = len(truth)
     with open_video(path, reader) as video:
         assert len(video) == count
-        served, checks = video.reader, video.survey.checks
-    patterns = 1 if served == "pyav" else patterns  # which always reads all from the first on
+        facts = video.facts
+    patterns = 1 if facts.reader == "pyav" else patterns  # which always reads all from the first on
     rng = np.random.default_rng(count)
     wanted = [rng.integers(0, count, rng.integers(1, 9)) for _ in range(patterns)]
     alone = rng.permutation(count)[: 2 * patterns]
     for indices in [*wanted, *np.array(alone)[:, None]]:
-        with open_counted(path, served, count, checks) as video:
+        with open_counted(path, facts) as video:
             found = video.frames(indices)
             assert video.changed == ""
         for index, frame in zip(indices, found, strict=True):
             assert np.array_equal(frame, truth[index]), f"frame {index} of {indices}"
-    with open_counted(path, served, count, checks) as video:
+    with open_counted(path, facts) as video:
         assert all(map(np.array_equal, video.frames(range(count)), truth))
-    return served
+    return facts.reader
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -57,7 +57,7 @@ def test_real_and_faulty_files_are_exact_in_any_pattern(name: str) -> None:
         if reader != "auto"
     }
     with open_video(path) as video:
-        assert video.reader in served & {"pyav", "pyav_sparse"}
+        assert video.facts.reader in served & {"pyav", "pyav_sparse"}
 
 
 def test_an_encoder_that_names_itself_in_the_first_packet_alone(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_damaged_frames_are_the_same_at_each_read(
         assert facts.num_frames is not None
         for some in (range(16), [15], [2, 7], [0, 5, 8]):
             wanted = [place for place in some if place < facts.num_frames] or [0]
-            with open_counted(path, "pyav", facts.num_frames, facts.checks) as video:
+            with open_counted(path, replace(facts, reader="pyav")) as video:
                 video.frames(wanted)
                 assert video.changed == "", (seed, wanted)
 

@@ -1,4 +1,4 @@
-"""What a training loop is fed with."""
+"""The contract of the batches that a training loop takes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Batches(Protocol):
 
     @property
     def batch_sampler(self) -> EpochBatches:
-        """Which samples are in which batch; `set_epoch` before each pass."""
+        """Sampler that puts samples into batches; call its `set_epoch` before each pass."""
 
     def __len__(self) -> int:
-        """How many batches this process has left in the epoch."""
+        """Number of batches that this process has left in the epoch."""
 
     def __iter__(self) -> Iterator[dict[str, Any] | None]:
         """Yield batches {"label": int64 (B,), "index": int64 (B,), ...}, the rest for `prepare`.

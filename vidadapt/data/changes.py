@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from vidadapt.data.skips import append_line
-from vidadapt.video.readers import ReadError
+from vidadapt.video import ReadError
 
 CHANGED = "changed.jsonl"
 

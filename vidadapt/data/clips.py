@@ -17,9 +17,8 @@ from vidadapt.data.sampling import Sampling, eval_indices, train_indices
 from vidadapt.data.seeding import seeded
 from vidadapt.data.transforms import crop_corners, cut_views, eval_frames, train_clip
 from vidadapt.files.retrying import PATIENCE, Patience
-from vidadapt.lists.videos import Reading, Videos
-from vidadapt.video.packed import file_of
-from vidadapt.video.readers import ReadError, TransientReadError, open_counted
+from vidadapt.lists.videos import Videos
+from vidadapt.video import ReadError, TransientReadError, VideoFacts, file_of, open_counted
 
 RECOUNT = "The next start counts it anew"
 
@@ -61,10 +60,10 @@ class TrainClips(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         epoch, index, copy = key
-        video = self.samples.reading(index)
+        facts = self.samples.facts(index)
         with seeded(self.seed, epoch, index, copy) as rng:
-            indices = train_indices(self.sampling, video.num_frames, rng)
-            read = partial(read_frames, video, indices)
+            indices = train_indices(self.sampling, facts.num_frames, rng)
+            read = partial(read_frames, self.samples.file(index), facts, indices)
             frames, changed = self.patience.call(read, (TransientReadError,))
             clip = train_clip(
                 frames,
@@ -129,40 +128,41 @@ class EvalViews(Dataset[dict[str, Any]]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        if error := self.samples.error(index):
-            return self._item(index, dict.fromkeys(VIEWS), error)
-        try:
-            views, changed = self._views(index)
-            about = {"again": self.patience.first(), "changed": changed}
-            return {**self._item(index, views, ""), **about}
-        except ChangedVideo as error:
-            item = self._item(index, dict.fromkeys(VIEWS), str(error))
-            return {**item, "changed": str(error)}
-        except ReadError as error:
-            return self._item(index, dict.fromkeys(VIEWS), str(error))
+        facts = self.samples.facts(index)
+        item = self._without_views(index, facts.error)
+        if not facts.error:
+            try:
+                item |= self._views(self.samples.file(index), facts)
+            except ReadError as error:
+                changed = str(error) if isinstance(error, ChangedVideo) else ""
+                item |= {"error": str(error), "changed": changed}
+        return item
 
     def unreadable(self, index: int, cause: str) -> dict[str, Any]:
         """The item of a video that cannot be read."""
-        return self._item(index, dict.fromkeys(VIEWS), f"{self.samples.file(index)}: {cause}")
+        return self._without_views(index, f"{self.samples.file(index)}: {cause}")
 
-    def _item(self, index: int, views: Mapping[str, Any], error: str) -> dict[str, Any]:
-        about = {"index": index, "error": error, "again": "", "changed": ""}
-        return {**views, "label": int(self.samples.labels[index]), **about}
+    def _without_views(self, index: int, error: str) -> dict[str, Any]:
+        about = {"label": int(self.samples.labels[index]), "index": index}
+        return {**dict.fromkeys(VIEWS), **about, "error": error, "again": "", "changed": ""}
 
-    def _views(self, index: int) -> tuple[dict[str, torch.Tensor], str]:
-        video = self.samples.reading(index)
-        indices = eval_indices(self.sampling, video.num_frames, self.num_clips)
+    def _views(self, file: str, facts: VideoFacts) -> dict[str, Any]:
+        indices = eval_indices(self.sampling, facts.num_frames, self.num_clips)
         needed, places = np.unique(indices, return_inverse=True)
-        read = partial(read_frames, video, needed)
-        found_frames, changed = self.patience.call(read, (TransientReadError,))
-        frames = eval_frames(found_frames, self.crop_size)
+        read = partial(read_frames, file, facts, needed)
+        found, changed = self.patience.call(read, (TransientReadError,))
+        frames = eval_frames(found, self.crop_size)
         height, width = frames.shape[1:3]
         clips, clip_of = _distinct(places.reshape(indices.shape))
         corners, crop_of = _distinct(np.array(crop_corners(height, width, self.num_crops)))
-        view_of = (clip_of[:, None] * len(corners) + crop_of).ravel()
-        found = {"clips": clips, "corners": corners, "view_of": view_of}
-        tensors = {name: torch.from_numpy(value) for name, value in found.items()}
-        return {"frames": frames} | tensors, changed
+        return {
+            "frames": frames,
+            "clips": torch.from_numpy(clips),
+            "corners": torch.from_numpy(corners),
+            "view_of": torch.from_numpy((clip_of[:, None] * len(corners) + crop_of).ravel()),
+            "again": self.patience.first(),
+            "changed": changed,
+        }
 
 
 def view_chunks(
@@ -197,10 +197,11 @@ def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return distinct, which.ravel()
 
 
-def read_frames(video: Reading, indices: np.ndarray) -> tuple[np.ndarray, str]:
+def read_frames(file: str, facts: VideoFacts, indices: np.ndarray) -> tuple[np.ndarray, str]:
     """Read frames at `indices`, (len(indices), H, W, 3) uint8; the file is closed afterwards.
 
-    The reader is the one that the frames were counted with: it is known to be exact on this file.
+    Args:
+        facts: of the file when it was counted. Their reader is known to be exact on this file.
 
     Returns:
         The frames, and why the file may not be the one that was counted, naming it; empty: it is.
@@ -211,39 +212,38 @@ def read_frames(video: Reading, indices: np.ndarray) -> tuple[np.ndarray, str]:
         ChangedVideo: the size or modification time has changed, and so have the frames.
         ReadError: see `Video.frames`.
     """
-    other = _other_state(video)
+    other = _other_state(file, facts)
     try:
-        checks = video.checks if len(video.checks) else None
-        with open_counted(video.file, video.reader, video.num_frames, checks) as opened:
-            frames = opened.frames(indices)
-            differs = opened.changed
+        with open_counted(file, facts) as video:
+            frames = video.frames(indices)
+            differs = video.changed
             # For a packed video these are the checks that its tar has now.
-            now = opened.survey.checks
-            same = now is not None and np.array_equal(now, video.checks)
+            now = video.facts.checks
+            same = len(now) > 0 and np.array_equal(now, facts.checks)
     except TransientReadError:
         raise
     except ReadError as error:
         if other:
-            raise ChangedVideo(f"{video.file}: {other}: {error}. {RECOUNT}") from error
+            raise ChangedVideo(f"{file}: {other}: {error}. {RECOUNT}") from error
         raise
     if not other:
         return frames, differs
     if differs or not same:
-        raise ChangedVideo(f"{video.file}: {other}, and its frames are others. {RECOUNT}")
-    return frames, f"{video.file}: {other}; the frames that were read are those counted"
+        raise ChangedVideo(f"{file}: {other}, and its frames are others. {RECOUNT}")
+    return frames, f"{file}: {other}; the frames that were read are those counted"
 
 
-def _other_state(video: Reading) -> str:
-    """How a file's size or modification time differs from the counted file's, in words."""
-    if video.size < 0:  # not known
+def _other_state(file: str, facts: VideoFacts) -> str:
+    """Say how a file's size or modification time differs from the counted file's."""
+    if facts.size < 0:  # not known
         return ""
     try:
-        facts = os.stat(file_of(video.file))  # noqa: PTH116
+        now = os.stat(file_of(file))  # noqa: PTH116
     except OSError:  # opening it gives a better error
         return ""
-    if (facts.st_size, facts.st_mtime_ns) == (video.size, video.mtime_ns):
+    if (now.st_size, now.st_mtime_ns) == (facts.size, facts.mtime_ns):
         return ""
-    sizes = f"{video.size:,} bytes then, {facts.st_size:,} now"
-    if facts.st_size == video.size:
-        sizes = f"of {video.size:,} bytes, and written at another time"
+    sizes = f"{facts.size:,} bytes then, {now.st_size:,} now"
+    if now.st_size == facts.size:
+        sizes = f"of {facts.size:,} bytes, and written at another time"
     return f"changed since it was counted ({sizes})"

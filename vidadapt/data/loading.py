@@ -24,11 +24,10 @@ from vidadapt.data.watched import WatchedViews
 from vidadapt.data.workers import cores, loader_processes, worker_options
 from vidadapt.files.retrying import PATIENCE
 from vidadapt.lists.counting import counted_videos, frame_counts
-from vidadapt.lists.index import VideoFacts
 from vidadapt.lists.quarantine import barred
 from vidadapt.lists.reading import Sample, Samples, listing, manifest_hash
 from vidadapt.lists.videos import Videos
-from vidadapt.video.readers import ReadError
+from vidadapt.video import ReadError, VideoFacts
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def load_list(
         raise ReadError(
             listing(f"{list_path}: {len(cut)} truncated video(s), and data.truncated=error", cut)
         )
-    causes = {os.path.normpath(videos.path(place)): videos.error(place) for place in broken}
+    causes = {os.path.normpath(videos.path(place)): videos.facts(place).error for place in broken}
     unreadable = [cause for path, cause in causes.items() if path not in quarantined]
     if len(broken) == len(videos):
         raise ReadError(listing(f"{list_path}: no video can be read", list(causes.values())))

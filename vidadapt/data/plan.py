@@ -12,7 +12,7 @@ from vidadapt.data.datasets import DATASETS
 from vidadapt.data.sampling import SAMPLINGS, Sampling
 from vidadapt.data.transforms import NORMALIZATIONS, TRAIN_CROPS
 from vidadapt.lists.reading import read_label_names
-from vidadapt.video.readers import READERS, check_reader
+from vidadapt.video import READERS, check_reader
 
 
 @dataclass(frozen=True)

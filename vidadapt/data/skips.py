@@ -21,7 +21,7 @@ from pathlib import Path
 from vidadapt.data.epochs import Key
 from vidadapt.files.writing import writing
 from vidadapt.lists.reading import Sample, listing
-from vidadapt.video.readers import ReadError
+from vidadapt.video import ReadError
 
 SKIPPED = "skipped.jsonl"
 

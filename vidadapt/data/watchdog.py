@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from vidadapt.data.changes import ChangedVideo
 from vidadapt.data.workers import start_worker, worker_options
 from vidadapt.processes.children import LostProcess
-from vidadapt.video.readers import ReadError
+from vidadapt.video import ReadError
 
 BEGAN, NUMBER = 0, 1  # of a worker's slot: monotonic ns, 0 while it is on no item; which item
 FAULTS = (RuntimeError, OSError, EOFError, KeyError)  # of waiting for a worker that is gone

@@ -21,7 +21,7 @@ from vidadapt.distributed import World, gather_objects, together
 from vidadapt.evaluation.parts import Parts
 from vidadapt.evaluation.scores import Entry, Scores, in_list_order
 from vidadapt.models.precision import NonFinite, autocast
-from vidadapt.video.readers import ReadError
+from vidadapt.video import ReadError
 
 # Logits are copied from the device, which waits for it, once per this number of videos: with 12
 # views of 400 classes they take 5 MB there.

@@ -26,7 +26,7 @@ from vidadapt.distributed import gather_objects, held_by_main, together
 from vidadapt.features.plan import Cache, size
 from vidadapt.features.store import THERE, Store, create, marks, writing_rows
 from vidadapt.models.precision import autocast
-from vidadapt.video.readers import ReadError
+from vidadapt.video import ReadError
 
 
 def _announcement(cached: Cache) -> str:

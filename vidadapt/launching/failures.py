@@ -27,7 +27,7 @@ from vidadapt.files.writing import GO_ON, NO_ROOM, WriteError
 from vidadapt.models.precision import NonFinite
 from vidadapt.processes.children import LostProcess
 from vidadapt.runs import FAILURE
-from vidadapt.video.readers import ReadError
+from vidadapt.video import ReadError
 
 LISTED = 1  # exit status of a tool that did its work and lists problems
 

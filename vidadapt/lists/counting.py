@@ -10,39 +10,35 @@ import sys
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import av
 import numpy as np
 
 from vidadapt.console.naming import printable
 from vidadapt.console.progress import track
 from vidadapt.files.retrying import Patience
-from vidadapt.lists.index import (
-    NO_CHECKS,
-    Index,
-    VideoFacts,
-    add_to_index,
-    index_path,
-    read_index,
-    tidy_index,
-)
+from vidadapt.lists.index import Index, add_to_index, index_path, read_index, tidy_index
 from vidadapt.lists.names import spelling_hint
 from vidadapt.lists.reading import SHOWN, ListError, Sample, Samples, listing
 from vidadapt.lists.videos import Videos
 from vidadapt.processes.isolated import run_isolated
-from vidadapt.video.packed import file_of, make_ready
-from vidadapt.video.readers import ReadError, TransientReadError, Video, check_reader, open_video
-from vidadapt.video.sequential import unreadable_bytes
+from vidadapt.video import (
+    COUNTED_WITH,
+    ReadError,
+    TransientReadError,
+    VideoFacts,
+    check_reader,
+    file_of,
+    make_packed_indexes,
+    open_video,
+    unreadable_bytes,
+)
 
 NOT_COUNTED = "not counted yet"
 IRREGULAR = "not a regular file"
-COUNTED_WITH = f"PyAV {av.__version__}, libavcodec " + ".".join(
-    map(str, av.library_versions["libavcodec"])
-)
 LIMIT_KEY = "data.count_timeout"
 READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 
@@ -206,7 +202,7 @@ def counted_videos(
         if taken := _of_others(others, jobs):
             add_to_index(path, taken.values())
         jobs = [job for job in jobs if job.path not in taken]
-        make_ready(job.file for job in jobs)
+        make_packed_indexes(job.file for job in jobs)
         results = count_jobs(
             count or count_file, jobs, path, max(1, num_workers), time_limit, limit_key, store_every
         )
@@ -306,40 +302,18 @@ def _patience() -> Patience:
 
 def _counted(job: CountJob) -> VideoFacts:
     with open_video(job.file, job.requested) as video:
-        facts = facts_of(video, job.path, job.requested)
-        return replace(facts, size=job.size, mtime_ns=job.mtime_ns)
+        return replace(
+            video.facts,
+            path=job.path,
+            requested=job.requested,
+            size=job.size,
+            mtime_ns=job.mtime_ns,
+        )
 
 
 def _require_bytes(file: str) -> None:
     if why := unreadable_bytes(str(file_of(file))):
         raise TransientReadError(f"{file}: {why}")
-
-
-def facts_of(video: Video, path: str, requested: str) -> VideoFacts:
-    """Count an open video's frames; return its facts, without the state of its file.
-
-    Args:
-        path: in the list.
-        requested: the reader that was asked for.
-
-    Raises:
-        ReadError: no frame decodes.
-    """
-    num_frames = len(video)  # may decode the file, which changes what is read below
-    survey = video.survey
-    return VideoFacts(
-        path=path,
-        requested=requested,
-        num_frames=num_frames,
-        header_frames=video.header_frames,
-        reader=video.reader,
-        codec=video.codec,
-        doubt=printable(survey.doubt),
-        cause=printable(survey.cause),
-        counted_with=COUNTED_WITH,
-        holds=not video.transient,
-        **(asdict(survey.look) if survey.look else {}),
-    ).with_checks(NO_CHECKS if survey.checks is None else survey.checks)
 
 
 def failed(job: CountJob, error: str, holds: bool) -> VideoFacts:

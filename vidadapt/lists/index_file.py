@@ -12,12 +12,10 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import mmap
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,88 +70,40 @@ class Segment(NamedTuple):
     def end(self) -> int:
         return self.checks_start + 8 * self.checks
 
+    def columns(self, content: Any) -> dict[str, np.ndarray]:
+        """Columns (rows,) of the segment, in the mapped bytes of its file."""
+        first, size = self.start + HEADER.size, 8 * self.rows
+        return {
+            name: np.frombuffer(content, kind, self.rows, first + place * size)
+            for place, (name, kind) in enumerate(COLUMNS.items())
+        }
 
-@dataclass(frozen=True)
-class Table:
+
+class Table(NamedTuple):
     """Rows to be written, in the order of their keys.
 
     Attributes:
         columns: by the names of `COLUMNS`, (N,) each.
-        texts, checks: bytes of each row.
+        texts: of each row.
+        checks: (number of frames,) uint64 of each row.
     """
 
     columns: dict[str, np.ndarray]
-    texts: Iterable[bytes]
-    checks: Iterable[bytes]
+    texts: Sequence[bytes]
+    checks: Sequence[np.ndarray]
 
-
-class Mapped:
-    """Whole segments of a file, mapped; they stay readable when the file is replaced."""
-
-    def __init__(self, path: Path, file: FileIO, segments: Sequence[Segment]) -> None:
-        self.path, self.file, self.segments = path, file, tuple(segments)
-        length = max((one.end for one in segments), default=0)
-        self._bytes: Any = mmap.mmap(file.fileno(), length, prot=mmap.PROT_READ) if length else b""
-
-        self._columns = [self._mapped_columns(one) for one in self.segments]
-
-    def _mapped_columns(self, one: Segment) -> dict[str, np.ndarray]:
-        first, bytes_of = one.start + HEADER.size, 8 * one.rows
-        return {
-            name: np.frombuffer(self._bytes, kind, one.rows, first + place * bytes_of)
-            for place, (name, kind) in enumerate(COLUMNS.items())
+    @classmethod
+    def of(
+        cls, columns: Mapping[str, Any], texts: Sequence[bytes], checks: Sequence[np.ndarray]
+    ) -> Table:
+        """Make a table of columns, to which the ends of the texts and checks are added."""
+        ends = {
+            "text_end": np.cumsum([len(text) for text in texts]),
+            "checks_end": np.cumsum([len(some) for some in checks]),
         }
-
-    def column(self, number: int, name: str) -> np.ndarray:
-        """A column (rows,) of a segment."""
-        return self._columns[number][name]
-
-    def text(self, number: int, place: int) -> bytes:
-        """The text of a row of a segment."""
-        one = self.segments[number]
-        begin, end = self._span(number, place, "text_end")
-        return bytes(self._bytes[one.text_start + begin : one.text_start + end])
-
-    def texts(self, number: int, places: np.ndarray) -> list[bytes]:
-        """The texts of rows (N,) of a segment: for many rows, a quarter of the time of `text`."""
-        start, ends = self.segments[number].text_start, self.column(number, "text_end")
-        begins = np.where(places > 0, ends[places - 1], 0) + np.uint64(start)
-        spans = zip(begins.tolist(), (ends[places] + np.uint64(start)).tolist(), strict=True)
-        return [self._bytes[begin:end] for begin, end in spans]
-
-    def checks(self, number: int, place: int) -> np.ndarray:
-        """The checks (number of frames,) uint64 of a row of a segment."""
-        begin, end = self._span(number, place, "checks_end")
-        start = self.segments[number].checks_start + 8 * begin
-        return np.frombuffer(self._bytes, "<u8", end - begin, start)
-
-    def adds_up(self, number: int) -> bool:
-        """Whether the ends of a segment's texts and checks ascend, up to their total sizes."""
-        one = self.segments[number]
-        for name, total in (("text_end", one.text), ("checks_end", one.checks)):
-            ends = self.column(number, name)
-            if (ends[1:] < ends[:-1]).any() or (int(ends[-1]) if one.rows else 0) != total:
-                return False
-        return True
-
-    def _span(self, number: int, place: int, name: str) -> tuple[int, int]:
-        ends = self.column(number, name)
-        return int(ends[place - 1]) if place else 0, int(ends[place])
-
-
-def verified(path: Path) -> tuple[Mapped, str]:
-    """Map the segments whose bytes are as they were written; also say in words what is damaged.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no index.
-    """
-    file = path.open("rb", buffering=0)
-    segments, _, damage = _scanned(path, file, verify=True)
-    mapped = Mapped(path, file, segments)
-    if all(mapped.adds_up(number) for number in range(len(segments))):
-        return mapped, damage
-    raise ValueError(f"{path}: is no video index; delete it, and the videos are counted again")
+        values = {**columns, **ends}
+        arrays = {name: np.array(values[name], kind) for name, kind in COLUMNS.items()}
+        return cls(arrays, texts, checks)
 
 
 def with_segments(path: Path, segments: Sequence[Segment]) -> FileIO | None:
@@ -178,7 +128,7 @@ def append(path: Path, table: Table) -> None:
     with locked(path):
         path.open("ab").close()
         with path.open("r+b", buffering=0) as file:
-            _, end, _ = _scanned(path, file, verify=False)
+            _, end, _ = scanned(path, file, verify=False)
             file.truncate(end)
             if len(table.columns["key"]):
                 file.seek(end)
@@ -197,11 +147,14 @@ def replace(path: Path, table: Table) -> None:
         _write(file, table)
 
 
-def _scanned(path: Path, file: FileIO, verify: bool) -> tuple[list[Segment], int, str]:
+def scanned(path: Path, file: FileIO, verify: bool) -> tuple[list[Segment], int, str]:
     """Segments of a file, where the next one may begin, and what is damaged, in words.
 
     Args:
         verify: compare the digests of bodies, too; segments that differ are left out.
+
+    Raises:
+        ValueError: it does not begin as an index.
     """
     size, at = os.fstat(file.fileno()).st_size, 0
     found: list[Segment] = []
@@ -255,19 +208,22 @@ def _write(file: FileIO, table: Table) -> None:
     start, digest = file.tell(), xxhash.xxh3_64()
     columns = [np.ascontiguousarray(table.columns[name], kind) for name, kind in COLUMNS.items()]
     rows = len(columns[0])
-    text, checks = (
+    text, num_checks = (
         int(table.columns[name][-1]) if rows else 0 for name in ("text_end", "checks_end")
     )
     buffered = io.BufferedWriter(file, 1 << 20)
     buffered.write(bytes(HEADER.size))
     for part in itertools.chain(
-        (column.tobytes() for column in columns), table.texts, [bytes(-text % 8)], table.checks
+        (column.tobytes() for column in columns),
+        table.texts,
+        [bytes(-text % 8)],
+        (checks.tobytes() for checks in table.checks),
     ):
         digest.update(part)
         buffered.write(part)
     buffered.detach()  # flushes, and leaves the file open
     os.fsync(file.fileno())
-    fields = MAGIC, rows, text, checks, digest.intdigest()
+    fields = MAGIC, rows, text, num_checks, digest.intdigest()
     own = xxhash.xxh3_64_intdigest(HEADER.pack(*fields, 0)[:OWN])
     os.pwrite(file.fileno(), HEADER.pack(*fields, own), start)
     os.fsync(file.fileno())

@@ -22,7 +22,7 @@ PATH_COLUMNS = (
 
 
 def is_video(name: str) -> bool:
-    """Whether a file name has a video ending.
+    """Check that a file name has a video ending.
 
     >>> is_video("a/b.MTS"), is_video("mts"), is_video("a.txt")
     (True, False, False)

@@ -24,7 +24,7 @@ from typing import overload
 import numpy as np
 
 from vidadapt.files.writing import replaced
-from vidadapt.video.bounds import ALLOW_OUTSIDE, control_character, leads_outside
+from vidadapt.video import ALLOW_OUTSIDE, control_character, leads_outside
 
 HEADER_FIELDS = ("label", "labels", "label_id", "class", "class_id", "target")
 LABELS = "labels.txt"  # class names beside a list

@@ -6,23 +6,13 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple, overload
+from typing import overload
 
 import numpy as np
 
-from vidadapt.lists.index import Index, VideoFacts
+from vidadapt.lists.index import Index
 from vidadapt.lists.reading import Sample
-
-
-class Reading(NamedTuple):
-    """How a video is opened, see `open_counted`, and the state its file had when it was counted."""
-
-    file: str
-    reader: str
-    num_frames: int
-    checks: np.ndarray
-    size: int
-    mtime_ns: int
+from vidadapt.video import VideoFacts
 
 
 class Videos(Sequence[Sample]):
@@ -86,36 +76,21 @@ class Videos(Sequence[Sample]):
         return self.known.path_of(row)
 
     @property
-    def paths(self) -> Sequence[str]:
-        """List paths of all videos, each made on access."""
-        return _Paths(self)
+    def paths(self) -> list[str]:
+        """List paths of all videos."""
+        return [self.path(place) for place in range(len(self))]
 
     def file(self, place: int) -> str:
         """Path of a video's file."""
         return os.path.join(self.root, self.path(place))  # noqa: PTH118 (a Path costs more)
 
     def facts(self, place: int) -> VideoFacts:
-        """All that is known of a video; its error names the file."""
+        """Return all that is known of a video; its error names the file."""
         row = int(self.rows[place])
         if row < 0 or self.known is None:
             return self.loose[place]
         facts = self.known[row]
         return replace(facts, error=f"{self.file(place)}: {facts.error}") if facts.error else facts
-
-    def error(self, place: int) -> str:
-        """Why a video cannot be read, naming the file; empty if it can."""
-        row = int(self.rows[place])
-        readable = row >= 0 and self.known is not None and self.known.reading(row)[1] > 0
-        return "" if readable else self.facts(place).error
-
-    def reading(self, place: int) -> Reading:
-        """How a readable video is opened."""
-        row = int(self.rows[place])
-        if row < 0 or self.known is None:
-            one = self.loose[place]
-            state = one.reader, one.num_frames, one.checks, one.size, one.mtime_ns
-            return Reading(self.file(place), *state)
-        return Reading(self.file(place), *self.known.reading(row))
 
     def column(self, name: str) -> np.ndarray:
         """One number per video (N,): num_frames, header_frames (-1: unknown), size or digest."""
@@ -133,39 +108,20 @@ class Videos(Sequence[Sample]):
         found = hashlib.sha256()
         for name in ("num_frames", "digest"):
             found.update(self.column(name).tobytes())
-        for reader in self._readers():
+        for reader in self.readers():
             found.update(reader.encode() + b"\0")
         return found.hexdigest()
 
-    def readers(self) -> list[str]:
-        """Names of the readers that serve these videos, sorted."""
-        return sorted(set(self._readers()))
-
-    def _readers(self) -> Iterator[str]:
-        return (self.reading(place).reader for place in range(len(self)))
+    def readers(self) -> Iterator[str]:
+        """Name of the reader that serves each video, in their order."""
+        for place, row in enumerate(self.rows.tolist()):
+            if row < 0 or self.known is None:
+                yield self.loose[place].reader
+            else:
+                yield self.known.reader_of(row)
 
     def at(self, places: np.ndarray) -> Videos:
         """The videos at `places` (M,), in that order."""
         new = {old: place for place, old in enumerate(places.tolist()) if old in self.loose}
         loose = {place: self.loose[old] for old, place in new.items()}
         return Videos(self.root, self.labels[places], self.rows[places], loose, self.known)
-
-
-class _Paths(Sequence[str]):
-    def __init__(self, videos: Videos) -> None:
-        self._videos = videos
-
-    def __len__(self) -> int:
-        return len(self._videos)
-
-    def __iter__(self) -> Iterator[str]:
-        return map(self._videos.path, range(len(self)))
-
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [self[one] for one in range(len(self))[place]]
-        return self._videos.path(range(len(self))[place])

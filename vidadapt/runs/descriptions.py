@@ -13,8 +13,7 @@ from vidadapt.console import require_known
 from vidadapt.data import DATASETS, DataPlan
 from vidadapt.data.sampling import Sampling
 from vidadapt.data.transforms import NORMALIZATIONS
-from vidadapt.video.bounds import control_character
-from vidadapt.video.readers import READERS
+from vidadapt.video import READERS, control_character
 
 FORMATS = ("vidadapt-adapter-1", "vidadapt-adapter-2")  # the last is written
 # Any adapter stays far below these: more is damage, or an attempt to use up the memory.

@@ -11,7 +11,7 @@ from pathlib import Path
 from vidadapt.config import ConfigError
 from vidadapt.lists.names import ENDINGS, PATH_COLUMNS, is_video, other_spelling, spelled
 from vidadapt.lists.reading import HEADER_FIELDS, ListError, parse_line
-from vidadapt.video.bounds import control_character, leads_outside
+from vidadapt.video import control_character, leads_outside
 
 LISTS = (".txt", ".csv", ".tsv", ".lst", ".list")
 

@@ -30,7 +30,7 @@ from vidadapt.runs.adapters import SavedAdapter
 from vidadapt.runs.differences import NOT_OF_THE_BACKBONE
 from vidadapt.serving.bank import AdapterBank
 from vidadapt.serving.given import GivenVideo
-from vidadapt.video.times import frame_times
+from vidadapt.video import frame_times
 
 
 @dataclass(frozen=True)

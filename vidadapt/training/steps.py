@@ -16,7 +16,7 @@ from vidadapt.distributed import World, mean_over_ranks
 from vidadapt.models.precision import NonFinite
 from vidadapt.training.profiling import WAIT
 from vidadapt.training.resuming import Progress, StepRecord
-from vidadapt.video.readers import ReadError
+from vidadapt.video import ReadError
 
 UNHARMED = (
     "The last checkpoint is unharmed; lower train.base_lr, set train.clip_grad, or use "

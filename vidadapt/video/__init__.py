@@ -1,1 +1,57 @@
-"""Exact frames from video files."""
+"""A video file becomes exact frames, or an error that names it.
+
+`open_video` decodes a file once and returns a `Video`, whose `facts` an index keeps; `open_counted`
+opens it again with them, and decodes nothing.
+"""
+
+from vidadapt.video.bounds import ALLOW_OUTSIDE, MAX_FRAMES, control_character, leads_outside
+from vidadapt.video.checksums import frame_checksum
+from vidadapt.video.facts import COUNTED_WITH, VideoFacts, cut_short
+from vidadapt.video.jpeg import decoded_jpeg
+from vidadapt.video.packed import file_of, make_packed_indexes, tar_and_name
+from vidadapt.video.packed_index import StrictInfo, make_packed_index, packed_index_path
+from vidadapt.video.readers import READERS, Video, check_reader, open_counted, open_video
+from vidadapt.video.sequential import (
+    ReadError,
+    TransientReadError,
+    all_frames,
+    best_stream,
+    cause_of,
+    open_container,
+    read_sequentially,
+    unreadable_bytes,
+)
+from vidadapt.video.survey import frame_times, promised_frames
+
+__all__ = [
+    "ALLOW_OUTSIDE",
+    "COUNTED_WITH",
+    "MAX_FRAMES",
+    "READERS",
+    "ReadError",
+    "StrictInfo",
+    "TransientReadError",
+    "Video",
+    "VideoFacts",
+    "all_frames",
+    "best_stream",
+    "cause_of",
+    "check_reader",
+    "control_character",
+    "cut_short",
+    "decoded_jpeg",
+    "file_of",
+    "frame_checksum",
+    "frame_times",
+    "leads_outside",
+    "make_packed_index",
+    "make_packed_indexes",
+    "open_container",
+    "open_counted",
+    "open_video",
+    "packed_index_path",
+    "promised_frames",
+    "read_sequentially",
+    "tar_and_name",
+    "unreadable_bytes",
+]

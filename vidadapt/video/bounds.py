@@ -16,7 +16,7 @@ ALLOW_OUTSIDE = (
 
 
 def leads_outside(path: str, root: str | Path) -> bool:
-    """Whether a list entry names, or could name, a file that is not below the root.
+    """Check if a list entry names, or could name, a file that is not below the root.
 
     An absolute path must be below the root, as written or with the root's links resolved. `..`
     leads out at any place, since the part before it may be a link. Links themselves are followed:

@@ -39,7 +39,7 @@ class Header(NamedTuple):
     height: int
 
 
-def decoded(data: torch.Tensor) -> np.ndarray:
+def decoded_jpeg(data: torch.Tensor) -> np.ndarray:
     """Return the RGB frame (H, W, 3) uint8 of a JPEG file's bytes (N,) uint8.
 
     torchvision's decoder is the fastest one available: 1.2 to 1.5 times as fast as Pillow's and
@@ -117,7 +117,7 @@ def _segments(content: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _ends_early(content: bytes) -> bool:
-    """Whether a decoder reads beyond the data of a scan: then bytes put there change the pixels."""
+    """Check if a decoder reads beyond the data of a scan: more bytes there change the pixels."""
     longer, copied = b"", 0
     for kind, place in _segments(content):
         if kind == _SCAN and (end := _MARKER.search(content, place + 2)):

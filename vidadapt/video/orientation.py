@@ -45,7 +45,7 @@ def shown_size(frame: Any) -> tuple[int, int]:
 
 
 def upright(matrix: Sequence[int]) -> tuple[bool, int]:
-    """Whether a picture is mirrored left to right, and how many quarters it is then turned left.
+    """Tell if a picture is mirrored left to right, and how many quarters it is then turned left.
 
     The result is that of `ffmpeg` for angles that are, to the nearest degree, multiples of 90
     degrees. At other angles, and for a matrix that flattens the picture, nothing is applied.

@@ -35,23 +35,21 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from types import TracebackType
 
 import av
 import numpy as np
 
 from vidadapt.video import packed, sparse
 from vidadapt.video.checksums import array_checksum, odd_arrays
+from vidadapt.video.facts import VideoFacts
 from vidadapt.video.seekers import (
+    SEEKERS,
     Frames,
-    Read,
-    decord_read,
     entered_anywhere,
     load_decord,
     load_torchcodec,
+    open_seeking,
     read_verified,
-    torchcodec_read,
 )
 from vidadapt.video.sequential import (
     ReadError,
@@ -60,72 +58,39 @@ from vidadapt.video.sequential import (
     cause_of,
     read_sequentially,
 )
-from vidadapt.video.survey import Survey, counted, header_facts
-
-__all__ = [
-    "READERS",
-    "ReadError",
-    "TransientReadError",
-    "Video",
-    "check_reader",
-    "open_counted",
-    "open_video",
-]
+from vidadapt.video.survey import counted
 
 
 class Video:
     """One open video file; a context manager. Call `open_video` or `open_counted` to make one.
 
     It is read sequentially if there is no faster `read`, or if that finds no exact frames. The
-    checksums of the survey are of frames as shown if `as_shown` is set, else as decoded.
+    checksums of the facts are of frames as shown if `as_shown` is set, else as decoded.
 
     Attributes:
-        path: the file.
-        reader: name of the reader in use, e.g. `pyav` where decord was asked for but is not exact
-            on this file.
-        codec: codec of the stream that is read, e.g. `h264`; empty from `open_counted`.
-        header_frames: number of frames that the header promises, or None; once the frames have
-            been counted, less those that an edit list hides.
-        transient: an error met while counting that need not be the file's fault; empty: none.
-        survey: all that is known about the file, see `Survey`.
+        file: its path.
+        facts: what is known of it; `facts.reader` is the reader in use, e.g. `pyav` where decord
+            was asked for but is not exact on this file.
         changed: one line on the first frame whose checksum was not that of the count, even when
             read in sequence; empty: there was none.
     """
 
     def __init__(
         self,
-        path: str,
-        reader: str,
-        survey: Survey,
+        file: str,
+        facts: VideoFacts,
         read: Callable[[Sequence[int]], Frames | None] | None = None,
         as_shown: bool = False,
     ) -> None:
-        self.path = path
-        self.reader = reader
-        self.codec = survey.codec
-        self.header_frames = survey.header_frames
-        self.transient = survey.transient
-        self.survey = survey
-        self._num_frames = survey.num_frames
-        self.changed = ""
-        self._read, self._as_shown = read, as_shown
-        self._is_open = True
+        self.file, self.facts, self.changed = file, facts, ""
+        self._read, self._as_shown, self._is_open = read, as_shown, True
 
     def __len__(self) -> int:
-        """Number of frames that decode; counts them (one decode) if it is not known yet.
-
-        Raises:
-            ReadError: no frame decodes.
-        """
-        if self._num_frames is None:
-            facts = self.survey = counted(self.path)
-            self._num_frames = facts.num_frames
-            self.header_frames, self.transient = facts.header_frames, facts.transient
-        assert self._num_frames is not None
-        return self._num_frames
+        """Number of frames that decode."""
+        return self.facts.num_frames
 
     def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Frames at `indices` (any order, repeats allowed) as uint8 (T, H, W, 3), RGB.
+        """Read the frames at `indices` (any order, repeats allowed): uint8 (T, H, W, 3), RGB.
 
         They are turned and mirrored as the metadata says. If the frames of a file change size, all
         are scaled to the size of the first. Afterwards `changed` says whether a frame differed from
@@ -136,25 +101,21 @@ class Video:
             ReadError: the frames cannot be decoded.
         """
         if not self._is_open:
-            raise ValueError(f"{self.path}: the video is closed")
+            raise ValueError(f"{self.file}: the video is closed")
         wanted = [operator.index(i) for i in indices]
         if not wanted:
-            raise IndexError(f"{self.path}: no frame index was given")
+            raise IndexError(f"{self.file}: no frame index was given")
         low, high = min(wanted), max(wanted)
         if low < 0:
-            raise IndexError(f"{self.path}: frame {low}; indices start at 0")
-        if self._num_frames is not None and high >= self._num_frames:
-            raise IndexError(f"{self.path}: frame {high} of a video of {self._num_frames} frames")
+            raise IndexError(f"{self.file}: frame {low}; indices start at 0")
+        if high >= len(self):
+            raise IndexError(f"{self.file}: frame {high} of a video of {len(self)} frames")
         distinct = sorted(set(wanted))
         found = self._found(distinct)
         if len(found) < len(distinct):
-            if self._num_frames is None:
-                raise IndexError(
-                    f"{self.path}: frame {high} of a video of {len(self)} frames"  # may decode
-                )
             raise ReadError(
-                f"{self.path}: frame {distinct[len(found)]} does not decode although the video "
-                f"was counted as {self._num_frames} frames; has the file changed? "
+                f"{self.file}: frame {distinct[len(found)]} does not decode although the video "
+                f"was counted as {len(self)} frames; has the file changed? "
                 "Delete the video index beside its list"
             )
         if isinstance(found, np.ndarray) and wanted == distinct:
@@ -168,13 +129,13 @@ class Video:
         if found is not None:
             return found
         odd: list[int] = []
-        checks = self.survey.checks
-        found = read_sequentially(self.path, wanted, None if self._as_shown else checks, odd)
+        checks = self.facts.checks if len(self.facts.checks) else None
+        found = read_sequentially(self.file, wanted, None if self._as_shown else checks, odd)
         if self._as_shown and checks is not None:
             odd = odd_arrays(found, checks, wanted)
         if odd and not self.changed:
             self.changed = (
-                f"{self.path}: frame {odd[0]} is not what it was when the file was counted: the "
+                f"{self.file}: frame {odd[0]} is not what it was when the file was counted: the "
                 "file has changed since, the disk returns other bytes, or it was counted with "
                 f"another version of PyAV (this is {av.__version__})"
             )
@@ -187,20 +148,15 @@ class Video:
     def __enter__(self) -> Video:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
 def open_video(path: str | os.PathLike[str], reader: str = "auto") -> Video:
-    """Open a video file for exact reading.
+    """Decode a video file once, to count its frames, and open it for exact reading.
 
-    All readers but `pyav` first decode it once, and then a bit of it again; decord and torchcodec
-    decode it about three times, see `seekers.entered_anywhere`.
+    All readers but `pyav` decode a bit of it again; decord and torchcodec decode it about three
+    times, see `seekers.entered_anywhere`.
 
     Args:
         path: a regular file; names may begin with `-` and hold any character. Or a packed video,
@@ -213,38 +169,34 @@ def open_video(path: str | os.PathLike[str], reader: str = "auto") -> Video:
         ValueError: no such reader.
         ImportError: torchcodec cannot be loaded.
     """
-    place = packed.tar_and_name(path)
-    if place is not None:
-        return _open_packed(*place)
+    if packed.tar_and_name(path) is not None:
+        return _open_packed(path)
     check_reader(reader)
-    return READERS[reader](_regular_file(path))
+    file = _regular_file(path)
+    facts = READERS[reader](counted(file))
+    return _open_file(file, replace(facts, uneven="", packets=(), keys=()))
 
 
-def open_counted(
-    path: str | os.PathLike[str], reader: str, num_frames: int, checks: np.ndarray | None = None
-) -> Video:
-    """Open a file with the facts that an earlier `open_video` put into the video index.
+def open_counted(path: str | os.PathLike[str], facts: VideoFacts) -> Video:
+    """Open a file with the facts that an earlier `open_video` found.
 
-    Nothing is decoded, so this takes no longer than opening the file. `codec` and `header_frames`
-    are not set.
+    Nothing is decoded, so this takes no longer than opening the file.
 
     Args:
         path: see `open_video`.
-        reader: `Video.reader` of `open_video`: the reader that is exact on this file.
-        num_frames: `len` of that video.
-        checks: its `Survey.checks`; None: they are not known, and PyAV reads sequentially.
+        facts: only `reader`, `num_frames` and `checks` matter; without checks PyAV reads
+            sequentially.
 
     Raises:
         ReadError, TransientReadError, ImportError: see `open_video`.
         ValueError: no such reader, or not one checksum for each frame.
     """
-    place = packed.tar_and_name(path)
-    if place is not None:
-        return _open_packed(*place)
-    check_reader(reader)
-    if checks is not None and len(checks) != num_frames:
-        raise ValueError(f"{path}: {len(checks)} checksums of {num_frames} frames")
-    return _served(_regular_file(path), reader, Survey("", None, num_frames, "", "", checks=checks))
+    if packed.tar_and_name(path) is not None:
+        return _open_packed(path)
+    check_reader(facts.reader)
+    if len(facts.checks) not in (0, facts.num_frames):
+        raise ValueError(f"{path}: {len(facts.checks)} checksums of {facts.num_frames} frames")
+    return _open_file(_regular_file(path), facts)
 
 
 def _regular_file(path: str | os.PathLike[str]) -> str:
@@ -261,15 +213,6 @@ def _regular_file(path: str | os.PathLike[str]) -> str:
     return absolute
 
 
-def _open_packed(tar: Path, name: str) -> Video:
-    """Open a packed video; each JPEG is decoded alone, whatever was read before."""
-    frames = packed.frame_places(tar, name)
-    checks = np.ascontiguousarray(frames["check"])
-    facts = Survey("mjpeg", len(frames), len(frames), "", "", checks=checks)
-    read = functools.partial(packed.read, tar, name, frames)
-    return Video(f"{tar}/{name}", "packed", facts, read)
-
-
 def check_reader(reader: str) -> None:
     """Raise ValueError for an unknown reader, ImportError where torchcodec cannot be loaded."""
     if reader not in READERS:
@@ -280,74 +223,65 @@ def check_reader(reader: str) -> None:
         load_decord()
 
 
-def open_pyav(path: str) -> Video:
-    """Read sequentially from frame 0: exact on every file that FFmpeg decodes."""
-    codec, header = header_facts(path)
-    return Video(path, "pyav", Survey(codec, header, None, "", ""))
+def _open_packed(path: str | os.PathLike[str]) -> Video:
+    """Open a packed video; each JPEG is decoded alone, whatever was read before."""
+    facts, read = packed.opened(path)
+    return Video(facts.path, facts, read)
 
 
-def open_decord(path: str) -> Video:
-    """Read with decord where it is exact, else (or if it is not installed) with PyAV."""
-    return _seeking(path, "decord") if load_decord() is not None else open_pyav(path)
+def _open_file(file: str, facts: VideoFacts) -> Video:
+    """Open a counted file; PyAV reads it sequentially if checksums or the reader are missing."""
+    name, checks = facts.reader, facts.checks
+    read: Callable[[Sequence[int]], Frames | None] | None = None
+    if len(checks) and name == "pyav_sparse":
+        read = functools.partial(sparse.read_sparsely, file, checks)
+    elif len(checks) and name in SEEKERS and (seek := open_seeking(name, file, len(checks))):
+        read = functools.partial(read_verified, seek, checks)
+    if read is None and name != "pyav":
+        facts = replace(facts, reader="pyav")
+    return Video(file, facts, read, as_shown=name in SEEKERS)
 
 
-def open_torchcodec(path: str) -> Video:
-    """Read with torchcodec in exact seek mode where it is exact, else with PyAV.
+def pyav_facts(facts: VideoFacts) -> VideoFacts:
+    """Choose sequential reading from frame 0: exact on every file that FFmpeg decodes."""
+    return replace(facts, reader="pyav")
 
-    Its exact mode still returns frames one or two early after a seek in mpeg4 with B-frames.
+
+def sparse_facts(facts: VideoFacts) -> VideoFacts:
+    """Choose `sparse` where it can read the file, else sequential reading."""
+    return replace(facts, reader="pyav" if sparse.flaw(facts) else "pyav_sparse")
+
+
+def auto_facts(facts: VideoFacts) -> VideoFacts:
+    """Choose the faster of PyAV's two readers for the container and codec, if it can."""
+    pays = (facts.container, facts.codec) in SPARSE_PAYS
+    return sparse_facts(facts) if pays else pyav_facts(facts)
+
+
+def seeker_facts(name: str, facts: VideoFacts) -> VideoFacts:
+    """Choose a library that seeks where it is exact, else (or if it is missing) PyAV.
+
+    torchcodec's exact mode still returns frames one or two early after a seek in mpeg4 with
+    B-frames.
     """
-    return _seeking(path, "torchcodec")
+    known = pyav_facts(facts)
+    if facts.doubt or (name == "decord" and load_decord() is None):
+        return known
+    checks = np.array([array_checksum(frame) for frame in all_frames(facts.path)], np.uint64)
+    if len(checks) != len(known.checks):
+        return known
+    exact = entered_anywhere(name, facts.path, checks, facts.keys)
+    return replace(facts, reader=name, checks=checks) if exact else known
 
 
-def open_sparse(path: str) -> Video:
-    """Read with `sparse` where it can read the file, else sequentially."""
-    facts = counted(path)
-    return _served(path, "pyav" if sparse.flaw(path, facts) else "pyav_sparse", facts)
-
-
-def open_auto(path: str) -> Video:
-    """Read with the faster of PyAV's two readers for the container and codec, if it can."""
-    facts = counted(path)
-    assert facts.look is not None
-    pays = (facts.look.container, facts.codec) in SPARSE_PAYS
-    return _served(path, "pyav_sparse" if pays and not sparse.flaw(path, facts) else "pyav", facts)
-
-
-def _seeking(path: str, name: str) -> Video:
-    """Open a file with a library that seeks, or with PyAV where that is not exact."""
-    facts = counted(path)
-    if facts.doubt or facts.keys is None:
-        return _served(path, "pyav", facts)
-    checks = np.array([array_checksum(frame) for frame in all_frames(path)], np.uint64)
-    opened = functools.partial(SEEKERS[name], path, len(checks))
-    if len(checks) != facts.num_frames or not entered_anywhere(opened, checks, facts.keys.tolist()):
-        return _served(path, "pyav", facts)
-    return _served(path, name, replace(facts, checks=checks))
-
-
-def _served(path: str, name: str, facts: Survey) -> Video:
-    """Open a counted file; PyAV reads it sequentially if the checksums or reader are missing."""
-    checks, as_shown = facts.checks, name in SEEKERS
-    assert facts.num_frames is not None
-    if checks is not None and name == "pyav_sparse":
-        read = functools.partial(sparse.read_sparsely, path, checks)
-        return Video(path, "pyav_sparse", facts, read)
-    seek = SEEKERS[name](path, facts.num_frames) if checks is not None and as_shown else None
-    if checks is None or seek is None:
-        return Video(path, "pyav", facts, as_shown=as_shown)
-    return Video(path, name, facts, functools.partial(read_verified, seek, checks), as_shown)
-
-
-SEEKERS: dict[str, Callable[[str, int], Read | None]] = {
-    "decord": decord_read,
-    "torchcodec": torchcodec_read,
-}
-READERS: dict[str, Callable[[str], Video]] = {
-    "auto": open_auto,
-    "decord": open_decord,
-    "pyav": open_pyav,
-    "pyav_sparse": open_sparse,
-    "torchcodec": open_torchcodec,
+# Each takes the facts of a decode; it returns them with the reader, and the checksums that this
+# one compares.
+READERS: dict[str, Callable[[VideoFacts], VideoFacts]] = {
+    "auto": auto_facts,
+    "decord": functools.partial(seeker_facts, "decord"),
+    "pyav": pyav_facts,
+    "pyav_sparse": sparse_facts,
+    "torchcodec": functools.partial(seeker_facts, "torchcodec"),
 }
 # Containers and codecs where skipping frames is faster. Time for 8 frames spread over a video,
 # as a multiple of a sequential decode's, side by side on one thread (PyAV 18.1; 2 to 16 frames and

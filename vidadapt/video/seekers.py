@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 
 from vidadapt.video.checksums import odd_arrays
-from vidadapt.video.sequential import ReadError, cause_of
+from vidadapt.video.sequential import cause_of
 
 AT_ONCE = 8  # frames in memory, however long the video is
 MOST_ENTERED = 32  # groups of pictures; of more, evenly spaced ones: 32 to 63
@@ -48,66 +48,58 @@ def load_torchcodec() -> ModuleType:
         ) from error
 
 
-def decord_read(path: str, num_frames: int) -> Read | None:
-    """Open a file with decord; None: not installed, cannot open it, or counts other frames."""
+def _open_decord(path: str) -> tuple[int, Read]:
+    """Open a file with decord; return its number of frames and what reads them."""
     decord = load_decord()
     if decord is None:
-        return None
+        raise ImportError("decord")
+    reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
+    return len(reader), lambda wanted: reader.get_batch(list(wanted)).asnumpy()
+
+
+def _open_torchcodec(path: str) -> tuple[int, Read]:
+    """Open a file with torchcodec; return its number of frames and what reads them."""
+    decoder = load_torchcodec().VideoDecoder(
+        path, seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC"
+    )
+    return len(decoder), lambda wanted: decoder.get_frames_at(list(wanted)).data.numpy()
+
+
+SEEKERS: dict[str, Callable[[str], tuple[int, Read]]] = {
+    "decord": _open_decord,
+    "torchcodec": _open_torchcodec,
+}
+
+
+def open_seeking(name: str, path: str, num_frames: int) -> Read | None:
+    """Open a file with a library; None: it is missing, cannot open it, or counts other frames."""
     try:
-        reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
-    except (decord.DECORDError, RuntimeError):
+        count, read = SEEKERS[name](path)
+    except Exception:  # whatever a library raises: PyAV has decoded the file
         return None
-
-    def read(wanted: Sequence[int]) -> np.ndarray:
-        try:
-            return reader.get_batch(list(wanted)).asnumpy()
-        except decord.DECORDError as error:
-            raise ReadError(f"{path}: decord cannot decode it: {cause_of(error)}") from error
-
-    return read if len(reader) == num_frames else None
-
-
-def torchcodec_read(path: str, num_frames: int) -> Read | None:
-    """Open a file with torchcodec; None: it cannot open it, or counts other frames."""
-    torchcodec = load_torchcodec()
-    try:
-        decoder = torchcodec.VideoDecoder(
-            path, seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC"
-        )
-    except (RuntimeError, ValueError):
-        return None
-
-    def read(wanted: Sequence[int]) -> np.ndarray:
-        try:
-            return decoder.get_frames_at(list(wanted)).data.numpy()
-        except RuntimeError as error:
-            raise ReadError(f"{path}: torchcodec cannot decode it: {cause_of(error)}") from error
-
-    return read if len(decoder) == num_frames else None
+    return read if count == num_frames else None
 
 
 def read_verified(read: Read, checks: np.ndarray, wanted: Sequence[int]) -> Frames | None:
-    """Frames at `wanted`; None if one cannot be read, or differs from its checksum.
+    """Read the frames at `wanted`; None if one cannot be read, or differs from its checksum.
 
     Args:
         checks: `array_checksum` of each frame of the video.
     """
     try:
         frames = read(wanted)
-    except ReadError:
+    except Exception:  # whatever a library raises
         return None
     return None if len(frames) < len(wanted) or odd_arrays(frames, checks, wanted) else frames
 
 
-def entered_anywhere(
-    opened: Callable[[], Read | None], checks: np.ndarray, keys: Sequence[int]
-) -> bool:
-    """Whether a library returns each frame right, in stretches between groups and at random.
+def entered_anywhere(name: str, path: str, checks: np.ndarray, keys: Sequence[int]) -> bool:
+    """Check that a library returns each frame right, in stretches between groups and at random.
 
     Each stretch or pattern is read as training reads it: by a reader that has read nothing before.
 
     Args:
-        opened: opens the file anew.
+        name: key of `SEEKERS`.
         checks: `array_checksum` of each frame, from a sequential decode.
         keys: indices of the frames at which groups of pictures begin.
     """
@@ -117,13 +109,10 @@ def entered_anywhere(
     stretches = [range(a, b) for a, b in itertools.pairwise([*starts, count])]
     rng = np.random.default_rng(0)
     patterns = [sorted(set(rng.integers(0, count, 8).tolist())) for _ in range(PATTERNS)]
-    try:
-        for wanted in [*stretches, *patterns, range(count - 1, count)]:
-            read = opened()
-            for first in range(0, len(wanted), AT_ONCE):
-                places = list(wanted[first : first + AT_ONCE])
-                if read is None or read_verified(read, checks, places) is None:
-                    return False
-    except Exception:  # whatever a library raises: PyAV has just decoded the file
-        return False
+    for wanted in [*stretches, *patterns, range(count - 1, count)]:
+        read = open_seeking(name, path, count)
+        for first in range(0, len(wanted), AT_ONCE):
+            places = list(wanted[first : first + AT_ONCE])
+            if read is None or read_verified(read, checks, places) is None:
+                return False
     return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,12 @@ class ReadError(Exception):
 
 class TransientReadError(ReadError):
     """A video cannot be read now, by a fault that need not be the file's: disk, network, memory."""
+
+
+def refuse_count(path: str, num_frames: int) -> None:
+    """Raise ReadError if a video has more frames than `bounds.MAX_FRAMES`."""
+    if problem := count_problem(num_frames):
+        raise ReadError(f"{path}: {problem}")
 
 
 def unreadable_bytes(path: str) -> str:
@@ -154,11 +160,12 @@ def read_sequentially(
     """
     found: list[np.ndarray] = []
     faults: list[Exception] = []
-    for position, (frame, rgb) in enumerate(_frames(path, faults)):
+    convert = VideoReformatter()
+    for position, (frame, size) in enumerate(_frames(path, faults)):
         if position == wanted[len(found)]:
             if checks is not None and odd is not None and frame_checksum(frame) != checks[position]:
                 odd.append(position)
-            found.append(rgb())
+            found.append(_converted(path, convert, frame, position, size))
             if len(found) == len(wanted):
                 break
     fault = next((fault for fault in faults if isinstance(fault, TRANSIENT)), None)
@@ -175,10 +182,10 @@ def all_frames(path: str) -> Iterator[np.ndarray]:
         TransientReadError: frames may be missing for a reason that need not be the file's fault.
     """
     faults: list[Exception] = []
-    number = 0
-    for _, rgb in _frames(path, faults):
+    number, convert = 0, VideoReformatter()
+    for decoded, size in _frames(path, faults):
         try:
-            frame = rgb()
+            frame = _converted(path, convert, decoded, number, size)
         except ReadError as error:  # the video ends here, see `survey`
             if not number or isinstance(error.__cause__, MemoryError):
                 raise
@@ -195,27 +202,28 @@ def all_frames(path: str) -> Iterator[np.ndarray]:
         raise ReadError(f"{path}: no frame decodes ({cause})")
 
 
-def _frames(path: str, faults: list[Exception]) -> Iterator[tuple[Any, Callable[[], np.ndarray]]]:
-    """Yield each frame in order with a function that converts it: call it for wanted ones only."""
+def _frames(path: str, faults: list[Exception]) -> Iterator[tuple[Any, tuple[int, int]]]:
+    """Yield each decoded frame in order, with the width and height in pixels of the first one."""
     size: tuple[int, int] | None = None
-    convert = VideoReformatter()
     position = 0
-
-    def rgb(frame: Any, position: int, size: tuple[int, int]) -> np.ndarray:
-        try:
-            return upright_rgb(convert, frame, size)
-        except DECODE_ERRORS as error:
-            raise ReadError(f"{path}: frame {position}: {cause_of(error)}") from error
-
     with open_container(path) as container:
         stream = best_stream(container, path)
         for packet in itertools.chain(data_packets(container, stream, faults), [None]):
             for frame in decode(stream.codec_context, packet, faults):
-                if problem := count_problem(position + 1):
-                    raise ReadError(f"{path}: {problem}")
+                refuse_count(path, position + 1)
                 size = size or shown_size(frame)
-                yield frame, functools.partial(rgb, frame, position, size)
+                yield frame, size
                 position += 1
+
+
+def _converted(
+    path: str, convert: VideoReformatter, frame: Any, position: int, size: tuple[int, int]
+) -> np.ndarray:
+    """Return `upright_rgb`, or raise a ReadError that names the file and the frame."""
+    try:
+        return upright_rgb(convert, frame, size)
+    except DECODE_ERRORS as error:
+        raise ReadError(f"{path}: frame {position}: {cause_of(error)}") from error
 
 
 def upright_rgb(convert: VideoReformatter, frame: Any, size: tuple[int, int]) -> np.ndarray:

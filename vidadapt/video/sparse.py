@@ -1,7 +1,7 @@
 """Decode only what the wanted frames need, with PyAV; bit-identical to a sequential decode.
 
 Every packet gets its number as its timestamp, and the frame decoded from it carries that number:
-this identifies each frame, whatever was skipped. `display_order` finds from the packets in which
+this identifies each frame, whatever was skipped. `packets` finds from the packets in which
 order they are shown. Skipped are
 
 * groups of pictures without a wanted frame, where a key frame begins a closed group;
@@ -24,9 +24,14 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from vidadapt.video.checksums import frame_checksum
-from vidadapt.video.display_order import order_by_pictures, order_by_stamps
+from vidadapt.video.facts import VideoFacts
 from vidadapt.video.orientation import shown_size
-from vidadapt.video.seekable import brings_parameters, holds_idr
+from vidadapt.video.packets import (
+    brings_parameters,
+    holds_idr,
+    order_by_pictures,
+    order_by_stamps,
+)
 from vidadapt.video.sequential import (
     DECODE_ERRORS,
     ReadError,
@@ -36,7 +41,6 @@ from vidadapt.video.sequential import (
     open_container,
     upright_rgb,
 )
-from vidadapt.video.survey import Survey
 
 # Codecs that say in each picture whether another may refer to it, so that a decoder can skip it:
 # H.264's nal_ref_idc, MPEG-4 part 2's B-VOPs.
@@ -60,7 +64,7 @@ def read_sparsely(path: str, checks: np.ndarray, wanted: Sequence[int]) -> np.nd
         return None
 
 
-def flaw(path: str, facts: Survey) -> str:
+def flaw(facts: VideoFacts) -> str:
     """Reason why `read_sparsely` cannot read a file, or often reads it in vain; empty: it can.
 
     Found from the packets, and from one or two frames of the last group of pictures.
@@ -69,9 +73,8 @@ def flaw(path: str, facts: Survey) -> str:
         return facts.cause or f"{facts.codec} is read sequentially"
     if facts.uneven:
         return facts.uneven
-    assert facts.checks is not None and facts.packets is not None
     try:
-        with _opened(path) as (context, groups):
+        with _opened(facts.path) as (context, groups):
             orders, renewed = {}, False
             for group in groups:
                 orders[group.place] = group.order
@@ -80,16 +83,16 @@ def flaw(path: str, facts: Survey) -> str:
         return cause_of(error)
     if renewed and len(orders) > 1:
         return "packets change the decoder's parameters"
-    if [number for order in orders.values() for number in order] != facts.packets.tolist():
+    if [number for order in orders.values() for number in order] != list(facts.packets):
         return "frames are shown in another order than their packets tell"
     tried = _tried(max(orders), len(facts.packets))
-    if read_sparsely(path, facts.checks, tried) is None:
+    if read_sparsely(facts.path, facts.checks, tried) is None:
         return "frames differ where others are left out"
     return ""
 
 
 def _renews(context: Any, packet: Any) -> bool:
-    """Whether later groups of pictures may need this packet to be decoded."""
+    """Check if later groups of pictures may need this packet to be decoded."""
     if packet.has_sidedata("new_extradata"):
         return True
     is_h264 = context.codec.canonical_name == "h264"

@@ -379,7 +379,7 @@ def test_a_list_whose_names_are_spelled_otherwise_says_so(own, tmp_path: Path) -
     looked_at = counted_videos(listed, own, read_list(listed, own, 1))
     for first, second in (
         str(error.value).split("\n")[1:],
-        (looked_at.error(0), looked_at.error(1)),
+        (looked_at.facts(0).error, looked_at.facts(1).error),
     ):
         assert r"walk/cafe\u0301.mp4" in first and r"walk/caf\xe9.mp4" in first
         assert "Unicode" not in second

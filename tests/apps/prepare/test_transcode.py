@@ -29,7 +29,7 @@ from vidadapt.lists.counting import frame_counts
 from vidadapt.lists.prepared import known_root, read_prepared
 from vidadapt.lists.reading import Sample, read_list
 from vidadapt.lists.videos import Videos
-from vidadapt.video.readers import open_video
+from vidadapt.video import open_video
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding")  # of torchvision 0.29
 TOOL = ROOT / "tools" / "prepare.py"

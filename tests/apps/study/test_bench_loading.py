@@ -17,10 +17,9 @@ from vidadapt.apps.synthetic import FOOTAGE
 from vidadapt.data.clips import EvalViews
 from vidadapt.data.sampling import SAMPLINGS
 from vidadapt.data.transforms import multi_scale_box, train_clip
-from vidadapt.lists.index import VideoFacts
 from vidadapt.lists.reading import Sample
 from vidadapt.lists.videos import Videos
-from vidadapt.video.readers import open_video
+from vidadapt.video import VideoFacts, open_video
 
 pytest.importorskip("decord", reason="the released loader reads with decord")
 SHARED = Path(__file__).parents[4] / "shared" / "clips"

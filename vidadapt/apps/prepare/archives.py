@@ -18,7 +18,7 @@ from pathlib import Path
 from vidadapt.apps.prepare.report import Report
 from vidadapt.apps.prepare.unpacking import TOOLS, extract, filled, room_for, tool
 from vidadapt.console.progress import track
-from vidadapt.video.sequential import cause_of
+from vidadapt.video import cause_of
 
 SIGNATURES = {  # kind: place and bytes
     "rar": (0, b"Rar!\x1a\x07"),

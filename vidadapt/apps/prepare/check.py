@@ -12,11 +12,11 @@ from vidadapt.apps.prepare.check_file import decode_whole
 from vidadapt.apps.prepare.check_table import write_table
 from vidadapt.apps.report import write_check_picture
 from vidadapt.lists.counting import counted_videos
-from vidadapt.lists.index import VideoFacts, index_path, read_index
+from vidadapt.lists.index import index_path, read_index
 from vidadapt.lists.prepared import known_root
 from vidadapt.lists.quarantine import write_quarantine
 from vidadapt.lists.reading import LABELS, Samples, read_label_names, read_list
-from vidadapt.video.packed import file_of
+from vidadapt.video import VideoFacts, file_of
 
 STORE_EVERY = 10.0  # seconds between two stores of rows in the video index
 

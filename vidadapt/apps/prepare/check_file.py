@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vidadapt.lists.counting import CountJob, count_file, failed
-from vidadapt.lists.index import VideoFacts
-from vidadapt.video.readers import ReadError, TransientReadError, open_video
+from vidadapt.video import ReadError, TransientReadError, VideoFacts, open_video
 
 CHUNK = 64  # packed frames in memory at once
 

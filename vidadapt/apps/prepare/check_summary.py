@@ -8,8 +8,8 @@ from statistics import median
 
 from vidadapt.apps.prepare.check import Checked
 from vidadapt.apps.report import class_counts, class_name
-from vidadapt.lists.index import VideoFacts
 from vidadapt.lists.reading import SHOWN
+from vidadapt.video import VideoFacts
 
 COMMON = 6  # codecs, sizes, reasons that are shown
 LISTED = 100  # files that the summary shows of each defect

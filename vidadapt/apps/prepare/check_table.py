@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vidadapt.files.writing import replaced
-from vidadapt.lists.index import VideoFacts
+from vidadapt.video import VideoFacts
 
 COLUMNS = (
     *("size", "mtime_ns", "requested", "reader", "container", "codec", "pixel_format"),

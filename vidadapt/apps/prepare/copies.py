@@ -18,9 +18,8 @@ from PIL import Image
 
 from vidadapt.console.progress import track
 from vidadapt.files.writing import NO_ROOM, replaced
-from vidadapt.lists.index import VideoFacts, cut_short
 from vidadapt.processes.isolated import run_isolated
-from vidadapt.video.sequential import all_frames
+from vidadapt.video import VideoFacts, all_frames, cut_short
 
 TABLE = "copies.csv"
 

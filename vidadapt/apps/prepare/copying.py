@@ -30,10 +30,7 @@ from vidadapt.apps.prepare.sources import Sources, copy_names
 from vidadapt.apps.prepare.transcode import transcode_video
 from vidadapt.files.locks import Held
 from vidadapt.files.writing import NO_ROOM, WriteError
-from vidadapt.lists.counting import facts_of
-from vidadapt.lists.index import VideoFacts
-from vidadapt.video import packed
-from vidadapt.video.readers import open_video
+from vidadapt.video import VideoFacts, file_of, open_video, tar_and_name
 
 CLAIM = "copy.json"
 PARTIAL = ".partial"  # folder of unfinished files
@@ -165,7 +162,7 @@ def pack_set(
     jobs = []
     for job in _jobs(sources, out, settings, None, report):
         row = rows.get(job.path)
-        if row and row.copy and _holds(row, job) and packed.file_of(out / row.copy).is_file():
+        if row and row.copy and _holds(row, job) and file_of(out / row.copy).is_file():
             copies[job.path] = row
             continue
         waiting.append(job)
@@ -214,7 +211,7 @@ def pack_set(
     counts = {}
     for copy in copies.values():
         with open_video(out / copy.copy) as video:
-            counts[copy.copy] = facts_of(video, copy.copy, "")
+            counts[copy.copy] = replace(video.facts, path=copy.copy)
     return _finished(sources, out, copies, counts)
 
 
@@ -234,7 +231,7 @@ def _jobs(
     for path, name in copy_names(sources.paths, sources.root, suffix).items():
         source = sources.root / path
         key = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-        if packed.tar_and_name(source) is not None:
+        if tar_and_name(source) is not None:
             report.problem("packed videos are not copied again", f"{path}: list its source")
         elif not source.is_file():
             report.problem("videos without a file", str(source))

@@ -30,9 +30,7 @@ from vidadapt.apps.prepare.copies import (
     scaled_frames,
     squared_error,
 )
-from vidadapt.video.jpeg import decoded
-from vidadapt.video.packed import index_of, make_index
-from vidadapt.video.survey import header_facts
+from vidadapt.video import decoded_jpeg, make_packed_index, packed_index_path, promised_frames
 
 END = bytes(2 * tarfile.BLOCKSIZE)  # of every tar file
 
@@ -44,13 +42,13 @@ def pack_video(job: CopyJob) -> Outcome:
             job.target.parent.mkdir(parents=True, exist_ok=True)
             cleanup.callback(job.partial.unlink, missing_ok=True)
             facts = os.stat(job.source)  # noqa: PTH116
-            _, promised = header_facts(job.source)
+            promised = promised_frames(job.source)
             errors: list[float] = []
             shape: tuple[int, ...] = ()
             with job.partial.open("wb") as part:
                 for frame in scaled_frames(job.source, lambda h, w: fitted(h, w, job.short_side)):
                     data = jpeg(frame, job.quality)
-                    again = decoded(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+                    again = decoded_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8))
                     part.write(_member(f"{job.name}/{len(errors):06d}.jpg", data))
                     errors.append(squared_error(frame, again))
                     shape = frame.shape
@@ -87,7 +85,7 @@ def write_shard(shard: Path, parts: Sequence[Path]) -> None:
                 with part.open("rb") as piece:
                     shutil.copyfileobj(piece, file, 1 << 20)
             file.write(END)
-        make_index(partial, index_of(shard))
+        make_packed_index(partial, packed_index_path(shard))
         partial.replace(shard)
     finally:
         partial.unlink(missing_ok=True)

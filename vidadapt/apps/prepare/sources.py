@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vidadapt.lists.counting import known_rows, look_at
-from vidadapt.lists.index import VideoFacts, add_to_index, index_path, read_index, tidy_index
+from vidadapt.lists.index import add_to_index, index_path, read_index, tidy_index
 from vidadapt.lists.prepared import RECORD, Prepared, known_root, read_prepared, write_prepared
 from vidadapt.lists.reading import (
     LABELS,
@@ -23,6 +23,7 @@ from vidadapt.lists.reading import (
     read_list,
     write_list,
 )
+from vidadapt.video import VideoFacts
 
 READER = "auto"  # data.reader's default: the video index is filled for it
 

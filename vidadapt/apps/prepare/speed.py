@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 from vidadapt.config import DataConfig
 from vidadapt.data import DataPlan, VideoList, train_loader
 from vidadapt.data.sampling import SAMPLINGS
-from vidadapt.lists.index import VideoFacts
 from vidadapt.lists.reading import Sample
 from vidadapt.lists.videos import Videos
+from vidadapt.video import VideoFacts
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import contextlib
 import io
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -30,10 +31,16 @@ from vidadapt.apps.prepare.copies import (
     scaled_frames,
     squared_error,
 )
-from vidadapt.lists.counting import facts_of
-from vidadapt.video.readers import ReadError, Video, open_video
-from vidadapt.video.sequential import all_frames, best_stream, open_container, read_sequentially
-from vidadapt.video.survey import header_facts
+from vidadapt.video import (
+    ReadError,
+    Video,
+    all_frames,
+    best_stream,
+    open_container,
+    open_video,
+    promised_frames,
+    read_sequentially,
+)
 
 AT_ONCE = 32  # frames of the copy that are compared at a time
 FRAME_RATE = Fraction(25)  # where the source gives none, or an absurd one
@@ -64,11 +71,11 @@ def transcode_video(job: CopyJob) -> Outcome:
             job.target.parent.mkdir(parents=True, exist_ok=True)
             cleanup.callback(job.partial.unlink, missing_ok=True)
             facts = os.stat(job.source)  # noqa: PTH116
-            _, promised = header_facts(job.source)
+            promised = promised_frames(job.source)
             job.partial.write_bytes(_encoded(job))
             with open_video(job.partial) as video:
                 errors, size = _errors(job, video)
-                count = facts_of(video, job.name, "")
+                count = replace(video.facts, path=job.name)
             copy = measured(job, job.name, facts, errors, size)
             if problem := below_floor(job, copy.worst_psnr):
                 return Outcome(None, None, problem)
@@ -151,8 +158,8 @@ def _errors(job: CopyJob, video: Video) -> tuple[list[float], tuple[int, int]]:
 
 def _frames(video: Video) -> Iterator[np.ndarray]:
     """Yield all frames of the copy, by the reader that will serve it."""
-    if video.reader == "pyav":
-        yield from all_frames(video.path)  # `frames` would start at frame 0 for every part
+    if video.facts.reader == "pyav":
+        yield from all_frames(video.file)  # `frames` would start at frame 0 for every part
         return
     for start in range(0, len(video), AT_ONCE):
         yield from video.frames(range(start, min(start + AT_ONCE, len(video))))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vidadapt.apps.prepare.joined import Joined
 from vidadapt.files.writing import NO_ROOM
-from vidadapt.video.packed import StrictInfo
+from vidadapt.video import StrictInfo
 
 # Programs that unpack rar and 7z archives. bsdtar is last: it does not check what a rar has stored.
 TOOLS = {

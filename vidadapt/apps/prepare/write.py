@@ -16,7 +16,7 @@ from vidadapt.lists.reading import (
     read_label_names,
     write_list,
 )
-from vidadapt.video.bounds import control_character
+from vidadapt.video import control_character
 
 SPLITS = ("train", "dev", "val", "test")
 UNFINISHED = ".unfinished"  # names the command that writes a folder, and its files, until the end

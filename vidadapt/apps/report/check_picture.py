@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidadapt.apps.report.figures import BLUE, GREY, ORANGE, PLAIN, RED, new_figure, write_figure
-from vidadapt.lists.index import VideoFacts
+from vidadapt.video import VideoFacts
 
 if TYPE_CHECKING:  # matplotlib is imported where it is used: it takes half a second
     from matplotlib.axes import Axes

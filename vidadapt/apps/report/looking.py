@@ -25,10 +25,10 @@ from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.workers import cores, worker_options
 from vidadapt.lists.counting import frame_counts
-from vidadapt.lists.index import VideoFacts
 from vidadapt.lists.quarantine import barred
 from vidadapt.lists.reading import Sample
 from vidadapt.lists.videos import Videos
+from vidadapt.video import VideoFacts
 
 LARGEST, SMALLEST = 160, 48  # side of a frame in pixels, by default
 PIXELS = 64_000_000  # of a page; about 0.23 bytes each, and a third more in base64: 20 MB

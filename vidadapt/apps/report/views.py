@@ -15,9 +15,7 @@ from vidadapt.data.clips import EvalViews, TrainClips, read_frames
 from vidadapt.data.sampling import eval_indices, train_indices
 from vidadapt.data.seeding import seeded
 from vidadapt.data.transforms import cut_views
-from vidadapt.lists.index import VideoFacts
-from vidadapt.video.readers import ReadError
-from vidadapt.video.times import frame_times
+from vidadapt.video import ReadError, VideoFacts, frame_times
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class Looks(Dataset[Clip]):
         videos = self.trained.samples
         facts = videos.facts(place)
         try:
-            frames, _ = read_frames(videos.reading(place), np.zeros(1, int))
+            frames, _ = read_frames(videos.file(place), facts, np.zeros(1, int))
             height, width = frames.shape[1:3]
             return Clip(facts, width, height, tuple(self._views(place, facts.num_frames)))
         except ReadError as error:

@@ -18,8 +18,8 @@ from vidadapt.console.naming import printable_lines
 from vidadapt.data import count_files
 from vidadapt.data.workers import cores
 from vidadapt.lists.counting import frame_counts
-from vidadapt.lists.index import VideoFacts
 from vidadapt.lists.reading import Sample
+from vidadapt.video import VideoFacts
 
 TIMED_VIDEOS = 64
 TIMED_FRAMES = 8

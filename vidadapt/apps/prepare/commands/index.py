@@ -19,7 +19,7 @@ from vidadapt.lists.index import index_path, read_index
 from vidadapt.lists.prepared import known_root
 from vidadapt.lists.reading import SHOWN, read_list
 from vidadapt.lists.videos import Videos
-from vidadapt.video.readers import READERS
+from vidadapt.video import READERS
 
 SHOWN_COLUMNS = tuple(name for name in COLUMNS if name != "holds")
 WIDEST = 60  # characters of a cell of a printed table
@@ -113,11 +113,11 @@ def _show(list_path: Path, args: argparse.Namespace) -> None:
 
 def _summary(list_path: Path, videos: Videos) -> str:
     frames, promised = videos.column("num_frames"), videos.column("header_frames")
-    errors = [videos.error(place) for place in np.flatnonzero(frames == 0).tolist()]
+    errors = [videos.facts(place).error for place in np.flatnonzero(frames == 0).tolist()]
     short = np.flatnonzero((frames > 0) & (promised > frames)).tolist()
     cut = [line for line in (videos.facts(place).truncated for place in short) if line]
     readable = videos.at(np.flatnonzero(frames > 0))
-    served = Counter(readable.reading(place).reader for place in range(len(readable)))
+    served = Counter(readable.readers())
     readers = ", ".join(f"{name} ({number})" for name, number in sorted(served.items()))
     lines = [
         f"{list_path}: {len(videos)} videos, {len(readable)} readable, {len(errors)} unreadable, "

@@ -21,7 +21,7 @@ from vidadapt.console.naming import printable_lines
 from vidadapt.data.workers import cores
 from vidadapt.lists.prepared import Prepared
 from vidadapt.lists.reading import LABELS, read_label_names, read_list
-from vidadapt.video.readers import READERS
+from vidadapt.video import READERS
 
 Read = Callable[[videos.Files, Report], Annotations]
 

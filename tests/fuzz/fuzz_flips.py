@@ -21,7 +21,14 @@ from vidadapt.features.store import THERE as IS_THERE
 from vidadapt.features.store import CacheError, Kept, Reader, Store, create, marks, writing_rows
 from vidadapt.lists.index import add_to_index, read_index
 from vidadapt.runs import RunError, adapters, checkpoints
-from vidadapt.video import ReadError, TransientReadError, VideoFacts, open_video, packed
+from vidadapt.video import (
+    ReadError,
+    TransientReadError,
+    VideoFacts,
+    make_packed_index,
+    open_video,
+    packed_index_path,
+)
 
 PER_JOB = 20
 
@@ -142,8 +149,15 @@ def _read_cache(folder: Path) -> Any:
 
 ROWS = [
     VideoFacts(
-        f"a {i}.mp4", "auto", 1000 + i, 10**18 + i, 5 + i, reader="pyav", codec="h264"
-    ).with_checks(np.arange(7 * i, 8 * i + 5, dtype="<u8") << 40)
+        f"a {i}.mp4",
+        "auto",
+        1000 + i,
+        10**18 + i,
+        5 + i,
+        reader="pyav",
+        codec="h264",
+        checks=np.arange(7 * i, 8 * i + 5, dtype="<u8") << 40,
+    )
     for i in range(8)
 ]
 
@@ -167,7 +181,7 @@ def _read_index(folder: Path) -> list[str]:
 
 def _make_packed(folder: Path) -> None:
     (folder / "a.tar").write_bytes(_tar())
-    packed.make_index(folder / "a.tar", packed.index_of(folder / "a.tar"))
+    make_packed_index(folder / "a.tar", packed_index_path(folder / "a.tar"))
 
 
 def _read_packed(folder: Path) -> Any:

@@ -104,7 +104,7 @@ def _key(
         "data.stride": plan.sampling.stride,
         "data.crop_size": plan.crop_size,
         "data.normalization": plan.normalization,
-        "data.reader": ", ".join(videos.samples.readers()),
+        "data.reader": ", ".join(sorted(set(videos.samples.readers()))),
         "train.precision": precision,
         "cache.dtype": cfg.cache.dtype,
     }

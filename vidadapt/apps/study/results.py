@@ -64,7 +64,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         except ValueError as error:
             raise ResultsError(f"{place}: not valid JSON ({error})") from error
         if isinstance(line, dict):  # older lines lack newer metrics
-            line = {**dict.fromkeys(IN_PERCENT), **line}
+            line |= {name: None for name in IN_PERCENT if name not in line}
         _check(line, place)
         first = seen.setdefault(line["cell"], number)
         if first != number:

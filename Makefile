@@ -1,4 +1,6 @@
-# make demo: watch the whole system work. make test: lint, types and tests. make bench: benchmarks.
+# make demo: watch the whole system work. make bench: benchmarks.
+# make test: lint, types and all tests but the slow ones. make test-slow: tests that start whole runs in
+# processes of their own: kill and resume, many processes, studies.
 # make fuzz SEED=n INPUTS=m: 7,500 damaged and hostile files, of which `make test` has a few hundred.
 # make soak: a training of 2,000 steps, whose memory, files and shared memory must stay flat.
 # make chaos: over 500 faults injected into real trainings, and 200 pairs of trainings started at
@@ -6,7 +8,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test bench fuzz chaos soak
+.PHONY: demo test test-slow bench fuzz chaos soak
 demo: .venv/installed
 	$(BIN)/python tools/demo.py
 
@@ -15,6 +17,9 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+
+test-slow: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile -m slow
 
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks.run

@@ -17,8 +17,7 @@ from vidadapt.data.skips import SkipLog
 from vidadapt.data.watched import WatchedClips
 from vidadapt.distributed import World
 from vidadapt.lists import counting
-from vidadapt.training.lists import load_lists
-from vidadapt.training.setup import loaders_of
+from vidadapt.training import load_lists, loaders_of
 
 
 def resident(key: str) -> float:
@@ -35,7 +34,7 @@ def main(world: World) -> None:
     cfg, _ = command_line.parse_train(sys.argv[1:], methods.METHODS)
     plan = data.resolve(cfg.data, cfg.eval)
     began = time.time()
-    lists = distributed.from_main(world, lambda: load_lists(cfg, plan, cfg.train, world))
+    lists = distributed.from_main(world, lambda: load_lists(cfg, plan, cfg.train, world.size))
     looked_up = time.time() - began
     loader = loaders_of(cfg, plan, lists, world)["train"]
     with tempfile.TemporaryDirectory() as folder:

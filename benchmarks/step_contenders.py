@@ -19,7 +19,6 @@ from vidadapt.models import BACKBONES
 from vidadapt.models.heads import HEADS
 from vidadapt.models.precision import autocast, cast_frozen
 from vidadapt.models.vit import VideoViT
-from vidadapt.training import recompute
 
 # Of about 4 billion parameters: the ViT-e of PaLI (https://arxiv.org/abs/2209.06794, table 10).
 SIZES = {
@@ -67,7 +66,7 @@ class Contender:
     library: str
     method: str
     precision: str
-    recompute: recompute.Recompute = "none"
+    recompute: methods.Recompute = "none"
     attention: str | None = None
     compiled: bool = False
 
@@ -153,7 +152,7 @@ def prepared(contender: Contender, size: Size) -> Step:
     clip, labels = batch(size)
     if contender.library == "vidadapt":
         cast_frozen(model, device, contender.precision)  # type: ignore[arg-type]
-        recompute.recompute_blocks(model, contender.recompute)  # type: ignore[arg-type]
+        methods.recompute_blocks(model, contender.recompute)  # type: ignore[arg-type]
     if contender.compiled:
         model.compile()
     if contender.attention == "plain":  # in float32 otherwise, which nobody would write

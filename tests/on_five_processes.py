@@ -24,8 +24,7 @@ from vidadapt.distributed import World, total_over_ranks
 from vidadapt.models.batchnorm import over_all_processes, without_clips
 from vidadapt.models.heads import HEADS
 from vidadapt.runs import assemble
-from vidadapt.training.lists import load_lists
-from vidadapt.training.setup import loaders_of
+from vidadapt.training import load_lists, loaders_of
 from vidadapt.training.validation import Validation
 
 SIZES = (1, 2, 3, 5)
@@ -57,7 +56,7 @@ def validated(world: World, out: Path, options: list[str]) -> None:
     plan = data.resolve(cfg.data, cfg.eval)
     torch.manual_seed(0)
     model, _, _ = assemble.adapted_model(cfg, plan)
-    lists = distributed.from_main(world, lambda: load_lists(cfg, plan, cfg.train, world))
+    lists = distributed.from_main(world, lambda: load_lists(cfg, plan, cfg.train, world.size))
     loaders = loaders_of(cfg, plan, lists, world)
     validation = Validation(
         *("dev", lists["dev"], loaders["dev"], None, plan, cfg.eval, cfg.train.precision, world)

@@ -23,7 +23,7 @@ MAY_IMPORT = {  # from the bottom
     "distributed": {"files", "processes"},
     "lists": {"config", "console", "files", "processes", "video"},
     "data": {"config", "console", "files", "lists", "processes", "video"},
-    "runs": {"config", "console", "data", "files", "methods", "models", "video"},
+    "runs": {"config", "console", "data", "distributed", "files", "methods", "models", "video"},
     "launching": {"console", "distributed", "files", "models", "processes", "runs", "video"},
     "evaluation": {"console", "data", "distributed", "files", "models", "video"},
     "features": {
@@ -49,7 +49,10 @@ MAY_IMPORT |= {
 ONLY_IN = {
     "decord": {"video/seekers.py"},
     "torchcodec": {"video/seekers.py"},
-    "torch.distributed": {"distributed/world.py", "launching/start.py", "training/sharding.py"},
+    "torch.distributed": {
+        *("distributed/world.py", "distributed/sums.py", "launching/start.py"),
+        "training/sharding.py",
+    },
     "jsonargparse": {"config/parsing.py"},
     "yaml": {"config/yaml_files.py"},
 }

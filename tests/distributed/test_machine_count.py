@@ -20,6 +20,8 @@ from vidadapt.config import Config, ConfigError, DataConfig, ModelConfig, TrainC
 from vidadapt.evaluation import Scores, load_scores
 from vidadapt.models.heads import HEADS
 
+pytestmark = pytest.mark.slow  # whole runs in processes of their own
+
 VIDEOS = {"broken": 7, "short": 2}
 
 

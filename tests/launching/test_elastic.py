@@ -17,6 +17,8 @@ import pytest
 from conftest import ROOT
 from test_resuming import assert_same_run
 
+pytestmark = pytest.mark.slow  # whole runs in processes of their own
+
 STEPS = 12  # of an epoch: 12 videos, four times, on four processes
 
 

@@ -26,7 +26,7 @@ from vidadapt.models.precision import NonFinite
 from vidadapt.processes.children import LostProcess
 from vidadapt.runs import RunError
 from vidadapt.training.log import open_board
-from vidadapt.training.resuming import Progress
+from vidadapt.training.state import Progress
 from vidadapt.video import ReadError, TransientReadError, check_reader
 from vidadapt.video.seekers import load_torchcodec
 

@@ -10,8 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from conftest import ROOT
 from test_resuming import assert_same_run
+
+pytestmark = pytest.mark.slow  # whole runs in processes of their own
 
 TEMPLATE = ROOT / "tools" / "slurm" / "train.sbatch"
 BIN = Path(sys.executable).parent

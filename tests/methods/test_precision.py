@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from vidadapt import methods
 from vidadapt.models import VideoModel, precision
-from vidadapt.training import recompute
 
 CPU = torch.device("cpu")
 
@@ -98,7 +97,7 @@ def test_copies_recompute_with_what_was_cast():
     plain = adapted("adaptformer", "tubelet ViT")
     for what in ("mlp", "block"):
         ready = copy.deepcopy(plain)
-        recompute.recompute_blocks(ready, what)
+        methods.recompute_blocks(ready, what)
         precision.cast_frozen(ready, CPU, "bf16")
         assert "blocks.0.block.mlp.fc1.weight" in halved(ready)
         assert_equal(step(ready, clips()), step(copy.deepcopy(plain), clips()))

@@ -17,7 +17,6 @@ from vidadapt import methods, models
 from vidadapt.apps.study import benchmark
 from vidadapt.apps.study.benchmark import Setting
 from vidadapt.models import VideoModel
-from vidadapt.training import recompute
 
 # Random numbers in what is computed again: dropout inside methods, drop path in whole backbones.
 DROPOUT = {"adaptformer", "arc", "vpt", "lora", "losa"}
@@ -41,7 +40,7 @@ def adapted(method: str, kind: str, **options) -> VideoModel:
 def copies(model: VideoModel) -> dict[str, VideoModel]:
     found = {what: copy.deepcopy(model) for what in ("none", "mlp", "block")}
     for what, one in found.items():
-        recompute.recompute_blocks(one, what)
+        methods.recompute_blocks(one, what)
     return found
 
 
@@ -116,7 +115,7 @@ def test_under_autocast(method):
 def test_nothing_happens_without_training(what):
     model = adapted("adaptformer", "tubelet ViT")
     plain, model = model.eval(), copy.deepcopy(model).eval()
-    recompute.recompute_blocks(model, what)
+    methods.recompute_blocks(model, what)
     assert list(model.state_dict()) == list(plain.state_dict())
     assert methods.trainable_state(model).keys() == methods.trainable_state(plain).keys()
     found, expected = step(model, clips()), step(plain, clips())
@@ -134,7 +133,7 @@ def test_nothing_happens_without_training(what):
 def test_what_enters_the_mlp_is_set_free(what):
     """What the graph's functions hold by themselves is not among the bytes that were counted."""
     model = adapted("full", "tubelet ViT")
-    recompute.recompute_blocks(model, what)
+    methods.recompute_blocks(model, what)
     entered: list[weakref.ref] = []
     hook = model.blocks[1].mlp.register_forward_pre_hook(
         lambda _, inputs: entered.append(weakref.ref(inputs[0]))
@@ -149,7 +148,7 @@ def test_what_enters_the_mlp_is_set_free(what):
 @pytest.mark.parametrize("what", ["mlp", "block"])
 def test_a_copy_computes_with_its_own_weights(what):
     model = adapted("adaptformer", "tubelet ViT", dropout=0.0)
-    recompute.recompute_blocks(model, what)
+    methods.recompute_blocks(model, what)
     other = copy.deepcopy(model)
     before = model(clips()).detach()
     with torch.no_grad():

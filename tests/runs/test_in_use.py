@@ -15,8 +15,9 @@ from conftest import ROOT, run_program
 
 from vidadapt.files.locks import Held, Pace, held, held_folder
 from vidadapt.runs.checkpoints import CheckpointWriter
-from vidadapt.training.resuming import Progress
-from vidadapt.training.saving import Saving
+from vidadapt.training.state import Progress, Saving
+
+pytestmark = pytest.mark.slow  # whole runs in processes of their own
 
 
 def content_of(folder: Path) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from test_resuming import assert_same_run
 from vidadapt import methods
 from vidadapt.config import SECTIONS, ConfigError
 from vidadapt.runs import RunError, adapters, checkpoints, write_json
-from vidadapt.training.resuming import Progress, StepRecord
+from vidadapt.training.state import Progress, StepRecord
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,12 @@ from torch.profiler import record_function
 from vidadapt.config import TrainConfig
 from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.skips import SkipLog, TooManySkipped
+from vidadapt.distributed import Stopped
+from vidadapt.launching import StopRequest
 from vidadapt.lists.reading import Sample
 from vidadapt.runs.checkpoints import CheckpointWriter
-from vidadapt.training import loop
-from vidadapt.training.resuming import Progress, Stopped, StopRequest, TrainingState
-from vidadapt.training.saving import Saving
+from vidadapt.training import loop, steps
+from vidadapt.training.state import Progress, Saving, TrainingState
 
 
 class Ones:
@@ -77,7 +78,7 @@ def one_epoch(
 @pytest.fixture(autouse=True)
 def late_figures(monkeypatch):
     """Figures come a step late, and the loop's model is one without blocks."""
-    monkeypatch.setattr(loop, "_lag", lambda device: 1)
+    monkeypatch.setattr(steps, "figures_lag", lambda device: 1)
     monkeypatch.setattr(loop, "train_mode", lambda model: None)
 
 

@@ -17,7 +17,7 @@ from vidadapt import methods, runs
 from vidadapt.config import command_line
 from vidadapt.data.skips import SKIPPED, read_skips
 from vidadapt.training.optim import WeightAverage, effective_lr, lr_at
-from vidadapt.training.resuming import Progress
+from vidadapt.training.state import Progress
 
 
 def videomae_rates(base: float, final: float, epochs: int, steps: int, warmup: int) -> np.ndarray:

@@ -20,8 +20,9 @@ from test_training import assert_same_state, log_of, trainer_of
 from vidadapt.config import TrainConfig
 from vidadapt.data.skips import SKIPPED, read_skips
 from vidadapt.files.writing import WriteError
-from vidadapt.runs import checkpoints
-from vidadapt.training import continuing
+from vidadapt.runs import checkpoints, resume
+
+pytestmark = pytest.mark.slow  # whole runs in processes of their own
 
 STEPS = 6  # of an epoch: 12 videos twice, 2 x 2 clips
 
@@ -143,13 +144,13 @@ def test_one_command_stays_good_on_any_numbers_of_processes_in_turn(processes):
     facts: dict[str, Any] = dict.fromkeys(("backbone", "precision", "manifests", "cached"), "same")
     facts |= {"processes": first, "global_batch": 16 * first}
     for number in others:
-        train = continuing.shared_among(number, asked, facts)
+        train = resume.shared_among(number, asked, facts)
         now = {
             **facts,
             "processes": number,
             "global_batch": train.batch_size * train.accumulation * number,
         }
-        continuing.check_resumable(facts, now)
+        resume.check_resumable(facts, now)
         if facts["global_batch"] % number == 0:
             assert now["global_batch"] == facts["global_batch"]
         facts = now
@@ -286,7 +287,7 @@ def test_gradients_are_averaged_over_the_clips_that_were_there(tmp_path):
         "from torch import nn\n"
         "from vidadapt import distributed\n"
         "from vidadapt.launching import start\n"
-        "distributed.world.EXCHANGED_AT_ONCE = 4\n"
+        "distributed.sums.EXCHANGED_AT_ONCE = 4\n"
         "world = start.start()\n"
         "parameters = [nn.Parameter(torch.zeros(n)) for n in (3, 2, 5)]\n"
         "share = (1.0, 0.5, 0.0)[world.rank]\n"

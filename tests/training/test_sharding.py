@@ -22,6 +22,8 @@ from test_training import log_of, trainer_of
 from vidadapt.config import CacheConfig, Config, ConfigError, DataConfig, TrainConfig, check
 from vidadapt.data.skips import SKIPPED, read_skips
 
+pytestmark = pytest.mark.slow  # whole runs in processes of their own
+
 FULL: dict[str, object] = {
     "method__name": "full",
     "model__head": "linear",

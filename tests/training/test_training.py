@@ -19,8 +19,7 @@ from safetensors.torch import load_file, save_file
 from vidadapt import config, methods
 from vidadapt.config import command_line
 from vidadapt.models.precision import NonFinite
-from vidadapt.runs import checkpoints
-from vidadapt.training import continuing
+from vidadapt.runs import checkpoints, resume
 from vidadapt.training.losses import classification_loss
 
 TIMES = ("clips_per_second", "loader_wait_share", "train_seconds", "validate_seconds")
@@ -277,7 +276,7 @@ def test_a_resume_with_a_changed_configuration_names_the_change(
         run_tool("train", *tiny_set.options(train__epochs=2), "--run_dir", run, "--resume")
     with pytest.raises(ValueError, match="global_batch was 4, here it is 5"):
         saved = checkpoints.load_trainer(run / "last")
-        continuing.check_resumable(saved["facts"], {**saved["facts"], "global_batch": 5})
+        resume.check_resumable(saved["facts"], {**saved["facts"], "global_batch": 5})
     options = tiny_set.options(train__epochs=1, train__batch_size=2)
     run_tool("train", *options, "--run_dir", run, "--resume")
     said = capsys.readouterr().out

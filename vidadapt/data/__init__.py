@@ -1,10 +1,14 @@
 """Make batches of clips from lists and videos; independent of models and of process start-up.
 
-Four calls: `resolve` the configuration into a `DataPlan`, `load_list` each list (which finds every
-problem that can be found before training), then `train_loader` and `eval_loader`.
+Five calls: `resolve` the configuration into a `DataPlan`, `read_splits` and `load_splits` the lists
+(which finds every problem that can be found before training), then `train_loader` and
+`eval_loader`.
 """
 
+from vidadapt.data.batches import Batches
+from vidadapt.data.changes import CHANGED, Changes, read_changes
 from vidadapt.data.datasets import DATASETS
+from vidadapt.data.epochs import EpochBatches, steps_per_epoch
 from vidadapt.data.loading import (
     VideoList,
     centre_clips,
@@ -13,16 +17,34 @@ from vidadapt.data.loading import (
     load_list,
     train_loader,
 )
+from vidadapt.data.mixing import mix_batch
 from vidadapt.data.plan import DataPlan, resolve
+from vidadapt.data.skips import SKIPPED, SkipLog, most_skipped, read_skips
+from vidadapt.data.splits import load_splits, read_splits
+from vidadapt.data.watched import WatchedClips
 
 __all__ = [
+    "CHANGED",
     "DATASETS",
+    "SKIPPED",
+    "Batches",
+    "Changes",
     "DataPlan",
+    "EpochBatches",
+    "SkipLog",
     "VideoList",
+    "WatchedClips",
     "centre_clips",
     "count_files",
     "eval_loader",
     "load_list",
+    "load_splits",
+    "mix_batch",
+    "most_skipped",
+    "read_changes",
+    "read_skips",
+    "read_splits",
     "resolve",
+    "steps_per_epoch",
     "train_loader",
 ]

@@ -1,23 +1,25 @@
 """Processes that train together, and what they exchange."""
 
+from vidadapt.distributed.sums import (
+    average_buffers,
+    average_gradients,
+    mean_over_ranks,
+    own_buffers,
+    require_equal_weights,
+    sum_over_ranks,
+    total_over_ranks,
+)
 from vidadapt.distributed.world import (
     ANSWER,
     PeerError,
     Stopped,
     World,
-    average_buffers,
-    average_gradients,
     exchange,
     from_main,
     gather_objects,
     held_by_main,
     is_broken_exchange,
-    mean_over_ranks,
-    own_buffers,
-    require_equal_weights,
-    sum_over_ranks,
     together,
-    total_over_ranks,
     with_patience,
 )
 from vidadapt.processes.children import LostProcess

@@ -33,7 +33,7 @@ def adapted_model(
     again = load_backbone and chosen.weights == models.RANDOM
     with torch.random.fork_rng(devices=[], enabled=again):
         if again:
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)  # not CUDA's, which is not forked
         model, report = models.build(
             chosen.backbone,
             num_frames=plan.sampling.num_frames,

@@ -1,4 +1,4 @@
-"""What a run says: its start, each epoch in its logs and on the terminal, its end."""
+"""Messages and logs of a run: its start, each epoch, its end."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from vidadapt.files import warn_of_retries
 from vidadapt.methods import count_parameters
 from vidadapt.runs import checkpoints
 from vidadapt.training.optim import effective_lr
-from vidadapt.training.resuming import Progress, StepRecord
 from vidadapt.training.setup import Setup
+from vidadapt.training.state import Progress, StepRecord
 
 SUMMARY = "summary.json"
 FEW_VIDEOS = 30  # of a development list: one of fewer moves its accuracy by more than 3 %
@@ -32,7 +32,7 @@ RANDOM_WEIGHTS = "BACKBONE: RANDOM WEIGHTS, NOTHING IS PRE-TRAINED"
 
 @contextmanager
 def open_board(run_dir: Path, progress: Progress, world: World) -> Iterator[SummaryWriter | None]:
-    """Open the main process's TensorBoard writer, which is closed at the end however it comes."""
+    """Open the main process's TensorBoard writer; it is closed however the run ends."""
     if not world.is_main:
         yield None
         return
@@ -48,11 +48,11 @@ def write_log(
     records: list[StepRecord],
     latest: dict[str, Any],
 ) -> None:
-    """The epoch's lines in `steps.jsonl` and `log.jsonl`, and the same curves in TensorBoard.
+    """Write the epoch's lines of `steps.jsonl` and `log.jsonl`, and its curves in TensorBoard.
 
     Args:
-        steps: optimiser steps of the run so far, this epoch's included.
-        records: of each of this epoch's.
+        steps: optimiser steps of the run so far, with this epoch's.
+        records: one for each of this epoch's steps.
         latest: the epoch's line of `log.jsonl`.
     """
     epoch, first = latest["epoch"], steps - len(records)
@@ -71,7 +71,7 @@ def write_log(
 
 
 def say_epoch(latest: dict[str, Any], seconds: float, epochs: int) -> None:
-    """One line for the terminal: results, speed and the time that is left.
+    """Print a line: results, speed and the time that is left.
 
     Args:
         latest: the epoch's line of `log.jsonl`.
@@ -93,7 +93,7 @@ def say_epoch(latest: dict[str, Any], seconds: float, epochs: int) -> None:
 
 
 def say_start(setup: Setup, dropped: Sequence[str], world: World) -> None:
-    """Say what is loaded, how much of it trains, by which rate and on what.
+    """Print what is loaded, how much of it trains, at which rate and on what.
 
     Args:
         dropped: lines on options that do not hold for the method, see `TrainOptions`.
@@ -135,7 +135,7 @@ def summarise(
     batches: Batches,
     world: World,
 ) -> None:
-    """Write `summary.json` and say how the run ended; all processes call it together.
+    """Write `summary.json` and print how the run ended; all processes call it together.
 
     Args:
         result: what `fit` returned.
@@ -165,6 +165,7 @@ def summarise(
 
 
 def say_defects(name: str, videos: VideoList) -> None:
+    """Print how many videos of a list were left out or look odd, and the first of them."""
     for title, lines in (("left out", videos.left_out), ("warnings", videos.warnings)):
         if lines:
             said = f"{name} list, {title} ({len(lines)}, all in summary.json): {lines[0]}"
@@ -172,7 +173,7 @@ def say_defects(name: str, videos: VideoList) -> None:
 
 
 def say_summary(run_dir: Path, summary: dict[str, Any]) -> None:
-    """Say how a run ended, and where its files are."""
+    """Print how a run ended, and where its files are."""
     last, best = summary["last"], summary["best"]
     accuracies = {key: value for key, value in last.items() if key.endswith("_top1")}
     print(f"trained {summary['epochs']} epochs in {duration(summary['seconds'])}")

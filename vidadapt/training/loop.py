@@ -15,43 +15,44 @@ from torch import nn
 from torch.profiler import record_function
 
 from vidadapt.config import TrainConfig
-from vidadapt.console.progress import track
-from vidadapt.data.batches import Batches
-from vidadapt.data.mixing import mix_batch
-from vidadapt.data.skips import SkipLog
+from vidadapt.console import track
+from vidadapt.data import Batches, SkipLog, mix_batch
 from vidadapt.distributed import (
     Stopped,
     World,
     average_buffers,
     average_gradients,
     exchange,
-    gather_objects,
     own_buffers,
     require_equal_weights,
     together,
 )
-from vidadapt.files.locks import Lock
-from vidadapt.launching.failures import located
-from vidadapt.methods import train_mode, trainable_state
-from vidadapt.models import VideoModel
-from vidadapt.models.batchnorm import without_clips
-from vidadapt.models.precision import NonFinite, autocast
-from vidadapt.runs.checkpoints import CheckpointWriter
+from vidadapt.files import Lock
+from vidadapt.launching import StopRequest, located, stop_requests
+from vidadapt.methods import train_mode
+from vidadapt.models import VideoModel, autocast, without_clips
+from vidadapt.runs import CheckpointWriter
 from vidadapt.training.log import open_board, say_epoch, write_log
 from vidadapt.training.losses import classification_loss
-from vidadapt.training.optim import effective_lr, lr_at, set_lr
-from vidadapt.training.resuming import Progress, StopRequest, TrainingState, copied, stop_requests
-from vidadapt.training.saving import Saving
+from vidadapt.training.optim import scheduled_lr, set_lr
 from vidadapt.training.sharding import (
     divide_gradients,
     empty_pass,
-    gathered,
     is_part,
     is_sharded,
     shard,
     whole,
 )
-from vidadapt.training.steps import UNHARMED, Step, Stretch, Told, batch_seed, require_two_clips
+from vidadapt.training.state import Progress, Saving, TrainingState
+from vidadapt.training.steps import (
+    Step,
+    Stretch,
+    Told,
+    batch_seed,
+    check_finite,
+    require_two_clips,
+    write_checkpoint,
+)
 from vidadapt.training.validation import Validation
 
 Phase = Callable[[str], AbstractContextManager[None]]
@@ -209,7 +210,7 @@ def train_epoch(
     computing = autocast(world.device, recipe.precision, remember=not is_sharded(model))
     clips_per_batch = recipe.batch_size * world.size
     train_mode(model)
-    stretch = Stretch(lag=_lag(world.device))
+    stretch = Stretch(world.device)
     shown = track(
         stretch.timed(batches, phase),
         total=len(batches) * clips_per_batch,
@@ -224,13 +225,7 @@ def train_epoch(
         place = (step * world.size + world.rank) * recipe.accumulation + micro
         torch.manual_seed(batch_seed(recipe.seed, place))
         if micro == 0:
-            lr = lr_at(
-                step,
-                total_steps=recipe.epochs * sampler.steps,
-                warmup_steps=round(recipe.warmup_epochs * sampler.steps),
-                peak=effective_lr(recipe.base_lr, sampler.global_batch),
-                minimum=recipe.min_lr,
-            )
+            lr = scheduled_lr(recipe, step, sampler.steps, sampler.global_batch)
             set_lr(optimizer, lr)
             mean_loss, share = torch.zeros((), device=world.device), 0.0
             files = list[str]()
@@ -304,7 +299,7 @@ def train_epoch(
             heard = stretch.steps[-1].heard()
         _check_skipped(skips, heard.skipped)
         if due:
-            _checkpoint(stretch, saving, progress, recipe.patience_minutes)
+            write_checkpoint(stretch, saving, progress, recipe.patience_minutes)
         if heard.stop:
             with together(world):
                 saving.writer.wait()
@@ -316,31 +311,9 @@ def train_epoch(
     if not progress.joined:
         average_buffers(world, model)
         progress.joined = True
-    _check_finite(model, f"at the end of epoch {progress.epoch + 1}")
-
-
-def _lag(device: torch.device) -> int:
-    """Return how many steps late the figures of a step are read."""
-    return 0 if device.type == "cpu" else 1
-
-
-def _checkpoint(stretch: Stretch, saving: Saving, progress: Progress, minutes: float) -> None:
-    """Write a checkpoint after the stretch's last step, all processes together."""
-    world, model = saving.state.world, saving.state.model
-    place = f"after step {stretch.steps[-1].number}"
-    with exchange(world, place, minutes):
-        stretch.settle(world, progress)
-        _check_finite(model, place)
-        buffers = gather_objects(world, copied(own_buffers(model)))
-    saving.save(saving.taken(buffers), progress)
+    check_finite(model, f"at the end of epoch {progress.epoch + 1}")
 
 
 def _check_skipped(skips: SkipLog | None, skipped: float) -> None:
     if skips is not None and skipped:
         skips.check(skips.known() + int(skipped))
-
-
-def _check_finite(model: nn.Module, when: str) -> None:
-    for name, tensor in trainable_state(model).items():
-        if tensor.is_floating_point() and not gathered(torch.isfinite(tensor).all()):
-            raise NonFinite(f"{name} is no longer finite {when}. {UNHARMED}")

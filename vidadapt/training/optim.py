@@ -7,9 +7,11 @@ import math
 import torch
 from torch import nn
 
+from vidadapt.config import ConfigError, TrainConfig
+
 
 def effective_lr(base_lr: float, global_batch: int) -> float:
-    """Linear scaling rule: `base_lr` is for a global batch of 256 clips.
+    """Scale the learning rate linearly: `base_lr` is for a global batch of 256 clips.
 
     >>> effective_lr(0.1, 1024)
     0.4
@@ -20,7 +22,7 @@ def effective_lr(base_lr: float, global_batch: int) -> float:
 def lr_at(
     step: int, *, total_steps: int, warmup_steps: int, peak: float, minimum: float = 0.0
 ) -> float:
-    """Learning rate at an optimiser step: linear warm-up from 0, half cosine down to `minimum`.
+    """Return the rate at an optimiser step: linear warm-up from 0, half cosine down to `minimum`.
 
     AdaptFormer's schedule (per iteration with fractional epochs).
 
@@ -34,17 +36,46 @@ def lr_at(
     return minimum + (peak - minimum) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def highest_share(total_steps: int, warmup_steps: int) -> float:
-    """Highest rate that a run reaches as a share of the peak: below 1 where the warm-up is longer.
+def scheduled_lr(recipe: TrainConfig, step: int, steps: int, global_batch: int) -> float:
+    """Return the learning rate of a recipe at an optimiser step of the run, from 0.
 
-    >>> highest_share(12, 2), highest_share(4, 4), highest_share(1, 1)
-    (1.0, 0.75, 0.0)
+    Args:
+        steps: of an epoch.
+        global_batch: clips of a step.
     """
-    return 1.0 if warmup_steps < total_steps else (total_steps - 1) / warmup_steps
+    return lr_at(
+        step,
+        total_steps=recipe.epochs * steps,
+        warmup_steps=round(recipe.warmup_epochs * steps),
+        peak=effective_lr(recipe.base_lr, global_batch),
+        minimum=recipe.min_lr,
+    )
+
+
+def highest_rate(recipe: TrainConfig, steps: int) -> float:
+    """Return the highest learning rate of a run as a share of its peak.
+
+    It is below 1 where the warm-up is longer than the run.
+
+    Args:
+        steps: optimiser steps of an epoch.
+
+    Raises:
+        ConfigError: the rate would be 0 throughout.
+    """
+    total, warmup = recipe.epochs * steps, round(recipe.warmup_epochs * steps)
+    if warmup < total:
+        return 1.0
+    if total == 1:
+        raise ConfigError(
+            f"train.warmup_epochs: {recipe.warmup_epochs:g} make the rate of the only step 0, "
+            "so that nothing would be trained; set it to 0, or train.epochs to more"
+        )
+    return (total - 1) / warmup
 
 
 def layers_of(model: nn.Module, depth: int) -> dict[str, int]:
-    """Layer number of every parameter for layer-wise decay (VideoMAE, BEiT), by name.
+    """Number the layer of every parameter for layer-wise decay (VideoMAE, BEiT), by name.
 
     The blocks have the numbers 1 to depth, in the order of `model.slots()`. What the model holds
     before its first block (patch embedding, positions, class token) is layer 0, what it holds
@@ -68,7 +99,7 @@ def layers_of(model: nn.Module, depth: int) -> dict[str, int]:
 def parameter_groups(
     model: nn.Module, *, depth: int, weight_decay: float, layer_decay: float
 ) -> list[dict]:
-    """Groups of the trainable parameters by (decay or not, layer).
+    """Group the trainable parameters by (decay or not, layer).
 
     Weight decay acts on tensors of two and more dimensions only, and not on those that
     `model.no_weight_decay()` names, as in timm. Each group carries `lr_scale`,
@@ -95,7 +126,7 @@ def parameter_groups(
 
 
 def build_optimizer(name: str, groups: list[dict]) -> torch.optim.Optimizer:
-    """`sgd` (momentum 0.9, no Nesterov) or `adamw` (betas 0.9, 0.999, eps 1e-8)."""
+    """Build `sgd` (momentum 0.9, no Nesterov) or `adamw` (betas 0.9, 0.999, eps 1e-8)."""
     if name == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=0.9)
     if name == "adamw":

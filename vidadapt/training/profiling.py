@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from vidadapt.data.batches import Batches
-from vidadapt.data.epochs import EpochBatches
-from vidadapt.files.writing import replaced
+from vidadapt.data import Batches, EpochBatches
+from vidadapt.distributed import World
+from vidadapt.files import replaced
+from vidadapt.training.setup import Setup
 
 # The phase with which every batch begins.
 WAIT = "wait for data"
@@ -27,7 +28,7 @@ TRACE = "trace.json.gz"
 
 
 class ProfileDone(Exception):
-    """The steps that were to be profiled are done; ends the training from inside its loop."""
+    """The steps that were to be profiled are done; ends the run from inside its loop."""
 
 
 @dataclass(frozen=True)
@@ -134,32 +135,26 @@ class StepProfiler:
 
 @contextmanager
 def profiled(
-    batches: Batches,
-    *,
-    steps: int,
-    accumulation: int,
-    clips_per_step: int,
-    device: torch.device,
-    folder: Path | None,
+    batches: Batches, setup: Setup, steps: int, world: World, folder: Path
 ) -> Iterator[tuple[Repeated, Path, Callable[[str], AbstractContextManager[None]]]]:
-    """Time the training within for some steps, end it then, and say where the time went.
+    """Time some steps of the training run within, end it then, and say where the time went.
 
-        with profiled(batches, steps=20, ...) as (repeated, nowhere, phase):
+        with profiled(batches, setup, 20, world, folder) as (repeated, nowhere, phase):
             fit(model, repeated, run_dir=nowhere, phase=phase, ...)
 
     Args:
         batches: they begin again where they end.
-        steps, accumulation, device, folder: as `StepProfiler`'s; a process without a folder says
-            nothing.
-        clips_per_step: of all processes.
+        steps: as many are timed.
+        folder: for the trace of the main process, which alone says anything.
     """
-    profiler = StepProfiler(steps, accumulation, device, folder)
+    written = folder if world.is_main else None
+    profiler = StepProfiler(steps, setup.recipe.accumulation, world.device, written)
     with tempfile.TemporaryDirectory() as nowhere, suppress(ProfileDone):
         yield Repeated(batches, profiler.batches), Path(nowhere), profiler.phase
     seconds = profiler.seconds()
-    if folder is not None:
+    if world.is_main:
         print("\n".join(table(seconds)))
-        rate = clips_per_step / seconds["step"]
+        rate = setup.facts["global_batch"] / seconds["step"]
         print(f"steps timed: {steps}; {rate:.1f} clips/s; the run was neither trained nor saved")
         print(f"  {folder / TRACE}: a trace of {TRACED} more; open it in ui.perfetto.dev")
 

@@ -10,30 +10,20 @@ from typing import Any, cast
 import torch
 
 from vidadapt import config, data, distributed, methods, runs
-from vidadapt.config import Config, ConfigError, TrainConfig, command_line, yaml_files
+from vidadapt.config import Config, ConfigError, TrainConfig, command_line
 from vidadapt.config.command_line import TrainOptions
-from vidadapt.data import DataPlan, VideoList
-from vidadapt.data.batches import Batches
-from vidadapt.data.changes import CHANGED, Changes
-from vidadapt.data.epochs import EpochBatches
-from vidadapt.data.skips import SKIPPED, SkipLog, most_skipped
-from vidadapt.data.watched import WatchedClips
+from vidadapt.data import Batches, Changes, DataPlan, EpochBatches, SkipLog, VideoList, WatchedClips
 from vidadapt.distributed import World, together
 from vidadapt.features import Cache, CachedBatches, cut_in_two, plan_cache, run_from_features
-from vidadapt.files.locks import refuse_held
 from vidadapt.lists.prepared import with_lists
-from vidadapt.models import VideoModel
-from vidadapt.models.batchnorm import over_all_processes
-from vidadapt.models.precision import cast_frozen, resolved_precision
-from vidadapt.runs import assemble, checkpoints
-from vidadapt.training import continuing, recompute
-from vidadapt.training.lists import highest_rate, load_lists
-from vidadapt.training.validation import Validation
+from vidadapt.models import VideoModel, cast_frozen, over_all_processes, resolved_precision
+from vidadapt.training.optim import highest_rate
+from vidadapt.training.state import Progress
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run trains, on what, and how.
+    """All that a run needs: the model, its data and its recipe.
 
     Attributes:
         cfg: the configuration, its batch size and accumulation shared among these processes.
@@ -45,7 +35,7 @@ class Setup:
         loaders: of the training list, and of the list that is validated on, by split.
         cached: features in the place of the videos; None: they are read.
         facts: what a checkpoint keeps, to be compared by a resume.
-        highest: the highest learning rate as a share of its peak, see `highest_rate`.
+        highest: see `highest_rate`.
     """
 
     cfg: Config
@@ -61,7 +51,7 @@ class Setup:
 
     @property
     def sampler(self) -> EpochBatches:
-        """Which training samples are in which batch."""
+        """Which training samples each batch holds."""
         return cast(EpochBatches, self.loaders["train"].batch_sampler)
 
 
@@ -90,30 +80,31 @@ def require_weights(cfg: Config) -> None:
         )
 
 
-def build(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | None) -> Setup:
+def set_up(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | None) -> Setup:
     """Build the model and look up the lists; what can be refused is refused here.
 
     Args:
-        saved: the state of the run to continue, see `continuing.previous_run`.
+        saved: the state of the run to resume, see `runs.previous_run`.
 
     Raises:
-        ConfigError, ListError, ReadError, WeightsError: on the process that meets it; a
+        ConfigError, ListError, ReadError, RunError, WeightsError: on the process that meets it; a
             `PeerError` on the others.
     """
     with together(world):
         if saved is not None:
-            cfg = replace(cfg, train=continuing.shared_among(world.size, cfg.train, saved["facts"]))
+            Progress.of(saved["progress"])
+            cfg = replace(cfg, train=runs.shared_among(world.size, cfg.train, saved["facts"]))
             config.check(cfg, world.size)
         recipe = replace(cfg.train, precision=resolved_precision(world.device, cfg.train.precision))
         torch.manual_seed(recipe.seed)
-        model, report, backbone = assemble.adapted_model(cfg, plan)
+        model, report, backbone = runs.adapted_model(cfg, plan)
         model.to(world.device)
         if recipe.sync_batchnorm and world.size > 1:
             over_all_processes(model.head, lambda sums: distributed.total_over_ranks(world, sums))
-        recompute.recompute_blocks(model, recipe.recompute)
+        methods.recompute_blocks(model, recipe.recompute)
         parts = cut_in_two(model, cfg.method["name"]) if cfg.cache.dir else None
         cast_frozen(model, world.device, recipe.precision)
-    lists = distributed.from_main(world, lambda: load_lists(cfg, plan, recipe, world))
+    lists = distributed.from_main(world, lambda: load_lists(cfg, plan, recipe, world.size))
     facts = {
         "processes": world.size,
         "global_batch": recipe.batch_size * recipe.accumulation * world.size,
@@ -121,7 +112,7 @@ def build(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | Non
         "precision": recipe.precision,
         "manifests": {split: videos.manifest for split, videos in lists.items()},
         "cached": parts is not None,
-        "settings": continuing.kept_settings(cfg),
+        "settings": runs.kept_settings(cfg),
     }
     everyones = distributed.gather_objects(world, (saved and saved["progress"], facts))
     with together(world):
@@ -131,8 +122,7 @@ def build(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | Non
                 "that all machines share"
             )
         if saved is not None:
-            continuing.check_resumable(saved["facts"], facts)
-        highest = highest_rate(cfg, recipe, len(lists["train"].samples), world)
+            runs.check_resumable(saved["facts"], facts)
         loaders = loaders_of(cfg, plan, lists, world)
         cached = None
         if parts is not None:
@@ -146,14 +136,34 @@ def build(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | Non
                 precision=recipe.precision,
                 world=world,
             )
+    highest = highest_rate(recipe, loaders["train"].batch_sampler.steps)
     said = str(report) if report else ""
     return Setup(cfg, recipe, plan, model, said, lists, loaders, cached, facts, highest)
+
+
+def load_lists(
+    cfg: Config, plan: DataPlan, recipe: TrainConfig, processes: int
+) -> dict[str, VideoList]:
+    """Read the lists by split and look up their files, which may have to be decoded.
+
+    What can be known to be wrong before that is found before.
+    """
+    splits = data.read_splits(cfg.data, plan)
+    steps = data.steps_per_epoch(
+        len(splits["train"]),
+        batch_size=recipe.batch_size,
+        world_size=processes,
+        accumulation=recipe.accumulation,
+        repeats=cfg.data.repeated_augmentation,
+    )
+    highest_rate(recipe, steps)
+    return data.load_splits(cfg.data, plan, splits)
 
 
 def loaders_of(
     cfg: Config, plan: DataPlan, lists: dict[str, VideoList], world: World
 ) -> dict[str, Any]:
-    """Training clips; and centre views of the development list, else the test list, if any."""
+    """Make the loader of training clips, and one of centre views of the list to validate on."""
     share: dict[str, Any] = {
         "rank": world.rank,
         "world_size": world.size,
@@ -187,10 +197,10 @@ def batches_of(setup: Setup, folder: Path) -> tuple[Batches, SkipLog | None]:
     Returns:
         The batches; and the log of the clips that they skip, None where none can be.
     """
-    train, data = setup.lists["train"], setup.cfg.data
-    most = most_skipped(data.max_skipped, setup.sampler.keys_per_epoch)
-    skips = SkipLog(folder / SKIPPED, train.samples, most)
-    changes = Changes(folder / CHANGED, data.changed)
+    train, options = setup.lists["train"], setup.cfg.data
+    most = data.most_skipped(options.max_skipped, setup.sampler.keys_per_epoch)
+    skips = SkipLog(folder / data.SKIPPED, train.samples, most)
+    changes = Changes(folder / data.CHANGED, options.changed)
     for split in setup.loaders.keys() - {"train"}:
         setup.loaders[split].changes = changes
     if setup.cached is not None:
@@ -199,64 +209,8 @@ def batches_of(setup: Setup, folder: Path) -> tuple[Batches, SkipLog | None]:
     clips = WatchedClips(
         setup.loaders["train"],
         normalization=setup.plan.normalization,
-        clip_timeout=data.clip_timeout,
+        clip_timeout=options.clip_timeout,
         log=skips,
         changes=changes,
     )
     return clips, skips
-
-
-def validation_of(setup: Setup, world: World) -> Validation | None:
-    """Return what is validated on: the list that has a loader beside the training list, if any."""
-    split = next((name for name in setup.loaders if name != "train"), None)
-    if split is None:
-        return None
-    return Validation(
-        split,
-        setup.lists[split],
-        setup.loaders[split],
-        None if setup.cached is None else replace(setup.cached, world=world),
-        setup.plan,
-        setup.cfg.eval,
-        setup.recipe.precision,
-        world,
-    )
-
-
-def check_free(run_dir: Path, resume: bool) -> None:
-    """As `runs.check_free`; where another process is at work in the folder, that is said."""
-    try:
-        runs.check_free(run_dir, resume)
-    except runs.RunError:
-        refuse_held(run_dir, "run_dir")
-        raise
-
-
-def start_folder(
-    run_dir: Path,
-    cfg: Config,
-    asked: TrainConfig,
-    resume: bool,
-    saved: dict[str, Any] | None,
-    world: World,
-) -> None:
-    """Create or continue a run's folder: its configuration, environment and logs.
-
-    Args:
-        asked: the recipe as it was asked for, before it was shared among these processes.
-    """
-    runs.create(run_dir, resume)
-    runs.write_text(run_dir / "config.yaml", yaml_files.dump(cfg))
-    runs.write_json(run_dir / runs.ENVIRONMENT, runs.environment(world.size, str(world.device)))
-    done = 0 if saved is None else saved["progress"]["epoch"]
-    for log in ("log.jsonl", "steps.jsonl"):
-        runs.drop_lines_from(run_dir / log, "epoch", done + 1)
-    if saved is not None:
-        checkpoints.set_aside_damaged(run_dir / "last")
-        begun = f" and {saved['progress']['consumed']} clips" * (saved["progress"]["consumed"] > 0)
-        print(f"resuming {run_dir} after epoch {done}{begun}")
-        if "settings" not in saved["facts"]:
-            print("the checkpoint, of an older version, does not say of which run it is")
-        continuing.say_processes(saved["facts"], asked, cfg.train, world)
-    elif resume:
-        print(f"{run_dir} holds no checkpoint to resume: starting from the beginning")

@@ -1,4 +1,4 @@
-"""Weights shared out over the processes, where a training does not fit otherwise (FSDP2).
+"""Share weights out over the processes, where training does not fit otherwise (FSDP2).
 
 Of every sharded tensor each process keeps a part, and so of its gradient and of what the optimiser
 keeps; a block's tensors are whole while it computes, and all of them in evaluation, so that the
@@ -30,7 +30,7 @@ from vidadapt.models import VideoModel
 
 
 def shard(model: VideoModel, world: World) -> None:
-    """Keep of the model's parameters this process's part; a single process keeps all.
+    """Keep this process's part of the model's parameters; a single process keeps all.
 
     Gradients of sharded parameters are summed over the processes as soon as a block's backward pass
     is done. From here on all processes have to compute, and to read whole tensors, together.
@@ -54,17 +54,17 @@ def shard(model: VideoModel, world: World) -> None:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether `shard` has shared it out."""
+    """Return whether `shard` has shared the model out."""
     return isinstance(model, FSDPModule)
 
 
 def is_part(tensor: Tensor) -> bool:
-    """Whether this process holds a part of it alone."""
+    """Return whether this process holds only a part of the tensor."""
     return isinstance(tensor, DTensor)
 
 
 def divide_gradients(parameters: Sequence[nn.Parameter], shares: Tensor) -> None:
-    """Make the sums that the gradients of sharded parameters are the means that are wanted.
+    """Divide the gradients of sharded parameters, which are sums, so that they are means.
 
     Args:
         shares: the sum of the processes' `share`s, as `distributed.average_gradients` gives it.
@@ -75,7 +75,7 @@ def divide_gradients(parameters: Sequence[nn.Parameter], shares: Tensor) -> None
 
 
 def empty_pass(model: VideoModel, device: torch.device) -> Tensor:
-    """A loss without gradients, by which a process that has no clip takes part in a step.
+    """Return a loss of 0, with which a process that has no clip takes part in a step.
 
     Raises:
         ValueError: the head has a BatchNorm, whose statistics it would change.
@@ -91,7 +91,7 @@ def empty_pass(model: VideoModel, device: torch.device) -> Tensor:
 
 @contextmanager
 def whole(model: nn.Module) -> Iterator[None]:
-    """Within, every process holds all weights and computes without the others.
+    """Give every process all weights within, so that it computes without the others.
 
     For evaluation, in which processes have different numbers of views. Whatever reads its
     `state_dict` within shares the weights out again.
@@ -109,7 +109,7 @@ def whole(model: nn.Module) -> Iterator[None]:
 
 
 def placed(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor as `like` is: the same part of it on this process, if that is sharded."""
+    """Return the part of a whole tensor that this process holds of `like`, if that is sharded."""
     if not isinstance(like, DTensor):
         return tensor
     return distribute_tensor(
@@ -118,7 +118,7 @@ def placed(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def placed_optimizer(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimiser's `state_dict` of whole tensors, for one whose parameters may be sharded."""
+    """Shard an optimiser's `state_dict` of whole tensors as its parameters are sharded."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     return {
         **state,
@@ -135,7 +135,7 @@ def placed_optimizer(state: Mapping[str, Any], optimizer: torch.optim.Optimizer)
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """The whole of a tensor; of a sharded one all processes have to ask for it together."""
+    """Return a tensor whole; all processes have to ask for a sharded one together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

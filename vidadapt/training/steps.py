@@ -1,4 +1,4 @@
-"""An optimiser step and what it says: its loss and rate, and what the processes tell each other."""
+"""An optimiser step: its figures, and what the processes tell each other with its gradients."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidadapt.distributed import World, mean_over_ranks
-from vidadapt.models.precision import NonFinite
+from vidadapt.distributed import World, exchange, gather_objects, mean_over_ranks, own_buffers
+from vidadapt.methods import trainable_state
+from vidadapt.models import NonFinite
 from vidadapt.training.profiling import WAIT
-from vidadapt.training.resuming import Progress, StepRecord
+from vidadapt.training.sharding import gathered
+from vidadapt.training.state import Progress, Saving, StepRecord, copied
 from vidadapt.video import ReadError
 
 UNHARMED = (
@@ -26,7 +28,7 @@ UNHARMED = (
 
 @dataclass(frozen=True)
 class Told:
-    """What a process tells the others with the gradients of a step; summed over all, what it hears.
+    """What a process tells the others with a step's gradients; summed, what it hears from all.
 
     Attributes:
         stop: 1 where a signal asks for an end.
@@ -85,19 +87,24 @@ class Step:
         return Told(*told)
 
 
+def figures_lag(device: torch.device) -> int:
+    """Return how many steps late the figures of a step are read."""
+    return 0 if device.type == "cpu" else 1
+
+
 class Stretch:
     """The steps since the last checkpoint or the start of the epoch.
 
-    Args:
-        lag: how many steps late figures are read, so that no step of a GPU waits for its own.
+    Figures of a GPU are read a step late, so that no step waits for its own.
 
     Attributes:
         steps: those taken so far.
     """
 
-    def __init__(self, lag: int) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.steps: list[Step] = []
-        self._lag, self._waited, self._began = lag, 0.0, time.monotonic()
+        self._lag = figures_lag(device)
+        self._waited, self._began = 0.0, time.monotonic()
 
     def timed(
         self, batches: Iterable, phase: Callable[[str], AbstractContextManager[None]]
@@ -134,6 +141,21 @@ class Stretch:
         self._waited, self._began = 0.0, now
 
 
+def write_checkpoint(stretch: Stretch, saving: Saving, progress: Progress, minutes: float) -> None:
+    """Write a checkpoint after the stretch's last step, all processes together.
+
+    Args:
+        minutes: that the processes wait for each other.
+    """
+    world, model = saving.state.world, saving.state.model
+    place = f"after step {stretch.steps[-1].number}"
+    with exchange(world, place, minutes):
+        stretch.settle(world, progress)
+        check_finite(model, place)
+        buffers = gather_objects(world, copied(own_buffers(model)))
+    saving.save(saving.taken(buffers), progress)
+
+
 def require_two_clips(head: Any, files: list[str], step: int) -> None:
     """Refuse a batch of which one clip alone is there, where BatchNorm needs two.
 
@@ -146,6 +168,20 @@ def require_two_clips(head: Any, files: list[str], step: int) -> None:
             "clips (skipped.jsonl has the others); raise train.batch_size, set "
             "train.sync_batchnorm, or use model.head linear, and go on with --resume"
         )
+
+
+def check_finite(model: nn.Module, when: str) -> None:
+    """Check everything that is trained.
+
+    Args:
+        when: for the message.
+
+    Raises:
+        NonFinite: names the first tensor that is not finite.
+    """
+    for name, tensor in trainable_state(model).items():
+        if tensor.is_floating_point() and not gathered(torch.isfinite(tensor).all()):
+            raise NonFinite(f"{name} is no longer finite {when}. {UNHARMED}")
 
 
 def batch_seed(seed: int, place: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -12,11 +12,12 @@ from vidadapt.data import DataPlan, VideoList
 from vidadapt.distributed import World
 from vidadapt.evaluation import METRICS, measure, score_views
 from vidadapt.features import Cache, score_features
+from vidadapt.training.setup import Setup
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What is validated: one centre view of every video of a list.
+    """Validation on one centre view of every video of a list.
 
     Attributes:
         split: "dev", or "test" where there is no development list.
@@ -63,3 +64,20 @@ class Validation:
             )
         found = measure(scores, self.evaluation.fusion)
         return {f"{self.split}_{name}": found[name] for name in METRICS}
+
+
+def validation_of(setup: Setup, world: World) -> Validation | None:
+    """Return what is validated on: the list that has a loader beside the training list, if any."""
+    split = next((name for name in setup.loaders if name != "train"), None)
+    if split is None:
+        return None
+    return Validation(
+        split,
+        setup.lists[split],
+        setup.loaders[split],
+        None if setup.cached is None else replace(setup.cached, world=world),
+        setup.plan,
+        setup.cfg.eval,
+        setup.recipe.precision,
+        world,
+    )

@@ -40,7 +40,6 @@ from vidadapt import methods, models
 from vidadapt.models import VideoModel
 from vidadapt.models.precision import Precision, autocast, cast_frozen
 from vidadapt.processes.children import end_with_parent
-from vidadapt.training import recompute
 from vidadapt.training.optim import build_optimizer, parameter_groups, set_lr
 
 NOISY_PERCENT = 10  # a spread above it is pointed out
@@ -79,7 +78,7 @@ class Setting:
     batch_size: int = 2
     precision: Precision = "fp32"
     device: str = "cpu"
-    recompute: recompute.Recompute = "none"
+    recompute: methods.Recompute = "none"
     optimizer: Literal["sgd", "adamw"] = "sgd"
     compile: bool = False
 
@@ -166,7 +165,7 @@ def measure(
     nn.Linear(64, 64, device=device)(torch.randn(64, 64, device=device)).sum().backward()
     before = _memory_now(device)
     model = adapted_random_model(setting, method).to(device)
-    recompute.recompute_blocks(model, setting.recompute)
+    methods.recompute_blocks(model, setting.recompute)
     cast_frozen(model, device, setting.precision)
     clip, targets = batch(setting, device)
     groups = parameter_groups(model, depth=model.depth, weight_decay=0.0, layer_decay=1.0)

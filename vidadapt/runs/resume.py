@@ -1,4 +1,4 @@
-"""Whether a run that was begun can be gone on with, and what changes on another machine."""
+"""Begin a run's folder or resume the run in it, on as many processes as there are."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vidadapt import runs
 from vidadapt.config import Config, ConfigError, TrainConfig, as_dict, yaml_files
 from vidadapt.console import differing
 from vidadapt.data.epochs import shared_out
 from vidadapt.distributed import World
-from vidadapt.runs import checkpoints
+from vidadapt.files import refuse_held, write_json, write_text
+from vidadapt.runs import checkpoints, folder
 from vidadapt.runs.differences import settings
-from vidadapt.training.resuming import Progress
 
 # What may change when a run is resumed. The global batch is checked apart: batch_size, processes
 # and accumulation may share it out differently, which is said, since BatchNorm's statistics and
 # the random numbers of dropout and mixing are each process's own (with train.sync_batchnorm, the
 # statistics are those of batch_size x processes clips). A cache may lie elsewhere, but
-# tools/train.py sees to it that a run goes on with one, or without one, as it began.
+# `check_resumable` sees to it that a run goes on with one, or without one, as it began.
 FREE_ON_RESUME = {
     "run_dir",
     "cache.dir",
@@ -45,9 +44,28 @@ FREE_ON_RESUME = {
 }
 
 
+def check_startable(run_dir: Path, resume: bool) -> None:
+    """Refuse a folder that a run cannot use; see `folder.check_free`.
+
+    Raises:
+        RunError: it cannot be written, or holds a run and `resume` is not asked for.
+        Held: another process is at work in it.
+    """
+    try:
+        folder.check_free(run_dir, resume)
+    except folder.RunError:
+        refuse_held(run_dir, "run_dir")
+        raise
+
+
 def previous_run(run_dir: Path, cfg: Config, resume: bool) -> dict[str, Any] | None:
-    """The state to resume from, checked against the configuration; None: from the start."""
-    runs.check_free(run_dir, resume)
+    """Return the state to resume from, checked against the configuration; None: from the start.
+
+    Raises:
+        RunError: see `folder.check_free`; or no checkpoint of the run is sound.
+        ConfigError: the run has another configuration; names the keys.
+    """
+    folder.check_free(run_dir, resume)
     last = checkpoints.find_checkpoint(run_dir / "last", to_resume=True) if resume else None
     if last is None:
         return None
@@ -68,26 +86,56 @@ def previous_run(run_dir: Path, cfg: Config, resume: bool) -> dict[str, Any] | N
                 f"--resume: {last} is a checkpoint of another run: {'; '.join(changed)}. Put that "
                 "of this run in its place, or use another run_dir"
             )
-    Progress.of(saved["progress"])
     return saved
 
 
+def start_folder(
+    run_dir: Path,
+    cfg: Config,
+    asked: TrainConfig,
+    resume: bool,
+    saved: dict[str, Any] | None,
+    world: World,
+) -> None:
+    """Create or continue a run's folder: its configuration, environment and logs.
+
+    Args:
+        asked: the recipe as it was asked for, before it was shared among these processes.
+        saved: what `previous_run` returned.
+    """
+    folder.create(run_dir, resume)
+    write_text(run_dir / "config.yaml", yaml_files.dump(cfg))
+    write_json(run_dir / folder.ENVIRONMENT, folder.environment(world.size, str(world.device)))
+    done = 0 if saved is None else saved["progress"]["epoch"]
+    for log in ("log.jsonl", "steps.jsonl"):
+        folder.drop_lines_from(run_dir / log, "epoch", done + 1)
+    if saved is not None:
+        checkpoints.set_aside_damaged(run_dir / "last")
+        begun = f" and {saved['progress']['consumed']} clips" * (saved["progress"]["consumed"] > 0)
+        print(f"resuming {run_dir} after epoch {done}{begun}")
+        if "settings" not in saved["facts"]:
+            print("the checkpoint, of an older version, does not say of which run it is")
+        say_processes(saved["facts"], asked, cfg.train, world.size)
+    elif resume:
+        print(f"{run_dir} holds no checkpoint to resume: starting from the beginning")
+
+
 def kept_settings(cfg: Config) -> dict[str, Any]:
-    """What a checkpoint says of its run: the settings that no resume may change."""
+    """Return the settings that no resume may change, which a checkpoint keeps."""
     return without_free(settings(as_dict(cfg)))
 
 
 def without_free(found: dict[str, Any]) -> dict[str, Any]:
-    """Some of `differences.settings`, less `FREE_ON_RESUME`."""
+    """Leave `FREE_ON_RESUME` out of some of `differences.settings`."""
     return {key: value for key, value in found.items() if key not in FREE_ON_RESUME}
 
 
 def shared_among(processes: int, train: TrainConfig, before: dict[str, Any]) -> TrainConfig:
-    """The recipe for a resume by processes for which the one asked for has another global batch.
+    """Return the recipe that keeps a run's global batch on this number of processes.
 
-    It stays by `accumulation`, or by a smaller `batch_size`; where the processes cannot share it
-    equally, the nearest one is taken. So the command that a run began with stays good on any number
-    of processes, as often as it is resumed.
+    Another `accumulation` keeps it, or a smaller `batch_size`; where the processes cannot share it
+    equally, the nearest one is taken. So the command that a run began with works on any number of
+    processes, as often as it is resumed.
     """
     wanted = before["global_batch"]
     if train.batch_size * train.accumulation * processes == wanted:
@@ -100,9 +148,12 @@ def shared_among(processes: int, train: TrainConfig, before: dict[str, Any]) -> 
 
 
 def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """What the configuration does not show must be as it was when the run began.
+    """Check that what the configuration does not show is as it was when the run began.
 
     What the checkpoint of an older version does not hold is not compared.
+
+    Raises:
+        ConfigError: names what differs, and how to mend it.
     """
     mends = {
         "global_batch": "choose batch_size x processes x accumulation with the same product",
@@ -125,15 +176,15 @@ def check_resumable(before: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def say_processes(
-    before: dict[str, Any], asked: TrainConfig, train: TrainConfig, world: World
+    before: dict[str, Any], asked: TrainConfig, train: TrainConfig, processes: int
 ) -> None:
-    """What is not as it was on another number of processes, or not as asked for."""
-    if before["processes"] == world.size and train == asked:
+    """Say what is not as it was on another number of processes, or not as asked for."""
+    if before["processes"] == processes and train == asked:
         return
-    now = train.batch_size * train.accumulation * world.size
-    after = "" if before["processes"] == world.size else f" after {before['processes']}"
+    now = train.batch_size * train.accumulation * processes
+    after = "" if before["processes"] == processes else f" after {before['processes']}"
     print(
-        f"{world.size} processes{after}: batch_size {train.batch_size}, "
+        f"{processes} processes{after}: batch_size {train.batch_size}, "
         f"accumulation {train.accumulation}; "
         + (
             f"the global batch stays {now}"

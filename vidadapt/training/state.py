@@ -1,34 +1,34 @@
-"""What a training needs to be continued: how far it is, its state on disk, and signals to stop."""
+"""State of a training run: how far it is, what training changes, and its checkpoints."""
 
 from __future__ import annotations
 
 import math
-import signal
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from types import FrameType
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from vidadapt.config import TrainConfig
-from vidadapt.distributed import Stopped, World, own_buffers
+from vidadapt.distributed import World, own_buffers
+from vidadapt.files import Lock
 from vidadapt.methods import load_trainable_state, trainable_state
 from vidadapt.models import VideoModel
-from vidadapt.runs import RunError, checkpoints
+from vidadapt.runs import CheckpointWriter, RunError, checkpoints
 from vidadapt.training.optim import WeightAverage, build_optimizer, parameter_groups
-from vidadapt.training.sharding import gathered, placed, placed_optimizer
+from vidadapt.training.sharding import gathered, is_sharded, placed, placed_optimizer
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+Copies = tuple[dict[str, torch.Tensor], dict[str, Any]]  # to be evaluated, and to resume
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What is logged of an optimiser step, under the names of its fields.
+    """Figures of an optimiser step, logged under the names of its fields.
 
-    A new field needs a default, which stands for it in steps that an older version has made.
+    A new field needs a default, which it has in the steps that an older version made.
 
     Attributes:
         loss: mean over the step's clips.
@@ -41,7 +41,7 @@ class StepRecord:
 
 @dataclass
 class Progress:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
         epoch: finished ones.
@@ -49,7 +49,7 @@ class Progress:
         steps: optimiser steps of the run.
         seconds: that the run has taken.
         train_seconds, waited: of the epoch begun: for its steps, and waiting for data in them.
-        records: of each step of the epoch begun.
+        records: one for each step of the epoch begun.
         joined: whether the buffers of all processes were averaged after its last step.
         best: results of the best epoch.
         latest: the last epoch's line of `log.jsonl`.
@@ -68,7 +68,7 @@ class Progress:
 
     @classmethod
     def of(cls, saved: dict[str, Any]) -> Progress:
-        """The progress in a checkpoint; what an older version did not keep has its default.
+        """Read the progress in a checkpoint; what an older version did not keep has its default.
 
         Raises:
             RunError: a newer version has kept what this one does not know.
@@ -86,7 +86,7 @@ class Progress:
             ) from error
 
     def is_best(self, results: dict[str, float]) -> bool:
-        """Whether results of validation are at least as good as the best ones before.
+        """Return whether results of validation are at least as good as the best ones before.
 
         A run that an older version began has no loss of its best epoch.
         """
@@ -98,7 +98,7 @@ class Progress:
     def after_epoch(
         self, results: dict[str, float], *, clips: int, validate_seconds: float, is_best: bool
     ) -> Progress:
-        """At the start of the next epoch.
+        """Return the progress at the start of the next epoch.
 
         Args:
             results: of validation.
@@ -124,55 +124,11 @@ class Progress:
         )
 
 
-@dataclass
-class StopRequest:
-    """Whether a signal has asked for an end; `at_once`: it raises `Stopped` where it arrives."""
-
-    number: int | None = None
-    at_once: bool = False
-
-    @contextmanager
-    def heeded_at_once(self) -> Iterator[None]:
-        """For work that need not be finished.
-
-        Raises:
-            Stopped: a signal came before or comes within.
-        """
-        if self.number is not None:
-            raise Stopped(self.number)
-        self.at_once = True
-        try:
-            yield
-        finally:
-            self.at_once = False
-
-
-@contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """SIGTERM and SIGUSR1 (a scheduler's warning) are noted, in place of ending the process."""
-    request = StopRequest()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        request.number = number
-        if request.at_once:
-            raise Stopped(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-    before = {number: signal.signal(number, note) for number in SIGNALS}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 @dataclass(frozen=True)
 class TrainingState:
-    """What changes in training beside `Progress`; `average` is None without one.
+    """All that training changes beside `Progress`; `average` is None without one.
 
-    Of sharded weights all processes together take copies, and the main one alone gets them.
+    All processes copy sharded weights together, and the main process alone gets the copies.
     """
 
     world: World
@@ -183,7 +139,7 @@ class TrainingState:
 
     @classmethod
     def begun(cls, world: World, model: VideoModel, recipe: TrainConfig) -> TrainingState:
-        """The state before the first step of a model that is ready to train."""
+        """Make the state before the first step of a model that is ready to train."""
         groups = parameter_groups(
             model,
             depth=model.depth,
@@ -201,7 +157,7 @@ class TrainingState:
     def snapshot(
         self, buffers: list[dict[str, torch.Tensor]], facts: dict[str, Any]
     ) -> dict[str, Any]:
-        """A copy on the CPU of all that resuming needs beside `Progress`.
+        """Copy to the CPU all that resuming needs beside `Progress`.
 
         Args:
             buffers: `own_buffers` of every process, which differ until the end of an epoch
@@ -247,7 +203,7 @@ class TrainingState:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """With the averages in the place of the parameters, where there are some."""
+        """Put the averages, where there are some, in the place of the parameters within."""
         if self.average is None:
             yield
             return
@@ -258,16 +214,82 @@ class TrainingState:
             self.average.swap(self.model)
 
     def evaluated(self) -> dict[str, torch.Tensor]:
-        """A copy on the CPU of the tensors that are evaluated."""
+        """Copy to the CPU the tensors that are evaluated."""
         with self.averaged():
             return copied(trainable_state(self.model), kept=self.world.is_main)
 
 
+@dataclass
+class Saving:
+    """The checkpoints `last`, of which the newest few are kept, and `best` of a run.
+
+    Attributes:
+        writer: writes them while training goes on.
+        description: written beside the weights, with the results of the epoch as `metrics`.
+        facts: kept with what resuming needs.
+        keep: how many of `last`.
+        minutes: between two of `last` within an epoch; 0: any time.
+        lock: of the run folder, on the main process.
+    """
+
+    writer: CheckpointWriter
+    state: TrainingState
+    run_dir: Path
+    description: dict[str, Any]
+    facts: dict[str, Any]
+    keep: int
+    minutes: float
+    lock: Lock | None = None
+    _saved_at: float = field(default_factory=time.monotonic)
+
+    def overdue(self) -> bool:
+        """Return whether a checkpoint is overdue; the main process says it for all."""
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return self.state.world.is_main and 0 < self.minutes <= minutes
+
+    def taken(self, buffers: list[dict[str, torch.Tensor]]) -> Copies | None:
+        """Copy what a checkpoint of now holds, on the main process; all processes call it together.
+
+        Args:
+            buffers: as for `TrainingState.snapshot`.
+        """
+        is_main = self.state.world.is_main
+        if not is_main and not is_sharded(self.state.model):
+            return None
+        copies = self.state.evaluated(), self.state.snapshot(buffers, self.facts)
+        return copies if is_main else None
+
+    def check_lock(self) -> None:
+        """Raise `Held` where another process has taken over the run folder."""
+        if self.lock is not None:
+            self.lock.check()
+
+    def save(self, copies: Copies | None, progress: Progress, is_best: bool = False) -> None:
+        """Write what `taken` gave, as `last`, and as `best` too where it is that.
+
+        Raises:
+            WriteError: an older one could not be written.
+            Held: another process has taken over the run folder; nothing is written.
+        """
+        self._saved_at = time.monotonic()
+        if copies is None:
+            return
+        self.check_lock()
+        evaluated, state = copies
+        state["progress"] = asdict(progress)
+        known = progress.latest.items()
+        results = {k: v for k, v in known if k.startswith(("epoch", "dev_", "test_"))}
+        about = {**self.description, "metrics": results}
+        if is_best:
+            self.writer.save(self.run_dir / "best", evaluated, about)
+        self.writer.save(self.run_dir / "last", evaluated, about, state, keep=self.keep)
+
+
 def copied(value: Any, kept: bool = True) -> Any:
-    """Nested dicts, lists and tuples with every tensor copied to the CPU, sharded ones whole.
+    """Copy every tensor in nested dicts, lists and tuples to the CPU, sharded ones whole.
 
     Args:
-        kept: the tensors are wanted here; None stands in the place of each where they are not.
+        kept: False: each tensor becomes None, on a process that does not need it.
     """
     if isinstance(value, torch.Tensor):
         tensor = gathered(value.detach())

@@ -1,8 +1,8 @@
 """Keep less for the backward pass: compute parts of the blocks again when it needs them.
 
-`recompute_blocks` goes over a finished model, whatever its backbone and method. Parameters, their
-names and results stay as they are: what is computed again sees the same inputs and random numbers.
-Where nothing would be kept (no gradients, eval mode, blocks no graph reaches), nothing happens.
+`recompute_blocks` works on any finished model. Parameters, their names and results stay as they
+are: what is computed again sees the same inputs and random numbers. Where nothing would be kept (no
+gradients, eval mode, blocks that no graph reaches), nothing changes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Recompute = Literal["none", "mlp", "block"]
 
 
 def recompute_blocks(model: VideoModel, what: Recompute) -> None:
-    """Let the model's training steps compute parts of its blocks again.
+    """Make training steps compute parts of the model's blocks again.
 
     Args:
         model: with its method applied; edited in place. A copy of it recomputes, too.
@@ -46,8 +46,8 @@ def recompute_blocks(model: VideoModel, what: Recompute) -> None:
                 whole.forward = BlockAgain(whole, model.head).run
 
 
-# Their methods stand in the place of modules' `forward`. Bound methods, as these follow a deepcopy
-# of the model, where closures would go on computing with the modules of the original.
+# Their methods replace modules' `forward`. They are bound methods, which a deepcopy of the model
+# copies; closures would go on computing with the modules of the original.
 
 
 @dataclass(eq=False)
@@ -69,7 +69,7 @@ class BlockAgain:
 
 @dataclass
 class Normed:
-    """What norm2 was last called with and gave, and the random numbers it began with, if any."""
+    """Input and output of norm2's last call, and the random state before it, if it is random."""
 
     stream: Tensor
     output: Tensor
@@ -78,11 +78,11 @@ class Normed:
 
 @dataclass(eq=False)
 class MlpAgain:
-    """norm2 and MLP of a block, of whose insides nothing is kept but what norm2 itself keeps.
+    """norm2 and MLP of a block, which keep nothing inside but what norm2 itself keeps.
 
-    The two are called one after the other, by a block or by a method's wrapper, which may use
-    norm2's output elsewhere as well. It is not kept for the MLP's sake, but made again from the
-    stream, which norm2 keeps anyway. Its gradient takes the way through the first norm2.
+    A block, or a method's wrapper, calls one after the other; the wrapper may use norm2's output
+    elsewhere as well. The output is not kept for the MLP, but made again from the stream, which
+    norm2 keeps anyway. Its gradient flows through the first norm2.
 
     Attributes:
         norm, mlp: the modules.
@@ -126,7 +126,7 @@ class MlpAgain:
 
 @dataclass(frozen=True)
 class RandomState:
-    """torch's random number generators, of the CPU and of a tensor's device."""
+    """State of torch's random number generators, of the CPU and of a tensor's device."""
 
     device_type: str
     cpu: Tensor
@@ -140,7 +140,7 @@ class RandomState:
 
 @contextmanager
 def replayed(state: RandomState | None) -> Iterator[None]:
-    """Random numbers as from this state on; afterwards as if none had been drawn."""
+    """Draw random numbers from this state within; afterwards as if none had been drawn."""
     if state is None:
         yield
         return
@@ -151,12 +151,12 @@ def replayed(state: RandomState | None) -> Iterator[None]:
 
 
 def _own_forward(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The forward of its class, beside which `recompute_blocks` has put another one."""
+    """Return the forward of a module's class, which `recompute_blocks` has replaced."""
     return functools.partial(type(module).forward, module)
 
 
 def _keeps(module: nn.Module, x: Tensor, head: nn.Module) -> bool:
-    """Whether a training step keeps anything of this module for its backward pass."""
+    """Return whether a training step keeps anything of this module for its backward pass."""
     # A frozen module is in eval mode even in training, see `methods.train_mode`; the head never is.
     if not (torch.is_grad_enabled() and head.training):
         return False

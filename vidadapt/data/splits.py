@@ -1,0 +1,70 @@
+"""The lists of a run, by split: read, checked against each other, and looked up."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+from vidadapt.config import ConfigError, DataConfig
+from vidadapt.data.loading import VideoList, load_list
+from vidadapt.data.plan import DataPlan
+from vidadapt.lists.quarantine import read_quarantine
+from vidadapt.lists.reading import Samples, check_label_names, read_list, shared_paths
+from vidadapt.lists.videos import Videos
+
+
+def read_splits(data: DataConfig, plan: DataPlan) -> dict[str, Samples]:
+    """Read the lists that are set, by split; find what can be found before any file is looked up.
+
+    Raises:
+        ListError: a list, the label names or the quarantine cannot be used.
+        ConfigError: two lists share videos, or the training list has one class alone.
+    """
+    given = {"train": data.train_list, "dev": data.dev_list, "test": data.test_list}
+    for path in filter(None, given.values()):
+        check_label_names(path, plan.label_names)
+    read_quarantine(data.quarantine)
+    splits = {
+        split: read_list(path, data.root, plan.num_classes, data.allow_outside_root)
+        for split, path in given.items()
+        if path is not None
+    }
+    for first, second in combinations(splits, 2):
+        if both := shared_paths(splits[first], splits[second]):
+            raise ConfigError(
+                f"data.{first}_list and data.{second}_list share {len(both)} videos ({both[0]}, "
+                "...); a video belongs to one of them"
+            )
+    check_classes(splits["train"], plan, data)
+    return splits
+
+
+def load_splits(
+    data: DataConfig, plan: DataPlan, splits: dict[str, Samples]
+) -> dict[str, VideoList]:
+    """Look up the files of `read_splits`' lists, which may have to be decoded.
+
+    Raises:
+        ListError, ReadError, ValueError: see `load_list`.
+        ConfigError: the training videos that can be read have one class alone.
+    """
+    lists = {
+        split: load_list(
+            data, plan, getattr(data, f"{split}_list"), samples, training=split == "train"
+        )
+        for split, samples in splits.items()
+    }
+    check_classes(lists["train"].samples, plan, data)
+    return lists
+
+
+def check_classes(samples: Samples | Videos, plan: DataPlan, data: DataConfig) -> None:
+    """Refuse a training list with videos of one class alone, from which nothing can be learned."""
+    labels = set(samples.labels.tolist())
+    if len(labels) == 1 and plan.num_classes > 1:
+        [label] = labels
+        name = f" ({plan.label_names[label]})" if plan.label_names else ""
+        raise ConfigError(
+            f"data.train_list: all {len(samples)} videos of {data.train_list} that can be read "
+            f"have the label {label}{name}, so that there is nothing to tell apart; see to its "
+            "labels, or to what was left out"
+        )

@@ -22,13 +22,14 @@ from typing import Any
 
 from benchmarks.loader import GPU_RATES, cores_needed
 from vidadapt import runs
-from vidadapt.apps.prepare.speed import Timed, gain, loader_rates
+from vidadapt.apps.prepare.speed import gain, loader_rates
 from vidadapt.apps.report import markdown_table
 from vidadapt.apps.synthetic import FOOTAGE, generate
 from vidadapt.data.workers import cores
-from vidadapt.lists.counting import frame_counts
+from vidadapt.lists.counting import counted_videos
 from vidadapt.lists.prepared import RECORD, known_root, read_prepared
 from vidadapt.lists.reading import read_list
+from vidadapt.lists.videos import Videos
 from vidadapt.video import file_of
 
 FRAMES = (2, 8)
@@ -90,13 +91,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def compare(
-    title: str, sets: Mapping[str, Timed], frames: Sequence[int], args: argparse.Namespace
+    title: str, sets: Mapping[str, Videos], frames: Sequence[int], args: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """A row for each number of frames: the rates of all rounds, and the gain over the first set."""
     first, *others = sets
-    number = len(sets[first].samples)
+    number = len(sets[first])
     for name in others:
-        if [s.label for s in sets[name].samples] != [s.label for s in sets[first].samples]:
+        if sets[name].labels.tolist() != sets[first].labels.tolist():
             raise ValueError(f"{name} does not list the same videos as {first}")
     rows = []
     for num_frames in frames:
@@ -112,7 +113,7 @@ def compare(
             "videos": number,
             "frames": num_frames,
             "workers": args.workers,
-            "bytes": {name: size_of(timed) for name, timed in sets.items()},
+            "bytes": {name: size_of(videos) for name, videos in sets.items()},
             "rates": rates,
             "gains": {name: gain(rates, name, first) for name in others},
         }
@@ -159,7 +160,7 @@ def cores_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return markdown_table(headings + [f"{rate:,} clips/s" for rate in GPU_RATES], lines)
 
 
-def read_set(path: Path, root: Path | None) -> tuple[str, Timed]:
+def read_set(path: Path, root: Path | None) -> tuple[str, Videos]:
     """A list, or the training list of a prepared folder, with its frames counted."""
     if path.is_dir():
         name = read_prepared(path).lists.get("train")
@@ -168,20 +169,19 @@ def read_set(path: Path, root: Path | None) -> tuple[str, Timed]:
         path = path / name
     known = known_root(path, root)
     samples = read_list(path, known, sys.maxsize)
-    paths = [sample.path for sample in samples]
-    counts = frame_counts(path, known, paths, num_workers=cores())
-    if errors := [count.error for count in counts.values() if count.error]:
+    videos = counted_videos(path, known, samples, "auto", num_workers=cores())
+    if errors := [one.error for one in map(videos.facts, range(len(videos))) if one.error]:
         raise ValueError(errors[0])
-    return str(path), Timed(str(known), samples, counts)
+    return str(path), videos
 
 
-def size_of(timed: Timed) -> int:
+def size_of(videos: Videos) -> int:
     """Bytes on disk of what a set reads."""
-    files = {file_of(Path(timed.root) / sample.path) for sample in timed.samples}
+    files = {file_of(videos.file(place)) for place in range(len(videos))}
     return sum(file.stat().st_size for file in files)
 
 
-def generated_sets(args: argparse.Namespace) -> dict[str, list[tuple[str, Timed]]]:
+def generated_sets(args: argparse.Namespace) -> dict[str, list[tuple[str, Videos]]]:
     """Generate what is missing, copy it with the commands, and read all."""
     comparisons = {}
     for name in FILES:

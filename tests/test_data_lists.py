@@ -41,7 +41,7 @@ def test_counts_and_checksums_of_the_readme_hold(path, number, _kind, digest) ->
     assert content.count(b"\n") == int(number.replace(",", "")) and content.endswith(b"\n")
 
 
-@pytest.mark.parametrize("dataset", ["ssv2", "hmdb51", "ucf101", "kinetics400"])
+@pytest.mark.parametrize("dataset", [name for name in DATASETS if name != "custom"])
 def test_label_names_fit_their_data_set(dataset: str) -> None:
     assert len(read_label_names(LISTS / dataset / "labels.txt")) == DATASETS[dataset].num_classes
 

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from vidadapt import launching
-from vidadapt.apps.prepare.check import Checked, check, plan_checks
-from vidadapt.apps.prepare.check_summary import advice, summary
-from vidadapt.apps.prepare.commands.options import add_outside_root, add_time_limit, processes
-from vidadapt.console.naming import printable_lines
-from vidadapt.data.workers import cores
-from vidadapt.video import READERS, check_reader
+from vidadapt.apps.prepare.check import Checked, advice, check, plan_checks, summary
+from vidadapt.apps.prepare.commands import options
+from vidadapt.console import printable_lines
 
 EPILOG = """examples:
   python tools/check_videos.py train.txt test.txt --root VIDEOS
   python tools/check_videos.py PREPARED/train.txt --processes 16 --out reports
 
 It writes beside each list, or in --out:
-  LIST.index           the video index, in which all this is kept: a training with the same reader
-                       decodes nothing first (with --out, give it --data.index_dir)
+  LIST.index           the video index, in which all this is kept: a training run with the same
+                       reader decodes nothing first (with --out, give it --data.index_dir)
   LIST.check.csv       a row a file: size, reader used, container, codec, pixel format, width and
                        height as shown, rotation, frame rate, duration, frames in the header and
                        frames that decode, truncated or not, why no reader may seek, first error
@@ -36,7 +32,8 @@ The exit status is 1 if some file cannot be read (others: docs/failures.md).
 """
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
+def main(argv: list[str] | None = None) -> int:
+    """Check as the arguments say; the exit status: 1 if some file cannot be read."""
     parser = argparse.ArgumentParser(
         prog="tools/check_videos.py",
         description="Decode every file of the lists once, in processes that may crash or hang.",
@@ -44,36 +41,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("lists", type=Path, nargs="+", metavar="LIST", help="'path label' list")
-    parser.add_argument(
-        "--root", type=Path, metavar="DIR",
-        help="that the paths are relative to; default: what prepared.json beside the list says",
-    )  # fmt: skip
-    parser.add_argument(
-        "--reader", choices=list(READERS), default="auto",
-        help="as data.reader of the training; default %(default)s",
-    )  # fmt: skip
-    parser.add_argument(
-        "--processes", type=processes, default=cores(), metavar="N",
-        help="decoding processes; default here %(default)s",
-    )  # fmt: skip
-    add_time_limit(parser)
+    options.add_lists(parser)
+    options.add_reader(parser)
+    options.add_processes(parser, "decoding")
+    options.add_time_limit(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: beside each list")
-    add_outside_root(parser)
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Check as the arguments say; the exit status: 1 if some file cannot be read."""
-    args = parse(sys.argv[1:] if argv is None else argv)
-    check_reader(args.reader)
+    args = parser.parse_args(argv)
     found: list[Checked] = []
     for plan in plan_checks(args.lists, args.root, args.out, args.allow_outside_root):
         found.append(check(plan, args.reader, args.processes, args.time_limit, found))
         print(printable_lines(summary(found[-1])), flush=True)
-    print(
-        printable_lines(advice(found)), end="\n" if any(one.unreadable() for one in found) else ""
-    )
+    print(printable_lines(advice(found)), end="")
     return 1 if any(one.unreadable() for one in found) else 0
 
 

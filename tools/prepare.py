@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vidadapt import launching
-from vidadapt.apps.prepare.commands import fast, index, lists, own_lists, synthetic
+from vidadapt.apps.prepare.commands import fast, index, lists, synthetic
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> None:
         "docs/failures.md).",
     )
     commands = parser.add_subparsers(required=True, metavar="command")
-    for module in (lists, own_lists, synthetic, index, fast):
+    for module in (lists, synthetic, index, fast):
         module.add(commands)
     args = parser.parse_args(argv)
     args.run(args)

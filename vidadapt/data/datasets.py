@@ -14,18 +14,22 @@ class Dataset:
         sampling: key of `SAMPLINGS`.
         flip: whether training clips are mirrored at random by default.
         may_flip: False where mirroring turns one class into another; asking for it is an error.
+        config: configuration to begin with; None: there is none of its own.
     """
 
     num_classes: int | None
     sampling: str
     flip: bool
     may_flip: bool = True
+    config: str | None = None
 
 
 DATASETS = {
     # "Pushing something from left to right" has a class of its own from right to left.
-    "ssv2": Dataset(174, "adaptformer", flip=False, may_flip=False),
-    "hmdb51": Dataset(51, "adaptformer", flip=True),
+    "ssv2": Dataset(
+        174, "adaptformer", flip=False, may_flip=False, config="configs/ssv2/adaptformer.yaml"
+    ),
+    "hmdb51": Dataset(51, "adaptformer", flip=True, config="configs/hmdb51/adaptformer.yaml"),
     "ucf101": Dataset(101, "videomae_dense", flip=True),
     "kinetics400": Dataset(400, "videomae_dense", flip=True),
     # A user's classes may differ by left and right: mirroring must be asked for.

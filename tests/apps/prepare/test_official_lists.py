@@ -16,6 +16,7 @@ import pytest
 from commands import lines_of, prepare
 from conftest import ROOT, load_tool
 
+from vidadapt.apps.prepare.sources import SOURCES
 from vidadapt.lists.counting import frame_counts
 from vidadapt.lists.index import add_to_index, index_path, read_index
 from vidadapt.lists.prepared import read_prepared
@@ -55,7 +56,7 @@ def official(name: str, layout: layouts.Layout, out: Path, *more: object) -> lis
 # What is promised
 
 
-@pytest.mark.parametrize("name", OFFICIAL)
+@pytest.mark.parametrize("name", SOURCES)
 def test_official_miniatures_become_their_lists(name, made, tmp_path: Path) -> None:
     layout, out = made[name], tmp_path / "out"
     done = prepare(*official(name, layout, out, "--allow-partial"))
@@ -175,7 +176,7 @@ def test_clips_of_one_film_do_not_straddle_dev(name, made, tmp_path: Path) -> No
     assert read_prepared(out).lists["dev"] == "dev.txt"
 
 
-@pytest.mark.parametrize("command", ["ssv2", "hmdb51", "ucf101", "kinetics", "folder", "csv"])
+@pytest.mark.parametrize("command", [*SOURCES, "folder", "csv"])
 def test_help_shows_the_layout(command, capsys) -> None:
     with pytest.raises(SystemExit) as end:
         load_tool("prepare").main([command, "--help"])

@@ -20,10 +20,21 @@ from conftest import ROOT, load_tool
 
 from benchmarks import copies
 from vidadapt.apps import synthetic
-from vidadapt.apps.prepare.copies import Copy, CopyJob, Outcome, load_table, run_jobs
+from vidadapt.apps.prepare import copying
+from vidadapt.apps.prepare.copies import (
+    Copy,
+    CopyJob,
+    Outcome,
+    Settings,
+    load_table,
+    make_copy,
+    run_jobs,
+)
+from vidadapt.apps.prepare.report import Report
 from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.sampling import SAMPLINGS
 from vidadapt.data.transforms import cut_views
+from vidadapt.files.writing import WriteError
 from vidadapt.launching.failures import kind_of
 from vidadapt.lists.counting import frame_counts
 from vidadapt.lists.prepared import known_root, read_prepared
@@ -281,9 +292,9 @@ def test_a_killed_call_goes_on_and_comes_to_the_same(source: Source, tmp_path: P
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not load_table(out) and time.monotonic() < deadline:
-        time.sleep(0.005)
+        time.sleep(0.02)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
     assert load_table(out) and not (out / "train.txt").exists()
@@ -298,29 +309,39 @@ def test_a_killed_call_goes_on_and_comes_to_the_same(source: Source, tmp_path: P
     assert before == {file: file.stat().st_mtime_ns for file in before}
 
 
+def copy_within_limit(job: CopyJob) -> Outcome:
+    """Copies a video in a process whose files may not become larger than a file says."""
+    limit_files(int((job.partial.parents[2] / "limit").read_text()))
+    return make_copy(job)
+
+
+def limit_files(size: int) -> None:
+    """Makes writing fail beyond a size, as a full disk does; -1: no limit."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
 @KINDS
 def test_a_full_disk_is_one_line_and_the_next_call_finishes(
-    source: Source, tmp_path: Path, made, kind: str
+    source: Source, tmp_path: Path, made, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A limit on the size of files makes writing fail as a full disk does."""
     listed, out = tmp_path / "train.txt", tmp_path / "out"
     bytes_of = {path: row.bytes for path, row in load_table(made[kind]).items()}
     smallest_first = sorted(bytes_of, key=bytes_of.__getitem__)
     listed.write_text("".join(f"{path} 0\n" for path in smallest_first))
     limit = bytes_of[smallest_first[-1]] + (-1000 if kind == "transcode" else 1000)
+    (tmp_path / "limit").write_text(str(limit))
     options = ("--root", source.root, "--out", out, "--short-side", 96, "--processes", 1)
     call = [kind, str(listed), *map(str, options)]
-    done = subprocess.run(
-        [sys.executable, str(TOOL), *call],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 6
-    [line] = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    with monkeypatch.context() as patch, pytest.raises(WriteError) as error:
+        patch.setattr(copying, "make_copy", copy_within_limit)
+        limit_files(limit)  # the shards are written here
+        try:
+            load_tool("prepare").main(call)
+        finally:
+            limit_files(-1)
+    line = str(error.value)
+    assert kind_of(error.value).status == 6 and "\n" not in line
     assert "the disk is full" in line and "give the same command again" in line
-    assert "Traceback" not in done.stderr
     assert not (out / "train.txt").exists() and not list(out.glob("shards/*.tar"))
     early = load_table(out)
     assert f"{len(early)} videos are copied" in line
@@ -346,15 +367,19 @@ def work(job: CopyJob) -> Outcome:
         time.sleep(600)
     if job.path == "dies":
         os.kill(os.getpid(), signal.SIGSEGV)
-    return Outcome(Copy(job.path, job.name, 1, 1, 1, 1, 2, 2, 40.0, 40.0), None)
+    return Outcome(Copy(job.path, job.name, 1, 1, 1, 1, 2, 2, 40.0, 40.0))
 
 
 def test_a_video_that_hangs_or_kills_is_one_problem(tmp_path: Path) -> None:
     names = ["a", "hangs", "b", "dies", "c"]
-    job = CopyJob("", "", "", tmp_path / "x", tmp_path / "y", 256, 90, 0, 30.0)
+    settings = Settings("jpeg", 256, 90, 30.0)
+    job = CopyJob("", "", "", tmp_path / "x", tmp_path / "y", settings)
     jobs = [replace(job, path=name, source=name, name=name) for name in names]
-    found = run_jobs(jobs, work, tmp_path, num_processes=2, time_limit=8, progress=False)
+    options = {"num_processes": 2, "time_limit": 8, "progress": False}
+    report = Report()
+    found = run_jobs(jobs, work, tmp_path, report, **options)
     errors = {one.path: outcome.error for one, outcome in found}
+    assert len(report.problems["videos that were not copied"]) == 2
     assert "did not finish within 8 s" in errors.pop("hangs")
     assert "died (exit code -11)" in errors.pop("dies")
     assert set(errors.values()) == {""}

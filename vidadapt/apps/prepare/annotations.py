@@ -1,12 +1,24 @@
-"""What a source says about its videos, before their files are looked for."""
+"""Annotations of a source's videos, before their files are looked for; what all readers share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from vidadapt.apps.prepare.report import Report
+from vidadapt.data import DATASETS
 from vidadapt.lists.names import composed, spelled
+
+SPLITS = ("train", "dev", "val", "test")
+SPLIT_OF = {  # by a name that tables and folders have for it
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("dev",), "dev"),
+    **dict.fromkeys(("val", "valid", "validate", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,7 @@ class Annotations:
     Attributes:
         dataset: key of `vidadapt.data.DATASETS`.
         label_names: K names in label order.
-        splits: `train`, `dev`, `val`, `test`, those that the source has, in this order.
+        splits: those of `SPLITS` that the source has, in this order.
         expected: official number of videos of a split; empty where there is none.
         unlisted: keys of videos that the source names but puts in none of `splits` (test videos
             without labels, clips that a split skips): they may be among the others, unreported.
@@ -46,6 +58,77 @@ class Annotations:
     splits: dict[str, tuple[Entry, ...]]
     expected: dict[str, int]
     unlisted: tuple[str, ...] = ()
+
+
+def read_text(path: Path, expected: str) -> str:
+    """Read a text file in UTF-8, with or without a byte-order mark.
+
+    Args:
+        expected: what the file should be, for the error.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read {path}: {error}; expected {expected}") from error
+
+
+def numbered_lines(path: Path, expected: str) -> list[tuple[str, str]]:
+    """Return source ("file:line") and stripped text of every line that is not blank.
+
+    Raises:
+        ValueError: see `read_text`.
+    """
+    lines = enumerate(read_text(path, expected).splitlines(), start=1)
+    return [(f"{path.name}:{number}", line.strip()) for number, line in lines if line.strip()]
+
+
+def table_lines(
+    path: Path, expected: str, delimiters: str = ","
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield source ("file:line") and stripped cells of every line of a csv file; first its header.
+
+    Args:
+        delimiters: that one of which the header has most separates cells.
+
+    Raises:
+        ValueError: see `read_text`, or a quote is not closed.
+    """
+    text = read_text(path, expected)
+    delimiter = max(delimiters, key=text.split("\n", 1)[0].count)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+    try:
+        for cells in reader:
+            yield f"{path.name}:{reader.line_num}", [cell.strip() for cell in cells]
+    except csv.Error as error:
+        raise ValueError(f"{path}:{reader.line_num}: {error}; is a quote not closed?") from error
+
+
+def add_once(
+    entries: dict[str, Entry], entry: Entry, report: Report, title: str = "duplicate lines"
+) -> None:
+    """Add an entry by its key; report a second one of the same key under `title`, without it."""
+    first = entries.setdefault(entry.key, entry)
+    if first is not entry:
+        line = f"{entry.source}: {entry.key} is already in {first.source}, which counts"
+        report.problem(title, line)
+
+
+def check_counts(annotations: Annotations, report: Report) -> Annotations:
+    """Return official annotations; report numbers that are not the official ones.
+
+    Fewer videos are missing, more are a problem; another number of classes is a problem.
+    """
+    number, official = len(annotations.label_names), DATASETS[annotations.dataset].num_classes
+    if official is not None and number != official:
+        report.problem("official counts", f"{number} classes are named, officially {official}")
+    for split, expected in annotations.expected.items():
+        number = len(annotations.splits.get(split, ()))
+        what = f"{split}: {number:,} videos are annotated"
+        report.compare("official counts", what, number, expected)
+    return annotations
 
 
 def check_names(label_names: Sequence[str], report: Report) -> None:
@@ -66,17 +149,3 @@ def check_names(label_names: Sequence[str], report: Report) -> None:
     for names in by_case.values():
         if len(names) > 1:
             report.note("classes whose names differ in case alone", ", ".join(names))
-
-
-def check_counts(annotations: Annotations, report: Report) -> None:
-    """Report splits whose number of entries is not the official one, before any file is looked for.
-
-    Fewer is missing, more is a problem.
-    """
-    for split, expected in annotations.expected.items():
-        number = len(annotations.splits.get(split, ()))
-        line = f"{split}: {number:,} videos are annotated, officially {expected:,}"
-        if number < expected:
-            report.lack("official counts", line)
-        elif number > expected:
-            report.problem("official counts", line)

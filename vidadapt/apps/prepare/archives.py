@@ -6,7 +6,6 @@ HMDB51 comes as a rar of rars, UCF101 as a rar, Something-Something V2 as parts
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from vidadapt.apps.prepare.report import Report
 from vidadapt.apps.prepare.unpacking import TOOLS, extract, filled, room_for, tool
-from vidadapt.console.progress import track
+from vidadapt.console import track
 from vidadapt.video import cause_of
 
 SIGNATURES = {  # kind: place and bytes
@@ -47,6 +46,21 @@ class Archive:
     kind: str
     parts: tuple[Path, ...]
 
+    @property
+    def first(self) -> Path:
+        """Its first file, by which it is called."""
+        return self.parts[0]
+
+    @property
+    def marker(self) -> Path:
+        """Hidden file with the `stamp` that it had when it was unpacked."""
+        return self.first.with_name(f".{self.first.name}{UNPACKED}")
+
+    def stamp(self) -> str:
+        """Return sizes and modification times of its files, a line each."""
+        facts = [part.stat() for part in self.parts]
+        return "".join(f"{fact.st_size} {fact.st_mtime_ns}\n" for fact in facts)
+
 
 def find(root: Path, others: Sequence[str]) -> list[Archive]:
     """Find archives among files by their first bytes, without those that `unpack` has unpacked.
@@ -66,12 +80,13 @@ def find(root: Path, others: Sequence[str]) -> list[Archive]:
     for found in parts.values():
         if kind := _kind(found[0]):
             archives.append(Archive(kind, tuple(found)))
-    return [archive for archive in archives if not _is_unpacked(archive)]
+    marked = [one for one in archives if one.marker.is_file()]
+    return [one for one in archives if one not in marked or one.marker.read_text() != one.stamp()]
 
 
 def command(archive: Archive) -> str:
-    """The shell command that unpacks an archive beside itself without overwriting anything."""
-    first, folder = archive.parts[0], archive.parts[0].parent
+    """Return the shell command that unpacks an archive beside itself and overwrites nothing."""
+    first, folder = archive.first, archive.first.parent
     if archive.kind in ("rar", "7z"):
         return shlex.join(filled(TOOLS[tool(archive.kind) or "unrar"], first, folder))
     if archive.kind == "zip":
@@ -103,7 +118,7 @@ def unpack(
     """
     by_folder: dict[Path, list[Archive]] = defaultdict(list)
     for archive in archives:
-        by_folder[archive.parts[0].parent].append(archive)
+        by_folder[archive.first.parent].append(archive)
     for folder, beside in by_folder.items():
         stage = folder / STAGE
         shutil.rmtree(stage, ignore_errors=True)  # of a call that was interrupted
@@ -113,7 +128,7 @@ def unpack(
         finally:
             shutil.rmtree(stage, ignore_errors=True)
         for archive in done:
-            _mark(archive)
+            archive.marker.write_text(archive.stamp())
         line = f"{folder}: {len(done)} archives, {new} new files, {kept} that were there kept"
         report.note("unpacked", line)
 
@@ -126,51 +141,37 @@ def _unpack_into(
     Returns:
         The archives that were unpacked with everything in them; none if an inner one failed.
     """
-    whole = stage / "whole"
-    room = room_for([_size(archive) for archive in archives], limit)
+    whole, fresh = stage / "whole", stage / "fresh"
+    room = room_for([part.stat().st_size for one in archives for part in one.parts], limit)
     failed: list[Archive] = []
     waiting = list(archives)
-    for _ in range(MAX_DEPTH):
-        label = "unpacking"
-        for archive in track(
-            waiting, total=len(waiting), label=label, unit="archives", shown=progress
-        ):
-            fresh = stage / "fresh"
-            fresh.mkdir(parents=True)
-            try:
-                problems = _missing_parts(archive) or extract(
-                    archive.kind, archive.parts, fresh, room
-                )
-                _move(fresh, whole, report)
-            except OSError as error:
-                problems = [cause_of(error)]  # a full disk: the next may be smaller
-            _tell(problems, archive, whole, report)
-            if problems:
-                failed.append(archive)
-            shutil.rmtree(fresh)
-            if archive not in archives:  # the outer archive still holds it
-                for part in archive.parts:
-                    part.unlink()
+    for depth in range(MAX_DEPTH + 1):
+        shown = track(
+            waiting, total=len(waiting), label="unpacking", unit="archives", shown=progress
+        )
+        for archive in shown:
+            problems = _missing_parts(archive)
+            if depth == MAX_DEPTH:
+                problems = [f"more than {depth} archives in each other; unpack the outer by hand"]
+            if not problems:
+                fresh.mkdir(parents=True)
+                try:
+                    problems = extract(archive.kind, archive.parts, fresh, room)
+                    _move(fresh, whole, report)
+                except OSError as error:
+                    problems = [cause_of(error)]  # a full disk: the next may be smaller
+                shutil.rmtree(fresh)
+            failed += [archive] if problems else []
+            # One in another is named by the path that it would get.
+            name = stage.parent / archive.first.relative_to(whole) if depth else archive.first
+            for problem in problems:
+                report.problem("archives that cannot be unpacked", f"{name}: {problem}")
+            for part in archive.parts if depth else ():  # the outer archive still holds it
+                part.unlink()
         inside = [p.relative_to(whole).as_posix() for p in whole.rglob("*") if p.is_file()]
         waiting = find(whole, inside)
-    for archive in waiting:
-        line = f"more than {MAX_DEPTH} archives in each other; unpack the outer ones by hand"
-        _tell([line], archive, whole, report)
-        failed.append(archive)
-        for part in archive.parts:
-            part.unlink()
-    if any(archive not in archives for archive in failed):
-        return []
-    return [archive for archive in archives if archive not in failed]
-
-
-def _tell(problems: Sequence[str], archive: Archive, whole: Path, report: Report) -> None:
-    """Report an archive's problems; an inner one is named by the path that it would get."""
-    first = archive.parts[0]
-    if first.is_relative_to(whole):
-        first = whole.parent.parent / first.relative_to(whole)
-    for problem in problems:
-        report.problem("archives that cannot be unpacked", f"{first}: {problem}")
+    inner_failed = any(archive not in archives for archive in failed)
+    return [one for one in archives if one not in failed and not inner_failed]
 
 
 def _missing_parts(archive: Archive) -> list[str]:
@@ -180,14 +181,10 @@ def _missing_parts(archive: Archive) -> list[str]:
     return [f"parts are missing, there are {', '.join(f'{n:02d}' for n in numbers)}"]
 
 
-def _size(archive: Archive) -> int:
-    return sum(part.stat().st_size for part in archive.parts)
-
-
 def _move(stage: Path, folder: Path, report: Report) -> tuple[int, int]:
     """Move regular files into place; return how many, and how many were there already."""
     new = kept = 0
-    for path in sorted(stage.rglob("*")) if stage.is_dir() else []:
+    for path in sorted(stage.rglob("*")):
         target = folder / path.relative_to(stage)
         if path.is_symlink():
             report.note("links in archives, left out", str(path.relative_to(stage)))
@@ -205,30 +202,10 @@ def _move(stage: Path, folder: Path, report: Report) -> tuple[int, int]:
 
 
 def _kind(path: Path) -> str | None:
+    """Return the kind that a file's first bytes tell; None: it is no archive."""
     try:
         with path.open("rb") as file:
             head = file.read(262)
     except OSError:
         return None
     return next((k for k, (at, sign) in SIGNATURES.items() if head[at:].startswith(sign)), None)
-
-
-def _marker(archive: Archive) -> Path:
-    first = archive.parts[0]
-    return first.with_name(f".{first.name}{UNPACKED}")
-
-
-def _stamp(archive: Archive) -> str:
-    facts = [os.stat(part) for part in archive.parts]  # noqa: PTH116
-    return "".join(f"{fact.st_size} {fact.st_mtime_ns}\n" for fact in facts)
-
-
-def _mark(archive: Archive) -> None:
-    _marker(archive).write_text(_stamp(archive))
-
-
-def _is_unpacked(archive: Archive) -> bool:
-    try:
-        return _marker(archive).read_text() == _stamp(archive)
-    except OSError:
-        return False

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vidadapt.apps.prepare import archives, overlap, videos
-from vidadapt.apps.prepare.annotations import Annotations, Entry, check_names
+from vidadapt.apps.prepare.annotations import SPLITS, Annotations, Entry, check_names
 from vidadapt.apps.prepare.report import Report
-from vidadapt.apps.prepare.splits import merge_groups, take_out
-from vidadapt.apps.prepare.write import SPLITS, UNFINISHED, fits_a_line, write_lists
+from vidadapt.apps.prepare.splits import group_of, merge_groups, take_out
+from vidadapt.apps.prepare.write import UNFINISHED, fits_a_line, write_lists
 from vidadapt.lists.counting import counted_videos
 from vidadapt.lists.index import index_path
 from vidadapt.lists.prepared import Prepared, write_prepared
@@ -20,18 +20,18 @@ from vidadapt.lists.reading import Sample, parse_line
 
 REPORT = "report.txt"
 COUNTED = ".counted"  # stem of the list whose index holds what is counted before the split
-Found = dict[str, tuple[tuple[Entry, Sample], ...]]  # by split
+Found = dict[str, tuple[Entry, ...]]  # by split; keys are the paths of files, no group is empty
 
 
 @dataclass(frozen=True)
 class Options:
-    """How lists are made.
+    """Options of a preparation.
 
     Attributes:
         dev_fraction: of each class's training videos, to be taken out into `dev`; 0: none.
         test_fraction: of each class's videos, to be taken out into `test` first; 0: none.
         seed: of both.
-        reader: key of `vidadapt.video.readers.READERS`, for the video index.
+        reader: key of `vidadapt.video.READERS`, for the video index.
         index: whether to count frames at all.
         known: folders of lists of the same videos, whose frame counts are valid here, too.
         processes: for comparing files and for counting frames.
@@ -84,27 +84,16 @@ def build(
     if taken_out and "train" not in annotations.splits:
         raise ValueError(f"the source has no train list: --{taken_out[0]}-fraction must be 0")
     check_names(annotations.label_names, report)
-    found = _locate(annotations, files, report)
-    packed = archives.find(files.root, files.others) if report.missing else []
-    for archive in packed:
-        line = f"{archive.parts[0]}: {archives.command(archive)}"
-        report.lack("archives that are not unpacked; run this again with --unpack, or", line)
-    everything = {sample.path: None for pairs in found.values() for _, sample in pairs}
-    sizes = videos.sizes(files, everything, report)
-    found = {s: tuple(p for p in pairs if p[1].path in sizes) for s, pairs in found.items()}
-    if not any(found.values()):
-        raise ValueError(
-            f"{files.root}: not one of {_number(annotations):,} annotated videos is there, among "
-            f"{len(files.videos):,} video files\n{report.text()}"
-        )
+    found, sizes = _locate(annotations, files, report)
     same = overlap.identical(
         files.root, sizes, report, threads=options.processes, progress=options.progress
     )
-    _check_counts(annotations, found, report)
+    _check_classes(annotations, found, report)
     if taken_out and options.index:
         found = _readable(found, files.root, out, options, report)
-    found = _split(found, same, annotations.label_names, options, report)
-    samples = {split: [sample for _, sample in pairs] for split, pairs in found.items()}
+    if taken_out:
+        found = _split(found, same, annotations.label_names, options, report)
+    samples = {s: [Sample(one.key, one.label) for one in found[s]] for s in found}
     overlap.check_overlap(samples, same, annotations.label_names, report)
     prepared = write_lists(annotations, samples, files.root, out, made_by)
     if options.index:
@@ -116,15 +105,21 @@ def build(
     return prepared
 
 
-def _number(annotations: Annotations) -> int:
-    return sum(len(entries) for entries in annotations.splits.values())
+def _locate(
+    annotations: Annotations, files: videos.Files, report: Report
+) -> tuple[Found, dict[str, int]]:
+    """Return by split the entries that have a file, each file once in a split, and files' bytes.
 
-
-def _locate(annotations: Annotations, files: videos.Files, report: Report) -> Found:
-    """Return by split the entries that have a file, each file once in a split."""
+    Raises:
+        ValueError: no entry has a file.
+    """
     entries = [entry for entries in annotations.splits.values() for entry in entries]
     matched = videos.match(entries, files, report)
     videos.check_match(entries, matched, files, report, unlisted=annotations.unlisted)
+    for archive in archives.find(files.root, files.others) if report.missing else []:
+        line = f"{archive.first}: {archives.command(archive)}"
+        report.lack("archives that are not unpacked; run this again with --unpack, or", line)
+    sizes = videos.sizes(files, dict.fromkeys(matched.values()), report)
     found: Found = {}
     for split, listed in annotations.splits.items():
         first: dict[str, Entry] = {}
@@ -141,13 +136,18 @@ def _locate(annotations: Annotations, files: videos.Files, report: Report) -> Fo
             elif not _can_be_listed(path):
                 report.problem(videos.UNLISTABLE, repr(path))
             else:
-                first[path] = entry
-        found[split] = tuple((entry, Sample(path, entry.label)) for path, entry in first.items())
-    return found
+                first[path] = replace(entry, key=path, group=group_of(entry))
+        found[split] = tuple(entry for path, entry in first.items() if path in sizes)
+    if not any(found.values()):
+        raise ValueError(
+            f"{files.root}: not one of {len(entries):,} annotated videos is there, among "
+            f"{len(files.videos):,} video files\n{report.text()}"
+        )
+    return found, sizes
 
 
 def _can_be_listed(path: str) -> bool:
-    """Whether a line of a list gives the path back.
+    """Return True if a line of a list gives the path back.
 
     >>> _can_be_listed("a b, #1.mp4"), _can_be_listed(" a.mp4"), _can_be_listed("a\\nb.mp4")
     (True, False, False)
@@ -155,18 +155,17 @@ def _can_be_listed(path: str) -> bool:
     return fits_a_line(path) and parse_line(f"{path} 0") == (path, "0")
 
 
-def _check_counts(annotations: Annotations, found: Found, report: Report) -> None:
+def _check_classes(annotations: Annotations, found: Found, report: Report) -> None:
     """Report splits and classes that lack videos."""
     for split, entries in annotations.splits.items():
-        here = len(found[split])
-        if here != len(entries):
-            line = f"{split}: {here:,} of {len(entries):,} annotated videos are listed"
+        if len(found[split]) != len(entries):
+            line = f"{split}: {len(found[split]):,} of {len(entries):,} annotated videos are listed"
             report.lack("videos by split", line)
-    for split, pairs in found.items():
-        annotated = Counter(entry.label for entry in annotations.splits[split])
-        here_by_label = Counter(sample.label for _, sample in pairs)
+    for split, entries in annotations.splits.items():
+        annotated = Counter(entry.label for entry in entries)
+        here = {entry.label for entry in found[split]}
         for label, name in enumerate(annotations.label_names):
-            if here_by_label[label]:
+            if label in here:
                 continue
             if annotated[label]:
                 line = f"{name} ({split}): none of {annotated[label]} videos"
@@ -182,11 +181,11 @@ def _readable(found: Found, root: Path, out: Path, options: Options, report: Rep
     Counts are stored at once, for the lists and for the next call if this one is interrupted.
     """
     out.mkdir(parents=True, exist_ok=True)
-    samples = {COUNTED: [sample for _, sample in found["train"]]}
+    samples = {COUNTED: [Sample(entry.key, entry.label) for entry in found["train"]]}
     broken = _count_frames(samples, root, out, options, Report())
     for error in broken.values():
         report.problem("videos that cannot be read, left out; see tools/check_videos.py", error)
-    return found | {"train": tuple(p for p in found["train"] if p[1].path not in broken)}
+    return found | {"train": tuple(one for one in found["train"] if one.key not in broken)}
 
 
 def _split(
@@ -197,23 +196,18 @@ def _split(
     report: Report,
 ) -> Found:
     """Return the splits, with test and dev taken out of train as asked."""
-    if not (options.test_fraction or options.dev_fraction):
-        return found
-    key_of = {sample.path: entry.key for entry, sample in found["train"]}
-    alike = [[key_of[path] for path in paths if path in key_of] for paths in same]
-    rest = merge_groups([entry for entry, _ in found["train"]], alike)
-    places: dict[str, str] = {}
+    parts = {"train": merge_groups(found["train"], same)}
     for name, fraction in (("test", options.test_fraction), ("dev", options.dev_fraction)):
-        rest, taken = take_out(
-            rest, fraction, options.seed, name=name, label_names=label_names, report=report
+        parts["train"], parts[name] = take_out(
+            parts["train"],
+            fraction,
+            options.seed,
+            name=name,
+            label_names=label_names,
+            report=report,
         )
-        places |= {entry.key: name for entry in taken}
-    divided: dict[str, list[tuple[Entry, Sample]]] = {"train": []}
-    divided |= {name: [] for name in set(places.values())}
-    for pair in found["train"]:
-        divided[places.get(pair[0].key, "train")].append(pair)
-    parts = {name: tuple(pairs) for name, pairs in divided.items()}
-    return {name: (found | parts)[name] for name in SPLITS if name in found | parts}
+    parts = found | {name: taken for name, taken in parts.items() if taken or name == "train"}
+    return {name: parts[name] for name in SPLITS if name in parts}
 
 
 def _count_frames(

@@ -10,17 +10,20 @@ import csv
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from PIL import Image
 
-from vidadapt.console.progress import track
+from vidadapt.apps.prepare.encoders import compare_h264, psnr, write_h264, write_jpegs
+from vidadapt.apps.prepare.report import Report
+from vidadapt.console import track
 from vidadapt.files.writing import NO_ROOM, replaced
 from vidadapt.processes.isolated import run_isolated
-from vidadapt.video import VideoFacts, all_frames, cut_short
+from vidadapt.video import VideoFacts, cut_short, open_video, promised_frames
 
+READER = "auto"  # data.reader's default: the video index is filled for it
 TABLE = "copies.csv"
 
 
@@ -53,19 +56,37 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class Settings:
+    """Settings of the copies of a set.
+
+    Attributes:
+        encoder: `h264`: to a file each; `jpeg`: to frames in tar files.
+        short_side: of the copies in pixels; a smaller source is not enlarged.
+        quality: H.264's CRF (less is better), JPEG's quality (more is better).
+        min_psnr: floor of the worst frame of each copy in dB.
+        gop: frames from one key frame to the next, of H.264.
+        shard_bytes: of a tar file; it is larger only if it holds one video.
+    """
+
+    encoder: Literal["h264", "jpeg"]
+    short_side: int
+    quality: int
+    min_psnr: float
+    gop: int = 0
+    shard_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class CopyJob:
     """A video to copy.
 
     Attributes:
         path: in the list.
         source: its file.
-        name: of the copy: list path of a transcoded file, folder in the tar of a packed video.
+        name: of the copy: list path of an H.264 file, folder in the tar of a packed video.
         target: file to write.
         partial: file that it is written to first, on the same disk.
-        short_side: of the copy in pixels; a smaller source is not enlarged.
-        quality: of the encoder: H.264's CRF (less is better), JPEG's quality (more is better).
-        gop: frames from one key frame to the next, of H.264.
-        min_psnr: floor of the worst frame in dB.
+        settings: how it is copied.
     """
 
     path: str
@@ -73,10 +94,7 @@ class CopyJob:
     name: str
     target: Path
     partial: Path
-    short_side: int
-    quality: int
-    gop: int
-    min_psnr: float
+    settings: Settings
 
 
 @dataclass(frozen=True)
@@ -85,14 +103,14 @@ class Outcome:
 
     Attributes:
         copy: the copy; None if there is none.
-        count: what a reader finds in it, as the video index keeps it.
+        facts: what a reader finds in an H.264 copy, as the video index keeps it.
         error: why there is no copy.
         disk_full: there is no room to write it, which holds for all other jobs, too.
         notes: (title, line) of what is worth knowing about the source and its copy.
     """
 
-    copy: Copy | None
-    count: VideoFacts | None
+    copy: Copy | None = None
+    facts: VideoFacts | None = None
     error: str = ""
     disk_full: bool = False
     notes: tuple[tuple[str, str], ...] = ()
@@ -102,6 +120,7 @@ def run_jobs(
     jobs: Sequence[CopyJob],
     function: Callable[[CopyJob], Outcome],
     out: Path,
+    report: Report,
     *,
     num_processes: int,
     time_limit: float,
@@ -111,6 +130,7 @@ def run_jobs(
 
     Args:
         function: makes one copy, importable by name; it raises nothing.
+        report: gets a problem for each video that is not copied, and the notes on the others.
         time_limit: seconds after which one copy counts as hung.
 
     Raises:
@@ -119,130 +139,95 @@ def run_jobs(
     results = run_isolated(function, jobs, num_processes, time_limit)
     shown = track(results, total=len(jobs), label=f"copy to {out}", unit="videos", shown=progress)
     for done, (job, result, death) in enumerate(shown):
-        outcome = result or Outcome(None, None, f"{job.source}: {death}")
+        outcome = result or Outcome(error=f"{job.source}: {death}")
         if outcome.disk_full:
             left = len(jobs) - done
             raise OSError(errno.ENOSPC, f"{outcome.error}; {left} of {len(jobs)} videos are left")
         if outcome.copy is not None:
             append_table(out, [outcome.copy])
+        if outcome.error:
+            report.problem("videos that were not copied", outcome.error)
+        for title, line in outcome.notes:
+            report.note(title, line)
         yield job, outcome
 
 
-def time_limit(jobs: Iterable[CopyJob]) -> float:
-    """Seconds within which any of these copies is made unless something hangs.
+def make_copy(job: CopyJob) -> Outcome:
+    """Encode a video, decode the copy again and compare; no file is left of a copy that fails.
 
-    Ten minutes, plus what the largest file takes at 100 kB a second.
+    The copy is written under a partial name and renamed after the comparison. Nothing is raised.
     """
-    return 600 + max((Path(job.source).stat().st_size for job in jobs), default=0) / 100_000
+    try:
+        return _checked_copy(job)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return Outcome(error=f"{error.strerror}", disk_full=True)
+        said = str(error) if job.source in str(error) else f"{job.source}: {error!r}"
+        return Outcome(error=said)
+    finally:
+        job.partial.unlink(missing_ok=True)
 
 
-def measured(
-    job: CopyJob,
-    copy: str,
-    source: os.stat_result,
-    errors: Sequence[float],
-    size: tuple[int, ...],
-) -> Copy:
-    """Return the row of a copy that is at the job's partial path.
-
-    Args:
-        copy: its list path.
-        source: of the source before it was read.
-        errors: mean squared error of each frame.
-        size: height and width in pixels; further values are ignored.
-    """
-    return Copy(
+def _checked_copy(job: CopyJob) -> Outcome:
+    how = job.settings
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    source = os.stat(job.source)  # noqa: PTH116
+    promised = promised_frames(job.source)
+    facts = None
+    if how.encoder == "h264":
+        write_h264(job.source, job.partial, short_side=how.short_side, crf=how.quality, gop=how.gop)
+        with open_video(job.partial) as video:
+            compared = compare_h264(job.source, video, how.short_side)
+            facts = video.facts
+    else:
+        compared = write_jpegs(
+            job.source,
+            job.partial,
+            name=job.name,
+            short_side=how.short_side,
+            quality=how.quality,
+        )
+    errors, (height, width) = compared.errors, compared.size
+    worst = psnr(max(errors))
+    if worst < how.min_psnr:
+        return Outcome(
+            error=f"{job.source}: the worst frame of the copy has a PSNR of {worst:.1f} dB, below "
+            f"the floor of {how.min_psnr:g}; choose a better quality, or a lower --min-psnr"
+        )
+    notes = []
+    if line := cut_short(job.source, promised, len(errors)):
+        notes.append(("truncated sources", f"{line}, which were copied"))
+    tall, wide = compared.source_size
+    if min(tall, wide) <= how.short_side and (tall, wide) != compared.size:
+        line = f"{job.source}: {wide}x{tall} became {width}x{height}"
+        notes.append(("last row or column left out, since H.264's sides are even", line))
+    made = job.partial.stat()
+    if facts is not None:
+        facts = replace(
+            facts,
+            path=job.name,
+            requested=READER,
+            size=made.st_size,
+            mtime_ns=made.st_mtime_ns,
+        )
+    copy = Copy(
         path=job.path,
-        copy=copy,
+        copy=job.name if facts is not None else "",
         source_bytes=source.st_size,
         source_mtime_ns=source.st_mtime_ns,
-        bytes=job.partial.stat().st_size,
+        bytes=made.st_size,
         frames=len(errors),
-        width=size[1],
-        height=size[0],
+        width=width,
+        height=height,
         psnr=psnr(float(np.mean(errors))),
-        worst_psnr=psnr(max(errors)),
+        worst_psnr=worst,
     )
-
-
-def of_truncated(source: str, promised: int | None, decoded: int) -> tuple[tuple[str, str], ...]:
-    """The note on a source that its header says is longer; none if it is whole."""
-    line = cut_short(source, promised, decoded)
-    return (("truncated sources", f"{line}, which were copied"),) if line else ()
-
-
-def failed(job: CopyJob, error: Exception) -> Outcome:
-    """The outcome of a job that raised."""
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
-        return Outcome(None, None, f"{error.strerror}", disk_full=True)
-    told = str(error) if job.source in str(error) else f"{job.source}: {error!r}"
-    return Outcome(None, None, told)
-
-
-def scaled_frames(source: str, size: Callable[[int, int], tuple[int, int]]) -> Iterator[np.ndarray]:
-    """Yield all frames (H, W, 3) uint8 of a video in the size of its copy.
-
-    Args:
-        size: the copy's height and width from the source's. If each side stays or gets one pixel
-            smaller, the frame is cut; any other change scales it, with Pillow's bicubic filter,
-            which smooths before it drops pixels.
-    """
-    for frame in all_frames(source):
-        height, width = size(*frame.shape[:2])
-        if frame.shape[0] - height in (0, 1) and frame.shape[1] - width in (0, 1):
-            yield np.ascontiguousarray(frame[:height, :width])
-        else:
-            image = Image.fromarray(np.ascontiguousarray(frame))
-            yield np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
-
-
-def fitted(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Height and width scaled in proportion to this short side; nothing is enlarged.
-
-    >>> fitted(240, 426, 256), fitted(1080, 1920, 256), fitted(1921, 1080, 256)
-    ((240, 426), (256, 455), (455, 256))
-    """
-    short = min(height, width)
-    if short <= short_side:
-        return height, width
-    return round(height * short_side / short), round(width * short_side / short)
-
-
-def squared_error(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean squared error of two frames (H, W, 3) uint8.
-
-    Raises:
-        ValueError: they differ in size.
-    """
-    if a.shape != b.shape:
-        raise ValueError(f"a frame of {a.shape[1]}x{a.shape[0]} became {b.shape[1]}x{b.shape[0]}")
-    difference = (a.astype(np.float32) - b).ravel()
-    return float(np.dot(difference, difference)) / difference.size
-
-
-def psnr(mean_squared_error: float) -> float:
-    """Peak signal-to-noise ratio in dB of 8-bit values, to two digits; inf without error.
-
-    >>> psnr(65025 / 10**4), psnr(0)
-    (40.0, inf)
-    """
-    if mean_squared_error == 0:
-        return float("inf")
-    return round(float(10 * np.log10(255**2 / mean_squared_error)), 2)
-
-
-def below_floor(job: CopyJob, worst: float) -> str:
-    """Why a copy is not good enough; empty if it is."""
-    if worst >= job.min_psnr:
-        return ""
-    return (
-        f"{job.source}: the worst frame of the copy has a PSNR of {worst:.1f} dB, below the floor "
-        f"of {job.min_psnr:g}; choose a better quality, or a lower --min-psnr"
-    )
+    job.partial.replace(job.target)
+    return Outcome(copy, facts, notes=tuple(notes))
 
 
 def load_table(out: Path) -> dict[str, Copy]:
-    """Rows by source path, the latest of each."""
+    """Read the table: rows by source path, the latest of each."""
     kinds = [{"str": str, "int": int, "float": float}[str(field.type)] for field in fields(Copy)]
     rows: dict[str, Copy] = {}
     try:

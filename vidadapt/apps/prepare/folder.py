@@ -13,23 +13,12 @@ Class ids are those of the sorted folder names.
 
 from __future__ import annotations
 
-from vidadapt.apps.prepare.annotations import Annotations, Entry
+from vidadapt.apps.prepare.annotations import SPLIT_OF, SPLITS, Annotations, Entry
 from vidadapt.apps.prepare.report import Report
 from vidadapt.apps.prepare.videos import UNLISTABLE, Files
 from vidadapt.apps.prepare.write import fits_a_line
-from vidadapt.console.naming import did_you_mean
+from vidadapt.console import did_you_mean
 from vidadapt.lists.prepared import RECORD
-
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "dev": "dev",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
 def read(files: Files, report: Report) -> Annotations:
@@ -44,29 +33,23 @@ def read(files: Files, report: Report) -> Annotations:
         ValueError: fewer than two classes, or two folders for one split.
     """
     top = sorted({video.split("/")[0] for video in files.videos if "/" in video})
-    split_of = {name: SPLITS[name.lower()] for name in top if name.lower() in SPLITS}
+    split_of = {name: SPLIT_OF[name.lower()] for name in top if name.lower() in SPLIT_OF}
     if "train" not in split_of.values() or len(split_of) < 2:
         split_of = {}
     for split in set(split_of.values()):
         twice = [name for name in split_of if split_of[name] == split]
         if len(twice) > 1:
             raise ValueError(f"{files.root}: {' and '.join(twice)} are both {split}; join them")
-    present = {"train", *split_of.values()}
-    entries: dict[str, list[Entry]] = {s: [] for s in SPLITS.values() if s in present}
     named: list[tuple[str, str, str]] = []  # split, class, video
-    outside: list[str] = []
     for video in files.videos:
         parts = video.split("/")
         split = split_of.get(parts[0], "") if split_of else "train"
         inner = parts[1:] if split_of else parts
         if not fits_a_line(video):
-            outside.append(video)
             report.problem(UNLISTABLE, repr(video))
         elif not split:
-            outside.append(video)
             report.problem(f"videos outside {', '.join(split_of)}; left out", video)
         elif len(inner) < 2:
-            outside.append(video)
             report.problem("videos in no class folder; left out", video)
         else:
             named.append((split, inner[0], video))
@@ -77,17 +60,16 @@ def read(files: Files, report: Report) -> Annotations:
             f"found {', '.join(names) or 'none'}{_instead(files, names)}"
         )
     label_of = {name: label for label, name in enumerate(names)}
-    for split, name, video in named:
-        entries[split].append(Entry(video, label_of[name], "", name))
-    classes = {split: {name for place, name, _ in named if place == split} for split in entries}
+    present = {"train", *split_of.values()}
+    splits = {
+        split: tuple(Entry(v, label_of[name], "", name) for s, name, v in named if s == split)
+        for split in SPLITS
+        if split in present
+    }
+    classes = {split: {entry.source for entry in entries} for split, entries in splits.items()}
     _check_classes(files, split_of, classes, report)
-    return Annotations(
-        dataset="custom",
-        label_names=tuple(names),
-        splits={split: tuple(found) for split, found in entries.items()},
-        expected={},
-        unlisted=tuple(outside),  # reported above
-    )
+    reported = set(files.videos) - {video for _, _, video in named}
+    return Annotations("custom", tuple(names), splits, expected={}, unlisted=tuple(reported))
 
 
 def _instead(files: Files, names: list[str]) -> str:

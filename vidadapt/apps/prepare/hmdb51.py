@@ -17,9 +17,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vidadapt.apps.prepare.annotations import Annotations, Entry, check_counts
+from vidadapt.apps.prepare.annotations import (
+    Annotations,
+    Entry,
+    add_once,
+    check_counts,
+    numbered_lines,
+)
 from vidadapt.apps.prepare.report import Report
-from vidadapt.console.naming import did_you_mean
+from vidadapt.console import did_you_mean
 
 # fmt: off
 CLASSES = (
@@ -31,11 +37,10 @@ CLASSES = (
     "swing_baseball", "sword", "sword_exercise", "talk", "throw", "turn", "walk", "wave",
 )
 # fmt: on
-SPLITS = (1, 2, 3)
 PER_CLASS = {"train": 70, "test": 30}
 # Numbered the other way round in a class list that is passed around with the split files.
 OTHERWISE_NUMBERED = (("kick", "kick_ball"), ("sword", "sword_exercise"))
-_VALUES = {"0": "unused", "1": "train", "2": "test"}
+SIDES = {"0": "unused", "1": "train", "2": "test"}
 _LINE = re.compile(r"(?P<file>.*\S)\s+(?P<value>[012])")
 # Visible body parts, camera motion, people, view, quality, number.
 _TAIL = r"_(?:f|u|h|l)_(?:cm|nm)_np[0-9]+_(?:fr|ba|le|ri)_(?:goo|med|bad)_[0-9]+"
@@ -56,10 +61,8 @@ def read(folder: Path, split: int, report: Report) -> Annotations:
             differ.
 
     Raises:
-        ValueError: an unknown split, or no split file of HMDB51.
+        ValueError: no split file of HMDB51.
     """
-    if split not in SPLITS:
-        raise ValueError(f"HMDB51 has no split {split}; choose 1, 2 or 3")
     ending = f"_test_split{split}.txt"
     files = {path.name.removesuffix(ending): path for path in sorted(folder.glob(f"*{ending}"))}
     if not files.keys() & set(CLASSES):
@@ -71,16 +74,17 @@ def read(folder: Path, split: int, report: Report) -> Annotations:
         hint = did_you_mean(name, CLASSES)
         line = f"{files[name].name}: HMDB51 has no class {name!r}, the file is left out; {hint}"
         report.problem("split files of another set", line.rstrip("; "))
-    sides: dict[str, list[Entry]] = {"train": [], "test": [], "unused": []}
+    sides: dict[str, list[Entry]] = {side: [] for side in SIDES.values()}
     for label, name in enumerate(CLASSES):
         if name not in files:
             report.lack("missing split files", f"{folder / name}{ending}")
             continue
         of_class = _read_file(files[name], name, label, report)
-        for side, number in PER_CLASS.items():
-            _check_class(f"{files[name].name}: {side}", len(of_class[side]), number, report)
-        for side, entries in of_class.items():
-            sides[side] += entries
+        for side, found in of_class.items():
+            sides[side] += found
+            what = f"{files[name].name}: {side} {len(found)}"
+            if side in PER_CLASS:
+                report.compare("official counts by class", what, len(found), PER_CLASS[side])
     for first, second in OTHERWISE_NUMBERED:
         report.note(
             "classes with other numbers elsewhere",
@@ -94,15 +98,14 @@ def read(folder: Path, split: int, report: Report) -> Annotations:
         expected={side: number * len(CLASSES) for side, number in PER_CLASS.items()},
         unlisted=tuple(entry.key for entry in sides["unused"]),
     )
-    check_counts(annotations, report)
     _note_shared_films(annotations, report)
-    return annotations
+    return check_counts(annotations, report)
 
 
 def film(stem: str, name: str) -> str | None:
-    """Film that a video of class `name` was cut from; None: its name is not of that class.
+    """Return the film that a video of class `name` was cut from; None: it has no such name.
 
-    Holds for all 6,766 official names.
+    It is right for all 6,766 official names.
 
     >>> film("THE_PROTECTOR_kick_f_cm_np1_fr_bad_53", "kick")
     'THE_PROTECTOR'
@@ -117,43 +120,34 @@ def film(stem: str, name: str) -> str | None:
 
 def _read_file(path: Path, name: str, label: int, report: Report) -> dict[str, list[Entry]]:
     """Return the entries of a split file by side: train, test, unused."""
-    sides: dict[str, list[Entry]] = {side: [] for side in _VALUES.values()}
-    first: dict[str, int] = {}
+    entries: dict[str, Entry] = {}
+    side_of: dict[Entry, str] = {}
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        report.problem("unreadable split files", f"{path}: {error}; unpack it anew")
-        return sides
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        source = f"{path.name}:{number}"
-        match = _LINE.fullmatch(line.strip())
+        lines = numbered_lines(path, "a split file; unpack it anew")
+    except ValueError as error:
+        report.problem("unreadable split files", str(error))
+        lines = []
+    for source, line in lines:
+        match = _LINE.fullmatch(line)
         if match is None:
-            report.problem(
-                "unusable lines", f"{source}: expected 'NAME.avi' and 0, 1 or 2, got {line!r}"
-            )
+            wanted = "expected 'NAME.avi' and 0, 1 or 2"
+            report.problem("unusable lines", f"{source}: {wanted}, got {line!r}")
             continue
-        file = match["file"]
-        stem = file.removesuffix(".avi")
+        stem = match["file"].removesuffix(".avi")
         group = film(stem, name)
         if group is None:
-            report.problem(
-                "names of another class",
-                f"{source}: {file!r}, expected ..._{name}_... as in the file's name; left out",
-            )
-        elif stem in first:
-            report.problem(
-                "duplicate lines",
-                f"{source}: {file} is already on line {first[stem]}, which counts",
-            )
-        else:
-            first[stem] = number
-            sides[_VALUES[match["value"]]].append(Entry(f"{name}/{stem}", label, group, source))
-    return sides
+            wanted = f"expected ..._{name}_... as in the file's name; left out"
+            report.problem("names of another class", f"{source}: {match['file']!r}, {wanted}")
+            continue
+        entry = Entry(f"{name}/{stem}", label, group, source)
+        side_of[entry] = SIDES[match["value"]]
+        add_once(entries, entry, report)
+    found = entries.values()
+    return {side: [e for e in found if side_of[e] == side] for side in SIDES.values()}
 
 
 def _note_shared_films(annotations: Annotations, report: Report) -> None:
+    """Note the films that train and test share."""
     trained = {entry.group for entry in annotations.splits["train"]}
     shared = [entry for entry in annotations.splits["test"] if entry.group in trained]
     if shared:
@@ -162,11 +156,3 @@ def _note_shared_films(annotations: Annotations, report: Report) -> None:
             f"{len({entry.group for entry in shared})} films, each in classes of its own on either "
             f"side, with {len(shared)} of {len(annotations.splits['test'])} test videos",
         )
-
-
-def _check_class(what: str, number: int, expected: int, report: Report) -> None:
-    line = f"{what} {number}, officially {expected}"
-    if number < expected:
-        report.lack("official counts by class", line)
-    elif number > expected:
-        report.problem("official counts by class", line)

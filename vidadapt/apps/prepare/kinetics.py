@@ -14,32 +14,22 @@ partial, since videos vanish: what the csv files list is expected, and what is m
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from vidadapt.apps.prepare.annotations import Annotations, Entry
+from vidadapt.apps.prepare.annotations import SPLIT_OF, Annotations, Entry, add_once, table_lines
 from vidadapt.apps.prepare.report import Report
-from vidadapt.console.naming import did_you_mean
+from vidadapt.console import did_you_mean
+from vidadapt.lists.names import without_ending
 from vidadapt.lists.reading import read_label_names
 
 COLUMNS = ("youtube_id", "time_start", "time_end", "split")
-SPLITS = {"train": "train", "validate": "val", "validation": "val", "val": "val", "test": "test"}
 LABELS = Path(__file__).parents[3] / "data_lists" / "kinetics400" / "labels.txt"
 _ID = re.compile(r"[A-Za-z0-9_-]{11}")
 _CLIP = re.compile(r"[A-Za-z0-9_-]{11}_[0-9]{6}_[0-9]{6}")
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?")
-
-
-@dataclass(frozen=True)
-class _Row:
-    label: str
-    video: str
-    key: str
-    split: str
-    source: str
 
 
 def read(path: Path, report: Report, *, by_id: bool = False) -> Annotations:
@@ -58,55 +48,47 @@ def read(path: Path, report: Report, *, by_id: bool = False) -> Annotations:
         ValueError: no csv file with the official columns, or no line for a list.
     """
     rows = [row for file in _files(path) for row in _rows(file, report, by_id)]
-    listed = [row for row in rows if row.split != "test"]
+    listed = [row for row in rows if row[1] != "test"]
     if not listed:
         raise ValueError(
             f"{path}: no training or validation line with a label; expected "
             f"label,{','.join(COLUMNS)}"
         )
-    dataset, names = _classes({row.label for row in listed}, report)
+    dataset, names = _classes({name for name, _, _ in listed}, report)
     label_of = {name: label for label, name in enumerate(names)}
     splits: dict[str, dict[str, Entry]] = {"train": {}, "val": {}}
-    for row in listed:
-        entries = splits[row.split]
-        if row.key in entries:
-            line = f"{row.source}: {row.key} is already in {entries[row.key].source}, which counts"
-            report.problem("duplicate lines", line)
-        else:
-            entry = Entry(row.key, label_of[row.label], row.video, row.source)
-            entries[row.key] = entry
-    keys = {entry.key for entries in splits.values() for entry in entries.values()}
-    unlisted = tuple(dict.fromkeys(row.key for row in rows if row.key not in keys))
+    for name, split, entry in listed:
+        add_once(splits[split], replace(entry, label=label_of[name]), report)
+    keys = splits["train"].keys() | splits["val"].keys()
+    unlisted = tuple(dict.fromkeys(entry.key for _, _, entry in rows if entry.key not in keys))
     if unlisted:
         line = f"{len(unlisted):,} test videos: published results are on the validation list"
         report.note("in no list", line)
     found = {split: tuple(entries.values()) for split, entries in splits.items() if entries}
-    return Annotations(
-        dataset=dataset,
-        label_names=names,
-        splits=found,
-        expected={split: len(entries) for split, entries in found.items()},
-        unlisted=unlisted,
-    )
+    expected = {split: len(entries) for split, entries in found.items()}
+    return Annotations(dataset, names, found, expected, unlisted)
 
 
-def named_by_id(stems: Iterable[str]) -> bool:
-    """Whether more files are named by their YouTube id alone than by id and times.
+def named_by_id(videos: Iterable[str]) -> bool:
+    """Return True if more files are named by their YouTube id alone than by id and times.
 
     An id has 11 characters, a name with times 25, so that no name can be both.
 
-    >>> named_by_id(["-3B32lodo2M_000059_000069", "_dbcJuKJQNs_000040_000050"])
+    Args:
+        videos: paths.
+
+    >>> named_by_id(["a/-3B32lodo2M_000059_000069.mp4", "a/_dbcJuKJQNs_000040_000050.mp4"])
     False
-    >>> named_by_id(["-3B32lodo2M", "_dbcJuKJQNs"])
+    >>> named_by_id(["a/-3B32lodo2M.mp4", "a/_dbcJuKJQNs.mp4"])
     True
     """
-    names = list(stems)
-    ids = sum(_ID.fullmatch(name) is not None for name in names)
-    return ids > sum(_CLIP.fullmatch(name) is not None for name in names)
+    stems = [without_ending(video).rpartition("/")[2] for video in videos]
+    ids = sum(_ID.fullmatch(stem) is not None for stem in stems)
+    return ids > sum(_CLIP.fullmatch(stem) is not None for stem in stems)
 
 
 def clip_name(video: str, start: float, end: float) -> str:
-    """A clip's official name.
+    """Return a clip's official name.
 
     >>> clip_name("-3B32lodo2M", 59, 69)
     '-3B32lodo2M_000059_000069'
@@ -123,43 +105,32 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _rows(path: Path, report: Report, by_id: bool) -> list[_Row]:
-    rows = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise ValueError(
-                    f"{path}: no column {', '.join(missing)}; expected a header "
-                    f"label,{','.join(COLUMNS)}"
-                )
-            for line in reader:
-                row = _row(line, f"{path.name}:{reader.line_num}", report, by_id)
-                rows += [row] if row else []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"cannot read {path}: {error}; expected a csv of Kinetics") from error
-    return rows
-
-
-def _row(line: dict[str, str | None], source: str, report: Report, by_id: bool) -> _Row | None:
-    """A csv line, or None after a problem."""
-    label, video, start, end, split = (
-        (line.get(name) or "").strip() for name in ("label", *COLUMNS)
-    )
-    if not _ID.fullmatch(video):
-        wrong = f"youtube_id {video!r}, expected 11 letters, digits, - and _"
-    elif not (_SECONDS.fullmatch(start) and _SECONDS.fullmatch(end)):
-        wrong = f"from {start!r} to {end!r}, expected seconds"
-    elif split not in SPLITS:
-        wrong = f"split {split!r}, expected train, validate, val or test"
-    elif not label and SPLITS[split] != "test":
-        wrong = "no label"
-    else:
-        key = video if by_id else clip_name(video, float(start), float(end))
-        return _Row(label, video, key, SPLITS[split], source)
-    report.problem("unusable lines", f"{source}: {wrong}")
-    return None
+def _rows(path: Path, report: Report, by_id: bool) -> Iterator[tuple[str, str, Entry]]:
+    """Yield class name, split and entry, still without its label, of every usable line."""
+    lines = table_lines(path, "a csv of Kinetics")
+    _, header = next(lines, ("", []))
+    if missing := [name for name in COLUMNS if name not in header]:
+        raise ValueError(
+            f"{path}: no column {', '.join(missing)}; expected a header label,{','.join(COLUMNS)}"
+        )
+    for source, cells in lines:
+        row = dict(zip(header, cells, strict=False))
+        label, video, start, end, split = (row.get(name, "") for name in ("label", *COLUMNS))
+        if not cells:
+            continue
+        if not _ID.fullmatch(video):
+            wrong = f"youtube_id {video!r}, expected 11 letters, digits, - and _"
+        elif not (_SECONDS.fullmatch(start) and _SECONDS.fullmatch(end)):
+            wrong = f"from {start!r} to {end!r}, expected seconds"
+        elif SPLIT_OF.get(split) not in ("train", "val", "test"):
+            wrong = f"split {split!r}, expected train, validate, val or test"
+        elif not label and SPLIT_OF[split] != "test":
+            wrong = "no label"
+        else:
+            key = video if by_id else clip_name(video, float(start), float(end))
+            yield label, SPLIT_OF[split], Entry(key, -1, video, source)
+            continue
+        report.problem("unusable lines", f"{source}: {wrong}")
 
 
 def _classes(found: set[str], report: Report) -> tuple[str, tuple[str, ...]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from vidadapt.apps.prepare.report import Report
-from vidadapt.console.progress import track
+from vidadapt.console import track
 from vidadapt.lists.reading import Sample
 
 PROBE = 4096  # bytes from the middle of a file, compared before whole files
@@ -31,12 +31,12 @@ def identical(
         progress: show it on stderr.
     """
     sets = _divide([list(sizes)], [str(size) for size in sizes.values()])
-    for label, digest in (("comparing videos", _probe), ("hashing videos of equal size", _whole)):
+    for label, whole in (("comparing videos", False), ("hashing videos of equal size", True)):
         paths = [path for found in sets for path in found]
         if not paths:
             break
         with ThreadPoolExecutor(threads) as pool:
-            results = pool.map(partial(digest, root, sizes), paths)
+            results = pool.map(partial(_digest, root, whole), paths)
             shown = track(results, total=len(paths), label=label, unit="files", shown=progress)
             digests = list(shown)
         for path, (_, error) in zip(paths, digests, strict=True):
@@ -96,26 +96,14 @@ def _divide(sets: Sequence[Sequence[str]], digests: Sequence[str]) -> list[list[
     return [paths for paths in divided.values() if len(paths) > 1]
 
 
-def _probe(root: Path, sizes: Mapping[str, int], path: str) -> tuple[str, str]:
-    def read(file: Path) -> str:
-        with file.open("rb") as handle:
-            handle.seek(max(0, (sizes[path] - PROBE) // 2))
-            return hashlib.sha256(handle.read(PROBE)).hexdigest()
-
-    return _told(read, root / path)
-
-
-def _whole(root: Path, sizes: Mapping[str, int], path: str) -> tuple[str, str]:
-    def read(file: Path) -> str:
-        with file.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
-
-    return _told(read, root / path)
-
-
-def _told(read: Callable[[Path], str], file: Path) -> tuple[str, str]:
-    """Return the digest and no error, or an empty digest and the error."""
+def _digest(root: Path, whole: bool, path: str) -> tuple[str, str]:
+    """Return the digest of a file or of its middle, and an error; one of them is empty."""
+    file = root / path
     try:
-        return read(file), ""
+        with file.open("rb") as opened:
+            if whole:
+                return hashlib.file_digest(opened, "sha256").hexdigest(), ""
+            opened.seek(max(0, (file.stat().st_size - PROBE) // 2))
+            return hashlib.sha256(opened.read(PROBE)).hexdigest(), ""
     except OSError as error:
         return "", error.strerror or str(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vidadapt.console.naming import printable
+from vidadapt.console import printable
 from vidadapt.files.writing import replaced
 from vidadapt.lists.reading import SHOWN
 
@@ -36,8 +36,14 @@ class Report:
         """Add a line under a note's title."""
         self.notes.setdefault(title, []).append(line)
 
+    def compare(self, title: str, what: str, number: int, expected: int) -> None:
+        """Add a line if a number is not the official one: fewer is missing, more is a problem."""
+        if number != expected:
+            tell = self.lack if number < expected else self.problem
+            tell(title, f"{what}, officially {expected:,}")
+
     def text(self, shown: int | None = SHOWN) -> str:
-        """All titles with their numbers, and the first `shown` lines of each (None: all).
+        """Return all titles with their numbers, and the first `shown` lines of each (None: all).
 
         Lines are shown as `naming.printable` gives them.
         """

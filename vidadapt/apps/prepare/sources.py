@@ -1,197 +1,66 @@
-"""The lists that a copying sub-command reads, and the prepared folder that it writes."""
+"""The official data sets that lists are made of: a new one is an entry here, and its preset in
+`vidadapt.data.datasets`."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from vidadapt.lists.counting import known_rows, look_at
-from vidadapt.lists.index import add_to_index, index_path, read_index, tidy_index
-from vidadapt.lists.prepared import RECORD, Prepared, known_root, read_prepared, write_prepared
-from vidadapt.lists.reading import (
-    LABELS,
-    Sample,
-    Samples,
-    manifest_hash,
-    read_label_names,
-    read_list,
-    write_list,
-)
-from vidadapt.video import VideoFacts
-
-READER = "auto"  # data.reader's default: the video index is filled for it
+from vidadapt.apps.prepare import hmdb51, kinetics, ssv2, ucf101
+from vidadapt.apps.prepare.annotations import Annotations
+from vidadapt.apps.prepare.report import Report
+from vidadapt.apps.prepare.videos import Files
 
 
 @dataclass(frozen=True)
-class Sources:
-    """Lists of videos that are to be copied.
+class Source:
+    """An official data set.
 
     Attributes:
-        root: absolute folder that their paths are relative to.
-        lists: samples by the list's file name.
-        roles: file name by what a run calls the list, see `Prepared.lists`.
-        dataset: key of `vidadapt.data.DATASETS`.
-        labels: file of the class names; None where there is none beside the lists.
+        title: its name.
+        layout: annotations and videos as downloaded, for the help.
+        example: options of a call, for the help.
+        read: makes annotations of the folder of the official files, the split, the files among the
+            videos, and a report.
+        splits: numbers of its official splits, of which a call chooses; empty: it has only one.
     """
 
-    root: Path
-    lists: dict[str, tuple[Sample, ...]]
-    roles: dict[str, str]
-    dataset: str
-    labels: Path | None
-
-    @property
-    def paths(self) -> list[str]:
-        """Every listed path once, in the order of the lists."""
-        return list(dict.fromkeys(s.path for samples in self.lists.values() for s in samples))
+    title: str
+    layout: str | None
+    example: str
+    read: Callable[[Path, int, Files, Report], Annotations]
+    splits: tuple[int, ...] = ()
 
 
-def read_sources(
-    list_paths: Sequence[Path], root: Path | None, allow_outside_root: bool = False
-) -> Sources:
-    """Read the lists; a missing video is found and reported later.
-
-    Args:
-        root: of the videos; None: the one that the lists' prepared folders name.
-        allow_outside_root: see `read_list`.
-
-    Raises:
-        ValueError: a list cannot be read, two have one name or role, a root is not known, or roots
-            or class names differ.
-    """
-    lists: dict[str, tuple[Sample, ...]] = {}
-    roles: dict[str, str] = {}
-    roots: dict[Path, Path] = {}
-    labels: dict[str, Path] = {}
-    datasets: set[str] = set()
-    for path in list_paths:
-        if path.name in lists:
-            raise ValueError(f"{path}: another list is called {path.name}, too; rename one of them")
-        known = known_root(path, root)
-        roots.setdefault(known, path)
-        lists[path.name] = tuple(read_list(path, known, sys.maxsize, allow_outside_root))
-        role = path.stem
-        if (path.parent / RECORD).is_file():
-            prepared = read_prepared(path.parent)
-            datasets.add(prepared.dataset)
-            role = next((k for k, name in prepared.lists.items() if name == path.name), role)
-        if role in roles:
-            raise ValueError(f"{path}: {roles[role]} is the list for {role!r} already")
-        roles[role] = path.name
-        if path.with_name(LABELS).is_file():
-            names = "\n".join(read_label_names(path.with_name(LABELS)))
-            labels.setdefault(names, path.with_name(LABELS))
-    if "val" in roles and "test" not in roles:
-        roles["test"] = roles.pop("val")  # as a preparation would call it
-    if len(roots) > 1 or len(labels) > 1:
-        what, files = ("roots", roots.values()) if len(roots) > 1 else ("names", labels.values())
-        raise ValueError(
-            f"the lists have different {what} ({', '.join(map(str, files))}): copy them in calls "
-            "of their own, into folders of their own"
-        )
-    return Sources(
-        root=next(iter(roots)),
-        lists=lists,
-        roles=roles,
-        dataset=datasets.pop() if len(datasets) == 1 else "custom",
-        labels=next(iter(labels.values()), None),
-    )
-
-
-def write_copied(
-    out: Path,
-    sources: Sources,
-    copy_of: Mapping[str, str],
-    counts: Mapping[str, VideoFacts],
-    made_by: Mapping[str, Any],
-) -> dict[str, Path]:
-    """Write the lists in their order with the copies' paths, and complete the prepared folder.
-
-    Args:
-        copy_of: list path of the copy by that of its source; a video without one is not listed.
-        counts: what a reader finds in a copy, by the copy's list path, for the video index.
-            Copies that are not in it are decoded when they are first used.
-
-    Returns:
-        The lists written, by file name.
-    """
-    names = None
-    if sources.labels is not None:
-        names = read_label_names(sources.labels)
-        if sources.labels != out / LABELS:
-            shutil.copyfile(sources.labels, out / f".{LABELS}.partial")
-            (out / f".{LABELS}.partial").replace(out / LABELS)
-    written: dict[str, Path] = {}
-    manifests: dict[str, str] = {}
-    for name, samples in sources.lists.items():
-        copied = [Sample(copy_of[s.path], s.label) for s in samples if s.path in copy_of]
-        written[name] = out / name
-        write_list(written[name], copied)
-        made = [counts[sample.path] for sample in copied if sample.path in counts]
-        files = look_at(out, (facts.path for facts in made), {})
-        index = index_path(written[name])
-        listed = Samples.of(Sample(facts.path, 0) for facts in made)
-        _, new = known_rows(read_index(index), listed, files, READER, whole=False)
-        sizes, times = files.sizes.tolist(), files.mtimes_ns.tolist()
-        add_to_index(
-            index,
-            [
-                replace(made[place], requested=READER, size=sizes[place], mtime_ns=times[place])
-                for place in new
-            ],
-        )
-        tidy_index(index)
-        role = next(role for role, file in sources.roles.items() if file == name)
-        manifests[role] = manifest_hash(copied, names)
-    write_prepared(
-        out,
-        Prepared(
-            dataset=sources.dataset,
-            root=str(out.absolute()),
-            lists=dict(sources.roles),
-            label_names=LABELS if names is not None else None,
-            manifests=manifests,
-            made_by=dict(made_by),
+SOURCES = {  # by the name of the sub-command
+    "ssv2": Source(
+        "Something-Something V2",
+        ssv2.__doc__,
+        "--annotations labels --videos 20bn-something-something-v2 data/ssv2",
+        lambda folder, _, files, report: ssv2.read(folder, report),
+    ),
+    "hmdb51": Source(
+        "HMDB51",
+        hmdb51.__doc__,
+        "--annotations testTrainMulti_7030_splits --videos hmdb51_org \\\n"
+        "  --split all --dev-fraction 0.1 data/hmdb51",
+        lambda folder, split, files, report: hmdb51.read(folder, split, report),
+        splits=(1, 2, 3),
+    ),
+    "ucf101": Source(
+        "UCF101",
+        ucf101.__doc__,
+        "--annotations ucfTrainTestlist --videos UCF-101 data/ucf101",
+        lambda folder, split, files, report: ucf101.read(folder, split, report),
+        splits=(1, 2, 3),
+    ),
+    "kinetics": Source(
+        "Kinetics-400, -600 or -700",
+        kinetics.__doc__,
+        "--annotations annotations --videos k400 --allow-partial data/k400",
+        lambda folder, _, files, report: kinetics.read(
+            folder, report, by_id=kinetics.named_by_id(files.videos)
         ),
-    )
-    return written
-
-
-def copy_names(paths: Sequence[str], root: Path, suffix: str | None) -> dict[str, str]:
-    """Return the name of each video's copy below the folder of copies; no two are the same.
-
-    A path outside the root loses what leads out of it. A suffix replaces that of the source, unless
-    two sources would then get one name: then it is added.
-
-    >>> copy_names(["v/1.webm", "v/1.avi", "v/2.webm", "../x.avi"], Path("/d"), ".mp4")
-    {'v/1.webm': 'v/1.webm.mp4', 'v/1.avi': 'v/1.avi.mp4', 'v/2.webm': 'v/2.mp4', '../x.avi': 'x.mp4'}
-    >>> copy_names(["/d/v/1.webm", "v/2.webm"], Path("/d"), None)
-    {'/d/v/1.webm': 'v/1.webm', 'v/2.webm': 'v/2.webm'}
-
-    Raises:
-        ValueError: two videos would still have one name.
-    """  # noqa: E501
-    plain = {}
-    for path in paths:
-        inner = os.path.relpath(path, root) if os.path.isabs(path) else os.path.normpath(path)  # noqa: PTH117
-        parts = [part for part in Path(inner).parts if part not in ("..", "/")]
-        plain[path] = "/".join(parts)
-    names = plain
-    if suffix is not None:
-        swapped = {path: os.path.splitext(name)[0] + suffix for path, name in plain.items()}  # noqa: PTH122
-        often = _repeated(swapped.values())
-        names = {p: plain[p] + suffix if name in often else name for p, name in swapped.items()}
-    if often := _repeated(names.values()):
-        both = [path for path, name in names.items() if name in often]
-        raise ValueError(f"{both[0]!r} and {both[1]!r} would have one name as copies")
-    return names
-
-
-def _repeated(names: Iterable[str]) -> set[str]:
-    return {name for name, number in Counter(names).items() if number > 1}
+    ),
+}

@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,28 +15,11 @@ from torch.utils.data import DataLoader
 from vidadapt.config import DataConfig
 from vidadapt.data import DataPlan, VideoList, train_loader
 from vidadapt.data.sampling import SAMPLINGS
-from vidadapt.lists.reading import Sample
 from vidadapt.lists.videos import Videos
-from vidadapt.video import VideoFacts
-
-
-@dataclass(frozen=True)
-class Timed:
-    """Videos whose loading is timed.
-
-    Attributes:
-        root: folder that the samples' paths are relative to.
-        samples: readable videos; sets that are compared hold the same ones in the same order.
-        counts: what is known about them, by path.
-    """
-
-    root: str
-    samples: Sequence[Sample]
-    counts: Mapping[str, VideoFacts]
 
 
 def loader_rates(
-    sets: Mapping[str, Timed],
+    sets: Mapping[str, Videos],
     num_frames: int,
     *,
     num_workers: int,
@@ -53,6 +36,7 @@ def loader_rates(
     round before the first, not counted, starts the workers and fills the system's file cache.
 
     Args:
+        sets: readable videos by name; all hold the same ones in the same order.
         num_frames: T of a clip.
         num_workers: loader processes; 0: this one, with one thread like a loader process.
         clips_per_round: at least; a round reads all videos once or several times.
@@ -62,17 +46,17 @@ def loader_rates(
         ValueError: a set without videos.
     """
     loaders = {}
-    for name, timed in sets.items():
-        if not timed.samples:
+    for name, videos in sets.items():
+        if not videos:
             raise ValueError(f"{name}: no video to time")
         config = DataConfig(
-            root=timed.root,
+            root=videos.root,
             num_workers=num_workers,
-            repeated_augmentation=math.ceil(max(clips_per_round, batch_size) / len(timed.samples)),
+            repeated_augmentation=math.ceil(max(clips_per_round, batch_size) / len(videos)),
         )
         plan = DataPlan(
             dataset=config.dataset,
-            num_classes=1 + max(sample.label for sample in timed.samples),
+            num_classes=1 + int(videos.labels.max()),
             label_names=None,
             sampling=replace(SAMPLINGS["uniform8"], num_frames=num_frames),
             flip=False,
@@ -81,8 +65,8 @@ def loader_rates(
             crop_size=crop_size,
             normalization=config.normalization,
         )
-        videos = VideoList(name, Videos.of(timed.root, timed.samples, timed.counts))
-        loaders[name] = train_loader(config, plan, videos, batch_size=batch_size, seed=0)
+        listed = VideoList(name, videos)
+        loaders[name] = train_loader(config, plan, listed, batch_size=batch_size, seed=0)
     rates: dict[str, list[float]] = {name: [] for name in sets}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -103,7 +87,7 @@ def _rate(loader: DataLoader[Any], epoch: int) -> float:
 
 
 def gain(rates: Mapping[str, Sequence[float]], name: str, over: str) -> float:
-    """Median over the rounds of one set's rate as a multiple of another's in the same round.
+    """Return the median over the rounds of one set's rate as a multiple of another's.
 
     >>> gain({"source": [10, 10, 5], "copy": [40, 50, 25]}, "copy", "source")
     5.0

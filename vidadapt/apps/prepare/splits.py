@@ -43,10 +43,10 @@ def take_out(
         return tuple(entries), ()
     members: dict[str, Counter[int]] = defaultdict(Counter)
     for entry in entries:
-        members[_group(entry)][entry.label] += 1
+        members[group_of(entry)][entry.label] += 1
     chosen = choose_groups(members, fraction, seed)
-    kept = tuple(entry for entry in entries if _group(entry) not in chosen)
-    taken = tuple(entry for entry in entries if _group(entry) in chosen)
+    kept = tuple(entry for entry in entries if group_of(entry) not in chosen)
+    taken = tuple(entry for entry in entries if group_of(entry) in chosen)
     got = Counter(entry.label for entry in taken)
     for label, count in sorted(Counter(entry.label for entry in entries).items()):
         if not got[label]:
@@ -161,7 +161,7 @@ def merge_groups(entries: Sequence[Entry], same: Iterable[Sequence[str]]) -> tup
     >>> [entry.group for entry in merge_groups(film, [("x", "z")])]
     ['/z', 'g', '/z']
     """
-    group_of = {entry.key: _group(entry) for entry in entries}
+    groups = {entry.key: group_of(entry) for entry in entries}
     leader: dict[str, str] = {}
     joined: set[str] = set()
 
@@ -171,17 +171,18 @@ def merge_groups(entries: Sequence[Entry], same: Iterable[Sequence[str]]) -> tup
         return group
 
     for keys in same:
-        roots = sorted({find(group_of[key]) for key in keys if key in group_of})
+        roots = sorted({find(groups[key]) for key in keys if key in groups})
         for root in roots[1:]:
             leader[root] = roots[0]
             joined |= {root, roots[0]}
     return tuple(
-        replace(entry, group=find(_group(entry))) if _group(entry) in joined else entry
+        replace(entry, group=find(group_of(entry))) if group_of(entry) in joined else entry
         for entry in entries
     )
 
 
-def _group(entry: Entry) -> str:
+def group_of(entry: Entry) -> str:
+    """Return the group of an entry; one that names none is a group of its own."""
     return entry.group or f"/{entry.key}"  # a name that no other group has
 
 
@@ -198,7 +199,7 @@ def _sum(counts: Iterable[Mapping[int, int]]) -> Counter[int]:
 
 
 def _sums(sizes: Sequence[int]) -> int:
-    """The sums of all subsets, as an integer whose bit n says whether n is one.
+    """Return the sums of all subsets, as an integer whose bit n says whether n is one.
 
     >>> [n for n in range(10) if _sums([2, 5]) >> n & 1]
     [0, 2, 5, 7]
@@ -210,7 +211,7 @@ def _sums(sizes: Sequence[int]) -> int:
 
 
 def _nearest(reachable: int, wanted: float, most: int) -> int:
-    """The sum up to `most` that is nearest to `wanted`, the larger of two equally near.
+    """Return the sum up to `most` that is nearest to `wanted`, the larger of two equally near.
 
     >>> _nearest(_sums([2, 5]), 3.5, 9), _nearest(_sums([2, 5]), 9, 6), _nearest(_sums([2]), -1, 5)
     (5, 5, 0)
@@ -226,27 +227,23 @@ def _nearest(reachable: int, wanted: float, most: int) -> int:
 
 
 def _fill(sizes: Mapping[str, int], wanted: float, most: int) -> set[str]:
-    """Groups whose sizes add up to the sum that is nearest to `wanted`, and to `most` at most.
+    """Return groups whose sizes add up to the sum up to `most` that is nearest to `wanted`.
 
     The first groups that allow this are taken, in the order of `sizes`.
 
     >>> sorted(_fill({"a": 2, "b": 3, "c": 2, "d": 4}, 4.2, 9)), _fill({"a": 2}, 0.9, 1)
     (['a', 'c'], set())
     """
-    ideal = _nearest((1 << most + 1) - 1, wanted, most)
-    last: dict[int, str] = {}  # of each sum: the group that first made it possible
-    reachable = 1
+    last = {0: ""}  # of each sum that can be reached: the group that first made it possible
+    ideal = min(range(most + 1), key=lambda total: (abs(total - wanted), -total))
     for group, size in sizes.items():
-        new = (reachable << size) & ~reachable & ((1 << most + 1) - 1)
-        reachable |= new
-        while new:
-            lowest = new & -new
-            last[lowest.bit_length() - 1] = group
-            new ^= lowest
-        if reachable >> ideal & 1:
+        for total in list(last):
+            if total + size <= most:
+                last.setdefault(total + size, group)
+        if ideal in last:
             break
+    left = min(last, key=lambda total: (abs(total - wanted), -total))
     chosen: set[str] = set()
-    left = _nearest(reachable, wanted, most)
     while left:
         chosen.add(last[left])
         left -= sizes[last[left]]

@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from vidadapt.apps.prepare.annotations import Annotations, Entry, check_counts
+from vidadapt.apps.prepare.annotations import Annotations, Entry, add_once, check_counts
 from vidadapt.apps.prepare.report import Report
-from vidadapt.console.naming import did_you_mean
+from vidadapt.console import did_you_mean
 
-CLASSES = 174
 OFFICIAL = {"train": 168_913, "val": 24_777, "test": 27_157}
 PREFIXES = ("something-something-v2-", "")
 PLACES = ("", "labels")
@@ -45,21 +45,16 @@ def read(folder: Path, report: Report) -> Annotations:
             or the ids in labels.json are not 0..K-1.
     """
     label_of = _labels(_find(folder, "labels.json", report))
-    if len(label_of) != CLASSES:
-        line = f"labels.json names {len(label_of)} classes, officially {CLASSES}"
-        report.problem("official counts", line)
     splits = {
         split: _entries(_find(folder, f"{name}.json", report), label_of, report)
         for split, name in (("train", "train"), ("val", "validation"))
     }
     test_ids = _test_ids(folder, report)
     if test_ids:
-        line = f"{len(test_ids):,} test videos, officially {OFFICIAL['test']:,}"
-        report.note("in no list", f"{line}: published results are on the validation list")
-        if len(test_ids) < OFFICIAL["test"]:
-            report.lack("official counts", line)
-        elif len(test_ids) > OFFICIAL["test"]:
-            report.problem("official counts", line)
+        what, official = f"{len(test_ids):,} test videos", OFFICIAL["test"]
+        line = f"{what}, officially {official:,}: published results are on the validation list"
+        report.note("in no list", line)
+        report.compare("official counts", what, len(test_ids), official)
     annotations = Annotations(
         dataset="ssv2",
         label_names=tuple(sorted(label_of, key=label_of.__getitem__)),
@@ -67,8 +62,7 @@ def read(folder: Path, report: Report) -> Annotations:
         expected={split: OFFICIAL[split] for split in splits},
         unlisted=test_ids,
     )
-    check_counts(annotations, report)
-    return annotations
+    return check_counts(annotations, report)
 
 
 def class_name(template: str) -> str:
@@ -108,7 +102,7 @@ def _json(path: Path, kind: type) -> Any:
 
 
 def _labels(path: Path) -> dict[str, int]:
-    """Label name -> id, ids being a permutation of 0..K-1."""
+    """Return the id of each label name; the ids are a permutation of 0..K-1."""
     content = _json(path, dict)
     ids = [_number(value) for value in content.values()]
     wrong = [f"{name!r}: {value!r}" for name, value in content.items() if _number(value) is None]
@@ -124,7 +118,7 @@ def _labels(path: Path) -> dict[str, int]:
 
 
 def _number(value: object) -> int | None:
-    """A decimal id, written as a string or as a number; None: neither."""
+    """Return a decimal id that is written as a string or as a number; None: it is neither."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -140,25 +134,20 @@ def _entries(path: Path, label_of: dict[str, int], report: Report) -> tuple[Entr
         if "template" not in record:
             report.problem("missing keys", f"{source} (id {video}): no 'template'")
         elif not isinstance(template, str):
-            report.problem(
-                "wrong types", f"{source} (id {video}): template is {template!r}, expected text"
-            )
+            line = f"{source} (id {video}): template is {template!r}, expected text"
+            report.problem("wrong types", line)
         elif class_name(template) not in label_of:
             hint = near(class_name(template))
-            report.problem(
-                "unknown templates", f"{source} (id {video}): {template!r}; {hint}".rstrip("; ")
-            )
-        elif video in entries:
-            line = f"{source}: id {video} is already in {entries[video].source}"
-            report.problem("duplicate ids", f"{line}; the first counts")
+            line = f"{source} (id {video}): {template!r}; {hint}"
+            report.problem("unknown templates", line.rstrip("; "))
         else:
-            entries[video] = Entry(video, label_of[class_name(template)], "", source)
+            entry = Entry(video, label_of[class_name(template)], "", source)
+            add_once(entries, entry, report, "duplicate ids")
     return tuple(entries.values())
 
 
-def _records(path: Path, report: Report) -> list[tuple[str, str, dict[str, Any]]]:
-    """Source, id and record of every record with a usable id."""
-    records = []
+def _records(path: Path, report: Report) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield source, id and record of every record with a usable id."""
     for number, record in enumerate(_json(path, list), start=1):
         source = f"{path.name}, record {number}"
         if not isinstance(record, dict):
@@ -170,20 +159,17 @@ def _records(path: Path, report: Report) -> list[tuple[str, str, dict[str, Any]]
             line = f"{source}: id is {record['id']!r}, expected a decimal number"
             report.problem("wrong types", line)
         else:
-            records.append((source, str(record["id"]), record))
-    return records
+            yield source, str(record["id"]), record
 
 
 def _test_ids(folder: Path, report: Report) -> tuple[str, ...]:
+    """Return the ids of the test videos, which have no labels."""
     try:
         path = _find(folder, "test.json", report)
     except ValueError as error:
         report.lack("test ids", str(error))
         return ()
-    sources: dict[str, str] = {}
+    entries: dict[str, Entry] = {}
     for source, video, _ in _records(path, report):
-        if video in sources:
-            line = f"{source}: id {video} is already in {sources[video]}; the first counts"
-            report.problem("duplicate ids", line)
-        sources.setdefault(video, source)
-    return tuple(sources)
+        add_once(entries, Entry(video, -1, "", source), report, "duplicate ids")
+    return tuple(entries)

@@ -10,40 +10,29 @@ numbers, which are kept. Videos of one `group` are never on both sides of a spli
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
-from vidadapt.apps.prepare.annotations import Annotations, Entry
-from vidadapt.apps.prepare.folder import SPLITS
+from vidadapt.apps.prepare.annotations import SPLIT_OF, SPLITS, Annotations, Entry, table_lines
 from vidadapt.apps.prepare.report import Report
 from vidadapt.apps.prepare.videos import Files
-from vidadapt.console.naming import did_you_mean
+from vidadapt.console import did_you_mean
 from vidadapt.lists.names import PATH_COLUMNS
 from vidadapt.lists.reading import read_label_names
 
 COLUMNS = {
-    "path": " ".join(PATH_COLUMNS),
-    "label": "label label_name class class_name category action target label_id class_id",
-    "split": "split subset set partition",
-    "group": "group group_id",
+    "path": ", ".join(PATH_COLUMNS),
+    "label": "label, label_name, class, class_name, category, action, target, label_id, class_id",
+    "split": "split, subset, set, partition",
+    "group": "group, group_id",
 }
 # Columns with the first and last moment of a part of a film.
-BEGINNINGS = "start start_time time_start start_frame start_sec start_seconds t_start from begin"
-ENDS = "end end_time time_end end_frame end_sec end_seconds t_end to stop"
+BEGINNINGS = (
+    "start, start_time, time_start, start_frame, start_sec, start_seconds, t_start, from, begin"
+)
+ENDS = "end, end_time, time_end, end_frame, end_sec, end_seconds, t_end, to, stop"
 _INTEGER = re.compile(r"-?[0-9]+")
-
-
-@dataclass(frozen=True)
-class _Row:
-    source: str
-    path: str
-    label: str
-    split: str
-    group: str
 
 
 def read(
@@ -68,25 +57,25 @@ def read(
             class ids or only one class.
     """
     rows = _rows(table, columns, report)
-    names, label_of = _classes(table, rows, label_names, report)
+    names, label_of = _classes(table, [row["label"] for _, row in rows], label_names, report)
     if len(names) < 2:
         raise ValueError(f"{table}: expected at least two classes, found {names[0]!r} alone")
     videos = set(files.videos)
-    entries: dict[str, list[Entry]] = {split: [] for split in ("train", "dev", "val", "test")}
-    for row in rows:
-        split = SPLITS.get(row.split.lower()) if row.split else "train"
-        path = _below_root(row.path, table, files.root, videos)
-        if row.label not in label_of:
-            hint = did_you_mean(row.label, label_of)
-            report.problem("unknown labels", f"{row.source}: {row.label!r} {hint}".rstrip())
+    entries: dict[str, list[Entry]] = {split: [] for split in SPLITS}
+    for source, row in rows:
+        label, split = row["label"], SPLIT_OF.get(row["split"].lower() or "train")
+        path = _below_root(row["path"], table, files.root, videos)
+        if label not in label_of:
+            hint = did_you_mean(label, label_of)
+            report.problem("unknown labels", f"{source}: {label!r} {hint}".rstrip())
         elif split is None:
             wanted = "train, dev, val or test"
-            report.problem("unknown splits", f"{row.source}: {row.split!r}, expected {wanted}")
+            report.problem("unknown splits", f"{source}: {row['split']!r}, expected {wanted}")
         elif path is None:
-            line = f"{row.source}: {row.path} is not below {files.root}"
+            line = f"{source}: {row['path']} is not below {files.root}"
             report.problem("videos outside the folder of videos", line)
         else:
-            entries[split].append(Entry(path, label_of[row.label], row.group, row.source))
+            entries[split].append(Entry(path, label_of[label], row["group"], source))
     return Annotations(
         dataset="custom",
         label_names=names,
@@ -95,24 +84,16 @@ def read(
     )
 
 
-def _rows(table: Path, columns: dict[str, str | None], report: Report) -> list[_Row]:
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {table}: {error}; expected a csv file in UTF-8") from error
-    first = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
-    try:
-        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except csv.Error as error:
-        raise ValueError(f"{table}:{reader.line_num}: {error}; is a quote not closed?") from error
+def _rows(
+    table: Path, columns: dict[str, str | None], report: Report
+) -> list[tuple[str, dict[str, str]]]:
+    """Return source and cells by key of `COLUMNS` of the usable rows; report the others."""
+    lines = list(table_lines(table, "a csv file in UTF-8", ",;\t"))
     header = lines[0][1] if lines else []
     chosen = {key: _column(table, header, key, columns.get(key)) for key in COLUMNS}
     _check_segments(table, header, chosen["path"], [cells for _, cells in lines[1:]], report)
     rows = []
-    for number, cells in lines[1:]:
-        source = f"{table.name}:{number}"
+    for source, cells in lines[1:]:
         if not any(cells):
             continue
         if len(cells) != len(header):
@@ -120,15 +101,12 @@ def _rows(table: Path, columns: dict[str, str | None], report: Report) -> list[_
             report.problem("unusable rows", line)
             continue
         values = {key: "" if at is None else cells[at] for key, at in chosen.items()}
-        empty = [header[at] for at in chosen.values() if at is not None and not cells[at]]
-        if (
-            not values["path"]
-            or not values["label"]
-            or (chosen["split"] is not None and not values["split"])
-        ):
+        needed = [at for key, at in chosen.items() if at is not None and key != "group"]
+        if any(not cells[at] for at in needed):
+            empty = [header[at] for at in chosen.values() if at is not None and not cells[at]]
             report.problem("unusable rows", f"{source}: nothing under {', '.join(empty)}")
         else:
-            rows.append(_Row(source, **values))
+            rows.append((source, values))
     if not rows:
         raise ValueError(f"{table} has no row that can be used\n{report.text()}".rstrip())
     return rows
@@ -142,13 +120,9 @@ def _check_segments(
     Raises:
         ValueError: several rows are parts of one film.
     """
-    columns = [
-        next((name for name in header if name.lower() in usual.split()), None)
-        for usual in (BEGINNINGS, ENDS)
-    ]
-    if None in columns or path is None:
+    begin, end = _place(header, BEGINNINGS), _place(header, ENDS)
+    if begin is None or end is None or path is None:
         return
-    begin, end = (header.index(name) for name in columns if name is not None)
     parts = {(c[path], c[begin], c[end]) for c in lines if len(c) == len(header)}
     shown = f"{header[begin]!r} and {header[end]!r}"
     if len(parts) > len({part[0] for part in parts}):
@@ -168,30 +142,33 @@ def _column(table: Path, header: list[str], key: str, given: str | None) -> int 
             hint = did_you_mean(given, header)
             raise ValueError(f"{table}:1: no column {given!r} {hint} The header has: {shown}")
         return header.index(given)
-    lower = [name.lower() for name in header]
-    usual = [name for name in COLUMNS[key].split() if name in lower]
-    if usual:
-        return lower.index(usual[0])
-    if key in ("path", "label"):
+    place = _place(header, COLUMNS[key])
+    if place is None and key in ("path", "label"):
         raise ValueError(
             f"{table}:1: expected a header with a {key} column such as 'path,label', got "
             f"{shown!r}; name the column with --{key}-column, or add the header"
         )
-    return None
+    return place
+
+
+def _place(header: list[str], usual: str) -> int | None:
+    """Return the place of the first of the usual names that the header has, in any case."""
+    lower = [name.lower() for name in header]
+    return next((lower.index(name) for name in usual.split(", ") if name in lower), None)
 
 
 def _classes(
-    table: Path, rows: list[_Row], label_names: Path | None, report: Report
+    table: Path, labels: list[str], label_names: Path | None, report: Report
 ) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Names in label order, and the id of each label as the table writes it."""
-    written = sorted({row.label for row in rows})
+    """Return the names in label order, and the id of each label as the table writes it."""
+    written = sorted(set(labels))
     names = tuple(read_label_names(label_names)) if label_names else ()
     numbers = [label for label in written if _INTEGER.fullmatch(label)]
     if len(numbers) == len(written):
         most = max(int(label) for label in written)
-        if not names and most >= len(rows):
+        if not names and most >= len(labels):
             raise ValueError(
-                f"{table}: labels go up to {most}, but there are {len(rows)} videos; "
+                f"{table}: labels go up to {most}, but there are {len(labels)} videos; "
                 "expected ids from 0, or class names"
             )
         names = names or tuple(str(label) for label in range(most + 1))
@@ -203,7 +180,7 @@ def _classes(
 
 
 def _below_root(path: str, table: Path, root: Path, videos: set[str]) -> str | None:
-    """The path below the root, as `videos.find` writes it; None: it is elsewhere."""
+    """Return the path below the root, as `videos.find` writes it; None: it is elsewhere."""
     if path in videos:
         return path
     if "/" not in path:

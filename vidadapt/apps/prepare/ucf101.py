@@ -18,11 +18,17 @@ import re
 from functools import cache, partial
 from pathlib import Path
 
-from vidadapt.apps.prepare.annotations import Annotations, Entry, check_counts
+from vidadapt.apps.prepare.annotations import (
+    Annotations,
+    Entry,
+    add_once,
+    check_counts,
+    numbered_lines,
+)
 from vidadapt.apps.prepare.report import Report
-from vidadapt.console.naming import did_you_mean
+from vidadapt.console import did_you_mean
 
-CLASSES = 101
+EXPECTED = "the folder that UCF101TrainTestSplits-RecognitionTask.zip unpacks to"
 OFFICIAL = {
     1: {"train": 9_537, "test": 3_783},
     2: {"train": 9_586, "test": 3_734},
@@ -42,24 +48,15 @@ def read(folder: Path, split: int, report: Report) -> Annotations:
         report: gets unusable lines, and counts that differ.
 
     Raises:
-        ValueError: an unknown split; a missing file; class numbers that are not 1..K.
+        ValueError: a missing file, or class numbers that are not 1..K.
     """
-    if split not in OFFICIAL:
-        raise ValueError(f"UCF101 has no split {split}; choose 1, 2 or 3")
     names = _classes(folder / "classInd.txt")
-    if len(names) != CLASSES:
-        line = f"classInd.txt names {len(names)} classes, officially {CLASSES}"
-        report.problem("official counts", line)
     label_of = {name: label for label, name in enumerate(names)}
     splits = {
         side: _entries(folder / f"{side}list{split:02d}.txt", side, label_of, report)
         for side in ("train", "test")
     }
-    annotations = Annotations(
-        dataset="ucf101", label_names=names, splits=splits, expected=OFFICIAL[split]
-    )
-    check_counts(annotations, report)
-    return annotations
+    return check_counts(Annotations("ucf101", names, splits, OFFICIAL[split]), report)
 
 
 def group_of(stem: str, name: str) -> str | None:
@@ -78,22 +75,10 @@ def group_of(stem: str, name: str) -> str | None:
     return f"{name}/{match['group']}" if match is not None and same else None
 
 
-def _lines(path: Path) -> list[tuple[str, str]]:
-    """Source and text of every line that is not empty."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"cannot read {path}: {error}; expected the folder that UCF101TrainTestSplits-"
-            "RecognitionTask.zip unpacks to"
-        ) from error
-    lines = enumerate(text.splitlines(), start=1)
-    return [(f"{path.name}:{number}", line.strip()) for number, line in lines if line.strip()]
-
-
 def _classes(path: Path) -> tuple[str, ...]:
+    """Return the class names in the order of their numbers."""
     name_of: dict[int, str] = {}
-    for source, line in _lines(path):
+    for source, line in numbered_lines(path, EXPECTED):
         number, _, name = line.partition(" ")
         if not number.isdecimal() or not name.strip():
             raise ValueError(f"{path.parent / source}: expected 'NUMBER CLASS', got {line!r}")
@@ -111,7 +96,7 @@ def _classes(path: Path) -> tuple[str, ...]:
 def _entries(path: Path, side: str, label_of: dict[str, int], report: Report) -> tuple[Entry, ...]:
     entries: dict[str, Entry] = {}
     near = cache(partial(did_you_mean, known=tuple(label_of)))  # slow, and needed for few names
-    for source, line in _lines(path):
+    for source, line in numbered_lines(path, EXPECTED):
         file, number = line, ""
         if side == "train":
             file, _, number = line.rpartition(" ")
@@ -131,9 +116,6 @@ def _entries(path: Path, side: str, label_of: dict[str, int], report: Report) ->
         elif number and int(number) != label_of[name] + 1:
             line = f"{source}: {file} has {number}, but {name} is {label_of[name] + 1}"
             report.problem("numbers of another class", f"{line} in classInd.txt; left out")
-        elif key in entries:
-            line = f"{source}: {file} is already in {entries[key].source}, which counts"
-            report.problem("duplicate lines", line)
         else:
-            entries[key] = Entry(key, label_of[name], group, source)
+            add_once(entries, Entry(key, label_of[name], group, source), report)
     return tuple(entries.values())

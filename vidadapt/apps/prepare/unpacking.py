@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import io
+import math
 import re
 import shutil
 import subprocess
@@ -14,10 +14,10 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from vidadapt.apps.prepare.joined import Joined
 from vidadapt.files.writing import NO_ROOM
-from vidadapt.video import StrictInfo
+from vidadapt.video import StrictInfo, cause_of
 
 # Programs that unpack rar and 7z archives. bsdtar is last: it does not check what a rar has stored.
 TOOLS = {
@@ -47,13 +47,9 @@ class Room:
     left: int
     is_given: bool
 
-    def of(self, size: int) -> int:
-        """Bytes that may come out of an archive of `size` bytes."""
-        return self.left if self.is_given else min(self.left, max(FLOOR, RATIO * size))
-
 
 def room_for(sizes: Sequence[int], limit: int | None) -> Room:
-    """Room for archives of these sizes: `limit`, or `RATIO` times their sum, at least `FLOOR`."""
+    """Return the room for files of these sizes: `limit`, or what `RATIO` and `FLOOR` allow."""
     return Room(max(FLOOR, RATIO * sum(sizes)), False) if limit is None else Room(limit, True)
 
 
@@ -78,7 +74,8 @@ def extract(kind: str, parts: Sequence[Path], folder: Path, room: Room) -> list[
     Raises:
         OSError: the disk is full.
     """
-    allowed = room.of(sum(part.stat().st_size for part in parts))
+    sizes = [part.stat().st_size for part in parts]
+    allowed = room.left if room.is_given else min(room.left, room_for(sizes, None).left)
     try:
         if kind == "zip":
             problems = _unzip(parts[0], folder, allowed)
@@ -92,7 +89,7 @@ def extract(kind: str, parts: Sequence[Path], folder: Path, room: Room) -> list[
     except Exception as error:  # the libraries raise errors of any kind on damaged bytes
         _empty(folder)
         _raise_if_full(error)
-        return [_cause(error)]
+        return [cause_of(error)]
     room.left -= _bytes_in(folder)
     if not problems and not any(path.is_file() for path in folder.rglob("*")):
         return ["no file came out of it; is it whole?"]
@@ -115,7 +112,7 @@ def _unzip(archive: Path, folder: Path, allowed: int) -> list[str]:
                     file.replace(target)
             except Exception as error:  # see `extract`
                 _raise_if_full(error)
-                problems.append(f"{member.filename}: {_cause(error)}")
+                problems.append(f"{member.filename}: {cause_of(error)}")
     shutil.rmtree(scratch, ignore_errors=True)
     return problems
 
@@ -123,8 +120,10 @@ def _unzip(archive: Path, folder: Path, allowed: int) -> list[str]:
 def _untar(parts: Sequence[Path], kind: str, folder: Path, allowed: int) -> list[str]:
     problems = []
     last = "its beginning"
-    with io.BufferedReader(Joined(parts)) as joined:
-        stream = _Bounded(gzip.GzipFile(fileobj=joined) if kind == "gzip" else joined, allowed)
+    with contextlib.ExitStack() as opened:
+        joined: Any = _Joined([opened.enter_context(part.open("rb")) for part in parts])
+        plain = gzip.GzipFile(fileobj=joined) if kind == "gzip" else joined
+        stream: Any = _Joined([plain], allowed)
         try:
             with tarfile.open(fileobj=stream, mode="r|", tarinfo=StrictInfo) as packed:
                 for member in packed:
@@ -132,31 +131,35 @@ def _untar(parts: Sequence[Path], kind: str, folder: Path, allowed: int) -> list
                     try:
                         packed.extract(member, folder, filter="data")
                     except tarfile.FilterError as error:
-                        problems.append(f"{member.name}: {_cause(error)}")
+                        problems.append(f"{member.name}: {cause_of(error)}")
             if kind == "gzip":
                 _read_to_end(stream)
         except TooLarge:
             raise
         except Exception as error:  # see `extract`
             _raise_if_full(error)
-            raise ValueError(f"{_cause(error)}, at or behind {last}") from error
+            raise ValueError(f"{cause_of(error)}, at or behind {last}") from error
     return problems
 
 
-class _Bounded(io.RawIOBase):
-    """A stream of which at most `allowed` bytes can be read."""
+class _Joined:
+    """Streams read one after the other as if they were one, up to a number of bytes."""
 
-    def __init__(self, stream: io.BufferedIOBase, allowed: int) -> None:
-        self._stream, self._allowed, self._done = stream, allowed, 0
+    def __init__(self, streams: Sequence[Any], allowed: float = math.inf) -> None:
+        self._streams, self._allowed, self._done = list(streams), allowed, 0
 
     def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
+        data = b""
+        while self._streams and not data:
+            data = self._streams[0].read(size)
+            if not data:
+                self._streams.pop(0)
         self._done += len(data)
         _check_size(self._done, self._allowed)
         return data
 
 
-def _read_to_end(stream: _Bounded) -> None:
+def _read_to_end(stream: _Joined) -> None:
     """Read what follows the tar file: gzip's checksum is at the end."""
     try:
         while stream.read(1 << 20):
@@ -167,7 +170,7 @@ def _read_to_end(stream: _Bounded) -> None:
 
 
 def tool(kind: str) -> str | None:
-    """The first of `TOOLS` that is installed and reads archives of a kind, "rar" or "7z"."""
+    """Return the first of `TOOLS` that is installed and reads archives of a kind, "rar" or "7z"."""
     for name in TOOLS:
         if shutil.which(name) is None or (name == "unrar" and kind != "rar"):
             continue
@@ -211,7 +214,7 @@ def _extract_by_program(archive: Path, kind: str, folder: Path, allowed: int) ->
     return []
 
 
-def _check_size(size: int, allowed: int) -> None:
+def _check_size(size: int, allowed: float) -> None:
     if size > allowed:
         raise TooLarge(
             f"more than {allowed / 1e6:,.0f} MB would come out of it, too much for its size; give "
@@ -235,9 +238,3 @@ def _empty(folder: Path) -> None:
 def _raise_if_full(error: Exception) -> None:
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         raise error
-
-
-def _cause(error: Exception) -> str:
-    """One line of an error; its type where it has no message."""
-    text = getattr(error, "strerror", None) or str(error)
-    return text.strip().split("\n")[0] or type(error).__name__

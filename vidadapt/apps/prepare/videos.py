@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import os
 import stat
@@ -13,7 +14,7 @@ from pathlib import Path
 from vidadapt.apps.prepare.annotations import Entry
 from vidadapt.apps.prepare.archives import UNPACKED
 from vidadapt.apps.prepare.report import Report
-from vidadapt.console.naming import did_you_mean
+from vidadapt.console import did_you_mean
 from vidadapt.lists.names import composed, is_video, spelled, without_ending
 
 UNLISTABLE = "names that a list cannot hold; rename the files"
@@ -105,15 +106,15 @@ def match(entries: Sequence[Entry], files: Files, report: Report) -> dict[str, s
     that is noted, too.
     """
     exact = set(files.videos)
-    by_tail: dict[tuple[int, bool], dict[str, list[str]]] = {}
     is_flat = not _existing({_folder(entry.key) for entry in entries}, files.folders)
+    tails = functools.cache(functools.partial(_tails, files.videos))
 
-    def candidates(name: str, by_letters: bool = False) -> list[str]:
-        depth = name.count("/") + 1
-        if (depth, by_letters) not in by_tail:
-            by_tail[depth, by_letters] = _tails(files.videos, depth, by_letters)
-        found = by_tail[depth, by_letters].get(composed(name) if by_letters else name, [])
-        return _distinct(files.root, found)
+    def candidates(key: str, by_letters: bool = False) -> list[str]:
+        for name in (key, without_ending(key)):
+            known = tails(name.count("/") + 1, by_letters)
+            if found := known.get(composed(name) if by_letters else name):
+                return _distinct(files.root, found)
+        return []
 
     matched: dict[str, str] = {}
     by_name = 0
@@ -121,27 +122,25 @@ def match(entries: Sequence[Entry], files: Files, report: Report) -> dict[str, s
     for key in dict.fromkeys(entry.key for entry in entries):
         if key in exact:
             matched[key] = key
-            continue
-        found = candidates(key) or candidates(without_ending(key))
-        if not found:
-            found = candidates(key, True) or candidates(without_ending(key), True)
+        elif found := candidates(key):
+            matched[key] = found[0]
+            if len(found) > 1:
+                line = f"{key}: {', '.join(found)}"
+                report.problem("two files for one video; the first is taken", line)
+        elif found := candidates(key, by_letters=True):
             if len(found) > 1:
                 line = f"{spelled(key)}: {', '.join(map(spelled, found))}"
                 report.problem("files that differ in Unicode spelling alone; none is taken", line)
-                continue
-            respelled += [f"{spelled(key)} is {spelled(path)}" for path in found]
-        if not found and is_flat:
-            found = candidates(without_ending(key.rpartition("/")[2]))
-            by_name += len(found) == 1
+            else:
+                matched[key] = found[0]
+                respelled.append(f"{spelled(key)} is {spelled(found[0])}")
+        elif is_flat and (found := candidates(without_ending(key.rpartition("/")[2]))):
             if len(found) > 1:
                 line = f"{key}: {', '.join(found)}"
                 report.problem("several files of one name; none is taken", line)
-                continue
-        if len(found) > 1:
-            line = f"{key}: {', '.join(found)}"
-            report.problem("two files for one video; the first is taken", line)
-        if found:
-            matched[key] = found[0]
+            else:
+                matched[key] = found[0]
+                by_name += 1
     if by_name:
         line = f"{by_name:,} videos, since not one of the annotated folders is there"
         report.note("found by their names alone", line)
@@ -165,9 +164,9 @@ def check_match(
         matched: of `match`.
         unlisted: keys that the source names without a label: their videos are not reported.
     """
-    without = [entry for entry in entries if entry.key not in matched]
-    for entry in without:
-        report.lack("annotated videos without a file", f"{entry.key} ({entry.source})")
+    for entry in entries:
+        if entry.key not in matched:
+            report.lack("annotated videos without a file", f"{entry.key} ({entry.source})")
     wanted = {_folder(entry.key) for entry in entries} - {""}
     existing = _existing(wanted, files.folders)
     if existing:
@@ -184,13 +183,11 @@ def check_match(
                 report.lack("annotated folders that are not there", folder)
         for folder in sorted(unclaimed):
             report.note("folders of videos that no annotation names", folder)
-    taken = set(matched.values())
-    rest = [video for video in files.videos if video not in taken]
-    if unlisted:
-        known = set(match([Entry(key, 0, "", "") for key in unlisted], files, Report()).values())
-        rest = [video for video in rest if video not in known]
-    for video in rest:
-        report.note("videos that no annotation names", video)
+    others = match([Entry(key, -1, "", "") for key in unlisted], files, Report())
+    named = {*matched.values(), *others.values()}
+    for video in files.videos:
+        if video not in named:
+            report.note("videos that no annotation names", video)
 
 
 def sizes(files: Files, paths: Iterable[str], report: Report) -> dict[str, int]:
@@ -238,26 +235,23 @@ def _folder_tails(folder: str, depths: Iterable[int]) -> set[str]:
 
 
 def _tails(videos: Sequence[str], depth: int, by_letters: bool) -> dict[str, list[str]]:
-    """Videos by the last `depth` parts of their paths, without endings; nearest the root first.
+    """Return videos by the last `depth` parts of their paths, without endings.
+
+    Those nearest the root come first.
 
     Args:
         by_letters: those parts are `composed`.
     """
     tails = defaultdict(list)
-    for video in videos:
+    for video in sorted(videos, key=lambda video: (video.count("/"), video)):
         tail = "/".join(without_ending(video).split("/")[-depth:])
         tails[composed(tail) if by_letters else tail].append(video)
-    return {
-        tail: sorted(found, key=lambda video: (video.count("/"), video))
-        for tail, found in tails.items()
-    }
+    return tails
 
 
-def _distinct(root: Path, candidates: list[str]) -> list[str]:
-    """Paths that are really different files (not links to one)."""
-    if len(candidates) < 2:
-        return candidates
-    by_identity: dict[tuple[int, int], str] = {}
-    for candidate in candidates:
-        by_identity.setdefault(_identity(str(root / candidate)), candidate)
-    return list(by_identity.values())
+def _distinct(root: Path, paths: list[str]) -> list[str]:
+    """Return the paths that are really different files (not links to one)."""
+    if len(paths) < 2:
+        return paths  # as nearly always: no file is looked at
+    first = {_identity(str(root / path)): path for path in reversed(paths)}
+    return [path for path in paths if path in first.values()]

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vidadapt.apps.prepare.annotations import Annotations
+from vidadapt.apps.prepare.annotations import SPLITS, Annotations
+from vidadapt.files.writing import replaced
 from vidadapt.lists.prepared import RECORD, Prepared, read_prepared
 from vidadapt.lists.reading import (
     LABELS,
@@ -18,7 +19,6 @@ from vidadapt.lists.reading import (
 )
 from vidadapt.video import control_character
 
-SPLITS = ("train", "dev", "val", "test")
 UNFINISHED = ".unfinished"  # names the command that writes a folder, and its files, until the end
 
 
@@ -73,15 +73,14 @@ def write_lists(
     kept = {split: found for split, found in samples.items() if found}
     files = [LABELS, *(f"{split}.txt" for split in kept)]
     _, earlier = _owned(out)
-    partial = out / f".{LABELS}.partial"
-    partial.write_text("".join(f"{name}\n" for name in annotations.label_names), encoding="utf-8")
-    try:
+    with replaced(out / LABELS) as partial:
+        text = "".join(f"{name}\n" for name in annotations.label_names)
+        partial.write_text(text, encoding="utf-8")
         names = read_label_names(partial)
-        _claim(out, [command, *sorted({*earlier, *files})])
+        with replaced(out / UNFINISHED) as claim:
+            owned = [command, *sorted({*earlier, *files})]
+            claim.write_text("".join(f"{line}\n" for line in owned), encoding="utf-8")
         (out / RECORD).unlink(missing_ok=True)  # no prepared folder until all is written
-        partial.replace(out / LABELS)
-    finally:
-        partial.unlink(missing_ok=True)
     for name in earlier.difference(files):
         (out / name).unlink(missing_ok=True)
     for split, found in kept.items():
@@ -97,7 +96,7 @@ def write_lists(
 
 
 def fits_a_line(text: str) -> bool:
-    """Whether a line of a UTF-8 file can hold a text, and no terminal obeys it.
+    """Return True if a line of a UTF-8 file can hold a text, and no terminal obeys it.
 
     >>> fits_a_line("a b"), fits_a_line("a\\nb"), fits_a_line("\\udce9"), fits_a_line("\\x1b[31m")
     (True, False, False, False)
@@ -112,7 +111,7 @@ def fits_a_line(text: str) -> bool:
 
 
 def _owned(out: Path) -> tuple[str, set[str]]:
-    """The command that wrote a folder's lists and label names, and their files."""
+    """Return the command that wrote a folder's lists and label names, and their files."""
     if (out / UNFINISHED).exists():
         command, *files = (out / UNFINISHED).read_text(encoding="utf-8").splitlines()
         return command, set(files)
@@ -126,12 +125,6 @@ def _owned(out: Path) -> tuple[str, set[str]]:
             ) from error
         return before.made_by.get("command", ""), {*before.lists.values(), LABELS}
     return "", set()
-
-
-def _claim(out: Path, lines: Sequence[str]) -> None:
-    partial = out / f"{UNFINISHED}.partial"
-    partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    partial.replace(out / UNFINISHED)
 
 
 def _roles(splits: Mapping[str, Any]) -> dict[str, str]:

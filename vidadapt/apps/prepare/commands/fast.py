@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from vidadapt.apps.prepare.commands.options import add_outside_root, add_time_limit, processes
-from vidadapt.apps.prepare.copies import TABLE, Copy
-from vidadapt.apps.prepare.copying import Copied, Settings, claimed, pack_set, transcode_set
+from vidadapt.apps.prepare.commands import options
+from vidadapt.apps.prepare.copied_lists import Originals, read_originals, write_copied
+from vidadapt.apps.prepare.copies import READER, TABLE, Copy, Settings
+from vidadapt.apps.prepare.copying import claimed, copy_set
 from vidadapt.apps.prepare.report import Report
-from vidadapt.apps.prepare.sources import READER, Sources, read_sources, write_copied
-from vidadapt.apps.prepare.speed import Timed, gain, loader_rates
-from vidadapt.console.naming import printable_lines
+from vidadapt.apps.prepare.speed import gain, loader_rates
+from vidadapt.console import printable_lines
 from vidadapt.data import count_files
-from vidadapt.data.workers import cores
 from vidadapt.lists.counting import frame_counts
 from vidadapt.lists.reading import Sample
+from vidadapt.lists.videos import Videos
 from vidadapt.video import VideoFacts
 
 TIMED_VIDEOS = 64
@@ -36,142 +36,97 @@ Every copy is decoded again and compared with its source, scaled where it is: as
 no frame below --min-psnr. What fails is a line of the report and of no list, and makes the exit
 status 1. A call that was stopped goes on where it was when it is given again.
 
-example: {example}
+example: python tools/prepare.py {name} ssv2/train.txt ssv2/val.txt --out FAST
 """
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: options.Commands[options.Parser]) -> None:
     """Add the sub-commands."""
-    transcode = commands.add_parser(
+    parser = _add_parser(
+        commands,
         "transcode",
-        help="copy videos to H.264 files that 2 to 4 frames are soon read from",
-        description="Copy the videos of the lists to H.264 files with a key frame every few "
-        "frames. They are smaller than packed frames (`frames`), which load faster.",
-        epilog=LAYOUT.format(
-            files="<path of the video>.mp4",
-            example="python tools/prepare.py transcode ssv2/train.txt ssv2/val.txt --out ssv2_fast",
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "copy videos to H.264 files that 2 to 4 frames are soon read from",
+        "Copy the videos of the lists to H.264 files with a key frame every few frames. They are "
+        "smaller than packed frames (`frames`), which load faster.",
+        "<path of the video>.mp4",
     )
-    _add_common(transcode)
-    transcode.add_argument(
-        "--gop",
-        type=_at_least(1),
-        default=4,
-        metavar="N",
-        help="frames from one key frame to the next (default: %(default)s)",
-    )
-    transcode.add_argument(
-        "--crf",
-        type=_at_least(0),
-        default=20,
-        metavar="N",
-        help="x264's quality, less is better (default: %(default)s)",
-    )
-    transcode.set_defaults(run=_transcode)
-    frames = commands.add_parser(
+    about = "frames from one key frame to the next"
+    options.add_option(parser, "--gop", options.whole_number(1), 4, about)
+    about = "x264's quality, less is better"
+    options.add_option(parser, "--crf", options.whole_number(0), 20, about)
+    parser.set_defaults(run=_transcode)
+    parser = _add_parser(
+        commands,
         "frames",
-        help="pack the frames of videos as JPEGs into a few large files: loads fastest",
-        description="Pack all frames of the lists' videos as JPEGs into tar files, from which "
-        "single frames are read. Any tar program opens them.",
-        epilog=LAYOUT.format(
-            files="shards/00000.tar: <path of the video>/000000.jpg, ...",
-            example="python tools/prepare.py frames ssv2/train.txt ssv2/val.txt --out ssv2_frames",
-        ),
+        "pack the frames of videos as JPEGs into a few large files: loads fastest",
+        "Pack all frames of the lists' videos as JPEGs into tar files, from which single frames "
+        "are read. Any tar program opens them.",
+        "shards/00000.tar: <path of the video>/000000.jpg, ...",
+    )
+    about = "of the JPEGs, up to 100, more is better"
+    options.add_option(parser, "--quality", options.whole_number(1), 90, about)
+    about = "of one tar file, in units of 10^6 bytes"
+    options.add_option(parser, "--shard-size", options.size(1e6), "1000", about)
+    parser.set_defaults(run=_frames)
+
+
+def _add_parser(
+    commands: options.Commands[options.Parser], name: str, title: str, about: str, files: str
+) -> options.Parser:
+    """Add a sub-command with the options that both have; `files` says what it writes."""
+    parser = commands.add_parser(
+        name,
+        help=title,
+        description=about,
+        epilog=LAYOUT.format(files=files, name=name),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_common(frames)
-    frames.add_argument(
-        "--quality",
-        type=_at_least(1),
-        default=90,
-        metavar="Q",
-        help="of the JPEGs, up to 100, more is better (default: %(default)s)",
-    )
-    frames.add_argument(
-        "--shard-size",
-        type=_megabytes,
-        default=1000.0,
-        metavar="MB",
-        help="of one tar file, in units of 10^6 bytes (default: %(default)s)",
-    )
-    frames.set_defaults(run=_frames)
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("lists", type=Path, nargs="+", metavar="LIST", help="'path label' list")
+    options.add_lists(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument(
-        "--root",
-        type=Path,
-        help="folder that the paths are relative to (default: what the prepared folder says that "
-        "the list lies in)",
-    )
-    add_outside_root(parser)
-    parser.add_argument(
-        "--short-side",
-        type=_at_least(2),
-        default=256,
-        metavar="PIXELS",
-        help="of the copies; nothing is enlarged (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--min-psnr",
-        type=float,
-        default=30.0,
-        metavar="DB",
-        help="floor of the worst frame of every copy; films stay above 33, drawn pictures with "
-        "sharp coloured edges may come to 28 (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--processes",
-        type=processes,
-        default=cores(),
-        help="of decoding and encoding (default: %(default)s)",
-    )
-    add_time_limit(parser)
+    about = "of the copies in pixels; nothing is enlarged"
+    options.add_option(parser, "--short-side", options.whole_number(2), 256, about)
+    about = "floor of the worst frame of every copy in dB; films stay above 33, drawn pictures with"
+    about += " sharp coloured edges may come to 28"
+    options.add_option(parser, "--min-psnr", float, 30.0, about)
+    options.add_processes(parser, "decoding and encoding")
+    options.add_time_limit(parser)
+    return parser
 
 
 def _transcode(args: argparse.Namespace) -> None:
-    settings = Settings(args.short_side, args.crf, args.min_psnr, gop=args.gop)
-    claim = {"short_side": args.short_side, "crf": args.crf, "gop": args.gop}
-    _copy(args, "transcode", transcode_set, settings, claim)
+    settings = Settings("h264", args.short_side, args.crf, args.min_psnr, gop=args.gop)
+    _copy(args, settings, {"crf": args.crf, "gop": args.gop})
 
 
 def _frames(args: argparse.Namespace) -> None:
     if args.quality > 100:
         raise ValueError(f"--quality: at most 100, not {args.quality}")
-    size = round(args.shard_size * 1e6)
-    settings = Settings(args.short_side, args.quality, args.min_psnr, shard_bytes=size)
-    claim = {"short_side": args.short_side, "quality": args.quality}
-    _copy(args, "frames", pack_set, settings, claim)
+    settings = Settings(
+        "jpeg", args.short_side, args.quality, args.min_psnr, shard_bytes=args.shard_size
+    )
+    _copy(args, settings, {"quality": args.quality})
 
 
-def _copy(
-    args: argparse.Namespace,
-    command: str,
-    copy_set: Callable[..., Copied],
-    settings: Settings,
-    claim: dict[str, int],
-) -> None:
+def _copy(args: argparse.Namespace, settings: Settings, claim: Mapping[str, int]) -> None:
     """Copy, write lists and report, and print costs and gain; exit status 1 on problems."""
-    sources = read_sources(args.lists, args.root, args.allow_outside_root)
-    made_by = {"command": command, "root": str(sources.root), **claim}
+    originals = read_originals(args.lists, args.root, args.allow_outside_root)
+    command = "transcode" if settings.encoder == "h264" else "frames"
+    made_by = {"command": command, "root": str(originals.root), "short_side": args.short_side}
+    made_by |= claim
     report = Report()
     with claimed(args.out, made_by):
-        copied = copy_set(
-            sources, args.out, settings, report, num_processes=args.processes, progress=True
+        copies, facts = copy_set(
+            originals, args.out, settings, report, num_processes=args.processes, progress=True
         )
-        copy_of = {path: copy.copy for path, copy in copied.copies.items()}
-        lists = write_copied(args.out, sources, copy_of, copied.counts, made_by)
+        copy_of = {path: copy.copy for path, copy in copies.items()}
+        write_copied(args.out, originals, copy_of, facts, made_by)
         counts: dict[str, VideoFacts] = {}
-        for written, samples in zip(lists.values(), sources.lists.values(), strict=True):
-            paths = [copy_of[sample.path] for sample in samples if sample.path in copy_of]
+        for name, samples in originals.lists.items():
             # Decodes only copies of an earlier call that was stopped before it wrote the index.
             counts |= frame_counts(
-                written,
+                args.out / name,
                 args.out,
-                paths,
+                [copy_of[sample.path] for sample in samples if sample.path in copy_of],
                 READER,
                 num_workers=args.processes,
                 time_limit=args.time_limit,
@@ -180,19 +135,19 @@ def _copy(
         report.write(args.out / REPORT)
     if text := report.text():
         print(text)
-    for name, samples in sources.lists.items():
+    for name, samples in originals.lists.items():
         kept = sum(sample.path in copy_of for sample in samples)
         print(f"{args.out / name}: {kept} of {len(samples)} videos")
-    if copied.copies:
-        copies = list(copied.copies.values())
-        print(printable_lines(_cost(args.out, copies)))
-        print(_speed(args, sources, copies, counts))
+    if copies:
+        print(printable_lines(_cost(args.out, list(copies.values()))))
+        print(_speed(args, originals, list(copies.values()), counts))
     print(f"report: {args.out / REPORT}")
     if report.problems:
         sys.exit(1)
 
 
-def _cost(out: Path, copies: list[Copy]) -> str:
+def _cost(out: Path, copies: Sequence[Copy]) -> str:
+    """Return size and quality of the copies, in words."""
     before, after = sum(c.source_bytes for c in copies), sum(c.bytes for c in copies)
     worst = min(copies, key=lambda copy: copy.worst_psnr)
     return (
@@ -205,17 +160,17 @@ def _cost(out: Path, copies: list[Copy]) -> str:
 
 def _speed(
     args: argparse.Namespace,
-    sources: Sources,
-    copies: list[Copy],
+    originals: Originals,
+    copies: Sequence[Copy],
     counts: Mapping[str, VideoFacts],
 ) -> str:
     """Return the gain in loading speed, measured on some videos in this process alone."""
     chosen = copies[:: -(-len(copies) // TIMED_VIDEOS)]
-    files = [str(sources.root / copy.path) for copy in chosen]
+    files = [str(originals.root / copy.path) for copy in chosen]
     before = count_files(files, READER, num_workers=args.processes, time_limit=args.time_limit)
     sets = {
-        "source": Timed("/", [Sample(file, 0) for file in files], before),
-        "copy": Timed(str(args.out), [Sample(copy.copy, 0) for copy in chosen], counts),
+        "source": Videos.of("/", [Sample(file, 0) for file in files], before),
+        "copy": Videos.of(str(args.out), [Sample(copy.copy, 0) for copy in chosen], counts),
     }
     rates = loader_rates(sets, TIMED_FRAMES, num_workers=0, clips_per_round=TIMED_VIDEOS)
     old, new = (median(rates[name]) for name in ("source", "copy"))
@@ -224,18 +179,3 @@ def _speed(
         f"({gain(rates, 'copy', 'source'):.1f} times; {TIMED_FRAMES} frames of 224 px, "
         f"{len(chosen)} videos)"
     )
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected a number from {least}, got {text!r}")
-        return int(text)
-
-    return number
-
-
-def _megabytes(text: str) -> float:
-    if not (size := float(text)) > 0:
-        raise ValueError
-    return size

@@ -1,112 +1,215 @@
-"""prepare.py ssv2, hmdb51, ucf101, kinetics: from an official download to a folder of lists."""
+"""prepare.py ssv2, hmdb51, ..., folder, csv: from videos to a folder of lists."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from functools import partial
+import copy
+import shlex
+import sys
+from collections import Counter
 from pathlib import Path
 
-from vidadapt.apps.prepare import hmdb51, kinetics, ssv2, ucf101
+from vidadapt.apps.prepare import archives, folder, table, videos
 from vidadapt.apps.prepare.annotations import Annotations
-from vidadapt.apps.prepare.commands.list_options import Read, add_parser, add_shared, prepare
+from vidadapt.apps.prepare.build import REPORT, Options, build
+from vidadapt.apps.prepare.commands import options
 from vidadapt.apps.prepare.report import Report
-from vidadapt.apps.prepare.videos import Files
-from vidadapt.lists.names import without_ending
+from vidadapt.apps.prepare.sources import SOURCES
+from vidadapt.apps.prepare.unpacking import RATIO
+from vidadapt.apps.prepare.write import check_folder
+from vidadapt.console import printable_lines
+from vidadapt.data import DATASETS
+from vidadapt.lists.prepared import Prepared
+from vidadapt.lists.reading import LABELS, read_label_names, read_list
 
-PROGRAM = "python tools/prepare.py"
+FRACTIONS = {"test": 0.2, "dev": 0.1}  # where own videos have no splits
+
+WRITTEN = """
+OUT gets train.txt and its like ('path label'), labels.txt, prepared.json and report.txt, and the
+frames of every video are counted. Exit status 1: not all is as the source promises, and the report
+says what is not; the lists are written all the same.
+"""
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: options.Commands[options.Parser]) -> None:
     """Add the sub-commands."""
-    parser = add_parser(
-        commands,
-        "ssv2",
-        "lists of Something-Something V2",
-        ssv2.__doc__,
-        f"{PROGRAM} ssv2 --annotations labels --videos 20bn-something-something-v2 data/ssv2",
-    )
-    _finish(parser)
-    parser = add_parser(
-        commands,
-        "hmdb51",
-        "lists of HMDB51, one split or all three",
-        hmdb51.__doc__,
-        f"{PROGRAM} hmdb51 --annotations testTrainMulti_7030_splits --videos hmdb51_org \\\n"
-        "  --split all --dev-fraction 0.1 data/hmdb51",
-    )
-    _finish(parser, has_splits=True)
-    parser = add_parser(
-        commands,
-        "ucf101",
-        "lists of UCF101, one split or all three",
-        ucf101.__doc__,
-        f"{PROGRAM} ucf101 --annotations ucfTrainTestlist --videos UCF-101 data/ucf101",
-    )
-    _finish(parser, has_splits=True)
-    parser = add_parser(
-        commands,
-        "kinetics",
-        "lists of Kinetics-400, -600 or -700",
-        kinetics.__doc__,
-        f"{PROGRAM} kinetics --annotations annotations --videos k400 --allow-partial data/k400",
-    )
-    _finish(parser)
+    for name, source in SOURCES.items():
+        title = f"lists of {source.title}" + (", one split or all" if source.splits else "")
+        parser = _add_parser(commands, name, title, source.layout, source.example)
+        parser.add_argument("--annotations", type=Path, required=True, help="the official files")
+        parser.add_argument("--videos", type=Path, required=True, help="folder of the videos")
+        if source.splits:
+            splits = [*map(str, source.splits), "all"]
+            about = "official split; all: OUT/split1, OUT/split2 and so on (default: 1)"
+            parser.add_argument("--split", choices=splits, default="1", help=about)
+        about = "of each class's training videos, taken out into dev.txt, by which models are then "
+        about += "selected; clips cut from one film stay together"
+        options.add_option(parser, "--dev-fraction", float, 0.0, about)
+        parser.set_defaults(test_fraction=0.0)
+        _add_shared(parser)
 
+    example, title = "my_videos data/mine", "lists of own videos in one folder per class"
+    parser = _add_parser(commands, "folder", title, folder.__doc__, example)
+    parser.add_argument("videos", type=Path, metavar="VIDEOS", help="folder of class folders")
+    _add_fractions(parser)
+    _add_shared(parser)
 
-def _finish(parser: argparse.ArgumentParser, has_splits: bool = False) -> None:
-    parser.add_argument("--annotations", type=Path, required=True, help="the official files")
+    example = "clips.csv --videos my_videos --label-column action data/mine"
+    parser = _add_parser(commands, "csv", "lists of own videos in a table", table.__doc__, example)
+    parser.add_argument("table", type=Path, metavar="TABLE", help="csv file with a header")
     parser.add_argument("--videos", type=Path, required=True, help="folder of the videos")
-    if has_splits:
-        parser.add_argument(
-            "--split",
-            choices=("1", "2", "3", "all"),
-            default="1",
-            help="official split; all: OUT/split1, OUT/split2 and OUT/split3 (default: 1)",
-        )
-    parser.add_argument(
-        "--dev-fraction",
-        type=float,
-        default=0.0,
-        help="of each class's training videos, taken out into dev.txt, by which models are then "
-        "selected; clips cut from one film stay together (default: 0)",
+    for key, usual in table.COLUMNS.items():
+        about = f"name of the {key} column (default: the first there is of {usual})"
+        options.add_option(parser, f"--{key}-column", str, None, about)
+    about = "file of class names, one a line in label order (default: the table's, sorted)"
+    options.add_option(parser, "--label-names", Path, None, about)
+    _add_fractions(parser)
+    _add_shared(parser)
+
+
+def _add_parser(
+    commands: options.Commands[options.Parser],
+    name: str,
+    title: str,
+    layout: str | None,
+    example: str,
+) -> options.Parser:
+    """Add a sub-command whose help shows the layout of a download."""
+    parser = commands.add_parser(
+        name,
+        help=title,
+        description=layout,
+        epilog=f"{WRITTEN}\nexample: python tools/prepare.py {name} {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_shared(parser, _run)
+    parser.set_defaults(command=name, split="", run=_run)
+    return parser
+
+
+def _add_fractions(parser: options.Parser) -> None:
+    """Add the fractions of own videos, whose default depends on the splits that there are."""
+    for name, of in (("test", "videos"), ("dev", "remaining training videos")):
+        about = (
+            f"of each class's {of}, taken out into {name}.txt (default: {FRACTIONS[name]}, or 0 "
+        )
+        options.add_option(
+            parser, f"--{name}-fraction", float, None, f"{about}where splits are given)"
+        )
+
+
+def _add_shared(parser: options.Parser) -> None:
+    """Add the argument OUT after the existing ones, and the options that all lists share."""
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
+    options.add_option(parser, "--seed", int, 0, "of lists taken out")
+    about = "exit with 0 where videos are merely missing; they are reported all the same"
+    options.add_switch(parser, "--allow-partial", about)
+    options.add_switch(parser, "--unpack", "unpack archives among the videos")
+    about = "that may come out of the archives of one folder, in units of 10^9 bytes (default: "
+    about += f"{RATIO} times their size)"
+    options.add_option(parser, "--unpack-limit", options.size(1e9), None, about)
+    about = "leave it to the first training run to count frames, and to find unreadable videos"
+    options.add_switch(parser, "--no-index", about)
+    options.add_reader(parser)
+    options.add_processes(parser, "comparing and counting")
+    options.add_time_limit(parser)
 
 
 def _run(args: argparse.Namespace) -> None:
+    """Find the videos, write each folder of lists, and print a summary of each.
+
+    Raises:
+        SystemExit: with status 1 where something is not as the source promises.
+    """
+    splits = {args.out: args.split}
+    if args.split == "all":
+        splits = {args.out / f"split{n}": str(n) for n in SOURCES[args.command].splits}
+    for out in splits:
+        check_folder(out, args.command)
+    common = Report()
+    files = videos.find(args.videos, common)
+    packed = archives.find(files.root, files.others)
+    if packed and args.unpack:
+        common = Report()
+        archives.unpack(packed, common, limit=args.unpack_limit)
+        files = videos.find(args.videos, common)
+    sources = ("annotations", "table", "label_names")
+    given = {name: str(getattr(args, name)) for name in sources if getattr(args, name, None)}
+    problems = missing = False
+    for out, split in splits.items():
+        report = copy.deepcopy(common)
+        try:
+            annotations = _read(args, split, files, report)
+        except ValueError as error:
+            if not common.problems:
+                raise
+            raise ValueError(f"{error}\n{common.text()}") from error  # they may be the cause
+        fractions = {f"{name}_fraction": _fraction(args, name, annotations) for name in FRACTIONS}
+        how = Options(
+            dev_fraction=fractions["dev_fraction"],
+            test_fraction=fractions["test_fraction"],
+            seed=args.seed,
+            reader=args.reader,
+            index=not args.no_index,
+            known=tuple(splits),
+            processes=args.processes,
+            time_limit=args.time_limit,
+        )
+        made_by = {"command": args.command, **given, **fractions}
+        made_by |= {"seed": args.seed, "allow_partial": args.allow_partial}
+        prepared = build(annotations, files, out, report, options=how, made_by=made_by)
+        print(printable_lines(_summary(out, prepared, report)))
+        problems |= bool(report.problems)
+        missing |= bool(report.missing)
+    if problems:
+        sys.exit("prepare: not all is as the source promises: see the problems above")
+    if missing and not args.allow_partial:
+        sys.exit(
+            "prepare: not all is there that the source promises: see what is missing above, or add "
+            "--allow-partial where that is meant so"
+        )
+
+
+def _read(args: argparse.Namespace, split: str, files: videos.Files, report: Report) -> Annotations:
+    """Read the annotations of the videos, from the source that the sub-command names."""
+    if args.command == "folder":
+        return folder.read(files, report)
+    if args.command == "csv":
+        columns = {key: getattr(args, f"{key}_column") for key in table.COLUMNS}
+        return table.read(args.table, files, report, columns=columns, label_names=args.label_names)
     if not args.annotations.exists():
         raise ValueError(f"{args.annotations}: no such folder; expected the official files")
-    reads: dict[Path, Read]
-    if args.command == "ssv2":
-        reads = {args.out: partial(_ssv2, args.annotations)}
-    elif args.command == "kinetics":
-        reads = {args.out: partial(_kinetics, args.annotations)}
-    else:
-        split_of = {args.out: int(args.split)} if args.split != "all" else {}
-        split_of = split_of or {args.out / f"split{split}": split for split in (1, 2, 3)}
-        module = {"hmdb51": hmdb51, "ucf101": ucf101}[args.command]
-        reads = {
-            out: partial(_numbered, module.read, args.annotations, split)
-            for out, split in split_of.items()
-        }
-    prepare(args, reads, fractions=lambda annotations: (args.dev_fraction, 0.0))
+    return SOURCES[args.command].read(args.annotations, int(split or 1), files, report)
 
 
-def _ssv2(folder: Path, files: Files, report: Report) -> Annotations:
-    return ssv2.read(folder, report)
+def _fraction(args: argparse.Namespace, name: str, annotations: Annotations) -> float:
+    """Return the fraction of dev or test: as given, or else one for videos without splits."""
+    given: float | None = getattr(args, f"{name}_fraction")
+    if given is not None:
+        return given
+    return FRACTIONS[name] if set(annotations.splits) == {"train"} else 0.0
 
 
-def _numbered(
-    read: Callable[[Path, int, Report], Annotations],
-    folder: Path,
-    split: int,
-    files: Files,
-    report: Report,
-) -> Annotations:
-    return read(folder, split, report)
+def _summary(out: Path, prepared: Prepared, report: Report) -> str:
+    """Return what was written, what was found, and the command that trains on it."""
+    names = read_label_names(out / LABELS)
+    lines = [f"{out}: {prepared.dataset}, {len(names)} classes, videos in {prepared.root}"]
+    for name, file in prepared.lists.items():
+        samples = read_list(out / file, prepared.root, len(names))
+        counts = Counter(sample.label for sample in samples)
+        least, most = (pick(range(len(names)), key=lambda i: counts[i]) for pick in (min, max))
+        spread = f"{counts[least]} of each class"
+        if counts[least] != counts[most]:
+            spread = f"{counts[least]} ({names[least]}) to {counts[most]} ({names[most]}) a class"
+        lines.append(f"  {file} ({name}): {len(samples):,} videos, {spread}")
+    if report.text():
+        lines += [report.text(), f"all of it: {out / REPORT}"]
+    lines += ["", "to go on:", f"  {_train_command(out, prepared)}"]
+    return "\n".join(lines)
 
 
-def _kinetics(path: Path, files: Files, report: Report) -> Annotations:
-    stems = (without_ending(video).rpartition("/")[2] for video in files.videos)
-    return kinetics.read(path, report, by_id=kinetics.named_by_id(stems))
+def _train_command(out: Path, prepared: Prepared) -> str:
+    config = DATASETS[prepared.dataset].config
+    words = ["python", "tools/train.py", "--config", config or "configs/hmdb51/adaptformer.yaml"]
+    words += [] if config else ["--data.dataset", prepared.dataset, "--data.sampling", "uniform8"]
+    words += ["--data.lists", str(out), "--model.weights", "WEIGHTS", "--run_dir", "RUN"]
+    return shlex.join(words)

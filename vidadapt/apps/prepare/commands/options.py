@@ -1,32 +1,61 @@
-"""Options and option types that several sub-commands share."""
+"""Options and option types that several commands share."""
 
 from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vidadapt.data.workers import cores
+from vidadapt.video import READERS
+
+Parser = argparse.ArgumentParser
+Commands = argparse._SubParsersAction  # of `Parser`
 
 
-def processes(text: str) -> int:
-    """A number of processes, from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of processes from 1, got {text!r}")
-    return int(text)
+def add_option(parser: Parser, name: str, kind: Any, default: Any, about: str) -> None:
+    """Add an option whose help ends with its default; None has no value to tell."""
+    ending = "" if default is None else " (default: %(default)s)"
+    parser.add_argument(name, type=kind, default=default, help=about + ending)
 
 
-def add_time_limit(parser: argparse.ArgumentParser) -> None:
+def add_switch(parser: Parser, name: str, about: str) -> None:
+    """Add an option without a value."""
+    parser.add_argument(name, action="store_true", help=about)
+
+
+def add_lists(parser: Parser) -> None:
+    """Add the lists to work on, and where their videos are."""
+    parser.add_argument("lists", type=Path, nargs="+", metavar="LIST", help="'path label' list")
+    about = "folder that the paths are relative to (default: what prepared.json beside a list says)"
+    add_option(parser, "--root", Path, None, about)
+    about = "the lists are trusted: their paths may lead out of the root"
+    add_switch(parser, "--allow-outside-root", about)
+
+
+def add_reader(parser: Parser) -> None:
+    """Add the option that chooses a reader."""
+    about = "as data.reader of the training run: each reader has its own rows in the index "
+    about += "(default: %(default)s)"
+    parser.add_argument("--reader", choices=list(READERS), default="auto", help=about)
+
+
+def add_processes(parser: Parser, work: str) -> None:
+    """Add the option that sets the number of processes that do some work."""
+    kind = whole_number(1, "a number of processes")
+    add_option(parser, "--processes", kind, cores(), f"for {work}; one per processor")
+
+
+def add_time_limit(parser: Parser) -> None:
     """Add the option that limits the time to count the frames of a file."""
-    parser.add_argument(
-        "--time-limit",
-        type=seconds,
-        default=300.0,
-        metavar="S",
-        help="seconds after which the decoding of one file counts as hung, `inf`: never (default: "
-        "300)",
-    )
+    about = "seconds after which the decoding of one file counts as hung, `inf`: never"
+    add_option(parser, "--time-limit", seconds, 300.0, about)
 
 
 def seconds(text: str) -> float | None:
-    """A time above 0; None for `inf`."""
+    """Read a time above 0; None for `inf`."""
     try:
         value = float(text)
     except ValueError:
@@ -36,10 +65,23 @@ def seconds(text: str) -> float | None:
     return None if math.isinf(value) else value
 
 
-def add_outside_root(parser: argparse.ArgumentParser) -> None:
-    """Add the option that `bounds.ALLOW_OUTSIDE` names."""
-    parser.add_argument(
-        "--allow-outside-root",
-        action="store_true",
-        help="the lists are trusted: their paths may lead out of the root",
-    )
+def whole_number(least: int, what: str = "a number") -> Callable[[str], int]:
+    """Return the type of a whole number from `least`."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected {what} from {least}, got {text!r}")
+        return int(text)
+
+    return number
+
+
+def size(unit: float) -> Callable[[str], int]:
+    """Return the type of a size above 0 that is given in units of so many bytes."""
+
+    def number_of_bytes(text: str) -> int:
+        if not (value := float(text)) > 0:
+            raise argparse.ArgumentTypeError(f"expected a size above 0, got {text!r}")
+        return round(value * unit)
+
+    return number_of_bytes

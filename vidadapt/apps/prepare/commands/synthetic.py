@@ -6,9 +6,8 @@ import argparse
 import re
 from pathlib import Path
 
-from vidadapt.apps.prepare.commands.options import processes
+from vidadapt.apps.prepare.commands import options
 from vidadapt.apps.synthetic import CODECS, FAMILIES, contact_sheet, labels, make_set
-from vidadapt.data.workers import cores
 
 _COUNT = re.compile(r"(?P<split>\w+)=(?P<number>[0-9]+)")
 
@@ -38,7 +37,7 @@ def _difficulty(text: str) -> float | tuple[float, float]:
     raise argparse.ArgumentTypeError(f"expected one number or a range such as 0,0.5, got {text!r}")
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: options.Commands[options.Parser]) -> None:
     """Add the sub-command."""
     parser = commands.add_parser(
         "synthetic",
@@ -49,52 +48,26 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--counts train=1400,dev=280,test=420 --difficulty 0,0.4",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument(
-        "out", type=Path, help="folder to write: videos/, labels.txt and a list a split"
-    )
-    parser.add_argument(
-        "--family",
-        choices=list(FAMILIES),
-        default="source",
-        help="source, target: actions, most in mirrored or time-reversed pairs that a frame of "
-        "unknown time cannot tell apart, with no class, shape, colour range or background in "
-        "common; appearance: classes told apart by one frame",
-    )
-    parser.add_argument(
-        "--counts",
-        type=_counts,
-        default="train=1000,dev=200,test=400",
-        help="splits and how many videos each gets; classes take turns",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same frames")
-    parser.add_argument(
-        "--difficulty",
-        type=_difficulty,
-        default="0,0.5",
-        help="a number or a range within [0, 1]: 0 is a plain background and a steady camera, "
-        "1 strong texture, distractors and camera shake",
-    )
-    parser.add_argument(
-        "--layout",
-        choices=("flat", "class_folders"),
-        default="flat",
-        help="class_folders: as HMDB51",
-    )
-    parser.add_argument(
-        "--suffix",
-        choices=list(CODECS),
-        default=".mp4",
-        help="container: H.264, VP9 or MPEG-4",
-    )
-    parser.add_argument(
-        "--processes",
-        type=processes,
-        default=cores(),
-        help="rendering processes",
-    )
-    parser.add_argument(
-        "--sheet", type=Path, default=None, help="also write a PNG of frames of every class"
-    )
+    about = "folder to write: videos/, labels.txt and a list a split"
+    parser.add_argument("out", type=Path, help=about)
+    about = "source, target: actions, most in mirrored or time-reversed pairs that a frame of "
+    about += "unknown time cannot tell apart, with no class, shape, colour range or background in "
+    about += "common; appearance: classes told apart by one frame"
+    families = list(FAMILIES)
+    parser.add_argument("--family", choices=families, default="source", help=about)
+    about = "splits and how many videos each gets; classes take turns"
+    options.add_option(parser, "--counts", _counts, "train=1000,dev=200,test=400", about)
+    options.add_option(parser, "--seed", int, 0, "same seed, same frames")
+    about = "a number or a range within [0, 1]: 0 is a plain background and a steady camera, 1 "
+    about += "strong texture, distractors and camera shake"
+    options.add_option(parser, "--difficulty", _difficulty, "0,0.5", about)
+    layouts, about = ("flat", "class_folders"), "class_folders: as HMDB51"
+    parser.add_argument("--layout", choices=layouts, default="flat", help=about)
+    suffixes, about = list(CODECS), "container: H.264, VP9 or MPEG-4"
+    parser.add_argument("--suffix", choices=suffixes, default=".mp4", help=about)
+    options.add_processes(parser, "rendering")
+    about = "also write a PNG of frames of every class"
+    options.add_option(parser, "--sheet", Path, None, about)
     parser.set_defaults(run=_synthetic)
 
 

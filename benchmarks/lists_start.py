@@ -17,7 +17,7 @@ from vidadapt.data.skips import SkipLog
 from vidadapt.data.watched import WatchedClips
 from vidadapt.distributed import World
 from vidadapt.lists import counting
-from vidadapt.training import load_lists, loaders_of
+from vidadapt.training import load_lists
 
 
 def resident(key: str) -> float:
@@ -36,7 +36,7 @@ def main(world: World) -> None:
     began = time.time()
     lists = distributed.from_main(world, lambda: load_lists(cfg, plan, cfg.train, world.size))
     looked_up = time.time() - began
-    loader = loaders_of(cfg, plan, lists, world)["train"]
+    loader = data.loaders_of(cfg, plan, lists, world.rank, world.size, world.device)["train"]
     with tempfile.TemporaryDirectory() as folder:
         skips = SkipLog(Path(folder) / "skipped.jsonl", lists["train"].samples, 0)
         clips = WatchedClips(

@@ -24,7 +24,7 @@ from vidadapt.distributed import World, total_over_ranks
 from vidadapt.models.batchnorm import over_all_processes, without_clips
 from vidadapt.models.heads import HEADS
 from vidadapt.runs import assemble
-from vidadapt.training import load_lists, loaders_of
+from vidadapt.training import load_lists
 from vidadapt.training.validation import Validation
 
 SIZES = (1, 2, 3, 5)
@@ -57,7 +57,7 @@ def validated(world: World, out: Path, options: list[str]) -> None:
     torch.manual_seed(0)
     model, _, _ = assemble.adapted_model(cfg, plan)
     lists = distributed.from_main(world, lambda: load_lists(cfg, plan, cfg.train, world.size))
-    loaders = loaders_of(cfg, plan, lists, world)
+    loaders = data.loaders_of(cfg, plan, lists, world.rank, world.size, world.device)
     validation = Validation(
         *("dev", lists["dev"], loaders["dev"], None, plan, cfg.eval, cfg.train.precision, world)
     )

@@ -25,6 +25,7 @@ from vidadapt.apps.study.table import markdown
 from vidadapt.config import command_line, yaml_files
 from vidadapt.data.transforms import normalize
 from vidadapt.runs import adapters
+from vidadapt.serving import exporting
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -85,7 +86,7 @@ def test_what_is_evaluated_predicted_and_exported_was_trained_before():
             trained[cfg.run_dir] = cfg.method["name"]
         elif tool == "tools/export.py":
             method = trained[str(Path(arguments[0]).parent)]
-            assert method in methods.MERGES or method in load_tool("export").ADD_NOTHING
+            assert method in methods.MERGES or method in exporting.ADD_NOTHING
             used += 1
         elif tool == "tools/predict.py":
             options = load_tool("predict").parse(arguments)

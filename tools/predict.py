@@ -13,6 +13,15 @@ from vidadapt.serving import predict_command
 
 def main(argv: list[str] | None = None) -> int:
     """Predict as the arguments say; the exit status: 1 if some video could not be read."""
+    options, began = parse(argv), time.monotonic()
+    found = predict_command.predictions(options)
+    if options.sheet is not None:
+        print(f"pictures: {', '.join(map(str, write_prediction_sheets(found, options.sheet)))}")
+    return predict_command.conclude(found, time.monotonic() - began, options.json)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read and check the options."""
     parser = argparse.ArgumentParser(
         prog="tools/predict.py",
         description="Say what adapters see in videos: the most probable labels of each.",
@@ -23,12 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     predict_command.add_options(parser)
     add_time_limit(parser)
     options = parser.parse_args(argv)
-    began = time.monotonic()
     predict_command.check_options(parser, options)
-    found = predict_command.predictions(options)
-    if options.sheet is not None:
-        print(f"pictures: {', '.join(map(str, write_prediction_sheets(found, options.sheet)))}")
-    return predict_command.conclude(found, time.monotonic() - began, options.json)
+    return options
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from vidadapt.data.loading import (
 from vidadapt.data.mixing import mix_batch
 from vidadapt.data.plan import DataPlan, resolve
 from vidadapt.data.skips import SKIPPED, SkipLog, most_skipped, read_skips
-from vidadapt.data.splits import load_splits, read_splits
+from vidadapt.data.splits import load_splits, loaders_of, read_splits
 from vidadapt.data.watched import WatchedClips
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "eval_loader",
     "load_list",
     "load_splits",
+    "loaders_of",
     "mix_batch",
     "most_skipped",
     "read_changes",

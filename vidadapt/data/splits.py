@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
-from vidadapt.config import ConfigError, DataConfig
-from vidadapt.data.loading import VideoList, load_list
+import torch
+
+from vidadapt.config import Config, ConfigError, DataConfig
+from vidadapt.data.loading import VideoList, eval_loader, load_list, train_loader
 from vidadapt.data.plan import DataPlan
 from vidadapt.lists.quarantine import read_quarantine
 from vidadapt.lists.reading import Samples, check_label_names, read_list, shared_paths
@@ -68,3 +71,36 @@ def check_classes(samples: Samples | Videos, plan: DataPlan, data: DataConfig) -
             f"have the label {label}{name}, so that there is nothing to tell apart; see to its "
             "labels, or to what was left out"
         )
+
+
+def loaders_of(
+    cfg: Config,
+    plan: DataPlan,
+    lists: dict[str, VideoList],
+    rank: int,
+    world_size: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Make the loader of training clips, and one of centre views of the list to validate on.
+
+    That is the development list, or else the test list; where there is neither, none.
+    """
+    share: dict[str, Any] = {
+        "rank": rank,
+        "world_size": world_size,
+        "pin_memory": device.type == "cuda",
+    }
+    train = train_loader(
+        cfg.data,
+        plan,
+        lists["train"],
+        batch_size=cfg.train.batch_size,
+        accumulation=cfg.train.accumulation,
+        seed=cfg.train.seed,
+        **share,
+    )
+    split = "dev" if "dev" in lists else "test"
+    if split not in lists:
+        return {"train": train}
+    views = eval_loader(cfg.data, plan, lists[split], num_clips=1, num_crops=1, **share)
+    return {"train": train, split: views}

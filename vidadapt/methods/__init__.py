@@ -1,18 +1,15 @@
 """Methods that adapt a frozen backbone, one file each."""
 
 from vidadapt.methods.inject import (
-    MERGES,
     METHODS,
-    UNMERGEABLE,
     apply,
     count_parameters,
     default_options,
-    load_trainable_state,
-    merge,
     train_mode,
-    trainable_state,
 )
+from vidadapt.methods.merging import MERGES, UNMERGEABLE, merge
 from vidadapt.methods.recompute import Recompute, recompute_blocks
+from vidadapt.methods.state import load_trainable_state, trainable_state
 
 __all__ = [
     "MERGES",

@@ -1,4 +1,4 @@
-"""Choose what is trained: freeze, inject, unfreeze the head; load strictly.
+"""Choose what is trained: freeze, inject, unfreeze the head.
 
 A method is a function `inject(model, *, option=default, ...)`: its keyword-only arguments are its
 options. What it adds is trainable because new parameters are; nothing is matched by name.
@@ -10,13 +10,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import torch
 from torch import nn
 
-from vidadapt.console.naming import did_you_mean, require_known
+from vidadapt.console import did_you_mean, require_known
 from vidadapt.methods import adaptformer, arc, baselines, lora, losa, ssf, st_adapter, vpt
 from vidadapt.models import VideoModel
-from vidadapt.models.coverage import require_finite, same_kind
 
 METHODS: dict[str, Callable[..., None]] = {
     "adaptformer": adaptformer.inject,
@@ -33,7 +31,7 @@ METHODS: dict[str, Callable[..., None]] = {
 
 
 def default_options(name: str) -> dict[str, Any]:
-    """The options of a method with their defaults.
+    """Return the options of a method with their defaults.
 
     Raises:
         ValueError: unknown method, with similar names.
@@ -89,47 +87,8 @@ def _first_block_trains(model: VideoModel) -> bool:
     return any(parameter.requires_grad for parameter in first.parameters())
 
 
-# Method -> fold what it trained into the backbone, in place; exact up to rounding, in eval mode.
-MERGES: dict[str, Callable[[VideoModel], None]] = {
-    "arc": arc.merge,
-    "lora": lora.merge,
-    "ssf": ssf.merge,
-}
-
-# Method -> why it cannot be folded.
-UNMERGEABLE = {
-    "adaptformer": "its bottleneck has a ReLU",
-    "losa": "it reads features of all blocks and changes none",
-    "vpt": "prompts are tokens, which every token attends to, and not a change of weights",
-    "st_adapter": "its convolution mixes neighbouring tokens, which no layer of the backbone does",
-    "bitfit": "it trains biases that the backbone has already",
-    "linear": "it leaves the backbone as it is",
-    "full": "it is the backbone already",
-}
-
-
-def merge(model: VideoModel, name: str) -> None:
-    """Fold a method into the backbone, which becomes a plain model with the same logits.
-
-    Compute in float32 or float64: folding in half precision rounds.
-
-    Args:
-        model: with the method applied and trained; edited in place.
-        name: key of `METHODS`.
-
-    Raises:
-        ValueError: why this method cannot be folded; or it was not applied to the model.
-    """
-    if name not in MERGES:
-        raise ValueError(f"method {name} cannot be merged into the backbone: {UNMERGEABLE[name]}")
-    adapted = model.state_dict().keys()
-    MERGES[name](model)
-    if model.state_dict().keys() == adapted:
-        raise ValueError(f"nothing of method {name} is in this model; it is as it was")
-
-
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """(trainable, total) numbers of parameters."""
+    """Return (trainable, total) numbers of parameters."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)
 
@@ -150,57 +109,3 @@ def train_mode(model: nn.Module) -> None:
             visit(child, trains)
 
     visit(model, True)
-
-
-def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The tensors of the method's own file: trainable parameters and all saved buffers."""
-    # A parameter that several modules share is named once here, several times in the state dict.
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    buffers = {name: t for name, t in model.state_dict().items() if name not in parameters}
-    return {name: tensor.detach() for name, tensor in (trained | buffers).items()}
-
-
-def load_trainable_state(model: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
-    """Copy a method's file into a model to which the same method was applied.
-
-    Args:
-        source: file name for messages.
-
-    Raises:
-        ValueError: keys, shapes or types are not the model's; or values that are NaN or infinite,
-            with the tensor's name.
-    """
-    own = trainable_state(model)
-    missing = sorted(own.keys() - state.keys())
-    unexpected = sorted(state.keys() - own.keys())
-    reshaped = [
-        f"{name}: {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} here"
-        for name in sorted(own.keys() & state.keys())
-        if own[name].shape != state[name].shape
-    ]
-    mistyped = [
-        f"{name}: {state[name].dtype} in the file, {own[name].dtype} here"
-        for name in sorted(own.keys() & state.keys())
-        if not same_kind(state[name].dtype, own[name].dtype)
-    ]
-    problems = [
-        f"{title} ({len(names)}): {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
-        for title, names in [
-            ("missing in the file", missing),
-            ("not in this model", unexpected),
-            ("of another shape", reshaped),
-            ("of another type", mistyped),
-        ]
-        if names
-    ]
-    if problems:
-        raise ValueError(
-            f"{source}: does not fit this method, backbone and number of classes; "
-            + "; ".join(problems)
-            + ". Use the configuration that the file was trained with (adapter.json beside it)"
-        )
-    require_finite(source, state)
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(state[name])

@@ -87,3 +87,17 @@ def without_clips(head: nn.Module) -> None:
     if isinstance(head, nn.Sequential) and isinstance(head[0], GlobalBatchNorm):
         running = cast(Tensor, head[0].running_mean)
         head(running.new_zeros((0, len(running)))).sum().backward()
+
+
+def require_two_clips(head: nn.Module, files: list[str], step: int) -> None:
+    """Refuse a batch of which one clip alone is there, where BatchNorm needs two.
+
+    Raises:
+        ValueError: names the step and the clip.
+    """
+    if any(type(module) is nn.BatchNorm1d for module in head.modules()):
+        raise ValueError(
+            f"step {step}: of a batch only {files[-1]} could be had, and BatchNorm needs 2 "
+            "clips (skipped.jsonl has the others); raise train.batch_size, set "
+            "train.sync_batchnorm, or use model.head linear, and go on with --resume"
+        )

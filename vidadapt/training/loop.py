@@ -30,7 +30,7 @@ from vidadapt.distributed import (
 from vidadapt.files import Lock
 from vidadapt.launching import StopRequest, located, stop_requests
 from vidadapt.methods import train_mode
-from vidadapt.models import VideoModel, autocast, without_clips
+from vidadapt.models import VideoModel, autocast, require_two_clips, without_clips
 from vidadapt.runs import CheckpointWriter
 from vidadapt.training.log import open_board, say_epoch, write_log
 from vidadapt.training.losses import classification_loss
@@ -50,7 +50,6 @@ from vidadapt.training.steps import (
     Told,
     batch_seed,
     check_finite,
-    require_two_clips,
     write_checkpoint,
 )
 from vidadapt.training.validation import Validation

@@ -123,7 +123,7 @@ def set_up(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | No
             )
         if saved is not None:
             runs.check_resumable(saved["facts"], facts)
-        loaders = loaders_of(cfg, plan, lists, world)
+        loaders = data.loaders_of(cfg, plan, lists, world.rank, world.size, world.device)
         cached = None
         if parts is not None:
             cached = plan_cache(
@@ -158,34 +158,6 @@ def load_lists(
     )
     highest_rate(recipe, steps)
     return data.load_splits(cfg.data, plan, splits)
-
-
-def loaders_of(
-    cfg: Config, plan: DataPlan, lists: dict[str, VideoList], world: World
-) -> dict[str, Any]:
-    """Make the loader of training clips, and one of centre views of the list to validate on."""
-    share: dict[str, Any] = {
-        "rank": world.rank,
-        "world_size": world.size,
-        "pin_memory": world.device.type == "cuda",
-    }
-    loaders: dict[str, Any] = {
-        "train": data.train_loader(
-            cfg.data,
-            plan,
-            lists["train"],
-            batch_size=cfg.train.batch_size,
-            accumulation=cfg.train.accumulation,
-            seed=cfg.train.seed,
-            **share,
-        )
-    }
-    split = "dev" if "dev" in lists else "test"
-    if split in lists:
-        loaders[split] = data.eval_loader(
-            cfg.data, plan, lists[split], num_clips=1, num_crops=1, **share
-        )
-    return loaders
 
 
 def batches_of(setup: Setup, folder: Path) -> tuple[Batches, SkipLog | None]:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
@@ -154,20 +153,6 @@ def write_checkpoint(stretch: Stretch, saving: Saving, progress: Progress, minut
         check_finite(model, place)
         buffers = gather_objects(world, copied(own_buffers(model)))
     saving.save(saving.taken(buffers), progress)
-
-
-def require_two_clips(head: Any, files: list[str], step: int) -> None:
-    """Refuse a batch of which one clip alone is there, where BatchNorm needs two.
-
-    Raises:
-        ValueError: names the step and the clip.
-    """
-    if any(type(module) is nn.BatchNorm1d for module in head.modules()):
-        raise ValueError(
-            f"step {step}: of a batch only {files[-1]} could be had, and BatchNorm needs 2 "
-            "clips (skipped.jsonl has the others); raise train.batch_size, set "
-            "train.sync_batchnorm, or use model.head linear, and go on with --resume"
-        )
 
 
 def check_finite(model: nn.Module, when: str) -> None:

@@ -1,0 +1,62 @@
+"""The tensors of a method's own file: taken from a model, and loaded strictly."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from vidadapt.models.coverage import require_finite, same_kind
+
+
+def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the tensors of the method's own file: trainable parameters and all saved buffers."""
+    # A parameter that several modules share is named once here, several times in the state dict.
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    buffers = {name: t for name, t in model.state_dict().items() if name not in parameters}
+    return {name: tensor.detach() for name, tensor in (trained | buffers).items()}
+
+
+def load_trainable_state(model: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
+    """Copy a method's file into a model to which the same method was applied.
+
+    Args:
+        source: file name for messages.
+
+    Raises:
+        ValueError: keys, shapes or types are not the model's; or values that are NaN or infinite,
+            with the tensor's name.
+    """
+    own = trainable_state(model)
+    missing = sorted(own.keys() - state.keys())
+    unexpected = sorted(state.keys() - own.keys())
+    reshaped = [
+        f"{name}: {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} here"
+        for name in sorted(own.keys() & state.keys())
+        if own[name].shape != state[name].shape
+    ]
+    mistyped = [
+        f"{name}: {state[name].dtype} in the file, {own[name].dtype} here"
+        for name in sorted(own.keys() & state.keys())
+        if not same_kind(state[name].dtype, own[name].dtype)
+    ]
+    problems = [
+        f"{title} ({len(names)}): {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+        for title, names in [
+            ("missing in the file", missing),
+            ("not in this model", unexpected),
+            ("of another shape", reshaped),
+            ("of another type", mistyped),
+        ]
+        if names
+    ]
+    if problems:
+        raise ValueError(
+            f"{source}: does not fit this method, backbone and number of classes; "
+            + "; ".join(problems)
+            + ". Use the configuration that the file was trained with (adapter.json beside it)"
+        )
+    require_finite(source, state)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(state[name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +309,17 @@ def test_a_class_that_lost_all_its_videos_counts_with_0():
     assert [entry["top1"] for entry in found["per_class"]] == [100.0, 0.0, 50.0, None]
     assert found["mean_class_accuracy"] == 50.0
     assert found["top1"] == pytest.approx(50.0) and found["top5"] == pytest.approx(50.0)
+
+
+@pytest.mark.parametrize(("name", "fits"), [("a\u200b\u202e é.mp4", True), ("a\x1b[2J", False)])
+def test_scores_of_names_that_a_list_may_hold_are_read_again(tmp_path, name, fits):
+    scores = replace(one_view(np.eye(2), np.array([0, 1])), paths=[name, "b"])
+    save_scores(tmp_path / "scores.npz", scores, {})
+    if fits:
+        assert load_scores(tmp_path / "scores.npz")[0].paths == [name, "b"]
+    else:
+        with pytest.raises(ValueError, match="paths with control characters"):
+            load_scores(tmp_path / "scores.npz")
 
 
 def test_each_metric_is_reported_under_its_name():

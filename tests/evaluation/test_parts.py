@@ -19,7 +19,7 @@ from vidadapt.evaluation import PartsError, Scoring, load_scores, parts, take_up
 from vidadapt.evaluation import views as evaluate
 from vidadapt.evaluation.scores import Entry
 
-PATHS = tuple(f"{number}.mp4" for number in range(9))
+PATHS = tuple(f"{number}\u200b é.mp4" for number in range(9))
 JOB = Scoring({"model": "abc"}, "cpu", PATHS, (0,) * 9, 3, 2, 1)
 VIEWS = ["--eval.num_clips", "2", "--eval.num_crops", "3"]
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from vidadapt.console import printable
 from vidadapt.files import replaced
+from vidadapt.video.bounds import control_character
 
 # Array -> dimensions and kind of the values, by NumPy's letters. Texts without dimensions are JSON.
 ARRAYS = {
@@ -147,7 +148,7 @@ def _by_video(rows: Mapping[str, Any]) -> Scores:
     errors = {name: printable(str(why)) for name, why in rows["errors"].items()}
     if not errors.keys() <= set(paths):
         raise ValueError("errors of videos that it does not hold")
-    if any(name != printable(name) for name in paths):
+    if any(control_character(name) for name in paths):  # as in lists
         raise ValueError("paths with control characters")
     by_video = logits.reshape(len(paths), num_views, -1)
     readable = np.array([name not in errors for name in paths])

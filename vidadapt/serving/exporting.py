@@ -45,7 +45,11 @@ def export(
         backbone = {key: t for key, t in tensors.items() if key.partition(".")[0] not in READ_OUT}
         write_plain(out, backbone, layout, dtype)
         return None
-    _check_mergeable(checkpoint, name)
+    if name not in methods.MERGES and name not in ADD_NOTHING:
+        raise ValueError(
+            f"{checkpoint}: method {name} cannot be merged into the backbone: "
+            f"{methods.UNMERGEABLE[name]}; keep the adapter beside the backbone"
+        )
     model = _load(checkpoint, about["format"], weights)
     if not isinstance(model, VideoViT):
         raise ValueError(
@@ -68,14 +72,6 @@ def export(
         )
     write_plain(out, state, layout, dtype)
     return change
-
-
-def _check_mergeable(checkpoint: Path, name: str) -> None:
-    if name not in methods.MERGES and name not in ADD_NOTHING:
-        raise ValueError(
-            f"{checkpoint}: method {name} cannot be merged into the backbone: "
-            f"{methods.UNMERGEABLE[name]}; keep the adapter beside the backbone"
-        )
 
 
 def _load(checkpoint: Path, format: str, weights: Path | None) -> VideoModel:

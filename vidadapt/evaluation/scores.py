@@ -17,7 +17,7 @@ import numpy as np
 
 from vidadapt.console import printable
 from vidadapt.files import replaced
-from vidadapt.video.bounds import control_character
+from vidadapt.video import control_character
 
 # Array -> dimensions and kind of the values, by NumPy's letters. Texts without dimensions are JSON.
 ARRAYS = {

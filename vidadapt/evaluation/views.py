@@ -20,7 +20,7 @@ from vidadapt.data.transforms import normalize
 from vidadapt.distributed import World, gather_objects, together
 from vidadapt.evaluation.parts import Parts
 from vidadapt.evaluation.scores import Entry, Scores, in_list_order
-from vidadapt.models.precision import NonFinite, autocast
+from vidadapt.models import NonFinite, autocast
 from vidadapt.video import ReadError
 
 # Logits are copied from the device, which waits for it, once per this number of videos: with 12

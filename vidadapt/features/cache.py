@@ -25,7 +25,7 @@ from vidadapt.data.watchdog import Watched
 from vidadapt.distributed import gather_objects, held_by_main, together
 from vidadapt.features.plan import Cache, size
 from vidadapt.features.store import THERE, Store, create, marks, writing_rows
-from vidadapt.models.precision import autocast
+from vidadapt.models import autocast
 from vidadapt.video import ReadError
 
 

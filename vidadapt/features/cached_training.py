@@ -15,7 +15,7 @@ from vidadapt.data.epochs import EpochBatches, Key
 from vidadapt.evaluation import Scores, collected
 from vidadapt.features.plan import Cache
 from vidadapt.features.store import MISSING, UNREADABLE, CacheError, Reader, Store, marks
-from vidadapt.models.precision import autocast
+from vidadapt.models import autocast
 
 
 def _row_of(key: Key, samples: int, draws: int, repeats: int) -> int:

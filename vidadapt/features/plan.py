@@ -16,7 +16,7 @@ from vidadapt.data import DataPlan, VideoList
 from vidadapt.distributed import World
 from vidadapt.features.halves import Halves
 from vidadapt.features.store import ROWS, CacheError, Store, check_key, kept_as
-from vidadapt.models.precision import autocast
+from vidadapt.models import autocast
 from vidadapt.runs.differences import NOT_OF_THE_BACKBONE
 
 

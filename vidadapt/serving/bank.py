@@ -31,9 +31,8 @@ from vidadapt.config import Config, ModelConfig
 from vidadapt.data.transforms import normalize
 from vidadapt.models import VideoModel
 from vidadapt.models.heads import HEADS, READ_OUT
-from vidadapt.runs import adapters
+from vidadapt.runs import adapted_model, adapters
 from vidadapt.runs.adapters import SavedAdapter
-from vidadapt.runs.assemble import adapted_model
 from vidadapt.runs.differences import backbone_differences, refuse, refuse_backbone
 from vidadapt.serving import replay
 from vidadapt.serving.routing import CannotRoute, Pass, apart, passes

@@ -24,7 +24,7 @@ from vidadapt.data.transforms import cut_views
 from vidadapt.evaluation import fuse
 from vidadapt.lists.reading import Sample
 from vidadapt.lists.videos import Videos
-from vidadapt.models.precision import NonFinite, autocast, resolved_precision
+from vidadapt.models import NonFinite, autocast, resolved_precision
 from vidadapt.runs import adapters
 from vidadapt.runs.adapters import SavedAdapter
 from vidadapt.runs.differences import NOT_OF_THE_BACKBONE

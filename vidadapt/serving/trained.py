@@ -18,15 +18,13 @@ from torch import nn
 from vidadapt import config, data, methods, runs
 from vidadapt.config import Config, ConfigError, DataConfig, command_line
 from vidadapt.config.command_line import EvaluateOptions
-from vidadapt.data import DataPlan, VideoList
-from vidadapt.data.changes import Changes
+from vidadapt.data import Changes, DataPlan, VideoList
 from vidadapt.distributed import World, from_main, gather_objects, together
 from vidadapt.evaluation import Parts, Scores, Scoring, score_views
 from vidadapt.files import warn_of_retries
 from vidadapt.lists.prepared import with_lists
 from vidadapt.lists.reading import Sample, Samples, check_label_names, read_list
-from vidadapt.models import WITHOUT_FILE, VideoModel
-from vidadapt.models.precision import cast_frozen, resolved_precision
+from vidadapt.models import WITHOUT_FILE, VideoModel, cast_frozen, resolved_precision
 from vidadapt.runs import adapters, checkpoints
 from vidadapt.runs.adapters import SavedAdapter
 

@@ -20,14 +20,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.footage import FOOTAGE, generate
 from benchmarks.report import targets_table
 from benchmarks.timing import Target
 from vidadapt import runs
 from vidadapt.apps.report import markdown_table
 from vidadapt.apps.study.benchmark import spread_percent
-from vidadapt.apps.synthetic import FOOTAGE, generate
 from vidadapt.console.progress import track
-from vidadapt.models import BACKBONES
+from vidadapt.models import SIZES
 
 ROOT = Path(__file__).parents[1]
 METHODS = {  # name: (method.name, model.head, how many times cheaper later epochs are to be)
@@ -80,7 +80,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=24, help="of the set (%(default)s)")
     parser.add_argument("--epochs", type=int, default=5, help="(%(default)s)")
     parser.add_argument("--batch_size", type=int, default=8, help="clips (%(default)s)")
-    parser.add_argument("--backbone", choices=BACKBONES, default="vit_base")
+    parser.add_argument("--backbone", choices=SIZES, default="vit_base")
     parser.add_argument("--num_frames", type=int, default=8, metavar="T")
     parser.add_argument("--crop_size", type=int, default=224, metavar="S")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")

@@ -20,11 +20,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.footage import FOOTAGE, generate
 from benchmarks.loader import GPU_RATES, cores_needed
 from vidadapt import runs
 from vidadapt.apps.prepare.speed import gain, loader_rates
 from vidadapt.apps.report import markdown_table
-from vidadapt.apps.synthetic import FOOTAGE, generate
 from vidadapt.data.workers import cores
 from vidadapt.lists.counting import counted_videos
 from vidadapt.lists.prepared import RECORD, known_root, read_prepared

@@ -26,11 +26,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.footage import FOOTAGE, generate
 from benchmarks.report import targets_table
 from benchmarks.timing import Target
 from vidadapt import data, methods, runs
 from vidadapt.apps.report import markdown_table
-from vidadapt.apps.synthetic import FOOTAGE, generate
 from vidadapt.config import command_line
 from vidadapt.lists import counting
 from vidadapt.lists.index import add_to_index, index_path

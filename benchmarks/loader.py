@@ -1,6 +1,6 @@
 """How fast the training loader is: clips a second by kind of file, frames and reader.
 
-Generated videos (see vidadapt/apps/synthetic/footage.py): mp4 (H.264, 426x240, as Kinetics' clips
+Generated videos (see benchmarks/footage.py): mp4 (H.264, 426x240, as Kinetics' clips
 at 240p), webm (VP9, as Something-Something V2's) and avi (MPEG-4, as HMDB51's). From each of them
 every contender makes one clip a round, of the same frames: file opened, frames decoded,
 multi-scale crop, resized to 224 pixels.
@@ -34,13 +34,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from benchmarks import released
+from benchmarks.footage import FOOTAGE, generate
 from benchmarks.loader_contenders import PLAIN, SEED, Floats, PlainClips, ReleasedClips
 from benchmarks.report import targets_table
 from benchmarks.timing import Target, take_turns, times_as_fast
 from vidadapt import runs
 from vidadapt.apps.report import markdown_table
 from vidadapt.apps.study.benchmark import spread_percent
-from vidadapt.apps.synthetic import FOOTAGE, generate
 from vidadapt.config import DataConfig
 from vidadapt.console.progress import track
 from vidadapt.data import count_files

@@ -23,8 +23,8 @@ from unittest import mock
 import numpy as np
 import torch
 
+from benchmarks.footage import FOOTAGE, generate
 from vidadapt.apps.report import markdown_table
-from vidadapt.apps.synthetic import FOOTAGE, generate
 from vidadapt.data.sampling import Sampling, train_indices
 from vidadapt.data.seeding import seeded
 from vidadapt.data.transforms import train_clip

@@ -29,13 +29,13 @@ import numpy as np
 import torch
 
 from benchmarks import released
+from benchmarks.footage import FOOTAGE
 from benchmarks.loader import Files, made
 from benchmarks.report import targets_table
 from benchmarks.timing import Target, take_turns, times_as_fast
 from vidadapt import runs
 from vidadapt.apps.report import markdown_table
 from vidadapt.apps.study.benchmark import spread_percent
-from vidadapt.apps.synthetic import FOOTAGE
 from vidadapt.config import DataConfig
 from vidadapt.console.progress import track
 from vidadapt.data.clips import EvalViews

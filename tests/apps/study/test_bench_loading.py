@@ -13,7 +13,7 @@ import torch
 from videos import textured_frames, write_video
 
 from benchmarks import loader, released, views
-from vidadapt.apps.synthetic import FOOTAGE
+from benchmarks.footage import FOOTAGE
 from vidadapt.data.clips import EvalViews
 from vidadapt.data.sampling import SAMPLINGS
 from vidadapt.data.transforms import multi_scale_box, train_clip

@@ -1,7 +1,7 @@
 """Generate videos that are as large, and as slow to decode, as those of real data sets.
 
-For benchmarks of reading. The videos of `sets` are small and quickly drawn: their classes can be
-learned, but their files are not like real ones.
+For benchmarks of reading. The classes of `vidadapt.apps.synthetic` can be learned, but its videos
+are small and quickly drawn, and its files are not like real ones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidadapt.apps.synthetic.encoding import encode, in_processes
+from vidadapt.apps.synthetic import encode, in_processes
 
 
 @dataclass(frozen=True)

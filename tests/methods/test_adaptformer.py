@@ -11,7 +11,7 @@ from kinds import clips
 from timm.layers import LayerScale
 
 from vidadapt import methods
-from vidadapt.methods.layers import chosen_layers
+from vidadapt.methods.placing import chosen_layers
 from vidadapt.models import build
 
 
@@ -60,7 +60,7 @@ def test_a_state_of_another_width_is_refused_with_the_tensors_named():
     first, second = small_model(), small_model()
     methods.apply(first, {"name": "adaptformer", "bottleneck": 8})
     methods.apply(second, {"name": "adaptformer", "bottleneck": 4})
-    with pytest.raises(ValueError, match=r"blocks.0.adapter.down.bias: \(8,\) in the file, \(4,\)"):
+    with pytest.raises(ValueError, match=r"blocks.0.adapter.down.bias is \(8,\), needs \(4,\)"):
         methods.load_trainable_state(second, methods.trainable_state(first), "adapter.safetensors")
 
 

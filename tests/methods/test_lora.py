@@ -12,7 +12,7 @@ from torch import nn
 
 from vidadapt import methods
 from vidadapt.methods.lora import LoRALinear, LowRank
-from vidadapt.methods.places import places
+from vidadapt.methods.placing import places
 from vidadapt.models import build
 
 ALL = ["q", "k", "v", "proj", "fc1", "fc2"]

@@ -256,7 +256,7 @@ def test_a_saved_state_gives_the_same_function_and_fits_no_other_mixers(off):
     state = methods.trainable_state(first)
     methods.load_trainable_state(second, state, "file")
     assert torch.equal(first.eval()(clips()), second.eval()(clips()))
-    with pytest.raises(ValueError, match=r"missing in the file \(\d+\): .*\.mixers\.0\."):
+    with pytest.raises(ValueError, match=r"tensors missing from the file: .*\.mixers\.0\."):
         methods.load_trainable_state(adapted(), state, "file")
 
 
@@ -294,7 +294,7 @@ def test_a_state_of_another_clip_length_is_refused_with_the_tensors_named():
     trained = adapted()
     longer, _ = build("vit_tiny", num_frames=8, crop_size=32, num_classes=5)
     methods.apply(longer, {"name": "losa"})
-    message = r"of another shape \(18\): .*time\.down\.weight: \(8, 2\) in the file, \(8, 4\) here"
+    message = r"18 tensors of another shape: .*time\.down\.weight is \(8, 2\), needs \(8, 4\)"
     with pytest.raises(ValueError, match=message):
         methods.load_trainable_state(longer, methods.trainable_state(trained), "file")
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from vidadapt import methods
-from vidadapt.methods.places import places
+from vidadapt.methods.placing import places
 from vidadapt.methods.ssf import SSF, ScaleShift
 from vidadapt.models import build
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidadapt.models import BACKBONES, build
+from vidadapt.models import SIZES, build
 from vidadapt.models.blocks import Block
 from vidadapt.models.positions import interpolated_table, sincos_table
 from vidadapt.models.vit import VideoViT
@@ -85,9 +85,9 @@ def test_parameter_counts_to_the_digit(backbone, num_classes, total, head):
     assert sum(p.numel() for p in model.parameters()) == total
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", SIZES)
 def test_parameter_counts_follow_the_closed_form(backbone):
-    size = {"patch_size": 16, "mlp_ratio": 4.0} | BACKBONES[backbone]
+    size = {"patch_size": 16, "mlp_ratio": 4.0} | SIZES[backbone]
     with torch.device("meta"):
         model, _ = build(backbone, num_frames=8, crop_size=224, num_classes=7)
     d, hidden = size["width"], round(size["width"] * size["mlp_ratio"])

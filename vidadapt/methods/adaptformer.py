@@ -17,8 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vidadapt.methods.layers import chosen_slots
-from vidadapt.methods.options import require_counts, require_rate
+from vidadapt.methods.placing import chosen_slots, require_counts, require_rate
 from vidadapt.models import VideoModel
 from vidadapt.models.blocks import Block
 
@@ -112,8 +111,7 @@ def inject(
         bottleneck: width of the adapter.
         scale: factor s of the adapter's output.
         learnable_scale: train s, one per layer, starting from `scale`.
-        layers: `all`, `lower` or `upper` half, `even`, an inclusive range counted from 1
-            (`7-12`), or a list ([1, 6, 12]).
+        layers: see `placing.chosen_layers`.
         form: adapter beside the MLP or behind it.
         input: what a parallel adapter reads: `stream`, x' as the released code does (the authors:
             "the code is correct"; it made the published numbers), or `normalized`, LN2(x') as

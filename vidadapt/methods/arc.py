@@ -25,8 +25,7 @@ from vidadapt.methods.folding import (
     write_linear,
     write_qkv,
 )
-from vidadapt.methods.layers import chosen_slots
-from vidadapt.methods.options import require_counts, require_rate
+from vidadapt.methods.placing import chosen_slots, require_counts, require_rate
 from vidadapt.models import VideoModel
 from vidadapt.models.blocks import Block
 from vidadapt.models.timm_attention import ShiftedWindowAttention
@@ -112,8 +111,7 @@ def inject(
             `attention`, behind LN1 only (ARC_att).
         projections: `shared`, one P per position for all layers (ARC); or `per_layer`, one P per
             adapter, which is then an ordinary symmetric low-rank adapter.
-        layers: `all`, `lower` or `upper` half, `even`, an inclusive range counted from 1
-            (`7-12`), or a list ([1, 6, 12]).
+        layers: see `placing.chosen_layers`.
         dropout: between the two projections.
         init: `identity`, all scales zero; or `released`, which draws those of the MLP position
             uniformly within sqrt(6 / (r + 1)). P is Xavier uniform and b is zero.
@@ -191,7 +189,7 @@ LARGEST_CONDITION = 1e4
 
 
 def _takes_bias(block: Block, norm: str) -> bool:
-    """Whether the layers behind a norm can hold W b."""
+    """Check that the layers behind a norm can hold W b."""
     if norm == "norm1":
         # Windows are padded with zeros behind the norm, which b would change.
         return not isinstance(block.attn, ShiftedWindowAttention) and holds_qkv_bias(block.attn)

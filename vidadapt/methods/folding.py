@@ -37,7 +37,7 @@ def write_linear(linear: nn.Linear, weight: Tensor, bias: Tensor) -> None:
 
 
 def holds_qkv_bias(attn: Any) -> bool:
-    """Whether `write_qkv` can write any bias into this attention without changing what it computes.
+    """Check that `write_qkv` can write any bias here without changing what the attention computes.
 
     True with a bias for queries, keys and values, and for the tubelet ViT's attention, which has
     none for keys: a key bias b adds q_i . b to all scores of query i, which the softmax cancels.

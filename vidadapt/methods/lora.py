@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidadapt.methods.folding import read_linear, write_linear
-from vidadapt.methods.layers import chosen_slots
-from vidadapt.methods.options import require_counts, require_rate
-from vidadapt.methods.places import Place, places
+from vidadapt.methods.placing import Place, chosen_slots, places, require_counts, require_rate
 from vidadapt.models import VideoModel
 
 QKV = ("q", "k", "v")
@@ -113,25 +111,14 @@ def inject(
         dropout: on the branch's input.
         targets: any of q, k, v (queries, keys, values), proj (attention output), fc1, fc2 (MLP).
             Default as in the paper's experiments: queries and values.
-        layers: see `layers.chosen_layers`.
+        layers: see `placing.chosen_layers`.
 
     Raises:
         ValueError: an invalid option, by name; targets that this backbone does not have.
     """
     require_counts(rank=rank)
     require_rate(dropout)
-    if isinstance(targets, str) or not targets or not set(targets) <= set(TARGETS):
-        raise ValueError(
-            f"method.targets: expected a list of {', '.join(TARGETS)}, got {targets!r}"
-        )
-    if len(set(targets)) != len(targets):
-        raise ValueError(f"method.targets: expected each name once, got {targets!r}")
-    of_attention = [target for target in targets if TARGETS[target][0] == "attn"]
-    if model.attention == "none" and of_attention:
-        raise ValueError(
-            f"method.targets: lora is not defined on {model.name}, which has no attention, for "
-            f"{', '.join(of_attention)}; choose from fc1, fc2, or a ViT as model.backbone"
-        )
+    _check_targets(model, targets)
 
     def branch(in_features: int, out_features: int) -> LowRank:
         return LowRank(in_features, out_features, rank=rank, alpha=alpha, dropout=dropout)
@@ -157,6 +144,21 @@ def inject(
                     wrappers.append((place, LoRALinear(frozen, branch(inputs, outputs))))
     for place, wrapper in wrappers:
         place.put(wrapper)
+
+
+def _check_targets(model: VideoModel, targets: list[str]) -> None:
+    if isinstance(targets, str) or not targets or not set(targets) <= set(TARGETS):
+        raise ValueError(
+            f"method.targets: expected a list of {', '.join(TARGETS)}, got {targets!r}"
+        )
+    if len(set(targets)) != len(targets):
+        raise ValueError(f"method.targets: expected each name once, got {targets!r}")
+    of_attention = [target for target in targets if TARGETS[target][0] == "attn"]
+    if model.attention == "none" and of_attention:
+        raise ValueError(
+            f"method.targets: lora is not defined on {model.name}, which has no attention, for "
+            f"{', '.join(of_attention)}; choose from fc1, fc2, or a ViT as model.backbone"
+        )
 
 
 def merge(model: VideoModel) -> None:

@@ -48,8 +48,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidadapt.methods.layers import chosen_layers, require_global_attention
-from vidadapt.methods.options import require_rate
+from vidadapt.methods.placing import chosen_layers, require_global_attention, require_rate
 from vidadapt.models import VideoModel
 
 NORM_EPS = 1e-6
@@ -202,8 +201,7 @@ def inject(
         channel_rank: r_c, channels in which the tokens are mixed; 0: no channel mixers.
         temporal_rank: r_t of the mixers over time; may be larger than n_t; 0: none.
         spatial_rank: r_s of the mixers over places; 0: none.
-        layers: the tapped blocks: `all`, `lower` or `upper` half, `even`, an inclusive range
-            counted from 1 (`7-12`), or a list.
+        layers: the tapped blocks, see `placing.chosen_layers`.
         dropout: inside the channels' bottleneck.
 
     Raises:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vidadapt.methods import folding
-from vidadapt.methods.places import Place, places
+from vidadapt.methods.placing import Place, places
 from vidadapt.models import VideoModel, vit
 
 

@@ -23,11 +23,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidadapt.methods.layers import chosen_layers
-from vidadapt.methods.options import require_counts
+from vidadapt.methods.placing import chosen_layers, require_counts
 from vidadapt.models import VideoModel
 from vidadapt.models.blocks import Block
-from vidadapt.models.frames import FrameByFrame
 
 # A list: YAML and JSON would return a tuple as a list, which is not equal to the tuple.
 TIME_ONLY = [3, 1, 1]
@@ -140,7 +138,7 @@ def inject(
         bottleneck: channels of the convolution.
         kernel: its taps along time, height and width; odd numbers.
         position: before the attention, before the MLP, or both.
-        layers: see `layers.chosen_layers`.
+        layers: see `placing.chosen_layers`.
         mlp_layers: with position both, those with an adapter before the MLP; default: `layers`.
 
     Raises:
@@ -153,23 +151,8 @@ def inject(
             "method.kernel: expected three odd numbers (time, height, width) such as [3, 1, 1], "
             f"got {kernel!r}"
         )
-    if mlp_layers is not None and position != "both":
-        raise ValueError(
-            f"method.mlp_layers: goes with position: both; with position: {position} give layers"
-        )
     slots = model.slots()
-    chosen = chosen_layers(layers, len(slots))
-    with_attention = chosen if position != "mlp" else []
-    with_mlp = [] if position == "attention" else chosen
-    if mlp_layers is not None:
-        with_mlp = chosen_layers(mlp_layers, len(slots))
-    if len(slots) in with_mlp and _reads_class_token(model):
-        fewer = "layers" if position == "mlp" else "mlp_layers"
-        raise ValueError(
-            f"method.position: an adapter before the last MLP of {model.name} would train nothing, "
-            "as the head reads the class token only, which passes by; choose position: attention, "
-            f"or {fewer}: 1-{len(slots) - 1}"
-        )
+    with_attention, with_mlp = _chosen(model, position, layers, mlp_layers)
 
     def adapter(width: int) -> Adapter:
         return Adapter(
@@ -188,5 +171,28 @@ def inject(
         slot.put(STAdapterBlock(slot.block, before_attention, before_mlp))
 
 
-def _reads_class_token(model: VideoModel) -> bool:
-    return isinstance(model, FrameByFrame) and model.image.global_pool == "token"
+def _chosen(
+    model: VideoModel,
+    position: Literal["attention", "mlp", "both"],
+    layers: str | list[int],
+    mlp_layers: str | list[int] | None,
+) -> tuple[list[int], list[int]]:
+    """Layers with an adapter before the attention, and before the MLP; see `inject`."""
+    if mlp_layers is not None and position != "both":
+        raise ValueError(
+            f"method.mlp_layers: goes with position: both; with position: {position} give layers"
+        )
+    depth = len(model.slots())
+    chosen = chosen_layers(layers, depth)
+    with_attention = chosen if position != "mlp" else []
+    with_mlp = [] if position == "attention" else chosen
+    if mlp_layers is not None:
+        with_mlp = chosen_layers(mlp_layers, depth)
+    if depth in with_mlp and model.reads_class_token:
+        fewer = "layers" if position == "mlp" else "mlp_layers"
+        raise ValueError(
+            f"method.position: an adapter before the last MLP of {model.name} would train nothing, "
+            "as the head reads the class token only, which passes by; choose position: attention, "
+            f"or {fewer}: 1-{depth - 1}"
+        )
+    return with_attention, with_mlp

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vidadapt.models.coverage import require_finite, same_kind
+from vidadapt.models import require_match
 
 
 def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -28,35 +28,11 @@ def load_trainable_state(model: nn.Module, state: dict[str, torch.Tensor], sourc
             with the tensor's name.
     """
     own = trainable_state(model)
-    missing = sorted(own.keys() - state.keys())
-    unexpected = sorted(state.keys() - own.keys())
-    reshaped = [
-        f"{name}: {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} here"
-        for name in sorted(own.keys() & state.keys())
-        if own[name].shape != state[name].shape
-    ]
-    mistyped = [
-        f"{name}: {state[name].dtype} in the file, {own[name].dtype} here"
-        for name in sorted(own.keys() & state.keys())
-        if not same_kind(state[name].dtype, own[name].dtype)
-    ]
-    problems = [
-        f"{title} ({len(names)}): {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
-        for title, names in [
-            ("missing in the file", missing),
-            ("not in this model", unexpected),
-            ("of another shape", reshaped),
-            ("of another type", mistyped),
-        ]
-        if names
-    ]
-    if problems:
-        raise ValueError(
-            f"{source}: does not fit this method, backbone and number of classes; "
-            + "; ".join(problems)
-            + ". Use the configuration that the file was trained with (adapter.json beside it)"
-        )
-    require_finite(source, state)
+    advice = (
+        "the file is of another method, backbone or number of classes; use the configuration that "
+        "it was trained with (adapter.json beside it)"
+    )
+    require_match(source, state, own, list(own), advice)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(state[name])

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidadapt.methods.layers import require_global_attention
-from vidadapt.methods.options import require_counts, require_rate
+from vidadapt.methods.placing import require_counts, require_global_attention, require_rate
 from vidadapt.models import VideoModel
 
 Init = Literal["xavier", "uniform"]

@@ -20,7 +20,7 @@ NOT_BACKBONE = ("fc_norm.", "head.", "time_embed.")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What was taken from a weights file, what was not and why.
+    """The tensors that were taken from a weights file, and those that were not, with the reasons.
 
     Attributes:
         path: the file.
@@ -57,7 +57,7 @@ class LoadReport:
 
 
 def require_match(
-    path: Path, used: State, target: State, required: Sequence[str], advice: str
+    path: Path | str, used: State, target: State, required: Sequence[str], advice: str
 ) -> None:
     """Refuse tensors that are not exactly those required, with their shapes and usable values.
 
@@ -81,7 +81,7 @@ def require_match(
     mistyped = [
         f"{name} is {_short(tensor.dtype)}, needs {_short(target[name].dtype)}"
         for name, tensor in used.items()
-        if name in target and not same_kind(tensor.dtype, target[name].dtype)
+        if name in target and not _same_kind(tensor.dtype, target[name].dtype)
     ]
     if not (missing or unexpected or mismatched or mistyped):
         require_finite(path, {name: t.to(target[name].dtype) for name, t in used.items()})
@@ -116,8 +116,8 @@ def require_finite(source: Path | str, tensors: State) -> None:
         )
 
 
-def same_kind(found: torch.dtype, wanted: torch.dtype) -> bool:
-    """Whether values of one type keep their meaning in the other."""
+def _same_kind(found: torch.dtype, wanted: torch.dtype) -> bool:
+    """Check that values of one type keep their meaning in the other."""
     return found == wanted or (found in FLOATS and wanted in FLOATS)
 
 

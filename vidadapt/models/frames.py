@@ -10,6 +10,7 @@ from timm.models.eva import Eva
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
+from vidadapt.models.backbone import VideoModel
 from vidadapt.models.blocks import Slot
 from vidadapt.models.clip_shape import require_clip
 from vidadapt.models.heads import linear, read_out
@@ -17,8 +18,8 @@ from vidadapt.models.image import attention_kind, edit_blocks, rotary_embedding
 from vidadapt.models.vit import NORM_EPS
 
 
-class FrameByFrame(nn.Module):
-    """Clip (B, 3, T, S, S), float, normalised, to logits (B, K), by an image model.
+class FrameByFrame(VideoModel):
+    """An image model on every frame of a clip.
 
     The image model sees every frame alone and pools as it does on images (class token, mean over
     patches, attention pool; its own norms included), then: mean over time, `fc_norm`, `head`. With
@@ -31,7 +32,7 @@ class FrameByFrame(nn.Module):
         crop_size: S, pixels; the image model's.
         num_classes: K. The head is `heads.linear`; `build` sets another one.
 
-    Attributes: as those of `VideoViT`;
+    Attributes: those of `VideoModel`;
         grid: (T, h, w), with h and w of the patch embedding (later stages of Swin have fewer).
         rows_per_clip: T.
 
@@ -39,7 +40,7 @@ class FrameByFrame(nn.Module):
         ValueError: a model whose blocks cannot be edited.
     """
 
-    time_embed: nn.Module | None = None
+    time_embed = None
 
     def __init__(
         self,
@@ -64,12 +65,12 @@ class FrameByFrame(nn.Module):
         self.rows_per_clip = num_frames
         self.clip_shape = (3, num_frames, crop_size, crop_size)
         self.num_prefix_tokens = getattr(image, "num_prefix_tokens", 0)
+        self.reads_class_token = image.global_pool == "token"
         self.width, self.depth = image.head_hidden_size, len(self.slots())
         self.fc_norm = nn.LayerNorm(self.width, eps=NORM_EPS)
         self.head = linear(self.width, num_classes)
 
     def slots(self) -> list[Slot]:
-        """The places of the blocks, in the order in which they run."""
         return [
             Slot(container, index, width, stage)
             for stage, (container, width) in enumerate(
@@ -119,9 +120,6 @@ class FrameByFrame(nn.Module):
     def forward_head(self, tokens: Tensor) -> Tensor:
         """Features (B, T, D) of the frames to logits (B, K), see `heads.read_out`."""
         return read_out(tokens, self.fc_norm, self.head)
-
-    def forward(self, clip: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(clip))
 
 
 def _containers(image: Any) -> list[nn.Sequential | nn.ModuleList]:

@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from vidadapt.models.backbone import BackboneOptions, VideoModel, require_unset
 from vidadapt.models.coverage import NOT_BACKBONE, LoadReport, State, require_match
 from vidadapt.models.frames import FrameByFrame
+from vidadapt.models.hub import weights_file
 from vidadapt.models.image import PREFIX, create_image_model
 from vidadapt.models.image_weights import load_image_weights
 from vidadapt.models.inflated import InflatedViT
 from vidadapt.models.tensor_files import TensorFile, read_tensors
+from vidadapt.models.vit import SIZES
 from vidadapt.models.weights import without_wrappers
 
 FROM_IMAGE = ("inflate", "frames")
 INFLATIONS = ("average", "centre")
-DEFAULT_TUBELET = 2
+DEFAULT_TUBELET = BackboneOptions.tubelet_size
 
 
-def video_from_image(
-    backbone: str,
-    *,
-    num_frames: int,
-    crop_size: int,
-    num_classes: int,
-    tubelet_size: int,
-    drop_path: float,
-    from_image: str | None,
-    inflation: str | None,
-    weights: Path | None,
-    weights_key: str | None = None,
-) -> tuple[InflatedViT | FrameByFrame, LoadReport | None]:
-    """Return `timm/NAME` as a video model, and the loading report, see `models.build`.
+def video_from_image(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport | None]:
+    """Return `timm/NAME` as a video model, and the loading report.
 
     The weights are those of the image model, loaded before it is inflated, or of a backbone that
     this package wrote, which already has tubelets.
@@ -42,75 +32,96 @@ def video_from_image(
     Raises:
         ValueError: options that do not apply, weights that do not fit.
     """
-    how, inflation = _checked(backbone, from_image, inflation, tubelet_size)
+    _check(name, options)
+    bare = name.removeprefix(PREFIX)
+    image = create_image_model(name, crop_size=options.crop_size, drop_path=options.drop_path)
+    path = weights_file(options.weights, bare)
+    if path is None:
+        model, report = _as_video(image, name, options), None
+    else:
+        file = read_tensors(path, options.weights_key)
+        tensors = without_wrappers(file.tensors)
+        if _wants_average_pool(tensors, image):
+            image = create_image_model(
+                name, crop_size=options.crop_size, drop_path=options.drop_path, average_pool=True
+            )
+        if _is_own(tensors):
+            model = _as_video(image, name, options)
+            report = _load_own(model, file, tensors)
+        else:
+            model, report = _load_image(image, name, options, file, tensors)
+    model.head = options.new_head(model.width)
+    return model, report
+
+
+def _as_video(image: nn.Module, name: str, options: BackboneOptions) -> VideoModel:
     sizes: dict[str, Any] = {
-        "num_frames": num_frames,
-        "crop_size": crop_size,
-        "num_classes": num_classes,
-        "name": backbone,
+        "num_frames": options.num_frames,
+        "crop_size": options.crop_size,
+        "num_classes": options.num_classes,
+        "name": name,
     }
+    if options.from_image == "frames":
+        return FrameByFrame(image, **sizes)
+    inflation = options.inflation or INFLATIONS[0]
+    return InflatedViT(image, tubelet_size=options.tubelet_size, inflation=inflation, **sizes)
 
-    def as_video(image: nn.Module) -> InflatedViT | FrameByFrame:
-        if how == "frames":
-            return FrameByFrame(image, **sizes)
-        return InflatedViT(image, tubelet_size=tubelet_size, inflation=inflation, **sizes)
 
-    image = create_image_model(backbone, crop_size=crop_size, drop_path=drop_path)
-    if weights is None:
-        return as_video(image), None
-    file = read_tensors(weights, weights_key)
-    weights, tensors = file.path, without_wrappers(file.tensors)
-    if _wants_average_pool(tensors, image):
-        image = create_image_model(
-            backbone, crop_size=crop_size, drop_path=drop_path, average_pool=True
-        )
-    if _is_own(tensors):
-        model = as_video(image)
-        return model, _load_own(model, file, tensors)
-    name = backbone.removeprefix(PREFIX).split(".")[0]
+def _load_image(
+    image: nn.Module, name: str, options: BackboneOptions, file: TensorFile, tensors: State
+) -> tuple[VideoModel, LoadReport]:
+    """Load the weights of an image model, then make it a video model."""
+    frames = options.from_image == "frames"
+    bare = name.removeprefix(PREFIX).split(".")[0]
     layout, used, dropped, notes = load_image_weights(
-        image, name, weights, tensors, keep_pool=how == "frames"
+        image, bare, file.path, tensors, keep_pool=frames
     )
-    model = as_video(image)
-    if how == "inflate":
-        notes.append(f"patch embedding inflated to {tubelet_size} frames: {inflation}")
+    model = _as_video(image, name, options)
+    if not frames:
+        how = options.inflation or INFLATIONS[0]
+        notes.append(f"patch embedding inflated to {options.tubelet_size} frames: {how}")
+    trained = [key for key in model.state_dict() if key.startswith(NOT_BACKBONE)]
     report = LoadReport(
-        path=weights,
+        path=file.path,
         family=f"{layout}{file.where}",
         loaded=tuple(used),
         loaded_values=sum(tensor.numel() for tensor in used.values()),
-        fresh=_fresh(model, () if how == "frames" else tuple(used)),
+        fresh=tuple(key for key in trained if frames or key not in used),
         dropped=dropped,
         notes=(*notes, _pooling(model), *file.notes),
     )
     return model, report
 
 
-def _checked(
-    backbone: str, from_image: str | None, inflation: str | None, tubelet_size: int
-) -> tuple[str, str]:
-    how = from_image or "inflate"
+def _check(name: str, options: BackboneOptions) -> None:
+    """Refuse options that an image model does not have, alone or frame by frame."""
+    require_unset(
+        f"is for tubelet ViTs ({', '.join(SIZES)}); leave it out with {name}",
+        patch_size=options.patch_size,
+        position_grid=options.interpolate_from,
+    )
+    if options.keep_head:
+        raise ValueError(f"keep_head: {name} gets a new head; its file has none for clips")
     for key, value, known in (
-        ("from_image", how, FROM_IMAGE),
-        ("inflation", inflation or INFLATIONS[0], INFLATIONS),
+        ("from_image", options.from_image, FROM_IMAGE),
+        ("inflation", options.inflation, INFLATIONS),
     ):
-        if value not in known:
+        if value is not None and value not in known:
             raise ValueError(f"model.{key}: expected {' or '.join(known)}, got {value!r}")
-    if how == "frames" and inflation is not None:
-        raise ValueError(
-            f"model.inflation: {inflation} is for model.from_image: inflate; leave it out when "
-            f"{backbone} runs frame by frame"
-        )
-    if how == "frames" and tubelet_size != DEFAULT_TUBELET:
-        raise ValueError(
-            f"model.tubelet_size: {tubelet_size} is for model.from_image: inflate; leave it out "
-            f"when {backbone} runs frame by frame, which has no tubelets"
-        )
-    return how, inflation or INFLATIONS[0]
+    of_tubelets = (
+        ("inflation", options.inflation, None),
+        ("tubelet_size", options.tubelet_size, DEFAULT_TUBELET),
+    )
+    for key, given, default in of_tubelets:
+        if options.from_image == "frames" and given != default:
+            raise ValueError(
+                f"model.{key}: {given} is for model.from_image: inflate; leave it out when {name} "
+                "runs frame by frame, which has no tubelets"
+            )
 
 
 def _is_own(tensors: State) -> bool:
-    """Whether a file holds a backbone that this package wrote."""
+    """Check that a file holds a backbone that this package wrote."""
     patch = tensors.get("patch_embed.proj.weight")
     return any(name.startswith("image.") for name in tensors) or (
         patch is not None and patch.ndim == 5
@@ -118,7 +129,7 @@ def _is_own(tensors: State) -> bool:
 
 
 def _wants_average_pool(tensors: State, image: Any) -> bool:
-    """Whether a file's ViT has its last norm after the pool, while `image` has it before.
+    """Check that a file's ViT has its last norm after the pool, while `image` has it before.
 
     Fine-tuned MAE models have; timm's of the same name pool the class token.
     """
@@ -148,19 +159,14 @@ def _load_own(model: nn.Module, file: TensorFile, tensors: State) -> LoadReport:
         family=f"vidadapt{file.where}",
         loaded=tuple(used),
         loaded_values=sum(tensor.numel() for tensor in used.values()),
-        fresh=_fresh(model, tuple(used)),
+        fresh=tuple(name for name in target if name not in used),
         dropped={"old head (a new one is trained)": old_head} if old_head else {},
         notes=file.notes,
     )
 
 
-def _fresh(model: nn.Module, loaded: tuple[str, ...]) -> tuple[str, ...]:
-    names = model.state_dict()
-    return tuple(k for k in names if k.startswith(NOT_BACKBONE) and k not in loaded)
-
-
-def _pooling(model: InflatedViT | FrameByFrame) -> str:
-    """How the tokens are pooled, for the report."""
+def _pooling(model: VideoModel) -> str:
+    """Say for the report how the tokens are pooled."""
     t, h, w = model.grid
     if isinstance(model, FrameByFrame):
         return f"every frame pooled as timm does on images, then the mean over {t} frames"

@@ -1,4 +1,4 @@
-"""Weights from the Hugging Face hub, only where the user names it: `hub:REPO` or `hub`."""
+"""The weights that the user names: a file, the package's own, or one of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -17,10 +17,28 @@ from huggingface_hub.errors import (
 from vidadapt.models.shards import FILES, INDEX, shards_of
 
 HUB = "hub"
+# Weights without a file of the user's: those shipped with the package, and a fixed random draw.
+DEMO, RANDOM = "demo", "random"
+WITHOUT_FILE = (DEMO, RANDOM)
+DEMO_WEIGHTS = Path(__file__).parents[1] / "weights" / "demo_vit_tiny.safetensors"
+
+
+def weights_file(weights: str | Path | None, timm_name: str | None = None) -> Path | None:
+    """The file that `weights` names, fetched first if it is on the hub; None: random weights.
+
+    Args:
+        weights: see `backbone.BackboneOptions`.
+        timm_name: timm's name of the model; None: not a timm model.
+    """
+    if weights is None or weights == RANDOM:
+        return None
+    if isinstance(weights, str) and is_hub_name(weights):
+        return hub_file(weights, timm_name)
+    return DEMO_WEIGHTS if weights == DEMO else Path(weights)
 
 
 def is_hub_name(weights: str) -> bool:
-    """Whether `weights` names the hub rather than a file.
+    """Check that `weights` names the hub rather than a file.
 
     >>> is_hub_name("hub"), is_hub_name("hub:owner/repo"), is_hub_name("hub.pth")
     (True, True, False)

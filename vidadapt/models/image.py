@@ -65,7 +65,7 @@ def create_image_model(
 
 
 def attention_kind(image: nn.Module, name: str) -> AttentionKind:
-    """How the tokens of the model's blocks see each other.
+    """The way in which the tokens of the model's blocks see each other.
 
     Raises:
         ValueError: blocks that cannot be edited.

@@ -138,7 +138,7 @@ def _converter(image: Any, name: str, tensors: State) -> Callable[[State], State
 
 
 def _reached(tensor: Tensor, converted: State) -> bool:
-    """Whether some result shares the tensor's memory: renamed, reshaped or a part of it."""
+    """Check that some result shares the tensor's memory: renamed, reshaped or a part of it."""
     start, length = tensor.data_ptr(), tensor.numel() * tensor.element_size()
     return any(start <= other.data_ptr() < start + max(length, 1) for other in converted.values())
 

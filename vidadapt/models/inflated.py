@@ -16,7 +16,8 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from vidadapt.models.blocks import AttentionKind, Slot
+from vidadapt.models.backbone import VideoModel
+from vidadapt.models.blocks import Slot
 from vidadapt.models.clip_shape import require_clip, require_divides
 from vidadapt.models.heads import linear, read_out
 from vidadapt.models.image import attention_kind, edit_blocks, rotary_embedding
@@ -52,8 +53,8 @@ class TimeEmbedding(nn.Module):
         return (x.unflatten(1, (len(self.weight), -1)) + self.weight[:, None]).flatten(1, 2)
 
 
-class InflatedViT(nn.Module):
-    """Clip (B, 3, T, S, S), float, normalised, to logits (B, K), by an image ViT.
+class InflatedViT(VideoModel):
+    """An image ViT over the tubelets of a clip.
 
     Use of the image model's parts: its patch embedding is inflated to tubelets; its spatial
     positions are added at every time and its rotary embedding is repeated over time; `time_embed`
@@ -72,7 +73,7 @@ class InflatedViT(nn.Module):
         inflation: see `inflate`.
         num_classes: K. The head is `heads.linear`; `build` sets another one.
 
-    Attributes: as those of `VideoViT`, and
+    Attributes: those of `VideoModel`, and
         time_embed: `TimeEmbedding` (t, D). It is trained where the backward pass reaches the first
             block anyway, see `methods.apply`.
 
@@ -81,8 +82,7 @@ class InflatedViT(nn.Module):
             a multiple of the tubelet.
     """
 
-    attention: AttentionKind = "global"
-    rows_per_clip = 1
+    time_embed: nn.Module
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class InflatedViT(nn.Module):
         self.pos_embed = image.pos_embed
         self.prefix_has_positions = not image.no_embed_class
         self.patch_embed = _inflated(image.patch_embed, tubelet_size, inflation)
-        self.time_embed: nn.Module = TimeEmbedding(self.grid[0], self.width)
+        self.time_embed = TimeEmbedding(self.grid[0], self.width)
         self.norm_pre = image.norm_pre
         rotary = rotary_embedding(image, name)
         if rotary is not None:
@@ -124,7 +124,6 @@ class InflatedViT(nn.Module):
         self.head = linear(self.width, num_classes)
 
     def slots(self) -> list[Slot]:
-        """The places of the blocks, in the order in which they run."""
         return [Slot(self.blocks, index, self.width) for index in range(len(self.blocks))]
 
     def no_weight_decay(self) -> set[str]:
@@ -151,7 +150,6 @@ class InflatedViT(nn.Module):
         return self.forward_from(self.embed(clip), 0)
 
     def forward_from(self, x: Tensor, first: int) -> Tensor:
-        """Tokens that enter slot number `first`, from 0, to what `forward_features` gives."""
         for slot in self.slots()[first:]:
             x = slot.block(x)
         return self.norm(x)
@@ -159,9 +157,6 @@ class InflatedViT(nn.Module):
     def forward_head(self, tokens: Tensor) -> Tensor:
         """Tokens (B, P + N, D) to logits (B, K): those of the tubelets, see `heads.read_out`."""
         return read_out(tokens[:, self.num_prefix_tokens :], self.fc_norm, self.head)
-
-    def forward(self, clip: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(clip))
 
 
 def _require_inflatable(image: Any, name: str) -> None:

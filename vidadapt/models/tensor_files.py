@@ -272,7 +272,7 @@ def _require_plain(file: TensorFile, size: int) -> None:
 
 
 def _kind(tensor: Tensor) -> str:
-    """Why a tensor does not hold plain values; empty: it does."""
+    """The reason why a tensor does not hold plain values; empty: it does."""
     if tensor.is_meta:
         return "a meta tensor, without values"
     if tensor.layout != torch.strided or tensor.is_nested:

@@ -21,65 +21,42 @@ from vidadapt.models.blocks import Block
 from vidadapt.models.timm_attention import ShiftedWindowAttention, TokenAttention, TokenMixing
 
 
-def _vit(block: Any, rotary: Tensor | None) -> Block:
+def _block(block: Any, attn: nn.Module, mlp: nn.Module, ls1: Any = None, ls2: Any = None) -> Block:
+    """The parts of timm's block, which has one `drop_path` or two."""
+    drop_path = getattr(block, "drop_path", None)
     return Block(
         norm1=block.norm1,
-        attn=TokenAttention(block.attn, None) if type(block.attn) is Attention else block.attn,
-        ls1=block.ls1,
-        drop_path1=block.drop_path1,
+        attn=attn,
+        ls1=_layer_scale(ls1),
+        drop_path1=drop_path or block.drop_path1,
         norm2=block.norm2,
-        mlp=block.mlp,
-        ls2=block.ls2,
-        drop_path2=block.drop_path2,
+        mlp=mlp,
+        ls2=_layer_scale(ls2),
+        drop_path2=drop_path or block.drop_path2,
     )
+
+
+def _vit(block: Any, rotary: Tensor | None) -> Block:
+    attn = TokenAttention(block.attn, None) if type(block.attn) is Attention else block.attn
+    return _block(block, attn, block.mlp, block.ls1, block.ls2)
 
 
 def _eva(block: Any, rotary: Tensor | None) -> Block:
-    return Block(
-        norm1=block.norm1,
-        attn=TokenAttention(block.attn, rotary),
-        ls1=_layer_scale(block.gamma_1),
-        drop_path1=block.drop_path1,
-        norm2=block.norm2,
-        mlp=block.mlp,
-        ls2=_layer_scale(block.gamma_2),
-        drop_path2=block.drop_path2,
-    )
+    attn = TokenAttention(block.attn, rotary)
+    return _block(block, attn, block.mlp, block.gamma_1, block.gamma_2)
 
 
 def _swin(block: Any, rotary: Tensor | None) -> Block:
-    return Block(
-        norm1=block.norm1,
-        attn=ShiftedWindowAttention(block),
-        drop_path1=block.drop_path1,
-        norm2=block.norm2,
-        mlp=block.mlp,
-        drop_path2=block.drop_path2,
-    )
+    return _block(block, ShiftedWindowAttention(block), block.mlp)
 
 
 def _mixer(block: Any, rotary: Tensor | None) -> Block:
-    return Block(
-        norm1=block.norm1,
-        attn=TokenMixing(block.mlp_tokens),
-        drop_path1=block.drop_path,
-        norm2=block.norm2,
-        mlp=block.mlp_channels,
-        drop_path2=block.drop_path,
-    )
+    return _block(block, TokenMixing(block.mlp_tokens), block.mlp_channels)
 
 
 def _res_mlp(block: Any, rotary: Tensor | None) -> Block:
-    return Block(
-        norm1=block.norm1,
-        attn=TokenMixing(block.linear_tokens),
-        ls1=_layer_scale(block.ls1),
-        drop_path1=block.drop_path,
-        norm2=block.norm2,
-        mlp=block.mlp_channels,
-        ls2=_layer_scale(block.ls2),
-        drop_path2=block.drop_path,
-    )
+    attn = TokenMixing(block.linear_tokens)
+    return _block(block, attn, block.mlp_channels, block.ls1, block.ls2)
 
 
 CONVERTERS: dict[type[nn.Module], Callable[[Any, Tensor | None], Block]] = {
@@ -120,10 +97,10 @@ def class_name(cls: type) -> str:
     return f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"
 
 
-def _layer_scale(gamma: nn.Parameter | None) -> nn.Module | None:
-    """timm's LayerScale around an existing parameter (D,), or None."""
-    if gamma is None:
-        return None
+def _layer_scale(gamma: nn.Module | nn.Parameter | None) -> nn.Module | None:
+    """timm's LayerScale around an existing parameter (D,); others as they are."""
+    if not isinstance(gamma, nn.Parameter):
+        return gamma
     scale = LayerScale(len(gamma), device="meta")
     scale.gamma = gamma
     return scale

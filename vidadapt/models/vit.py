@@ -6,6 +6,8 @@ and values have a bias, keys have none (a key bias would cancel in the softmax).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -13,12 +15,28 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from vidadapt.models.attention import attention
-from vidadapt.models.blocks import AttentionKind, Block, Slot
+from vidadapt.models.backbone import VideoModel
+from vidadapt.models.blocks import Block, Slot
 from vidadapt.models.clip_shape import require_clip, require_divides
 from vidadapt.models.heads import linear, read_out
 from vidadapt.models.positions import sincos_table
 
 NORM_EPS = 1e-6
+
+SIZES: dict[str, dict[str, Any]] = {
+    "vit_tiny": {"width": 192, "depth": 6, "num_heads": 3},
+    "vit_small": {"width": 384, "depth": 12, "num_heads": 6},
+    "vit_base": {"width": 768, "depth": 12, "num_heads": 12},
+    "vit_large": {"width": 1024, "depth": 24, "num_heads": 16},
+    "vit_huge": {"width": 1280, "depth": 32, "num_heads": 16},
+    "vit_giant": {
+        "width": 1408,
+        "depth": 40,
+        "num_heads": 16,
+        "mlp_ratio": 48 / 11,
+        "patch_size": 14,
+    },
+}
 
 
 class PatchEmbed(nn.Module):
@@ -86,8 +104,8 @@ def vit_block(width: int, num_heads: int, mlp_ratio: float, drop_path: float) ->
     )
 
 
-class VideoViT(nn.Module):
-    """Clip (B, 3, T, S, S), float, normalised, to logits (B, K).
+class VideoViT(VideoModel):
+    """A ViT over the tubelets of a clip.
 
     Args:
         num_frames: T.
@@ -101,14 +119,8 @@ class VideoViT(nn.Module):
         drop_path: stochastic depth rate of the last block, rising linearly from 0.
         num_classes: K. The head is `heads.linear`; `build` sets another one.
 
-    Attributes:
-        name: for messages.
-        attention: how the tokens of a block see each other.
-        grid: tokens along time, height, width (t, h, w).
-        num_prefix_tokens: tokens before those of the grid (class token, registers).
-        rows_per_clip: rows of a block's batch that one clip takes; 1: all its frames in one row.
+    Attributes: those of `VideoModel`, and
         pos_embed: (t * h * w, D) buffer, fixed, absent from the state dict.
-        time_embed: None; inflated image models have one.
         norm: None; the last norm of a classifier that reads its first token instead of the mean,
             see `read_first_token`.
 
@@ -117,10 +129,7 @@ class VideoViT(nn.Module):
     """
 
     pos_embed: Tensor
-    attention: AttentionKind = "global"
-    num_prefix_tokens = 0
-    rows_per_clip = 1
-    time_embed: nn.Module | None = None
+    time_embed = None
 
     def __init__(
         self,
@@ -153,14 +162,13 @@ class VideoViT(nn.Module):
         self.register_buffer("pos_embed", table, persistent=False)
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nn.ModuleList(vit_block(width, num_heads, mlp_ratio, rate) for rate in rates)
-        self.fc_norm: nn.Module = nn.LayerNorm(width, eps=NORM_EPS)
+        self.fc_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.norm: nn.Module | None = None
         self.apply(_init_linear)
         self.head = linear(width, num_classes)
         self.name = "tubelet ViT"
 
     def slots(self) -> list[Slot]:
-        """The places of the blocks, in the order in which they run."""
         return [Slot(self.blocks, index, self.width) for index in range(len(self.blocks))]
 
     def no_weight_decay(self) -> set[str]:
@@ -177,7 +185,6 @@ class VideoViT(nn.Module):
         return self.forward_from(self.embed(clip), 0)
 
     def forward_from(self, x: Tensor, first: int) -> Tensor:
-        """Tokens that enter slot number `first`, from 0, to what `forward_features` gives."""
         for slot in self.slots()[first:]:
             x = slot.block(x)
         return x
@@ -187,9 +194,6 @@ class VideoViT(nn.Module):
         if self.norm is not None:
             tokens = self.norm(tokens[:, :1])
         return read_out(tokens, self.fc_norm, self.head)
-
-    def forward(self, clip: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(clip))
 
     def read_first_token(self) -> None:
         """Read out as VideoMAE's classifiers do without mean pooling: norm, first token, head."""

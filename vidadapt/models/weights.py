@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ from vidadapt.console.naming import printable
 from vidadapt.models.coverage import FLOATS, NOT_BACKBONE, LoadReport, State, listed, require_match
 from vidadapt.models.positions import sincos_table
 from vidadapt.models.tensor_files import TensorFile, read_tensors
-from vidadapt.models.vit import VideoViT
+from vidadapt.models.vit import SIZES, VideoViT
 
 BACKBONE = ("patch_embed.", "blocks.")  # of a tubelet ViT
 
@@ -49,7 +48,6 @@ def load_weights(
     *,
     key: str | None = None,
     keep_head: bool = False,
-    known_sizes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> LoadReport:
     """Load a checkpoint file of any recognised family into a `VideoViT`, strictly.
 
@@ -60,7 +58,6 @@ def load_weights(
 
     Args:
         key: entry of the file to take, see `read_tensors`.
-        known_sizes: the backbones' sizes, to name the one that an unfitting file fits.
 
     Raises:
         FileNotFoundError: no such file.
@@ -86,7 +83,7 @@ def load_weights(
     elif any(name.startswith("fc_norm.") for name in used):
         parts += ("fc_norm.",)
     required = [name for name in target if name.startswith(parts)]
-    size = _describe_size(used, known_sizes or {})
+    size = _describe_size(used)
     advice = f"the file looks like {size}; choose the backbone, patch and tubelet size to match"
     require_match(path, used, target, required, advice)
     if "pos_embed" in state:
@@ -236,7 +233,7 @@ def _require_fixed_positions(path: Path, stored: Tensor) -> None:
         )
 
 
-def _describe_size(state: State, known_sizes: Mapping[str, Mapping[str, Any]]) -> str:
+def _describe_size(state: State) -> str:
     """Width, depth, tubelet and patch of a file, and the backbone that has them."""
     blocks = {int(m[1]) for name in state if (m := re.match(r"blocks\.(\d+)\.", name))}
     patch = state.get("patch_embed.proj.weight")
@@ -245,9 +242,7 @@ def _describe_size(state: State, known_sizes: Mapping[str, Mapping[str, Any]]) -
     if patch is None or patch.ndim != 5:
         return f"no tubelet ViT ({len(blocks)} blocks)"
     width, depth = patch.shape[0], len(blocks)
-    fits = [
-        k for k, size in known_sizes.items() if (size["width"], size["depth"]) == (width, depth)
-    ]
+    fits = [k for k, size in SIZES.items() if (size["width"], size["depth"]) == (width, depth)]
     name = f"{fits[0]}: " if fits else ""
     tubelet = "x".join(str(n) for n in patch.shape[2:])
     return f"{name}width {width}, {depth} blocks, tubelet {tubelet}"

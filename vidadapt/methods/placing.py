@@ -1,6 +1,10 @@
-"""Which blocks of a backbone a method edits, and which backbones it is defined on."""
+"""Blocks and layers of a backbone that a method edits, and checks of options that methods share."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
 
 from vidadapt.models import VideoModel
 from vidadapt.models.blocks import Slot
@@ -69,3 +73,54 @@ def require_global_attention(model: VideoModel, method: str, what: str) -> None:
             f"method.name: {method} is not defined on {model.name}, which {reason}: {what}; choose "
             "another method, or a ViT as model.backbone"
         )
+
+
+@dataclass(frozen=True)
+class Place:
+    """A submodule of `parent`, by its name there."""
+
+    parent: nn.Module
+    name: str
+
+    @property
+    def module(self) -> nn.Module:
+        return self.parent.get_submodule(self.name)
+
+    def put(self, module: nn.Module) -> None:
+        """Replace the submodule, as a rule by a wrapper that holds it."""
+        self.parent.set_submodule(self.name, module)
+
+
+def places(root: nn.Module, kinds: type[nn.Module] | tuple[type[nn.Module], ...]) -> list[Place]:
+    """Places of modules of these types below `root`, in the order of `root.modules()`.
+
+    The list is complete before anything is replaced, so the caller may put wrappers while it
+    iterates.
+    """
+    return [
+        Place(parent, name)
+        for parent in root.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, kinds)
+    ]
+
+
+def require_counts(**options: int) -> None:
+    """Refuse counts (ranks, widths, numbers of tokens) below 1.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    for name, count in options.items():
+        if count < 1:
+            raise ValueError(f"method.{name}: expected 1 or more, got {count}")
+
+
+def require_rate(dropout: float) -> None:
+    """Refuse a dropout rate outside [0, 1).
+
+    Raises:
+        ValueError: naming the option.
+    """
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"method.dropout: expected a rate in [0, 1), got {dropout}")

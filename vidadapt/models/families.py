@@ -1,0 +1,82 @@
+"""The families of backbones, and how one is built by its name.
+
+A family is a function of a name and options that returns the model, with loaded weights, and the
+loading report. A new family: a class as `backbone.VideoModel` describes it, such a function, and
+its names in `BACKBONES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import timm
+
+from vidadapt.console.naming import require_known
+from vidadapt.models.backbone import BackboneOptions, VideoModel, require_unset
+from vidadapt.models.coverage import LoadReport
+from vidadapt.models.from_image import video_from_image
+from vidadapt.models.heads import HEADS
+from vidadapt.models.hub import weights_file
+from vidadapt.models.image import PREFIX
+from vidadapt.models.positions import interpolated_table
+from vidadapt.models.vit import SIZES, VideoViT
+from vidadapt.models.weights import load_weights
+
+Family = Callable[[str, BackboneOptions], tuple[VideoModel, LoadReport | None]]
+
+
+def tubelet_vit(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport | None]:
+    """Return a `VideoViT` of one of `SIZES`, and the loading report."""
+    require_unset(
+        f"is for image models (model.backbone: {PREFIX}NAME); leave it out with {name}",
+        from_image=options.from_image,
+        inflation=options.inflation,
+    )
+    sizes = dict(SIZES[name])
+    if options.patch_size is not None:
+        sizes["patch_size"] = options.patch_size
+    vit = VideoViT(
+        num_frames=options.num_frames,
+        crop_size=options.crop_size,
+        tubelet_size=options.tubelet_size,
+        drop_path=options.drop_path,
+        num_classes=options.num_classes,
+        **sizes,
+    )
+    vit.name = name
+    vit.head = options.new_head(vit.width)
+    if options.interpolate_from is not None:
+        vit.pos_embed = interpolated_table(options.interpolate_from, vit.grid, vit.width)
+    path = weights_file(options.weights)
+    if path is None:
+        return vit, None
+    return vit, load_weights(vit, path, key=options.weights_key, keep_head=options.keep_head)
+
+
+# A key that ends in / means every name that begins with it.
+BACKBONES: dict[str, Family] = {
+    **dict.fromkeys(SIZES, tubelet_vit),
+    PREFIX: video_from_image,
+}
+
+
+def build(backbone: str, **options: Any) -> tuple[VideoModel, LoadReport | None]:
+    """Return a backbone with a head, all parameters trainable, and the loading report.
+
+    Args:
+        backbone: key of `BACKBONES`, e.g. `vit_base`, or `timm/NAME` for an image model of timm's.
+        options: fields of `BackboneOptions`: `num_frames`, `crop_size`, `num_classes` and others.
+
+    Raises:
+        ValueError: unknown names, impossible sizes, options that do not apply to the backbone,
+            weights that do not fit.
+        FileNotFoundError: no such weights file.
+    """
+    chosen = BackboneOptions(**options)
+    require_known("model.head", chosen.head, HEADS)
+    if backbone not in BACKBONES and timm.is_model(backbone):
+        raise ValueError(f"model.backbone: write {PREFIX}{backbone} for this model of timm's")
+    prefix = f"{backbone.partition('/')[0]}/"
+    key = prefix if prefix in BACKBONES else backbone
+    return BACKBONES[require_known("model.backbone", key, BACKBONES)](backbone, chosen)

@@ -136,7 +136,8 @@ class Evidence:
 
 def top1s(lines: Lines) -> dict[tuple[str, int], list[float]]:
     """Top-1 of every seed by variant and frames."""
-    found = {(row.variant, row.frames): row.known("top1") for row in rows_of(lines)}
+    rows = rows_of(lines)["top1"]
+    found = {(name, frames): values.dropna().tolist() for (frames, name), values in rows}
     return {place: values for place, values in found.items() if values}
 
 

@@ -19,7 +19,8 @@ from conftest import ROOT, load_tool, write_adapter
 from benchmarks import claims
 from benchmarks.report import day_report, targets_table
 from vidadapt import config, methods
-from vidadapt.apps.study import plan
+from vidadapt.apps.study.matrix import read_matrix
+from vidadapt.apps.study.matrix_run import configuration
 from vidadapt.apps.study.results import read_results
 from vidadapt.apps.study.table import markdown
 from vidadapt.config import command_line, yaml_files
@@ -131,10 +132,11 @@ def test_matrix_commands_plan_possible_cells(monkeypatch):
     tool = load_tool("bench_frames")
     assert arguments_of("bench_frames")
     for arguments in arguments_of("bench_frames"):
-        args = tool.parse(arguments)
-        benchmark = plan.read_benchmark(args.config, args.sweep)
-        for name, overrides in plan.choose(benchmark, args.methods, methods.METHODS).items():
-            tool.configuration(plan.cell_of(benchmark.base, name, overrides, 8, 0, None))
+        asked = tool.parse(arguments)
+        assert asked.config is not None
+        matrix = read_matrix(asked.config, asked.sweep).chosen(asked.methods, methods.METHODS)
+        for name in matrix.variants:
+            configuration(matrix.cell(name, 8, 0))
 
 
 def test_the_targets_are_those_of_the_newest_results():

@@ -14,6 +14,7 @@ from torch import nn
 from vidadapt import methods
 from vidadapt.apps.study import benchmark
 from vidadapt.apps.study.benchmark import Setting
+from vidadapt.apps.study.method_costs import remarks
 from vidadapt.runs import checkpoints
 
 TINY = Setting(backbone="vit_tiny", num_frames=4, crop_size=32, num_classes=5)
@@ -213,11 +214,10 @@ def test_a_method_that_the_backbone_rules_out_is_a_row_with_its_reason(tmp_path,
 
 
 def test_noisy_times_are_pointed_out():
-    tool = load_tool("cost")
     quiet = {"label": "a", "problem": None, "step_spread_percent": 9.0}
     noisy = {"label": "b", "problem": None, "step_spread_percent": 11.0}
-    assert tool.remarks([quiet]) == []
-    (warning,) = tool.remarks([quiet, noisy])
+    assert remarks([quiet]) == []
+    (warning,) = remarks([quiet, noisy])
     assert "WARNING" in warning and "(b)" in warning
 
 

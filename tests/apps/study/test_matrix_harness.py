@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import shutil
@@ -18,10 +16,15 @@ import yaml
 from conftest import ROOT, TinySet, load_tool
 
 from vidadapt import methods
-from vidadapt.apps.study import plan
-from vidadapt.apps.study.cells import CellFailed, Work, only_one
+from vidadapt.apps.study.cells import Work
+from vidadapt.apps.study.matrix import Matrix, read_matrix
+from vidadapt.apps.study.matrix_run import configuration, measured
 from vidadapt.apps.study.results import read_results
+from vidadapt.apps.study.tool_calls import CellFailed
 from vidadapt.config import ConfigError
+from vidadapt.files import Held, held
+
+SLOW = pytest.mark.slow  # whole runs in processes of their own
 
 # Of a line, what a clock or a memory gauge gave.
 MEASURED = {
@@ -64,10 +67,14 @@ def call(config: Path, out: Path, *options: object) -> list[str]:
     return [sys.executable, tool, *map(str, words)]
 
 
-def run(config: Path, out: Path, *options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        call(config, out, *options), capture_output=True, text=True, check=False, timeout=300
-    )
+def run(config: Path, out: Path, *options: object) -> int:
+    """Call the tool in this process; its exit status."""
+    return load_tool("bench_frames").main(call(config, out, *options)[2:])
+
+
+def cell_of(base: dict, overrides: dict):
+    """The cell of one variant, `x`, at 2 frames."""
+    return Matrix(base, {"x": overrides}, ()).cell("x", 2, 0)
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +90,12 @@ def config(tiny_set, tmp_path_factory) -> Path:
 def whole(config) -> Path:
     """The folder of a benchmark that nothing interrupted."""
     out = config.parent / "whole"
-    done = run(config, out)
+    done = subprocess.run(call(config, out), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return out
 
 
+@SLOW
 def test_every_cell_is_an_ordinary_run_and_evaluation(whole):
     lines = {line["cell"]: line for line in read_results(whole / "results.jsonl")}
     assert list(lines) == ["linear_2f_s0", "adapter-4_2f_s0"]
@@ -108,6 +116,7 @@ def test_every_cell_is_an_ordinary_run_and_evaluation(whole):
     assert (whole / "plots" / "parameters.svg").exists()
 
 
+@SLOW
 def test_the_table_is_made_from_the_lines_alone(whole, tmp_path):
     (tmp_path / "results.jsonl").write_bytes((whole / "results.jsonl").read_bytes())
     load_tool("bench_frames").main(["--report", str(tmp_path)])
@@ -115,8 +124,10 @@ def test_the_table_is_made_from_the_lines_alone(whole, tmp_path):
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
 
 
+@SLOW
 def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(config, whole):
     out = config.parent / "killed"
+    shutil.copytree(whole / "costs", out / "costs")  # they are not measured again
     first, second = (out / "cells" / f"{name}_2f_s0" for name in VARIANTS)
     with subprocess.Popen(call(config, out), stdout=subprocess.DEVNULL) as child:
         deadline = time.monotonic() + 240
@@ -126,8 +137,7 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(config, who
         child.send_signal(signal.SIGKILL)
     untouched = (first / "cell.json").stat().st_mtime_ns
     assert not (second / "cell.json").exists()
-    done = run(config, out)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert run(config, out) == 0
     assert (first / "cell.json").stat().st_mtime_ns == untouched
     ours, others = (read_results(folder / "results.jsonl") for folder in (out, whole))
     for mine, other in zip(ours, others, strict=True):
@@ -137,45 +147,46 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(config, who
         }
 
 
+@SLOW
 def test_two_calls_on_one_folder(config, whole):
     """The second is refused at once, whatever the first is at; nothing is changed by it."""
     before = {path: path.read_bytes() for path in whole.rglob("*.json*")}
-    with only_one(whole):
-        done = run(config, whole)
-    assert done.returncode == 7
-    assert f"another call (process {os.getpid()}) works on" in done.stderr
+    with (
+        held(whole / "results.jsonl", "--out"),
+        pytest.raises(Held, match=rf"--out: .*results\.jsonl is in use by process {os.getpid()}"),
+    ):
+        run(config, whole)
     assert {path: path.read_bytes() for path in whole.rglob("*.json*")} == before
 
 
+@SLOW
 def test_a_call_about_a_part_keeps_the_rest(config, whole, tmp_path):
     out = tmp_path / "a copy"
     shutil.copytree(whole, out)
-    tool = load_tool("bench_frames")
-    part = ["--config", str(config), "--frames", "2", "--steps", "2", "--out", str(out)]
-    part += ["--methods", "linear"]
     lines = {line["cell"]: line for line in read_results(whole / "results.jsonl")}
-    tool.main(part)
+    run(config, out, "--methods", "linear")
     assert {line["cell"]: line for line in read_results(out / "results.jsonl")} == lines
     for options, message in (
         (["--cost-only"], "linear_2f_s0 was trained here"),
         (["--processes", "2"], "was trained by 1, now asked for 2"),
     ):
         with pytest.raises(ValueError, match=message):
-            tool.main([*part, *options])
+            run(config, out, "--methods", "linear", *options)
     assert {line["cell"]: line for line in read_results(out / "results.jsonl")} == lines
     shutil.rmtree(out / "cells" / "adapter-4_2f_s0")
-    tool.main(part)
+    run(config, out, "--methods", "linear")
     assert [line["cell"] for line in read_results(out / "results.jsonl")] == ["linear_2f_s0"]
 
 
+@SLOW
 def test_all_seeds_have_one_cost(config, whole):
-    tool = load_tool("bench_frames")
-    args = tool.parse(call(config, whole, "--seeds", 1)[2:])
-    found = tool.measured(plan.read_benchmark(config, None), VARIANTS, {}, args)
+    asked = load_tool("bench_frames").parse(call(config, whole, "--seeds", 1)[2:])
+    found = measured(read_matrix(config, None), {}, asked)
     (line, _) = read_results(whole / "results.jsonl")
     assert found["linear", 2]["step_seconds"] == line["step_seconds"]
 
 
+@SLOW
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 @pytest.mark.parametrize("stage", ["prepare", "cost"])
 def test_killed_it_leaves_no_process_behind(stage, tiny_set, tmp_path):
@@ -209,45 +220,35 @@ def _says(pid: str, *words: str) -> bool:
         return False
 
 
-def test_a_disk_without_locks_is_told(tmp_path, monkeypatch):
-    def refused(*_: object) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(fcntl, "flock", refused)
-    with pytest.raises(ConfigError, match="keeps no locks"), only_one(tmp_path):
-        pass
-
-
+@SLOW
 def test_other_settings_are_refused(tiny_set, whole, tmp_path):
     changed = settings(tiny_set, **VARIANTS)
     changed["train"]["epochs"] = 4
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(changed), encoding="utf-8")
     before = {path: path.read_bytes() for path in whole.rglob("*.json*")}
-    done = run(tmp_path / "other.yaml", whole, "--methods", "linear")
-    assert done.returncode == 2
-    assert "train.epochs: 3 -> 4" in done.stderr
+    with pytest.raises(ConfigError, match=r"train\.epochs: 3 -> 4"):
+        run(tmp_path / "other.yaml", whole, "--methods", "linear")
     assert {path: path.read_bytes() for path in whole.rglob("*.json*")} == before
 
 
-def test_of_a_grid_the_best_rate_is_run_and_one_that_fails_is_none(tmp_path, tiny_set):
+@SLOW
+def test_of_a_grid_the_best_rate_is_run_and_one_that_fails_is_none(tmp_path, tiny_set, capsys):
     """A loss that is not finite costs only its own cell."""
     variants = {"wild": {"method.name": "linear"}}
     file = tmp_path / "wild.yaml"
     file.write_text(yaml.safe_dump(settings(tiny_set, **variants)), encoding="utf-8")
     out = tmp_path / "out"
-    done = run(file, out, "--rates", 1e30, 0.5)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert run(file, out, "--rates", 1e30, 0.5) == 0
     (line,) = read_results(out / "results.jsonl")
     assert (line["cell"], line["base_lr"]) == ("wild_2f_s0_lr0.5", 0.5)
     best = json.loads((out / "cells" / line["cell"] / "run" / "summary.json").read_text())["best"]
     assert line["grid"] == {"1e+30": 0, "0.5": best["dev_top1"]}
-    done = run(file, out, "--rates", 0.5)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert run(file, out, "--rates", 0.5) == 0
     (line,) = read_results(out / "results.jsonl")
     assert line["grid"] == {"0.5": best["dev_top1"]}
-    done = run(file, out, "--rates", 1e30)
-    assert done.returncode == 1
-    assert "the same command tries them again" in done.stderr
+    capsys.readouterr()
+    assert run(file, out, "--rates", 1e30) == 1
+    assert "the same command tries them again" in capsys.readouterr().err
     (line,) = read_results(out / "results.jsonl")
     assert line["top1"] is None and "the loss is nan" in line["problem"]
     assert line["problem"] in (out / "table.md").read_text()
@@ -264,20 +265,25 @@ def test_impossible_cells_are_refused_before_any_work(tiny_set, tmp_path):
     ):
         file = tmp_path / f"{name}.yaml"
         file.write_text(yaml.safe_dump(settings(tiny_set, **{name: overrides})), encoding="utf-8")
-        tool = load_tool("bench_frames")
         with pytest.raises(ValueError, match=message):
-            tool.main(["--config", str(file), "--frames", "2", "--out", str(tmp_path / "out")])
+            run(file, tmp_path / "out")
         assert not (tmp_path / "out" / "cells").exists()
-    words = ["--config", str(file), "--out", str(tmp_path / "out"), "--methods", "linear"]
     with pytest.raises(ValueError, match=r"train\.base_lr.* -2"):
-        tool.main([*words, "--frames", "2", "--rates", "0.1", "-2"])
+        run(file, tmp_path / "out", "--methods", "linear", "--rates", 0.1, -2)
 
 
-def test_rates_that_would_share_a_folder(tmp_path, capsys):
-    words = ["--config", "c.yaml", "--out", str(tmp_path), "--rates", "0.024", "0.0240000001"]
-    with pytest.raises(SystemExit):
-        load_tool("bench_frames").parse(words)
-    assert "--rates: each once" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rates", "0.024", "0.0240000001"], "--rates: each once"),
+        (["--rates_at", "2"], "--rates_at: is about --rates"),
+        (["--report", "runs"], "give one of --config FILE and --report"),
+        (["--steps", "1"], "--steps: expected 2 or more, got 1"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        run(tmp_path / "c.yaml", tmp_path, *options)
 
 
 def test_files_that_are_no_benchmark(tmp_path):
@@ -293,17 +299,15 @@ def test_files_that_are_no_benchmark(tmp_path):
         file = tmp_path / "bad.yaml"
         file.write_text(text, encoding="utf-8")
         with pytest.raises(ConfigError, match=message):
-            plan.read_benchmark(file, None)
+            read_matrix(file, None)
 
 
 def test_the_demo_benchmark_is_possible():
     """Every variant of configs/demo.yaml, at the numbers of frames that its header names."""
-    demo = plan.read_benchmark(ROOT / "configs" / "demo.yaml", None)
-    tool = load_tool("bench_frames")
-    for name, overrides in demo.variants.items():
+    demo = read_matrix(ROOT / "configs" / "demo.yaml", None)
+    for name in demo.variants:
         for frames in (2, 4, 8):
-            cell = plan.cell_of(demo.base, name, overrides, frames, 0, None)
-            cfg = tool.configuration(cell)
+            cfg = configuration(demo.cell(name, frames, 0))
             assert cfg.method["name"] in methods.METHODS
             assert cfg.data.num_frames == frames
 
@@ -311,12 +315,13 @@ def test_the_demo_benchmark_is_possible():
 def test_a_failed_tool_is_told_in_its_own_words(tmp_path, tiny_set):
     base = settings(tiny_set)
     del base["variants"]
-    cell = plan.cell_of(base, "x", {"data.train_list": "no.txt"}, 2, 0, None)
-    with only_one(tmp_path) as lock, pytest.raises(CellFailed, match=r"no\.txt") as failed:
-        Work(tmp_path, 1, lock).dev_top1(cell)
+    cell = cell_of(base, {"data.train_list": "no.txt"})
+    with pytest.raises(CellFailed, match=r"no\.txt") as failed:
+        Work(tmp_path, 1).dev_top1(cell)
     assert (failed.value.kind, failed.value.status) == ("usage", 2)
 
 
+@SLOW
 def test_a_rate_whose_clips_were_all_skipped_has_not_diverged(tmp_path, tiny_set):
     """Files damaged after they were counted say nothing about the rate."""
     videos = tmp_path / "videos"
@@ -330,9 +335,9 @@ def test_a_rate_whose_clips_were_all_skipped_has_not_diverged(tmp_path, tiny_set
         facts = path.stat()
         path.write_bytes(bytes(facts.st_size))
         os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    cell = plan.cell_of(base, "x", {"method.name": "linear", "train.precision": "fp16"}, 2, 0, None)
-    with only_one(tmp_path) as lock, pytest.raises(CellFailed) as failed:
-        Work(tmp_path, 1, lock).dev_top1(cell)
+    cell = cell_of(base, {"method.name": "linear", "train.precision": "fp16"})
+    with pytest.raises(CellFailed) as failed:
+        Work(tmp_path, 1).dev_top1(cell)
     assert (failed.value.kind, failed.value.status) == ("data", 3)
     failure = json.loads((tmp_path / cell.name / "run" / "failure.json").read_text())
     assert (failure["kind"], failure["epoch"], failure["rank"]) == ("data", 1, 0)

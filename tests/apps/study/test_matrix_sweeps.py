@@ -12,7 +12,8 @@ import torch
 from conftest import ROOT
 
 from vidadapt import config, methods
-from vidadapt.apps.study import benchmark, plan
+from vidadapt.apps.study import benchmark
+from vidadapt.apps.study.matrix import read_matrix
 from vidadapt.config import Config, command_line, yaml_files
 
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
@@ -119,8 +120,8 @@ CASES = [
 
 def settings(base: str, sweep: str, variant: str) -> dict:
     file = ROOT / "configs" / ("demo.yaml" if base == "demo" else f"{base}/{BASES[sweep]}.yaml")
-    read = plan.read_benchmark(file, ROOT / "configs" / "sweeps" / f"{sweep}.yaml")
-    return plan.cell_of(read.base, variant, read.variants[variant], 8, 0, None).settings
+    read = read_matrix(file, ROOT / "configs" / "sweeps" / f"{sweep}.yaml")
+    return read.cell(variant, 8, 0).settings
 
 
 def parsed(base: str, sweep: str, variant: str, folder: Path) -> Config:
@@ -131,7 +132,7 @@ def parsed(base: str, sweep: str, variant: str, folder: Path) -> Config:
 
 
 def test_every_sweep_and_variant_is_among_the_cases():
-    files = {path.stem: plan.read_benchmark(ROOT / "configs/demo.yaml", path) for path in SWEEPS}
+    files = {path.stem: read_matrix(ROOT / "configs/demo.yaml", path) for path in SWEEPS}
     assert {name: set(read.variants) for name, read in files.items()} == {
         name: set(variants) for name, variants in ADDED.items()
     }
@@ -139,7 +140,7 @@ def test_every_sweep_and_variant_is_among_the_cases():
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_the_number_in_a_name_is_an_override(path):
-    variants = plan.read_benchmark(ROOT / "configs/demo.yaml", path).variants
+    variants = read_matrix(ROOT / "configs/demo.yaml", path).variants
     for name, overrides in variants.items():
         number = name.rpartition("_")[2]
         if number[0].isdigit():

@@ -405,7 +405,7 @@ def test_what_cannot_be_asked_is_refused(run_tool, words, message):
 def test_models_of_a_repeated_option_all_count():
     words = ["--run_dir", "a", "--adapter", "x", "--run_dir", "b", "--adapter", "y", "--out", "o"]
     for _ in range(2):
-        known, _ = load_tool("temporal").parse(words)
+        known = load_tool("temporal").parse(words)
         assert (known.run_dir, known.adapter) == (["a", "b"], ["x", "y"])
 
 

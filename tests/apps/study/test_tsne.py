@@ -231,7 +231,7 @@ def test_features_that_all_point_the_same_way_are_in_one_place():
 
 
 def test_runs_of_a_repeated_option_all_count():
-    known, _ = load_tool("tsne").parse(["--run_dir", "a", "b", "--run_dir", "c", "--out", "out"])
+    known = load_tool("tsne").parse(["--run_dir", "a", "b", "--run_dir", "c", "--out", "out"])
     assert known.run_dir == ["a", "b", "c"]
 
 

@@ -1,4 +1,4 @@
-"""What a method costs on a backbone: parameters, file, FLOPs, memory, time.
+"""The cost of a method on a backbone: parameters, file, FLOPs, memory, time.
 
 Parameters, file and FLOPs are counted on a model without storage, so that they take no memory and
 no time. Memory and time are measured on real training steps, in a process of their own
@@ -25,7 +25,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from safetensors.torch import save
@@ -37,6 +37,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidadapt import methods, models
+from vidadapt.config.typed import Within
 from vidadapt.models import VideoModel
 from vidadapt.models.precision import Precision, autocast, cast_frozen
 from vidadapt.processes.children import end_with_parent
@@ -47,22 +48,25 @@ NOISY_PERCENT = 10  # a spread above it is pointed out
 
 @dataclass(frozen=True)
 class Setting:
-    """What stays the same while methods are compared.
+    """All that stays the same while methods are compared.
 
     Attributes:
         backbone: as `models.build` takes it; its weights are random.
         num_frames: T of a clip.
         crop_size: S of a clip, pixels.
         num_classes: K.
-        from_image: how an image model becomes a video model: `inflate` (default) or `frames`.
+        from_image: how an image model (timm/NAME) becomes a video model: inflate (default) or
+            frames.
         head: key of `HEADS`.
-        tubelet_size, patch_size, drop_path: as `models.build` takes them.
+        tubelet_size: frames of a token.
+        patch_size: pixels of a token's side.
+        drop_path: rate of stochastic depth.
         batch_size: clips of a training step.
-        precision: fp32, or what autocast computes in, as `precision.resolved_precision` gives it.
+        precision: what autocast computes in; here `auto` is none.
         device: of the measured steps.
-        recompute: what the measured steps compute again in backward, see `recompute_blocks`; FLOPs
-            are counted without it.
-        optimizer: of the measured steps, see `optim.build_optimizer`.
+        recompute: what the measured steps compute again in backward, as --train.recompute of
+            train.py; FLOPs are counted without it.
+        optimizer: of the measured steps.
         compile: measure steps of the model as `torch.compile` makes it.
     """
 
@@ -75,9 +79,9 @@ class Setting:
     tubelet_size: int = 2
     patch_size: int | None = None
     drop_path: float = 0.0
-    batch_size: int = 2
+    batch_size: Annotated[int, Within("[1, inf)")] = 2
     precision: Precision = "fp32"
-    device: str = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
     recompute: methods.Recompute = "none"
     optimizer: Literal["sgd", "adamw"] = "sgd"
     compile: bool = False
@@ -85,7 +89,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Counts:
-    """What needs no measurement. FLOPs are those of one clip; training is forward and backward."""
+    """The figures that are counted. FLOPs are of one clip; training is forward and backward."""
 
     trainable: int
     total: int
@@ -97,7 +101,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What a training step takes.
+    """Memory and time of a training step.
 
     Attributes:
         backward_bytes_per_clip: kept from forward to backward; None of a compiled model, whose
@@ -210,18 +214,9 @@ def bare_model(setting: Setting) -> VideoModel:
     Raises:
         ValueError: unknown names or impossible sizes.
     """
-    model, _ = models.build(
-        setting.backbone,
-        num_frames=setting.num_frames,
-        crop_size=setting.crop_size,
-        num_classes=setting.num_classes,
-        from_image=setting.from_image,
-        head=setting.head,
-        tubelet_size=setting.tubelet_size,
-        patch_size=setting.patch_size,
-        drop_path=setting.drop_path,
-    )
-    return model
+    shape = ("num_frames", "crop_size", "num_classes", "from_image", "head", "tubelet_size")
+    options = {key: getattr(setting, key) for key in (*shape, "patch_size", "drop_path")}
+    return models.build(setting.backbone, **options)[0]
 
 
 def adapted_random_model(setting: Setting, method: dict[str, Any]) -> VideoModel:
@@ -299,7 +294,7 @@ def spread_percent(values: Sequence[float]) -> float:
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """What the function returns or raises in a new process, which ends when this one is killed.
+    """Call a function in a new process, which ends when this one is killed; return its result.
 
     Raises:
         MemoryError: the process was killed, as a rule for want of memory.

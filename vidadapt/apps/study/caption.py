@@ -1,13 +1,16 @@
-"""What must be said beside a table of results: what all cells share, and what is to be minded."""
+"""Texts beside a table of results: what all cells share, and remarks for its readers."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
 
 from vidadapt.apps.study.benchmark import NOISY_PERCENT
 from vidadapt.apps.study.results import Line
-from vidadapt.apps.study.rows import frames_of, rows_of, seeds_of, variants_of
+from vidadapt.apps.study.rows import cells_of, distinct, rows_of
 
 # What cells usually share, as said of one and of several, and as a column's heading if they do not.
 SHARED = {
@@ -24,10 +27,11 @@ SHARED = {
     "epochs": ("{} epoch", "{} epochs", "epochs"),
     "base_lr": ("base_lr {}", "base_lr {}", "base_lr"),
 }
+OTHER_SOFTWARE = ("python", "platform", "git_commit")
 
 
 def caption(lines: Sequence[Line]) -> str:
-    """What every cell shares, and what of that differs and therefore has a column.
+    """Say what every cell shares, and what of that differs and therefore has a column.
 
     What no cell knows is left out.
     """
@@ -43,18 +47,13 @@ def caption(lines: Sequence[Line]) -> str:
     return text.strip()
 
 
-def distinct(lines: Iterable[Line], key: str) -> list[object]:
-    """The known values under a key, each once, in their order."""
-    return list(dict.fromkeys(line[key] for line in lines if line[key] is not None))
-
-
 def differing_keys(lines: Sequence[Line]) -> list[str]:
     """Keys of `SHARED` with several values."""
     return [key for key in SHARED if len(distinct(lines, key)) > 1]
 
 
 def remarks(lines: Sequence[Line]) -> list[str]:
-    """What a reader must know before using the figures; one a paragraph."""
+    """List what a reader must know before using the figures, a paragraph each."""
     said = [*_unfinished(lines), *_unequal(lines)]
     if any(line["manifests"] and "test" not in line["manifests"] for line in lines):
         said.append(
@@ -68,10 +67,10 @@ def remarks(lines: Sequence[Line]) -> list[str]:
     unreadable = max((line["unreadable"] or 0 for line in lines), default=0)
     if unreadable:
         said.append(f"Up to {unreadable} videos could not be read; they count as wrong.")
-    noisy = sum(1 for row in rows_of(lines) if any(cell["noisy"] for cell in row.cells))
-    if noisy:
+    noisy = [any(own) for _, own in rows_of(lines)["noisy"]]
+    if any(noisy):
         said.append(
-            f"† in {noisy} of {len(rows_of(lines))} rows: a timing spreads by more than "
+            f"† in {sum(noisy)} of {len(noisy)} rows: a timing spreads by more than "
             f"{NOISY_PERCENT} %, (slowest - fastest) / median; something else may have used the "
             "machine."
         )
@@ -83,25 +82,22 @@ def remarks(lines: Sequence[Line]) -> list[str]:
 
 
 def _unfinished(lines: Sequence[Line]) -> list[str]:
-    """How many of variants x frames x seeds are not there."""
-    seeds = seeds_of(lines)
+    """Say how many of variants x frames x seeds are missing, and which rows lack some."""
+    seeds = len(distinct(lines, "seed"))
     if not seeds:
         return []
-    finished = {
-        (line["variant"], line["frames"], line["seed"])
-        for line in lines
-        if line["top1"] is not None
-    }
-    places = [(v, t) for t in frames_of(lines) for v in variants_of(lines)]
-    lacking = [place for place in places if any((*place, seed) not in finished for seed in seeds)]
-    if not lacking:
+    cells = cells_of(lines)
+    places: list[Any] = [sorted(cells["frames"].unique()), cells["variant"].cat.categories]
+    rows = cells[cells["top1"].notna()].groupby(["frames", "variant"], observed=True)
+    done = rows["seed"].nunique().reindex(pd.MultiIndex.from_product(places), fill_value=0)
+    total, finished = len(done) * seeds, done.sum()
+    if finished == total:
         return []
-    total, done = len(places) * len(seeds), len(finished)
     failed = sum(1 for line in lines if line["problem"])
-    names = ", ".join(f"{variant} at {frames} frames" for variant, frames in lacking)
+    lacking = [f"{variant} at {frames} frames" for frames, variant in done.index[done < seeds]]
     return [
-        f"{done} of {total} cells have accuracies: {failed} failed, {total - done - failed} "
-        f"not run. Without all of {len(seeds)} seeds: {names}."
+        f"{finished} of {total} cells have accuracies: {failed} failed, "
+        f"{total - finished - failed} not run. Without all of {seeds} seeds: {', '.join(lacking)}."
     ]
 
 
@@ -113,15 +109,13 @@ def _unequal(lines: Sequence[Line]) -> list[str]:
     }
     if len(contents) > 1:
         said.append("The video lists are not the same in all cells (`manifests` in results.jsonl).")
-    found: dict[str, set[str]] = {}
-    for line in lines:
-        environment = line["environment"] or {}
-        about = {**(environment.get("packages") or {}), "python": environment.get("python")}
-        about |= {key: environment.get(key) for key in ("platform", "git_commit")}
-        for key, value in about.items():
-            if value is not None:
-                found.setdefault(key, set()).add(value)
-    several = [f"{key}: {', '.join(sorted(v))}" for key, v in found.items() if len(v) > 1]
+    environments = [line["environment"] or {} for line in lines]
+    software = pd.DataFrame(
+        {**(one.get("packages") or {}), **{key: one.get(key) for key in OTHER_SOFTWARE}}
+        for one in environments
+    )
+    found = {key: sorted(software[key].dropna().unique()) for key in software}
+    several = [f"{key}: {', '.join(values)}" for key, values in found.items() if len(values) > 1]
     if several:
         said.append(f"The cells were not all made with the same software: {'; '.join(several)}.")
     return said

@@ -1,9 +1,23 @@
-"""What one configuration costs: parameters, file, FLOPs, memory, step time, loading time.
+"""The cost of one configuration: parameters, file, FLOPs, memory, step time, loading time.
 
 Everything is of the configuration's own run: its model (with random weights, which cost the same),
 method, batch size, precision, optimiser and recomputation, and its own training loader. Step and
 loader are measured one after the other, each in a process of its own; what both come to in an epoch
-is projected from them, see `projected`.
+is projected from them, see `projected`. Figures of `cell_cost`:
+
+step_seconds            median of a forward, a backward and an optimiser step on `batch_size` clips
+                        that are on the device, normalised: without mixing, clipping of gradients,
+                        averaging of weights, and the exchange between processes
+peak_memory_bytes       see `benchmark.Measurements`
+peak_process_bytes      most that the whole process held, torch and the CUDA runtime included; null
+                        where the system does not tell
+matmul_tflops           10^12 FLOPs a second of plain matrix products, measured after the steps
+matmul_share            the training FLOPs by the time of the step, over that rate
+data_seconds_per_clip   the training loader alone, median of rounds; files are in the system's cache
+                        where they fit
+data_share              data / (data + step), both per clip
+clips_per_second, epoch_seconds   see `projected`
+noisy                   names of the spreads above `NOISY_PERCENT`
 """
 
 from __future__ import annotations
@@ -11,7 +25,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, fields
 from os import environ
 from pathlib import Path
 from typing import Any
@@ -20,13 +34,7 @@ import torch
 
 from vidadapt import data
 from vidadapt.apps.study import benchmark
-from vidadapt.apps.study.benchmark import (
-    NOISY_PERCENT,
-    Counts,
-    Measurements,
-    Setting,
-    spread_percent,
-)
+from vidadapt.apps.study.benchmark import NOISY_PERCENT, Counts, Setting, spread_percent
 from vidadapt.apps.study.loading import Batching, data_cost
 from vidadapt.apps.study.matmul import DTYPES, block_products, matmul_turn
 from vidadapt.config import Config, ConfigError
@@ -38,26 +46,6 @@ from vidadapt.models.hub import is_hub_name
 from vidadapt.models.precision import resolved_precision
 
 MATMUL_TURNS, MATMUL_SECONDS = 3, 0.5  # at least, both
-
-
-@dataclass(frozen=True)
-class StepCost:
-    """What training steps took, and how fast the device multiplied matrices right after them.
-
-    Attributes:
-        device: `cuda` or `cpu`.
-        precision: `fp32`, `bf16` or `fp16`.
-        measured: see `benchmark.Measurements`.
-        peak_process_bytes: most that the whole process held in memory, torch and the CUDA runtime
-            included; None where the system does not tell.
-        matmul_tflops: 10^12 FLOPs a second, see `matmul.matmul_turn`.
-    """
-
-    device: str
-    precision: str
-    measured: Measurements
-    peak_process_bytes: int | None
-    matmul_tflops: float
 
 
 def counts(cfg: Config) -> Counts:
@@ -79,18 +67,7 @@ def counts(cfg: Config) -> Counts:
 
 
 def cell_cost(cfg: Config, *, processes: int, steps: int) -> dict[str, Any]:
-    """What is known of a configuration without training it to the end, by key.
-
-    Description (`method`, `options`, `frames`, ... `threads`), counts (`benchmark.Counts`), and
-    measured figures: `step_seconds` is the median of a forward, a backward and an optimiser step on
-    `batch_size` clips that lie on the device, normalised (mixing, clipping of gradients and
-    averaging of weights are not in it, nor the exchange between processes); `peak_memory_bytes` see
-    `benchmark.Measurements`; `matmul_share` is the training FLOPs, by the time of the step, over
-    `matmul_tflops`, the rate of plain matrix products measured right after it;
-    `data_seconds_per_clip` is the training loader's alone (median of rounds, files in the system's
-    cache where they fit); `data_share` is data / (data + step), both per clip; for
-    `clips_per_second` and `epoch_seconds` see `projected`. `noisy` names the spreads above
-    `NOISY_PERCENT`.
+    """Count and measure a configuration without training it to the end; keys: see the module.
 
     Args:
         processes: that train at once on this machine; one is measured, with its share of cores.
@@ -111,21 +88,15 @@ def cell_cost(cfg: Config, *, processes: int, steps: int) -> dict[str, Any]:
         processes,
         threads,
     )
-    step: StepCost = benchmark.in_fresh_process(step_cost, cfg, steps, threads)
-    measured, batch_size = step.measured, cfg.train.batch_size
-    step_per_clip = measured.step_seconds / batch_size
+    step = benchmark.in_fresh_process(step_cost, cfg, steps, threads)
+    step_per_clip = step["step_seconds"] / cfg.train.batch_size
     data_per_clip = statistics.median(loading.seconds_per_clip)
     tflops = known.training_flops_per_clip / step_per_clip / 1e12
-    clips_per_second = projected(
-        step_per_clip,
-        data_per_clip,
-        processes=processes,
-        overlapping=overlapping(
-            step.device, measured.threads, loading.num_workers, cores() // processes
-        ),
-    )
+    workers, available = loading.num_workers, cores() // processes
+    beside = overlapping(step["device"], step["threads"], workers, available)
+    rate = projected(step_per_clip, data_per_clip, processes=processes, overlapping=beside)
     spreads = {
-        "step_spread_percent": measured.step_spread_percent,
+        "step_spread_percent": step.pop("step_spread_percent"),
         "data_spread_percent": spread_percent(loading.seconds_per_clip),
     }
     return {
@@ -138,20 +109,13 @@ def cell_cost(cfg: Config, *, processes: int, steps: int) -> dict[str, Any]:
         "backbone": cfg.model.backbone,
         "crop_size": plan.crop_size,
         "num_classes": plan.num_classes,
-        "precision": step.precision,
-        "device": step.device,
-        "batch_size": batch_size,
-        "threads": measured.threads,
-        "step_seconds": measured.step_seconds,
-        "peak_memory_bytes": measured.peak_memory_bytes,
-        "peak_process_bytes": step.peak_process_bytes,
-        "matmul_tflops": step.matmul_tflops,
-        "matmul_share": tflops / step.matmul_tflops,
+        **step,
+        "matmul_share": tflops / step["matmul_tflops"],
         "data_seconds_per_clip": data_per_clip,
         **spreads,
         "data_share": data_per_clip / (data_per_clip + step_per_clip),
-        "clips_per_second": clips_per_second,
-        "epoch_seconds": loading.clips_per_epoch / clips_per_second,
+        "clips_per_second": rate,
+        "epoch_seconds": loading.clips_per_epoch / rate,
         "noisy": [key for key, spread in spreads.items() if spread > NOISY_PERCENT],
     }
 
@@ -175,7 +139,7 @@ def projected(
 
 
 def overlapping(device: str, threads: int, num_workers: int, available: int) -> bool:
-    """Whether a training process's clips are loaded beside its computation.
+    """Check that a training process loads clips beside its computation.
 
     That takes loader processes; and, where the CPU computes, cores that are left for them.
 
@@ -202,27 +166,17 @@ def setting_of(
     cfg: Config, plan: DataPlan, *, device: str = "cpu", precision: Any = "fp32"
 ) -> Setting:
     """The configuration as the benchmark takes it."""
-    return Setting(
-        backbone=cfg.model.backbone,
-        num_frames=plan.sampling.num_frames,
-        crop_size=plan.crop_size,
-        num_classes=plan.num_classes,
-        from_image=cfg.model.from_image,
-        head=cfg.model.head,
-        tubelet_size=cfg.model.tubelet_size,
-        patch_size=cfg.model.patch_size,
-        drop_path=cfg.model.drop_path,
-        batch_size=cfg.train.batch_size,
-        precision=precision,
-        device=device,
-        recompute=cfg.train.recompute,
-        optimizer=cfg.train.optimizer,
-        compile=cfg.train.compile,
-    )
+    shape = {key: getattr(plan, key) for key in ("crop_size", "num_classes")}
+    known = {**vars(cfg.model), **vars(cfg.train), **shape, "device": device}
+    known |= {"num_frames": plan.sampling.num_frames, "precision": precision}
+    return Setting(**{field.name: known[field.name] for field in fields(Setting)})
 
 
-def step_cost(cfg: Config, steps: int, threads: int | None) -> StepCost:
+def step_cost(cfg: Config, steps: int, threads: int | None) -> dict[str, Any]:
     """Training steps, then matrix products, on the device that training takes; fresh process.
+
+    Returns:
+        Those figures of `cell_cost` that are measured on it.
 
     Raises:
         MemoryError: the device has too little.
@@ -247,7 +201,17 @@ def step_cost(cfg: Config, steps: int, threads: int | None) -> StepCost:
     began, turns = time.perf_counter(), list[float]()
     while len(turns) < MATMUL_TURNS or time.perf_counter() - began < MATMUL_SECONDS:
         turns.append(turn())
-    return StepCost(device.type, precision, measured, peak, 1 / statistics.median(turns))
+    return {
+        "precision": precision,
+        "device": device.type,
+        "batch_size": setting.batch_size,
+        "threads": measured.threads,
+        "step_seconds": measured.step_seconds,
+        "step_spread_percent": measured.step_spread_percent,
+        "peak_memory_bytes": measured.peak_memory_bytes,
+        "peak_process_bytes": peak,
+        "matmul_tflops": 1 / statistics.median(turns),
+    }
 
 
 def _plan(cfg: Config) -> DataPlan:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from vidadapt import runs
+from vidadapt.apps.study.tool_calls import tool_command
 
 METHODS = ("linear", "adaptformer")
 COMPARED = (
@@ -165,11 +166,7 @@ def shared_by(gpus: int) -> int:
 
 def run_tool(tool: str, *arguments: object, processes: int = 1) -> None:
     """Run a tool in so many processes; exit if it fails."""
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone"]
-        launcher += ["--nproc-per-node", str(processes)]
-    command = [*launcher, f"tools/{tool}.py", *map(str, arguments)]
+    command = tool_command(tool, arguments, processes)
     threads = {} if torch.cuda.is_available() else {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env={**os.environ, **threads}, check=False)
     if done.returncode != 0:

@@ -1,4 +1,4 @@
-"""What a model's last layer is given, how well classes part in it, and its picture by t-SNE.
+"""The input of a model's last layer, how well classes part in it, and its places by t-SNE.
 
 After AdaptFormer's Figure 8 (Chen et al., 2022, https://arxiv.org/abs/2205.13535), which shows the
 features of linear probing, VPT, full fine-tuning and AdaptFormer side by side. t-SNE keeps near
@@ -17,12 +17,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from vidadapt.console.naming import require_known
+from vidadapt.apps.report import class_name
+from vidadapt.console import require_known
 from vidadapt.distributed import World
-from vidadapt.evaluation import Scores, score_views
+from vidadapt.evaluation import Scores
 from vidadapt.lists.reading import Sample
 from vidadapt.models import VideoModel
 from vidadapt.models.heads import AttentiveHead
+from vidadapt.serving import Loaded, trained
 
 LEAST_VIDEOS = 4  # below, no perplexity of 1 or more is left
 ROWS_AT_ONCE = 1024  # of the table of similarities
@@ -69,22 +71,12 @@ def classified(model: VideoModel) -> nn.Module:
     return model.head.classifier if isinstance(model.head, AttentiveHead) else model.head
 
 
-def features_of(
-    model: VideoModel,
-    loader: Iterable[dict[str, Any]],
-    samples: Sequence[Sample],
-    *,
-    num_classes: int,
-    normalization: str,
-    precision: str,
-    world: World,
-    label: str,
-) -> Features:
-    """The feature of one view of every video, in eval mode, each video alone.
+def features_of(loaded: Loaded, world: World, label: str) -> Features:
+    """The feature of every video of the list, in eval mode, each video alone.
 
     Args:
-        model: on the device of `world`, which must be alone.
-        loader: of all samples in their order, one clip x one crop, see `data.eval_loader`.
+        loaded: with a plan of one view.
+        world: must be alone.
         label: of the progress.
 
     Raises:
@@ -96,22 +88,9 @@ def features_of(
     def keep(module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
         found.append(given[0].float())
 
-    hook = classified(model).register_forward_pre_hook(keep)
+    hook = classified(loaded.model).register_forward_pre_hook(keep)
     try:
-        scores = score_views(
-            model,
-            loader,
-            paths=[sample.path for sample in samples],
-            labels=[sample.label for sample in samples],
-            num_classes=num_classes,
-            num_clips=1,
-            num_crops=1,
-            normalization=normalization,
-            views_per_forward=1,
-            precision=precision,
-            world=world,
-            label=label,
-        )
+        scores = trained.score(loaded, world, label=label)
     finally:
         hook.remove()
     return _readable(scores, torch.cat(found).cpu().numpy())
@@ -171,17 +150,12 @@ def chosen_classes(
         first = "the first" if len(labels) == 1 else f"the first {len(labels)}"
         said = f"{first} of {len(there)} classes"
     else:
-        names = {class_name(label_names, label): label for label in there}
+        names = {class_name(label, label_names): label for label in there}
         labels = sorted({names[require_known("--classes", name, names)] for name in wanted})
         said = f"{len(labels)} of {len(there)} classes"
     if not 1 <= len(labels) <= most:
         raise ValueError(f"--classes: a picture shows 1 to {most} classes, not {len(labels)}")
     return labels, "" if len(labels) == len(there) else said
-
-
-def class_name(label_names: Sequence[str] | None, label: int) -> str:
-    """The name of a class, or its number where names are not known."""
-    return f"class {label}" if label_names is None else label_names[label]
 
 
 def unit_length(values: np.ndarray) -> np.ndarray:
@@ -255,7 +229,7 @@ def coordinates(values: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
 
     Features are brought to unit length, so that near means what it does in `knn_top1`. The start is
     their first two principal components; the same features and seed give the same places. Features
-    that all point the same way, those of a training that collapsed, are in one place.
+    that all point the same way, those of a training run that collapsed, are in one place.
 
     Raises:
         ValueError: see `check_size`.
@@ -282,8 +256,3 @@ def load_sklearn(module: str) -> Any:
         raise ImportError(
             f"t-SNE needs scikit-learn ({error}); install it with: pip install 'vidadapt[analysis]'"
         ) from error
-
-
-def top1(features: Features) -> float:
-    """Per cent of the videos whose view the model's own last layer gets right."""
-    return float(100 * np.mean(features.predicted == features.labels))

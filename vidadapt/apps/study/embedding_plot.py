@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from vidadapt.files.writing import replaced
+from vidadapt.apps.report.figures import GREY, INK, PLAIN, new_figure, write_figure
 
 # Ten shapes; classes 11 to 20 have them hollow.
 SHAPES = ("o", "s", "^", "v", "D", "P", "X", "*", "<", ">")
@@ -30,8 +27,6 @@ COLOURS = (
 MOST_CLASSES = 2 * len(SHAPES)
 COLUMNS, SIDE = 3, 4.6  # panels beside each other; inches of one
 NAME_WIDTH, NAME_LINES = 38, 2  # of a class in the legend, in characters and lines
-INK, GREY = "#1c1e22", "#5c6066"
-PLAIN: dict[str, Any] = {"parse_math": False}  # a name may hold dollar signs
 
 
 @dataclass(frozen=True)
@@ -60,16 +55,7 @@ def write_pictures(
         classes: (label, name) in the legend's order, at most `MOST_CLASSES`.
         note: line below everything.
     """
-    figure = drawn(panels, classes, note)
-    files = []
-    # The same picture is the same bytes: SVG names its parts by chance unless it has a salt.
-    with matplotlib.rc_context({"svg.hashsalt": "vidadapt"}):
-        for name, metadata in (("png", {}), ("svg", {"Date": None})):
-            path = out / f"tsne.{name}"
-            with replaced(path) as partial:
-                figure.savefig(partial, format=name, metadata=metadata)
-            files.append(path)
-    return files
+    return write_figure(drawn(panels, classes, note), out / "tsne.png", out / "tsne.svg")
 
 
 def drawn(panels: Sequence[Panel], classes: Sequence[tuple[int, str]], note: str) -> Figure:
@@ -77,9 +63,7 @@ def drawn(panels: Sequence[Panel], classes: Sequence[tuple[int, str]], note: str
     rows = math.ceil(len(panels) / COLUMNS)
     columns = math.ceil(len(panels) / rows)
     size = (columns * SIDE + 3.8, rows * (SIDE + 0.9) + 0.4)
-    spaced = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.04, hspace=0.06)
-    figure = Figure(figsize=size, dpi=150, layout=spaced)
-    FigureCanvasAgg(figure)
+    figure = new_figure(size, w_pad=0.1, h_pad=0.1, wspace=0.04, hspace=0.06)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, panel in zip(grid.flat, panels, strict=False):
         _draw(axes, panel, classes)
@@ -101,7 +85,7 @@ def drawn(panels: Sequence[Panel], classes: Sequence[tuple[int, str]], note: str
     for text in legend.get_texts():
         text.set_parse_math(False)
     below = figure.supxlabel(note, ha="left", fontsize=8.5, color=GREY, **PLAIN)
-    figure.canvas.draw()  # which lays the panels out
+    figure.draw_without_rendering()  # which lays the panels out
     below.set_x(grid[0, 0].get_position().x0)
     return figure
 
@@ -119,18 +103,13 @@ def _draw(axes: Axes, panel: Panel, classes: Sequence[tuple[int, str]]) -> None:
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(color="#b8bcc2", linewidth=0.8)
-    axes.text(
-        0, -0.025, panel.title, transform=axes.transAxes, va="top", fontsize=12, color=INK,
-        fontweight="bold", **PLAIN,
-    )  # fmt: skip
-    axes.text(
-        0, -0.085, "\n".join(panel.caption), transform=axes.transAxes, va="top", fontsize=9.5,
-        color=INK, linespacing=1.4, **PLAIN,
-    )  # fmt: skip
+    below: dict[str, Any] = {"transform": axes.transAxes, "va": "top", "color": INK, **PLAIN}
+    axes.text(0, -0.025, panel.title, fontsize=12, fontweight="bold", **below)
+    axes.text(0, -0.085, "\n".join(panel.caption), fontsize=9.5, linespacing=1.4, **below)
 
 
 def _marker(place: int) -> dict[str, Any]:
-    """Shape and colour of the class that stands at a place of the legend."""
+    """Shape and colour of the class at a place of the legend."""
     turn, number = divmod(place, len(SHAPES))
     # The same shape, hollow, has another colour, too.
     colour = COLOURS[(number + 5 * turn) % len(COLOURS)]

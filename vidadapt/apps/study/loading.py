@@ -1,4 +1,4 @@
-"""What the training loader of a configuration takes by itself: decode, transforms, collation."""
+"""The time of a configuration's training loader alone: decode, transforms, collation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLIPS_PER_ROUND, ROUNDS = 48, 5  # one round before them is not counted
 
 @dataclass(frozen=True)
 class Batching:
-    """How a training loader's clips are drawn and joined, see `config.TrainConfig`."""
+    """Settings of a training loader's batches, see `config.TrainConfig`."""
 
     batch_size: int
     accumulation: int
@@ -33,7 +33,7 @@ class Batching:
 
 @dataclass(frozen=True)
 class DataCost:
-    """What the training loader of one process took by itself.
+    """Time and size of the training loader of one process.
 
     Attributes:
         seconds_per_clip: of each round, wall time.
@@ -50,7 +50,7 @@ class DataCost:
 def data_cost(
     chosen_data: DataConfig, plan: DataPlan, batching: Batching, processes: int, threads: int | None
 ) -> DataCost:
-    """What the training loader takes; measured once, since all methods have the same one."""
+    """Measure the training loader, once: all methods have the same one."""
     return in_fresh_process(loader_seconds, chosen_data, plan, batching, processes, threads)
 
 

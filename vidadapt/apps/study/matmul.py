@@ -1,4 +1,4 @@
-"""The ceiling of a training step: how fast the device multiplies matrices of the model's shapes."""
+"""The ceiling of a training step: the device's rate of products of matrices of its shapes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_FLOPS = 4e11  # of one turn on a CPU: as many blocks as fit, at least one
 def block_products(model: VideoModel) -> tuple[int, list[tuple[int, int]]]:
     """Tokens of a clip, and (inputs, outputs) of each linear layer, of the model's middle block.
 
-    In a ViT all blocks are like it; of a hierarchical model it lies in the longest stage.
+    In a ViT all blocks are like it; of a hierarchical model it is one of the longest stage.
 
     Args:
         model: without a method, on the meta device.
@@ -41,10 +41,10 @@ def matmul_turn(
     """A function that does matrix products and returns the seconds that 10^12 FLOPs of them take.
 
     The products are those of the linear layers in a forward pass of up to `depth` blocks, plain
-    `torch.mm` of operands that lie there already in `dtype`, each with weights of its own. The rate
-    is all their FLOPs by all their time, so that each shape counts by its FLOPs. Nothing is cast,
-    and no bias, norm, activation or softmax is computed: what a training step does besides, and
-    attention products that run slower than these, appear as the share that it falls short of 1.
+    `torch.mm` of operands that are on the device, in `dtype`, each with weights of its own. The
+    rate is all their FLOPs by all their time, so that each shape counts by its FLOPs. Nothing is
+    cast, and no bias, norm, activation or softmax is computed: what a training step does besides,
+    and attention products that run slower than these, appear as the share that it falls short of 1.
 
     Args:
         tokens: rows of each product, batch size x tokens of a clip.

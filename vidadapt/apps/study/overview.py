@@ -1,12 +1,13 @@
-"""How far a benchmark is, for the terminal: a matrix of accuracies, and the time that is left."""
+"""Progress of a matrix, for the terminal: its accuracies so far, and the time that is left."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vidadapt.apps.study.plan import Cell
+from vidadapt.apps.study.matrix import Cell
+from vidadapt.console import duration
 
 TO_COME, FAILED = ".", "!"
 
@@ -14,10 +15,10 @@ TO_COME, FAILED = ".", "!"
 def overview(cells: Sequence[Cell], lines: Mapping[Cell, Mapping[str, Any]]) -> list[str]:
     """Rows of variants, columns of frames, in each place the seeds' top-1 in per cent.
 
-    "." stands for a cell to come, "!" for a failed one.
+    "." is a cell to come, "!" a failed one.
 
     Args:
-        cells: of the whole benchmark, a variant's seeds in order.
+        cells: of the whole matrix, a variant's seeds in order.
         lines: what is finished, as lines of results.jsonl.
 
     >>> cells = [Cell(v, t, s, None, {}) for v in ("linear", "vpt") for t in (2, 8) for s in (0, 1)]
@@ -27,16 +28,13 @@ def overview(cells: Sequence[Cell], lines: Mapping[Cell, Mapping[str, Any]]) -> 
     linear   41.2 9.5  60.0 .
     vpt      ! .       . .
     """
-    texts: dict[tuple[str, int], list[str]] = {}
+    texts: dict[str, dict[int, list[str]]] = {}
     for cell in cells:
-        line = lines.get(cell)
-        texts.setdefault((cell.variant, cell.frames), []).append(_text(line))
-    frames = sorted({t for _, t in texts})
+        of_variant = texts.setdefault(cell.variant, {})
+        of_variant.setdefault(cell.frames, []).append(_text(lines.get(cell)))
+    frames = sorted({cell.frames for cell in cells})
     rows = [["top-1 %", *(f"{t} frames" for t in frames)]]
-    rows += [
-        [variant, *(" ".join(texts.get((variant, t), [])) for t in frames)]
-        for variant in dict.fromkeys(variant for variant, _ in texts)
-    ]
+    rows += [[name, *(" ".join(own.get(t, [])) for t in frames)] for name, own in texts.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
@@ -48,6 +46,12 @@ def _text(line: Mapping[str, Any] | None) -> str:
     if line is None:
         return TO_COME
     return FAILED if line["top1"] is None else f"{line['top1']:.1f}"
+
+
+def time_left(frames: Sequence[int], seconds: Mapping[int, Sequence[float]], what: str) -> str:
+    """The end of a line about what was done or begins; empty where nothing is left or known."""
+    left = seconds_left(frames, seconds)
+    return f", about {duration(left)} left {what}" if left else ""
 
 
 def seconds_left(frames: Sequence[int], seconds: Mapping[int, Sequence[float]]) -> float | None:
@@ -66,10 +70,6 @@ def seconds_left(frames: Sequence[int], seconds: Mapping[int, Sequence[float]]) 
     means = {t: statistics.fmean(values) for t, values in seconds.items() if values}
     if not means:
         return None
-    nearest = {t: _nearest(t, means) for t in set(frames)}
+    # The smaller one of two that are equally near.
+    nearest = {t: min((abs(other - t), other) for other in means)[1] for t in set(frames)}
     return sum(means[nearest[t]] * t / nearest[t] for t in frames)
-
-
-def _nearest(frames: int, known: Iterable[int]) -> int:
-    """The smaller one of two that are equally near."""
-    return min(known, key=lambda other: (abs(other - frames), other))

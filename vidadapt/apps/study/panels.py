@@ -1,4 +1,4 @@
-"""What the plots of a benchmark share: how variants look, axes, legends, numbers beside points."""
+"""Parts of the plots of a study: styles of variants, axes, legends, numbers beside points."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-INK, GREY, RULE = "#1c1e22", "#5c6068", "#dcdee2"
+from vidadapt.apps.report.figures import GREY, INK, RULE, new_figure
+
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
 DASHES: tuple[Any, ...] = (
     "-",
@@ -35,7 +35,7 @@ Box = tuple[float, float, float, float]  # middle x, y, half width, half height;
 
 @dataclass(frozen=True)
 class Style:
-    """How a variant looks in every plot: no two have both marker and dashes in common up to 60."""
+    """The look of a variant in every plot: up to 60 differ in marker or dashes."""
 
     colour: str
     marker: str
@@ -71,14 +71,9 @@ def styles_of(variants: Sequence[str]) -> dict[str, Style]:
     }
 
 
-def new_figure(title: str, note: str, size: tuple[float, float]) -> Figure:
-    """A figure that places its parts itself.
-
-    Args:
-        note: small, below: what the cells share.
-        size: inches.
-    """
-    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
+def titled_figure(title: str, note: str, size: tuple[float, float]) -> Figure:
+    """A figure with a title and a note below, in small letters; `size` in inches."""
+    figure = new_figure(size, w_pad=0.08, h_pad=0.06)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     figure.supxlabel(note, x=0.01, ha="left", fontsize=7.5, color=GREY)
     return figure
@@ -209,7 +204,7 @@ def _darker(colour: str) -> tuple[float, ...]:
 
 
 def _offsets(text: str) -> list[tuple[float, float]]:
-    """Where the middle of a text may be, in points from what it is about; the best first."""
+    """Places for the middle of a text, in points from its subject; the best first."""
     side = 6.5 + 2.4 * len(text)
     near = [(side, 0.0), (0.0, 9.5), (0.0, -9.5), (-side, 0.0)]
     return [*near, (side, 7.0), (side, -7.0), (-side, 7.0), (-side, -7.0)]

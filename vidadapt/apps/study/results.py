@@ -16,15 +16,17 @@ Line = Mapping[str, Any]
 TEXTS = (
     *("cell", "variant", "method", "views", "backbone", "precision", "device", "problem"),
 )  # fmt: skip
-NUMBERS = (
-    *("frames", "seed", "processes", "epochs", "base_lr", *IN_PERCENT),
-    *("num_videos", "unreadable", "dev_top1", "best_epoch", "trainable", "total"),
-    *("share_percent", "adapter_bytes", "forward_flops_per_clip", "training_flops_per_clip"),
-    *("crop_size", "num_classes", "batch_size", "threads", "step_seconds"),
-    *("step_spread_percent", "peak_memory_bytes", "peak_process_bytes", "matmul_tflops"),
-    *("matmul_share", "data_seconds_per_clip", "data_spread_percent", "data_share"),
-    *("clips_per_second", "epoch_seconds", "run_epoch_seconds", "run_epoch_spread_percent"),
-    "evaluation_seconds_per_video",
+SETTINGS = (
+    *("frames", "seed", "processes", "epochs", "base_lr", "num_videos", "crop_size"),
+    *("num_classes", "batch_size", "threads"),
+)
+FIGURES = (
+    *(*IN_PERCENT, "unreadable", "dev_top1", "best_epoch"),
+    *("trainable", "total", "share_percent", "adapter_bytes", "forward_flops_per_clip"),
+    *("training_flops_per_clip", "step_seconds", "step_spread_percent", "peak_memory_bytes"),
+    *("peak_process_bytes", "matmul_tflops", "matmul_share", "data_seconds_per_clip"),
+    *("data_spread_percent", "data_share", "clips_per_second", "epoch_seconds"),
+    *("run_epoch_seconds", "run_epoch_spread_percent", "evaluation_seconds_per_video"),
 )
 LISTS = ("noisy", "curve")
 OBJECTS = ("options", "grid", "manifests", "environment", "config")
@@ -32,7 +34,7 @@ NEVER_NULL = ("cell", "variant", "method", "frames", "options")
 
 KINDS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     **dict.fromkeys(TEXTS, ("a text", str)),
-    **dict.fromkeys(NUMBERS, ("a number", (int, float))),
+    **dict.fromkeys((*SETTINGS, *FIGURES), ("a number", (int, float))),
     **dict.fromkeys(LISTS, ("a list", list)),
     **dict.fromkeys(OBJECTS, ("an object", dict)),
 }
@@ -68,7 +70,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         _check(line, place)
         first = seen.setdefault(line["cell"], number)
         if first != number:
-            raise ResultsError(f"{place}: cell {line['cell']} stands in line {first}, too")
+            raise ResultsError(f"{place}: cell {line['cell']} is in line {first}, too")
         lines.append(line)
     if not lines:
         raise ResultsError(f"{path}: holds no line; no cell has been finished yet")

@@ -1,4 +1,4 @@
-"""Does a model use time? Its accuracy with the frames of each clip in other orders.
+"""Test whether a model uses time: its accuracy with the frames of clips in other orders.
 
 What the four orders tell, after `in_order`: `one_frame` takes away all that other frames hold,
 `shuffled` the order but not the frames, `reversed` only the direction. Frames are reordered
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vidadapt.apps.report import class_name
 from vidadapt.evaluation import IN_PERCENT, Fusion, Scores, fuse, in_each_order, measure
 
 ORDERS = ("in_order", "reversed", "shuffled", "one_frame")
@@ -74,7 +75,7 @@ def sign_test(one: int, other: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values: one below 0.05 stands, with all that were looked at in mind.
+    """Holm's adjusted p values: below 0.05 a result is no chance, whatever the number of tests.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -90,7 +91,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def sensitivity(
     scores: Scores, fusion: Fusion, label_names: Sequence[str] | None
 ) -> dict[str, Any]:
-    """What one model loses in other orders of the frames, from its scores in all four.
+    """Find what one model loses in other orders of the frames, from its scores in all four.
 
     Args:
         scores: of the orders of `frame_orders`.
@@ -115,33 +116,20 @@ def sensitivity(
     everything = np.ones(len(scores.paths), bool)
     paired = {order: _paired(guesses, scores.labels, order, everything) for order in CHANGED}
     _adjust([paired[order] for order in CHANGED])
-    classes = []
-    for label in np.unique(scores.labels).tolist():
-        own = scores.labels == label
-        top1 = {order: found[order]["per_class"][label]["top1"] for order in ORDERS}
-        classes.append(
-            {
-                "label": label,
-                "name": f"class {label}" if label_names is None else label_names[label],
-                "num_videos": int(own.sum()),
-                "top1": top1,
-                "lost": top1["in_order"] - min(top1["reversed"], top1["shuffled"]),
-                "paired": {o: _paired(guesses, scores.labels, o, own) for o in CHANGED},
-                "reversed_as": _taken_for(guesses, label, own, label_names),
-            }
-        )
+    classes = [
+        _of_class(label, scores.labels, found, guesses, label_names)
+        for label in np.unique(scores.labels).tolist()
+    ]
     _adjust([one["paired"]["one_frame"] for one in classes])
     _adjust([one["paired"][order] for one in classes for order in ("reversed", "shuffled")])
     classes.sort(key=lambda one: (-one["lost"], one["label"]))
     return {
         **{key: first[key] for key in ("num_videos", "views", "fusion", "unreadable")},
         "uses_time": lost(paired["one_frame"]),
-        "uses_order": lost(paired["reversed"]) or lost(paired["shuffled"]),
+        "uses_order": lost(paired["reversed"], paired["shuffled"]),
         "classes_using_time": [c["name"] for c in classes if lost(c["paired"]["one_frame"])],
         "classes_using_order": [
-            c["name"]
-            for c in classes
-            if lost(c["paired"]["reversed"]) or lost(c["paired"]["shuffled"])
+            c["name"] for c in classes if lost(c["paired"]["reversed"], c["paired"]["shuffled"])
         ],
         "orders": {
             order: {key: one[key] for key in (*IN_PERCENT, "per_class")}
@@ -155,9 +143,32 @@ def sensitivity(
     }
 
 
-def lost(paired: dict[str, Any]) -> bool:
-    """Whether more videos went from right to wrong than back, by more than chance."""
-    return paired["p_holm"] < ALPHA and paired["right_to_wrong"] > paired["wrong_to_right"]
+def _of_class(
+    label: int,
+    labels: np.ndarray,
+    found: dict[str, dict[str, Any]],
+    guesses: dict[str, np.ndarray],
+    label_names: Sequence[str] | None,
+) -> dict[str, Any]:
+    """One of the classes of `sensitivity`, without `p_holm`."""
+    own = labels == label
+    top1 = {order: found[order]["per_class"][label]["top1"] for order in ORDERS}
+    return {
+        "label": label,
+        "name": class_name(label, label_names),
+        "num_videos": int(own.sum()),
+        "top1": top1,
+        "lost": top1["in_order"] - min(top1["reversed"], top1["shuffled"]),
+        "paired": {order: _paired(guesses, labels, order, own) for order in CHANGED},
+        "reversed_as": _taken_for(guesses, label, own, label_names),
+    }
+
+
+def lost(*paired: dict[str, Any]) -> bool:
+    """Check whether, in one order, more videos went wrong than right, by more than chance."""
+    return any(
+        one["p_holm"] < ALPHA and one["right_to_wrong"] > one["wrong_to_right"] for one in paired
+    )
 
 
 def _guesses(scores: Scores, fusion: Fusion) -> np.ndarray:
@@ -207,7 +218,7 @@ def _taken_for(
     if not others:
         return None
     other, count = min(others.items(), key=lambda pair: (-pair[1], pair[0]))
-    name = f"class {other}" if label_names is None else label_names[other]
+    name = class_name(other, label_names)
     return {"label": other, "name": name, "share": 100 * count / int(own.sum())}
 
 
@@ -233,7 +244,7 @@ RULES = (
 
 
 def verdicts(models: Sequence[dict[str, Any]]) -> list[str]:
-    """In plain words: a line a model, and with several models one on what they have in common.
+    """Say the results in plain words: a line a model, and one on what several have in common.
 
     Args:
         models: of `sensitivity`, each with its `name` and `num_frames`.

@@ -1,4 +1,4 @@
-"""What `temporal.sensitivity` found, as Markdown and as a picture, from the JSON alone."""
+"""The results of `temporal.sensitivity` as Markdown and as a picture, from the JSON alone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from vidadapt.apps.report import markdown_table
+from vidadapt.apps.report.figures import PLAIN, new_figure, write_figure
 from vidadapt.apps.study.temporal import ALPHA, CHANGED, ORDERS, RULES, lost, p_words
 from vidadapt.evaluation import IN_PERCENT
-from vidadapt.files.writing import replaced
 
 TITLES = {
     "in_order": "in order",
@@ -34,7 +32,6 @@ MARKS: dict[str, dict[str, Any]] = {
 # Above and below the middle of a class's row, so that none hides another; in rows.
 OFFSETS = {"in_order": -0.27, "reversed": -0.09, "shuffled": 0.09, "one_frame": 0.27}
 PANELS_A_ROW = 4
-PLAIN: dict[str, Any] = {"parse_math": False}  # a name may hold dollar signs
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -81,10 +78,8 @@ def _overall(models: Sequence[dict[str, Any]]) -> str:
     for model in models:
         for order in ORDERS:
             one = model["orders"][order]
-            cells = [f"{one[name]:.2f}" for name in IN_PERCENT]
-            if order == "in_order":
-                cells += ["", "", "", "", ""]
-            else:
+            cells = [f"{one[key]:.2f}" for key in IN_PERCENT]
+            if order in CHANGED:
                 paired = model["paired"][order]
                 cells += [
                     f"{model['differences'][order]['top1']:+.2f}",
@@ -93,6 +88,8 @@ def _overall(models: Sequence[dict[str, Any]]) -> str:
                     p_words(paired["p_holm"]),
                     f"{100 * paired['other_prediction'] / model['num_videos']:.1f} %",
                 ]
+            else:
+                cells += [""] * 5
             rows.append([f"{_safe(model['name'])}, {TITLES[order]}", *cells])
     titles = [metric.title for metric in IN_PERCENT.values()]
     headings = ["frames", *titles, "top-1 against in order"]
@@ -104,11 +101,8 @@ def _classes(model: dict[str, Any]) -> str:
     headings = ["class", "videos", *TITLES.values(), "lost", "reversed, most taken for"]
     rows = []
     for one in model["classes"]:
-        top1 = [f"{one['top1']['in_order']:.1f}"]
-        top1 += [
-            f"{one['top1'][o]:.1f}{'*' if one['paired'][o]['p_holm'] < ALPHA else ''}"
-            for o in CHANGED
-        ]
+        stars = {o: "*" for o in CHANGED if one["paired"][o]["p_holm"] < ALPHA}
+        top1 = [f"{one['top1'][order]:.1f}{stars.get(order, '')}" for order in ORDERS]
         other = one["reversed_as"]
         as_what = "" if other is None else f"{_safe(other['name'])} ({other['share']:.0f} %)"
         rows.append(
@@ -124,7 +118,7 @@ def _side_by_side(models: Sequence[dict[str, Any]]) -> str:
         cells = [_safe(found[0][label]["name"]), str(found[0][label]["num_videos"])]
         for by_label in found:
             one = by_label[label]
-            star = any(lost(one["paired"][order]) for order in ("reversed", "shuffled"))
+            star = lost(one["paired"]["reversed"], one["paired"]["shuffled"])
             cells.append(f"{one['lost']:.1f}{'*' if star else ''}")
         rows.append(cells)
     return markdown_table(["class", "videos", *(_safe(model["name"]) for model in models)], rows)
@@ -161,8 +155,7 @@ def write_pictures(report: dict[str, Any], folder: Path) -> list[Path]:
     ticks = [f"all {len(labels)} classes", *(textwrap.fill(names[label], 46) for label in shown)]
     places = [0.0, *(1.4 + i + (0.8 if hidden and i >= half else 0) for i in range(len(shown)))]
     height = 0.36 * (places[-1] + 1) + 0.6
-    figure = Figure(figsize=(4.2 + 3.2 * columns, height * panel_rows + 1.3), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure((4.2 + 3.2 * columns, height * panel_rows + 1.3))
     panels = figure.subplots(panel_rows, columns, sharex=True, sharey=True, squeeze=False)
     for number, panel in enumerate(panels.flat):
         if number < len(models):
@@ -183,7 +176,7 @@ def write_pictures(report: dict[str, Any], folder: Path) -> list[Path]:
         "on top)",
         fontsize=9,
     )
-    return [_save(figure, folder / f"temporal.{ending}") for ending in ("png", "svg")]
+    return write_figure(figure, folder / "temporal.png", folder / "temporal.svg")
 
 
 def _panel(
@@ -207,9 +200,3 @@ def _panel(
     panel.spines[["top", "right"]].set_visible(False)
     panel.tick_params(labelsize=8, labelbottom=True)
     panel.set_title(textwrap.fill(model["name"], 40), fontsize=9, **PLAIN)
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    with replaced(path) as partial:
-        figure.savefig(partial, format=path.suffix[1:], dpi=150)
-    return path

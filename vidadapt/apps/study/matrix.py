@@ -1,41 +1,26 @@
-"""What a benchmark consists of: variants x frames x seeds, each cell an ordinary configuration."""
+"""A matrix of training runs: variants x frames x seeds, each cell an ordinary configuration."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from vidadapt.config import ConfigError, yaml_files
-from vidadapt.console.naming import require_known
+from vidadapt.console import require_known
 
 Overrides = Mapping[str, Any]
 
-# Set by the matrix itself, so that a variant or a configuration that sets them would be lost.
+# Set by the matrix itself: what a variant or a configuration sets would be lost.
 OWN_KEYS = {"data.num_frames": "--frames", "train.seed": "--seeds"}
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """What the files say.
-
-    Attributes:
-        base: nested settings as in the YAML of tools/train.py.
-        variants: overrides of the base with dotted keys, by name.
-        prepare: words for tools/prepare.py that make the videos; empty: they are there.
-    """
-
-    base: dict[str, Any]
-    variants: dict[str, dict[str, Any]]
-    prepare: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Cell:
-    """One training and its evaluation.
+    """One training run and its evaluation.
 
     Attributes:
         variant: name of what is compared.
@@ -62,7 +47,67 @@ class Cell:
         return f"{self.variant}_{self.frames}f_s{self.seed}{rate}"
 
 
-def read_benchmark(config: Path, sweep: Path | None) -> Benchmark:
+@dataclass(frozen=True)
+class Matrix:
+    """The runs to compare, as the files describe them.
+
+    Attributes:
+        base: nested settings as in the YAML of tools/train.py.
+        variants: overrides of the base with dotted keys, by name.
+        prepare: words for tools/prepare.py that make the videos; empty: they are there.
+    """
+
+    base: dict[str, Any]
+    variants: dict[str, dict[str, Any]]
+    prepare: tuple[str, ...]
+
+    def chosen(self, names: Sequence[str] | None, methods: Collection[str]) -> Matrix:
+        """The matrix with the variants of these names, in their order; with all without names.
+
+        The name of a method that is no variant is that method with its own defaults.
+
+        Raises:
+            ConfigError: a name that is neither, with near ones; or no variant at all.
+        """
+        if names is None:
+            if not self.variants:
+                raise ConfigError(
+                    "--methods: name some; neither --config nor --sweep has `variants`"
+                )
+            return self
+        known = {name: {"method.name": name} for name in methods} | self.variants
+        chosen = {name: known[require_known("--methods", name, known)] for name in names}
+        return replace(self, variants=chosen)
+
+    def cell(self, variant: str, frames: int, seed: int, base_lr: float | None = None) -> Cell:
+        """The cell with everything that it sets.
+
+        Args:
+            base_lr: rate from a grid; None: the settings' own.
+        """
+        own: dict[str, Any] = {"data.num_frames": frames, "train.seed": seed}
+        if base_lr is not None:
+            own["train.base_lr"] = base_lr
+        settings = settings_of(self.base, {**self.variants[variant], **own})
+        return Cell(variant, frames, seed, base_lr, settings)
+
+    def cells(
+        self, frames: Sequence[int], seeds: Sequence[int], rates: Mapping[str, float | None]
+    ) -> list[Cell]:
+        """Every cell: a seed of all before the next seed, so that an unfinished table says most.
+
+        Args:
+            rates: base_lr by variant; of others the settings' own.
+        """
+        return [
+            self.cell(variant, number, seed, rates.get(variant))
+            for seed in seeds
+            for number in frames
+            for variant in self.variants
+        ]
+
+
+def read_matrix(config: Path, sweep: Path | None) -> Matrix:
     """A training configuration with `variants` and `prepare` beside its own keys; and a sweep.
 
     Args:
@@ -86,7 +131,7 @@ def read_benchmark(config: Path, sweep: Path | None) -> Benchmark:
             )
         variants = _variants(content["variants"], sweep)
     _refuse_own(yaml_files.flattened(base), config)
-    return Benchmark(base, variants, tuple(map(str, prepare)))
+    return Matrix(base, variants, tuple(map(str, prepare)))
 
 
 def _variants(content: Any, file: Path) -> dict[str, dict[str, Any]]:
@@ -112,26 +157,8 @@ def _refuse_own(flat: Overrides, file: Path) -> None:
             raise ConfigError(f"{file}: {key}: is set by {OWN_KEYS[key]}; leave it out")
 
 
-def choose(
-    benchmark: Benchmark, names: Sequence[str] | None, methods: Mapping[str, object]
-) -> dict[str, dict[str, Any]]:
-    """The variants to run, in the order asked for; all without names.
-
-    The name of a method that is no variant stands for that method with its own defaults.
-
-    Raises:
-        ConfigError: neither, naming near ones; or no variant at all.
-    """
-    if names is None:
-        if not benchmark.variants:
-            raise ConfigError("--methods: name some; neither --config nor --sweep has `variants`")
-        return benchmark.variants
-    known = {name: {"method.name": name} for name in methods} | benchmark.variants
-    return {name: known[require_known("--methods", name, known)] for name in names}
-
-
 def settings_of(base: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
-    """The base with overrides. Options of another method than the variant's are left out.
+    """The base with overrides, without its options of a method that the overrides replace.
 
     >>> base = {"method": {"name": "vpt", "num_prompts": 8}, "train": {"epochs": 2}}
     >>> settings_of(base, {"method.name": "linear", "train.base_lr": 0.1})
@@ -150,38 +177,3 @@ def settings_of(base: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]
             place = place[section]
         place[last] = value
     return found
-
-
-def cells_of(
-    base: Mapping[str, Any],
-    variants: Mapping[str, Overrides],
-    frames: Sequence[int],
-    seeds: Sequence[int],
-    rates: Mapping[str, float | None],
-) -> list[Cell]:
-    """Every cell: a seed of all before the next seed, so that an unfinished table says most.
-
-    Args:
-        rates: what a grid chose, by variant; without one the settings' own rate stands.
-    """
-    return [
-        cell_of(base, variant, overrides, number, seed, rates.get(variant))
-        for seed in seeds
-        for number in frames
-        for variant, overrides in variants.items()
-    ]
-
-
-def cell_of(
-    base: Mapping[str, Any],
-    variant: str,
-    overrides: Overrides,
-    frames: int,
-    seed: int,
-    base_lr: float | None,
-) -> Cell:
-    """The cell with everything that it sets."""
-    own: dict[str, Any] = {"data.num_frames": frames, "train.seed": seed}
-    if base_lr is not None:
-        own["train.base_lr"] = base_lr
-    return Cell(variant, frames, seed, base_lr, settings_of(base, {**overrides, **own}))

@@ -32,7 +32,7 @@ from benchmarks.timing import Target
 from vidadapt import data, methods, runs
 from vidadapt.apps.report import markdown_table
 from vidadapt.config import command_line
-from vidadapt.lists import counting
+from vidadapt.lists.count_file import CountJob, count_file
 from vidadapt.lists.index import add_to_index, index_path
 from vidadapt.lists.reading import read_list
 
@@ -127,8 +127,8 @@ def written(number: int, folder: Path) -> Path:
     )
     (folder / "labels.txt").write_text("".join(f"class {k}\n" for k in range(NUM_CLASSES)))
     facts = source.stat()
-    job = counting.CountJob(str(source), "", "auto", facts.st_size, facts.st_mtime_ns)
-    known = counting.count_file(job)
+    job = CountJob(str(source), "", "auto", facts.st_size, facts.st_mtime_ns)
+    known = count_file(job)
     for first in range(0, number, AT_ONCE):
         rows = (vars(known) | {"path": path} for path in paths[first : first + AT_ONCE])
         add_to_index(index_path(listed), (type(known)(**row) for row in rows))

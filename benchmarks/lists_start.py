@@ -7,14 +7,13 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 from benchmarks.lists_worker import own_bytes
 from vidadapt import data, distributed, launching, methods
 from vidadapt.config import command_line
-from vidadapt.data.changes import Changes
 from vidadapt.data.skips import SkipLog
-from vidadapt.data.watched import WatchedClips
 from vidadapt.distributed import World
 from vidadapt.lists import counting
 from vidadapt.training import load_lists
@@ -38,16 +37,9 @@ def main(world: World) -> None:
     looked_up = time.time() - began
     loader = data.loaders_of(cfg, plan, lists, world.rank, world.size, world.device)["train"]
     with tempfile.TemporaryDirectory() as folder:
-        skips = SkipLog(Path(folder) / "skipped.jsonl", lists["train"].samples, 0)
-        clips = WatchedClips(
-            loader,
-            normalization=plan.normalization,
-            clip_timeout=300,
-            log=skips,
-            changes=Changes(None, "warn"),
-        )
-        with clips:
-            next(iter(clips))
+        loader.log = SkipLog(Path(folder) / "skipped.jsonl", lists["train"].samples, 0)
+        with closing(loader):
+            next(iter(loader))
             found = {
                 "looked_up_seconds": looked_up,
                 "first_batch_seconds": time.time() - float(os.environ["BENCHMARK_BEGAN"]),

@@ -11,7 +11,8 @@ multi-scale crop, resized to 224 pixels.
   + floats    the same, made floats and normalised on the CPU as the released loader does
 
 Figures are CPU seconds of one process with one thread, so they are those of one core, whatever else
-the machine does. The rows with workers are wall-clock seconds of batches from a DataLoader.
+the machine does. The rows with workers are wall-clock seconds of batches, of the
+training loader or, of other clips, of a DataLoader.
 `exact` counts the clips whose pixels are those of a loop that decodes every frame from the first
 one on: not so where a seeking reader returns another frame. Floats may differ from them by one grey
 level, as Pillow and torchvision round some pixels differently.
@@ -44,11 +45,12 @@ from vidadapt.apps.study.benchmark import spread_percent
 from vidadapt.config import DataConfig
 from vidadapt.console.progress import track
 from vidadapt.data import count_files
-from vidadapt.data.clips import TrainClips, batch_of
+from vidadapt.data.clips import TrainClips
 from vidadapt.data.epochs import EpochBatches
+from vidadapt.data.loaders import TrainLoader
 from vidadapt.data.sampling import Sampling
 from vidadapt.data.transforms import normalize
-from vidadapt.data.workers import cores, worker_options
+from vidadapt.data.workers import cores
 from vidadapt.lists.reading import Sample, read_list
 from vidadapt.lists.videos import Videos
 from vidadapt.video import READERS, VideoFacts, check_reader
@@ -125,7 +127,6 @@ def main(argv: list[str] | None = None) -> None:
                     len(found.paths),
                     args.workers,
                     args.clips,
-                    default_collate if name == "released" else batch_of,
                 )
                 for name in ("released", "decord loop", ours)
             }
@@ -273,12 +274,26 @@ def loader_turn(
     number: int,
     workers: int,
     least: int,
-    collate: Callable[[list[Any]], Any],
 ) -> Callable[[], float]:
-    """`least` clips or more by a DataLoader's workers, in batches; wall-clock seconds of one."""
+    """`least` clips or more by workers, in batches; wall-clock seconds of one.
+
+    Training clips come from a `TrainLoader`, as in a training run, all others from a `DataLoader`.
+    """
     batches = EpochBatches(number, SEED, batch_size=BATCH, repeats=math.ceil(least / number))
-    options = worker_options(workers)
-    loader = DataLoader(clips, batch_sampler=batches, collate_fn=collate, **options)
+    loader: TrainLoader | DataLoader[Any]
+    if isinstance(clips, TrainClips):
+        loader = TrainLoader(
+            clips, batches, normalization="imagenet", clip_timeout=300, num_workers=workers
+        )
+    else:
+        loader = DataLoader(
+            clips,
+            batch_sampler=batches,
+            collate_fn=stacked,
+            num_workers=workers,
+            persistent_workers=True,
+            multiprocessing_context="forkserver",
+        )
     rounds = itertools.count()
 
     def work() -> float:
@@ -288,6 +303,15 @@ def loader_turn(
         return (time.perf_counter() - start) / count
 
     return work
+
+
+def stacked(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch in whose memory channels are last, as in its clips': each is copied in one piece."""
+    clips = [item["clip"] for item in items]
+    if clips[0].is_floating_point():
+        return default_collate(items)
+    clip = default_collate([clip.permute(1, 2, 3, 0) for clip in clips])
+    return {"clip": clip.permute(0, 4, 1, 2, 3)}
 
 
 def same_pixels(clips: Mapping[str, Dataset[dict[str, Any]]], number: int) -> dict[str, list[int]]:

@@ -6,15 +6,21 @@ import ctypes
 import inspect
 import os
 import signal
+import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from vidadapt.config import DataConfig
+from vidadapt.data import DataPlan
 from vidadapt.data.clips import EvalViews, TrainClips
-from vidadapt.lists.counting import CountJob, count_file
+from vidadapt.data.loaders import TrainLoader
+from vidadapt.data.workers import loader_processes
+from vidadapt.lists.count_file import CountJob, count_file
 from vidadapt.video import ReadError, VideoFacts
 
 
@@ -50,7 +56,7 @@ class Clips(Dataset[dict[str, Any]]):
         misbehave(self.faults.get(index, ""), before=str(index) in begun)
         generator = torch.Generator().manual_seed(key[0] * 1000 + index * 10 + key[2])
         clip = torch.randint(0, 256, (3, 2, 4, 5), dtype=torch.uint8, generator=generator)
-        return {"clip": clip, "label": index % 3, "index": index, "changed": ""}
+        return {"clip": clip, "label": index % 3, "index": index, "again": "", "changed": ""}
 
 
 def misbehave(how: str, *, before: bool) -> None:
@@ -65,14 +71,13 @@ def misbehave(how: str, *, before: bool) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
     elif how == "exit":
         os._exit(1)
-    elif how == "exit locked":
-        # As when it is killed while it sends a result, or looks whether it is to end.
+    elif how == "exit sending":
+        # As when it is killed while it sends a result.
         frame = inspect.currentframe()
-        while frame is not None and "data_queue" not in frame.f_locals:
+        while frame is not None and "pipe" not in frame.f_locals:
             frame = frame.f_back
         assert frame is not None
-        frame.f_locals["data_queue"]._wlock.acquire()
-        frame.f_locals["done_event"]._cond.acquire()
+        os.write(frame.f_locals["pipe"].fileno(), struct.pack("!i", 1000) + b"half a result")
         os._exit(1)
     elif how == "killed once" and not before:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -98,8 +103,8 @@ class Views(EvalViews):
         return super().__getitem__(index)
 
 
-def dying_collate(items: list[Any]) -> None:
-    """Die outside any item, as by a full /dev/shm."""
+def die_joining(items: list[Any]) -> None:
+    """Die outside any item, as by a lack of memory."""
     os._exit(7)
 
 
@@ -122,12 +127,19 @@ class Faulty(Dataset[Any]):
         return self.dataset[key]
 
 
-def faulty(loader: DataLoader[Any], faults: dict[int, str], log: Path) -> DataLoader[Any]:
-    """A training loader like another one, of which some indices `misbehave`."""
-    return DataLoader(
-        Faulty(cast(TrainClips, loader.dataset), faults, log),
-        batch_sampler=loader.batch_sampler,
-        num_workers=loader.num_workers,
-        multiprocessing_context=loader.multiprocessing_context,
-        collate_fn=loader.collate_fn,
-    )
+def faulty(
+    train_loader: Callable[..., TrainLoader], faults: dict[int, str], log: Path
+) -> Callable[..., TrainLoader]:
+    """A function like `data.train_loader` whose loaders' clips of some indices `misbehave`."""
+
+    def make(config: DataConfig, plan: DataPlan, *arguments: Any, **options: Any) -> TrainLoader:
+        loader = train_loader(config, plan, *arguments, **options)
+        return TrainLoader(
+            cast(TrainClips, Faulty(loader.dataset, faults, log)),
+            loader.batch_sampler,
+            normalization=plan.normalization,
+            clip_timeout=config.clip_timeout,
+            num_workers=loader_processes(config.num_workers),
+        )
+
+    return make

@@ -303,12 +303,7 @@ def unreadable(bench: Bench, faults: int) -> None:
 
 def break_clip(index: int, how: str, log: Path) -> None:
     """In this process the training loader's clips of one sample misbehave."""
-    known = data.train_loader
-
-    def train_loader(*arguments: Any, **options: Any) -> Any:
-        return faulty(known(*arguments, **options), {index: how}, log)
-
-    data.train_loader = train_loader
+    data.splits.train_loader = faulty(data.train_loader, {index: how}, log)
 
 
 def other_processes(bench: Bench, faults: int) -> None:

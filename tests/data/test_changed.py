@@ -110,7 +110,8 @@ def replace_after_counting(monkeypatch: pytest.MonkeyPatch, video: Path, frames:
         write_video(video, grey_frames(frames, 96, 96))
         return found
 
-    monkeypatch.setattr(data, "load_list", load_list)
+    for module in (data, data.splits):
+        monkeypatch.setattr(module, "load_list", load_list)
 
 
 @pytest.mark.parametrize("frames", [50, 3])

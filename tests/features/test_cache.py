@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import misbehaving
 import numpy as np
@@ -207,12 +206,8 @@ def test_an_interrupted_filling_goes_on_where_it_stopped(tiny_set, run_tool, tmp
 def test_a_video_that_hangs_or_kills_its_process_ends_the_filling(
     tiny_set, run_tool, tmp_path, monkeypatch, how, message
 ):
-    known = data.train_loader
-
-    def train_loader(*arguments: Any, **options: Any) -> Any:
-        return misbehaving.faulty(known(*arguments, **options), {7: how}, tmp_path / "log")
-
-    monkeypatch.setattr(data, "train_loader", train_loader)
+    faulty = misbehaving.faulty(data.train_loader, {7: how}, tmp_path / "log")
+    monkeypatch.setattr(data.splits, "train_loader", faulty)
     changes = {"data__num_workers": 1, "data__clip_timeout": 2, "train__batch_size": 2}
     options = [*tiny_set.options(**changes), *LINEAR, "--cache.dir", tmp_path / "cache"]
     with pytest.raises(ReadError, match=rf"^train 7 \[x\]#\.mp4: {message}"):

@@ -131,7 +131,7 @@ def _limit_memory() -> None:
 
 def campaign(jobs: list[Job], processes: int) -> Iterator[tuple[Job, Tally]]:
     """The outcome of each job as it comes; a crash and a hang are defects, too."""
-    from vidadapt.processes.isolated import run_isolated
+    from vidadapt.processes import run_isolated
 
     for job, tally, death in run_isolated(attempt, jobs, processes, TIME_LIMIT):
         yield job, tally or Tally(defects=[f"{job}\n{death}"])

@@ -23,7 +23,7 @@ from vidadapt.files.writing import WriteError
 from vidadapt.launching.failures import KINDS, kind_of, read_failure, recorded
 from vidadapt.lists.counting import frame_counts
 from vidadapt.models.precision import NonFinite
-from vidadapt.processes.children import LostProcess
+from vidadapt.processes import LostProcess
 from vidadapt.runs import RunError
 from vidadapt.training.log import open_board
 from vidadapt.training.state import Progress

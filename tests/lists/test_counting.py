@@ -17,9 +17,10 @@ import pytest
 from videos import grey_frames, indices_of, write_video
 
 from vidadapt.lists import counting
-from vidadapt.lists.counting import CountJob, count_file, frame_counts
+from vidadapt.lists.count_file import CountJob, count_file
+from vidadapt.lists.counting import frame_counts
 from vidadapt.lists.index import add_to_index, index_path, read_index
-from vidadapt.processes.isolated import run_isolated
+from vidadapt.processes import run_isolated
 from vidadapt.video import VideoFacts, open_counted, open_video, survey
 
 SHARED = Path(__file__).parents[3] / "shared" / "clips"
@@ -347,8 +348,8 @@ def test_crashes_and_hangs_cost_only_their_own_job(num_workers: int) -> None:
         "a": "A", "b": "B", "c": "C", "d": "D", "ctrl-c": "CTRL-C",
         "crash": None, "exit": None, "hang": None,
     }  # fmt: skip
-    assert "exit code -11" in done["crash"][1]
-    assert "exit code 3" in done["exit"][1]
+    assert "died (Segmentation fault)" in done["crash"][1]
+    assert "died (exit status 3)" in done["exit"][1]
     assert "within 3 s" in done["hang"][1]
     assert not any(done[job][1] for job in ("a", "b", "c", "ctrl-c", "d"))
 

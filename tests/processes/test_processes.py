@@ -8,16 +8,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, processes_with
 
-from vidadapt.data.workers import worker_options
-from vidadapt.processes.isolated import run_isolated
+from vidadapt.processes import Pool, Work
 
 COUNT = """
-from vidadapt.processes.isolated import run_isolated
+from vidadapt.processes import run_isolated
 if __name__ == "__main__":
     print([result for _, result, _ in run_isolated(abs, [-3], 1, 60.0)])
 """
@@ -60,7 +60,8 @@ def test_a_folder_for_sockets_that_is_too_long_is_named(monkeypatch):
         )
         assert told.stdout == "[3]\n", told.stderr
         monkeypatch.setattr(tempfile, "tempdir", f"{fits}x")
-        for start in (lambda: next(run_isolated(abs, [-3], 1, 60.0)), lambda: worker_options(1)):
-            with pytest.raises(OSError, match=f"^TMPDIR: {fits}x is too long .* 75 bytes at most"):
-                start()
-        worker_options(0)
+        work = Work(abs, lambda values: (values, ()))
+        with pytest.raises(OSError, match=f"^TMPDIR: {fits}x is too long .* 75 bytes at most"):
+            Pool(work, num_workers=1, limit=60.0)
+        with closing(Pool(work, num_workers=0, limit=60.0)) as pool:
+            assert [done.result for done in pool.results([[-3], [2, -1]])] == [[3], [2, 1]]

@@ -9,6 +9,7 @@ from vidadapt.data.batches import Batches
 from vidadapt.data.changes import CHANGED, Changes, read_changes
 from vidadapt.data.datasets import DATASETS
 from vidadapt.data.epochs import EpochBatches, steps_per_epoch
+from vidadapt.data.loaders import EvalLoader, TrainLoader
 from vidadapt.data.loading import (
     VideoList,
     centre_clips,
@@ -21,7 +22,6 @@ from vidadapt.data.mixing import mix_batch
 from vidadapt.data.plan import DataPlan, resolve
 from vidadapt.data.skips import SKIPPED, SkipLog, most_skipped, read_skips
 from vidadapt.data.splits import load_splits, loaders_of, read_splits
-from vidadapt.data.watched import WatchedClips
 
 __all__ = [
     "CHANGED",
@@ -31,9 +31,10 @@ __all__ = [
     "Changes",
     "DataPlan",
     "EpochBatches",
+    "EvalLoader",
     "SkipLog",
+    "TrainLoader",
     "VideoList",
-    "WatchedClips",
     "centre_clips",
     "count_files",
     "eval_loader",

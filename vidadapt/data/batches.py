@@ -11,7 +11,7 @@ from vidadapt.data.epochs import EpochBatches
 
 
 class Batches(Protocol):
-    """Batches of what is trained on: `WatchedClips` of videos, or `CachedBatches` of features."""
+    """Batches of what is trained on: `TrainLoader` of videos, or `CachedBatches` of features."""
 
     @property
     def batch_sampler(self) -> EpochBatches:

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from pathlib import Path
 
-from vidadapt.data.skips import append_line
+from vidadapt.data.skips import append_line, read_lines
 from vidadapt.video import ReadError
 
 CHANGED = "changed.jsonl"
@@ -55,14 +54,8 @@ class Changes:
 
 
 def read_changes(path: Path) -> dict[str, str]:
-    """Reasons by list path of the files listed; a half line of a killed process is left out."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
+    """Reasons by list path of the files listed; of two for one file the first counts."""
     found: dict[str, str] = {}
-    for line in text.splitlines():
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            entry = json.loads(line)
-            found.setdefault(str(entry["path"]), str(entry["why"]))
+    for line in read_lines(path, {"path", "why"}):
+        found.setdefault(line["path"], line["why"])
     return found

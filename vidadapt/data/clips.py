@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from vidadapt.data.changes import ChangedVideo
 from vidadapt.data.epochs import Key
@@ -75,18 +75,6 @@ class TrainClips(Dataset[dict[str, Any]]):
             )
         about = {"again": self.patience.first(), "changed": changed}
         return {"clip": clip, "label": int(self.samples.labels[index]), "index": index, **about}
-
-
-def batch_of(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Items of `TrainClips` as one batch: clip (B, 3, T, S, S) uint8, label and index (B,) int64.
-
-    The clips' memory stays channels-last, as after the resize, so that each is copied once, in one
-    piece; `transforms.normalize` puts the channels first, on the device.
-    """
-    batch: dict[str, Any] = default_collate(
-        [{**item, "clip": item["clip"].permute(1, 2, 3, 0)} for item in items]
-    )
-    return {**batch, "clip": batch["clip"].permute(0, 4, 1, 2, 3)}
 
 
 VIEWS = ("frames", "clips", "corners", "view_of")

@@ -12,16 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from vidadapt.config import DataConfig
 from vidadapt.data.changes import Changes
-from vidadapt.data.clips import EvalViews, TrainClips, batch_of
+from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.epochs import EpochBatches
+from vidadapt.data.loaders import EvalLoader, TrainLoader
 from vidadapt.data.plan import DataPlan
 from vidadapt.data.transforms import cut_views
-from vidadapt.data.watched import WatchedViews
-from vidadapt.data.workers import cores, loader_processes, worker_options
+from vidadapt.data.workers import cores, loader_processes
 from vidadapt.files.retrying import PATIENCE
 from vidadapt.lists.counting import counted_videos, frame_counts
 from vidadapt.lists.quarantine import barred
@@ -67,7 +66,6 @@ def load_list(
     process does this for all: the result is small, see `Videos`.
 
     Args:
-        samples: from `lists.reading.read_list`.
         training: leave unreadable videos out, up to `data.max_unreadable`, and all quarantined
             ones. Otherwise they stay and are listed as warnings.
 
@@ -91,38 +89,42 @@ def load_list(
         time_limit=data.count_timeout,
         check_files=data.check_files,
     )
-    frames, promised = videos.column("num_frames"), videos.column("header_frames")
-    broken = np.flatnonzero(frames == 0).tolist()
-    short = np.flatnonzero((frames > 0) & (promised > frames)).tolist()
+    frames = videos.column("num_frames")
+    short = np.flatnonzero((frames > 0) & (videos.column("header_frames") > frames)).tolist()
     cut = [line for line in (videos.facts(place).truncated for place in short) if line]
     if cut and data.truncated == "error":
         raise ReadError(
             listing(f"{list_path}: {len(cut)} truncated video(s), and data.truncated=error", cut)
         )
-    causes = {os.path.normpath(videos.path(place)): videos.facts(place).error for place in broken}
+    causes = {
+        os.path.normpath(videos.path(place)): videos.facts(place).error
+        for place in np.flatnonzero(frames == 0).tolist()
+    }
+    lines = tuple(causes.values())
+    if not frames.any():
+        raise ReadError(listing(f"{list_path}: no video can be read", lines))
+    if not training:
+        manifest = manifest_hash(samples, plan.label_names)
+        return VideoList(str(list_path), videos, (), (*lines, *cut), manifest)
     unreadable = [cause for path, cause in causes.items() if path not in quarantined]
-    if len(broken) == len(videos):
-        raise ReadError(listing(f"{list_path}: no video can be read", list(causes.values())))
-    if training and len(unreadable) > data.max_unreadable:
+    _check_unreadable(list_path, unreadable, data.max_unreadable)
+    manifest = manifest_hash(itertools.compress(samples, frames > 0), plan.label_names)
+    return VideoList(
+        str(list_path), videos.at(np.flatnonzero(frames > 0)), lines, tuple(cut), manifest
+    )
+
+
+def _check_unreadable(list_path: str | Path, unreadable: list[str], most: int) -> None:
+    if len(unreadable) > most:
         raise ReadError(
             listing(
                 f"{list_path}: {len(unreadable)} unreadable training video(s), "
-                f"data.max_unreadable allows {data.max_unreadable}; mend them, remove them from "
-                "the list, list them in data.quarantine (tools/check_videos.py does), or raise "
+                f"data.max_unreadable allows {most}; mend them, remove them from the list, list "
+                "them in data.quarantine (tools/check_videos.py does), or raise "
                 "data.max_unreadable",
                 unreadable,
             )
         )
-    readable = (frames > 0) if training else np.ones(len(videos), bool)
-    kept = videos.at(np.flatnonzero(readable)) if training else videos
-    lines = tuple(causes.values())
-    return VideoList(
-        path=str(list_path),
-        samples=kept,
-        left_out=lines if training else (),
-        warnings=tuple(cut) if training else (*lines, *cut),
-        manifest=manifest_hash(itertools.compress(samples, readable), plan.label_names),
-    )
 
 
 def train_loader(
@@ -136,15 +138,12 @@ def train_loader(
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
-) -> DataLoader[Any]:
-    """The loader of this rank's micro-batches; its `batch_sampler` is an `EpochBatches`.
+) -> TrainLoader:
+    """The loader of this rank's micro-batches, see `TrainLoader`.
 
-    Call `loader.batch_sampler.set_epoch(epoch)` before each `for batch in loader`. A batch is a
-    dict with `clip` (B, 3, T, S, S) uint8, `label` (B,) int64 and `index` (B,) int64, places in
-    `videos.samples`, see `clips.batch_of`. It depends on the seed, the epoch and the global batch
-    alone: batches are the same with any number of workers, and global batches the same with any
-    number of processes.
-    `len(loader)` is that of the sampler, in a whole epoch its `steps` x accumulation.
+    Call `loader.batch_sampler.set_epoch(epoch)` before each `for batch in loader`. A batch depends
+    on the seed, the epoch and the global batch alone: batches are the same with any number of
+    workers, and global batches the same with any number of processes.
 
     Raises:
         ValueError: fewer samples than one global batch, see `EpochBatches`.
@@ -169,11 +168,13 @@ def train_loader(
         accumulation=accumulation,
         repeats=data.repeated_augmentation,
     )
-    return DataLoader(
+    return TrainLoader(
         clips,
-        batch_sampler=batches,
-        collate_fn=batch_of,
-        **worker_options(loader_processes(data.num_workers), pin_memory),
+        batches,
+        normalization=plan.normalization,
+        clip_timeout=data.clip_timeout,
+        num_workers=loader_processes(data.num_workers),
+        pin_memory=pin_memory,
     )
 
 
@@ -189,14 +190,14 @@ def eval_loader(
     world_size: int = 1,
     pin_memory: bool = False,
     changes: Changes | None = None,
-) -> WatchedViews:
+) -> EvalLoader:
     """One item per video, unbatched, see `EvalViews`; rank r gets videos r, r + world_size, ...
 
     No shuffling and no padding: over all ranks every video comes exactly once, and a rank may have
     none. Validation during training passes num_clips=1 and num_crops=1 (the centre); the default is
     the plan's views. Of the `chosen` places in the list (default: all) rank r likewise gets the
     r-th, (r + world_size)-th, ... A video that hangs or kills its worker is marked as unreadable,
-    see `WatchedViews`. Files that have changed since they were counted are reported to `changes`
+    see `EvalLoader`. Files that have changed since they were counted are reported to `changes`
     (default: stderr).
     """
     views = EvalViews(
@@ -208,7 +209,7 @@ def eval_loader(
         patience=_patience(data),
     )
     wanted = range(len(views)) if chosen is None else chosen
-    return WatchedViews(
+    return EvalLoader(
         views,
         wanted[rank::world_size],
         clip_timeout=data.clip_timeout,
@@ -218,32 +219,17 @@ def eval_loader(
     )
 
 
-def count_files(
-    paths: Sequence[str],
-    reader: str,
-    *,
-    num_workers: int = 0,
-    progress: bool = False,
-    time_limit: float | None = 300.0,
-    limit_key: str = "time_limit",
-) -> dict[str, VideoFacts]:
+def count_files(paths: Sequence[str], reader: str, **counting: Any) -> dict[str, VideoFacts]:
     """Facts, by path, of files that are in no list; no index is kept.
 
     Args:
         paths: absolute.
-        reader, num_workers, progress, time_limit, limit_key: see `counted_videos`.
+        reader: key of `READERS`.
+        counting: options of `count_unknown`; by default no progress is shown.
     """
+    counting = {"progress": False, "limit_key": "time_limit"} | counting
     with tempfile.TemporaryDirectory() as scratch:
-        return frame_counts(
-            Path(scratch) / "videos",
-            "/",
-            paths,
-            reader,
-            num_workers=num_workers,
-            progress=progress,
-            time_limit=time_limit,
-            limit_key=limit_key,
-        )
+        return frame_counts(Path(scratch) / "videos", "/", paths, reader, **counting)
 
 
 def centre_clips(
@@ -274,7 +260,7 @@ def centre_clips(
         crop_size=plan.crop_size,
     )
     clips = []
-    for item in (views[index] for index in range(len(views))):
+    for item in map(views.__getitem__, range(len(views))):
         if item["error"]:
             raise ReadError(item["error"])
         clips.append(cut_views(item["frames"], item["clips"], item["corners"])[0])

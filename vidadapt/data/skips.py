@@ -14,9 +14,10 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from vidadapt.data.epochs import Key
 from vidadapt.files.writing import writing
@@ -54,16 +55,8 @@ def most_skipped(max_skipped: float, clips: int) -> int:
 
 
 def read_skips(path: Path) -> list[Skip]:
-    """The lines of the file, none if it is missing; a killed process's half line is left out."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in text.splitlines():
-        with contextlib.suppress(json.JSONDecodeError, TypeError):
-            found.append(Skip(**json.loads(line)))
-    return found
+    """The lines of the file, none if it is missing."""
+    return [Skip(**line) for line in read_lines(path, Skip.__annotations__.keys())]
 
 
 class SkipLog:
@@ -118,15 +111,7 @@ class SkipLog:
     def skip_barred(self, key: Key) -> None:
         """List a clip that was not tried."""
         reason = self._first[self.samples[key[1]].path][1]
-        self._add(key, reason, 0.0, quarantined=True)
-
-    def lost(self, key: Key, reason: str, seconds: float) -> None:
-        """List a clip that hung or killed its worker, and quarantine its file."""
-        self._add(key, reason, seconds, quarantined=True)
-
-    def unread(self, key: Key, reason: str, seconds: float) -> None:
-        """List a clip that raised `ReadError`."""
-        self._add(key, reason, seconds, quarantined=False)
+        self.skip(key, reason, 0.0, quarantined=True)
 
     def check(self, skipped: int) -> None:
         """Check that an epoch may skip this many clips.
@@ -160,19 +145,20 @@ class SkipLog:
         if first is None or place < first[0]:
             self._first[skip.path] = place, skip.reason
 
-    def _add(self, key: Key, reason: str, seconds: float, *, quarantined: bool) -> None:
+    def skip(self, key: Key, reason: str, seconds: float, *, quarantined: bool) -> None:
+        """List a clip, unless it is listed.
+
+        Args:
+            quarantined: whether it hung or killed its worker, so that its file is not tried again.
+                Else it raised `ReadError`.
+
+        Raises:
+            TooManySkipped: see `check`.
+        """
         epoch, index, copy = key
-        sample = self.samples[index]
-        skip = Skip(
-            epoch + 1,
-            sample.path,
-            sample.label,
-            reason,
-            round(seconds, 3),
-            index,
-            copy,
-            quarantined,
-        )
+        path, label = self.samples[index].path, self.samples[index].label
+        spent = round(seconds, 3)
+        skip = Skip(epoch + 1, path, label, reason, spent, index, copy, quarantined)
         if quarantined:
             self._quarantine(skip)
         if key not in self._listed:
@@ -180,6 +166,17 @@ class SkipLog:
             self.met += 1
             append_line(self.path, json.dumps(asdict(skip)))
         self.check(self.known() + self.met)
+
+
+def read_lines(path: Path, keys: Set[str]) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects with these keys; a killed process's half line is left out."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict) and entry.keys() == keys:
+                yield entry
 
 
 def append_line(path: Path, line: str) -> None:

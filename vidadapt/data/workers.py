@@ -1,13 +1,10 @@
-"""How many processes load videos, and how they are started."""
+"""The number of processes that load videos."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import torch
-
-from vidadapt.processes.children import check_temporary_folder, end_with_parent
 
 # Each holds two batches ahead in shared memory, 77 MB apiece for 64 clips of 8 frames.
 MOST_CHOSEN = 32
@@ -44,29 +41,3 @@ def chosen(share: int, gpu: bool) -> int:
     [1, 1, 1, 8]
     """
     return min(max(share - 1 if gpu else share // 8, 1), MOST_CHOSEN)
-
-
-def worker_options(num_workers: int, pin_memory: bool = False) -> dict[str, Any]:
-    """Keyword arguments by which every `DataLoader` here starts its workers.
-
-    Raises:
-        OSError: see `check_temporary_folder`.
-    """
-    if num_workers > 0:
-        check_temporary_folder()
-    return {
-        "num_workers": num_workers,
-        "persistent_workers": num_workers > 0,
-        "pin_memory": pin_memory,
-        "worker_init_fn": start_worker,
-        # Forking this process, which by now has threads (gloo, autograd), can deadlock a worker.
-        "multiprocessing_context": "forkserver" if num_workers > 0 else None,
-        # The loader draws a seed for its workers, which no item uses: spare the global generator.
-        "generator": torch.Generator(),
-    }
-
-
-def start_worker(worker: int) -> None:
-    """Make a worker end with its parent and compute in one thread."""
-    end_with_parent()
-    torch.set_num_threads(1)

@@ -22,7 +22,7 @@ from vidadapt.distributed.world import (
     together,
     with_patience,
 )
-from vidadapt.processes.children import LostProcess
+from vidadapt.processes import LostProcess
 
 __all__ = [
     "ANSWER",

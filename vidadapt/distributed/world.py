@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 
 from vidadapt.files.locks import Lock, held_folder
-from vidadapt.processes.children import LostProcess
+from vidadapt.processes import LostProcess
 
 Result = TypeVar("Result")
 

@@ -18,10 +18,10 @@ import numpy as np
 from torch import Tensor
 
 from vidadapt.console import duration, track
+from vidadapt.data import TrainLoader
 from vidadapt.data.clips import view_chunks
 from vidadapt.data.epochs import Key
 from vidadapt.data.transforms import normalize
-from vidadapt.data.watchdog import Watched
 from vidadapt.distributed import gather_objects, held_by_main, together
 from vidadapt.features.plan import Cache, size
 from vidadapt.features.store import THERE, Store, create, marks, writing_rows
@@ -123,33 +123,15 @@ def _filled(cached: Cache, split: str, rows: list[int]) -> Iterator[int]:
 
 def _draws(cached: Cache, rows: list[int]) -> Iterator[tuple[list[int], Tensor]]:
     """Yield rows and their training clips (B, 3, T, S, S) uint8."""
-    loader = cached.loaders["train"]
+    loader: TrainLoader = cached.loaders["train"]
     cfg, samples = cached.cfg, len(loader.dataset)
     step, repeats = cfg.train.batch_size, cfg.data.repeated_augmentation
     pieces = [rows[first : first + step] for first in range(0, len(rows), step)]
     keys = [[_key_of(row, samples, repeats) for row in piece] for piece in pieces]
-
-    def lost(key: Key, reason: str, seconds: float) -> None:
-        path = loader.dataset.samples[key[1]].path
-        raise ReadError(
-            f"{path}: {reason}; leave it out (data.quarantine), or raise data.clip_timeout"
-        )
-
-    with closing(
-        Watched(
-            loader.dataset,
-            loader.collate_fn,
-            num_workers=loader.num_workers,
-            pin_memory=loader.pin_memory,
-            limit=cfg.data.clip_timeout,
-            barred=lambda key: False,
-            lost=lost,
-        )
-    ) as watched:
-        for piece, (batch, unread) in zip(pieces, watched.results(keys), strict=True):
-            for why in [*(clip.reason for clip in unread), *(batch or {}).get("changed", [])]:
-                if why:  # the key does not show that a file changed
-                    raise ReadError(why)
+    with closing(loader):
+        for piece, batch in zip(pieces, loader.of(keys), strict=True):
+            for why in filter(None, batch["changed"]):  # the key does not show that a file changed
+                raise ReadError(why)
             yield piece, batch["clip"]
 
 
@@ -161,14 +143,15 @@ def _centre_views(
     One at a time, as in `views.score_views`: a view's last bits depend on how many are
     computed together, which would depend on processes and interruptions.
     """
-    for row, item in zip(rows, cached.loaders[split].of(rows), strict=True):
-        if item["error"]:
-            yield [row], None
-        elif item["changed"]:  # the key does not show it
-            raise ReadError(item["changed"])
-        else:
-            [view] = view_chunks(item, 1, cached.world.device)
-            yield [row], view
+    with closing(cached.loaders[split]) as loader:
+        for row, item in zip(rows, loader.of(rows), strict=True):
+            if item["error"]:
+                yield [row], None
+            elif item["changed"]:  # the key does not show it
+                raise ReadError(item["changed"])
+            else:
+                [view] = view_chunks(item, 1, cached.world.device)
+                yield [row], view
 
 
 def _key_of(row: int, samples: int, repeats: int) -> Key:

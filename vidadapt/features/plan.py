@@ -28,7 +28,7 @@ class Cache:
         parts: the model, cut in two.
         stores: by split; `train` has rows for its draws, any other list one a video.
         loaders: of the same splits, `data.train_loader` for `train`, else `data.eval_loader` with
-            one view. Filling uses their data sets and options.
+            one view. Filling takes other batches from them.
         precision: resolved; features are computed under it.
     """
 

@@ -25,7 +25,7 @@ from vidadapt.distributed import PeerError, Stopped, World, is_broken_exchange, 
 from vidadapt.files.locks import Held
 from vidadapt.files.writing import GO_ON, NO_ROOM, WriteError
 from vidadapt.models.precision import NonFinite
-from vidadapt.processes.children import LostProcess
+from vidadapt.processes import LostProcess
 from vidadapt.runs import FAILURE
 from vidadapt.video import ReadError
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 import stat
 import sys
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,40 +16,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidadapt.console.naming import printable
 from vidadapt.console.progress import track
-from vidadapt.files.retrying import Patience
+from vidadapt.lists.count_file import CountJob, count_file, failed, patience
 from vidadapt.lists.index import Index, add_to_index, index_path, read_index, tidy_index
 from vidadapt.lists.names import spelling_hint
 from vidadapt.lists.reading import SHOWN, ListError, Sample, Samples, listing
 from vidadapt.lists.videos import Videos
-from vidadapt.processes.isolated import run_isolated
-from vidadapt.video import (
-    COUNTED_WITH,
-    ReadError,
-    TransientReadError,
-    VideoFacts,
-    check_reader,
-    file_of,
-    make_packed_indexes,
-    open_video,
-    unreadable_bytes,
-)
+from vidadapt.processes import run_isolated
+from vidadapt.video import VideoFacts, check_reader, file_of, make_packed_indexes
 
 NOT_COUNTED = "not counted yet"
 IRREGULAR = "not a regular file"
 LIMIT_KEY = "data.count_timeout"
 READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
-
-
-class CountJob(NamedTuple):
-    """A file to decode: its absolute path, list path, requested reader and state."""
-
-    file: str
-    path: str
-    requested: str
-    size: int
-    mtime_ns: int
 
 
 class FileStates(NamedTuple):
@@ -99,7 +77,7 @@ def _state(file: str, tars: dict[str, tuple[int, int, str]]) -> tuple[int, int, 
 
 def _stat(file: str) -> tuple[int, int, str]:
     try:
-        facts = _patience().call(partial(os.stat, file))
+        facts = patience().call(partial(os.stat, file))
     except OSError as error:
         return -1, 0, error.strerror or str(error)
     if not stat.S_ISREG(facts.st_mode):
@@ -136,27 +114,16 @@ def counted_videos(
     reader: str = "auto",
     *,
     barred: Mapping[str, str] | None = None,
-    others: Sequence[Path] = (),
     index_dir: str | Path | None = None,
-    num_workers: int = 0,
-    progress: bool = True,
-    time_limit: float | None = 300.0,
-    limit_key: str = LIMIT_KEY,
-    store_every: float = 60.0,
     check_files: bool = False,
     decode: bool = True,
     whole: bool = False,
-    count: Callable[[CountJob], VideoFacts] | None = None,
-    label: str = "counting frames for",
+    **counting: Any,
 ) -> Videos:
     """Bring the index up to date; return the videos of a list with all that is known of them.
 
-    Only new or changed files are decoded, in max(1, num_workers) separate processes: a crash or a
-    hang in a decoder becomes that file's `error`. An error that may not be the file's fault is
-    returned but not stored: missing and forbidden files, dead and hung processes, input/output
-    errors, lack of memory. Rows are stored at intervals, so that a kill loses little. Several
-    processes that count for one index at the same time keep each other's rows, but each counts
-    all of its own list.
+    Only new or changed files are decoded, see `count_unknown`. Several processes that count for
+    one index at the same time keep each other's rows, but each counts all of its own list.
 
     Args:
         list_path: the list; only its name and folder are used.
@@ -164,18 +131,12 @@ def counted_videos(
         samples: of the list.
         reader: key of `READERS`.
         barred: normalised list paths that are not looked at, with the cause.
-        others: other indexes, whose rows on the same paths are valid here, too.
         index_dir: folder of the index (`data.index_dir`); default: the list's.
-        num_workers: decoding processes.
-        progress: show it on stderr, as plain lines where that is no terminal.
-        time_limit: seconds after which the decoding of one file counts as hung; None: never.
-        limit_key: key or option of this limit, for messages.
-        store_every: seconds between two stores of rows.
         check_files: refuse the list if a file is missing, before any is decoded.
         decode: False: only look up; videos that would have to be decoded get the error
             `NOT_COUNTED`.
         whole: packed videos count as known only if all their frames were decoded.
-        count: decodes a file; default: `count_file`.
+        counting: options of `count_unknown`.
 
     Raises:
         ListError: a missing file, with `check_files`.
@@ -184,39 +145,93 @@ def counted_videos(
         ValueError, ImportError: see `check_reader`.
     """
     check_reader(reader)
-    decoded = 0
-    path, listed = index_path(list_path, index_dir), Samples.of(samples)
+    listed, path = Samples.of(samples), index_path(list_path, index_dir)
     files = look_at(root, listed.paths(), barred or {})
     if check_files:
         _refuse_missing(list_path, root, listed, files, barred or {})
-    index = read_index(path)
+    index, decoded = read_index(path), 0
     rows, unknown = known_rows(index, listed, files, reader, whole)
     loose = {place: _unread(listed.path(place), reader, why) for place, why in files.causes.items()}
-    if unknown and not decode:
-        loose |= {place: _unread(listed.path(place), reader, NOT_COUNTED) for place in unknown}
-    elif unknown:
+    if unknown and decode:
         _say_of_earlier(list_path, path)
-        add_to_index(path, [])  # an index that cannot be written is an error before the work
-        jobs = [_job(root, listed.path(place), files, place, reader) for place in unknown]
-        place_of = {job.path: place for job, place in zip(jobs, unknown, strict=True)}
-        if taken := _of_others(others, jobs):
-            add_to_index(path, taken.values())
-        jobs = [job for job in jobs if job.path not in taken]
-        make_packed_indexes(job.file for job in jobs)
-        results = count_jobs(
-            count or count_file, jobs, path, max(1, num_workers), time_limit, limit_key, store_every
-        )
-        title = f"{label} {Path(list_path).name}"
-        for facts in track(results, total=len(jobs), label=title, unit="videos", shown=progress):
-            decoded += facts.holds
-            if not facts.holds:
-                loose[place_of[facts.path]] = facts
-        tidy_index(path)
+        jobs = {place: _job(root, listed.path(place), files, place, reader) for place in unknown}
+        found, decoded = count_unknown(list_path, path, jobs, **counting)
+        loose |= found
         index = read_index(path)
         rows, unknown = known_rows(index, listed, files, reader, whole)
-        lost = f"its row in {path} was changed meanwhile; run this again"
-        for place in unknown:
-            loose.setdefault(place, _unread(listed.path(place), reader, lost))
+    why = f"its row in {path} was changed meanwhile; run this again" if decode else NOT_COUNTED
+    for place in unknown:
+        loose.setdefault(place, _unread(listed.path(place), reader, why))
+    _name_files(root, loose, files)
+    videos = Videos(str(root), listed.labels, rows, loose, index)
+    videos.decoded = decoded
+    return videos
+
+
+def count_unknown(
+    list_path: str | Path,
+    index: Path,
+    jobs: Mapping[int, CountJob],
+    *,
+    others: Sequence[Path] = (),
+    num_workers: int = 0,
+    progress: bool = True,
+    time_limit: float | None = 300.0,
+    limit_key: str = LIMIT_KEY,
+    store_every: float = 60.0,
+    count: Callable[[CountJob], VideoFacts] | None = None,
+    label: str = "counting frames for",
+) -> tuple[dict[int, VideoFacts], int]:
+    """Decode each file once, in max(1, num_workers) processes, and store the facts that hold.
+
+    A crash or a hang in a decoder becomes its file's `error`. An error that may not be the file's
+    fault does not hold and is not stored: missing and forbidden files, dead and hung processes,
+    input/output errors, lack of memory. Rows are stored at intervals, so that a kill loses little.
+
+    Args:
+        list_path: the list, for the progress.
+        index: file of the index.
+        jobs: the files, by place in the list.
+        others: other indexes, whose rows on the same paths are valid here, too.
+        progress: show it on stderr, as plain lines where that is no terminal.
+        time_limit: seconds after which the decoding of one file counts as hung; None: never.
+        limit_key: key or option of this limit, for messages.
+        store_every: seconds between two stores of rows.
+        count: decodes a file; default: `count_file`.
+
+    Returns:
+        Facts that do not hold, by place in the list; and how many files were decoded and stored.
+    """
+    add_to_index(index, [])  # an index that cannot be written is an error before the work
+    if taken := _of_others(others, list(jobs.values())):
+        add_to_index(index, taken.values())
+    place_of = {job.path: place for place, job in jobs.items() if job.path not in taken}
+    left = [jobs[place] for place in place_of.values()]
+    make_packed_indexes(job.file for job in left)
+    results = run_isolated(count or count_file, left, max(1, num_workers), time_limit, limit_key)
+    title = f"{label} {Path(list_path).name}"
+    loose: dict[int, VideoFacts] = {}
+    found: list[VideoFacts] = []
+    stored = time.monotonic()
+    try:
+        for job, result, death in track(
+            results, total=len(left), label=title, unit="videos", shown=progress
+        ):
+            facts = result or failed(job, death, holds=False)
+            found.append(facts)
+            if not facts.holds:
+                loose[place_of[job.path]] = facts
+            if time.monotonic() - stored >= store_every:
+                add_to_index(index, found)
+                found, stored = [], time.monotonic()
+    finally:
+        add_to_index(index, found)
+    tidy_index(index)
+    return loose, len(left) - len(loose)
+
+
+def _name_files(root: str | Path, loose: dict[int, VideoFacts], files: FileStates) -> None:
+    """Let errors name the file, and paths that differ from it in their spelling only, too."""
     for place, facts in loose.items():
         if facts.error:
             file = os.path.join(root, facts.path)  # noqa: PTH118
@@ -225,9 +240,6 @@ def counted_videos(
         if not os.path.lexists(os.path.join(root, loose[place].path)):  # noqa: PTH118
             hint = spelling_hint(root, loose[place].path)
             loose[place] = replace(loose[place], error=loose[place].error + hint)
-    videos = Videos(str(root), listed.labels, rows, loose, index)
-    videos.decoded = decoded
-    return videos
 
 
 def frame_counts(
@@ -247,80 +259,6 @@ def frame_counts(
     videos = counted_videos(list_path, root, distinct, reader, **options)
     found = {facts.path: facts for facts in map(videos.facts, range(len(videos)))}
     return {path: facts for path, facts in found.items() if not facts.error.endswith(NOT_COUNTED)}
-
-
-def count_jobs(
-    count: Callable[[CountJob], VideoFacts],
-    jobs: Sequence[CountJob],
-    index: Path,
-    num_workers: int,
-    time_limit: float | None,
-    limit_key: str,
-    store_every: float,
-) -> Iterator[VideoFacts]:
-    """Decode each file once, in separate processes; facts that hold are stored at intervals."""
-    found: list[VideoFacts] = []
-    stored = time.monotonic()
-    results = run_isolated(count, jobs, num_workers, time_limit, limit_key)
-    try:
-        for job, result, death in results:
-            facts = result or failed(job, death, holds=False)
-            found.append(facts)
-            yield facts
-            if time.monotonic() - stored >= store_every:
-                add_to_index(index, found)
-                found, stored = [], time.monotonic()
-    finally:
-        add_to_index(index, found)
-
-
-def count_file(job: CountJob) -> VideoFacts:
-    """Decode one file; any failure becomes its error.
-
-    After a failure that may not be the file's fault, it is decoded once more, as soon as its bytes
-    can be read.
-    """
-    try:
-        try:
-            return _counted(job)
-        except TransientReadError:
-            _patience().call(partial(_require_bytes, job.file), (TransientReadError,))
-            return _counted(job)
-    except TransientReadError as error:
-        return failed(job, str(error), holds=False)
-    except ReadError as error:
-        return failed(job, str(error), holds=True)
-    except Exception as error:
-        return failed(job, repr(error), holds=False)
-
-
-@functools.cache
-def _patience() -> Patience:
-    """The patience of this process, for all files that it decodes."""
-    return Patience()
-
-
-def _counted(job: CountJob) -> VideoFacts:
-    with open_video(job.file, job.requested) as video:
-        return replace(
-            video.facts,
-            path=job.path,
-            requested=job.requested,
-            size=job.size,
-            mtime_ns=job.mtime_ns,
-        )
-
-
-def _require_bytes(file: str) -> None:
-    if why := unreadable_bytes(str(file_of(file))):
-        raise TransientReadError(f"{file}: {why}")
-
-
-def failed(job: CountJob, error: str, holds: bool) -> VideoFacts:
-    """Facts of a file that cannot be read."""
-    cause = printable(error.removeprefix(f"{job.file}: "))
-    state = {"size": job.size, "mtime_ns": job.mtime_ns, "counted_with": COUNTED_WITH}
-    return VideoFacts(job.path, job.requested, error=cause, holds=holds, **state)  # type: ignore[arg-type]
 
 
 def _unread(path: str, reader: str, cause: str) -> VideoFacts:

@@ -1,1 +1,16 @@
-"""Child processes: how they start, run isolated and end."""
+"""Child processes: work that may crash or hang in them, how they start and end."""
+
+from vidadapt.processes.children import LostProcess, check_temporary_folder, end_with_parent
+from vidadapt.processes.pool import Done, Lost, Pool, run_isolated
+from vidadapt.processes.worker import Work
+
+__all__ = [
+    "Done",
+    "Lost",
+    "LostProcess",
+    "Pool",
+    "Work",
+    "check_temporary_folder",
+    "end_with_parent",
+    "run_isolated",
+]

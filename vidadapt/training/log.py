@@ -141,8 +141,7 @@ def summarise(
         result: what `fit` returned.
         filling: what filling the feature cache returned; None without one.
     """
-    watched = [one for one in (batches, *setup.loaders.values()) if hasattr(one, "again")]
-    again = [line for one in watched for line in one.again]
+    again = [line for loader in setup.loaders.values() for line in loader.again]
     again = [line for part in gather_objects(world, again) for line in part]
     if not world.is_main:
         return

@@ -12,7 +12,15 @@ import torch
 from vidadapt import config, data, distributed, methods, runs
 from vidadapt.config import Config, ConfigError, TrainConfig, command_line
 from vidadapt.config.command_line import TrainOptions
-from vidadapt.data import Batches, Changes, DataPlan, EpochBatches, SkipLog, VideoList, WatchedClips
+from vidadapt.data import (
+    Batches,
+    Changes,
+    DataPlan,
+    EpochBatches,
+    SkipLog,
+    TrainLoader,
+    VideoList,
+)
 from vidadapt.distributed import World, together
 from vidadapt.features import Cache, CachedBatches, cut_in_two, plan_cache, run_from_features
 from vidadapt.lists.prepared import with_lists
@@ -173,16 +181,11 @@ def batches_of(setup: Setup, folder: Path) -> tuple[Batches, SkipLog | None]:
     most = data.most_skipped(options.max_skipped, setup.sampler.keys_per_epoch)
     skips = SkipLog(folder / data.SKIPPED, train.samples, most)
     changes = Changes(folder / data.CHANGED, options.changed)
-    for split in setup.loaders.keys() - {"train"}:
-        setup.loaders[split].changes = changes
+    for loader in setup.loaders.values():
+        loader.changes = changes
     if setup.cached is not None:
         run_from_features(setup.cached.parts)
         return CachedBatches(setup.cached, train.samples.labels), None
-    clips = WatchedClips(
-        setup.loaders["train"],
-        normalization=setup.plan.normalization,
-        clip_timeout=options.clip_timeout,
-        log=skips,
-        changes=changes,
-    )
+    clips: TrainLoader = setup.loaders["train"]
+    clips.log = skips
     return clips, skips

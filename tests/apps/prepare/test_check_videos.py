@@ -299,7 +299,7 @@ def test_files_that_hang_or_kill_their_process_are_rows(
     assert "3 readable, 1 of them truncated; 4 unreadable" in told
     assert "b.webm: the decoder process did not finish within 3 s (--time-limit)" in told
     causes = read_quarantine(f"{train}.quarantine.txt")
-    assert causes["sub/c.avi"] == "the decoder process died (exit code -11)"
+    assert causes["sub/c.avi"] == "the decoder process died (Segmentation fault)"
     assert causes.keys() == {"b.webm", "sub/c.avi", "bad.mp4", "gone.mp4"}
     row = table_of(train)["b.webm"]
     assert (row["num_frames"], row["holds"]) == ("0", "no") and "did not finish" in row["error"]

@@ -13,7 +13,8 @@ from statistics import median
 
 from vidadapt.apps.report import class_counts, class_name, write_check_picture
 from vidadapt.files.writing import replaced
-from vidadapt.lists.counting import CountJob, count_file, counted_videos, failed
+from vidadapt.lists.count_file import CountJob, count_file, failed
+from vidadapt.lists.counting import counted_videos
 from vidadapt.lists.index import read_index
 from vidadapt.lists.prepared import known_root
 from vidadapt.lists.quarantine import write_quarantine

@@ -20,7 +20,7 @@ from vidadapt.apps.prepare.encoders import compare_h264, psnr, write_h264, write
 from vidadapt.apps.prepare.report import Report
 from vidadapt.console import track
 from vidadapt.files.writing import NO_ROOM, replaced
-from vidadapt.processes.isolated import run_isolated
+from vidadapt.processes import run_isolated
 from vidadapt.video import VideoFacts, cut_short, open_video, promised_frames
 
 READER = "auto"  # data.reader's default: the video index is filled for it

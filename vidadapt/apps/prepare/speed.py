@@ -7,13 +7,11 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from vidadapt.config import DataConfig
-from vidadapt.data import DataPlan, VideoList, train_loader
+from vidadapt.data import DataPlan, TrainLoader, VideoList, train_loader
 from vidadapt.data.sampling import SAMPLINGS
 from vidadapt.lists.videos import Videos
 
@@ -79,8 +77,8 @@ def loader_rates(
     return {name: tuple(values[1:]) for name, values in rates.items()}
 
 
-def _rate(loader: DataLoader[Any], epoch: int) -> float:
-    loader.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+def _rate(loader: TrainLoader, epoch: int) -> float:
+    loader.batch_sampler.set_epoch(epoch)
     start = time.perf_counter()
     clips = sum(len(batch["label"]) for batch in loader)
     return clips / (time.perf_counter() - start)

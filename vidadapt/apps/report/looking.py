@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import DataLoader
 
 from vidadapt import data
 from vidadapt.apps.report.views import Clip, Looks
@@ -22,12 +21,13 @@ from vidadapt.config import DataConfig
 from vidadapt.config.command_line import BrowseOptions
 from vidadapt.console.progress import track
 from vidadapt.data import DataPlan, VideoList
-from vidadapt.data.clips import EvalViews, TrainClips
-from vidadapt.data.workers import cores, worker_options
+from vidadapt.data.loaders import one_thread
+from vidadapt.data.workers import cores
 from vidadapt.lists.counting import frame_counts
 from vidadapt.lists.quarantine import barred
 from vidadapt.lists.reading import Sample
 from vidadapt.lists.videos import Videos
+from vidadapt.processes import run_isolated
 from vidadapt.video import VideoFacts
 
 LARGEST, SMALLEST = 160, 48  # side of a frame in pixels, by default
@@ -237,15 +237,15 @@ def _looked_at(
     alone = replace(settings, num_workers=0)  # of these loaders only the datasets are wanted
     trained = data.train_loader(alone, plan, listed, batch_size=1, seed=seed).dataset
     seen = data.eval_loader(alone, plan, listed, num_clips=1, num_crops=1).dataset
-    assert isinstance(trained, TrainClips) and isinstance(seen, EvalViews)
     place = {sample.path: index for index, sample in enumerate(kept)}
-    loader = DataLoader(
-        Looks(trained, seen if options.evaluation else None, keys, side),
-        batch_size=None,
-        sampler=[place[sample.path] for sample in chosen],
-        **worker_options(_processes(settings)),
+    looks = Looks(trained, seen if options.evaluation else None, keys, side)
+    places = [place[sample.path] for sample in chosen]
+    found = run_isolated(
+        looks.__getitem__, places, max(1, _processes(settings)), None, start=one_thread
     )
-    return list(track(loader, total=len(chosen), label="looking at videos", unit="videos"))
+    shown = track(found, total=len(places), label="looking at videos", unit="videos")
+    clips = {number: clip or looks.broken(number, why) for number, clip, why in shown}
+    return [clips[number] for number in places]
 
 
 def _processes(settings: DataConfig) -> int:

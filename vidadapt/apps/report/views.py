@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
 
 from vidadapt.data.clips import EvalViews, TrainClips, read_frames
 from vidadapt.data.sampling import eval_indices, train_indices
@@ -53,7 +52,7 @@ class Clip:
     error: str = ""
 
 
-class Looks(Dataset[Clip]):
+class Looks:
     """All that is shown of the video at a place of the training list."""
 
     def __init__(
@@ -79,7 +78,11 @@ class Looks(Dataset[Clip]):
             height, width = frames.shape[1:3]
             return Clip(facts, width, height, tuple(self._views(place, facts.num_frames)))
         except ReadError as error:
-            return Clip(facts, 0, 0, (), str(error))
+            return self.broken(place, str(error))
+
+    def broken(self, place: int, error: str) -> Clip:
+        """Return what is shown of a video that cannot be read."""
+        return Clip(self.trained.samples.facts(place), 0, 0, (), error)
 
     def _views(self, place: int, num_frames: int) -> Iterator[View]:
         sampling, file = self.trained.sampling, self.trained.samples.file(place)

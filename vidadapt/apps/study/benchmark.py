@@ -40,7 +40,7 @@ from vidadapt import methods, models
 from vidadapt.config.typed import Within
 from vidadapt.models import VideoModel
 from vidadapt.models.precision import Precision, autocast, cast_frozen
-from vidadapt.processes.children import end_with_parent
+from vidadapt.processes import end_with_parent
 from vidadapt.training.optim import build_optimizer, parameter_groups, set_lr
 
 NOISY_PERCENT = 10  # a spread above it is pointed out

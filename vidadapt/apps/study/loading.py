@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -10,12 +11,11 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from vidadapt import data
 from vidadapt.apps.study.benchmark import in_fresh_process
 from vidadapt.config import ConfigError, DataConfig
-from vidadapt.data import DataPlan, VideoList
+from vidadapt.data import DataPlan, TrainLoader, VideoList
 from vidadapt.data.workers import chosen, cores
 from vidadapt.lists.reading import check_label_names, read_list
 
@@ -94,17 +94,13 @@ def loader_seconds(
         for _ in range(batches):
             next(endless)
         seconds.append((time.perf_counter() - began) / (batches * batching.batch_size))
-    sampler: Any = loader.batch_sampler
-    return DataCost(tuple(seconds[1:]), workers, sampler.keys_per_epoch)
+    return DataCost(tuple(seconds[1:]), workers, loader.batch_sampler.keys_per_epoch)
 
 
-def _endless(loader: DataLoader[Any]) -> Iterator[Any]:
-    sampler: Any = loader.batch_sampler
-    epoch = 0
-    while True:
-        sampler.set_epoch(epoch)
+def _endless(loader: TrainLoader) -> Iterator[Any]:
+    for epoch in itertools.count():
+        loader.batch_sampler.set_epoch(epoch)
         yield from loader
-        epoch += 1
 
 
 def _training_list(chosen_data: DataConfig, plan: DataPlan) -> VideoList:

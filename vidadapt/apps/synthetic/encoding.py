@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vidadapt.console.progress import track
 from vidadapt.data.workers import cores
 from vidadapt.files.writing import replaced
-from vidadapt.processes.children import end_with_parent
+from vidadapt.processes import end_with_parent
 
 Frames = NDArray[np.uint8]
 Item = TypeVar("Item")

@@ -12,25 +12,26 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import misbehaving
 import pytest
 import torch
 from conftest import processes_with
-from torch.utils.data import DataLoader
+from torch.utils.data import default_collate
 from videos import grey_frames, write_video
 
 from vidadapt.data.changes import Changes
-from vidadapt.data.clips import EvalViews, batch_of
+from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.epochs import EpochBatches
+from vidadapt.data.loaders import EvalLoader, TrainLoader
 from vidadapt.data.sampling import SAMPLINGS
 from vidadapt.data.skips import SkipLog, TooManySkipped, read_skips
-from vidadapt.data.watchdog import Watched
-from vidadapt.data.watched import WatchedClips, WatchedViews
 from vidadapt.lists.reading import Sample
 from vidadapt.lists.videos import Videos
+from vidadapt.processes import LostProcess, Pool, Work
 from vidadapt.video import VideoFacts
 
 SIZE, BATCH = 24, 4
@@ -38,9 +39,9 @@ SAMPLES = [Sample(f"{index}.mp4", index % 3) for index in range(SIZE)]
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Callable[..., WatchedClips]]:
+def opened(tmp_path: Path) -> Iterator[Callable[..., TrainLoader]]:
     """Watched clips of this folder's run; closed after the test, which leaves nothing behind."""
-    made: list[WatchedClips] = []
+    made: list[TrainLoader] = []
 
     def open_clips(
         faults: dict[int, str],
@@ -49,23 +50,18 @@ def opened(tmp_path: Path) -> Iterator[Callable[..., WatchedClips]]:
         most: int = 100,
         clip_timeout: float | None = 1.0,
         **split: int,
-    ) -> WatchedClips:
+    ) -> TrainLoader:
         dataset = misbehaving.Clips(SIZE, faults, tmp_path / "begun.txt")
-        sampler = EpochBatches(SIZE, 0, **{"batch_size": BATCH, **split})
-        loader: DataLoader[Any] = DataLoader(
-            dataset, batch_sampler=sampler, collate_fn=batch_of, num_workers=num_workers
+        loader = TrainLoader(
+            cast(TrainClips, dataset),
+            EpochBatches(SIZE, 0, **{"batch_size": BATCH, **split}),
+            normalization="imagenet",
+            clip_timeout=clip_timeout,
+            num_workers=num_workers,
         )
-        log = SkipLog(tmp_path / "skipped.jsonl", SAMPLES, most)
-        made.append(
-            WatchedClips(
-                loader,
-                normalization="imagenet",
-                clip_timeout=clip_timeout,
-                log=log,
-                changes=Changes(None, "warn"),
-            )
-        )
-        return made[-1]
+        loader.log = SkipLog(tmp_path / "skipped.jsonl", SAMPLES, most)
+        made.append(loader)
+        return loader
 
     before = belongings()
     yield open_clips
@@ -81,7 +77,7 @@ def opened(tmp_path: Path) -> Iterator[Callable[..., WatchedClips]]:
 
 def belongings() -> set[str]:
     """Files in /dev/shm that this process has mapped, and its Python threads."""
-    return {str(each) for each in (*semaphores_of("self"), *threading.enumerate())}
+    return {str(each) for each in (*shared_by("self"), *threading.enumerate())}
 
 
 def order(epoch: int, **split: int) -> list[list[int]]:
@@ -95,19 +91,23 @@ def expected(epoch: int, missing: set[int], log: Path) -> list[dict[str, Any] | 
     """The batches of an undisturbed epoch, made here one by one, without some samples."""
     clips = misbehaving.Clips(SIZE, {}, log)
     kept = [[i for i in batch if i not in missing] for batch in order(epoch)]
-    made = [batch_of([clips[epoch, i, 0] for i in batch]) if batch else {} for batch in kept]
+    made = [default_collate([clips[epoch, i, 0] for i in batch]) if batch else {} for batch in kept]
     return [{k: v for k, v in b.items() if k != "changed"} if b else None for b in made]
 
 
 def same(found: list[Any], wanted: list[Any]) -> bool:
     return len(found) == len(wanted) and all(
         (a is None and b is None)
-        or (a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in b))
+        or (a.keys() == b.keys() and all(equal(a[name], b[name]) for name in b))
         for a, b in zip(found, wanted, strict=True)
     )
 
 
-def one_epoch(clips: WatchedClips, epoch: int) -> list[Any]:
+def equal(a: Any, b: Any) -> bool:
+    return torch.equal(a, b) if isinstance(b, torch.Tensor) else a == b
+
+
+def one_epoch(clips: TrainLoader, epoch: int) -> list[Any]:
     clips.batch_sampler.set_epoch(epoch)
     return list(clips)
 
@@ -182,10 +182,10 @@ def test_a_worker_killed_from_outside_costs_no_clip(tmp_path, opened):
     assert not (tmp_path / "skipped.jsonl").exists()
 
 
-def test_locks_of_a_worker_that_died_hold_up_nobody(tmp_path, opened):
-    """Nothing is left that waits for them, neither threads nor semaphores: see `opened`."""
+def test_half_a_result_of_a_worker_that_died_holds_up_nobody(tmp_path, opened):
+    """Nothing is left that waits for the rest: see `opened`."""
     index = order(0)[2][1]
-    clips = opened({index: "exit locked"})
+    clips = opened({index: "exit sending"})
     assert same(one_epoch(clips, 0), expected(0, {index}, tmp_path / "other.txt"))
     assert clips.log.met == 1
 
@@ -240,7 +240,7 @@ def test_evaluation_marks_what_hangs_or_dies_and_leaves_nothing_out(tmp_path):
     options: dict[str, Any] = {"num_clips": 2, "num_crops": 1, "crop_size": 32, "patience": 0.1}
     whole = EvalViews(videos, SAMPLINGS["uniform8"], **options)
     views = misbehaving.Views(videos, SAMPLINGS["uniform8"], **options, faults=faults, log=log)
-    items = WatchedViews(
+    items = EvalLoader(
         views,
         range(5),
         clip_timeout=0.6,
@@ -269,25 +269,21 @@ SCRIPT = """
 import faulthandler
 import sys
 from pathlib import Path
-from torch.utils.data import DataLoader
 from misbehaving import Clips
-from vidadapt.data.clips import batch_of
 from vidadapt.data.epochs import EpochBatches
-from vidadapt.data.changes import Changes
-from vidadapt.lists.reading import Sample
+from vidadapt.data.loaders import TrainLoader
 from vidadapt.data.skips import SkipLog
-from vidadapt.data.watched import WatchedClips
+from vidadapt.lists.reading import Sample
 
 if __name__ == "__main__":
     faulthandler.dump_traceback_later(150, exit=True)  # says where it hangs, if it does
     folder, limit, *faults = Path(sys.argv[1]), float(sys.argv[2]), *sys.argv[3:]
-    loader = DataLoader(
+    loader = TrainLoader(
         Clips(2, dict(enumerate(faults)), folder / "begun.txt"),
-        batch_sampler=EpochBatches(2, 0, batch_size=1), collate_fn=batch_of, num_workers=2)
-    log = SkipLog(folder / "skipped.jsonl", [Sample("a", 0), Sample("b", 0)], 2)
-    changes = Changes(None, "warn")
-    options = {"normalization": "imagenet", "log": log, "changes": changes}
-    next(iter(WatchedClips(loader, clip_timeout=limit, **options)))
+        EpochBatches(2, 0, batch_size=1),
+        normalization="imagenet", clip_timeout=limit, num_workers=2)
+    loader.log = SkipLog(folder / "skipped.jsonl", [Sample("a", 0), Sample("b", 0)], 2)
+    next(iter(loader))
 """
 
 
@@ -303,7 +299,7 @@ if __name__ == "__main__":
 def test_nothing_stays_behind_however_it_ends(
     tmp_path, tmp_path_factory, ending, clip_timeout, faults
 ):
-    """Processes, semaphores, shared memory; and files of its own unless it was killed."""
+    """Processes, shared memory; and files of its own unless it was killed."""
     script = tmp_path / "watch.py"
     script.write_text(SCRIPT)
     mark = f"VIDADAPT_ENDED={os.getpid()}_{ending}"
@@ -326,27 +322,25 @@ def test_nothing_stays_behind_however_it_ends(
             while not (begun.exists() and len(begun.read_text().split()) == 2):
                 assert child.poll() is None, child.communicate()[1]
                 time.sleep(0.05)
-            semaphores, workers = semaphores_of(child.pid), pids_with(mark) - {child.pid}
-            assert len(workers) >= 3 and semaphores
+            workers = pids_with(mark) - {child.pid}
+            assert len(workers) >= 3
+            named = {file for process in (child.pid, *workers) for file in shared_by(process)}
             os.killpg(child.pid, ending) if ending == signal.SIGINT else child.send_signal(ending)
             told = child.communicate(timeout=200)[1]
         finally:
             child.kill()
     deadline = time.monotonic() + 60
-    while (pids_with(mark) or any(map(Path.exists, semaphores))) and time.monotonic() < deadline:
+    while (pids_with(mark) or any(map(Path.exists, named))) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes_with(mark) == []
-    assert [name for name in semaphores if name.exists()] == []
-    assert [
-        f for f in Path("/dev/shm").glob("torch_*") if int(f.name.split("_")[1]) in workers
-    ] == []
+    assert [name for name in named if name.exists()] == []
     if ending == signal.SIGINT:
         assert "leaked" not in told and told.count("Traceback") == 1, told
         assert list(temporary.iterdir()) == []
     assert not (tmp_path / "skipped.jsonl").exists()
 
 
-def semaphores_of(process: int | str) -> set[Path]:
+def shared_by(process: int | str) -> set[Path]:
     """Files in /dev/shm that a process has mapped; they lose the name that maps tells."""
     mapped = Path(f"/proc/{process}/maps").read_text().splitlines()
     inodes = {int(line.split()[4]) for line in mapped if "/dev/shm/" in line}
@@ -364,25 +358,21 @@ def pids_with(mark: str) -> set[int]:
 
 
 def test_workers_that_die_on_no_clip_are_an_error():
-    watched = Watched(
-        misbehaving.Clips(4, {}, Path(os.devnull)),
-        misbehaving.dying_collate,
-        num_workers=1,
-        pin_memory=False,
-        limit=None,
-        barred=lambda key: False,
-        lost=lambda key, reason, seconds: pytest.fail("no clip was at fault"),
-    )
-    with pytest.raises(RuntimeError, match=r"ended 3 times .*exit status 7.* /dev/shm"):
-        list(watched.results([[(0, 1, 0)]]))
+    clips = misbehaving.Clips(4, {}, Path(os.devnull))
+    pool = Pool(Work(clips.__getitem__, misbehaving.die_joining), num_workers=1, limit=None)
+    with (
+        closing(pool),
+        pytest.raises(LostProcess, match=r"ended 3 times .*exit status 7.* memory"),
+    ):
+        list(pool.results([[(0, 1, 0)]]))
 
 
 def test_a_half_written_line_swallows_no_other(tmp_path):
     path = tmp_path / "skipped.jsonl"
-    SkipLog(path, SAMPLES, 9).lost((0, 1, 0), "a", 1.0)
+    SkipLog(path, SAMPLES, 9).skip((0, 1, 0), "a", 1.0, quarantined=True)
     path.write_text(path.read_text() + '{"epoch": 1, "pa')
     log = SkipLog(path, SAMPLES, 9)
     log.begin(0)
-    log.unread((0, 2, 0), "b", 1.0)
+    log.skip((0, 2, 0), "b", 1.0, quarantined=False)
     assert [skip.index for skip in read_skips(path)] == [1, 2]
     assert log.barred((1, 1, 0)) and not log.barred((1, 2, 0))

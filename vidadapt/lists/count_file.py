@@ -1,0 +1,79 @@
+"""Decode one file of a list: count its frames, and find out all that its index keeps."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+from vidadapt.console.naming import printable
+from vidadapt.files.retrying import Patience
+from vidadapt.video import (
+    COUNTED_WITH,
+    ReadError,
+    TransientReadError,
+    VideoFacts,
+    file_of,
+    open_video,
+    unreadable_bytes,
+)
+
+
+class CountJob(NamedTuple):
+    """A file to decode: its absolute path, list path, requested reader and state."""
+
+    file: str
+    path: str
+    requested: str
+    size: int
+    mtime_ns: int
+
+
+def count_file(job: CountJob) -> VideoFacts:
+    """Decode one file; any failure becomes its error.
+
+    After a failure that may not be the file's fault, it is decoded once more, as soon as its bytes
+    can be read.
+    """
+    try:
+        try:
+            return _counted(job)
+        except TransientReadError:
+            patience().call(partial(_require_bytes, job.file), (TransientReadError,))
+            return _counted(job)
+    except TransientReadError as error:
+        return failed(job, str(error), holds=False)
+    except ReadError as error:
+        return failed(job, str(error), holds=True)
+    except Exception as error:
+        return failed(job, repr(error), holds=False)
+
+
+@functools.cache
+def patience() -> Patience:
+    """The patience of this process, for all files that it decodes."""
+    return Patience()
+
+
+def _counted(job: CountJob) -> VideoFacts:
+    with open_video(job.file, job.requested) as video:
+        return replace(
+            video.facts,
+            path=job.path,
+            requested=job.requested,
+            size=job.size,
+            mtime_ns=job.mtime_ns,
+        )
+
+
+def _require_bytes(file: str) -> None:
+    if why := unreadable_bytes(str(file_of(file))):
+        raise TransientReadError(f"{file}: {why}")
+
+
+def failed(job: CountJob, error: str, holds: bool) -> VideoFacts:
+    """Facts of a file that cannot be read."""
+    cause = printable(error.removeprefix(f"{job.file}: "))
+    state = {"size": job.size, "mtime_ns": job.mtime_ns, "counted_with": COUNTED_WITH}
+    return VideoFacts(job.path, job.requested, error=cause, holds=holds, **state)  # type: ignore[arg-type]

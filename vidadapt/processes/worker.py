@@ -1,0 +1,181 @@
+"""One worker process: what its parent holds of it, and what it does."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import multiprocessing
+import os
+import pickle
+import signal
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
+from multiprocessing.reduction import recv_handle, send_handle
+from typing import Any
+
+import numpy as np
+
+from vidadapt.processes.children import end_with_parent
+
+NUMBER, BEGAN = 0, 1  # of a worker's note: the item that it is on; monotonic ns, 0: it is on none
+ENDING = 10.0  # seconds that a killed process may need, e.g. to give its memory back
+NO_BYTES = np.empty(0, np.uint8)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What workers do; all functions are importable by name.
+
+    Attributes:
+        load: item -> value.
+        join: values of a task's items -> the task's result, and arrays whose bytes go through
+            shared memory, into which they are copied once.
+        start: called once in each worker, before its first task.
+    """
+
+    load: Callable[[Any], Any]
+    join: Callable[[list[Any]], tuple[Any, Sequence[np.ndarray]]]
+    start: Callable[[], None] | None = None
+
+
+@dataclass
+class Task:
+    """Items by number; of its workers' deaths the items' numbers, and how idle ones ended."""
+
+    place: int
+    items: dict[int, Any]
+    deaths: list[int] = field(default_factory=list)
+    idle_ends: list[str] = field(default_factory=list)
+
+
+class Worker:
+    """A process, from a fork server: no thread, decoder or device of this one is copied into it."""
+
+    def __init__(self, work: Work, limit: float | None) -> None:
+        context = multiprocessing.get_context("forkserver")
+        module = getattr(work.load, "func", work.load).__module__
+        context.set_forkserver_preload(["__main__", module])
+        self.pipe, theirs = context.Pipe()
+        self.note = context.RawArray("q", 2)
+        self.tasks: deque[Task] = deque()  # whose results are still to come
+        self.is_ready = False
+        self.began, self._spent, self._looked = 0, 0.0, time.monotonic()
+        arguments = (theirs, self.note, work, limit)
+        self.process = context.Process(target=_serve, args=arguments, daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def give(self, task: Task) -> None:
+        """Send a task; it waits in the pipe while the worker is on another one."""
+        self.tasks.append(task)
+        with contextlib.suppress(OSError):  # it died meanwhile: reading its pipe shows that
+            self.pipe.send(task.items)
+
+    def seconds(self, most: float) -> float:
+        """Seconds for which the worker has been seen on its item, or starting.
+
+        Of the time since the last look `most` counts: where a job was suspended nobody looked, and
+        its workers have not worked.
+        """
+        now, began = time.monotonic(), self.note[BEGAN]
+        self._spent += min(now - self._looked, most)
+        if began != self.began or (began == 0 and self.is_ready):
+            self._spent = 0.0
+        self.began, self._looked = began, now
+        return self._spent
+
+    def end(self) -> None:
+        """Kill the process and let go of all that belongs to it."""
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join(ENDING)
+        if self.process.exitcode == 255:  # its status died with the fork server: it may live
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid or 0, signal.SIGKILL)
+        self.pipe.close()
+
+    def how_it_ended(self) -> str:
+        code = self.process.exitcode
+        if code in (None, 255):
+            return "unknown"
+        return f"exit status {code}" if code >= 0 else signal.strsignal(-code) or f"signal {-code}"
+
+
+def _serve(pipe: Connection, note: Any, work: Work, limit: float | None) -> None:
+    """Say "ready", then take tasks and send results until the parent closes the pipe or ends.
+
+    A task is a dict of items by number; its result, or what was raised, goes to `receive`.
+
+    Args:
+        note: two int64 in shared memory, which say on which item this worker is, and since when.
+        limit: seconds for one item; None: any time.
+    """
+    # Ctrl-C, and what schedulers send to all processes of a job: the parent ends this process.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
+    if work.start is not None:
+        work.start()
+    _send(pipe, "ready", ())
+    while True:
+        try:
+            items = pipe.recv()
+        except EOFError:
+            return
+        try:
+            values = [_noted(number, items[number], note, work, limit) for number in items]
+            result, arrays = work.join(values)
+        except Exception as error:
+            result, arrays = ExceptionWithTraceback(error, error.__traceback__), ()
+        _send(pipe, result, arrays)
+
+
+def _noted(number: int, item: Any, note: Any, work: Work, limit: float | None) -> Any:
+    """Load an item; the note says meanwhile that this worker is on it."""
+    note[NUMBER] = number
+    note[BEGAN] = time.monotonic_ns()
+    # Ends a worker that hangs with Python's lock when nobody is left to kill it.
+    signal.setitimer(signal.ITIMER_REAL, 2 * limit if limit else 0.0)
+    try:
+        return work.load(item)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        note[BEGAN] = 0
+
+
+def _send(pipe: Connection, result: Any, arrays: Sequence[np.ndarray]) -> None:
+    """Send a result and the bytes of C-contiguous arrays, end to end, in memory without a name."""
+    size = sum(array.nbytes for array in arrays)
+    said = pickle.dumps((result, size))
+    if not size:
+        pipe.send_bytes(said)
+        return
+    memory = hasattr(os, "memfd_create")  # Linux
+    with os.fdopen(os.memfd_create("clips"), "wb") if memory else tempfile.TemporaryFile() as file:
+        # Written, not copied into a mapping, whose pages would be cleared and faulted in singly.
+        for array in arrays:
+            file.write(array.data)
+        file.flush()
+        pipe.send_bytes(said)
+        send_handle(pipe, file.fileno(), os.getppid())
+
+
+def receive(pipe: Connection) -> tuple[Any, np.ndarray]:
+    """Read what `_send` sent: the result, and (N,) uint8, whose memory goes with the array.
+
+    Raises:
+        EOFError, OSError: the worker is gone.
+    """
+    result, size = pickle.loads(pipe.recv_bytes())
+    if not size:
+        return result, NO_BYTES
+    file = recv_handle(pipe)
+    try:
+        return result, np.frombuffer(mmap.mmap(file, size), np.uint8)
+    finally:
+        os.close(file)

@@ -242,6 +242,7 @@ def parse_evaluate(
         method if adapter is None else adapter.method["name"],
         shown={*EVALUATION_KEYS, *RUN_KEYS, *ADAPTER_KEYS},
         skip=frozenset({"fusion"}),
+        first="eval",
     )
     if adapter is not None:
         parser.set_defaults(flattened(as_dict(adapter)))

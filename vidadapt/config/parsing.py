@@ -96,6 +96,7 @@ def new_parser(
     *,
     shown: Container[str] | None = None,
     skip: frozenset[str] = frozenset(),
+    first: str = "data",
 ) -> ArgumentParser:
     """Make the parser of a tool: its own options, and every key of the configuration.
 
@@ -104,6 +105,7 @@ def new_parser(
         method: the chosen one, whose options are keys, too.
         shown: keys that --help lists; default: all.
         skip: fields of `options` that are no options.
+        first: section that --help lists before the others.
     """
     parser = ArgumentParser(
         prog=prog,
@@ -121,8 +123,8 @@ def new_parser(
         help=f"one of {', '.join(methods)}",
     )
     parser.add_function_arguments(methods[method], "method", skip={"model"})
-    for name, of in SECTIONS.items():
-        parser.add_class_arguments(of, name)
+    for name in sorted(SECTIONS, key=lambda name: name != first):
+        parser.add_class_arguments(SECTIONS[name], name)
     for action in parser._actions:
         section = action.dest.partition(".")[0]
         if shown is not None and section in ("config", "method", *SECTIONS):

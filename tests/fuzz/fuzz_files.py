@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from conftest import load_tool, write_adapter
+from conftest import write_adapter
 from fuzz_attempts import RIGHT, Defect, Job, Tally, judged, same
 from mutations import mutated
 from PIL import Image
@@ -27,6 +27,7 @@ from vidadapt.config import Config, ConfigError, DataConfig, ModelConfig
 from vidadapt.evaluation import Scores, load_scores, measure, save_scores
 from vidadapt.lists.index import add_to_index, read_index
 from vidadapt.runs import RunError, adapters, checkpoints
+from vidadapt.serving.evaluate_command import check_same_list
 from vidadapt.video import (
     ReadError,
     TransientReadError,
@@ -224,7 +225,6 @@ def _other_arrays(data: bytes, rng: np.random.Generator) -> bytes:
 def check_metrics(job: Job, scratch: Path, tally: Tally) -> None:
     """The results that an evaluation finds in its folder: of the same list, or not overwritten."""
     rng = job.rng()
-    tool = _evaluate_tool()
     sound = {"manifest": "5" * 64, "top1": 50.0, "per_class": [{"label": 0}], "unreadable": []}
     for _ in range(PER_JOB):
         in_text = bool(rng.integers(2))
@@ -232,16 +232,11 @@ def check_metrics(job: Job, scratch: Path, tally: Tally) -> None:
         data = mutated(data, rng) if in_text else data
         (scratch / "metrics.json").write_bytes(data)
         outcome, _ = judged(
-            lambda: tool.check_same_list(scratch, "5" * 64), (ConfigError,), "metrics.json"
+            lambda: check_same_list(scratch, "5" * 64), (ConfigError,), "metrics.json"
         )
         if outcome == RIGHT:
             same(json.loads(data)["manifest"], "5" * 64, "manifest")
         tally.outcomes[outcome] += 1
-
-
-@functools.cache
-def _evaluate_tool() -> Any:
-    return load_tool("evaluate")
 
 
 def check_index(job: Job, scratch: Path, tally: Tally) -> None:

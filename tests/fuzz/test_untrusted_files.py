@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import load_tool
 from fuzz_files import _accuracies as accuracies
 from fuzz_files import _adapter, _scores
 
@@ -26,6 +25,7 @@ from vidadapt.models.tensor_files import read_tensors
 from vidadapt.runs import RunError, checkpoints
 from vidadapt.runs.adapters import read_adapter
 from vidadapt.serving import GivenVideo, find_videos
+from vidadapt.serving.evaluate_command import check_same_list
 
 
 class Payload:
@@ -293,7 +293,7 @@ def test_scores_that_fit_are_those_that_were_saved(tmp_path):
 def test_results_that_are_none_are_not_overwritten(tmp_path, text):
     (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(ConfigError, match=r"--out: .*metrics\.json holds no results"):
-        load_tool("evaluate").check_same_list(tmp_path, "5" * 64)
+        check_same_list(tmp_path, "5" * 64)
 
 
 def test_causes_in_a_quarantine_are_written_out(tmp_path):

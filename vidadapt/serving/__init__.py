@@ -1,6 +1,6 @@
 """A trained run or adapter as a thing to use: predictions, scores, export, many on one backbone."""
 
-from vidadapt.serving import predict_command, trained
+from vidadapt.serving import evaluate_command, predict_command, trained
 from vidadapt.serving.bank import AdapterBank
 from vidadapt.serving.exporting import export
 from vidadapt.serving.given import GivenVideo, find_videos, names_of
@@ -16,6 +16,7 @@ __all__ = [
     "Predictor",
     "Shown",
     "Trained",
+    "evaluate_command",
     "export",
     "find_videos",
     "names_of",

@@ -1,0 +1,105 @@
+"""The work of tools/evaluate.py: score a list, write the results, say them."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from vidadapt import runs
+from vidadapt.config import ConfigError
+from vidadapt.config.command_line import EvaluateOptions
+from vidadapt.console import duration, printable
+from vidadapt.data.changes import CHANGED, Changes, read_changes
+from vidadapt.distributed import World, together
+from vidadapt.evaluation import METRICS, Scoring, load_scores, measure, save_scores, take_up
+from vidadapt.files import held_folder, write_json
+from vidadapt.serving import trained
+from vidadapt.serving.trained import Loaded, Trained
+
+
+def evaluate(world: World, loaded: Loaded, job: Scoring, out: Path, began: float) -> None:
+    """Score the videos that are left, and write the results into `out`.
+
+    Args:
+        job: of these scores, see `trained.job`.
+        began: time of the start, by `time.monotonic`.
+    """
+    parts = take_up(out / "parts", job, world)
+    scoring, scored = time.monotonic(), len(parts.left)
+    changes = Changes(out / "parts" / CHANGED, loaded.trained.config.data.changed)
+    scores = trained.score(loaded, world, parts=parts, changes=changes)
+    seconds = time.monotonic() - scoring
+    with together(world):
+        if world.is_main:
+            about = trained.about(loaded)
+            changed = read_changes(out / "parts" / CHANGED).values()
+            warnings = [*loaded.videos.warnings, *parts.warnings, *changed]
+            figures = measure(scores, loaded.trained.config.eval.fusion)
+            result = {**figures, **about, "warnings": warnings}
+            result["seconds"] = time.monotonic() - began
+            # Of what this call scored, and not one before it that was stopped.
+            result["seconds_per_video"] = seconds / scored if scored else None
+            save_scores(out / "scores.npz", scores, about)
+            write_json(out / "metrics.json", result)
+            say(out, result)
+    parts.remove()
+
+
+def output_folder(found: Trained, options: EvaluateOptions) -> Path:
+    """Make the folder for the results, and try it before any work is done."""
+    views = f"{found.plan.num_clips}x{found.plan.num_crops}"
+    name = f"eval_{found.split}_{found.checkpoint.name}_{views}"
+    out = Path(options.out) if options.out else Path(found.config.run_dir) / name
+    runs.check_writable("--out", out)
+    return out
+
+
+def check_same_list(out: Path, manifest: str) -> None:
+    """Check that no results of another list would be overwritten.
+
+    Raises:
+        ConfigError: they would, or a file there holds no results.
+    """
+    earlier = out / "metrics.json"
+    if not earlier.exists():
+        return
+    try:
+        found = json.loads(earlier.read_text(encoding="utf-8"))["manifest"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(
+            f"--out: {earlier} holds no results of this tool ({error!r}); delete it, or choose "
+            "another folder"
+        ) from error
+    if found != manifest:
+        raise ConfigError(f"--out: {earlier} holds the results of another list; choose another")
+
+
+def rescore(options: EvaluateOptions) -> None:
+    """Compute metrics again from a scores file, with the fusion asked for."""
+    assert options.from_scores is not None
+    source = Path(options.from_scores)
+    scores, about = load_scores(source)
+    result = {**measure(scores, options.fusion), **about, "from_scores": str(source)}
+    if options.out is not None:
+        with held_folder(Path(options.out), "--out"):
+            write_json(Path(options.out) / "metrics.json", result)
+    say(Path(options.out) if options.out else None, result)
+
+
+def say(out: Path | None, result: dict[str, Any]) -> None:
+    """Print the metrics, and the videos that could not be read."""
+    print(
+        ", ".join(f"{metric.title} {result[name]:.2f}" for name, metric in METRICS.items())
+        + f" on {result['num_videos']} videos of {result['list']} ({result['views']}, "
+        f"{result['fusion']} averaged)"
+        + (f" in {duration(result['seconds'])}" if "seconds" in result else "")
+    )
+    unreadable = result["unreadable"]
+    if unreadable:
+        print(f"unreadable, counted as wrong ({len(unreadable)}):")
+        for entry in unreadable[:10]:
+            print(printable(f"  {entry['path']}: {entry['error']}"))
+    if out is not None:
+        print(f"results: {out}/metrics.json")

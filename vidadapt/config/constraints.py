@@ -1,4 +1,4 @@
-"""What the keys of a configuration demand of each other: one function for each feature.
+"""Constraints between the keys of a configuration: one function for each feature.
 
 A new option has its range beside its field in `schema.py`, and what it does not go with here.
 """

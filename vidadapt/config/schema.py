@@ -268,7 +268,7 @@ class Config:
 
 
 def as_dict(config: Config) -> dict[str, Any]:
-    """The configuration as nested plain dicts."""
+    """Return the configuration as nested plain dicts."""
     sections = {key: dict(vars(getattr(config, key))) for key in SECTIONS}
     return {"run_dir": config.run_dir, "method": dict(config.method), **sections}
 

@@ -27,7 +27,7 @@ def flattened(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def dump(config: Config) -> str:
-    """The resolved configuration as YAML that `--config` reads back."""
+    """Write the resolved configuration as YAML that `--config` reads back."""
     return as_yaml(as_dict(config))
 
 
@@ -48,7 +48,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def read_yaml(path: Path, option: str) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+    """Read the mapping that a YAML file holds.
 
     Raises:
         ConfigError: the file cannot be read, or holds something else or a key twice; the message
@@ -69,7 +69,7 @@ def read_yaml(path: Path, option: str) -> dict[str, Any]:
 
 
 def without_key(path: Path, key: str) -> str:
-    """The text of a YAML mapping without one of its keys; `read_yaml` has checked it."""
+    """Return the text of a YAML mapping without one key; `read_yaml` has checked it."""
     top = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     assert isinstance(top, yaml.MappingNode)
     top.value = [(name, value) for name, value in top.value if name.value != key]
@@ -96,8 +96,7 @@ def _check_nodes(top: yaml.Node | None) -> None:
                 if isinstance(key, yaml.ScalarNode):
                     if key.value in seen:
                         raise yaml.YAMLError(
-                            f"line {key.start_mark.line + 1}: the key {key.value!r} stands here "
-                            "twice"
+                            f"line {key.start_mark.line + 1}: the key {key.value!r} is here twice"
                         )
                     seen.add(key.value)
                 waiting.append(value)

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def printable(text: str) -> str:
-    """The text with control characters, line separators and invisible characters as escapes.
+    """Return the text with control characters, line separators and invisible characters as escapes.
 
     The last are Unicode's format characters (Cf): they reverse the order of letters, or make two
     names look alike.
@@ -37,7 +37,7 @@ def printable_lines(text: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question with the known names near a wrong one; empty if none is near.
+    """Make a question of the known names near a wrong one; empty if none is near.
 
     >>> did_you_mean("adaptfomer", ["linear", "adaptformer"]), did_you_mean("x", ["linear"])
     ('did you mean adaptformer?', '')

@@ -50,7 +50,7 @@ class Held(OSError):
 
 @dataclass(frozen=True)
 class Pace:
-    """How a lock is renewed, and watched from other machines.
+    """Times after which a lock is renewed, and watched from other machines.
 
     Attributes:
         renewal: seconds between two renewals, and between two looks.

@@ -32,7 +32,7 @@ def warn_of_retries(again: Sequence[str]) -> list[str]:
 
 
 class Patience:
-    """How long one process waits for reads that fail for a moment.
+    """Time that one process waits for reads that fail for a moment.
 
     A wait in vain halves the next one, and a read that succeeds at once restores the full patience:
     a disk that is gone costs twice the patience in all, instead of once for each file.

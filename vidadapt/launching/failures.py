@@ -1,4 +1,4 @@
-"""How a tool reports its failure: a kind by the error's type, an exit status, `failure.json`.
+"""Report of a tool's failure: a kind by the error's type, an exit status, `failure.json`.
 
 docs/failures.md has the table. torchrun ends with 1 whatever its processes ended with: there
 only the file tells the kind.
@@ -20,10 +20,9 @@ from typing import Any
 
 import torch
 
-from vidadapt.console.naming import printable_lines
+from vidadapt.console import printable_lines
 from vidadapt.distributed import PeerError, Stopped, World, is_broken_exchange, together
-from vidadapt.files.locks import Held
-from vidadapt.files.writing import GO_ON, NO_ROOM, WriteError
+from vidadapt.files import GO_ON, NO_ROOM, Held, WriteError
 from vidadapt.models.precision import NonFinite
 from vidadapt.processes import LostProcess
 from vidadapt.runs import FAILURE
@@ -62,7 +61,7 @@ KINDS = (  # the first that fits
 
 
 def kind_of(error: BaseException) -> Kind:
-    """The kind of an error."""
+    """Find the kind of an error."""
     if isinstance(error, Stopped):
         return Kind("stopped", 128 + error.number, (Stopped,))
     if isinstance(error, OSError) and error.errno in NO_ROOM:
@@ -76,7 +75,7 @@ def kind_of(error: BaseException) -> Kind:
 
 
 def name_of_status(status: int) -> str:
-    """The name of the kind of an exit status; `unknown` where it has none, as torchrun's.
+    """Name the kind of an exit status; `unknown` where it has none, as torchrun's.
 
     >>> name_of_status(4), name_of_status(-15), name_of_status(143), name_of_status(1)
     ('diverged', 'stopped', 'stopped', 'unknown')
@@ -86,11 +85,12 @@ def name_of_status(status: int) -> str:
 
 
 def kind_named(name: str) -> Kind:
+    """Find a kind by its name."""
     return next(kind for kind in KINDS if kind.name == name)
 
 
 def message_of(error: BaseException) -> str:
-    """The error's message; that of a loader's worker is taken out of its traceback."""
+    """Return the error's message; that of a loader's worker is taken out of its traceback."""
     text = str(error).strip() or type(error).__name__
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
@@ -102,18 +102,13 @@ def message_of(error: BaseException) -> str:
     return printable_lines(own)  # libraries quote what a file holds
 
 
-def locate(error: BaseException, epoch: int, step: int) -> None:
-    """Note on an error how far the run was: epoch from 1, and its optimiser steps."""
-    error.__dict__["place"] = {"epoch": epoch, "step": step}
-
-
 @contextmanager
 def located(place: Callable[[], tuple[int, int]]) -> Iterator[None]:
-    """Run a part of training; its errors get the epoch and the step that `place` then returns."""
+    """Run a part of training; its errors get the epoch (from 1) and the step of `place`."""
     try:
         yield
     except BaseException as error:
-        locate(error, *place())
+        error.__dict__["place"] = dict(zip(("epoch", "step"), place(), strict=True))
         raise
 
 
@@ -137,7 +132,7 @@ def recorded(world: World, folder: Path) -> Iterator[None]:
 
 
 def read_failure(folder: Path) -> dict[str, Any] | None:
-    """Content of a folder's `failure.json`; None: there is none."""
+    """Read a folder's `failure.json`; None: there is none."""
     try:
         return json.loads((folder / FAILURE).read_text(encoding="utf-8"))
     except FileNotFoundError:

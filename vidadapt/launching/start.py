@@ -71,7 +71,7 @@ def end_with_torchrun() -> None:
 
 
 def met(address: str, port: int, rank: int, size: int) -> dist.Store:
-    """A store that these processes share, without entries of earlier processes.
+    """Make a store that these processes share, without entries of earlier processes.
 
     torchrun keeps one store over its restarts, and its agents do not count restarts alike on all
     machines. So each process stores a random number there, rank 0 collects the numbers into a
@@ -103,7 +103,7 @@ def met(address: str, port: int, rank: int, size: int) -> dist.Store:
 
 
 def restarted() -> bool:
-    """Whether torchrun started these processes anew after a failure (`--max-restarts`)."""
+    """Check whether torchrun started these processes anew after a failure (`--max-restarts`)."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 

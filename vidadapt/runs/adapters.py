@@ -77,7 +77,7 @@ class SavedAdapter:
         return self.plan.num_classes, self.plan.label_names
 
     def label(self, number: int) -> str:
-        """The name of a class, or its number where the adapter was trained without names."""
+        """Return the name of a class, or its number where the adapter was trained without names."""
         names = self.plan.label_names
         return f"class {number}" if names is None else names[number]
 
@@ -147,7 +147,7 @@ def _ready(
 
 
 def with_weights(adapter: SavedAdapter, weights: str | Path | None) -> Config:
-    """The adapter's configuration with the backbone's weights to use.
+    """Return the adapter's configuration with the backbone's weights to use.
 
     Args:
         weights: as the caller names them; None: those that may be used unasked, see above.
@@ -184,7 +184,7 @@ def with_weights(adapter: SavedAdapter, weights: str | Path | None) -> Config:
 
 
 def _usable_unasked(folder: Path, model: ModelConfig) -> ModelConfig:
-    """The model's configuration, without weights that a caller must name."""
+    """Return the model's configuration, without weights that a caller must name."""
     if model.weights is None or model.weights in WITHOUT_FILE:
         return model
     run = Path(os.path.abspath(folder)).parent / "config.yaml"  # noqa: PTH100 (no links resolved)
@@ -210,7 +210,7 @@ def find_adapter(folder: str | Path) -> Path:
 
 
 def checkpoint_folder(run_dir: Path, wanted: str | None, key: str = "--checkpoint") -> Path:
-    """`best` (chosen on a development list) if the run has one, else `last`; or what is wanted."""
+    """Find `best` (of a development list) if the run has one, else `last`; or the one wanted."""
     for name in (wanted,) if wanted else ("best", "last"):
         found = checkpoints.find_checkpoint(run_dir / name)
         if found is not None:
@@ -260,13 +260,13 @@ def _read(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def bare_plan(num_frames: int, crop_size: int) -> DataPlan:
-    """A plan for clips of this shape, of no particular data set: all that a backbone needs."""
+    """Make a plan for clips of this shape, of no particular data set: all that a backbone needs."""
     sampling = Sampling("uniform", num_frames, 1, 1, 1)
     return DataPlan("custom", 1, None, sampling, False, 1, 1, crop_size, "imagenet")
 
 
 def with_views(plan: DataPlan, num_clips: int | None, num_crops: int | None) -> DataPlan:
-    """The plan with other views at evaluation; None: its own.
+    """Return the plan with other views at evaluation; None: its own.
 
     Raises:
         ValueError: fewer than one.
@@ -299,5 +299,5 @@ def load_adapted_model(config: Config, plan: DataPlan, folder: Path) -> VideoMod
 
 
 def holds_all(model: nn.Module, tensors: dict[str, torch.Tensor]) -> bool:
-    """Whether a file holds every parameter of the model, so that it needs no backbone."""
+    """Check that a file holds every parameter of the model, so that it needs no backbone."""
     return {name for name, _ in model.named_parameters()} <= tensors.keys()

@@ -82,7 +82,7 @@ def save_checkpoint(
 
 
 def find_checkpoint(folder: Path, *, to_resume: bool = False) -> Path | None:
-    """The newest whole checkpoint under a name: `folder` itself, else `<name>.1`, ...; None: none.
+    """Find the newest whole checkpoint: `folder` itself, else `<name>.1`, ...; None: none.
 
     A damaged one that is passed over is printed.
 
@@ -118,7 +118,7 @@ def set_aside_damaged(folder: Path) -> None:
 
 
 def damage(folder: Path, *, to_resume: bool = False) -> str | None:
-    """What is wrong with a checkpoint folder by its checksums; None: nothing.
+    """Say what is wrong with a checkpoint folder by its checksums; None: nothing.
 
     An adapter without checksums, from elsewhere or with an edited description, counts as whole.
 
@@ -150,13 +150,13 @@ def damage(folder: Path, *, to_resume: bool = False) -> str | None:
 
 
 def checksum(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; a read that fails for a moment is tried again."""
-    return Patience().call(partial(_checksum, file))
+    """Return a file's SHA-256 in hexadecimal; a read that fails for a moment is tried again."""
 
+    def read() -> str:
+        with file.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
 
-def _checksum(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return Patience().call(read)
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -202,15 +202,12 @@ def load_trainer(folder: Path) -> dict[str, Any]:
         require_stored(file)
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
+        # torch's own message advises unsafe loading.
+        cause = str(error) if isinstance(error, NotStored) else type(error).__name__
         raise RunError(
-            f"{file}: truncated or damaged ({_cause(error)}); the weights beside it may "
+            f"{file}: truncated or damaged ({cause}); the weights beside it may "
             "still be whole: evaluate them, or start again in another run_dir"
         ) from error
-
-
-def _cause(error: Exception) -> str:
-    """The message of `require_stored`, else the type: torch's message advises unsafe loading."""
-    return str(error) if isinstance(error, NotStored) else type(error).__name__
 
 
 class CheckpointWriter:
@@ -257,7 +254,7 @@ def _generation(folder: Path, number: int) -> Path:
 
 
 def _generations(folder: Path) -> list[Path]:
-    """Those that exist, newest first; after a crash between two renames one number is missing."""
+    """List those that exist, newest first; a crash between two renames leaves a number out."""
     found = [
         (int(path.name.rpartition(".")[2]), path)
         for path in folder.parent.glob(f"{folder.name}.*")

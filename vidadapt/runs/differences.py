@@ -77,7 +77,7 @@ def backbone_differences(
 
 
 def _built_from(model: Mapping[str, Any], num_frames: int, crop_size: int) -> dict[str, Any]:
-    """What a backbone is built from, by key; one that `model` lacks has its default."""
+    """Return what a backbone is built from, by key; one that `model` lacks has its default."""
     return {
         **{
             f"model.{key}": model.get(key, default)

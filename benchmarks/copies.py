@@ -26,10 +26,14 @@ from vidadapt import runs
 from vidadapt.apps.prepare.speed import gain, loader_rates
 from vidadapt.apps.report import markdown_table
 from vidadapt.data.workers import cores
-from vidadapt.lists.counting import counted_videos
-from vidadapt.lists.prepared import RECORD, known_root, read_prepared
-from vidadapt.lists.reading import read_list
-from vidadapt.lists.videos import Videos
+from vidadapt.lists import (
+    PREPARED_FILE,
+    Videos,
+    counted_videos,
+    known_root,
+    read_list,
+    read_prepared,
+)
 from vidadapt.video import file_of
 
 FRAMES = (2, 8)
@@ -165,7 +169,7 @@ def read_set(path: Path, root: Path | None) -> tuple[str, Videos]:
     if path.is_dir():
         name = read_prepared(path).lists.get("train")
         if name is None:
-            raise ValueError(f"{path / RECORD} names no training list; give the list itself")
+            raise ValueError(f"{path / PREPARED_FILE} names no training list; give the list itself")
         path = path / name
     known = known_root(path, root)
     samples = read_list(path, known, sys.maxsize)

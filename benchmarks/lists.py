@@ -32,9 +32,7 @@ from benchmarks.timing import Target
 from vidadapt import data, methods, runs
 from vidadapt.apps.report import markdown_table
 from vidadapt.config import command_line
-from vidadapt.lists.count_file import CountJob, count_file
-from vidadapt.lists.index import add_to_index, index_path
-from vidadapt.lists.reading import read_list
+from vidadapt.lists import CountJob, add_to_index, count_file, index_path, read_list
 
 NUM_CLASSES = 174
 LINKS = 30_000  # to one file; ext4 allows 65,000

@@ -51,8 +51,7 @@ from vidadapt.data.loaders import TrainLoader
 from vidadapt.data.sampling import Sampling
 from vidadapt.data.transforms import normalize
 from vidadapt.data.workers import cores
-from vidadapt.lists.reading import Sample, read_list
-from vidadapt.lists.videos import Videos
+from vidadapt.lists import Sample, Videos, read_list
 from vidadapt.video import READERS, VideoFacts, check_reader
 
 CASES = ("mp4:dense:8", "mp4:uniform:8", "avi:uniform:8", "webm:uniform:8", "mp4:dense:2")

@@ -28,7 +28,7 @@ from vidadapt.apps.report import markdown_table
 from vidadapt.data.sampling import Sampling, train_indices
 from vidadapt.data.seeding import seeded
 from vidadapt.data.transforms import train_clip
-from vidadapt.lists.reading import read_list
+from vidadapt.lists import read_list
 from vidadapt.video import VideoFacts, open_counted, open_video, sequential, sparse
 
 SAMPLING = {"dense": Sampling("dense", 8, 4, 1, 1), "uniform": Sampling("uniform", 8, 1, 1, 1)}

@@ -41,8 +41,7 @@ from vidadapt.console.progress import track
 from vidadapt.data.clips import EvalViews
 from vidadapt.data.sampling import SAMPLINGS, Sampling, eval_indices
 from vidadapt.data.transforms import crop_corners, cut_views, eval_frames, normalize
-from vidadapt.lists.reading import Sample
-from vidadapt.lists.videos import Videos
+from vidadapt.lists import Sample, Videos
 from vidadapt.video import READERS
 
 SAMPLING = SAMPLINGS["adaptformer"]

@@ -21,7 +21,7 @@ from vidadapt import data, methods, models
 from vidadapt.apps.synthetic import write_video
 from vidadapt.config import Config, yaml_files
 from vidadapt.distributed import World
-from vidadapt.lists.reading import Sample, write_list
+from vidadapt.lists import Sample, write_list
 from vidadapt.models import VideoModel
 from vidadapt.runs import adapters, assemble, descriptions
 

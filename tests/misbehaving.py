@@ -20,7 +20,7 @@ from vidadapt.data import DataPlan
 from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.loaders import TrainLoader
 from vidadapt.data.workers import loader_processes
-from vidadapt.lists.count_file import CountJob, count_file
+from vidadapt.lists import CountJob, count_file
 from vidadapt.video import ReadError, VideoFacts
 
 

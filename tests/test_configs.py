@@ -14,7 +14,7 @@ from conftest import ROOT, launch
 from vidadapt import config, data, methods, models
 from vidadapt.apps.synthetic import write_video
 from vidadapt.config import command_line
-from vidadapt.lists.reading import Sample, write_list
+from vidadapt.lists import Sample, write_list
 
 LAYOUTS = {
     "ssv2": "{number}.webm",

@@ -13,7 +13,7 @@ import pytest
 from vidadapt.apps.prepare import hmdb51, ucf101
 from vidadapt.apps.prepare.report import Report
 from vidadapt.data import DATASETS
-from vidadapt.lists.reading import Sample, read_label_names, read_list, write_list
+from vidadapt.lists import Sample, read_label_names, read_list, write_list
 
 ROOT = Path(__file__).parents[1]
 LISTS = ROOT / "data_lists"

@@ -18,9 +18,7 @@ from conftest import ROOT, load_tool
 
 from vidadapt import models
 from vidadapt.apps.synthetic import write_video
-from vidadapt.lists.prepared import read_prepared
-from vidadapt.lists.quarantine import read_quarantine
-from vidadapt.lists.reading import read_list
+from vidadapt.lists import read_list, read_prepared, read_quarantine
 
 SECTION = "## Your data in five minutes"
 # Miniature copies of official sets are not whole; a model and an epoch that CI can afford.

@@ -15,9 +15,7 @@ from videos import grey_frames, indices_of, write_video
 from vidadapt import data
 from vidadapt.data.changes import CHANGED, ChangedVideo, Changes, read_changes
 from vidadapt.data.clips import read_frames
-from vidadapt.lists.counting import counted_videos
-from vidadapt.lists.reading import Sample
-from vidadapt.lists.videos import Videos
+from vidadapt.lists import Sample, Videos, counted_videos
 
 NAME = "a b #1.mp4"
 

@@ -15,7 +15,7 @@ from vidadapt.data import DATASETS, eval_loader, load_list, resolve, train_loade
 from vidadapt.data.clips import view_chunks
 from vidadapt.data.sampling import SAMPLINGS, eval_indices
 from vidadapt.data.transforms import cut_views
-from vidadapt.lists.reading import ListError, Sample, read_list, write_list
+from vidadapt.lists import ListError, Sample, read_list, write_list
 from vidadapt.video import ReadError, open_video
 
 SAMPLES = [

@@ -29,8 +29,7 @@ from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.loaders import EvalLoader, TrainLoader
 from vidadapt.data.sampling import SAMPLINGS
 from vidadapt.data.skips import SkipLog, TooManySkipped, read_skips
-from vidadapt.lists.reading import Sample
-from vidadapt.lists.videos import Videos
+from vidadapt.lists import Sample, Videos
 from vidadapt.processes import LostProcess, Pool, Work
 from vidadapt.video import VideoFacts
 

@@ -28,7 +28,7 @@ from vidadapt.evaluation import (
     score_views,
 )
 from vidadapt.evaluation import views as evaluate
-from vidadapt.lists.reading import write_list
+from vidadapt.lists import write_list
 
 VIEWS = ["--eval.num_clips", "2", "--eval.num_crops", "3"]
 
@@ -265,7 +265,7 @@ def test_a_truncated_adapter_is_named(trained, run_tool, tmp_path):
 
 
 def test_a_list_with_a_repeated_video_is_refused(trained, tiny_set, run_tool, tmp_path):
-    from vidadapt.lists.reading import Sample
+    from vidadapt.lists import Sample
 
     write_list(tmp_path / "list.txt", [Sample("test 0 [x]#.mp4", 0), Sample("test 0 [x]#.mp4", 1)])
     with pytest.raises(ValueError, match=r"list\.txt:2"):

@@ -16,8 +16,7 @@ import pytest
 from conftest import ALONE, load_tool
 
 from vidadapt.files.retrying import Patience
-from vidadapt.lists.count_file import CountJob, count_file
-from vidadapt.lists.counting import look_at
+from vidadapt.lists import CountJob, count_file, look_at
 from vidadapt.runs import checkpoints
 
 

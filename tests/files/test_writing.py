@@ -15,7 +15,7 @@ import torch
 from vidadapt import runs
 from vidadapt.evaluation import Scores, save_scores
 from vidadapt.files.writing import WriteError, replaced
-from vidadapt.lists.reading import Sample, write_list
+from vidadapt.lists import Sample, write_list
 from vidadapt.models.plain import write_plain
 
 LARGE = np.random.default_rng(0).random((50, 4, 10)).astype(np.float32)

@@ -25,7 +25,7 @@ from PIL import Image
 from vidadapt import methods
 from vidadapt.config import Config, ConfigError, DataConfig, ModelConfig
 from vidadapt.evaluation import Scores, load_scores, measure, save_scores
-from vidadapt.lists.index import add_to_index, read_index
+from vidadapt.lists import add_to_index, read_index
 from vidadapt.runs import RunError, adapters, checkpoints
 from vidadapt.serving.evaluate_command import check_same_list
 from vidadapt.video import (

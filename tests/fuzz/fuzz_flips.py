@@ -19,7 +19,7 @@ from fuzz_files import _adapter, _scores, _tar
 from vidadapt.evaluation import load_scores
 from vidadapt.features.store import THERE as IS_THERE
 from vidadapt.features.store import CacheError, Kept, Reader, Store, create, marks, writing_rows
-from vidadapt.lists.index import add_to_index, read_index
+from vidadapt.lists import add_to_index, read_index
 from vidadapt.runs import RunError, adapters, checkpoints
 from vidadapt.video import (
     ReadError,

@@ -19,8 +19,7 @@ from vidadapt.config import Config, ConfigError, DataConfig, TrainConfig, check
 from vidadapt.config.command_line import parse_train
 from vidadapt.config.yaml_files import dump
 from vidadapt.data import resolve
-from vidadapt.lists.quarantine import read_quarantine
-from vidadapt.lists.reading import ListError, Sample, read_label_names, read_list
+from vidadapt.lists import ListError, Sample, read_label_names, read_list, read_quarantine
 
 CORPUS = Path(__file__).parent / "corpus"
 SHIPPED = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))

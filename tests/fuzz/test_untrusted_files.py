@@ -19,8 +19,7 @@ from vidadapt.config import ConfigError, as_dict
 from vidadapt.config.command_line import parse_train
 from vidadapt.config.yaml_files import dump, load, read_yaml
 from vidadapt.evaluation import load_scores
-from vidadapt.lists.quarantine import read_quarantine
-from vidadapt.lists.reading import ListError
+from vidadapt.lists import ListError, read_quarantine
 from vidadapt.models.tensor_files import read_tensors
 from vidadapt.runs import RunError, checkpoints
 from vidadapt.runs.adapters import read_adapter

@@ -21,7 +21,7 @@ from vidadapt.distributed import PeerError, Stopped, together
 from vidadapt.files.locks import Held
 from vidadapt.files.writing import WriteError
 from vidadapt.launching.failures import KINDS, kind_of, read_failure, recorded
-from vidadapt.lists.counting import frame_counts
+from vidadapt.lists import frame_counts
 from vidadapt.models.precision import NonFinite
 from vidadapt.processes import LostProcess
 from vidadapt.runs import RunError

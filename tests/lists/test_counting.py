@@ -16,10 +16,15 @@ import numpy as np
 import pytest
 from videos import grey_frames, indices_of, write_video
 
-from vidadapt.lists import counting
-from vidadapt.lists.count_file import CountJob, count_file
-from vidadapt.lists.counting import frame_counts
-from vidadapt.lists.index import add_to_index, index_path, read_index
+from vidadapt.lists import (
+    CountJob,
+    add_to_index,
+    count_file,
+    counting,
+    frame_counts,
+    index_path,
+    read_index,
+)
 from vidadapt.processes import run_isolated
 from vidadapt.video import VideoFacts, open_counted, open_video, survey
 

@@ -13,11 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidadapt.lists import index_file
-from vidadapt.lists.index import Index, add_to_index, read_index, tidy_index
+from vidadapt.lists import (
+    Index,
+    Sample,
+    Samples,
+    Videos,
+    add_to_index,
+    index_file,
+    read_index,
+    tidy_index,
+)
 from vidadapt.lists.index_file import COLUMNS, HEADER, Table
-from vidadapt.lists.reading import Sample, Samples
-from vidadapt.lists.videos import Videos
 from vidadapt.video import VideoFacts
 
 NAMES = ["a b #1, [x].mp4", "é/ü.avi", b"not\xffunicode.mp4".decode("utf-8", "surrogateescape")]

@@ -1,13 +1,6 @@
 import pytest
 
-from vidadapt.lists.reading import (
-    ListError,
-    Sample,
-    manifest_hash,
-    read_label_names,
-    read_list,
-    write_list,
-)
+from vidadapt.lists import ListError, Sample, manifest_hash, read_label_names, read_list, write_list
 
 AWKWARD = [
     "plain.mp4",

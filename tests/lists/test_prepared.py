@@ -12,7 +12,7 @@ import yaml
 from conftest import TinySet
 
 from vidadapt.config import DataConfig
-from vidadapt.lists.prepared import Prepared, known_root, read_prepared, with_lists, write_prepared
+from vidadapt.lists import Prepared, known_root, read_prepared, with_lists, write_prepared
 
 
 @pytest.fixture

@@ -8,8 +8,14 @@ import pytest
 from conftest import TinySet, launch
 
 from vidadapt.evaluation import load_scores
-from vidadapt.lists.quarantine import read_quarantine, write_quarantine
-from vidadapt.lists.reading import ListError, manifest_hash, read_label_names, read_list
+from vidadapt.lists import (
+    ListError,
+    manifest_hash,
+    read_label_names,
+    read_list,
+    read_quarantine,
+    write_quarantine,
+)
 
 TRAIN, TEST = "train 3 [x]#.mp4", "test 2 [x]#.mp4"
 

@@ -12,8 +12,7 @@ from conftest import ALONE, ROOT, load_tool
 
 from vidadapt import methods
 from vidadapt.config import command_line
-from vidadapt.lists.prepared import Prepared, read_prepared, write_prepared
-from vidadapt.lists.reading import LABELS
+from vidadapt.lists import LABELS_FILE, Prepared, read_prepared, write_prepared
 from vidadapt.serving import trained
 
 
@@ -22,10 +21,10 @@ def prepare(folder: Path, tiny_set, names: str = "red\ngreen\nblue\n") -> Path:
     folder.mkdir(parents=True)
     for split, path in tiny_set.lists.items():
         shutil.copy(path, folder / f"{split}.txt")
-    (folder / LABELS).write_text(names)
+    (folder / LABELS_FILE).write_text(names)
     lists = {split: f"{split}.txt" for split in tiny_set.lists}
     root = str(tiny_set.root)
-    write_prepared(folder, Prepared("custom", root, lists, LABELS, {}, {"command": "folder"}))
+    write_prepared(folder, Prepared("custom", root, lists, LABELS_FILE, {}, {"command": "folder"}))
     return folder
 
 
@@ -64,7 +63,7 @@ def test_a_run_is_evaluated_from_any_working_directory_and_without_its_label_fil
     moved = tmp_path / "elsewhere" / "run"
     shutil.copytree(home / "runs" / "mine", moved)
     monkeypatch.chdir(tmp_path)
-    labels = home / "lists" / "mine" / LABELS
+    labels = home / "lists" / "mine" / LABELS_FILE
     kept = labels.read_text()
     labels.unlink()
     try:

@@ -16,8 +16,7 @@ from vidadapt.apps.report import write_prediction_sheets
 from vidadapt.apps.report.prediction_sheet import MARGIN, THUMB
 from vidadapt.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
 from vidadapt.evaluation import fuse, load_scores
-from vidadapt.lists.names import ENDINGS
-from vidadapt.lists.reading import ListError
+from vidadapt.lists import VIDEO_ENDINGS, ListError
 from vidadapt.serving import GivenVideo, Predictor, find_videos, names_of
 from vidadapt.video import frame_times
 
@@ -166,10 +165,10 @@ def test_lists_and_folders_name_each_video_once(tiny_set, tmp_path):
 
 
 def test_folders_are_looked_through_as_prepare_does(tmp_path):
-    for ending in sorted(ENDINGS):
+    for ending in sorted(VIDEO_ENDINGS):
         (tmp_path / f"a.{ending.upper()}").touch()
     (tmp_path / "no video").touch()
-    assert len(find_videos([str(tmp_path)])) == len(ENDINGS)
+    assert len(find_videos([str(tmp_path)])) == len(VIDEO_ENDINGS)
 
 
 def test_a_list_of_one_column_may_have_a_header(tmp_path):

@@ -18,7 +18,7 @@ from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.skips import SkipLog, TooManySkipped
 from vidadapt.distributed import Stopped
 from vidadapt.launching import StopRequest
-from vidadapt.lists.reading import Sample
+from vidadapt.lists import Sample
 from vidadapt.runs.checkpoints import CheckpointWriter
 from vidadapt.training import loop, steps
 from vidadapt.training.state import Progress, Saving, TrainingState

@@ -11,8 +11,7 @@ from conftest import load_tool
 from encoded import decode_with_pyav, numbered, write
 from PIL import Image
 
-from vidadapt.lists.counting import counted_videos
-from vidadapt.lists.reading import ListError, Sample, read_label_names, read_list
+from vidadapt.lists import ListError, Sample, counted_videos, read_label_names, read_list
 from vidadapt.video import (
     ReadError,
     decoded_jpeg,

@@ -14,10 +14,15 @@ from videos import grey_frames, indices_of
 from vidadapt.data.clips import TrainClips
 from vidadapt.data.sampling import SAMPLINGS, train_indices
 from vidadapt.files.locks import held
-from vidadapt.lists.counting import counted_videos, frame_counts
-from vidadapt.lists.index import index_path
-from vidadapt.lists.reading import ListError, Sample, read_list
-from vidadapt.lists.videos import Videos
+from vidadapt.lists import (
+    ListError,
+    Sample,
+    Videos,
+    counted_videos,
+    frame_counts,
+    index_path,
+    read_list,
+)
 from vidadapt.video import (
     ReadError,
     TransientReadError,

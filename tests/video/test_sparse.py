@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from encoded import X264, decode_with_pyav, facts_with, numbered, spelled, write
 
-from vidadapt.lists.counting import frame_counts
+from vidadapt.lists import frame_counts
 from vidadapt.video import ReadError, open_counted, open_video, read_sequentially, sparse
 from vidadapt.video.survey import counted
 

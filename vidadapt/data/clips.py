@@ -17,7 +17,7 @@ from vidadapt.data.sampling import Sampling, eval_indices, train_indices
 from vidadapt.data.seeding import seeded
 from vidadapt.data.transforms import crop_corners, cut_views, eval_frames, train_clip
 from vidadapt.files.retrying import PATIENCE, Patience
-from vidadapt.lists.videos import Videos
+from vidadapt.lists import Videos
 from vidadapt.video import ReadError, TransientReadError, VideoFacts, file_of, open_counted
 
 RECOUNT = "The next start counts it anew"

@@ -22,10 +22,16 @@ from vidadapt.data.plan import DataPlan
 from vidadapt.data.transforms import cut_views
 from vidadapt.data.workers import cores, loader_processes
 from vidadapt.files.retrying import PATIENCE
-from vidadapt.lists.counting import counted_videos, frame_counts
-from vidadapt.lists.quarantine import barred
-from vidadapt.lists.reading import Sample, Samples, listing, manifest_hash
-from vidadapt.lists.videos import Videos
+from vidadapt.lists import (
+    Sample,
+    Samples,
+    Videos,
+    barred_files,
+    counted_videos,
+    frame_counts,
+    listing,
+    manifest_hash,
+)
 from vidadapt.video import ReadError, VideoFacts
 
 
@@ -75,7 +81,7 @@ def load_list(
             truncated files with `data.truncated` "error".
         ValueError: an unusable quarantine or index.
     """
-    quarantined, samples = barred(data), Samples.of(samples)
+    quarantined, samples = barred_files(data), Samples.of(samples)
     videos = counted_videos(
         list_path,
         data.root,

@@ -11,7 +11,7 @@ from vidadapt.console.naming import require_known
 from vidadapt.data.datasets import DATASETS
 from vidadapt.data.sampling import SAMPLINGS, Sampling
 from vidadapt.data.transforms import NORMALIZATIONS, TRAIN_CROPS
-from vidadapt.lists.reading import read_label_names
+from vidadapt.lists import read_label_names
 from vidadapt.video import READERS, check_reader
 
 

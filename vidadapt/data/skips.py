@@ -21,7 +21,7 @@ from typing import Any
 
 from vidadapt.data.epochs import Key
 from vidadapt.files.writing import writing
-from vidadapt.lists.reading import Sample, listing
+from vidadapt.lists import Sample, listing
 from vidadapt.video import ReadError
 
 SKIPPED = "skipped.jsonl"

@@ -10,9 +10,14 @@ import torch
 from vidadapt.config import Config, ConfigError, DataConfig
 from vidadapt.data.loading import VideoList, eval_loader, load_list, train_loader
 from vidadapt.data.plan import DataPlan
-from vidadapt.lists.quarantine import read_quarantine
-from vidadapt.lists.reading import Samples, check_label_names, read_list, shared_paths
-from vidadapt.lists.videos import Videos
+from vidadapt.lists import (
+    Samples,
+    Videos,
+    check_label_names,
+    read_list,
+    read_quarantine,
+    shared_paths,
+)
 
 
 def read_splits(data: DataConfig, plan: DataPlan) -> dict[str, Samples]:

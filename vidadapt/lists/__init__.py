@@ -1,1 +1,90 @@
-"""Lists of videos, and what is known of each file."""
+"""Lists of videos, the folders that hold them, and what is known of their files.
+
+`read_list` reads a list, `counted_videos` looks its files up in the index beside it and decodes
+once those that it does not know. An evaluation or a training run then takes the `Videos`.
+"""
+
+from vidadapt.lists.counting import counted_videos, frame_counts, known_rows, look_at
+from vidadapt.lists.file_counting import CountJob, count_file, failed_count
+from vidadapt.lists.index import Index, add_to_index, index_path, read_index, tidy_index
+from vidadapt.lists.names import (
+    PATH_COLUMNS,
+    VIDEO_ENDINGS,
+    composed,
+    is_video,
+    other_spelling,
+    spelled,
+    without_ending,
+)
+from vidadapt.lists.prepared import (
+    PREPARED_FILE,
+    Prepared,
+    known_root,
+    read_prepared,
+    with_lists,
+    write_prepared,
+)
+from vidadapt.lists.quarantine import barred_files, read_quarantine, write_quarantine
+from vidadapt.lists.reading import (
+    HEADER_FIELDS,
+    LABELS_FILE,
+    MOST_LISTED,
+    ListError,
+    Sample,
+    Samples,
+    check_label_names,
+    listing,
+    manifest_hash,
+    parse_line,
+    read_label_names,
+    read_list,
+    shared_paths,
+    write_list,
+)
+from vidadapt.lists.videos import Videos
+
+__all__ = [
+    "HEADER_FIELDS",
+    "LABELS_FILE",
+    "MOST_LISTED",
+    "PATH_COLUMNS",
+    "PREPARED_FILE",
+    "VIDEO_ENDINGS",
+    "CountJob",
+    "Index",
+    "ListError",
+    "Prepared",
+    "Sample",
+    "Samples",
+    "Videos",
+    "add_to_index",
+    "barred_files",
+    "check_label_names",
+    "composed",
+    "count_file",
+    "counted_videos",
+    "failed_count",
+    "frame_counts",
+    "index_path",
+    "is_video",
+    "known_root",
+    "known_rows",
+    "listing",
+    "look_at",
+    "manifest_hash",
+    "other_spelling",
+    "parse_line",
+    "read_index",
+    "read_label_names",
+    "read_list",
+    "read_prepared",
+    "read_quarantine",
+    "shared_paths",
+    "spelled",
+    "tidy_index",
+    "with_lists",
+    "without_ending",
+    "write_list",
+    "write_prepared",
+    "write_quarantine",
+]

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vidadapt.console.progress import track
-from vidadapt.lists.count_file import CountJob, count_file, failed, patience
+from vidadapt.lists.file_counting import CountJob, count_file, failed_count, patience
 from vidadapt.lists.index import Index, add_to_index, index_path, read_index, tidy_index
 from vidadapt.lists.names import spelling_hint
-from vidadapt.lists.reading import SHOWN, ListError, Sample, Samples, listing
+from vidadapt.lists.reading import MOST_LISTED, ListError, Sample, Samples, listing
 from vidadapt.lists.videos import Videos
 from vidadapt.processes import run_isolated
 from vidadapt.video import VideoFacts, check_reader, file_of, make_packed_indexes
@@ -217,7 +217,7 @@ def count_unknown(
         for job, result, death in track(
             results, total=len(left), label=title, unit="videos", shown=progress
         ):
-            facts = result or failed(job, death, holds=False)
+            facts = result or failed_count(job, death, holds=False)
             found.append(facts)
             if not facts.holds:
                 loose[place_of[job.path]] = facts
@@ -236,7 +236,9 @@ def _name_files(root: str | Path, loose: dict[int, VideoFacts], files: FileState
         if facts.error:
             file = os.path.join(root, facts.path)  # noqa: PTH118
             loose[place] = replace(facts, error=f"{file}: {facts.error}")
-    for place in itertools.islice((p for p in files.causes if not loose[p].path.isascii()), SHOWN):
+    for place in itertools.islice(
+        (p for p in files.causes if not loose[p].path.isascii()), MOST_LISTED
+    ):
         if not os.path.lexists(os.path.join(root, loose[place].path)):  # noqa: PTH118
             hint = spelling_hint(root, loose[place].path)
             loose[place] = replace(loose[place], error=loose[place].error + hint)
@@ -298,7 +300,7 @@ def _refuse_missing(
     for place, cause in files.causes.items():
         path = samples.path(place)
         if os.path.normpath(path) not in barred:
-            hint = spelling_hint(root, path) if len(lines) < SHOWN else ""
+            hint = spelling_hint(root, path) if len(lines) < MOST_LISTED else ""
             lines.append(f"{list_path}:{samples.lines[place]}: {Path(root) / path}: {cause}{hint}")
     if lines:
         raise ListError(listing(f"{list_path} has {len(lines)} line(s) without a file", lines))

@@ -7,7 +7,7 @@ import unicodedata
 from pathlib import Path
 
 # fmt: off
-ENDINGS = frozenset((
+VIDEO_ENDINGS = frozenset((
     "264", "265", "3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "h264", "hevc", "ivf",
     "m1v", "m2p", "m2ts", "m2v", "m4v", "mjpeg", "mjpg", "mkv", "mov", "mp4", "mpe", "mpeg", "mpg",
     "mts", "mxf", "ogg", "oggtheora", "ogm", "ogv", "qt", "rm", "rmvb", "ts", "vob", "webm", "wmv",
@@ -27,7 +27,7 @@ def is_video(name: str) -> bool:
     >>> is_video("a/b.MTS"), is_video("mts"), is_video("a.txt")
     (True, False, False)
     """
-    return "." in name and name.rpartition(".")[2].lower() in ENDINGS
+    return "." in name and name.rpartition(".")[2].lower() in VIDEO_ENDINGS
 
 
 def without_ending(path: str) -> str:

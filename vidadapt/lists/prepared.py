@@ -11,7 +11,7 @@ from typing import Any
 from vidadapt.config import DataConfig
 from vidadapt.files.writing import replaced
 
-RECORD = "prepared.json"
+PREPARED_FILE = "prepared.json"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Prepared:
 
 def write_prepared(folder: str | Path, prepared: Prepared) -> None:
     """Write the folder's record, replacing an older one atomically."""
-    record = Path(folder) / RECORD
+    record = Path(folder) / PREPARED_FILE
     with replaced(record) as partial:
         partial.write_text(json.dumps(asdict(prepared), indent=2) + "\n", encoding="utf-8")
 
@@ -51,12 +51,12 @@ def read_prepared(folder: str | Path) -> Prepared:
     """
     if Path(folder).is_file():
         raise ValueError(f"{folder} is a file; give the folder {Path(folder).parent}")
-    record = Path(folder) / RECORD
+    record = Path(folder) / PREPARED_FILE
     try:
         return Prepared(**json.loads(record.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise ValueError(
-            f"{folder} holds no {RECORD}; expected a folder written by tools/prepare.py"
+            f"{folder} holds no {PREPARED_FILE}; expected a folder written by tools/prepare.py"
         ) from error
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{record} cannot be used: {error}; prepare the folder anew") from error
@@ -71,12 +71,12 @@ def known_root(list_path: str | Path, given: str | Path | None = None) -> Path:
     folder = Path(list_path).parent
     if given is not None:
         found = str(given)
-    elif (folder / RECORD).is_file():
+    elif (folder / PREPARED_FILE).is_file():
         found = read_prepared(folder).root
     else:
         raise ValueError(
             f"{list_path}: no folder of videos is known; give --root, the folder that its paths "
-            f"are relative to (no {RECORD} of tools/prepare.py lies beside it)"
+            f"are relative to (no {PREPARED_FILE} of tools/prepare.py lies beside it)"
         )
     if not Path(found).is_dir():
         raise ValueError(

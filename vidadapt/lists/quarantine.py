@@ -50,7 +50,7 @@ def read_quarantine(path: str | Path | None) -> dict[str, str]:
     return causes
 
 
-def barred(data: DataConfig) -> dict[str, str]:
+def barred_files(data: DataConfig) -> dict[str, str]:
     """Causes, by normalised list path, of the files that must not be opened.
 
     Raises:

@@ -27,9 +27,9 @@ from vidadapt.files.writing import replaced
 from vidadapt.video import ALLOW_OUTSIDE, control_character, leads_outside
 
 HEADER_FIELDS = ("label", "labels", "label_id", "class", "class_id", "target")
-LABELS = "labels.txt"  # class names beside a list
+LABELS_FILE = "labels.txt"  # class names beside a list
 AT_ONCE = 4096  # samples that are hashed together
-SHOWN = 10  # offenders listed in one error
+MOST_LISTED = 10  # offenders listed in one error
 _LINE = re.compile(r"(?P<path>.+?)(?:[ \t]*,[ \t]*|[ \t]+)(?P<label>[^ \t,]+)")
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
@@ -263,14 +263,14 @@ def check_label_names(
     """Check that a list's labels mean the classes that a model knows.
 
     Args:
-        list_path: the file `LABELS` beside it, if there is one, names its classes.
+        list_path: the file `LABELS_FILE` beside it, if there is one, names its classes.
         label_names: the model's; None: it knows only numbers.
         given: another file that says what the list's labels mean.
 
     Raises:
         ListError: they differ; lists the differences.
     """
-    beside = Path(list_path).with_name(LABELS)
+    beside = Path(list_path).with_name(LABELS_FILE)
     files = [Path(given)] if given is not None else []
     for file in [*files, *([beside] if beside.is_file() else [])]:
         theirs = read_label_names(file)
@@ -330,6 +330,6 @@ def _read_text(path: str | Path) -> str:
 
 
 def listing(title: str, lines: Sequence[str]) -> str:
-    """A title with the first `SHOWN` lines, and how many more there are."""
-    rest = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-    return "\n  ".join([title + ":", *lines[:SHOWN], *rest])
+    """A title with the first `MOST_LISTED` lines, and how many more there are."""
+    rest = [f"... and {len(lines) - MOST_LISTED} more"] if len(lines) > MOST_LISTED else []
+    return "\n  ".join([title + ":", *lines[:MOST_LISTED], *rest])

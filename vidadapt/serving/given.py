@@ -9,8 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidadapt.config import ConfigError
-from vidadapt.lists.names import ENDINGS, PATH_COLUMNS, is_video, other_spelling, spelled
-from vidadapt.lists.reading import HEADER_FIELDS, ListError, parse_line
+from vidadapt.lists import (
+    HEADER_FIELDS,
+    PATH_COLUMNS,
+    VIDEO_ENDINGS,
+    ListError,
+    is_video,
+    other_spelling,
+    parse_line,
+    spelled,
+)
 from vidadapt.video import control_character, leads_outside
 
 LISTS = (".txt", ".csv", ".tsv", ".lst", ".list")
@@ -51,7 +59,7 @@ def find_videos(
             if not inside:
                 raise ListError(
                     f"{path}: no file in this folder ends in .mp4, .avi, .webm or another ending "
-                    f"of videos ({', '.join(sorted(ENDINGS))})"
+                    f"of videos ({', '.join(sorted(VIDEO_ENDINGS))})"
                 )
         elif path.suffix.lower() in LISTS:
             folder = path.parent if root is None else Path(root)

@@ -22,8 +22,7 @@ from vidadapt.data.clips import view_chunks
 from vidadapt.data.sampling import eval_indices
 from vidadapt.data.transforms import cut_views
 from vidadapt.evaluation import fuse
-from vidadapt.lists.reading import Sample
-from vidadapt.lists.videos import Videos
+from vidadapt.lists import Sample, Videos
 from vidadapt.models import NonFinite, autocast, resolved_precision
 from vidadapt.runs import adapters
 from vidadapt.runs.adapters import SavedAdapter

@@ -22,8 +22,7 @@ from vidadapt.data import Changes, DataPlan, VideoList
 from vidadapt.distributed import World, from_main, gather_objects, together
 from vidadapt.evaluation import Parts, Scores, Scoring, score_views
 from vidadapt.files import warn_of_retries
-from vidadapt.lists.prepared import with_lists
-from vidadapt.lists.reading import Sample, Samples, check_label_names, read_list
+from vidadapt.lists import Sample, Samples, check_label_names, read_list, with_lists
 from vidadapt.models import WITHOUT_FILE, VideoModel, cast_frozen, resolved_precision
 from vidadapt.runs import adapters, checkpoints
 from vidadapt.runs.adapters import SavedAdapter

@@ -23,7 +23,7 @@ from vidadapt.data import (
 )
 from vidadapt.distributed import World, together
 from vidadapt.features import Cache, CachedBatches, cut_in_two, plan_cache, run_from_features
-from vidadapt.lists.prepared import with_lists
+from vidadapt.lists import with_lists
 from vidadapt.models import VideoModel, cast_frozen, over_all_processes, resolved_precision
 from vidadapt.training.optim import highest_rate
 from vidadapt.training.state import Progress

@@ -12,7 +12,7 @@ from pathlib import Path
 from conftest import load_tool
 
 from vidadapt.launching.failures import kind_of
-from vidadapt.lists.reading import read_list
+from vidadapt.lists import read_list
 
 
 @dataclass(frozen=True)

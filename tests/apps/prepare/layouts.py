@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from vidadapt.apps.synthetic import write_video
-from vidadapt.lists.reading import read_label_names
+from vidadapt.lists import read_label_names
 
 DATA_LISTS = Path(__file__).parents[3] / "data_lists"
 

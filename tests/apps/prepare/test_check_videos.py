@@ -23,11 +23,14 @@ from videos import grey_frames, write_video
 import vidadapt.apps.prepare.check
 from vidadapt.apps import synthetic
 from vidadapt.apps.report.figures import RED
-from vidadapt.lists import counting
-from vidadapt.lists.counting import frame_counts
-from vidadapt.lists.index import read_index
-from vidadapt.lists.prepared import Prepared, write_prepared
-from vidadapt.lists.quarantine import read_quarantine
+from vidadapt.lists import (
+    Prepared,
+    counting,
+    frame_counts,
+    read_index,
+    read_quarantine,
+    write_prepared,
+)
 
 TOOL = Path(__file__).parents[3] / "tools" / "check_videos.py"
 SHARED = Path(__file__).parents[4] / "shared" / "clips"

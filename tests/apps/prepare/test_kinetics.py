@@ -10,7 +10,7 @@ from reading import keyed, read_samples
 
 from vidadapt.apps.prepare import kinetics
 from vidadapt.apps.prepare.report import Report
-from vidadapt.lists.reading import read_label_names
+from vidadapt.lists import read_label_names
 
 
 @pytest.mark.parametrize("is_cc", [True, False])

@@ -17,10 +17,16 @@ from commands import lines_of, prepare
 from conftest import ROOT, load_tool
 
 from vidadapt.apps.prepare.sources import SOURCES
-from vidadapt.lists.counting import frame_counts
-from vidadapt.lists.index import add_to_index, index_path, read_index
-from vidadapt.lists.prepared import read_prepared
-from vidadapt.lists.reading import Sample, manifest_hash, read_label_names
+from vidadapt.lists import (
+    Sample,
+    add_to_index,
+    frame_counts,
+    index_path,
+    manifest_hash,
+    read_index,
+    read_label_names,
+    read_prepared,
+)
 
 SPLITS = ROOT.parent / "shared" / "labels" / "hmdb51_splits"
 OFFICIAL = {

@@ -16,9 +16,14 @@ from commands import lines_of, prepare
 
 from vidadapt.apps.prepare import build
 from vidadapt.apps.synthetic import write_video
-from vidadapt.lists.counting import counted_videos
-from vidadapt.lists.prepared import RECORD, read_prepared
-from vidadapt.lists.reading import ListError, read_label_names, read_list
+from vidadapt.lists import (
+    PREPARED_FILE,
+    ListError,
+    counted_videos,
+    read_label_names,
+    read_list,
+    read_prepared,
+)
 
 
 @pytest.fixture
@@ -423,18 +428,20 @@ def test_lists_of_an_earlier_preparation_go(prepared, own) -> None:
 
 
 def test_other_lists_are_not_overwritten(prepared, own) -> None:
-    (prepared / RECORD).unlink()
+    (prepared / PREPARED_FILE).unlink()
     (prepared / "train.txt").write_text("mine.mp4 0\n")
     done = prepare("folder", own, prepared)
     assert done.status == 2 and "was not written by a preparation" in done.told
     assert (prepared / "train.txt").read_text() == "mine.mp4 0\n"
-    assert not (prepared / RECORD).exists()
+    assert not (prepared / PREPARED_FILE).exists()
 
 
 def test_a_damaged_record_is_told_with_what_helps(prepared, own) -> None:
-    (prepared / RECORD).write_text("{")
+    (prepared / PREPARED_FILE).write_text("{")
     done = prepare("folder", own, prepared)
-    assert done.status == 2 and f"its {RECORD} is damaged: choose another folder" in done.told
+    assert (
+        done.status == 2 and f"its {PREPARED_FILE} is damaged: choose another folder" in done.told
+    )
 
 
 def test_lists_of_another_command_are_not_overwritten(prepared, own, tmp_path: Path) -> None:
@@ -455,11 +462,11 @@ def test_an_interrupted_call_is_made_good_with_any_options(prepared, own, monkey
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(build, "write_prepared", interrupt)
         prepare("folder", own, prepared, "--seed", "1")
-    assert not (prepared / RECORD).exists()
+    assert not (prepared / PREPARED_FILE).exists()
     done = prepare("folder", own, prepared, "--seed", "2", "--dev-fraction", "0")
     assert done.status == 0, done.told
     assert {path.name for path in prepared.iterdir()} == {
-        *("train.txt", "test.txt", "labels.txt", RECORD, "report.txt"),
+        *("train.txt", "test.txt", "labels.txt", PREPARED_FILE, "report.txt"),
     }
 
 

@@ -8,9 +8,7 @@ import pytest
 from conftest import load_tool
 from videos import grey_frames, write_video
 
-from vidadapt.lists.counting import frame_counts
-from vidadapt.lists.index import index_path
-from vidadapt.lists.prepared import Prepared, write_prepared
+from vidadapt.lists import Prepared, frame_counts, index_path, write_prepared
 
 
 @pytest.fixture

@@ -36,10 +36,7 @@ from vidadapt.data.sampling import SAMPLINGS
 from vidadapt.data.transforms import cut_views
 from vidadapt.files.writing import WriteError
 from vidadapt.launching.failures import kind_of
-from vidadapt.lists.counting import frame_counts
-from vidadapt.lists.prepared import known_root, read_prepared
-from vidadapt.lists.reading import Sample, read_list
-from vidadapt.lists.videos import Videos
+from vidadapt.lists import Sample, Videos, frame_counts, known_root, read_list, read_prepared
 from vidadapt.video import open_video
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding")  # of torchvision 0.29

@@ -18,8 +18,7 @@ from vidadapt import data
 from vidadapt.apps.synthetic import write_video
 from vidadapt.config import Config, ConfigError, DataConfig, EvalConfig, yaml_files
 from vidadapt.data.transforms import cut_views
-from vidadapt.lists.prepared import Prepared, write_prepared
-from vidadapt.lists.reading import ListError, Sample, read_list, write_list
+from vidadapt.lists import ListError, Prepared, Sample, read_list, write_list, write_prepared
 
 COLOURS = {0: (200, 40, 40), 1: (40, 180, 40), 3: (50, 50, 210)}
 NAMES = [

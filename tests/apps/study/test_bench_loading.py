@@ -17,8 +17,7 @@ from benchmarks.footage import FOOTAGE
 from vidadapt.data.clips import EvalViews
 from vidadapt.data.sampling import SAMPLINGS
 from vidadapt.data.transforms import multi_scale_box, train_clip
-from vidadapt.lists.reading import Sample
-from vidadapt.lists.videos import Videos
+from vidadapt.lists import Sample, Videos
 from vidadapt.video import VideoFacts, open_video
 
 pytest.importorskip("decord", reason="the released loader reads with decord")

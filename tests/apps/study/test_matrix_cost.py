@@ -16,7 +16,7 @@ from vidadapt.apps.study.benchmark import NOISY_PERCENT
 from vidadapt.apps.study.loading import Batching, loader_seconds
 from vidadapt.config import Config, ConfigError, command_line
 from vidadapt.data.workers import cores
-from vidadapt.lists.reading import ListError
+from vidadapt.lists import ListError
 from vidadapt.runs import assemble
 
 # vit_tiny on crops of 32 pixels: width, blocks, values of a tubelet, classes of the tiny set.

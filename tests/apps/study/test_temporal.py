@@ -33,7 +33,7 @@ from vidadapt.data import eval_loader, load_list, resolve
 from vidadapt.data.clips import view_chunks
 from vidadapt.data.sampling import eval_indices
 from vidadapt.evaluation import in_each_order, score_views
-from vidadapt.lists.reading import Sample, read_list, write_list
+from vidadapt.lists import Sample, read_list, write_list
 
 T, K, SIDE, WIDTH, CLIPS, CROPS = 4, 3, 32, 44, 2, 3
 LEFTS = [0, 6, 12]

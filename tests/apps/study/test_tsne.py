@@ -18,7 +18,7 @@ from vidadapt.apps.study import embedding
 from vidadapt.apps.study.embedding_plot import Panel, drawn
 from vidadapt.data.sampling import eval_indices
 from vidadapt.data.transforms import crop_corners, eval_frames, normalize
-from vidadapt.lists.reading import read_list
+from vidadapt.lists import read_list
 from vidadapt.serving.trained import asked, find, load
 
 pytest.importorskip("sklearn", reason="scikit-learn is in the extra `analysis`")

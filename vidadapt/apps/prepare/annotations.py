@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vidadapt.apps.prepare.report import Report
 from vidadapt.data import DATASETS
-from vidadapt.lists.names import composed, spelled
+from vidadapt.lists import composed, spelled
 
 SPLITS = ("train", "dev", "val", "test")
 SPLIT_OF = {  # by a name that tables and folders have for it

@@ -13,10 +13,7 @@ from vidadapt.apps.prepare.annotations import SPLITS, Annotations, Entry, check_
 from vidadapt.apps.prepare.report import Report
 from vidadapt.apps.prepare.splits import group_of, merge_groups, take_out
 from vidadapt.apps.prepare.write import UNFINISHED, fits_a_line, write_lists
-from vidadapt.lists.counting import counted_videos
-from vidadapt.lists.index import index_path
-from vidadapt.lists.prepared import Prepared, write_prepared
-from vidadapt.lists.reading import Sample, parse_line
+from vidadapt.lists import Prepared, Sample, counted_videos, index_path, parse_line, write_prepared
 
 REPORT = "report.txt"
 COUNTED = ".counted"  # stem of the list whose index holds what is counted before the split

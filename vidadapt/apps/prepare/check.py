@@ -13,12 +13,20 @@ from statistics import median
 
 from vidadapt.apps.report import class_counts, class_name, write_check_picture
 from vidadapt.files.writing import replaced
-from vidadapt.lists.count_file import CountJob, count_file, failed
-from vidadapt.lists.counting import counted_videos
-from vidadapt.lists.index import read_index
-from vidadapt.lists.prepared import known_root
-from vidadapt.lists.quarantine import write_quarantine
-from vidadapt.lists.reading import LABELS, SHOWN, Samples, read_label_names, read_list
+from vidadapt.lists import (
+    LABELS_FILE,
+    MOST_LISTED,
+    CountJob,
+    Samples,
+    count_file,
+    counted_videos,
+    failed_count,
+    known_root,
+    read_index,
+    read_label_names,
+    read_list,
+    write_quarantine,
+)
 from vidadapt.video import ReadError, TransientReadError, VideoFacts, file_of, open_video
 
 STORE_EVERY = 10.0  # seconds between two stores of rows in the video index
@@ -100,7 +108,7 @@ def plan_checks(
                 f"{path}: none of its {len(samples):,} videos is there, {found / samples[0].path} "
                 "nor any other; give --root, the folder that its paths are relative to"
             )
-        names = path.with_name(LABELS)
+        names = path.with_name(LABELS_FILE)
         label_names = tuple(read_label_names(names)) if names.is_file() else None
         plan = Plan(path, found, samples, label_names, out or path.parent)
         table = plan.file("check.csv")
@@ -188,9 +196,9 @@ def decode_whole(job: CountJob) -> VideoFacts:
         if len(sizes) > 1:
             raise ReadError(f"{job.file}: its frames differ in size")
     except TransientReadError as error:
-        return failed(job, str(error), holds=False)
+        return failed_count(job, str(error), holds=False)
     except (ReadError, MemoryError) as error:
-        return failed(job, str(error) or repr(error), holds=isinstance(error, ReadError))
+        return failed_count(job, str(error) or repr(error), holds=isinstance(error, ReadError))
     width, height = sizes.pop()
     return replace(found, container="tar", width=width, height=height)
 
@@ -328,8 +336,8 @@ def _classes(plan: Plan) -> list[str]:
 
 
 def _shown(values: Sequence[str]) -> str:
-    more = [f"and {len(values) - SHOWN} more"] if len(values) > SHOWN else []
-    return ", ".join([*values[:SHOWN], *more])
+    more = [f"and {len(values) - MOST_LISTED} more"] if len(values) > MOST_LISTED else []
+    return ", ".join([*values[:MOST_LISTED], *more])
 
 
 def _listing(title: str, entries: Sequence[str]) -> list[str]:

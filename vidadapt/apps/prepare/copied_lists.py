@@ -12,15 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from vidadapt.files.writing import replaced
-from vidadapt.lists.index import add_to_index, index_path
-from vidadapt.lists.prepared import RECORD, Prepared, known_root, read_prepared, write_prepared
-from vidadapt.lists.reading import (
-    LABELS,
+from vidadapt.lists import (
+    LABELS_FILE,
+    PREPARED_FILE,
+    Prepared,
     Sample,
+    add_to_index,
+    index_path,
+    known_root,
     manifest_hash,
     read_label_names,
     read_list,
+    read_prepared,
     write_list,
+    write_prepared,
 )
 from vidadapt.video import VideoFacts
 
@@ -74,16 +79,16 @@ def read_originals(
         roots.setdefault(known, path)
         lists[path.name] = tuple(read_list(path, known, sys.maxsize, allow_outside_root))
         role = path.stem
-        if (path.parent / RECORD).is_file():
+        if (path.parent / PREPARED_FILE).is_file():
             prepared = read_prepared(path.parent)
             datasets.add(prepared.dataset)
             role = next((k for k, name in prepared.lists.items() if name == path.name), role)
         if role in roles:
             raise ValueError(f"{path}: {roles[role]} is the list for {role!r} already")
         roles[role] = path.name
-        if path.with_name(LABELS).is_file():
-            names = "\n".join(read_label_names(path.with_name(LABELS)))
-            labels.setdefault(names, path.with_name(LABELS))
+        if path.with_name(LABELS_FILE).is_file():
+            names = "\n".join(read_label_names(path.with_name(LABELS_FILE)))
+            labels.setdefault(names, path.with_name(LABELS_FILE))
     if "val" in roles and "test" not in roles:
         roles["test"] = roles.pop("val")  # as a preparation would call it
     if len(roots) > 1 or len(labels) > 1:
@@ -121,8 +126,8 @@ def write_copied(
     names = None
     if originals.labels is not None:
         names = read_label_names(originals.labels)
-        if originals.labels != out / LABELS:
-            with replaced(out / LABELS) as partial:
+        if originals.labels != out / LABELS_FILE:
+            with replaced(out / LABELS_FILE) as partial:
                 shutil.copyfile(originals.labels, partial)
     written: dict[str, Path] = {}
     manifests: dict[str, str] = {}
@@ -140,7 +145,7 @@ def write_copied(
             dataset=originals.dataset,
             root=str(out.absolute()),
             lists=dict(originals.roles),
-            label_names=LABELS if names is not None else None,
+            label_names=LABELS_FILE if names is not None else None,
             manifests=manifests,
             made_by=dict(made_by),
         ),

@@ -18,7 +18,7 @@ from vidadapt.apps.prepare.report import Report
 from vidadapt.apps.prepare.videos import UNLISTABLE, Files
 from vidadapt.apps.prepare.write import fits_a_line
 from vidadapt.console import did_you_mean
-from vidadapt.lists.prepared import RECORD
+from vidadapt.lists import PREPARED_FILE
 
 
 def read(files: Files, report: Report) -> Annotations:
@@ -85,7 +85,7 @@ def _check_classes(
     files: Files, split_of: dict[str, str], classes: dict[str, set[str]], report: Report
 ) -> None:
     """Report class folders without a video, and classes of which train has none."""
-    prepared = {other.rpartition("/")[0] for other in files.others if other.endswith(RECORD)}
+    prepared = {other.rpartition("/")[0] for other in files.others if other.endswith(PREPARED_FILE)}
     for folder in files.folders:
         parts = folder.split("/")
         split = split_of.get(parts[0]) if split_of else "train"

@@ -22,8 +22,7 @@ from pathlib import Path
 from vidadapt.apps.prepare.annotations import SPLIT_OF, Annotations, Entry, add_once, table_lines
 from vidadapt.apps.prepare.report import Report
 from vidadapt.console import did_you_mean
-from vidadapt.lists.names import without_ending
-from vidadapt.lists.reading import read_label_names
+from vidadapt.lists import read_label_names, without_ending
 
 COLUMNS = ("youtube_id", "time_start", "time_end", "split")
 LABELS = Path(__file__).parents[3] / "data_lists" / "kinetics400" / "labels.txt"

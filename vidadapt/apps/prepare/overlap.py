@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vidadapt.apps.prepare.report import Report
 from vidadapt.console import track
-from vidadapt.lists.reading import Sample
+from vidadapt.lists import Sample
 
 PROBE = 4096  # bytes from the middle of a file, compared before whole files
 

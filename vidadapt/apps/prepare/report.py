@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vidadapt.console import printable
 from vidadapt.files.writing import replaced
-from vidadapt.lists.reading import SHOWN
+from vidadapt.lists import MOST_LISTED
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Report:
             tell = self.lack if number < expected else self.problem
             tell(title, f"{what}, officially {expected:,}")
 
-    def text(self, shown: int | None = SHOWN) -> str:
+    def text(self, shown: int | None = MOST_LISTED) -> str:
         """Return all titles with their numbers, and the first `shown` lines of each (None: all).
 
         Lines are shown as `naming.printable` gives them.

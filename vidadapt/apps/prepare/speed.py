@@ -13,7 +13,7 @@ import torch
 from vidadapt.config import DataConfig
 from vidadapt.data import DataPlan, TrainLoader, VideoList, train_loader
 from vidadapt.data.sampling import SAMPLINGS
-from vidadapt.lists.videos import Videos
+from vidadapt.lists import Videos
 
 
 def loader_rates(

@@ -18,8 +18,7 @@ from vidadapt.apps.prepare.annotations import SPLIT_OF, SPLITS, Annotations, Ent
 from vidadapt.apps.prepare.report import Report
 from vidadapt.apps.prepare.videos import Files
 from vidadapt.console import did_you_mean
-from vidadapt.lists.names import PATH_COLUMNS
-from vidadapt.lists.reading import read_label_names
+from vidadapt.lists import PATH_COLUMNS, read_label_names
 
 COLUMNS = {
     "path": ", ".join(PATH_COLUMNS),

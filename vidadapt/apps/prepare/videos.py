@@ -15,7 +15,7 @@ from vidadapt.apps.prepare.annotations import Entry
 from vidadapt.apps.prepare.archives import UNPACKED
 from vidadapt.apps.prepare.report import Report
 from vidadapt.console import did_you_mean
-from vidadapt.lists.names import composed, is_video, spelled, without_ending
+from vidadapt.lists import composed, is_video, spelled, without_ending
 
 UNLISTABLE = "names that a list cannot hold; rename the files"
 

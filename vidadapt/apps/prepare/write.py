@@ -8,13 +8,15 @@ from typing import Any
 
 from vidadapt.apps.prepare.annotations import SPLITS, Annotations
 from vidadapt.files.writing import replaced
-from vidadapt.lists.prepared import RECORD, Prepared, read_prepared
-from vidadapt.lists.reading import (
-    LABELS,
+from vidadapt.lists import (
+    LABELS_FILE,
+    PREPARED_FILE,
     ListError,
+    Prepared,
     Sample,
     manifest_hash,
     read_label_names,
+    read_prepared,
     write_list,
 )
 from vidadapt.video import control_character
@@ -38,7 +40,7 @@ def check_folder(out: Path, command: str) -> None:
         raise ListError(
             f"{out} was written by 'prepare.py {owner}': choose another folder, or delete it"
         )
-    for name in (LABELS, *(f"{split}.txt" for split in SPLITS)):
+    for name in (LABELS_FILE, *(f"{split}.txt" for split in SPLITS)):
         if name not in owned and (out / name).exists():
             raise ListError(
                 f"{out / name} is there and was not written by a preparation: choose another "
@@ -71,16 +73,16 @@ def write_lists(
         raise ListError(f"no file can hold the class name {wrong[0]!r}: rename the class")
     out.mkdir(parents=True, exist_ok=True)
     kept = {split: found for split, found in samples.items() if found}
-    files = [LABELS, *(f"{split}.txt" for split in kept)]
+    files = [LABELS_FILE, *(f"{split}.txt" for split in kept)]
     _, earlier = _owned(out)
-    with replaced(out / LABELS) as partial:
+    with replaced(out / LABELS_FILE) as partial:
         text = "".join(f"{name}\n" for name in annotations.label_names)
         partial.write_text(text, encoding="utf-8")
         names = read_label_names(partial)
         with replaced(out / UNFINISHED) as claim:
             owned = [command, *sorted({*earlier, *files})]
             claim.write_text("".join(f"{line}\n" for line in owned), encoding="utf-8")
-        (out / RECORD).unlink(missing_ok=True)  # no prepared folder until all is written
+        (out / PREPARED_FILE).unlink(missing_ok=True)  # no prepared folder until all is written
     for name in earlier.difference(files):
         (out / name).unlink(missing_ok=True)
     for split, found in kept.items():
@@ -89,7 +91,7 @@ def write_lists(
         dataset=annotations.dataset,
         root=str(root.absolute()),
         lists={split: f"{name}.txt" for split, name in _roles(kept).items()},
-        label_names=LABELS,
+        label_names=LABELS_FILE,
         manifests={s: manifest_hash(kept[name], names) for s, name in _roles(kept).items()},
         made_by=dict(made_by),
     )
@@ -115,15 +117,15 @@ def _owned(out: Path) -> tuple[str, set[str]]:
     if (out / UNFINISHED).exists():
         command, *files = (out / UNFINISHED).read_text(encoding="utf-8").splitlines()
         return command, set(files)
-    if (out / RECORD).exists():
+    if (out / PREPARED_FILE).exists():
         try:
             before = read_prepared(out)
         except ValueError as error:
             raise ListError(
-                f"what {out} holds is unknown, its {RECORD} is damaged: choose another folder, or "
-                "delete it"
+                f"what {out} holds is unknown, its {PREPARED_FILE} is damaged: choose another "
+                "folder, or delete it"
             ) from error
-        return before.made_by.get("command", ""), {*before.lists.values(), LABELS}
+        return before.made_by.get("command", ""), {*before.lists.values(), LABELS_FILE}
     return "", set()
 
 

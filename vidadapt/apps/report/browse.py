@@ -17,8 +17,14 @@ from vidadapt.config.command_line import BrowseOptions
 from vidadapt.console.naming import printable_lines
 from vidadapt.console.progress import duration
 from vidadapt.data import DATASETS, DataPlan
-from vidadapt.lists.prepared import RECORD, read_prepared, with_lists
-from vidadapt.lists.reading import LABELS, check_label_names, read_list
+from vidadapt.lists import (
+    LABELS_FILE,
+    PREPARED_FILE,
+    check_label_names,
+    read_list,
+    read_prepared,
+    with_lists,
+)
 
 MANY = 100_000  # more classes than any list has: a label beyond is a slip
 
@@ -50,14 +56,14 @@ def _settings(settings: DataConfig, list_path: Path) -> DataConfig:
     """The data options, completed by what is beside the list: root, label names, data set."""
     settings = with_lists(settings)
     folder = list_path.parent
-    if (folder / RECORD).is_file():
+    if (folder / PREPARED_FILE).is_file():
         if settings.dataset == DataConfig.dataset:
             settings = replace(settings, dataset=read_prepared(folder).dataset)
         own_lists: dict[str, Any] = dict.fromkeys(("train_list", "dev_list", "test_list"))
         prepared = with_lists(replace(settings, lists=str(folder), label_names=None, **own_lists))
         return replace(prepared, label_names=settings.label_names or prepared.label_names)
-    if settings.label_names is None and (folder / LABELS).is_file():
-        return replace(settings, label_names=str(folder / LABELS))
+    if settings.label_names is None and (folder / LABELS_FILE).is_file():
+        return replace(settings, label_names=str(folder / LABELS_FILE))
     return settings
 
 

@@ -23,10 +23,7 @@ from vidadapt.console.progress import track
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.data.loaders import one_thread
 from vidadapt.data.workers import cores
-from vidadapt.lists.counting import frame_counts
-from vidadapt.lists.quarantine import barred
-from vidadapt.lists.reading import Sample
-from vidadapt.lists.videos import Videos
+from vidadapt.lists import Sample, Videos, barred_files, frame_counts
 from vidadapt.processes import run_isolated
 from vidadapt.video import VideoFacts
 
@@ -154,7 +151,7 @@ def look(
     Raises:
         OSError, ValueError: the video index cannot be read or written, or the quarantine.
     """
-    quarantined = barred(settings)
+    quarantined = barred_files(settings)
     labels = range(min(plan.num_classes, options.classes or plan.num_classes))
     chosen, facts = _chosen(settings, samples, labels, options, seed, quarantined)
     clips = _looked_at(settings, plan, samples, chosen, facts, options, seed)

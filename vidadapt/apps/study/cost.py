@@ -40,7 +40,7 @@ from vidadapt.apps.study.matmul import DTYPES, block_products, matmul_turn
 from vidadapt.config import Config, ConfigError
 from vidadapt.data import DataPlan
 from vidadapt.data.workers import cores
-from vidadapt.lists.prepared import with_lists
+from vidadapt.lists import with_lists
 from vidadapt.models import RANDOM, WITHOUT_FILE
 from vidadapt.models.hub import is_hub_name
 from vidadapt.models.precision import resolved_precision

@@ -21,7 +21,7 @@ from vidadapt.apps.report import class_name
 from vidadapt.console import require_known
 from vidadapt.distributed import World
 from vidadapt.evaluation import Scores
-from vidadapt.lists.reading import Sample
+from vidadapt.lists import Sample
 from vidadapt.models import VideoModel
 from vidadapt.models.heads import AttentiveHead
 from vidadapt.serving import Loaded, trained

@@ -17,7 +17,7 @@ from vidadapt.apps.study.benchmark import in_fresh_process
 from vidadapt.config import ConfigError, DataConfig
 from vidadapt.data import DataPlan, TrainLoader, VideoList
 from vidadapt.data.workers import chosen, cores
-from vidadapt.lists.reading import check_label_names, read_list
+from vidadapt.lists import check_label_names, read_list
 
 CLIPS_PER_ROUND, ROUNDS = 48, 5  # one round before them is not counted
 

@@ -22,7 +22,7 @@ from vidadapt.config.typed import Within
 from vidadapt.console import duration
 from vidadapt.files import held
 from vidadapt.launching.failures import LISTED
-from vidadapt.lists.prepared import with_lists
+from vidadapt.lists import with_lists
 
 RESULTS = "results.jsonl"
 

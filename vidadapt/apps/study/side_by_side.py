@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vidadapt.config import ConfigError
 from vidadapt.console import printable
-from vidadapt.lists.reading import Samples
+from vidadapt.lists import Samples
 from vidadapt.serving import Trained, names_of, trained
 
 

@@ -22,7 +22,7 @@ from vidadapt.config.typed import Within
 from vidadapt.console import duration
 from vidadapt.distributed import World
 from vidadapt.files import replaced
-from vidadapt.lists.reading import Sample, manifest_hash
+from vidadapt.lists import Sample, manifest_hash
 from vidadapt.serving import Trained, trained
 
 NEIGHBOURS = 5

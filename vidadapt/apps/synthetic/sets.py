@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from vidadapt.apps.synthetic.encoding import CODECS, in_processes, write_video
 from vidadapt.apps.synthetic.rendering import labels, render
 from vidadapt.files.writing import replaced
-from vidadapt.lists.reading import LABELS, Sample, write_list
+from vidadapt.lists import LABELS_FILE, Sample, write_list
 
 RECORD = "set.json"
 
@@ -106,7 +106,7 @@ def make_set(
     work = partial(_write_rendered, out, family, names)
     label = f"render {family}"
     in_processes(work, missing, label=label, num_processes=num_processes, progress=progress)
-    _write_text(out / LABELS, "".join(f"{name}\n" for name in names))
+    _write_text(out / LABELS_FILE, "".join(f"{name}\n" for name in names))
     for split, videos in splits.items():
         write_list(out / f"{split}.txt", [Sample(video.path, video.label) for video in videos])
     return out

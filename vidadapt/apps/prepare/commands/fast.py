@@ -16,9 +16,7 @@ from vidadapt.apps.prepare.report import Report
 from vidadapt.apps.prepare.speed import gain, loader_rates
 from vidadapt.console import printable_lines
 from vidadapt.data import count_files
-from vidadapt.lists.counting import frame_counts
-from vidadapt.lists.reading import Sample
-from vidadapt.lists.videos import Videos
+from vidadapt.lists import Sample, Videos, frame_counts
 from vidadapt.video import VideoFacts
 
 TIMED_VIDEOS = 64

@@ -12,11 +12,15 @@ import pandas
 from vidadapt.apps.prepare.check import COLUMNS, cells
 from vidadapt.apps.prepare.commands import options
 from vidadapt.console import printable, printable_lines
-from vidadapt.lists.counting import counted_videos
-from vidadapt.lists.index import index_path, read_index
-from vidadapt.lists.prepared import known_root
-from vidadapt.lists.reading import SHOWN, read_list
-from vidadapt.lists.videos import Videos
+from vidadapt.lists import (
+    MOST_LISTED,
+    Videos,
+    counted_videos,
+    index_path,
+    known_root,
+    read_index,
+    read_list,
+)
 
 WIDEST = 60  # characters of a cell of a printed table
 
@@ -92,7 +96,7 @@ def _summary(list_path: Path, videos: Videos) -> str:
         f"  readers: {readers or 'none'}",
     ]
     for title, entries in (("unreadable", errors), ("truncated", cut)):
-        lines += [f"  {title}: {entry}" for entry in entries[:SHOWN]]
-        if len(entries) > SHOWN:
-            lines.append(f"  {title}: ... and {len(entries) - SHOWN} more")
+        lines += [f"  {title}: {entry}" for entry in entries[:MOST_LISTED]]
+        if len(entries) > MOST_LISTED:
+            lines.append(f"  {title}: ... and {len(entries) - MOST_LISTED} more")
     return "\n".join(lines)

@@ -19,8 +19,7 @@ from vidadapt.apps.prepare.unpacking import RATIO
 from vidadapt.apps.prepare.write import check_folder
 from vidadapt.console import printable_lines
 from vidadapt.data import DATASETS
-from vidadapt.lists.prepared import Prepared
-from vidadapt.lists.reading import LABELS, read_label_names, read_list
+from vidadapt.lists import LABELS_FILE, Prepared, read_label_names, read_list
 
 FRACTIONS = {"test": 0.2, "dev": 0.1}  # where own videos have no splits
 
@@ -191,7 +190,7 @@ def _fraction(args: argparse.Namespace, name: str, annotations: Annotations) -> 
 
 def _summary(out: Path, prepared: Prepared, report: Report) -> str:
     """Return what was written, what was found, and the command that trains on it."""
-    names = read_label_names(out / LABELS)
+    names = read_label_names(out / LABELS_FILE)
     lines = [f"{out}: {prepared.dataset}, {len(names)} classes, videos in {prepared.root}"]
     for name, file in prepared.lists.items():
         samples = read_list(out / file, prepared.root, len(names))

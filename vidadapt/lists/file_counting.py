@@ -43,11 +43,11 @@ def count_file(job: CountJob) -> VideoFacts:
             patience().call(partial(_require_bytes, job.file), (TransientReadError,))
             return _counted(job)
     except TransientReadError as error:
-        return failed(job, str(error), holds=False)
+        return failed_count(job, str(error), holds=False)
     except ReadError as error:
-        return failed(job, str(error), holds=True)
+        return failed_count(job, str(error), holds=True)
     except Exception as error:
-        return failed(job, repr(error), holds=False)
+        return failed_count(job, repr(error), holds=False)
 
 
 @functools.cache
@@ -72,7 +72,7 @@ def _require_bytes(file: str) -> None:
         raise TransientReadError(f"{file}: {why}")
 
 
-def failed(job: CountJob, error: str, holds: bool) -> VideoFacts:
+def failed_count(job: CountJob, error: str, holds: bool) -> VideoFacts:
     """Facts of a file that cannot be read."""
     cause = printable(error.removeprefix(f"{job.file}: "))
     state = {"size": job.size, "mtime_ns": job.mtime_ns, "counted_with": COUNTED_WITH}

@@ -26,7 +26,8 @@ from benchmarks.timing import Target
 from vidadapt import runs
 from vidadapt.apps.report import markdown_table
 from vidadapt.apps.study.benchmark import spread_percent
-from vidadapt.console.progress import track
+from vidadapt.console import track
+from vidadapt.files import write_json, write_text
 from vidadapt.models import SIZES
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         videos = Path(folder) / "videos"
         generate(FOOTAGE["avi"], args.clips, videos)
         classes = "".join(f"class {number}\n" for number in range(NUM_CLASSES))
-        runs.write_text(videos / "labels.txt", classes)
+        write_text(videos / "labels.txt", classes)
         methods = track(args.methods, total=len(args.methods), label="trained", unit="methods")
         rows = [measured(name, args, Path(folder)) for name in methods]
     targets = [
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.json is not None:
         settings = {key: value for key, value in vars(args).items() if key != "json"}
         result = {"table": "cache", "settings": settings, "rows": rows, "targets": targets}
-        runs.write_json(args.json, result)
+        write_json(args.json, result)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidadapt import runs
 from vidadapt.apps.study.results import read_results
 from vidadapt.apps.study.rows import rows_of
+from vidadapt.files import write_text
 
 Lines = Sequence[Mapping[str, Any]]
 CAME_OUT, WITHIN, REVERSED, NOT = (
@@ -396,7 +396,7 @@ def main() -> None:
         "folder", type=Path, help="with study/, baselines/ and sweeps/, as docs/frames"
     )
     folder = parser.parse_args().folder
-    runs.write_text(folder / "claims.md", report(Evidence(folder)))
+    write_text(folder / "claims.md", report(Evidence(folder)))
     print(f"written: {folder / 'claims.md'}")
 
 

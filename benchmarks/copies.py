@@ -25,7 +25,8 @@ from benchmarks.loader import GPU_RATES, cores_needed
 from vidadapt import runs
 from vidadapt.apps.prepare.speed import gain, loader_rates
 from vidadapt.apps.report import markdown_table
-from vidadapt.data.workers import cores
+from vidadapt.data import cores
+from vidadapt.files import write_json
 from vidadapt.lists import (
     PREPARED_FILE,
     Videos,
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         settings |= {"sets": [str(path) for path in args.sets], "folder": str(args.folder)}
         settings["root"] = args.root and str(args.root)
         result = {"table": "copies", "settings": settings, "rows": rows, "targets": []}
-        runs.write_json(args.json, result)
+        write_json(args.json, result)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

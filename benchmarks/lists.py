@@ -29,9 +29,10 @@ from typing import Any
 from benchmarks.footage import FOOTAGE, generate
 from benchmarks.report import targets_table
 from benchmarks.timing import Target
-from vidadapt import data, methods, runs
+from vidadapt import data, methods
 from vidadapt.apps.report import markdown_table
-from vidadapt.config import command_line
+from vidadapt.config import parse_train
+from vidadapt.files import write_json
 from vidadapt.lists import CountJob, add_to_index, count_file, index_path, read_list
 
 NUM_CLASSES = 174
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.json is not None:
         settings = {key: str(value) for key, value in vars(args).items() if key != "json"}
         result = {"table": "lists", "settings": settings, "rows": rows, "targets": targets}
-        runs.write_json(args.json, result)
+        write_json(args.json, result)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -150,7 +151,7 @@ def options_of(listed: Path) -> Iterator[tuple[str, str]]:
 
 def of_worker(words: Sequence[str]) -> dict[str, float]:
     """What the data set of a training loader costs a process that loads it."""
-    cfg, _ = command_line.parse_train(list(words), methods.METHODS)
+    cfg, _ = parse_train(list(words), methods.METHODS)
     plan = data.resolve(cfg.data, cfg.eval)
     samples = read_list(str(cfg.data.train_list), cfg.data.root, plan.num_classes)
     videos = data.load_list(cfg.data, plan, str(cfg.data.train_list), samples, training=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from benchmarks.lists_worker import own_bytes
 from vidadapt import data, distributed, launching, methods
-from vidadapt.config import command_line
-from vidadapt.data.skips import SkipLog
+from vidadapt.config import parse_train
+from vidadapt.data import SkipLog
 from vidadapt.distributed import World
 from vidadapt.lists import counting
 from vidadapt.training import load_lists
@@ -30,7 +30,7 @@ def main(world: World) -> None:
     looks: list[None] = []
     honest = counting._stat
     counting._stat = lambda file: looks.append(None) or honest(file)  # type: ignore[func-returns-value]
-    cfg, _ = command_line.parse_train(sys.argv[1:], methods.METHODS)
+    cfg, _ = parse_train(sys.argv[1:], methods.METHODS)
     plan = data.resolve(cfg.data, cfg.eval)
     began = time.time()
     lists = distributed.from_main(world, lambda: load_lists(cfg, plan, cfg.train, world.size))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidadapt.data.clips import TrainClips
+from vidadapt.data import TrainClips
 
 LOOKED_UP = 2000  # videos, before memory is measured
 

@@ -43,14 +43,17 @@ from vidadapt import runs
 from vidadapt.apps.report import markdown_table
 from vidadapt.apps.study.benchmark import spread_percent
 from vidadapt.config import DataConfig
-from vidadapt.console.progress import track
-from vidadapt.data import count_files
-from vidadapt.data.clips import TrainClips
-from vidadapt.data.epochs import EpochBatches
-from vidadapt.data.loaders import TrainLoader
-from vidadapt.data.sampling import Sampling
-from vidadapt.data.transforms import normalize
-from vidadapt.data.workers import cores
+from vidadapt.console import track
+from vidadapt.data import (
+    EpochBatches,
+    Sampling,
+    TrainClips,
+    TrainLoader,
+    cores,
+    count_files,
+    normalize,
+)
+from vidadapt.files import write_json
 from vidadapt.lists import Sample, Videos, read_list
 from vidadapt.video import READERS, VideoFacts, check_reader
 
@@ -138,7 +141,7 @@ def main(argv: list[str] | None = None) -> None:
         settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
         settings = {k: v for k, v in settings.items() if k != "json"} | {"absent": absent}
         result = {"table": "loader", "settings": settings, "rows": rows, "targets": told}
-        runs.write_json(args.json, result)
+        write_json(args.json, result)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

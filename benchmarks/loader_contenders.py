@@ -15,10 +15,15 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from benchmarks import released
-from vidadapt.data.epochs import Key
-from vidadapt.data.sampling import Sampling, train_indices
-from vidadapt.data.seeding import seeded
-from vidadapt.data.transforms import multi_scale_box, normalize, train_clip
+from vidadapt.data import (
+    SampleKey,
+    Sampling,
+    multi_scale_box,
+    normalize,
+    seeded,
+    train_clip,
+    train_indices,
+)
 
 SEED = 0
 
@@ -73,7 +78,7 @@ class PlainClips(Dataset[dict[str, Any]]):
     sampling: Sampling
     crop_size: int
 
-    def __getitem__(self, key: Key) -> dict[str, Any]:
+    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
         index = key[1]
         with seeded(SEED, *key) as rng:
             indices = train_indices(self.sampling, self.lengths[index], rng)
@@ -103,7 +108,7 @@ class ReleasedClips(Dataset[dict[str, Any]]):
     sampling: Sampling
     crop_size: int
 
-    def __getitem__(self, key: Key) -> dict[str, Any]:
+    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
         index = key[1]
         path = self.paths[index]
         with seeded(SEED, *key) as rng:
@@ -118,5 +123,5 @@ class Floats(Dataset[dict[str, Any]]):
 
     clips: Dataset[dict[str, Any]]
 
-    def __getitem__(self, key: Key) -> dict[str, Any]:
+    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
         return {"clip": normalize(self.clips[key]["clip"], "imagenet")}

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vidadapt.data.sampling import Sampling
+from vidadapt.data import Sampling
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SCALES = (1, 0.875, 0.75, 0.66)

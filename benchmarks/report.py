@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vidadapt.apps.report import figure, markdown_table
-from vidadapt.console.progress import duration
+from vidadapt.console import duration
 
 
 def targets_table(targets: Sequence[Mapping[str, Any]]) -> str:

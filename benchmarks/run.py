@@ -24,8 +24,9 @@ import torch
 
 from benchmarks.report import day_report
 from vidadapt import runs
-from vidadapt.console.progress import duration
-from vidadapt.data.workers import cores
+from vidadapt.console import duration
+from vidadapt.data import cores
+from vidadapt.files import write_json, write_text
 
 ROOT = Path(__file__).parents[1]
 TABLES = ("loader", "views", "copies", "step", "cache")
@@ -106,8 +107,8 @@ def run_tables(commands: Mapping[str, Sequence[str]], day: dict[str, Any], out: 
             day["tables"][name] = table
             day["targets"] = others + [{"table": name, **target} for target in targets]
         out.parent.mkdir(parents=True, exist_ok=True)
-        runs.write_json(out, day)
-        runs.write_text(out.with_suffix(".md"), day_report(day))
+        write_json(out, day)
+        write_text(out.with_suffix(".md"), day_report(day))
         outcome = table["problem"] or "done"
         took = duration(table["seconds"])
         print(f"{number}/{len(commands)} {name}: {outcome} in {took}", file=sys.stderr, flush=True)

@@ -46,7 +46,8 @@ from vidadapt import methods, runs
 from vidadapt.apps.study import benchmark
 from vidadapt.apps.study.benchmark import spread_percent
 from vidadapt.apps.study.matmul import DTYPES, block_products, matmul_turn
-from vidadapt.console.progress import track
+from vidadapt.console import track
+from vidadapt.files import write_json
 
 DEFAULT = (
     *("full", "adaptformer", "adaptformer+mlp", "adaptformer+block", "losa", "lora", "linear"),
@@ -92,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
             "rows": rows,
             "targets": targets,
         }
-        runs.write_json(args.json, result)
+        write_json(args.json, result)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -15,10 +15,8 @@ from torch.nn.functional import cross_entropy
 
 from vidadapt import methods
 from vidadapt.apps.study import benchmark
+from vidadapt.models import HEADS, VideoViT, autocast, cast_frozen
 from vidadapt.models import SIZES as BUILT
-from vidadapt.models.heads import HEADS
-from vidadapt.models.precision import autocast, cast_frozen
-from vidadapt.models.vit import VideoViT
 
 # Of about 4 billion parameters: the ViT-e of PaLI (https://arxiv.org/abs/2209.06794, table 10).
 SIZES = {

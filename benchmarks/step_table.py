@@ -10,7 +10,7 @@ import torch
 from benchmarks.step_contenders import Size
 from benchmarks.timing import Target, times_as_fast
 from vidadapt.apps.report import markdown_table
-from vidadapt.models.precision import resolved_precision
+from vidadapt.models import resolved_precision
 
 
 def aimed_at(rows: Sequence[Mapping[str, Any]], seconds: Mapping[str, list[float]]) -> list[Target]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vidadapt.console.progress import track
+from vidadapt.console import track
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,7 @@ import torch
 
 from benchmarks.footage import FOOTAGE, generate
 from vidadapt.apps.report import markdown_table
-from vidadapt.data.sampling import Sampling, train_indices
-from vidadapt.data.seeding import seeded
-from vidadapt.data.transforms import train_clip
+from vidadapt.data import Sampling, seeded, train_clip, train_indices
 from vidadapt.lists import read_list
 from vidadapt.video import VideoFacts, open_counted, open_video, sequential, sparse
 

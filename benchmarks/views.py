@@ -37,10 +37,18 @@ from vidadapt import runs
 from vidadapt.apps.report import markdown_table
 from vidadapt.apps.study.benchmark import spread_percent
 from vidadapt.config import DataConfig
-from vidadapt.console.progress import track
-from vidadapt.data.clips import EvalViews
-from vidadapt.data.sampling import SAMPLINGS, Sampling, eval_indices
-from vidadapt.data.transforms import crop_corners, cut_views, eval_frames, normalize
+from vidadapt.console import track
+from vidadapt.data import (
+    SAMPLINGS,
+    EvalViews,
+    Sampling,
+    crop_corners,
+    cut_views,
+    eval_frames,
+    eval_indices,
+    normalize,
+)
+from vidadapt.files import write_json
 from vidadapt.lists import Sample, Videos
 from vidadapt.video import READERS
 
@@ -77,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
         settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
         settings.pop("json")
         result = {"table": "views", "settings": settings, "rows": rows, "targets": told}
-        runs.write_json(args.json, result)
+        write_json(args.json, result)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -18,14 +18,11 @@ import torch
 import torch.distributed as dist
 from conftest import load_tool
 
-from vidadapt import data, distributed, launching, methods
+from vidadapt import data, distributed, launching, methods, training
 from vidadapt.config import command_line
 from vidadapt.distributed import World, total_over_ranks
 from vidadapt.models.batchnorm import over_all_processes, without_clips
 from vidadapt.models.heads import HEADS
-from vidadapt.runs import assemble
-from vidadapt.training import load_lists
-from vidadapt.training.validation import Validation
 
 SIZES = (1, 2, 3, 5)
 CLIPS = (4, 0, 1, 3, 2)  # of each process
@@ -54,14 +51,9 @@ def validated(world: World, out: Path, options: list[str]) -> None:
         methods.METHODS,
     )
     plan = data.resolve(cfg.data, cfg.eval)
-    torch.manual_seed(0)
-    model, _, _ = assemble.adapted_model(cfg, plan)
-    lists = distributed.from_main(world, lambda: load_lists(cfg, plan, cfg.train, world.size))
-    loaders = data.loaders_of(cfg, plan, lists, world.rank, world.size, world.device)
-    validation = Validation(
-        *("dev", lists["dev"], loaders["dev"], None, plan, cfg.eval, cfg.train.precision, world)
-    )
-    found = validation.results(model)
+    setup = training.set_up(world, cfg, plan, None)
+    validation = training.validation_of(setup, world)
+    found = validation.results(setup.model)
     if world.is_main:
         (out / f"validated_{world.size}.json").write_text(json.dumps(found))
 

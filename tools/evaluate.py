@@ -7,7 +7,7 @@ import time
 
 from vidadapt import launching
 from vidadapt.distributed import World, held_by_main, together
-from vidadapt.launching.failures import recorded
+from vidadapt.launching import recorded
 from vidadapt.serving import evaluate_command, trained
 
 

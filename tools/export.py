@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from vidadapt import launching, runs
-from vidadapt.models.plain import LAYOUTS
+from vidadapt.models import LAYOUTS
 from vidadapt.serving import export
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidadapt import data, distributed, launching, runs, training
-from vidadapt.config import Config
-from vidadapt.config.command_line import TrainOptions
+from vidadapt.config import Config, TrainOptions
 from vidadapt.data import DataPlan
 from vidadapt.distributed import World, held_by_main, together
 from vidadapt.features import fill_cache
@@ -28,8 +27,6 @@ def main(world: World) -> None:
         with together(world):
             plan = data.resolve(cfg.data, cfg.eval)
             saved = None if options.profile else runs.previous_run(run_dir, cfg, resume)
-            if saved is None and not options.profile:
-                training.require_weights(cfg)
         folder = run_dir / runs.PROFILE if options.profile else run_dir
         # A start that is refused says nothing of a run that has come to its end.
         whole = saved is not None and (run_dir / training.SUMMARY).exists()

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from vidadapt import runs
 from vidadapt.evaluation import Scores, save_scores
+from vidadapt.files import append_lines, write_json
 from vidadapt.files.writing import WriteError, replaced
 from vidadapt.lists import Sample, write_list
 from vidadapt.models.plain import write_plain
@@ -29,8 +29,8 @@ SCORES = Scores(
 )
 WRITERS: dict[str, Callable[[Path], None]] = {
     "scores.npz": lambda path: save_scores(path, SCORES, {}),
-    "metrics.json": lambda path: runs.write_json(path, LARGE.tolist()),
-    "log.jsonl": lambda path: runs.append_lines(path, [{"epoch": 1, "more": LARGE.tolist()}]),
+    "metrics.json": lambda path: write_json(path, LARGE.tolist()),
+    "log.jsonl": lambda path: append_lines(path, [{"epoch": 1, "more": LARGE.tolist()}]),
     "train.txt": lambda path: write_list(path, [Sample(f"{i}.mp4", 0) for i in range(999)]),
     "safetensors": lambda p: write_plain(p, {"a": torch.ones(999)}, "backbone", torch.float32),
     "torch.pth": lambda p: write_plain(p, {"a": torch.ones(999)}, "videomae", torch.float32),

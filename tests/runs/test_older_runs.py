@@ -14,7 +14,8 @@ from test_resuming import assert_same_run
 
 from vidadapt import methods
 from vidadapt.config import SECTIONS, ConfigError
-from vidadapt.runs import RunError, adapters, checkpoints, write_json
+from vidadapt.files import write_json
+from vidadapt.runs import RunError, adapters, checkpoints
 from vidadapt.training.state import Progress, StepRecord
 
 

@@ -13,9 +13,10 @@ import torch
 from conftest import ROOT
 from torch import nn
 
-from vidadapt import methods, runs
+from vidadapt import methods
 from vidadapt.config import command_line
 from vidadapt.data.skips import SKIPPED, read_skips
+from vidadapt.files import append_lines, write_json
 from vidadapt.training.optim import WeightAverage, effective_lr, lr_at
 from vidadapt.training.state import Progress
 
@@ -166,8 +167,8 @@ def test_labels_of_one_class_alone_are_refused(tiny_set, run_tool, tmp_path):
 def test_what_is_written_is_json_also_where_a_number_is_not_finite(tmp_path):
     """Of a step that fp16 skipped, of a video without a score."""
     line = {"step": 3, "norm": math.inf, "more": [float("nan"), (1.5, -math.inf)], "text": "NaN"}
-    runs.append_lines(tmp_path / "steps.jsonl", [line, line])
-    runs.write_json(tmp_path / "summary.json", {"last": line})
+    append_lines(tmp_path / "steps.jsonl", [line, line])
+    write_json(tmp_path / "summary.json", {"last": line})
 
     def refuse(word: str) -> None:
         raise AssertionError(f"{word} is no JSON")

@@ -1,6 +1,15 @@
 """Configuration: every key, its default, and checks between keys."""
 
+from vidadapt.config.command_line import (
+    BrowseOptions,
+    EvaluateOptions,
+    TrainOptions,
+    parse_browse,
+    parse_evaluate,
+    parse_train,
+)
 from vidadapt.config.constraints import check, check_evaluation
+from vidadapt.config.parsing import spelt
 from vidadapt.config.schema import (
     SECTIONS,
     CacheConfig,
@@ -12,17 +21,31 @@ from vidadapt.config.schema import (
     TrainConfig,
     as_dict,
 )
+from vidadapt.config.typed import Within, hints_of, misfits, out_of_range
+from vidadapt.config.yaml_files import flattened
 
 __all__ = [
     "SECTIONS",
+    "BrowseOptions",
     "CacheConfig",
     "Config",
     "ConfigError",
     "DataConfig",
     "EvalConfig",
+    "EvaluateOptions",
     "ModelConfig",
     "TrainConfig",
+    "TrainOptions",
+    "Within",
     "as_dict",
     "check",
     "check_evaluation",
+    "flattened",
+    "hints_of",
+    "misfits",
+    "out_of_range",
+    "parse_browse",
+    "parse_evaluate",
+    "parse_train",
+    "spelt",
 ]

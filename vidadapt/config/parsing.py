@@ -6,14 +6,15 @@ import argparse
 import re
 from collections.abc import Callable, Container, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
-
-from jsonargparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vidadapt.config.schema import SECTIONS, Config, ConfigError
 from vidadapt.config.typed import hints_of, misfits, out_of_range
 from vidadapt.config.yaml_files import read_yaml, without_key
 from vidadapt.console import did_you_mean, printable, printable_lines, require_known
+
+if TYPE_CHECKING:  # imported where it is used: loader processes, which import this room, need none
+    from jsonargparse import ArgumentParser, Namespace
 
 Methods = Mapping[str, Callable[..., None]]
 Options = TypeVar("Options")
@@ -107,6 +108,8 @@ def new_parser(
         skip: fields of `options` that are no options.
         first: section that --help lists before the others.
     """
+    from jsonargparse import ArgumentParser
+
     parser = ArgumentParser(
         prog=prog,
         description=description,
@@ -169,6 +172,8 @@ def config_of(parsed: Namespace, run_dir: str, methods: Methods) -> Config:
     Raises:
         ConfigError: a value is not of its key's type, or holds a control character.
     """
+    from jsonargparse import Namespace
+
     for name in ("method", *SECTIONS):
         if not isinstance(parsed[name], Namespace):
             raise ConfigError(f"{name}: holds no keys and values; leave it out, or give some")

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from vidadapt.config.schema import SECTIONS, Config, ConfigError, as_dict
-from vidadapt.console.naming import printable
+from vidadapt.console import printable
 
 MOST_NODES = 100_000  # values in a YAML file
 

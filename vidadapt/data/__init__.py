@@ -7,9 +7,10 @@ Five calls: `resolve` the configuration into a `DataPlan`, `read_splits` and `lo
 
 from vidadapt.data.batches import Batches
 from vidadapt.data.changes import CHANGED, Changes, read_changes
+from vidadapt.data.clips import EvalViews, TrainClips, read_frames, view_chunks
 from vidadapt.data.datasets import DATASETS
-from vidadapt.data.epochs import EpochBatches, steps_per_epoch
-from vidadapt.data.loaders import EvalLoader, TrainLoader
+from vidadapt.data.epochs import EpochBatches, SampleKey, shared_out, steps_per_epoch
+from vidadapt.data.loaders import EvalLoader, TrainLoader, one_thread
 from vidadapt.data.loading import (
     VideoList,
     centre_clips,
@@ -20,33 +21,66 @@ from vidadapt.data.loading import (
 )
 from vidadapt.data.mixing import mix_batch
 from vidadapt.data.plan import DataPlan, resolve
+from vidadapt.data.sampling import SAMPLINGS, Sampling, eval_indices, train_indices
+from vidadapt.data.seeding import seeded
 from vidadapt.data.skips import SKIPPED, SkipLog, most_skipped, read_skips
 from vidadapt.data.splits import load_splits, loaders_of, read_splits
+from vidadapt.data.transforms import (
+    NORMALIZATIONS,
+    crop_corners,
+    cut_views,
+    eval_frames,
+    multi_scale_box,
+    normalize,
+    train_clip,
+)
+from vidadapt.data.workers import cores, default_workers
 
 __all__ = [
     "CHANGED",
     "DATASETS",
+    "NORMALIZATIONS",
+    "SAMPLINGS",
     "SKIPPED",
     "Batches",
     "Changes",
     "DataPlan",
     "EpochBatches",
     "EvalLoader",
+    "EvalViews",
+    "SampleKey",
+    "Sampling",
     "SkipLog",
+    "TrainClips",
     "TrainLoader",
     "VideoList",
     "centre_clips",
+    "cores",
     "count_files",
+    "crop_corners",
+    "cut_views",
+    "default_workers",
+    "eval_frames",
+    "eval_indices",
     "eval_loader",
     "load_list",
     "load_splits",
     "loaders_of",
     "mix_batch",
     "most_skipped",
+    "multi_scale_box",
+    "normalize",
+    "one_thread",
     "read_changes",
+    "read_frames",
     "read_skips",
     "read_splits",
     "resolve",
+    "seeded",
+    "shared_out",
     "steps_per_epoch",
+    "train_clip",
+    "train_indices",
     "train_loader",
+    "view_chunks",
 ]

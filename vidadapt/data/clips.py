@@ -12,11 +12,11 @@ import torch
 from torch.utils.data import Dataset
 
 from vidadapt.data.changes import ChangedVideo
-from vidadapt.data.epochs import Key
+from vidadapt.data.epochs import SampleKey
 from vidadapt.data.sampling import Sampling, eval_indices, train_indices
 from vidadapt.data.seeding import seeded
 from vidadapt.data.transforms import crop_corners, cut_views, eval_frames, train_clip
-from vidadapt.files.retrying import PATIENCE, Patience
+from vidadapt.files import PATIENCE, Patience
 from vidadapt.lists import Videos
 from vidadapt.video import ReadError, TransientReadError, VideoFacts, file_of, open_counted
 
@@ -58,7 +58,7 @@ class TrainClips(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: Key) -> dict[str, Any]:
+    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
         epoch, index, copy = key
         facts = self.samples.facts(index)
         with seeded(self.seed, epoch, index, copy) as rng:

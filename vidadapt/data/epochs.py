@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-Key = tuple[int, int, int]
+SampleKey = tuple[int, int, int]
 
 
 def epoch_batches(
@@ -25,7 +25,7 @@ def epoch_batches(
     accumulation: int = 1,
     repeats: int = 1,
     consumed: int = 0,
-) -> list[list[Key]]:
+) -> list[list[SampleKey]]:
     """The micro-batches of this rank in this epoch, each a list of `batch_size` keys.
 
     The samples are permuted by (seed, epoch); each occurs `repeats` times in a row, its copies
@@ -124,7 +124,7 @@ def shared_out(global_batch: int, batch_size: int, world_size: int) -> tuple[int
     return size, each // size
 
 
-class EpochBatches(Sampler[list[Key]]):
+class EpochBatches(Sampler[list[SampleKey]]):
     """Batch sampler over `epoch_batches`; call `set_epoch` before each pass.
 
     `len()` is the number of this rank's remaining micro-batches, `steps` the number of optimiser
@@ -167,7 +167,7 @@ class EpochBatches(Sampler[list[Key]]):
         keys = self._num_samples * self._split["repeats"] - self.consumed
         return keys // self.global_batch * self._split["accumulation"]
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         return iter(
             epoch_batches(
                 self._num_samples,

@@ -18,7 +18,7 @@ import torch
 
 from vidadapt.data.changes import ChangedVideo, Changes
 from vidadapt.data.clips import VIEWS, EvalViews, TrainClips
-from vidadapt.data.epochs import EpochBatches, Key
+from vidadapt.data.epochs import EpochBatches, SampleKey
 from vidadapt.data.skips import SkipLog
 from vidadapt.data.transforms import normalize
 from vidadapt.processes import Lost, Pool, Work
@@ -32,7 +32,7 @@ class Unread:
     """A clip that raised `ReadError`: its key, the message, the seconds that were spent, and
     whether its file has changed since it was counted."""
 
-    key: Key
+    key: SampleKey
     reason: str
     seconds: float
     changed: bool
@@ -105,7 +105,7 @@ class TrainLoader:
         tasks = list(self.batch_sampler)
         return self.of(tasks) if self.log is None else self._logged(tasks, self.log)
 
-    def of(self, batches: Sequence[Sequence[Key]]) -> Iterator[dict[str, Any]]:
+    def of(self, batches: Sequence[Sequence[SampleKey]]) -> Iterator[dict[str, Any]]:
         """Yield the batches of these keys; each has `changed`, too, see `TrainClips`.
 
         Raises:
@@ -122,7 +122,9 @@ class TrainLoader:
                 raise (ChangedVideo if clip.changed else ReadError)(clip.reason)
             yield batch
 
-    def _logged(self, tasks: list[list[Key]], log: SkipLog) -> Iterator[dict[str, Any] | None]:
+    def _logged(
+        self, tasks: list[list[SampleKey]], log: SkipLog
+    ) -> Iterator[dict[str, Any] | None]:
         """Yield the batches without the clips that cannot be loaded, which the log lists."""
         log.begin(self.batch_sampler.epoch)
         for found in self._pool.results(tasks, barred=log.barred, in_order=True):
@@ -220,7 +222,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _load_clip(clips: TrainClips, key: Key) -> dict[str, Any] | Unread:
+def _load_clip(clips: TrainClips, key: SampleKey) -> dict[str, Any] | Unread:
     began = time.monotonic()
     try:
         return clips[key]

@@ -21,7 +21,7 @@ from vidadapt.data.loaders import EvalLoader, TrainLoader
 from vidadapt.data.plan import DataPlan
 from vidadapt.data.transforms import cut_views
 from vidadapt.data.workers import cores, loader_processes
-from vidadapt.files.retrying import PATIENCE
+from vidadapt.files import PATIENCE
 from vidadapt.lists import (
     Sample,
     Samples,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vidadapt.config import DataConfig, EvalConfig
-from vidadapt.console.naming import require_known
+from vidadapt.console import require_known
 from vidadapt.data.datasets import DATASETS
 from vidadapt.data.sampling import SAMPLINGS, Sampling
 from vidadapt.data.transforms import NORMALIZATIONS, TRAIN_CROPS

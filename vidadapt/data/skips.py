@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vidadapt.data.epochs import Key
-from vidadapt.files.writing import writing
+from vidadapt.data.epochs import SampleKey
+from vidadapt.files import writing
 from vidadapt.lists import Sample, listing
 from vidadapt.video import ReadError
 
@@ -96,7 +96,7 @@ class SkipLog:
         """
         return sum(epoch == self._epoch for epoch, _, _ in self._known)
 
-    def barred(self, key: Key) -> bool:
+    def barred(self, key: SampleKey) -> bool:
         """Whether a clip must not be tried, since its file was quarantined earlier in the run.
 
         "Earlier" is in the order of training, not of time: a run that was resumed at an earlier
@@ -108,7 +108,7 @@ class SkipLog:
         first = self._first.get(self.samples[index].path)
         return first is not None and first[0] <= (epoch, copy)
 
-    def skip_barred(self, key: Key) -> None:
+    def skip_barred(self, key: SampleKey) -> None:
         """List a clip that was not tried."""
         reason = self._first[self.samples[key[1]].path][1]
         self.skip(key, reason, 0.0, quarantined=True)
@@ -145,7 +145,7 @@ class SkipLog:
         if first is None or place < first[0]:
             self._first[skip.path] = place, skip.reason
 
-    def skip(self, key: Key, reason: str, seconds: float, *, quarantined: bool) -> None:
+    def skip(self, key: SampleKey, reason: str, seconds: float, *, quarantined: bool) -> None:
         """List a clip, unless it is listed.
 
         Args:

@@ -29,15 +29,15 @@ def loader_processes(asked: int | None) -> int:
     if asked is not None:
         return asked
     share = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return chosen(share, gpu=torch.cuda.is_available())
+    return default_workers(share, gpu=torch.cuda.is_available())
 
 
-def chosen(share: int, gpu: bool) -> int:
+def default_workers(share: int, gpu: bool) -> int:
     """Loader processes for a training process whose share is `share` cores.
 
-    >>> [chosen(share, gpu=True) for share in (0, 1, 2, 8, 96)]
+    >>> [default_workers(share, gpu=True) for share in (0, 1, 2, 8, 96)]
     [1, 1, 1, 7, 32]
-    >>> [chosen(share, gpu=False) for share in (1, 2, 8, 64)]
+    >>> [default_workers(share, gpu=False) for share in (1, 2, 8, 64)]
     [1, 1, 1, 8]
     """
     return min(max(share - 1 if gpu else share // 8, 1), MOST_CHOSEN)

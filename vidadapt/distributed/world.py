@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 
-from vidadapt.files.locks import Lock, held_folder
+from vidadapt.files import Lock, held_folder
 from vidadapt.processes import LostProcess
 
 Result = TypeVar("Result")

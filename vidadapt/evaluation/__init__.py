@@ -10,8 +10,8 @@ from vidadapt.evaluation.metrics import (
     measure,
 )
 from vidadapt.evaluation.parts import Parts, PartsError, Scoring, take_up
-from vidadapt.evaluation.scores import Scores, load_scores, save_scores
-from vidadapt.evaluation.views import collected, in_each_order, score_views
+from vidadapt.evaluation.scores import Scores, in_each_order, load_scores, save_scores
+from vidadapt.evaluation.views import collected, score_views
 
 __all__ = [
     "IN_PERCENT",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +188,13 @@ def _arrays(path: Path) -> dict[str, Any]:
     if not all(isinstance(found[name], dict) for name in ("errors", "about")):
         raise ValueError("its errors or facts are no names and values")
     return found
+
+
+def in_each_order(scores: Scores, num_orders: int) -> list[Scores]:
+    """Split the scores of `score_views` by the orders of the frames, in their order."""
+    num_views = len(scores.clips) // num_orders
+    clips, crops = scores.clips[:num_views], scores.crops[:num_views]
+    return [
+        replace(scores, clips=clips, crops=crops, logits=logits)
+        for logits in np.split(scores.logits, num_orders, axis=1)
+    ]

@@ -7,7 +7,6 @@ fails. Nothing is padded; a video that cannot be read is listed and counts as wr
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,7 @@ import torch
 from torch import nn
 
 from vidadapt.console import track
-from vidadapt.data.clips import view_chunks
-from vidadapt.data.transforms import normalize
+from vidadapt.data import normalize, view_chunks
 from vidadapt.distributed import World, gather_objects, together
 from vidadapt.evaluation.parts import Parts
 from vidadapt.evaluation.scores import Entry, Scores, in_list_order
@@ -172,13 +170,3 @@ def _check_whole(gathered: list[Entry], paths: Sequence[str]) -> None:
             f"none of the {len(paths)} videos could be read (first: {paths[index]}: {error}); "
             "check data.root"
         )
-
-
-def in_each_order(scores: Scores, num_orders: int) -> list[Scores]:
-    """Split the scores of `score_views` by the orders of the frames, in their order."""
-    num_views = len(scores.clips) // num_orders
-    clips, crops = scores.clips[:num_views], scores.crops[:num_views]
-    return [
-        replace(scores, clips=clips, crops=crops, logits=logits)
-        for logits in np.split(scores.logits, num_orders, axis=1)
-    ]

@@ -18,10 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from vidadapt.console import duration, track
-from vidadapt.data import TrainLoader
-from vidadapt.data.clips import view_chunks
-from vidadapt.data.epochs import Key
-from vidadapt.data.transforms import normalize
+from vidadapt.data import SampleKey, TrainLoader, normalize, view_chunks
 from vidadapt.distributed import gather_objects, held_by_main, together
 from vidadapt.features.plan import Cache, size
 from vidadapt.features.store import THERE, Store, create, marks, writing_rows
@@ -154,7 +151,7 @@ def _centre_views(
                 yield [row], view
 
 
-def _key_of(row: int, samples: int, repeats: int) -> Key:
+def _key_of(row: int, samples: int, repeats: int) -> SampleKey:
     """Return the training key whose clip a row holds.
 
     >>> [_key_of(row, samples=10, repeats=2) for row in (4, 14, 24)]

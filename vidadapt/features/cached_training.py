@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidadapt.data.epochs import EpochBatches, Key
+from vidadapt.data import EpochBatches, SampleKey
 from vidadapt.evaluation import Scores, collected
 from vidadapt.features.plan import Cache
 from vidadapt.features.store import MISSING, UNREADABLE, CacheError, Reader, Store, marks
 from vidadapt.models import autocast
 
 
-def _row_of(key: Key, samples: int, draws: int, repeats: int) -> int:
+def _row_of(key: SampleKey, samples: int, draws: int, repeats: int) -> int:
     """Return the row of a training key (epoch, index, copy).
 
     >>> [_row_of((epoch, 4, 0), samples=10, draws=2, repeats=1) for epoch in range(3)]
@@ -64,7 +64,7 @@ class CachedBatches:
             if coming is not None:
                 yield coming.result()
 
-    def _batch(self, keys: list[Key]) -> dict[str, Any]:
+    def _batch(self, keys: list[SampleKey]) -> dict[str, Any]:
         cfg = self.cached.cfg
         draws, repeats = cfg.cache.draws, cfg.data.repeated_augmentation
         rows = [_row_of(key, len(self.labels), draws, repeats) for key in keys]

@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidadapt.methods.losa import SideNetwork, in_autocast_type
-from vidadapt.models import VideoModel
-from vidadapt.models.heads import READ_OUT, AttentiveHead
+from vidadapt.methods import SideNetwork, in_autocast_type
+from vidadapt.models import READ_OUT, AttentiveHead, VideoModel
 
 
 class NothingFrozen(ValueError):

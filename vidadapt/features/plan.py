@@ -17,7 +17,7 @@ from vidadapt.distributed import World
 from vidadapt.features.halves import Halves
 from vidadapt.features.store import ROWS, CacheError, Store, check_key, kept_as
 from vidadapt.models import autocast
-from vidadapt.runs.differences import NOT_OF_THE_BACKBONE
+from vidadapt.runs import NOT_OF_THE_BACKBONE
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from vidadapt.files.archives import NotStored, members_of, require_stored
 from vidadapt.files.locks import LOCK, Held, Lock, held, held_folder, refuse_held
-from vidadapt.files.retrying import Patience, warn_of_retries
+from vidadapt.files.retrying import PATIENCE, Patience, warn_of_retries
 from vidadapt.files.writing import (
     GO_ON,
     NO_ROOM,
@@ -20,6 +20,7 @@ __all__ = [
     "GO_ON",
     "LOCK",
     "NO_ROOM",
+    "PATIENCE",
     "Held",
     "Lock",
     "NotStored",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from vidadapt.console.naming import printable
+from vidadapt.console import printable
 
 
 class NotStored(ValueError):

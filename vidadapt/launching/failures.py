@@ -23,7 +23,7 @@ import torch
 from vidadapt.console import printable_lines
 from vidadapt.distributed import PeerError, Stopped, World, is_broken_exchange, together
 from vidadapt.files import GO_ON, NO_ROOM, Held, WriteError
-from vidadapt.models.precision import NonFinite
+from vidadapt.models import NonFinite
 from vidadapt.processes import LostProcess
 from vidadapt.runs import FAILURE
 from vidadapt.video import ReadError

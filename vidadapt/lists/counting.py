@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidadapt.console.progress import track
+from vidadapt.console import track
 from vidadapt.lists.file_counting import CountJob, count_file, failed_count, patience
 from vidadapt.lists.index import Index, add_to_index, index_path, read_index, tidy_index
 from vidadapt.lists.names import spelling_hint

@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from vidadapt.console.naming import printable
-from vidadapt.files.retrying import Patience
+from vidadapt.console import printable
+from vidadapt.files import Patience
 from vidadapt.video import (
     COUNTED_WITH,
     ReadError,

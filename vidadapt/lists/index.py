@@ -27,8 +27,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from vidadapt.files.locks import Held
-from vidadapt.files.writing import NO_ROOM, WriteError
+from vidadapt.files import NO_ROOM, Held, WriteError
 from vidadapt.lists import index_file
 from vidadapt.lists.index_file import COLUMNS, Segment, Table
 from vidadapt.video import MAX_FRAMES, READERS, VideoFacts

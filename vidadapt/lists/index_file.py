@@ -23,9 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import xxhash
 
-from vidadapt.files.locks import held
-from vidadapt.files.writing import replaced
-from vidadapt.files.writing import writing as refusing
+from vidadapt.files import held, replaced
+from vidadapt.files import writing as refusing
 
 MAGIC = b"vidadapt index 1"
 HEADER = struct.Struct("<16s5Q8x")  # MAGIC, rows, bytes of text, checks, digest of body, of header

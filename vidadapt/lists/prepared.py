@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vidadapt.config import DataConfig
-from vidadapt.files.writing import replaced
+from vidadapt.files import replaced
 
 PREPARED_FILE = "prepared.json"
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vidadapt.config import DataConfig
-from vidadapt.console.naming import printable
-from vidadapt.files.writing import replaced
+from vidadapt.console import printable
+from vidadapt.files import replaced
 from vidadapt.lists.reading import ListError, listing
 
 

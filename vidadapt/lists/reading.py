@@ -23,7 +23,7 @@ from typing import overload
 
 import numpy as np
 
-from vidadapt.files.writing import replaced
+from vidadapt.files import replaced
 from vidadapt.video import ALLOW_OUTSIDE, control_character, leads_outside
 
 HEADER_FIELDS = ("label", "labels", "label_id", "class", "class_id", "target")

@@ -18,8 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from vidadapt.methods.placing import chosen_slots, require_counts, require_rate
-from vidadapt.models import VideoModel
-from vidadapt.models.blocks import Block
+from vidadapt.models import Block, VideoModel
 
 
 class Adapter(nn.Module):

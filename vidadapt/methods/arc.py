@@ -26,9 +26,7 @@ from vidadapt.methods.folding import (
     write_qkv,
 )
 from vidadapt.methods.placing import chosen_slots, require_counts, require_rate
-from vidadapt.models import VideoModel
-from vidadapt.models.blocks import Block
-from vidadapt.models.timm_attention import ShiftedWindowAttention
+from vidadapt.models import Block, ShiftedWindowAttention, VideoModel
 
 
 class ARC(nn.Module):

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidadapt.models import vit
-from vidadapt.models.timm_attention import TokenAttention
+from vidadapt.models import TokenAttention, vit
 
 
 def read_linear(linear: nn.Linear) -> tuple[Tensor, Tensor]:

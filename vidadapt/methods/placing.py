@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from vidadapt.models import VideoModel
-from vidadapt.models.blocks import Slot
+from vidadapt.models import Slot, VideoModel
 
 
 def chosen_slots(model: VideoModel, layers: str | list[int]) -> list[Slot]:

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, get_device_states, set_device_states
 
 from vidadapt.methods.losa import SideNetwork
-from vidadapt.models import VideoModel
-from vidadapt.models.blocks import Block
+from vidadapt.models import Block, VideoModel
 
 Recompute = Literal["none", "mlp", "block"]
 

@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidadapt.methods.placing import chosen_layers, require_counts
-from vidadapt.models import VideoModel
-from vidadapt.models.blocks import Block
+from vidadapt.models import Block, VideoModel
 
 # A list: YAML and JSON would return a tuple as a list, which is not equal to the tuple.
 TIME_ONLY = [3, 1, 1]

@@ -2,29 +2,58 @@
 
 from vidadapt.models.backbone import VideoModel
 from vidadapt.models.batchnorm import over_all_processes, require_two_clips, without_clips
+from vidadapt.models.blocks import Block, Slot
+from vidadapt.models.clip_shape import require_shape
 from vidadapt.models.coverage import require_match
 from vidadapt.models.families import BACKBONES, build
 from vidadapt.models.frames import FrameByFrame
-from vidadapt.models.hub import RANDOM, WITHOUT_FILE
+from vidadapt.models.heads import HEADS, READ_OUT, AttentiveHead
+from vidadapt.models.hub import RANDOM, WITHOUT_FILE, is_hub_name
 from vidadapt.models.inflated import InflatedViT
-from vidadapt.models.precision import NonFinite, autocast, cast_frozen, resolved_precision
-from vidadapt.models.vit import SIZES
+from vidadapt.models.plain import LAYOUTS, fold_batchnorm, plain_state, write_plain
+from vidadapt.models.precision import (
+    NonFinite,
+    Precision,
+    autocast,
+    cast_frozen,
+    resolved_precision,
+)
+from vidadapt.models.timm_attention import ShiftedWindowAttention, TokenAttention
+from vidadapt.models.vit import SIZES, VideoViT
+from vidadapt.models.weights import LoadReport, fingerprint
 
 __all__ = [
     "BACKBONES",
+    "HEADS",
+    "LAYOUTS",
     "RANDOM",
+    "READ_OUT",
     "SIZES",
     "WITHOUT_FILE",
+    "AttentiveHead",
+    "Block",
     "FrameByFrame",
     "InflatedViT",
+    "LoadReport",
     "NonFinite",
+    "Precision",
+    "ShiftedWindowAttention",
+    "Slot",
+    "TokenAttention",
     "VideoModel",
+    "VideoViT",
     "autocast",
     "build",
     "cast_frozen",
+    "fingerprint",
+    "fold_batchnorm",
+    "is_hub_name",
     "over_all_processes",
+    "plain_state",
     "require_match",
+    "require_shape",
     "require_two_clips",
     "resolved_precision",
     "without_clips",
+    "write_plain",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 
 import timm
 
-from vidadapt.console.naming import require_known
+from vidadapt.console import require_known
 from vidadapt.models.backbone import BackboneOptions, VideoModel, require_unset
 from vidadapt.models.coverage import LoadReport
 from vidadapt.models.from_image import video_from_image

@@ -11,7 +11,7 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from vidadapt.console.naming import did_you_mean
+from vidadapt.console import did_you_mean
 from vidadapt.models.blocks import AttentionKind
 from vidadapt.models.clip_shape import require_divides
 from vidadapt.models.timm_blocks import CONVERTERS, as_block, class_name

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vidadapt.files.writing import replaced, unwritten
+from vidadapt.files import replaced, unwritten
 from vidadapt.models.positions import sincos_table
 from vidadapt.models.vit import VideoViT
 from vidadapt.models.weights import BACKBONE

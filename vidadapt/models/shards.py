@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vidadapt.console.naming import printable
+from vidadapt.console import printable
 
 # Names of a model's file in a folder or a hub repository, in the order of the search.
 FILES = (

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vidadapt.console.naming import printable
-from vidadapt.files.archives import members_of, require_stored
+from vidadapt.console import printable
+from vidadapt.files import members_of, require_stored
 from vidadapt.models.coverage import State, listed
 from vidadapt.models.shards import FILES, INDEX, shards_of
 

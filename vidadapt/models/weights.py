@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vidadapt.console.naming import printable
+from vidadapt.console import printable
 from vidadapt.models.coverage import FLOATS, NOT_BACKBONE, LoadReport, State, listed, require_match
 from vidadapt.models.positions import sincos_table
 from vidadapt.models.tensor_files import TensorFile, read_tensors

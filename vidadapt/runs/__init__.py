@@ -1,9 +1,16 @@
 """A run's folder: its files, checkpoints and adapters."""
 
-from vidadapt.files import append_lines, as_json, write_json, write_text
+from vidadapt.runs.adapters import SavedAdapter, load_adapted_model, load_adapter
 from vidadapt.runs.assemble import adapted_model
 from vidadapt.runs.checkpoints import CheckpointWriter
 from vidadapt.runs.descriptions import describe
+from vidadapt.runs.differences import (
+    NOT_OF_THE_BACKBONE,
+    all_settings,
+    backbone_differences,
+    refuse_backbone,
+    refuse_differences,
+)
 from vidadapt.runs.folder import (
     ENVIRONMENT,
     FAILURE,
@@ -27,12 +34,14 @@ from vidadapt.runs.resume import (
 __all__ = [
     "ENVIRONMENT",
     "FAILURE",
+    "NOT_OF_THE_BACKBONE",
     "PROFILE",
     "CheckpointWriter",
     "RunError",
+    "SavedAdapter",
     "adapted_model",
-    "append_lines",
-    "as_json",
+    "all_settings",
+    "backbone_differences",
     "check_free",
     "check_resumable",
     "check_startable",
@@ -42,9 +51,11 @@ __all__ = [
     "drop_lines_from",
     "environment",
     "kept_settings",
+    "load_adapted_model",
+    "load_adapter",
     "previous_run",
+    "refuse_backbone",
+    "refuse_differences",
     "shared_among",
     "start_folder",
-    "write_json",
-    "write_text",
 ]

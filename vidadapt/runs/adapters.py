@@ -24,16 +24,12 @@ from torch import nn
 from vidadapt import methods
 from vidadapt.config import Config, ConfigError, ModelConfig, yaml_files
 from vidadapt.console import printable
-from vidadapt.data import DataPlan
-from vidadapt.data.sampling import Sampling
-from vidadapt.data.transforms import normalize
-from vidadapt.models import WITHOUT_FILE, VideoModel
-from vidadapt.models.clip_shape import require_shape
-from vidadapt.models.hub import is_hub_name
+from vidadapt.data import DataPlan, Sampling, normalize
+from vidadapt.models import WITHOUT_FILE, VideoModel, is_hub_name, require_shape
 from vidadapt.runs import checkpoints
 from vidadapt.runs.assemble import adapted_model
 from vidadapt.runs.descriptions import FORMATS, check_description, config_of, plan_of
-from vidadapt.runs.differences import differences, refuse, refuse_backbone
+from vidadapt.runs.differences import differences, refuse_backbone, refuse_differences
 from vidadapt.runs.folder import RunError
 
 LARGEST_NORMALISED = 10.0  # a normalised pixel is within -3..3; floats up to 255 are not
@@ -288,7 +284,7 @@ def load_adapted_model(config: Config, plan: DataPlan, folder: Path) -> VideoMod
     """
     tensors, about = _read(folder)
     source = str(folder / checkpoints.TENSORS)
-    refuse(source, differences(about, config, plan))
+    refuse_differences(source, differences(about, config, plan))
     # A file that holds every parameter (full fine-tuning) needs no backbone.
     model, _, backbone = adapted_model(config, plan, load_backbone=False)
     if not holds_all(model, tensors):

@@ -7,8 +7,7 @@ import torch
 from vidadapt import methods, models
 from vidadapt.config import Config, ConfigError
 from vidadapt.data import DataPlan
-from vidadapt.models import VideoModel
-from vidadapt.models.weights import LoadReport, fingerprint
+from vidadapt.models import LoadReport, VideoModel, fingerprint
 
 
 def adapted_model(

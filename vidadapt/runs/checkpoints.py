@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from vidadapt.console.naming import printable
+from vidadapt.console import printable
 from vidadapt.files import NotStored, Patience, WriteError, require_stored, write_json
 from vidadapt.runs.folder import RunError
 

@@ -7,12 +7,17 @@ from dataclasses import asdict
 from typing import Any
 
 from vidadapt import methods
-from vidadapt.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
-from vidadapt.config.typed import hints_of, misfits
+from vidadapt.config import (
+    Config,
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
+    TrainConfig,
+    hints_of,
+    misfits,
+)
 from vidadapt.console import require_known
-from vidadapt.data import DATASETS, DataPlan
-from vidadapt.data.sampling import Sampling
-from vidadapt.data.transforms import NORMALIZATIONS
+from vidadapt.data import DATASETS, NORMALIZATIONS, DataPlan, Sampling
 from vidadapt.video import READERS, control_character
 
 FORMATS = ("vidadapt-adapter-1", "vidadapt-adapter-2")  # the last is written

@@ -7,8 +7,7 @@ from itertools import zip_longest
 from typing import Any
 
 from vidadapt import methods
-from vidadapt.config import SECTIONS, Config, ConfigError, ModelConfig
-from vidadapt.config.yaml_files import flattened
+from vidadapt.config import SECTIONS, Config, ConfigError, ModelConfig, flattened
 from vidadapt.console import differing
 from vidadapt.data import DataPlan
 
@@ -18,12 +17,12 @@ NOT_OF_THE_BACKBONE = ("weights", "weights_key", "drop_path", "head")
 IN_FILE = "{key}: {old!r} in the file, {new!r} "
 
 
-def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+def all_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """List every key of a configuration, "section.key", with its value; `run_dir` is left out.
 
     A missing key has its default, which is what versions without that key did.
 
-    >>> settings({"method": {"name": "linear"}, "train": {"epochs": 3}})["train.accumulation"]
+    >>> all_settings({"method": {"name": "linear"}, "train": {"epochs": 3}})["train.accumulation"]
     1
     """
     method = {**Config("").method, **(config.get("method") or {})}
@@ -89,7 +88,7 @@ def _built_from(model: Mapping[str, Any], num_frames: int, crop_size: int) -> di
     }
 
 
-def refuse(source: str, found: list[str]) -> None:
+def refuse_differences(source: str, found: list[str]) -> None:
     """Raise `ConfigError` that lists the differences, if there are any."""
     if found:
         raise ConfigError(f"{source}: trained with another configuration; " + "; ".join(found))

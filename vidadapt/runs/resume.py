@@ -8,11 +8,11 @@ from typing import Any
 
 from vidadapt.config import Config, ConfigError, TrainConfig, as_dict, yaml_files
 from vidadapt.console import differing
-from vidadapt.data.epochs import shared_out
+from vidadapt.data import shared_out
 from vidadapt.distributed import World
 from vidadapt.files import refuse_held, write_json, write_text
 from vidadapt.runs import checkpoints, folder
-from vidadapt.runs.differences import settings
+from vidadapt.runs.differences import all_settings
 
 # What may change when a run is resumed. The global batch is checked apart: batch_size, processes
 # and accumulation may share it out differently, which is said, since BatchNorm's statistics and
@@ -63,14 +63,16 @@ def previous_run(run_dir: Path, cfg: Config, resume: bool) -> dict[str, Any] | N
 
     Raises:
         RunError: see `folder.check_free`; or no checkpoint of the run is sound.
-        ConfigError: the run has another configuration; names the keys.
+        ConfigError: the run has another configuration; names the keys. Or a new run is to begin
+            with random weights that nobody asked for.
     """
     folder.check_free(run_dir, resume)
     last = checkpoints.find_checkpoint(run_dir / "last", to_resume=True) if resume else None
     if last is None:
+        _require_weights(cfg)
         return None
     now = kept_settings(cfg)
-    of_run = without_free(settings(yaml_files.read_yaml(run_dir / "config.yaml", "run_dir")))
+    of_run = without_free(all_settings(yaml_files.read_yaml(run_dir / "config.yaml", "run_dir")))
     if changed := differing(of_run, now):
         raise ConfigError(
             f"--resume: the configuration differs from {run_dir / 'config.yaml'}: "
@@ -80,13 +82,21 @@ def previous_run(run_dir: Path, cfg: Config, resume: bool) -> dict[str, Any] | N
     saved = checkpoints.load_trainer(last)
     known = saved["facts"].get("settings")
     if known is not None:
-        defaults = without_free(settings({"method": {"name": known["method.name"]}}))
+        defaults = without_free(all_settings({"method": {"name": known["method.name"]}}))
         if changed := differing({**defaults, **known}, now):
             raise ConfigError(
                 f"--resume: {last} is a checkpoint of another run: {'; '.join(changed)}. Put that "
                 "of this run in its place, or use another run_dir"
             )
     return saved
+
+
+def _require_weights(cfg: Config) -> None:
+    if cfg.model.weights is None:
+        raise ConfigError(
+            "model.weights: is not set, and a backbone of random weights adapts to nothing; give "
+            "a file of pre-trained weights, or `--model.weights random` where it is meant"
+        )
 
 
 def start_folder(
@@ -122,11 +132,11 @@ def start_folder(
 
 def kept_settings(cfg: Config) -> dict[str, Any]:
     """Return the settings that no resume may change, which a checkpoint keeps."""
-    return without_free(settings(as_dict(cfg)))
+    return without_free(all_settings(as_dict(cfg)))
 
 
 def without_free(found: dict[str, Any]) -> dict[str, Any]:
-    """Leave `FREE_ON_RESUME` out of some of `differences.settings`."""
+    """Leave `FREE_ON_RESUME` out of some of `all_settings`."""
     return {key: value for key, value in found.items() if key not in FREE_ON_RESUME}
 
 

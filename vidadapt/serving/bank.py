@@ -28,12 +28,16 @@ from torch import Tensor, nn
 
 from vidadapt import methods
 from vidadapt.config import Config, ModelConfig
-from vidadapt.data.transforms import normalize
-from vidadapt.models import VideoModel
-from vidadapt.models.heads import HEADS, READ_OUT
-from vidadapt.runs import adapted_model, adapters
-from vidadapt.runs.adapters import SavedAdapter
-from vidadapt.runs.differences import backbone_differences, refuse, refuse_backbone
+from vidadapt.data import normalize
+from vidadapt.models import HEADS, READ_OUT, VideoModel
+from vidadapt.runs import (
+    SavedAdapter,
+    adapted_model,
+    adapters,
+    backbone_differences,
+    refuse_backbone,
+    refuse_differences,
+)
 from vidadapt.serving import replay
 from vidadapt.serving.routing import CannotRoute, Pass, apart, passes
 
@@ -116,7 +120,7 @@ class AdapterBank:
             raise ValueError(f"{name!r} is in the bank already; remove it, or choose another name")
         adapter = adapters.read_adapter(folder)
         about, plan = adapter.about, adapter.plan
-        refuse(
+        refuse_differences(
             adapter.source,
             backbone_differences(
                 about, self.config, self.num_frames, self.crop_size, "in the bank"

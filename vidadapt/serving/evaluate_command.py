@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vidadapt import runs
-from vidadapt.config import ConfigError
-from vidadapt.config.command_line import EvaluateOptions
+from vidadapt.config import ConfigError, EvaluateOptions
 from vidadapt.console import duration, printable
-from vidadapt.data.changes import CHANGED, Changes, read_changes
+from vidadapt.data import CHANGED, Changes, read_changes
 from vidadapt.distributed import World, together
 from vidadapt.evaluation import METRICS, Scoring, load_scores, measure, save_scores, take_up
 from vidadapt.files import held_folder, write_json

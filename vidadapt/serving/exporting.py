@@ -8,13 +8,9 @@ import torch
 from torch import Tensor
 
 from vidadapt import data, methods
-from vidadapt.config import command_line
-from vidadapt.models import VideoModel
-from vidadapt.models.heads import READ_OUT
-from vidadapt.models.plain import fold_batchnorm, plain_state, write_plain
-from vidadapt.models.vit import VideoViT
-from vidadapt.runs import checkpoints
-from vidadapt.runs.adapters import load_adapted_model, load_adapter
+from vidadapt.config import parse_evaluate
+from vidadapt.models import READ_OUT, VideoModel, VideoViT, fold_batchnorm, plain_state, write_plain
+from vidadapt.runs import checkpoints, load_adapted_model, load_adapter
 
 # Methods that add no tensors to the backbone: there is nothing to merge.
 ADD_NOTHING = ("full", "linear", "bitfit")
@@ -80,7 +76,7 @@ def _load(checkpoint: Path, format: str, weights: Path | None) -> VideoModel:
     # The first format does not stand alone: the run's config.yaml has the rest.
     given = [] if weights is None else ["--model.weights", str(weights)]
     run = ["--run_dir", str(checkpoint.parent), *given]
-    config, _ = command_line.parse_evaluate(run, methods.METHODS)
+    config, _ = parse_evaluate(run, methods.METHODS)
     assert config is not None
     return load_adapted_model(config, data.resolve(config.data, config.eval), checkpoint)
 

@@ -17,16 +17,11 @@ import torch
 
 from vidadapt import data
 from vidadapt.config import Config, DataConfig
-from vidadapt.data import DataPlan, VideoList
-from vidadapt.data.clips import view_chunks
-from vidadapt.data.sampling import eval_indices
-from vidadapt.data.transforms import cut_views
+from vidadapt.data import DataPlan, VideoList, cut_views, eval_indices, view_chunks
 from vidadapt.evaluation import fuse
 from vidadapt.lists import Sample, Videos
 from vidadapt.models import NonFinite, autocast, resolved_precision
-from vidadapt.runs import adapters
-from vidadapt.runs.adapters import SavedAdapter
-from vidadapt.runs.differences import NOT_OF_THE_BACKBONE
+from vidadapt.runs import NOT_OF_THE_BACKBONE, SavedAdapter, adapters
 from vidadapt.serving.bank import AdapterBank
 from vidadapt.serving.given import GivenVideo
 from vidadapt.video import frame_times
@@ -212,7 +207,7 @@ def probabilities(logits: np.ndarray, fusion: Any) -> np.ndarray:
 
 
 def _key(adapter: SavedAdapter, plan: DataPlan) -> Any:
-    """Key that is equal where decoding and backbone are shared."""
+    """SampleKey that is equal where decoding and backbone are shared."""
     config = adapter.config
     model = {k: repr(v) for k, v in vars(config.model).items()}
     built = tuple(model[k] for k in sorted(model) if k not in NOT_OF_THE_BACKBONE)

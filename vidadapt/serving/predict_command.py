@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from vidadapt import runs
 from vidadapt.console import duration, printable, track
 from vidadapt.runs import adapters
 from vidadapt.serving.given import LISTS, find_videos, names_of
@@ -116,10 +115,10 @@ def predictions(options: argparse.Namespace) -> list[Prediction]:
     return list(found if sheet else _printed(found, options.json))
 
 
-def conclude(found: Sequence[Prediction], seconds: float, as_json: bool) -> int:
+def conclude(found: Sequence[Prediction], seconds: float, json_lines: bool) -> int:
     """Print a summary and the unreadable videos; return the exit status: 1 if there are some."""
     # With --json the output holds nothing but JSON.
-    print(_summary(found, seconds), file=sys.stderr if as_json else sys.stdout)
+    print(_summary(found, seconds), file=sys.stderr if json_lines else sys.stdout)
     unreadable = [prediction for prediction in found if prediction.error]
     if unreadable:
         print(f"unreadable ({len(unreadable)}):", file=sys.stderr)
@@ -128,10 +127,10 @@ def conclude(found: Sequence[Prediction], seconds: float, as_json: bool) -> int:
     return 1 if unreadable else 0
 
 
-def _printed(predictions: Iterator[Prediction], as_json: bool) -> Iterator[Prediction]:
+def _printed(predictions: Iterator[Prediction], json_lines: bool) -> Iterator[Prediction]:
     """Print each as it comes."""
     for prediction in predictions:
-        shown = runs.as_json(_as_dict(prediction)) if as_json else _as_table(prediction)
+        shown = as_json(_as_dict(prediction)) if json_lines else _as_table(prediction)
         print(shown, flush=True)
         yield prediction
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vidadapt.methods.losa import SideNetwork, in_autocast_type
-from vidadapt.models import VideoModel
-from vidadapt.models.heads import READ_OUT
+from vidadapt.methods import SideNetwork, in_autocast_type
+from vidadapt.models import READ_OUT, VideoModel
 
 
 def leaves_features(model: VideoModel, plain: VideoModel) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidadapt.models.heads import READ_OUT
+from vidadapt.models import READ_OUT
 
 NEVER_CALLED = (nn.ModuleList, nn.ModuleDict)
 _TORCHS_OWN = frozenset(vars(nn.Module()))

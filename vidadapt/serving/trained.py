@@ -16,16 +16,14 @@ import torch
 from torch import nn
 
 from vidadapt import config, data, methods, runs
-from vidadapt.config import Config, ConfigError, DataConfig, command_line
-from vidadapt.config.command_line import EvaluateOptions
+from vidadapt.config import Config, ConfigError, DataConfig, EvaluateOptions, command_line
 from vidadapt.data import Changes, DataPlan, VideoList
 from vidadapt.distributed import World, from_main, gather_objects, together
 from vidadapt.evaluation import Parts, Scores, Scoring, score_views
 from vidadapt.files import warn_of_retries
 from vidadapt.lists import Sample, Samples, check_label_names, read_list, with_lists
 from vidadapt.models import WITHOUT_FILE, VideoModel, cast_frozen, resolved_precision
-from vidadapt.runs import adapters, checkpoints
-from vidadapt.runs.adapters import SavedAdapter
+from vidadapt.runs import SavedAdapter, adapters, checkpoints
 
 
 @dataclass(frozen=True)

@@ -2,27 +2,23 @@
 
 from vidadapt.training.log import SUMMARY, say_start, summarise
 from vidadapt.training.loop import fit
+from vidadapt.training.optim import build_optimizer, parameter_groups, set_lr
 from vidadapt.training.profiling import profiled
-from vidadapt.training.setup import (
-    Setup,
-    batches_of,
-    load_lists,
-    read_command,
-    require_weights,
-    set_up,
-)
+from vidadapt.training.setup import Setup, batches_of, load_lists, read_command, set_up
 from vidadapt.training.validation import validation_of
 
 __all__ = [
     "SUMMARY",
     "Setup",
     "batches_of",
+    "build_optimizer",
     "fit",
     "load_lists",
+    "parameter_groups",
     "profiled",
     "read_command",
-    "require_weights",
     "say_start",
+    "set_lr",
     "set_up",
     "summarise",
     "validation_of",

@@ -10,15 +10,10 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from vidadapt import runs
-from vidadapt.console.naming import printable
-from vidadapt.console.progress import duration
-from vidadapt.data import VideoList
-from vidadapt.data.batches import Batches
-from vidadapt.data.changes import CHANGED, read_changes
-from vidadapt.data.skips import SKIPPED, read_skips
+from vidadapt.console import duration, printable
+from vidadapt.data import CHANGED, SKIPPED, Batches, VideoList, read_changes, read_skips
 from vidadapt.distributed import World, gather_objects
-from vidadapt.files import warn_of_retries
+from vidadapt.files import append_lines, warn_of_retries, write_json
 from vidadapt.methods import count_parameters
 from vidadapt.runs import checkpoints
 from vidadapt.training.optim import effective_lr
@@ -60,8 +55,8 @@ def write_log(
     lines = [
         {"step": first + number, "epoch": epoch, **found} for number, found in enumerate(figures)
     ]
-    runs.append_lines(run_dir / "steps.jsonl", lines)
-    runs.append_lines(run_dir / "log.jsonl", [latest])
+    append_lines(run_dir / "steps.jsonl", lines)
+    append_lines(run_dir / "log.jsonl", [latest])
     for number, found in enumerate(figures):
         for key, value in found.items():
             board.add_scalar(f"train/{key}", value, first + number)
@@ -159,7 +154,7 @@ def summarise(
         "warnings": {name: list(videos.warnings) for name, videos in setup.lists.items()},
         "manifests": {name: videos.manifest for name, videos in setup.lists.items()},
     }
-    runs.write_json(run_dir / SUMMARY, summary)
+    write_json(run_dir / SUMMARY, summary)
     say_summary(run_dir, summary)
 
 

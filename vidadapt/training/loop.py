@@ -43,13 +43,12 @@ from vidadapt.training.sharding import (
     shard,
     whole,
 )
-from vidadapt.training.state import Progress, Saving, TrainingState
+from vidadapt.training.state import Progress, Saving, TrainingState, check_finite
 from vidadapt.training.steps import (
     Step,
     Stretch,
     Told,
     batch_seed,
-    check_finite,
     write_checkpoint,
 )
 from vidadapt.training.validation import Validation

@@ -10,8 +10,7 @@ from typing import Any, cast
 import torch
 
 from vidadapt import config, data, distributed, methods, runs
-from vidadapt.config import Config, ConfigError, TrainConfig, command_line
-from vidadapt.config.command_line import TrainOptions
+from vidadapt.config import Config, ConfigError, TrainConfig, TrainOptions, parse_train
 from vidadapt.data import (
     Batches,
     Changes,
@@ -69,23 +68,10 @@ def read_command(words: Sequence[str], world: World) -> tuple[Config, TrainOptio
     Raises:
         ConfigError, ValueError: an option that does not hold, naming it.
     """
-    cfg, options = command_line.parse_train(list(words), methods.METHODS)
+    cfg, options = parse_train(list(words), methods.METHODS)
     cfg = replace(cfg, data=with_lists(cfg.data))
     config.check(cfg, world.size)
     return cfg, options
-
-
-def require_weights(cfg: Config) -> None:
-    """Refuse a new run on random weights that nobody asked for.
-
-    Raises:
-        ConfigError: `model.weights` is not set.
-    """
-    if cfg.model.weights is None:
-        raise ConfigError(
-            "model.weights: is not set, and a backbone of random weights adapts to nothing; give "
-            "a file of pre-trained weights, or `--model.weights random` where it is meant"
-        )
 
 
 def set_up(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | None) -> Setup:

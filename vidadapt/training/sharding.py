@@ -24,8 +24,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vidadapt.distributed import World
-from vidadapt.methods.losa import SideNetwork
-from vidadapt.methods.vpt import PromptedBlock
+from vidadapt.methods import PromptedBlock, SideNetwork
 from vidadapt.models import VideoModel
 
 

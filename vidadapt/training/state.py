@@ -16,12 +16,18 @@ from vidadapt.config import TrainConfig
 from vidadapt.distributed import World, own_buffers
 from vidadapt.files import Lock
 from vidadapt.methods import load_trainable_state, trainable_state
-from vidadapt.models import VideoModel
+from vidadapt.models import NonFinite, VideoModel
 from vidadapt.runs import CheckpointWriter, RunError, checkpoints
 from vidadapt.training.optim import WeightAverage, build_optimizer, parameter_groups
 from vidadapt.training.sharding import gathered, is_sharded, placed, placed_optimizer
 
 Copies = tuple[dict[str, torch.Tensor], dict[str, Any]]  # to be evaluated, and to resume
+
+
+UNHARMED = (
+    "The last checkpoint is unharmed; lower train.base_lr, set train.clip_grad, or use "
+    "train.precision bf16 or fp32"
+)
 
 
 @dataclass(frozen=True)
@@ -283,6 +289,20 @@ class Saving:
         if is_best:
             self.writer.save(self.run_dir / "best", evaluated, about)
         self.writer.save(self.run_dir / "last", evaluated, about, state, keep=self.keep)
+
+
+def check_finite(model: VideoModel, when: str) -> None:
+    """Check everything that is trained.
+
+    Args:
+        when: for the message.
+
+    Raises:
+        NonFinite: names the first tensor that is not finite.
+    """
+    for name, tensor in trainable_state(model).items():
+        if tensor.is_floating_point() and not gathered(torch.isfinite(tensor).all()):
+            raise NonFinite(f"{name} is no longer finite {when}. {UNHARMED}")
 
 
 def copied(value: Any, kept: bool = True) -> Any:

@@ -9,20 +9,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
 
 from vidadapt.distributed import World, exchange, gather_objects, mean_over_ranks, own_buffers
-from vidadapt.methods import trainable_state
 from vidadapt.models import NonFinite
 from vidadapt.training.profiling import WAIT
-from vidadapt.training.sharding import gathered
-from vidadapt.training.state import Progress, Saving, StepRecord, copied
-from vidadapt.video import ReadError
-
-UNHARMED = (
-    "The last checkpoint is unharmed; lower train.base_lr, set train.clip_grad, or use "
-    "train.precision bf16 or fp32"
+from vidadapt.training.state import (
+    UNHARMED,
+    Progress,
+    Saving,
+    StepRecord,
+    check_finite,
+    copied,
 )
+from vidadapt.video import ReadError
 
 
 @dataclass(frozen=True)
@@ -153,20 +152,6 @@ def write_checkpoint(stretch: Stretch, saving: Saving, progress: Progress, minut
         check_finite(model, place)
         buffers = gather_objects(world, copied(own_buffers(model)))
     saving.save(saving.taken(buffers), progress)
-
-
-def check_finite(model: nn.Module, when: str) -> None:
-    """Check everything that is trained.
-
-    Args:
-        when: for the message.
-
-    Raises:
-        NonFinite: names the first tensor that is not finite.
-    """
-    for name, tensor in trainable_state(model).items():
-        if tensor.is_floating_point() and not gathered(torch.isfinite(tensor).all()):
-            raise NonFinite(f"{name} is no longer finite {when}. {UNHARMED}")
 
 
 def batch_seed(seed: int, place: int) -> int:

@@ -23,9 +23,8 @@ from typing import BinaryIO, NamedTuple, Self
 import numpy as np
 import xxhash
 
-from vidadapt.console.progress import track
-from vidadapt.files.locks import Held, held
-from vidadapt.files.writing import replaced
+from vidadapt.console import track
+from vidadapt.files import Held, held, replaced
 from vidadapt.video.sequential import ReadError, TransientReadError, cause_of
 
 # Place of a JPEG in the tar, in bytes, and its xxh3_64.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from vidadapt.console.naming import printable
+from vidadapt.console import printable
 from vidadapt.video.checksums import frame_checksum
 from vidadapt.video.facts import COUNTED_WITH, VideoFacts
 from vidadapt.video.orientation import shown_size

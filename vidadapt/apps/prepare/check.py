@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from vidadapt.apps.report import class_counts, class_name, write_check_picture
-from vidadapt.files.writing import replaced
+from vidadapt.files import replaced
 from vidadapt.lists import (
     LABELS_FILE,
     MOST_LISTED,

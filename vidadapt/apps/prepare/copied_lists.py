@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidadapt.files.writing import replaced
+from vidadapt.files import replaced
 from vidadapt.lists import (
     LABELS_FILE,
     PREPARED_FILE,

@@ -19,7 +19,7 @@ import numpy as np
 from vidadapt.apps.prepare.encoders import compare_h264, psnr, write_h264, write_jpegs
 from vidadapt.apps.prepare.report import Report
 from vidadapt.console import track
-from vidadapt.files.writing import NO_ROOM, replaced
+from vidadapt.files import NO_ROOM, replaced
 from vidadapt.processes import run_isolated
 from vidadapt.video import VideoFacts, cut_short, open_video, promised_frames
 

@@ -26,8 +26,7 @@ from vidadapt.apps.prepare.copies import (
 )
 from vidadapt.apps.prepare.encoders import write_shard
 from vidadapt.apps.prepare.report import Report
-from vidadapt.files.locks import held
-from vidadapt.files.writing import NO_ROOM, WriteError, replaced
+from vidadapt.files import NO_ROOM, WriteError, held, replaced
 from vidadapt.video import VideoFacts, file_of, tar_and_name
 
 CLAIM = "copy.json"

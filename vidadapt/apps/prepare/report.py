@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vidadapt.console import printable
-from vidadapt.files.writing import replaced
+from vidadapt.files import replaced
 from vidadapt.lists import MOST_LISTED
 
 

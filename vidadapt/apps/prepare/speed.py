@@ -11,8 +11,7 @@ from dataclasses import replace
 import torch
 
 from vidadapt.config import DataConfig
-from vidadapt.data import DataPlan, TrainLoader, VideoList, train_loader
-from vidadapt.data.sampling import SAMPLINGS
+from vidadapt.data import SAMPLINGS, DataPlan, TrainLoader, VideoList, train_loader
 from vidadapt.lists import Videos
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidadapt.files.writing import NO_ROOM
+from vidadapt.files import NO_ROOM
 from vidadapt.video import StrictInfo, cause_of
 
 # Programs that unpack rar and 7z archives. bsdtar is last: it does not check what a rar has stored.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vidadapt.apps.prepare.annotations import SPLITS, Annotations
-from vidadapt.files.writing import replaced
+from vidadapt.files import replaced
 from vidadapt.lists import (
     LABELS_FILE,
     PREPARED_FILE,

@@ -12,10 +12,8 @@ from vidadapt import data
 from vidadapt.apps.report.browse_sheet import write_browse_sheet
 from vidadapt.apps.report.looking import Found, look
 from vidadapt.apps.report.page import write_page
-from vidadapt.config import Config, DataConfig
-from vidadapt.config.command_line import BrowseOptions
-from vidadapt.console.naming import printable_lines
-from vidadapt.console.progress import duration
+from vidadapt.config import BrowseOptions, Config, DataConfig
+from vidadapt.console import duration, printable_lines
 from vidadapt.data import DATASETS, DataPlan
 from vidadapt.lists import (
     LABELS_FILE,

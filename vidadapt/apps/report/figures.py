@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from vidadapt.files.writing import replaced
+from vidadapt.files import replaced
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

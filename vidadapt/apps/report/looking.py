@@ -17,12 +17,9 @@ import numpy as np
 
 from vidadapt import data
 from vidadapt.apps.report.views import Clip, Looks
-from vidadapt.config import DataConfig
-from vidadapt.config.command_line import BrowseOptions
-from vidadapt.console.progress import track
-from vidadapt.data import DataPlan, VideoList
-from vidadapt.data.loaders import one_thread
-from vidadapt.data.workers import cores
+from vidadapt.config import BrowseOptions, DataConfig
+from vidadapt.console import track
+from vidadapt.data import DataPlan, VideoList, cores, one_thread
 from vidadapt.lists import Sample, Videos, barred_files, frame_counts
 from vidadapt.processes import run_isolated
 from vidadapt.video import VideoFacts

@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vidadapt.apps.report.looking import Shelf
-from vidadapt.files.writing import replaced
+from vidadapt.files import replaced
 
 
 def write_page(

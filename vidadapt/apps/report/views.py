@@ -10,10 +10,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vidadapt.data.clips import EvalViews, TrainClips, read_frames
-from vidadapt.data.sampling import eval_indices, train_indices
-from vidadapt.data.seeding import seeded
-from vidadapt.data.transforms import cut_views
+from vidadapt.data import (
+    EvalViews,
+    TrainClips,
+    cut_views,
+    eval_indices,
+    read_frames,
+    seeded,
+    train_indices,
+)
 from vidadapt.video import ReadError, VideoFacts, frame_times
 
 

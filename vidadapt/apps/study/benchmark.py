@@ -37,11 +37,10 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidadapt import methods, models
-from vidadapt.config.typed import Within
-from vidadapt.models import VideoModel
-from vidadapt.models.precision import Precision, autocast, cast_frozen
+from vidadapt.config import Within
+from vidadapt.models import Precision, VideoModel, autocast, cast_frozen
 from vidadapt.processes import end_with_parent
-from vidadapt.training.optim import build_optimizer, parameter_groups, set_lr
+from vidadapt.training import build_optimizer, parameter_groups, set_lr
 
 NOISY_PERCENT = 10  # a spread above it is pointed out
 

@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidadapt import runs
 from vidadapt.apps.study.benchmark import NOISY_PERCENT, spread_percent
 from vidadapt.apps.study.matrix import Cell
 from vidadapt.apps.study.tool_calls import CellFailed, call_tool
 from vidadapt.config import Config, ConfigError, yaml_files
 from vidadapt.console import differing
 from vidadapt.evaluation import IN_PERCENT
-from vidadapt.runs.differences import settings
+from vidadapt.files import write_json, write_text
+from vidadapt.runs import all_settings
 
 FINISHED = "cell.json"
 
@@ -68,8 +68,8 @@ class Work:
                 )
         written = folder / "config.yaml"
         if written.exists():
-            before = settings(yaml_files.read_yaml(written, "--out"))
-            changed = differing(before, settings(cell.settings))
+            before = all_settings(yaml_files.read_yaml(written, "--out"))
+            changed = differing(before, all_settings(cell.settings))
             if changed:
                 raise ConfigError(
                     f"--out: {folder} was made with other settings ({'; '.join(changed)}); "
@@ -102,7 +102,7 @@ class Work:
             "environment": json.loads(environment),
             "config": yaml_files.load(folder / "run" / "config.yaml"),
         }
-        runs.write_json(folder / FINISHED, found)
+        write_json(folder / FINISHED, found)
         return found
 
     def is_trained(self, cell: Cell) -> bool:
@@ -129,7 +129,7 @@ class Work:
         folder, summary = self.folder / cell.name, self._summary(cell)
         if not summary.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            runs.write_text(folder / "config.yaml", yaml_files.as_yaml(cell.settings))
+            write_text(folder / "config.yaml", yaml_files.as_yaml(cell.settings))
             words = ["--config", folder / "config.yaml", "--run_dir", folder / "run", "--resume"]
             call_tool("train", words, self.processes, folder, folder / "run", epochs)
         return json.loads(summary.read_text(encoding="utf-8"))

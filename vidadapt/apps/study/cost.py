@@ -38,12 +38,9 @@ from vidadapt.apps.study.benchmark import NOISY_PERCENT, Counts, Setting, spread
 from vidadapt.apps.study.loading import Batching, data_cost
 from vidadapt.apps.study.matmul import DTYPES, block_products, matmul_turn
 from vidadapt.config import Config, ConfigError
-from vidadapt.data import DataPlan
-from vidadapt.data.workers import cores
+from vidadapt.data import DataPlan, cores
 from vidadapt.lists import with_lists
-from vidadapt.models import RANDOM, WITHOUT_FILE
-from vidadapt.models.hub import is_hub_name
-from vidadapt.models.precision import resolved_precision
+from vidadapt.models import RANDOM, WITHOUT_FILE, is_hub_name, resolved_precision
 
 MATMUL_TURNS, MATMUL_SECONDS = 3, 0.5  # at least, both
 

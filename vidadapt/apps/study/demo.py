@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from vidadapt import runs
 from vidadapt.apps.study.tool_calls import tool_command
+from vidadapt.files import write_json
 
 METHODS = ("linear", "adaptformer")
 COMPARED = (
@@ -46,7 +46,7 @@ def demo(videos: Path, out: Path) -> None:
     for method in METHODS:
         say(method)
         rows.append(adapt(method, videos, out / method))
-    runs.write_json(out / "summary.json", rows)
+    write_json(out / "summary.json", rows)
     print_table(rows)
     print(f"run folders: {', '.join(str(out / method) for method in METHODS)}")
     print(f"this table:  {out / 'summary.json'}")
@@ -65,7 +65,7 @@ def study(videos: Path, out: Path) -> None:
         for seed in SEEDS:
             for method in METHODS:
                 results.append(at_best_rate(method, videos, out, grids[method], epochs, seed))
-            runs.write_json(out / "results.json", results)
+            write_json(out / "results.json", results)
     print_study(results)
     print(f"all figures: {out / 'results.json'}")
 
@@ -76,7 +76,7 @@ def compare(methods: Sequence[str], videos: Path, out: Path) -> None:
     rows = []
     for method in methods:
         rows.append(at_best_rate(method, videos, out, grid(method, videos, out), EPOCHS, seed=0))
-        runs.write_json(out / "compare.json", rows)
+        write_json(out / "compare.json", rows)
     print_table(rows)
     print(f"all figures: {out / 'compare.json'}")
 

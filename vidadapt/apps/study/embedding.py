@@ -22,8 +22,7 @@ from vidadapt.console import require_known
 from vidadapt.distributed import World
 from vidadapt.evaluation import Scores
 from vidadapt.lists import Sample
-from vidadapt.models import VideoModel
-from vidadapt.models.heads import AttentiveHead
+from vidadapt.models import AttentiveHead, VideoModel
 from vidadapt.serving import Loaded, trained
 
 LEAST_VIDEOS = 4  # below, no perplexity of 1 or more is left

@@ -15,8 +15,7 @@ import torch
 from vidadapt import data
 from vidadapt.apps.study.benchmark import in_fresh_process
 from vidadapt.config import ConfigError, DataConfig
-from vidadapt.data import DataPlan, TrainLoader, VideoList
-from vidadapt.data.workers import chosen, cores
+from vidadapt.data import DataPlan, TrainLoader, VideoList, cores, default_workers
 from vidadapt.lists import check_label_names, read_list
 
 CLIPS_PER_ROUND, ROUNDS = 48, 5  # one round before them is not counted
@@ -74,7 +73,7 @@ def loader_seconds(
     gpu = torch.cuda.is_available()
     workers = chosen_data.num_workers
     if workers is None:
-        workers = chosen(cores() // processes, gpu=gpu)
+        workers = default_workers(cores() // processes, gpu=gpu)
     loader = data.train_loader(
         replace(chosen_data, num_workers=workers),
         plan,

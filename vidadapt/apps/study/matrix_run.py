@@ -17,11 +17,10 @@ from vidadapt.apps.study.matrix import Cell, Matrix, read_matrix
 from vidadapt.apps.study.overview import overview, time_left
 from vidadapt.apps.study.results import ResultsError, of_earlier_calls, read_results, write_results
 from vidadapt.apps.study.tool_calls import CellFailed, prepare
-from vidadapt.config import Config, ConfigError, command_line, yaml_files
-from vidadapt.config.typed import Within
+from vidadapt.config import Config, ConfigError, Within, parse_train, yaml_files
 from vidadapt.console import duration
-from vidadapt.files import held
-from vidadapt.launching.failures import LISTED
+from vidadapt.files import held, write_json, write_text
+from vidadapt.launching import LISTED
 from vidadapt.lists import with_lists
 
 RESULTS = "results.jsonl"
@@ -128,8 +127,8 @@ def summarise(out: Path) -> None:
 
     lines = read_results(out / RESULTS)
     table = markdown(lines)
-    runs.write_text(out / "table.md", table)
-    runs.write_text(out / "table.csv", csv_text(lines))
+    write_text(out / "table.md", table)
+    write_text(out / "table.csv", csv_text(lines))
     drawn = draw(lines, out / "plots")
     print(table)
     written = [*(out / name for name in (RESULTS, "table.md", "table.csv")), *drawn]
@@ -192,7 +191,7 @@ def configuration(cell: Cell) -> Config:
         file = Path(folder) / "config.yaml"
         file.write_text(yaml_files.as_yaml(cell.settings), encoding="utf-8")
         words = ["--config", str(file), "--run_dir", cell.name]
-        cfg = command_line.parse_train(words, methods.METHODS)[0]
+        cfg = parse_train(words, methods.METHODS)[0]
     return replace(cfg, data=with_lists(cfg.data))
 
 
@@ -267,7 +266,7 @@ def measured(
             cfg = configs[name, frames]
             line = cost.cell_cost(cfg, processes=asked.processes, steps=asked.steps)
             file.parent.mkdir(parents=True, exist_ok=True)
-            runs.write_json(file, {**about, "line": line})
+            write_json(file, {**about, "line": line})
             print(
                 f"cost {number}/{len(wanted)} {name}, {frames} frames: step "
                 f"{1000 * line['step_seconds']:.0f} ms, {duration(time.monotonic() - began)}",

@@ -16,10 +16,10 @@ from vidadapt import methods, runs
 from vidadapt.apps.report import markdown_table
 from vidadapt.apps.study import benchmark
 from vidadapt.apps.study.benchmark import NOISY_PERCENT, Counts, Measurements, Setting
-from vidadapt.config import command_line
-from vidadapt.config.typed import Within
+from vidadapt.config import Within, parse_train
 from vidadapt.console import duration
-from vidadapt.models.precision import resolved_precision
+from vidadapt.files import write_json
+from vidadapt.models import resolved_precision
 
 NOTES = """\
 Parameters: trainable ones with head and fc_norm, % of all. File: safetensors of one task.
@@ -89,7 +89,7 @@ def compare_costs(asked: CostOptions) -> int:
     parts = [title(setting, entries), "", table(entries, base), "", NOTES, *remarks(entries)]
     print("\n".join(parts))
     if asked.json is not None:
-        runs.write_json(asked.json, entries)
+        write_json(asked.json, entries)
     return int(any(e["failed"] for e in entries) or all(e["problem"] for e in entries))
 
 
@@ -119,7 +119,7 @@ def read_method(spec: str) -> dict[str, Any]:
         if not equals:
             raise ValueError(f"--method: expected option=value behind {name}:, got {option!r}")
         words += [f"--method.{key}", value]
-    return command_line.parse_train(words, methods.METHODS)[0].method
+    return parse_train(words, methods.METHODS)[0].method
 
 
 def cost_entry(

@@ -11,9 +11,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse
 
-from vidadapt.config import ConfigError
-from vidadapt.config.parsing import spelt
-from vidadapt.config.typed import out_of_range
+from vidadapt.config import ConfigError, out_of_range, spelt
 
 Options = TypeVar("Options")
 REST = "rest"  # field for the words of a command line that are none of its own options

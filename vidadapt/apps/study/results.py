@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vidadapt import runs
 from vidadapt.evaluation import IN_PERCENT
+from vidadapt.files import write_text
 
 Line = Mapping[str, Any]
 
@@ -91,7 +91,7 @@ def write_results(path: Path, lines: Sequence[Line]) -> None:
             texts.append(json.dumps(dict(line), ensure_ascii=False, allow_nan=False) + "\n")
         except ValueError as error:
             raise ResultsError(f"{place}: cell {line['cell']}: {error}") from error
-    runs.write_text(path, "".join(texts))
+    write_text(path, "".join(texts))
 
 
 def of_earlier_calls(before: Sequence[Line], now: Sequence[Line]) -> list[Line]:

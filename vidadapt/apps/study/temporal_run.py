@@ -13,10 +13,10 @@ from vidadapt import runs
 from vidadapt.apps.study import temporal
 from vidadapt.apps.study.side_by_side import find_models, say_unreadable, shared_samples
 from vidadapt.apps.study.temporal_report import markdown, write_pictures
-from vidadapt.config import ConfigError
-from vidadapt.config.typed import Within
+from vidadapt.config import ConfigError, Within
 from vidadapt.console import duration
 from vidadapt.distributed import World, together
+from vidadapt.files import write_json, write_text
 from vidadapt.serving import Trained, trained
 
 
@@ -73,8 +73,8 @@ def report_temporal(asked: TemporalOptions, world: World) -> None:
             "seconds": time.monotonic() - began,
             "environment": runs.environment(world.size, str(world.device)),
         }
-        runs.write_json(out / "temporal.json", report)
-        runs.write_text(out / "temporal.md", markdown(report))
+        write_json(out / "temporal.json", report)
+        write_text(out / "temporal.md", markdown(report))
         _say(report, [out / "temporal.json", out / "temporal.md", *write_pictures(report, out)])
 
 

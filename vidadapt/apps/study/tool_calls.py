@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from vidadapt.apps.study.cost import threads_of
 from vidadapt.files import Held, held_folder
-from vidadapt.launching.failures import FAILURE, kind_named, name_of_status, read_failure
+from vidadapt.launching import FAILURE, kind_named, name_of_status, read_failure
 
 TOOLS = Path(__file__).parents[3] / "tools"
 PATIENCE = 60.0  # seconds that the processes of a killed call have to end

@@ -17,11 +17,10 @@ from vidadapt.apps.study import embedding
 from vidadapt.apps.study.embedding import Features
 from vidadapt.apps.study.embedding_plot import MOST_CLASSES, Panel, write_pictures
 from vidadapt.apps.study.side_by_side import find_models, say_unreadable, shared_samples
-from vidadapt.config import ConfigError
-from vidadapt.config.typed import Within
+from vidadapt.config import ConfigError, Within
 from vidadapt.console import duration
 from vidadapt.distributed import World
-from vidadapt.files import replaced
+from vidadapt.files import replaced, write_json
 from vidadapt.lists import Sample, manifest_hash
 from vidadapt.serving import Trained, trained
 
@@ -112,7 +111,7 @@ def draw_features(asked: TsneOptions, world: World) -> None:
         _write_features(file, one, spots)
         facts["file"] = file.name
         panels.append(Panel(spots, one.labels, facts["method"], below))
-    runs.write_json(out / "tsne.json", settings)
+    write_json(out / "tsne.json", settings)
     shown = list(zip(classes, settings["classes"], strict=True))
     files = write_pictures(panels, shown, note_of(settings, said), out)
     _say(settings, [*files, out / "tsne.json"], time.monotonic() - began)

@@ -13,9 +13,9 @@ import numpy as np
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from vidadapt.console.progress import track
-from vidadapt.data.workers import cores
-from vidadapt.files.writing import replaced
+from vidadapt.console import track
+from vidadapt.data import cores
+from vidadapt.files import replaced
 from vidadapt.processes import end_with_parent
 
 Frames = NDArray[np.uint8]

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from vidadapt.apps.synthetic.encoding import CODECS, in_processes, write_video
 from vidadapt.apps.synthetic.rendering import labels, render
-from vidadapt.files.writing import replaced
+from vidadapt.files import replaced
 from vidadapt.lists import LABELS_FILE, Sample, write_list
 
 RECORD = "set.json"

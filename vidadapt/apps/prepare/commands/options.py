@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vidadapt.data.workers import cores
+from vidadapt.data import cores
 from vidadapt.video import READERS
 
 Parser = argparse.ArgumentParser

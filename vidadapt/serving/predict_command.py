@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from vidadapt.console import duration, printable, track
+from vidadapt.files import as_json
 from vidadapt.runs import adapters
 from vidadapt.serving.given import LISTS, find_videos, names_of
 from vidadapt.serving.predict import Prediction, Predictor

@@ -23,7 +23,7 @@ from vidadapt.config import Config, yaml_files
 from vidadapt.distributed import World
 from vidadapt.lists import Sample, write_list
 from vidadapt.models import VideoModel
-from vidadapt.runs import adapters, assemble, descriptions
+from vidadapt.runs import adapter_json, adapters, assemble
 
 ROOT = Path(__file__).parents[1]
 ALONE = World(0, 1, torch.device("cpu"))
@@ -109,7 +109,7 @@ def write_adapter(
         for tensor in methods.trainable_state(model).values():
             if tensor.is_floating_point():
                 tensor.add_(torch.rand(tensor.shape, generator=generator) * spread)
-    about = descriptions.describe(cfg, plan, backbone, "0" * 64)
+    about = adapter_json.describe_adapter(cfg, plan, backbone, "0" * 64)
     adapters.save_adapter(folder, model, about | ({"metrics": metrics} if metrics else {}))
     (folder.parent / "config.yaml").write_text(yaml_files.dump(cfg), encoding="utf-8")
     return model.eval()

@@ -19,7 +19,7 @@ from vidadapt.config import DataConfig
 from vidadapt.data import DataPlan
 from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.loaders import TrainLoader
-from vidadapt.data.workers import loader_processes
+from vidadapt.data.worker_count import loader_processes
 from vidadapt.lists import CountJob, count_file
 from vidadapt.video import ReadError, VideoFacts
 

@@ -1,4 +1,4 @@
-"""Who may import whom: the picture in the README, held."""
+"""Check who may import whom: a row for each room."""
 
 from __future__ import annotations
 

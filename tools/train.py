@@ -62,7 +62,7 @@ def train(
         "num_classes": plan.num_classes,
         "paths": videos.samples.paths,
         "world": world,
-        "description": runs.describe(built.cfg, plan, facts["backbone"], videos.manifest),
+        "description": runs.describe_adapter(built.cfg, plan, facts["backbone"], videos.manifest),
         "facts": facts,
         "resume_state": saved,
         "validation": training.validation_of(built, world),

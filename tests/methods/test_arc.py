@@ -14,7 +14,7 @@ from kinds import clips, disturb
 
 from vidadapt import methods
 from vidadapt.models import build
-from vidadapt.models.frames import FrameByFrame
+from vidadapt.models.frame_by_frame import FrameByFrame
 
 
 def small_model(**options):

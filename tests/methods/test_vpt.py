@@ -11,7 +11,7 @@ import torch
 
 from vidadapt import methods
 from vidadapt.models import build
-from vidadapt.models.frames import FrameByFrame
+from vidadapt.models.frame_by_frame import FrameByFrame
 
 
 def prompted(**options):

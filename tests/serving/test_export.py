@@ -14,7 +14,7 @@ from vidadapt import data, methods, models
 from vidadapt.config import Config, DataConfig, EvalConfig, ModelConfig, command_line, yaml_files
 from vidadapt.models.heads import batchnorm_linear
 from vidadapt.models.plain import fold_batchnorm
-from vidadapt.runs import adapters, descriptions
+from vidadapt.runs import adapter_json, adapters
 from vidadapt.runs.assemble import adapted_model
 
 CLASSES = 3
@@ -46,7 +46,9 @@ def run(tiny_set, tmp_path) -> Callable:
                     shift = 0.0 if "running" in key else 0.5
                     tensor.add_((torch.rand(tensor.shape, generator=generator) - shift) * 0.1)
         folder = tmp_path / "run" / "last"
-        adapters.save_adapter(folder, adapted, descriptions.describe(cfg, plan, backbone, ""))
+        adapters.save_adapter(
+            folder, adapted, adapter_json.describe_adapter(cfg, plan, backbone, "")
+        )
         (folder.parent / "config.yaml").write_text(yaml_files.dump(cfg))
         return folder, adapted.eval()
 

@@ -1,1 +1,1 @@
-"""Applications: each uses the library, and none but `report` is used by another."""
+"""Applications on the library. `report` serves the others, and `synthetic` serves `prepare`."""

@@ -51,7 +51,7 @@ class DataConfig:
         reader: key of `vidadapt.video.readers.READERS`; `auto`: the faster of PyAV's two for a
             file's container and codec.
         num_workers: loader processes per training process; default: chosen from the cores, see
-            `vidadapt.data.workers.loader_processes`.
+            `vidadapt.data.worker_count.loader_processes`.
         index_dir: folder for the video index; default: beside each list.
         count_timeout: seconds that decoding one file may take when its frames are counted, which
             is done once; null: no limit. A video that takes longer is unreadable in this run.

@@ -34,7 +34,7 @@ from vidadapt.data.transforms import (
     normalize,
     train_clip,
 )
-from vidadapt.data.workers import cores, default_workers
+from vidadapt.data.worker_count import cores, default_workers
 
 __all__ = [
     "CHANGED",

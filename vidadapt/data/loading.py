@@ -20,7 +20,7 @@ from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.loaders import EvalLoader, TrainLoader
 from vidadapt.data.plan import DataPlan
 from vidadapt.data.transforms import cut_views
-from vidadapt.data.workers import cores, loader_processes
+from vidadapt.data.worker_count import cores, loader_processes
 from vidadapt.files import PATIENCE
 from vidadapt.lists import (
     Sample,

@@ -6,7 +6,7 @@ from vidadapt.models.blocks import Block, Slot
 from vidadapt.models.clip_shape import require_shape
 from vidadapt.models.coverage import require_match
 from vidadapt.models.families import BACKBONES, build
-from vidadapt.models.frames import FrameByFrame
+from vidadapt.models.frame_by_frame import FrameByFrame
 from vidadapt.models.heads import HEADS, READ_OUT, AttentiveHead
 from vidadapt.models.hub import RANDOM, WITHOUT_FILE, is_hub_name
 from vidadapt.models.inflated import InflatedViT

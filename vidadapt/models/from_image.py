@@ -9,7 +9,7 @@ from torch import nn
 
 from vidadapt.models.backbone import BackboneOptions, VideoModel, require_unset
 from vidadapt.models.coverage import NOT_BACKBONE, LoadReport, State, require_match
-from vidadapt.models.frames import FrameByFrame
+from vidadapt.models.frame_by_frame import FrameByFrame
 from vidadapt.models.hub import weights_file
 from vidadapt.models.image import PREFIX, create_image_model
 from vidadapt.models.image_weights import load_image_weights

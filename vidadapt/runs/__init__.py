@@ -1,9 +1,9 @@
 """A run's folder: its files, checkpoints and adapters."""
 
+from vidadapt.runs.adapter_json import describe_adapter
 from vidadapt.runs.adapters import SavedAdapter, load_adapted_model, load_adapter
 from vidadapt.runs.assemble import adapted_model
 from vidadapt.runs.checkpoints import CheckpointWriter
-from vidadapt.runs.descriptions import describe
 from vidadapt.runs.differences import (
     NOT_OF_THE_BACKBONE,
     all_settings,
@@ -47,7 +47,7 @@ __all__ = [
     "check_startable",
     "check_writable",
     "create",
-    "describe",
+    "describe_adapter",
     "drop_lines_from",
     "environment",
     "kept_settings",

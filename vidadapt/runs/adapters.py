@@ -27,8 +27,8 @@ from vidadapt.console import printable
 from vidadapt.data import DataPlan, Sampling, normalize
 from vidadapt.models import WITHOUT_FILE, VideoModel, is_hub_name, require_shape
 from vidadapt.runs import checkpoints
+from vidadapt.runs.adapter_json import FORMATS, check_description, config_of, plan_of
 from vidadapt.runs.assemble import adapted_model
-from vidadapt.runs.descriptions import FORMATS, check_description, config_of, plan_of
 from vidadapt.runs.differences import differences, refuse_backbone, refuse_differences
 from vidadapt.runs.folder import RunError
 

@@ -15,7 +15,7 @@ from vidadapt.apps.study import benchmark, cost
 from vidadapt.apps.study.benchmark import NOISY_PERCENT
 from vidadapt.apps.study.loading import Batching, loader_seconds
 from vidadapt.config import Config, ConfigError, command_line
-from vidadapt.data.workers import cores
+from vidadapt.data.worker_count import cores
 from vidadapt.lists import ListError
 from vidadapt.runs import assemble
 

@@ -27,7 +27,9 @@ LARGEST |= {"stride": 100_000, "num_clips": 10_000, "num_crops": 10_000}
 LARGEST |= {"tubelet_size": 4096, "patch_size": 4096, "position_grid": 4096}
 
 
-def describe(config: Config, plan: DataPlan, backbone: str, manifest: str) -> dict[str, Any]:
+def describe_adapter(
+    config: Config, plan: DataPlan, backbone: str, manifest: str
+) -> dict[str, Any]:
     """Make the content of adapter.json, without metrics.
 
     Args:

@@ -27,7 +27,7 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 COUNTS = "train=192,dev=48,test=96"
-TIMES = ("seconds", "clips_per_second", "loader_wait_share")
+TIMES = ("seconds", "seconds_per_video", "clips_per_second", "loader_wait_share")
 CASES: dict[str, list[str]] = {
     "linear": ["--config", "linear"],
     "adaptformer": ["--config", "adaptformer"],

@@ -17,6 +17,8 @@ from benchmarks.step_contenders import read_contender
 from benchmarks.step_table import aimed_at
 from benchmarks.timing import Target
 
+pytestmark = pytest.mark.slow  # whole runs, or files that take long
+
 TINY = ["--backbone", "vit_tiny", "--num_frames", "2", "--crop_size", "32"]
 
 
@@ -137,8 +139,8 @@ def test_a_cache_table_has_every_figure(tmp_path, capsys):
     result = json.loads(file.read_text())
     [row] = result["rows"]
     assert row["clips"] == 4 and len(row["epoch_seconds"]) == 3
-    # 4 tokens of 192 float32 numbers, of 6 layers and of the last one once more.
-    assert row["cache_mb"] * 1e6 == 4 * 4 * 192 * 4 * 6
+    # Of each clip 4 tokens of 192 float32 numbers in 6 layers, and a checksum of 8 bytes.
+    assert round(row["cache_mb"] * 1e6) == 4 * (4 * 192 * 4 * 6 + 8)
     [target] = result["targets"]
     assert target["measured"] == row["times_cheaper"] and target["goal"] == 5
     assert [cells[0] for cells in table_of(capsys.readouterr().out)] == ["method", "losa"]

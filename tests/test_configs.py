@@ -22,6 +22,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", LAYOUTS)
 def test_adaptformer_config_trains_and_evaluates(dataset, tmp_path):
     rng = np.random.default_rng(0)

@@ -147,6 +147,7 @@ def test_the_targets_are_those_of_the_newest_results():
     assert newest.with_suffix(".md").read_text(encoding="utf-8") == day_report(day)
 
 
+@pytest.mark.slow
 def test_the_bank_example_runs_and_a_mixed_batch_equals_separate_passes(tiny_set, tmp_path):
     for name, labels, method in (
         ("actions", "red\ngreen\nblue\n", {"name": "adaptformer", "bottleneck": 4}),

@@ -20,6 +20,8 @@ from vidadapt import models
 from vidadapt.apps.synthetic import write_video
 from vidadapt.lists import read_list, read_prepared, read_quarantine
 
+pytestmark = pytest.mark.slow  # whole runs, or files that take long
+
 SECTION = "## Your data in five minutes"
 # Miniature copies of official sets are not whole; a model and an epoch that CI can afford.
 ALSO = {

@@ -55,6 +55,7 @@ def test_other_errors_stay_what_they_are(world, error):
     assert caught.value is error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rank", "what"), [(0, "numbers"), (1, "numbers"), (1, "objects")])
 def test_a_process_that_hangs_is_named(tmp_path, rank, what):
     run_program(hanging.__file__, rank, what, tmp_path / "said.txt")

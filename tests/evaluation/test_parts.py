@@ -218,6 +218,7 @@ def stop(
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_evaluation_goes_on_to_the_same_bits(
     command, whole, killed, tmp_path, capsys, processes
@@ -242,6 +243,7 @@ def test_a_terminated_one_too(command, whole, tmp_path, capsys):
     assert_same(out, whole)
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_where_one_of_two_broke(command, whole, tmp_path, capsys):
     out = tmp_path / "out"
     stop(command, out, "1", "2", "raise", processes=2)

@@ -117,6 +117,7 @@ def test_half_precision_files_are_half_as_large_and_stay_close(tiny_set, run_too
     assert half.nbytes == 4 * 12 * (8 * 192 * 2 + 8)
 
 
+@pytest.mark.slow
 def test_two_processes_fill_and_train_as_one_does(tiny_set, tmp_path):
     """The same rows, those to train on computed in other batches; the same global batches."""
     losa = ("--method.name", "losa", "--model.head", "linear", "--cache.draws", "2")

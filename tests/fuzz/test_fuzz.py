@@ -20,6 +20,7 @@ from vidadapt.video import open_video
 JOBS = {"list": 4, "names": 2, "video": 80, "flips": 12}  # of the others one each
 
 
+@pytest.mark.slow
 def test_no_input_does_worse_than_a_documented_error():
     jobs = [Job(name, 0, number) for name in KINDS for number in range(JOBS.get(name, 1))]
     found = {name: Tally() for name in KINDS}

@@ -112,6 +112,7 @@ def test_a_reader_that_is_not_installed_is_one_line(monkeypatch, capsys):
     assert said.count("\n") == 1 and "vidadapt[torchcodec]" in said
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_says_so_in_its_folder(tiny_set, tmp_path):
     """A loss that is not finite; then the same folder, resumed with a rate that works."""
     run = tmp_path / "run"
@@ -152,6 +153,7 @@ def test_what_a_training_that_fails_has_drawn_is_in_tensorboard(tmp_path):
     assert [(one.step, one.value) for one in drawn.Scalars("loss")] == [(7, 0.5)]
 
 
+@pytest.mark.slow
 def test_under_torchrun_the_last_line_helps(tiny_set, tmp_path):
     """It is the error's own; failure.json tells the kind, as torchrun's status is 1."""
     run = tmp_path / "run"

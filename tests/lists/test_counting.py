@@ -177,6 +177,7 @@ counting.frame_counts(
 """
 
 
+@pytest.mark.slow
 def test_what_was_counted_survives_a_kill(folder: Path) -> None:
     index = index_path(folder / "list.txt")
     child = subprocess.Popen([sys.executable, "-c", KILLED, str(folder), *PATHS])
@@ -367,6 +368,7 @@ def test_indices_of_the_whole_list_agree_with_reading(folder: Path) -> None:
             assert len(frames) == known.num_frames
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_is_told_so_and_counts_nothing(folder: Path) -> None:
     script = folder / "script.py"
     script.write_text(

@@ -254,6 +254,7 @@ def many(path: Path, number: int) -> Videos:
     return Videos("/data", samples.labels, rows, {}, index)
 
 
+@pytest.mark.slow
 def test_a_pickle_holds_no_rows_and_finds_the_file_when_it_was_replaced(tmp_path: Path) -> None:
     videos = many(tmp_path / "x.index", 5000)
     assert len(pickle.dumps(videos)) < 5000 * 8 + 5000

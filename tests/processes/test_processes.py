@@ -23,6 +23,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_loader_processes_end_with_a_killed_training(tiny_set, tmp_path, end):
     variable = "VIDADAPT_KILLED"

@@ -322,6 +322,7 @@ def test_a_resume_on_another_backbone_or_list_is_refused(tiny_set, run_tool, tmp
         run_tool("train", *command, "--resume")
 
 
+@pytest.mark.slow
 def test_processes_that_see_different_lists_stop_together(tiny_set, tmp_path):
     """As on two machines without a shared disk: rank 1 finds no index at the same place."""
     script = tmp_path / "own_folder.py"
@@ -349,6 +350,7 @@ def test_processes_that_see_different_lists_stop_together(tiny_set, tmp_path):
     assert ["the processes see different video indexes" in part for part in said] == [True, True]
 
 
+@pytest.mark.slow
 def test_one_process_looks_at_every_file_once_for_all(tiny_set, tmp_path):
     script = tmp_path / "looking.py"
     script.write_text(
@@ -384,6 +386,7 @@ def test_a_truncated_trainer_state_is_named(tiny_set, run_tool, tmp_path):
         run_tool("train", *tiny_set.options(train__epochs=1), "--run_dir", run, "--resume")
 
 
+@pytest.mark.slow
 def test_an_error_ends_every_process_with_one_message(tiny_set, tmp_path):
     done = launch(
         "train", *tiny_set.options(data__num_frames=5), "--run_dir", tmp_path / "run",
@@ -395,6 +398,7 @@ def test_an_error_ends_every_process_with_one_message(tiny_set, tmp_path):
     assert "Traceback" not in done.stderr.split("ChildFailedError")[0].split("torch/distributed")[0]
 
 
+@pytest.mark.slow
 def test_a_file_that_breaks_under_one_process_ends_both(tiny_set, tmp_path):
     """Same size and time, so that the frame-count index cannot know: found while training."""
     root = tmp_path / "videos"

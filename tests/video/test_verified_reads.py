@@ -44,6 +44,7 @@ def assert_exact(path: Path, reader: str, truth: list[np.ndarray], patterns: int
     return facts.reader
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_real_and_faulty_files_are_exact_in_any_pattern(name: str) -> None:
     path = FILES[name]

@@ -221,6 +221,7 @@ def spoil(root: Path, names: list[str]) -> None:
         os.utime(root / name, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
+@pytest.mark.slow
 def test_only_what_changed_or_has_no_row_is_decoded_again(videos: Path) -> None:
     train, root = videos / "train.txt", videos / "videos"
     check(train, "--root", root)
@@ -289,6 +290,7 @@ def test_an_interrupted_check_goes_on_where_it_was(
     assert all(count.num_frames for count in counts.values())
 
 
+@pytest.mark.slow
 def test_files_that_hang_or_kill_their_process_are_rows(
     videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -279,6 +279,7 @@ def few(source: Source, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_killed_call_goes_on_and_comes_to_the_same(source: Source, tmp_path: Path) -> None:
     listed, whole, out = few(source, tmp_path), tmp_path / "whole", tmp_path / "out"
     call = ["frames", str(listed), "--root", str(source.root), *SMALL_SHARDS]
@@ -367,6 +368,7 @@ def work(job: CopyJob) -> Outcome:
     return Outcome(Copy(job.path, job.name, 1, 1, 1, 1, 2, 2, 40.0, 40.0))
 
 
+@pytest.mark.slow
 def test_a_video_that_hangs_or_kills_is_one_problem(tmp_path: Path) -> None:
     names = ["a", "hangs", "b", "dies", "c"]
     settings = Settings("jpeg", 256, 90, 30.0)
@@ -418,6 +420,7 @@ def test_what_cannot_be_meant_is_one_line(tmp_path: Path, command: str, message:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @KINDS
 def test_training_runs_on_copies(tiny_set, run_tool, tmp_path: Path, kind: str, capsys) -> None:
     lists = list(tiny_set.lists.values())

@@ -20,6 +20,8 @@ from vidadapt.data.transforms import multi_scale_box, train_clip
 from vidadapt.lists import Sample, Videos
 from vidadapt.video import VideoFacts, open_video
 
+pytestmark = pytest.mark.slow  # whole runs, or files that take long
+
 pytest.importorskip("decord", reason="the released loader reads with decord")
 SHARED = Path(__file__).parents[4] / "shared" / "clips"
 SAMPLING = SAMPLINGS["adaptformer"]

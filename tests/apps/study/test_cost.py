@@ -40,6 +40,7 @@ def table_cells(text: str) -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(rows[0][1:], row[1:], strict=True)) for row in rows[2:]}
 
 
+@pytest.mark.slow
 def test_counts_of_vit_base_are_the_papers(tmp_path, capsys):
     expected = {
         "linear": 135_342,
@@ -165,6 +166,7 @@ def test_warm_up_steps_are_taken_and_not_counted():
     assert (len(steps), len(seconds)) == (5, 3)
 
 
+@pytest.mark.slow
 def test_table_and_json_agree(tmp_path, capsys):
     file = tmp_path / "cost.json"
     specs = ["full", "adaptformer:bottleneck=8,layers=[1,3]", "adaptformer:bottleneck=0"]

@@ -229,6 +229,7 @@ def measured(tiny_set) -> tuple[dict, list[str]]:
         return line, processes_with(f"VIDADAPT_COST_TEST={os.getpid()}")
 
 
+@pytest.mark.slow
 def test_a_measured_cell_has_every_figure_and_they_agree(tiny_set, measured):
     line, _ = measured
     assert set(line) == KEYS
@@ -255,6 +256,7 @@ def test_a_measured_cell_has_every_figure_and_they_agree(tiny_set, measured):
     assert line["noisy"] == [key for key in spreads if line[key] > NOISY_PERCENT]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of processes")
 def test_a_measured_cell_tells_the_memory_of_its_own_optimiser(measured):
     line, _ = measured

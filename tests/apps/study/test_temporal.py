@@ -342,6 +342,7 @@ def two_models(tiny_set, tmp_path_factory) -> tuple[Path, Path]:
 VIEWS = ["--eval.num_clips", "2", "--eval.num_crops", "3"]
 
 
+@pytest.mark.slow
 def test_one_process_and_two_give_the_same_bits_and_the_evaluations_accuracy(
     two_models, tiny_set, run_tool, tmp_path
 ):

@@ -224,6 +224,7 @@ def test_render_names_unknown_actions() -> None:
         render("fly", "source", 0)
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path: Path) -> None:
     def prepare(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(REPO / "tools" / "prepare.py"), *arguments]

@@ -29,12 +29,7 @@ from vidadapt.lists import (
 )
 
 SPLITS = ROOT.parent / "shared" / "labels" / "hmdb51_splits"
-OFFICIAL = {
-    "ssv2": layouts.ssv2,
-    "hmdb51": layouts.hmdb51,
-    "ucf101": layouts.ucf101,
-    "kinetics": layouts.kinetics,
-}
+OFFICIAL = {name: getattr(layouts, name) for name in SOURCES}
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,6 +17,52 @@ import pytest
 from vidadapt.processes import Done, Lost, Pool, Work
 
 SIZE = 3_000
+UNGUARDED = """
+from functools import partial
+from vidadapt.processes import Pool, Work
+work = Work(partial(divmod, 10**200_000), partial(map, None))
+list(Pool(work, num_workers=1, limit=60.0).results([[3]]))
+"""
+
+
+class Odd(Exception):
+    """Made of more than its message, so that pickle cannot make it again."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"of {first} and {second}")
+
+
+class Unknown:
+    """A task's item that no worker can load."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return not_here, (os.getpid(),)
+
+
+def not_here(process: int) -> None:
+    assert os.getpid() == process, "of another process"
+
+
+def fail(how: str) -> object:
+    if how == "odd":
+        raise Odd(1, 2)
+    if how == "local":
+        error = ValueError("with a function")
+        error.function = lambda: 0
+        raise error
+    return lambda: 0
+
+
+def whole(values: list[bytes]) -> tuple[list[bytes], list[np.ndarray]]:
+    return values, [np.frombuffer(value, np.uint8)[::2] for value in values]
+
+
+def as_sent(result: list[bytes], data: np.ndarray) -> tuple[list[bytes], bytes]:
+    return result, data.tobytes()
+
+
+def same(value: bytes) -> bytes:
+    return value
 
 
 def load(item: int | str) -> np.ndarray:
@@ -93,3 +141,67 @@ def test_what_is_raised_in_a_worker_is_raised_here_with_its_place() -> None:
     ):
         list(pool.results([[1], ["raise"]], in_order=True))
     assert "in load" in str(error.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("item", "kind", "said"),
+    [
+        ("odd", RuntimeError, r"Odd\('of 1 and 2'\)"),
+        ("local", RuntimeError, r"ValueError\('with a function'\)"),
+        ("result", AttributeError, "pickle local object"),
+        (Unknown(), AssertionError, "of another process"),
+    ],
+)
+def test_what_pickle_cannot_copy_is_an_error_with_its_cause(
+    item: object, kind: type[Exception], said: str
+) -> None:
+    with (
+        closing(Pool(Work(fail, apart_from_memory), num_workers=1, limit=None)) as pool,
+        pytest.raises(kind, match=said) as error,
+    ):
+        list(pool.results([[item]]))
+    assert "worker.py" in str(error.value.__cause__)
+
+
+def apart_from_memory(values: list[object]) -> tuple[list[object], tuple[()]]:
+    return values, ()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_tasks_and_results_larger_than_a_pipe_hold_up_nobody(num_workers: int) -> None:
+    """Each worker has its next task sent while it sends a result; arrays may have gaps."""
+    tasks = [[bytes([place]) * 1_000_001, b"ab"] for place in range(8)]
+    work = Work(same, whole)
+    with closing(Pool(work, num_workers=num_workers, limit=20, unpack=as_sent)) as pool:
+        found = [one.result for one in pool.results(tasks, in_order=True) if isinstance(one, Done)]
+    assert found == [(task, b"".join(value[::2] for value in task)) for task in tasks]
+
+
+def test_a_pass_ends_where_another_begins() -> None:
+    """It would get the other one's results, or wait for ever for its own."""
+    with closing(Pool(Work(load, apart), num_workers=2, limit=20, unpack=rows)) as pool:
+        first = pool.results([[place] for place in range(9)], in_order=True)
+        next(first)
+        second = pool.results([[place] for place in range(9, 14)], in_order=True)
+        found = [next(second)]
+        with pytest.raises(RuntimeError, match="this pass has ended"):
+            next(first)
+        found += second
+        assert [one.items for one in found if isinstance(one, Done)] == [[n] for n in range(9, 14)]
+        third = pool.results([[place] for place in range(9)])
+        next(third)
+        pool.close()
+        with pytest.raises(RuntimeError, match="this pass has ended"):
+            list(third)
+
+
+def test_a_script_without_a_main_guard_is_told_so_however_large_the_work(tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(UNGUARDED)
+    told = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert "LostProcess: a process for decoding could not start" in told.stderr, told.stderr

@@ -36,12 +36,16 @@ def test_loader_processes_end_with_a_killed_training(tiny_set, tmp_path, end):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as child:
-        deadline = time.monotonic() + 120
-        while not (run_dir / "log.jsonl").exists():
-            assert child.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-        assert len(processes_with(mark)) >= 3
-        child.send_signal(end)
+        try:
+            deadline = time.monotonic() + 120
+            while not (run_dir / "log.jsonl").exists():
+                assert child.poll() is None and time.monotonic() < deadline
+                time.sleep(0.05)
+            assert len(processes_with(mark)) >= 3
+            child.send_signal(end)
+            child.wait(120)
+        finally:
+            child.kill()
     deadline = time.monotonic() + 30
     while processes_with(mark) and time.monotonic() < deadline:
         time.sleep(0.1)

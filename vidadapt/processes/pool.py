@@ -112,7 +112,7 @@ class Pool:
     """Worker processes that last over many passes; each starts with the first task for it.
 
     `close` ends the workers, as does the end of this process or of the object. One pass over
-    `results` at a time; one that is broken off costs new workers at the next.
+    `results` at a time: it ends the one before, and where that was broken off, needs new workers.
 
     Args:
         work: what workers do.
@@ -142,11 +142,13 @@ class Pool:
         self._work, self._num_workers, self._unpack = work, num_workers, unpack
         self._limit, self._limit_key, self._tries = limit, limit_key, tries
         self._workers: list[Worker] = []
+        self._run: _Pass | None = None
         # Before multiprocessing's own end, which waits for workers that hang.
         util.Finalize(self, _end, (self._workers,), exitpriority=100)
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, and the pass that is under way."""
+        self._run = None
         _end(self._workers)
 
     def results(
@@ -168,24 +170,32 @@ class Pool:
         Raises:
             LostProcess: workers cannot start, as a rule since the script that runs this has no
                 main guard; or they end again and again while they are on no item.
-            Exception: one that was raised in a worker.
+            RuntimeError: asked for more after `close`, or after another pass has begun.
+            Exception: one that was raised in a worker; a RuntimeError with its words where pickle
+                cannot copy it.
         """
         if self._num_workers == 0:
             yield from self._results_here(tasks, barred)
             return
         if any(worker.tasks for worker in self._workers):
             self.close()
-        run = _Pass(tasks, barred, AHEAD * self._num_workers if in_order else None)
+        run = self._run = _Pass(tasks, barred, AHEAD * self._num_workers if in_order else None)
         self._give_out(run)
         while run.ended < len(tasks):
+            self._check_under_way(run)
             for lost in self._take_in(run):
                 yield lost
+                self._check_under_way(run)
                 self._recall(run)
             place = run.next_done()
             run.ended += place is not None
             self._give_out(run)
             if place is not None:
                 yield run.done.pop(place)
+
+    def _check_under_way(self, run: _Pass) -> None:
+        if self._run is not run:
+            raise RuntimeError("this pass has ended: the pool was closed, or began another one")
 
     def _results_here(
         self, tasks: Sequence[Sequence[Any]], barred: Callable[[Any], bool]

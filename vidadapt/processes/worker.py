@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import struct
 import tempfile
 import time
 from collections import deque
@@ -25,6 +26,8 @@ from vidadapt.processes.children import end_with_parent
 NUMBER, BEGAN = 0, 1  # of a worker's note: the item that it is on; monotonic ns, 0: it is on none
 ENDING = 10.0  # seconds that a killed process may need, e.g. to give its memory back
 NO_BYTES = np.empty(0, np.uint8)
+SIZES = struct.Struct("qq")  # of what lies in memory: the arrays, and the pickle behind them
+MOST_IN_PIPE = 16_384  # bytes of a pickled result: no worker waits until its parent reads it
 
 
 @dataclass(frozen=True)
@@ -58,23 +61,28 @@ class Worker:
 
     def __init__(self, work: Work, limit: float | None) -> None:
         context = multiprocessing.get_context("forkserver")
-        module = getattr(work.load, "func", work.load).__module__
+        module, said = getattr(work.load, "func", work.load).__module__, pickle.dumps(work)
         context.set_forkserver_preload(["__main__", module])
         self.pipe, theirs = context.Pipe()
         self.note = context.RawArray("q", 2)
         self.tasks: deque[Task] = deque()  # whose results are still to come
         self.is_ready = False
         self.began, self._spent, self._looked = 0, 0.0, time.monotonic()
-        arguments = (theirs, self.note, work, limit)
+        arguments = (theirs, self.note, limit)
         self.process = context.Process(target=_serve, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
+        # No argument: `start` fails where a process dies before it has read all its arguments.
+        self._tell(said)
 
     def give(self, task: Task) -> None:
         """Send a task; it waits in the pipe while the worker is on another one."""
         self.tasks.append(task)
+        self._tell(pickle.dumps(task.items))
+
+    def _tell(self, said: bytes) -> None:
         with contextlib.suppress(OSError):  # it died meanwhile: reading its pipe shows that
-            self.pipe.send(task.items)
+            self.pipe.send_bytes(said)
 
     def seconds(self, most: float) -> float:
         """Seconds for which the worker has been seen on its item, or starting.
@@ -106,8 +114,8 @@ class Worker:
         return f"exit status {code}" if code >= 0 else signal.strsignal(-code) or f"signal {-code}"
 
 
-def _serve(pipe: Connection, note: Any, work: Work, limit: float | None) -> None:
-    """Say "ready", then take tasks and send results until the parent closes the pipe or ends.
+def _serve(pipe: Connection, note: Any, limit: float | None) -> None:
+    """Take the work, say "ready", take tasks and send results until the parent ends.
 
     A task is a dict of items by number; its result, or what was raised, goes to `receive`.
 
@@ -119,20 +127,38 @@ def _serve(pipe: Connection, note: Any, work: Work, limit: float | None) -> None
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
-    if work.start is not None:
-        work.start()
-    _send(pipe, "ready", ())
-    while True:
-        try:
-            items = pipe.recv()
-        except EOFError:
-            return
-        try:
-            values = [_noted(number, items[number], note, work, limit) for number in items]
-            result, arrays = work.join(values)
-        except Exception as error:
-            result, arrays = ExceptionWithTraceback(error, error.__traceback__), ()
-        _send(pipe, result, arrays)
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent has ended
+        work = pickle.loads(pipe.recv_bytes())
+        if work.start is not None:
+            work.start()
+        _send(pipe, pickle.dumps("ready"), ())
+        while True:
+            task = pipe.recv_bytes()
+            _send(pipe, *_outcome(task, note, work, limit))
+
+
+def _outcome(
+    task: bytes, note: Any, work: Work, limit: float | None
+) -> tuple[bytes, Sequence[np.ndarray]]:
+    """The pickled result of a pickled task and its arrays, or what was raised."""
+    try:
+        items = pickle.loads(task)
+        values = [_noted(number, items[number], note, work, limit) for number in items]
+        result, arrays = work.join(values)
+        return pickle.dumps(result), arrays
+    except Exception as error:
+        return _pickled(error), ()
+
+
+def _pickled(error: Exception) -> bytes:
+    """What was raised, with its place; in words where pickle cannot copy it."""
+    trace = error.__traceback__
+    try:
+        said = pickle.dumps(ExceptionWithTraceback(error, trace))
+        pickle.loads(said)
+    except Exception:
+        said = pickle.dumps(ExceptionWithTraceback(RuntimeError(repr(error)), trace))
+    return said
 
 
 def _noted(number: int, item: Any, note: Any, work: Work, limit: float | None) -> Any:
@@ -148,20 +174,22 @@ def _noted(number: int, item: Any, note: Any, work: Work, limit: float | None) -
         note[BEGAN] = 0
 
 
-def _send(pipe: Connection, result: Any, arrays: Sequence[np.ndarray]) -> None:
-    """Send a result and the bytes of C-contiguous arrays, end to end, in memory without a name."""
+def _send(pipe: Connection, said: bytes, arrays: Sequence[np.ndarray]) -> None:
+    """Send a pickle and the bytes of arrays, end to end, in memory without a name."""
     size = sum(array.nbytes for array in arrays)
-    said = pickle.dumps((result, size))
-    if not size:
-        pipe.send_bytes(said)
+    behind = len(said) if len(said) > MOST_IN_PIPE else 0
+    told = SIZES.pack(size, behind) + (b"" if behind else said)
+    if not size + behind:
+        pipe.send_bytes(told)
         return
     memory = hasattr(os, "memfd_create")  # Linux
     with os.fdopen(os.memfd_create("clips"), "wb") if memory else tempfile.TemporaryFile() as file:
         # Written, not copied into a mapping, whose pages would be cleared and faulted in singly.
         for array in arrays:
-            file.write(array.data)
+            file.write(np.ascontiguousarray(array).data)
+        file.write(said[:behind])
         file.flush()
-        pipe.send_bytes(said)
+        pipe.send_bytes(told)
         send_handle(pipe, file.fileno(), os.getppid())
 
 
@@ -171,11 +199,14 @@ def receive(pipe: Connection) -> tuple[Any, np.ndarray]:
     Raises:
         EOFError, OSError: the worker is gone.
     """
-    result, size = pickle.loads(pipe.recv_bytes())
-    if not size:
-        return result, NO_BYTES
+    told = pipe.recv_bytes()
+    size, behind = SIZES.unpack_from(told)
+    if not size + behind:
+        return pickle.loads(told[SIZES.size :]), NO_BYTES
     file = recv_handle(pipe)
     try:
-        return result, np.frombuffer(mmap.mmap(file, size), np.uint8)
+        memory = mmap.mmap(file, size + behind)
     finally:
         os.close(file)
+    said = memory[size:] if behind else told[SIZES.size :]
+    return pickle.loads(said), np.frombuffer(memory, np.uint8, size) if size else NO_BYTES

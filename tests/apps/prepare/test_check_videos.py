@@ -24,6 +24,7 @@ import vidadapt.apps.prepare.check
 from vidadapt.apps import synthetic
 from vidadapt.apps.report.figures import RED
 from vidadapt.lists import (
+    CountJob,
     Prepared,
     counting,
     frame_counts,
@@ -31,6 +32,7 @@ from vidadapt.lists import (
     read_quarantine,
     write_prepared,
 )
+from vidadapt.video import VideoFacts
 
 TOOL = Path(__file__).parents[3] / "tools" / "check_videos.py"
 SHARED = Path(__file__).parents[4] / "shared" / "clips"
@@ -458,3 +460,19 @@ def test_real_clips_agree_with_what_is_documented(tmp_path: Path, capsys) -> Non
     told = capsys.readouterr().out
     assert f"{len(broken)} unreadable" in told
     assert all(f"\n    {path}: {cause}\n" in told for path, cause in causes.items())
+
+
+def test_what_a_packed_video_raises_is_its_error_alone(monkeypatch):
+    """The check of all others goes on, and the next one tries it again."""
+
+    def counted(job):
+        return VideoFacts(job.path, job.requested, num_frames=3, reader="packed")
+
+    def opened(file):
+        raise ZeroDivisionError("of its header")
+
+    module = vidadapt.apps.prepare.check
+    monkeypatch.setattr(module, "count_file", counted)
+    monkeypatch.setattr(module, "open_video", opened)
+    found = module.decode_whole(CountJob("/v/a.tar/b", "a.tar/b", "auto", 1, 2))
+    assert (found.error, found.holds) == ("ZeroDivisionError('of its header')", False)

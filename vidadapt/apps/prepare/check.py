@@ -197,8 +197,10 @@ def decode_whole(job: CountJob) -> VideoFacts:
             raise ReadError(f"{job.file}: its frames differ in size")
     except TransientReadError as error:
         return failed_count(job, str(error), holds=False)
-    except (ReadError, MemoryError) as error:
-        return failed_count(job, str(error) or repr(error), holds=isinstance(error, ReadError))
+    except ReadError as error:
+        return failed_count(job, str(error), holds=True)
+    except Exception as error:
+        return failed_count(job, repr(error), holds=False)
     width, height = sizes.pop()
     return replace(found, container="tar", width=width, height=height)
 

@@ -35,7 +35,10 @@ CASES: dict[str, list[str]] = {
     "vpt": ["--config", "vpt"],
     "arc": ["--config", "arc"],
     "losa": ["--config", "losa"],
-    "lora": ["--config", "lora", "--train.optimizer", "sgd", "--train.ema", "0.9"],
+    "lora": [
+        *("--config", "lora", "--model.head", "linear", "--train.optimizer", "sgd"),
+        *("--train.ema", "0.9"),
+    ],
     "ssf": ["--config", "ssf", "--train.recompute", "mlp"],
     "st_adapter": ["--config", "st_adapter", "--data.sampling", "dense"],
     "mixed": [

@@ -24,7 +24,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which videos, which frames of them, and how they become clips.
+    """The videos of a run, their frames, and the way to clips.
 
     Attributes:
         dataset: key of `vidadapt.data.DATASETS`; sets the number of classes, the flip rule and

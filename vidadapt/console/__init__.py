@@ -1,4 +1,4 @@
-"""What is said to people: printable names, near names, differences, progress."""
+"""Messages to people: printable names, near names, differences, progress."""
 
 from vidadapt.console.naming import (
     did_you_mean,

@@ -1,4 +1,4 @@
-"""Which training items each process sees, in which order; a function of the seed and the epoch.
+"""Order the training items of each process; a function of the seed and the epoch.
 
 An item's key is (epoch, index, copy): the epoch travels with the index, since a value set on the
 dataset never reaches workers that persist over epochs.

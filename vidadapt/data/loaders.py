@@ -276,7 +276,7 @@ def _pinned(
     joined: dict[str, Any],
     data: np.ndarray,
 ) -> Future[dict[str, Any]]:
-    """What `build` makes of a result; a thread copies its tensors to pinned memory."""
+    """Return what `build` makes, to come: a thread copies its tensors to pinned memory."""
     return thread.submit(_pin, build(joined, data), torch.cuda.current_device())
 
 

@@ -115,9 +115,8 @@ def load_list(
     unreadable = [cause for path, cause in causes.items() if path not in quarantined]
     _check_unreadable(list_path, unreadable, data.max_unreadable)
     manifest = manifest_hash(itertools.compress(samples, frames > 0), plan.label_names)
-    return VideoList(
-        str(list_path), videos.at(np.flatnonzero(frames > 0)), lines, tuple(cut), manifest
-    )
+    readable = videos.at(np.flatnonzero(frames > 0))
+    return VideoList(str(list_path), readable, lines, tuple(cut), manifest)
 
 
 def _check_unreadable(list_path: str | Path, unreadable: list[str], most: int) -> None:

@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip: pure integer arithmetic, no pixels.
+"""Choose the frames of a clip: pure integer arithmetic, no pixels.
 
 Two policies; training and evaluation use the same one:
 
@@ -31,7 +31,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Sampling:
-    """How clips are cut from a video in time, and how many views evaluation takes.
+    """Rule by which clips are cut from a video in time, and the number of views in evaluation.
 
     Attributes:
         policy: `dense` or `uniform`, see above.

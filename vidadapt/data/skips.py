@@ -97,7 +97,7 @@ class SkipLog:
         return sum(epoch == self._epoch for epoch, _, _ in self._known)
 
     def barred(self, key: SampleKey) -> bool:
-        """Whether a clip must not be tried, since its file was quarantined earlier in the run.
+        """Return whether a clip must not be tried, since its file was quarantined in this run.
 
         "Earlier" is in the order of training, not of time: a run that was resumed at an earlier
         point tries what it tried there before.

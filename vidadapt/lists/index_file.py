@@ -49,7 +49,7 @@ PATIENCE = 600.0  # seconds to wait for another process that writes the same ind
 
 
 class Segment(NamedTuple):
-    """Where a segment begins in its file, in bytes, how much it holds, and its body's digest."""
+    """Place of a segment in its file, the sizes of its parts, and its body's digest."""
 
     start: int
     rows: int

@@ -32,7 +32,7 @@ MOST_IN_PIPE = 16_384  # bytes of a pickled result: no worker waits until its pa
 
 @dataclass(frozen=True)
 class Work:
-    """What workers do; all functions are importable by name.
+    """The work of a pool's workers; all functions are importable by name.
 
     Attributes:
         load: item -> value.
@@ -151,7 +151,7 @@ def _outcome(
 
 
 def _pickled(error: Exception) -> bytes:
-    """What was raised, with its place; in words where pickle cannot copy it."""
+    """Return an error with its place; in words where pickle cannot copy it."""
     trace = error.__traceback__
     try:
         said = pickle.dumps(ExceptionWithTraceback(error, trace))

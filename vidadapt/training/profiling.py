@@ -1,4 +1,4 @@
-"""Where the time of training steps goes: seconds by phase, and a trace to look at."""
+"""Time training steps: seconds by phase, and a trace to look at."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Setup:
 
     @property
     def sampler(self) -> EpochBatches:
-        """Which training samples each batch holds."""
+        """The training samples of each batch."""
         return cast(EpochBatches, self.loaders["train"].batch_sampler)
 
 

@@ -26,7 +26,7 @@ from vidadapt.video import ReadError
 
 @dataclass(frozen=True)
 class Told:
-    """What a process tells the others with a step's gradients; summed, what it hears from all.
+    """Figures that a process sends with a step's gradients; summed, those that it receives.
 
     Attributes:
         stop: 1 where a signal asks for an end.

@@ -1,4 +1,4 @@
-"""What all pictures share: colours, a font, and files written whole.
+"""Colours, a font and whole files, which all pictures share.
 
 Pictures drawn by matplotlib take `new_figure` and `write_figure`, pages drawn by Pillow `font`,
 `fitted` and `write_pages`. matplotlib is imported where it is used: it takes half a second.

@@ -1,5 +1,5 @@
 # make demo: watch the whole system work. make bench: benchmarks.
-# make test: lint, types and all tests but the slow ones. make test-slow: tests that start whole runs in
+
 # processes of their own: kill and resume, many processes, studies.
 # make fuzz SEED=n INPUTS=m: 7,500 damaged and hostile files, of which `make test` has a few hundred.
 # make soak: a training of 2,000 steps, whose memory, files and shared memory must stay flat.

@@ -34,6 +34,8 @@ from vidadapt.lists import (
 )
 from vidadapt.video import VideoFacts
 
+pytestmark = pytest.mark.slow  # whole commands
+
 TOOL = Path(__file__).parents[3] / "tools" / "check_videos.py"
 SHARED = Path(__file__).parents[4] / "shared" / "clips"
 
@@ -223,7 +225,6 @@ def spoil(root: Path, names: list[str]) -> None:
         os.utime(root / name, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-@pytest.mark.slow
 def test_only_what_changed_or_has_no_row_is_decoded_again(videos: Path) -> None:
     train, root = videos / "train.txt", videos / "videos"
     check(train, "--root", root)
@@ -292,7 +293,6 @@ def test_an_interrupted_check_goes_on_where_it_was(
     assert all(count.num_frames for count in counts.values())
 
 
-@pytest.mark.slow
 def test_files_that_hang_or_kill_their_process_are_rows(
     videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,8 @@ from vidadapt.config import Config, ConfigError, DataConfig, EvalConfig, yaml_fi
 from vidadapt.data.transforms import cut_views
 from vidadapt.lists import ListError, Prepared, Sample, read_list, write_list, write_prepared
 
+pytestmark = pytest.mark.slow  # whole commands
+
 COLOURS = {0: (200, 40, 40), 1: (40, 180, 40), 3: (50, 50, 210)}
 NAMES = [
     '<b>"Pushing" & pulling</b>',

@@ -17,6 +17,8 @@ from vidadapt.apps.study.benchmark import Setting
 from vidadapt.apps.study.method_costs import remarks
 from vidadapt.runs import checkpoints
 
+pytestmark = pytest.mark.slow  # whole commands
+
 TINY = Setting(backbone="vit_tiny", num_frames=4, crop_size=32, num_classes=5)
 TINY_WORDS = ("--backbone", "vit_tiny", "--num_frames", "4", "--crop_size", "32")
 
@@ -40,7 +42,6 @@ def table_cells(text: str) -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(rows[0][1:], row[1:], strict=True)) for row in rows[2:]}
 
 
-@pytest.mark.slow
 def test_counts_of_vit_base_are_the_papers(tmp_path, capsys):
     expected = {
         "linear": 135_342,
@@ -166,7 +167,6 @@ def test_warm_up_steps_are_taken_and_not_counted():
     assert (len(steps), len(seconds)) == (5, 3)
 
 
-@pytest.mark.slow
 def test_table_and_json_agree(tmp_path, capsys):
     file = tmp_path / "cost.json"
     specs = ["full", "adaptformer:bottleneck=8,layers=[1,3]", "adaptformer:bottleneck=0"]

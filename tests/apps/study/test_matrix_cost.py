@@ -19,6 +19,8 @@ from vidadapt.data.worker_count import cores
 from vidadapt.lists import ListError
 from vidadapt.runs import assemble
 
+pytestmark = pytest.mark.slow  # whole commands
+
 # vit_tiny on crops of 32 pixels: width, blocks, values of a tubelet, classes of the tiny set.
 D, L, PIXELS, K = 192, 6, 2 * 16 * 16 * 3, 3
 HEAD = 2 * D * K
@@ -229,7 +231,6 @@ def measured(tiny_set) -> tuple[dict, list[str]]:
         return line, processes_with(f"VIDADAPT_COST_TEST={os.getpid()}")
 
 
-@pytest.mark.slow
 def test_a_measured_cell_has_every_figure_and_they_agree(tiny_set, measured):
     line, _ = measured
     assert set(line) == KEYS
@@ -256,7 +257,6 @@ def test_a_measured_cell_has_every_figure_and_they_agree(tiny_set, measured):
     assert line["noisy"] == [key for key in spreads if line[key] > NOISY_PERCENT]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of processes")
 def test_a_measured_cell_tells_the_memory_of_its_own_optimiser(measured):
     line, _ = measured

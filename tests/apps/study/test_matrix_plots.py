@@ -14,6 +14,8 @@ from result_lines import cell, cost, failed, matrix
 from vidadapt.apps.study import plots
 from vidadapt.apps.study.panels import styles_of
 
+pytestmark = pytest.mark.slow  # whole commands
+
 SWEEP = [cell(f"bottleneck_{k}", 8, 0) for k in range(16)]
 COSTS = [cost(v, t) for t in (2, 4, 8) for v in ("linear", "vpt")]
 SEVERAL = {"frames", "parameters", "seconds", "memory", "curves"}

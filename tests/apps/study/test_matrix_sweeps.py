@@ -16,6 +16,8 @@ from vidadapt.apps.study import benchmark
 from vidadapt.apps.study.matrix import read_matrix
 from vidadapt.config import Config, command_line, yaml_files
 
+pytestmark = pytest.mark.slow  # whole commands
+
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
 
 # The training configuration of SSv2 that a sweep is written for.

@@ -21,6 +21,8 @@ from vidadapt.data.transforms import crop_corners, eval_frames, normalize
 from vidadapt.lists import read_list
 from vidadapt.serving.trained import asked, find, load
 
+pytestmark = pytest.mark.slow  # whole commands
+
 pytest.importorskip("sklearn", reason="scikit-learn is in the extra `analysis`")
 
 RUNS = {

@@ -17,6 +17,8 @@ from vidadapt.apps.synthetic.actions import COMPOSED_ACTIONS, SOURCE_ACTIONS, TA
 from vidadapt.apps.synthetic.drawing import BACKGROUNDS, PATTERNS, SHAPES
 from vidadapt.apps.synthetic.rendering import FRAME_RATES, SHORT_SIDES
 
+pytestmark = pytest.mark.slow  # whole commands
+
 REPO = Path(__file__).resolve().parents[3]
 
 
@@ -224,7 +226,6 @@ def test_render_names_unknown_actions() -> None:
         render("fly", "source", 0)
 
 
-@pytest.mark.slow
 def test_command_line(tmp_path: Path) -> None:
     def prepare(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(REPO / "tools" / "prepare.py"), *arguments]

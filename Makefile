@@ -1,6 +1,6 @@
 # make demo: watch the whole system work. make bench: benchmarks.
-
-# processes of their own: kill and resume, many processes, studies.
+# make test: lint, types and all tests but the slow ones. make test-slow: tests that start whole runs
+# or commands: kill and resume, many processes, studies, preparing data.
 # make fuzz SEED=n INPUTS=m: 7,500 damaged and hostile files, of which `make test` has a few hundred.
 # make soak: a training of 2,000 steps, whose memory, files and shared memory must stay flat.
 # make chaos: over 500 faults injected into real trainings, and 200 pairs of trainings started at

@@ -39,7 +39,10 @@ from vidadapt.launching.failures import kind_of
 from vidadapt.lists import Sample, Videos, frame_counts, known_root, read_list, read_prepared
 from vidadapt.video import open_video
 
-pytestmark = pytest.mark.filterwarnings("ignore:The image decoding")  # of torchvision 0.29
+pytestmark = [
+    pytest.mark.slow,  # whole commands
+    pytest.mark.filterwarnings("ignore:The image decoding"),  # of torchvision 0.29
+]
 TOOL = ROOT / "tools" / "prepare.py"
 SMALL_SHARDS = ("--shard-size", "0.15")
 STEP, DARKEST = 9, 16  # grey levels of the patch that tells a frame's index

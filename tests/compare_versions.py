@@ -40,7 +40,7 @@ CASES: dict[str, list[str]] = {
         *("--train.ema", "0.9"),
     ],
     "ssf": ["--config", "ssf", "--train.recompute", "mlp"],
-    "st_adapter": ["--config", "st_adapter", "--data.sampling", "dense"],
+    "st_adapter": ["--config", "st_adapter", "--data.sampling", "videomae_dense"],
     "mixed": [
         *("--config", "adaptformer", "--train.mixup", "0.8", "--train.cutmix", "1.0"),
         *("--train.label_smoothing", "0.1", "--data.repeated_augmentation", "2"),

@@ -217,9 +217,9 @@ def untimed(found: Any) -> Any:
 
 
 def scores(folder: Path) -> dict[str, Any]:
-    """Return all arrays of an evaluation's scores, and its metrics."""
+    """Return all arrays of an evaluation's scores, and its metrics; not the folder of its run."""
     with np.load(folder / "scores.npz") as arrays:
-        found = {name: arrays[name].tolist() for name in arrays.files}
+        found = {name: arrays[name].tolist() for name in arrays.files if name != "about"}
     metrics = json.loads((folder / "metrics.json").read_text())
     return {**found, "top1": metrics["top1"], "top5": metrics["top5"]}
 

@@ -22,7 +22,7 @@ def main(world: World) -> None:
     began = time.monotonic()
     with together(world):
         found = trained.find(cfg, options, adapter)
-        out = evaluate_command.output_folder(found, options)
+        out = trained.output_folder(found, "eval", options.out)
     with held_by_main(world, out, "--out"):
         loaded = trained.load(found, world)
         with together(world):

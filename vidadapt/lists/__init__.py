@@ -5,7 +5,7 @@ once those that it does not know. An evaluation or a training run then takes the
 """
 
 from vidadapt.lists.counting import counted_videos, frame_counts, known_rows, look_at
-from vidadapt.lists.file_counting import CountJob, count_file, failed_count
+from vidadapt.lists.file_counting import CountJob, count_file, facts_of_failure
 from vidadapt.lists.index import Index, add_to_index, index_path, read_index, tidy_index
 from vidadapt.lists.names import (
     PATH_COLUMNS,
@@ -63,7 +63,7 @@ __all__ = [
     "composed",
     "count_file",
     "counted_videos",
-    "failed_count",
+    "facts_of_failure",
     "frame_counts",
     "index_path",
     "is_video",

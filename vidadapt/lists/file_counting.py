@@ -42,12 +42,8 @@ def count_file(job: CountJob) -> VideoFacts:
         except TransientReadError:
             patience().call(partial(_require_bytes, job.file), (TransientReadError,))
             return _counted(job)
-    except TransientReadError as error:
-        return failed_count(job, str(error), holds=False)
-    except ReadError as error:
-        return failed_count(job, str(error), holds=True)
     except Exception as error:
-        return failed_count(job, repr(error), holds=False)
+        return facts_of_failure(job, error)
 
 
 @functools.cache
@@ -70,6 +66,13 @@ def _counted(job: CountJob) -> VideoFacts:
 def _require_bytes(file: str) -> None:
     if why := unreadable_bytes(str(file_of(file))):
         raise TransientReadError(f"{file}: {why}")
+
+
+def facts_of_failure(job: CountJob, error: Exception) -> VideoFacts:
+    """Facts of a file whose decoding raised this; they hold where the file is at fault."""
+    if not isinstance(error, ReadError):
+        return failed_count(job, repr(error), holds=False)
+    return failed_count(job, str(error), holds=not isinstance(error, TransientReadError))
 
 
 def failed_count(job: CountJob, error: str, holds: bool) -> VideoFacts:

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vidadapt import runs
 from vidadapt.config import ConfigError, EvaluateOptions
 from vidadapt.console import duration, printable
 from vidadapt.data import CHANGED, Changes, read_changes
@@ -15,7 +14,7 @@ from vidadapt.distributed import World, together
 from vidadapt.evaluation import METRICS, Scoring, load_scores, measure, save_scores, take_up
 from vidadapt.files import held_folder, write_json
 from vidadapt.serving import trained
-from vidadapt.serving.trained import Loaded, Trained
+from vidadapt.serving.trained import Loaded
 
 
 def evaluate(world: World, loaded: Loaded, job: Scoring, out: Path, began: float) -> None:
@@ -44,15 +43,6 @@ def evaluate(world: World, loaded: Loaded, job: Scoring, out: Path, began: float
             write_json(out / "metrics.json", result)
             say(out, result)
     parts.remove()
-
-
-def output_folder(found: Trained, options: EvaluateOptions) -> Path:
-    """Make the folder for the results, and try it before any work is done."""
-    views = f"{found.plan.num_clips}x{found.plan.num_crops}"
-    name = f"eval_{found.split}_{found.checkpoint.name}_{views}"
-    out = Path(options.out) if options.out else Path(found.config.run_dir) / name
-    runs.check_writable("--out", out)
-    return out
 
 
 def check_same_list(out: Path, manifest: str) -> None:

@@ -287,3 +287,20 @@ def about(loaded: Loaded) -> dict[str, Any]:
         "normalization": plan.normalization,
         "precision": loaded.precision,
     }
+
+
+def output_folder(found: Trained, kind: str, out: str | None) -> Path:
+    """Make the folder for results, and try it before any work is done.
+
+    Args:
+        kind: of results, "eval" or "temporal"; begins the folder's name.
+        out: `--out`; None: a folder inside the run's, named after split, checkpoint and views.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    views = f"{found.plan.num_clips}x{found.plan.num_crops}"
+    name = f"{kind}_{found.split}_{found.checkpoint.name}_{views}"
+    folder = Path(out) if out else Path(found.config.run_dir) / name
+    runs.check_writable("--out", folder)
+    return folder

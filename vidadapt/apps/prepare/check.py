@@ -20,14 +20,14 @@ from vidadapt.lists import (
     Samples,
     count_file,
     counted_videos,
-    failed_count,
+    facts_of_failure,
     known_root,
     read_index,
     read_label_names,
     read_list,
     write_quarantine,
 )
-from vidadapt.video import ReadError, TransientReadError, VideoFacts, file_of, open_video
+from vidadapt.video import ReadError, VideoFacts, file_of, open_video
 
 STORE_EVERY = 10.0  # seconds between two stores of rows in the video index
 CHUNK = 64  # packed frames in memory at once
@@ -195,12 +195,8 @@ def decode_whole(job: CountJob) -> VideoFacts:
                 sizes.add((frames.shape[2], frames.shape[1]))
         if len(sizes) > 1:
             raise ReadError(f"{job.file}: its frames differ in size")
-    except TransientReadError as error:
-        return failed_count(job, str(error), holds=False)
-    except ReadError as error:
-        return failed_count(job, str(error), holds=True)
     except Exception as error:
-        return failed_count(job, repr(error), holds=False)
+        return facts_of_failure(job, error)
     width, height = sizes.pop()
     return replace(found, container="tar", width=width, height=height)
 

@@ -49,7 +49,7 @@ def report_temporal(asked: TemporalOptions, world: World) -> None:
     began = time.monotonic()
     with together(world):
         models = _models(asked)
-        out = _output_folder(asked, models)
+        out = trained.output_folder(next(iter(models.values())), "temporal", asked.out)
         shared_samples(models)
     found = []
     for name, one in models.items():
@@ -88,16 +88,6 @@ def _models(asked: TemporalOptions) -> dict[str, Trained]:
     if any(word.startswith("--from_scores") for word in asked.rest):
         raise ConfigError("--from_scores: scores hold one order of the frames; give a model")
     return find_models(given, asked.rest)
-
-
-def _output_folder(asked: TemporalOptions, models: dict[str, Trained]) -> Path:
-    """The folder for the report, made and tried before any work is done."""
-    first = next(iter(models.values()))
-    views = f"{first.plan.num_clips}x{first.plan.num_crops}"
-    name = f"temporal_{first.split}_{first.checkpoint.name}_{views}"
-    out = Path(asked.out) if asked.out else Path(first.config.run_dir) / name
-    runs.check_writable("--out", out)
-    return out
 
 
 def _check_same_list(out: Path, manifest: str) -> None:

@@ -45,6 +45,7 @@ from vidadapt.apps.study.benchmark import spread_percent
 from vidadapt.config import DataConfig
 from vidadapt.console import track
 from vidadapt.data import (
+    Augmentation,
     EpochBatches,
     Sampling,
     TrainClips,
@@ -247,10 +248,7 @@ def contenders(
             Videos.of("/", [Sample(path, 0) for path in files.paths], counts),
             case.sampling,
             crop_size=crop_size,
-            train_crop="multi_scale",
-            flip=False,
-            rand_augment=False,
-            random_erasing=0,
+            augmentation=Augmentation(),
             seed=SEED,
         )
     clips[f"vidadapt {chosen} + floats"] = Floats(clips[f"vidadapt {chosen}"])

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from benchmarks import released
 from vidadapt.data import (
+    Augmentation,
     SampleKey,
     Sampling,
     multi_scale_box,
@@ -85,10 +86,7 @@ class PlainClips(Dataset[dict[str, Any]]):
             clip = train_clip(
                 PLAIN[self.reader](self.paths[index], indices.tolist()),
                 crop_size=self.crop_size,
-                train_crop="multi_scale",
-                flip=False,
-                rand_augment=False,
-                random_erasing=0,
+                augmentation=Augmentation(),
             )
         return {"clip": clip}
 

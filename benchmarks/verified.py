@@ -25,7 +25,7 @@ import torch
 
 from benchmarks.footage import FOOTAGE, generate
 from vidadapt.apps.report import markdown_table
-from vidadapt.data import Sampling, seeded, train_clip, train_indices
+from vidadapt.data import Augmentation, Sampling, seeded, train_clip, train_indices
 from vidadapt.lists import read_list
 from vidadapt.video import VideoFacts, open_counted, open_video, sequential, sparse
 
@@ -93,10 +93,7 @@ def seconds(path: Path, facts: VideoFacts, wanted: np.ndarray, seed: int, compar
             train_clip(
                 video.frames(wanted),
                 crop_size=224,
-                train_crop="multi_scale",
-                flip=False,
-                rand_augment=False,
-                random_erasing=0.0,
+                augmentation=Augmentation(),
             )
         return time.process_time() - start
 

@@ -375,7 +375,7 @@ def test_presets():
             plan = resolve(DataConfig(dataset=name), EvalConfig())
             assert plan.num_classes == dataset.num_classes and plan.sampling.num_frames in (8, 16)
     ssv2 = resolve(DataConfig(dataset="ssv2"), EvalConfig())
-    assert not ssv2.flip and (ssv2.num_clips, ssv2.num_crops) == (4, 3)
+    assert not ssv2.augmentation.flip and (ssv2.num_clips, ssv2.num_crops) == (4, 3)
 
 
 def test_overrides(root):
@@ -383,7 +383,7 @@ def test_overrides(root):
     assert (plan.sampling.num_frames, plan.sampling.stride) == (16, 2)
     assert (plan.num_clips, plan.num_crops) == (7, 1)
     assert plan.num_classes == 3 and plan.label_names == ("a", "b", "c")
-    assert resolve(config(root, flip=True), EvalConfig()).flip
+    assert resolve(config(root, flip=True), EvalConfig()).augmentation.flip
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from vidadapt.data.mixing import mix_batch
 from vidadapt.data.seeding import seeded
 from vidadapt.data.transforms import (
     NORMALIZATIONS,
+    Augmentation,
     crop_corners,
     cut_views,
     erased,
@@ -17,7 +18,7 @@ from vidadapt.data.transforms import (
     train_clip,
 )
 
-PLAIN = {"train_crop": "multi_scale", "flip": False, "rand_augment": False, "random_erasing": 0.0}
+PLAIN = Augmentation()
 
 
 def photo(height=60, width=84, seed=0):
@@ -79,20 +80,19 @@ def test_multi_scale_box_draws_exactly_the_references_boxes(height, width):
 @pytest.mark.parametrize("train_crop", ["multi_scale", "random_resized"])
 @pytest.mark.parametrize(("height", "width"), [(60, 84), (84, 60), (9, 5), (1, 2)])
 def test_training_clips_of_any_frame_size(train_crop, height, width):
-    options = PLAIN | {"train_crop": train_crop}
     with seeded(0):
-        clip = train_clip(still(4, height=height, width=width), crop_size=32, **options)
+        clip = train_clip(still(4, height=height, width=width), 32, Augmentation(train_crop))
     assert clip.shape == (3, 4, 32, 32) and clip.dtype == torch.uint8
     assert clip.permute(1, 2, 3, 0).is_contiguous()  # one piece to copy into the batch
 
 
 @pytest.mark.parametrize("train_crop", ["multi_scale", "random_resized"])
 def test_one_decision_for_all_frames(train_crop):
-    options = {"train_crop": train_crop, "flip": True, "rand_augment": True, "random_erasing": 0.0}
+    augmentation = Augmentation(train_crop, flip=True, rand_augment=True)
     results = []
     for seed in range(25):
         with seeded(seed):
-            clip = train_clip(still(), crop_size=32, **options)
+            clip = train_clip(still(), 32, augmentation)
         assert (clip == clip[:, :1]).all()
         results.append(clip)
     assert len({clip.numpy().tobytes() for clip in results}) > 20
@@ -103,7 +103,7 @@ def test_time_and_channels_keep_their_order():
     frames += np.arange(4, dtype=np.uint8)[:, None, None, None] * 20
     frames += np.array([0, 5, 10], dtype=np.uint8)
     with seeded(0):
-        clip = train_clip(frames, crop_size=16, **PLAIN)
+        clip = train_clip(frames, 16, PLAIN)
     [view] = cut_views(eval_frames(frames, 16), torch.arange(4)[None], torch.tensor([[0, 0]]))
     for t in range(4):
         for channel in range(3):
@@ -117,7 +117,7 @@ def test_multi_scale_clip_is_the_pillow_crop():
         with seeded(seed):
             top, left, height, width = multi_scale_box(120, 160, 48)
         with seeded(seed):
-            clip = train_clip(frames, crop_size=48, **PLAIN)
+            clip = train_clip(frames, 48, PLAIN)
         box = (left, top, left + width, top + height)
         expected = Image.fromarray(frames[0]).crop(box).resize((48, 48), Image.Resampling.BILINEAR)
         difference = clip[:, 0].permute(1, 2, 0).int() - torch.from_numpy(np.array(expected)).int()
@@ -129,9 +129,9 @@ def test_flip_mirrors_half_of_the_clips():
     mirrored = 0
     for seed in range(60):
         with seeded(seed):
-            clip = train_clip(frames, crop_size=32, **PLAIN)
+            clip = train_clip(frames, 32, PLAIN)
         with seeded(seed):
-            flipped = train_clip(frames, crop_size=32, **PLAIN | {"flip": True})
+            flipped = train_clip(frames, 32, Augmentation(flip=True))
         assert torch.equal(flipped, clip) or torch.equal(flipped, clip.flip(-1))
         mirrored += not torch.equal(flipped, clip)
     assert 18 <= mirrored <= 42
@@ -175,9 +175,9 @@ def test_random_erasing_follows_its_probability():
     hits = 0
     for seed in range(80):
         with seeded(seed):
-            clip = train_clip(frames, crop_size=20, **PLAIN)
+            clip = train_clip(frames, 20, PLAIN)
         with seeded(seed):
-            maybe = train_clip(frames, crop_size=20, **PLAIN | {"random_erasing": 0.25})
+            maybe = train_clip(frames, 20, Augmentation(random_erasing=0.25))
         hits += not torch.equal(clip, maybe)
     assert 8 <= hits <= 34
 

@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import misbehaving
@@ -23,6 +24,7 @@ from safetensors.torch import load_file
 from videos import grey_frames, write_video
 
 from vidadapt import data
+from vidadapt.data import Augmentation
 from vidadapt.features.store import (
     THERE,
     UNREADABLE,
@@ -388,6 +390,15 @@ def small_cache(tiny_set, tmp_path_factory) -> Path:
     return folder
 
 
+# Every field of `Augmentation`, with another value than the small cache was made with.
+AUGMENTED = {
+    "train_crop": "random_resized",
+    "flip": "true",
+    "rand_augment": "true",
+    "random_erasing": 0.5,
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -402,10 +413,10 @@ def small_cache(tiny_set, tmp_path_factory) -> Path:
         ({"data__crop_size": 48}, r"data\.crop_size: 32 in the cache, 48 here"),
         ({"data__num_frames": 6}, r"data\.num_frames: 4 in the cache, 6 here"),
         ({"data__sampling": "videomae_dense"}, r"data\.sampling: .*; data\.stride: "),
-        ({"data__flip": "true"}, r"data\.flip: False in the cache, True here"),
-        ({"data__train_crop": "random_resized"}, r"data\.train_crop: "),
-        ({"data__rand_augment": "true"}, r"data\.rand_augment: "),
-        ({"data__random_erasing": 0.5}, r"data\.random_erasing: "),
+        *(
+            ({f"data__{field.name}": AUGMENTED[field.name]}, rf"data\.{field.name}: ")
+            for field in fields(Augmentation)
+        ),
         ({"data__repeated_augmentation": 2}, r"data\.repeated_augmentation: "),
         ({"data__normalization": "half"}, r"data\.normalization: "),
         ({"data__reader": "pyav"}, r"data\.reader: .*'pyav' here; frames"),

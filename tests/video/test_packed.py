@@ -13,6 +13,7 @@ from videos import grey_frames, indices_of
 
 from vidadapt.data.clips import TrainClips
 from vidadapt.data.sampling import SAMPLINGS, train_indices
+from vidadapt.data.transforms import Augmentation
 from vidadapt.files.locks import held
 from vidadapt.lists import (
     ListError,
@@ -314,10 +315,7 @@ def test_clips_hold_the_frames_that_the_sampling_chose(tmp_path: Path) -> None:
             Videos.of(str(tmp_path), [Sample("a.tar/v", 0)], counts),
             SAMPLINGS[name],
             crop_size=32,
-            train_crop="multi_scale",
-            flip=False,
-            rand_augment=False,
-            random_erasing=0.0,
+            augmentation=Augmentation(),
             seed=0,
         )
         for epoch in range(3):

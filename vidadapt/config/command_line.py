@@ -22,7 +22,7 @@ from vidadapt.config.parsing import (
     typed,
     value_of,
 )
-from vidadapt.config.schema import Config, ConfigError, EvalConfig, as_dict
+from vidadapt.config.schema import Config, ConfigError, DataConfig, EvalConfig, as_dict
 from vidadapt.config.typed import Within, out_of_range
 from vidadapt.config.yaml_files import flattened
 
@@ -131,11 +131,9 @@ the frames after sampling, crop, flip and augmentation, as the same keys of tool
 them. Label names are those of data.label_names, else of labels.txt beside the list. Videos that
 cannot be read are shown with the cause, and the exit status is 1 then (others: docs/failures.md).
 """
-BROWSE_KEYS = (
-    *("dataset", "lists", "root", "label_names", "sampling", "num_frames", "stride", "crop_size"),
-    *("train_crop", "flip", "rand_augment", "random_erasing", "repeated_augmentation", "reader"),
-    *("num_workers", "index_dir", "count_timeout", "quarantine", "max_unreadable"),
-    "allow_outside_root",
+NOT_FOR_BROWSE = (
+    *("train_list", "dev_list", "test_list", "normalization", "truncated", "changed"),
+    *("clip_timeout", "max_skipped", "check_files"),
 )
 
 # Options of an evaluation: of a run, of an adapter alone, of both. A run's other options can be
@@ -177,13 +175,14 @@ def parse_browse(argv: list[str], methods: Methods) -> tuple[Config, BrowseOptio
         SystemExit: after --help.
     """
     method, argv, _ = choose_method(spelt(argv), methods)
+    browse_keys = DataConfig.__dataclass_fields__.keys() - set(NOT_FOR_BROWSE)
     parser = new_parser(
         "tools/browse.py",
         BROWSE_HELP,
         BrowseOptions,
         methods,
         method,
-        shown={"config", "train.seed", *(f"data.{key}" for key in BROWSE_KEYS)},
+        shown={"config", "train.seed", *(f"data.{key}" for key in browse_keys)},
         skip=frozenset({"list_path", "evaluation"}),
     )
     parser.add_argument("list", type=str, help="`path label` list to look at")

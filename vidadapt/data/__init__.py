@@ -27,6 +27,7 @@ from vidadapt.data.skips import SKIPPED, SkipLog, most_skipped, read_skips
 from vidadapt.data.splits import load_splits, loaders_of, read_splits
 from vidadapt.data.transforms import (
     NORMALIZATIONS,
+    Augmentation,
     crop_corners,
     cut_views,
     eval_frames,
@@ -42,6 +43,7 @@ __all__ = [
     "NORMALIZATIONS",
     "SAMPLINGS",
     "SKIPPED",
+    "Augmentation",
     "Batches",
     "Changes",
     "DataPlan",

@@ -15,7 +15,13 @@ from vidadapt.data.changes import ChangedVideo
 from vidadapt.data.epochs import SampleKey
 from vidadapt.data.sampling import Sampling, eval_indices, train_indices
 from vidadapt.data.seeding import seeded
-from vidadapt.data.transforms import crop_corners, cut_views, eval_frames, train_clip
+from vidadapt.data.transforms import (
+    Augmentation,
+    crop_corners,
+    cut_views,
+    eval_frames,
+    train_clip,
+)
 from vidadapt.files import PATIENCE, Patience
 from vidadapt.lists import Videos
 from vidadapt.video import ReadError, TransientReadError, VideoFacts, file_of, open_counted
@@ -43,17 +49,13 @@ class TrainClips(Dataset[dict[str, Any]]):
         sampling: Sampling,
         *,
         crop_size: int,
-        train_crop: str,
-        flip: bool,
-        rand_augment: bool,
-        random_erasing: float,
+        augmentation: Augmentation,
         seed: int,
         patience: float = PATIENCE,
     ) -> None:
         self.patience = Patience(patience)
         self.samples, self.sampling, self.seed = samples, sampling, seed
-        self.crop_size, self.train_crop, self.flip = crop_size, train_crop, flip
-        self.rand_augment, self.random_erasing = rand_augment, random_erasing
+        self.crop_size, self.augmentation = crop_size, augmentation
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -65,14 +67,7 @@ class TrainClips(Dataset[dict[str, Any]]):
             indices = train_indices(self.sampling, facts.num_frames, rng)
             read = partial(read_frames, self.samples.file(index), facts, indices)
             frames, changed = self.patience.call(read, (TransientReadError,))
-            clip = train_clip(
-                frames,
-                crop_size=self.crop_size,
-                train_crop=self.train_crop,
-                flip=self.flip,
-                rand_augment=self.rand_augment,
-                random_erasing=self.random_erasing,
-            )
+            clip = train_clip(frames, self.crop_size, self.augmentation)
         about = {"again": self.patience.first(), "changed": changed}
         return {"clip": clip, "label": int(self.samples.labels[index]), "index": index, **about}
 

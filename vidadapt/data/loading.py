@@ -157,10 +157,7 @@ def train_loader(
         videos.samples,
         plan.sampling,
         crop_size=plan.crop_size,
-        train_crop=data.train_crop,
-        flip=plan.flip,
-        rand_augment=data.rand_augment,
-        random_erasing=data.random_erasing,
+        augmentation=plan.augmentation,
         seed=seed,
         patience=_patience(data),
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from vidadapt.config import DataConfig, EvalConfig
 from vidadapt.console import require_known
 from vidadapt.data.datasets import DATASETS
 from vidadapt.data.sampling import SAMPLINGS, Sampling
-from vidadapt.data.transforms import NORMALIZATIONS, TRAIN_CROPS
+from vidadapt.data.transforms import NORMALIZATIONS, TRAIN_CROPS, Augmentation
 from vidadapt.lists import read_label_names
 from vidadapt.video import READERS, check_reader
 
@@ -24,7 +24,7 @@ class DataPlan:
         num_classes: K.
         label_names: K class names in label order; None without a label file.
         sampling: the preset with the overrides of num_frames and stride.
-        flip: whether training clips are mirrored at random.
+        augmentation: of training clips, with the data set's rule of mirroring.
         num_clips: temporal clips at evaluation.
         num_crops: spatial crops of each clip at evaluation.
         crop_size: S.
@@ -35,7 +35,7 @@ class DataPlan:
     num_classes: int
     label_names: tuple[str, ...] | None
     sampling: Sampling
-    flip: bool
+    augmentation: Augmentation
     num_clips: int
     num_crops: int
     crop_size: int
@@ -88,12 +88,15 @@ def resolve(
         "num_crops": evaluation.num_crops,
     }
     sampling = replace(preset, **{k: v for k, v in overrides.items() if v is not None})
+    asked = {field.name: getattr(data, field.name) for field in fields(Augmentation)}
+    if asked["flip"] is None:
+        asked["flip"] = dataset.flip
     return DataPlan(
         dataset=data.dataset,
         num_classes=num_classes,
         label_names=names,
         sampling=sampling,
-        flip=dataset.flip if data.flip is None else data.flip,
+        augmentation=Augmentation(**asked),
         num_clips=sampling.num_clips,
         num_crops=sampling.num_crops,
         crop_size=data.crop_size,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -60,43 +61,53 @@ def _constants(name: str, device: torch.device) -> tuple[torch.Tensor, torch.Ten
     return scale.float().to(device), offset.float().to(device)
 
 
-def train_clip(
-    frames: np.ndarray,
-    *,
-    crop_size: int,
-    train_crop: str,
-    flip: bool,
-    rand_augment: bool,
-    random_erasing: float,
-) -> torch.Tensor:
-    """Random crop, then flip, RandAugment and erasing if asked; one decision per clip for each.
+@dataclass(frozen=True)
+class Augmentation:
+    """What training does at random to the frames of a clip.
 
-    Args:
-        frames: (T, H, W, 3) uint8 RGB.
-        crop_size: S, side of the result in pixels.
+    Each field has the name of its key of `data`. A cache of features is bound to all of them, and
+    tools/browse.py shows them, so a new one needs no line there.
+
+    Attributes:
         train_crop: `multi_scale` (see `multi_scale_box`) or `random_resized` (8-100 % of the area,
             aspect ratio 3/4-4/3).
         flip: mirror with probability 1/2.
         rand_augment: see `rand_augmented`.
         random_erasing: probability of erasing one box, see `erased`.
+    """
+
+    train_crop: str = "multi_scale"
+    flip: bool = False
+    rand_augment: bool = False
+    random_erasing: float = 0.0
+
+
+def train_clip(frames: np.ndarray, crop_size: int, augmentation: Augmentation) -> torch.Tensor:
+    """Random crop, then flip, RandAugment and erasing if asked; one decision per clip for each.
+
+    Args:
+        frames: (T, H, W, 3) uint8 RGB.
+        crop_size: S, side of the result in pixels.
 
     Returns:
         (3, T, S, S) uint8, a view of contiguous (T, S, S, 3) memory.
     """
     clip = _channels_first(frames)
     size = [crop_size, crop_size]
-    if train_crop == "multi_scale":
+    if augmentation.train_crop == "multi_scale":
         top, left, height, width = multi_scale_box(clip.shape[-2], clip.shape[-1], crop_size)
         clip = F.resized_crop(clip, top, left, height, width, size, antialias=True)
-    elif train_crop == "random_resized":
+    elif augmentation.train_crop == "random_resized":
         clip = v2.RandomResizedCrop(crop_size, (0.08, 1.0), (3 / 4, 4 / 3), antialias=True)(clip)
     else:
-        raise ValueError(f"unknown train_crop {train_crop!r}; known: {', '.join(TRAIN_CROPS)}")
-    if flip and torch.rand(()) < 0.5:
+        known = ", ".join(TRAIN_CROPS)
+        raise ValueError(f"unknown train_crop {augmentation.train_crop!r}; known: {known}")
+    if augmentation.flip and torch.rand(()) < 0.5:
         clip = F.horizontal_flip(clip)
-    if rand_augment:
+    if augmentation.rand_augment:
         clip = rand_augmented(clip)
-    if random_erasing > 0 and torch.rand(()) < random_erasing:
+    erasing = augmentation.random_erasing
+    if erasing > 0 and torch.rand(()) < erasing:
         clip = erased(clip)
     return clip.permute(0, 2, 3, 1).contiguous().permute(3, 0, 1, 2)
 

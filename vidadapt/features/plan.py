@@ -110,11 +110,7 @@ def _key(
     }
     if training:
         key |= {
-            "data.flip": plan.flip,
-            **{
-                f"data.{name}": getattr(cfg.data, name)
-                for name in ("train_crop", "rand_augment", "random_erasing")
-            },
+            **{f"data.{name}": value for name, value in vars(plan.augmentation).items()},
             "data.repeated_augmentation": cfg.data.repeated_augmentation,
             "train.seed": cfg.train.seed,
             "cache.draws": cfg.cache.draws,

@@ -17,7 +17,7 @@ from vidadapt.config import (
     misfits,
 )
 from vidadapt.console import require_known
-from vidadapt.data import DATASETS, NORMALIZATIONS, DataPlan, Sampling
+from vidadapt.data import DATASETS, NORMALIZATIONS, Augmentation, DataPlan, Sampling
 from vidadapt.video import READERS, control_character
 
 FORMATS = ("vidadapt-adapter-1", "vidadapt-adapter-2")  # the last is written
@@ -93,7 +93,7 @@ def plan_of(about: dict[str, Any]) -> DataPlan:
         num_classes=about["num_classes"],
         label_names=None if names is None else tuple(names),
         sampling=Sampling(clip["policy"], clip["num_frames"], clip["stride"], *views),
-        flip=False,
+        augmentation=Augmentation(),
         num_clips=views[0],
         num_crops=views[1],
         crop_size=clip["crop_size"],

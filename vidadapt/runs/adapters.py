@@ -24,7 +24,7 @@ from torch import nn
 from vidadapt import methods
 from vidadapt.config import Config, ConfigError, ModelConfig, yaml_files
 from vidadapt.console import printable
-from vidadapt.data import DataPlan, Sampling, normalize
+from vidadapt.data import Augmentation, DataPlan, Sampling, normalize
 from vidadapt.models import WITHOUT_FILE, VideoModel, is_hub_name, require_shape
 from vidadapt.runs import checkpoints
 from vidadapt.runs.adapter_json import FORMATS, check_description, config_of, plan_of
@@ -258,7 +258,7 @@ def _read(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 def bare_plan(num_frames: int, crop_size: int) -> DataPlan:
     """Make a plan for clips of this shape, of no particular data set: all that a backbone needs."""
     sampling = Sampling("uniform", num_frames, 1, 1, 1)
-    return DataPlan("custom", 1, None, sampling, False, 1, 1, crop_size, "imagenet")
+    return DataPlan("custom", 1, None, sampling, Augmentation(), 1, 1, crop_size, "imagenet")
 
 
 def with_views(plan: DataPlan, num_clips: int | None, num_crops: int | None) -> DataPlan:

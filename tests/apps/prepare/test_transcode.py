@@ -33,7 +33,7 @@ from vidadapt.apps.prepare.copies import (
 from vidadapt.apps.prepare.report import Report
 from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.sampling import SAMPLINGS
-from vidadapt.data.transforms import cut_views
+from vidadapt.data.transforms import Augmentation, cut_views
 from vidadapt.files.writing import WriteError
 from vidadapt.launching.failures import kind_of
 from vidadapt.lists import Sample, Videos, frame_counts, known_root, read_list, read_prepared
@@ -227,10 +227,7 @@ def test_presets_choose_the_same_frames_everywhere(source: Source, made, preset:
             videos,
             SAMPLINGS[preset],
             crop_size=64,
-            train_crop="multi_scale",
-            flip=False,
-            rand_augment=False,
-            random_erasing=0.0,
+            augmentation=Augmentation(),
             seed=3,
         )
         views[name] = [train[(epoch, i, 0)]["clip"].numpy() for epoch in (0, 1) for i in (0, 1)]

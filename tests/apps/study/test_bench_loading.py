@@ -16,7 +16,7 @@ from benchmarks import loader, released, views
 from benchmarks.footage import FOOTAGE
 from vidadapt.data.clips import EvalViews
 from vidadapt.data.sampling import SAMPLINGS
-from vidadapt.data.transforms import multi_scale_box, train_clip
+from vidadapt.data.transforms import Augmentation, multi_scale_box, train_clip
 from vidadapt.lists import Sample, Videos
 from vidadapt.video import VideoFacts, open_video
 
@@ -48,10 +48,7 @@ def test_training_pixels_are_those_of_the_released_loader_to_a_grey_level(tmp_pa
         ours = train_clip(
             frames,
             crop_size=48,
-            train_crop="multi_scale",
-            flip=False,
-            rand_augment=False,
-            random_erasing=0,
+            augmentation=Augmentation(),
         )
         theirs = released.train_clip(str(path), indices, box, 48)
         mean, std = (torch.tensor(v).view(3, 1, 1, 1) for v in (released.MEAN, released.STD))

@@ -11,7 +11,14 @@ from dataclasses import replace
 import torch
 
 from vidadapt.config import DataConfig
-from vidadapt.data import SAMPLINGS, DataPlan, TrainLoader, VideoList, train_loader
+from vidadapt.data import (
+    SAMPLINGS,
+    Augmentation,
+    DataPlan,
+    TrainLoader,
+    VideoList,
+    train_loader,
+)
 from vidadapt.lists import Videos
 
 
@@ -56,7 +63,7 @@ def loader_rates(
             num_classes=1 + int(videos.labels.max()),
             label_names=None,
             sampling=replace(SAMPLINGS["uniform8"], num_frames=num_frames),
-            flip=False,
+            augmentation=Augmentation(),
             num_clips=1,
             num_crops=1,
             crop_size=crop_size,

@@ -87,17 +87,14 @@ def _facts(
         frames = f"{sampling.num_frames} frames, {sampling.stride} apart (dense)"
     else:
         frames = f"{sampling.num_frames} frames, one of each segment (uniform)"
-    erasing = settings.random_erasing
     return {
         "videos": f"{num_videos:,} in {plan.num_classes} classes",
         "data.root": settings.root,
         "data.dataset": settings.dataset,
         "data.label_names": settings.label_names or "none",
         "clip": frames,
-        "crop": f"{plan.crop_size} x {plan.crop_size}, {settings.train_crop}",
-        "mirrored at random": "yes" if plan.flip else "no",
-        "RandAugment": "yes" if settings.rand_augment else "no",
-        "random erasing": f"of {100 * erasing:g} % of the clips" if erasing else "no",
+        "crop": f"{plan.crop_size} x {plan.crop_size}",
+        **{f"data.{name}": str(value).lower() for name, value in vars(plan.augmentation).items()},
         "copies of a video in an epoch": str(settings.repeated_augmentation),
         "train.seed": str(cfg.train.seed),
         "shown": f"up to {options.clips_per_class} random videos of a class, "

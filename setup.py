@@ -1,16 +1,48 @@
 """Package metadata; tool settings live in pyproject.toml."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+
+
+class BuildWithShippedFiles(build_py):
+    """Put the configurations and label lists, which are in the repository's root, into the package.
+
+    `vidadapt.config.shipped` finds them there, and in the root where the package is a checkout.
+    """
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            for folder in ("configs", "data_lists"):
+                target = Path(self.build_lib) / "vidadapt" / folder
+                shutil.copytree(ROOT / folder, target, dirs_exist_ok=True)
+
 
 setup(
     name="vidadapt",
-    version="0.1.0",
+    use_scm_version={"fallback_version": "0.1.0"},
+    cmdclass={"build_py": BuildWithShippedFiles},
     description="Parameter-efficient fine-tuning of video transformers for action recognition",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    python_requires=">=3.11",
+    author="the vidadapt authors",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["video", "action recognition", "adapters", "PEFT", "vision transformer", "PyTorch"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.11,<3.15",
+    entry_points={"console_scripts": ["vidadapt = vidadapt.cli:main"]},
     packages=find_packages(include=["vidadapt", "vidadapt.*"]),
     package_data={
         "vidadapt": ["py.typed", "weights/*.safetensors", "weights/*.json"],
@@ -42,6 +74,7 @@ setup(
         "bench": ["opencv-python-headless"],
         "dev": [
             "pytest",
+            "setuptools-scm>=8",
             "pytest-xdist",
             "hypothesis",
             "ruff",

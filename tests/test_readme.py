@@ -42,11 +42,15 @@ def commands(text: str = TEXT) -> list[list[str]]:
 
 
 def arguments_of(tool: str) -> list[list[str]]:
-    return [
-        words[words.index(f"tools/{tool}.py") + 1 :]
-        for words in commands()
-        if f"tools/{tool}.py" in words
-    ]
+    return [arguments for name, arguments in map(called, commands()) if name == tool]
+
+
+def called(words: list[str]) -> tuple[str, list[str]]:
+    """The command of vidadapt that is called, alone or under torchrun, and its arguments."""
+    if "vidadapt" not in words:
+        return "", []
+    name, *arguments = words[words.index("vidadapt") + 1 :]
+    return name, arguments
 
 
 def test_every_file_that_is_named_exists():
@@ -80,20 +84,19 @@ def test_what_is_evaluated_predicted_and_exported_was_trained_before():
     trained: dict[str, str] = {}
     used = 0
     for words in commands():
-        tool = next((word for word in words if word.startswith("tools/")), "")
-        arguments = words[words.index(tool) + 1 :] if tool else []
-        if tool == "tools/train.py":
+        tool, arguments = called(words)
+        if tool == "train":
             cfg, _ = command_line.parse_train(arguments, methods.METHODS)
             trained[cfg.run_dir] = cfg.method["name"]
-        elif tool == "tools/export.py":
+        elif tool == "export":
             method = trained[str(Path(arguments[0]).parent)]
             assert method in methods.MERGES or method in exporting.ADD_NOTHING
             used += 1
-        elif tool == "tools/predict.py":
+        elif tool == "predict":
             options = load_tool("predict").parse(arguments)
             assert all(folder in trained for folder in options.adapter)
             used += 1
-        elif tool == "tools/evaluate.py":
+        elif tool == "evaluate":
             option = "--run_dir" if "--run_dir" in arguments else "--from_scores"
             given = arguments[arguments.index(option) + 1]
             assert given in trained or str(Path(given).parents[1]) in trained

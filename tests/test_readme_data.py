@@ -47,8 +47,6 @@ def commands() -> list[list[str]]:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with all that the commands name."""
-    for name in ("tools", "configs"):
-        (tmp_path / name).symlink_to(ROOT / name)
     rng = np.random.default_rng(0)
     for action in ("pour", "stir (slowly)", "#shake"):
         for number in range(8):
@@ -70,16 +68,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(words: list[str]) -> None:
-    tool = next(word for word in words if word.startswith("tools/"))
-    name = Path(tool).stem
-    arguments = words[words.index(tool) + 1 :]
+    name, *arguments = words[words.index("vidadapt") + 1 :]
     extra = ALSO.get(arguments[0] if name == "prepare" else name, [])
     if words[0] == "torchrun":
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words[1:]]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         subprocess.run([*launcher, *extra], check=True, timeout=300, env=environment)
         return
-    assert words[0] == "python"
+    assert words[0] == "vidadapt"
     try:
         status = load_tool(name).main([*arguments, *extra])
     except SystemExit as exit_:
@@ -113,7 +109,7 @@ def test_the_commands_of_the_section_run_in_their_order(home: Path) -> None:
 def test_the_section_shows_every_step() -> None:
     text = " ".join(" ".join(words) for words in commands())
     for step in (
-        *("prepare.py folder", "prepare.py hmdb51", "prepare.py ssv2", "prepare.py frames"),
-        *("browse.py", "check_videos.py", "train.py"),
+        *("prepare folder", "prepare hmdb51", "prepare ssv2", "prepare frames"),
+        *("browse", "check_videos", "train"),
     ):
-        assert f"tools/{step}" in text
+        assert f"vidadapt {step}" in text

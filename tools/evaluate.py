@@ -1,36 +1,8 @@
-"""Evaluate: load a run's checkpoint, score every view once, fuse, report."""
-
-from __future__ import annotations
+"""The same as `vidadapt evaluate`, from a checkout."""
 
 import sys
-import time
 
-from vidadapt import launching
-from vidadapt.distributed import World, held_by_main, together
-from vidadapt.launching import recorded
-from vidadapt.serving import evaluate_command, trained
-
-
-def main(world: World) -> None:
-    """Evaluate as the command line says; all processes enter together."""
-    with together(world):
-        cfg, options, adapter = trained.asked(sys.argv[1:])
-    if cfg is None:
-        if world.is_main:
-            evaluate_command.rescore(options)
-        return
-    began = time.monotonic()
-    with together(world):
-        found = trained.find(cfg, options, adapter)
-        out = trained.output_folder(found, "eval", options.out)
-    with held_by_main(world, out, "--out"):
-        loaded = trained.load(found, world)
-        with together(world):
-            evaluate_command.check_same_list(out, loaded.videos.manifest)
-            job = trained.job(loaded, world)
-        with recorded(world, out):
-            evaluate_command.evaluate(world, loaded, job, out, began)
-
+from vidadapt.cli import run
 
 if __name__ == "__main__":
-    launching.launch(main, goes_on="; the same command goes on")
+    run("evaluate", sys.argv[1:])

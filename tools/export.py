@@ -1,55 +1,8 @@
-"""Export: write a run's model as one plain weights file, its method merged into the backbone."""
+"""The same as `vidadapt export`, from a checkout."""
 
-from __future__ import annotations
+import sys
 
-import argparse
-from pathlib import Path
-
-import torch
-
-from vidadapt import launching, runs
-from vidadapt.models import LAYOUTS
-from vidadapt.serving import export
-
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
-
-DESCRIPTION = (
-    __doc__
-    + """
-
-Methods that are linear maps (arc, lora, ssf) are merged exactly; full, linear and bitfit have
-nothing to merge; the others are refused with the reason.
-
-layouts:
-  backbone  all but fc_norm and head, safetensors: model.weights of another run (fresh head)
-  vidadapt  and fc_norm and head: also the trained classifier, with models.build(keep_head=True)
-  videomae  the same as a .pth file that MCG-NJU/VideoMAE's own fine-tuning code loads
-A BatchNorm in front of the linear head is folded into it: use model.head linear with the file."""
-)
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        epilog="example: python tools/export.py runs/mine/last merged.pth --layout videomae",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("checkpoint", type=Path, help="folder last or best of a run")
-    parser.add_argument("out", type=Path, help="file to write")
-    parser.add_argument("--layout", choices=LAYOUTS, default="backbone", help="default: backbone")
-    parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="default: fp32")
-    parser.add_argument(
-        "--weights", type=Path, help="weights of the backbone; default: the run's model.weights"
-    )
-    arguments = parser.parse_args(argv)
-    dtype = DTYPES[arguments.dtype]
-    runs.check_writable("out", arguments.out.absolute().parent)
-    change = export(arguments.checkpoint, arguments.out, arguments.layout, dtype, arguments.weights)
-    size = arguments.out.stat().st_size / 1e6
-    print(f"{arguments.out}: {size:.2f} MB, {arguments.dtype}, layout {arguments.layout}")
-    if change is not None:
-        print(f"largest change of a logit on random clips: {change:.1e}")
-
+from vidadapt.cli import run
 
 if __name__ == "__main__":
-    launching.alone(main)
+    run("export", sys.argv[1:])

@@ -21,6 +21,7 @@ from vidadapt.config.schema import (
     TrainConfig,
     as_dict,
 )
+from vidadapt.config.shipped import config_file, shipped
 from vidadapt.config.typed import Within, hints_of, misfits, out_of_range
 from vidadapt.config.yaml_files import flattened
 
@@ -40,6 +41,7 @@ __all__ = [
     "as_dict",
     "check",
     "check_evaluation",
+    "config_file",
     "flattened",
     "hints_of",
     "misfits",
@@ -47,5 +49,6 @@ __all__ = [
     "parse_browse",
     "parse_evaluate",
     "parse_train",
+    "shipped",
     "spelt",
 ]

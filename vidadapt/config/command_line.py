@@ -1,4 +1,4 @@
-"""Command lines of tools/train.py, tools/evaluate.py and tools/browse.py.
+"""Command lines of vidadapt train, vidadapt evaluate and vidadapt browse.
 
 A run is described by one YAML file plus dotted overrides (`--train.epochs 10`). `--help` shows the
 options of the method that was chosen. Options are spelt with underscores; dashes are read, too.
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from vidadapt.config.parsing import (
+    HELP_ALL,
     Methods,
     choose_method,
     config_of,
@@ -96,24 +97,25 @@ class BrowseOptions:
 
 TRAIN_HELP = """Adapt a video transformer to a list of videos.
 
-    python tools/train.py --config configs/ssv2/adaptformer.yaml --run_dir runs/ssv2_adaptformer \\
+    vidadapt train --config ssv2/adaptformer --run_dir runs/ssv2_adaptformer \\
         --data.lists LISTS_OF_PREPARE --model.weights videomae_vit_b.pth
-    torchrun --nproc-per-node 8 tools/train.py --config ... --train.epochs 10
-    python tools/train.py --config ... --run_dir ... --profile 20
+    torchrun --nproc-per-node 8 -m vidadapt train --config ... --train.epochs 10
+    vidadapt train --config ... --run_dir ... --profile 20
 
-Any key of the configuration is an option. The options of a method are shown for the chosen one:
-    python tools/train.py --method.name full --help
+--config takes a YAML file, or the name of one that comes with vidadapt (ssv2/linear, ...). Any key
+of a configuration is an option, see --help_all. The options of the chosen method are shown:
+    vidadapt train --method.name full --help
 Exit statuses, and failure.json in the run folder: docs/failures.md.
 """
 
 EVALUATE_HELP = """Evaluate on a list, several clips x crops a video, exactly.
 
-    python tools/evaluate.py --run_dir runs/ssv2_adaptformer --eval.num_clips 4 --eval.num_crops 3
-    torchrun --nproc-per-node 8 tools/evaluate.py --run_dir runs/ssv2_adaptformer --split dev
-    python tools/evaluate.py --run_dir runs/ssv2_adaptformer --data.lists OTHER_LISTS_OF_PREPARE
-    python tools/evaluate.py --adapter ssv2_adapter --data.root VIDEOS --data.test_list test.txt \\
+    vidadapt evaluate --run_dir runs/ssv2_adaptformer --eval.num_clips 4 --eval.num_crops 3
+    torchrun --nproc-per-node 8 -m vidadapt evaluate --run_dir runs/ssv2_adaptformer --split dev
+    vidadapt evaluate --run_dir runs/ssv2_adaptformer --data.lists OTHER_LISTS_OF_PREPARE
+    vidadapt evaluate --adapter ssv2_adapter --data.root VIDEOS --data.test_list test.txt \\
         --model.weights videomae_vit_b.pth
-    python tools/evaluate.py --from_scores runs/.../scores.npz --eval.fusion logits
+    vidadapt evaluate --from_scores runs/.../scores.npz --eval.fusion logits
 
 The configuration of the run or the adapter is the default of every option below. A run knows its
 classes, and where its relative paths begin; --data.lists takes the place of its lists.
@@ -122,12 +124,12 @@ Exit statuses, and failure.json in the folder of results: docs/failures.md.
 
 BROWSE_HELP = """Look at a list as a training run would see it, before spending days on it.
 
-    python tools/browse.py train.txt --config configs/ssv2/adaptformer.yaml --data.root VIDEOS
-    python tools/browse.py LISTS_OF_PREPARE/train.txt --data.rand_augment true --epochs 3
-    python tools/browse.py train.txt --config runs/mine/config.yaml
+    vidadapt browse train.txt --config ssv2/adaptformer --data.root VIDEOS
+    vidadapt browse LISTS_OF_PREPARE/train.txt --data.rand_augment true --epochs 3
+    vidadapt browse train.txt --config runs/mine/config.yaml
 
 Writes index.html (one file, opens without a network) and sheet.png: for a few videos of each class
-the frames after sampling, crop, flip and augmentation, as the same keys of tools/train.py give
+the frames after sampling, crop, flip and augmentation, as the same keys of vidadapt train give
 them. Label names are those of data.label_names, else of labels.txt beside the list. Videos that
 cannot be read are shown with the cause, and the exit status is 1 then (others: docs/failures.md).
 """
@@ -150,7 +152,7 @@ EVALUATION_KEYS = (
 
 
 def parse_train(argv: list[str], methods: Methods) -> tuple[Config, TrainOptions]:
-    """Parse the command line of tools/train.py: configuration and other options.
+    """Parse the command line of vidadapt train: configuration and other options.
 
     Raises:
         ConfigError: unknown or malformed keys, or options that do not go together.
@@ -158,7 +160,15 @@ def parse_train(argv: list[str], methods: Methods) -> tuple[Config, TrainOptions
     """
     method, argv, dropped = choose_method(spelt(argv), methods)
     skip = frozenset({"resume", "dropped"})
-    parser = new_parser("tools/train.py", TRAIN_HELP, TrainOptions, methods, method, skip=skip)
+    parser = new_parser(
+        "vidadapt train",
+        TRAIN_HELP,
+        TrainOptions,
+        methods,
+        method,
+        everything=HELP_ALL in argv,
+        skip=skip,
+    )
     parser.add_argument("--resume", action="store_true", help="continue the run in run_dir")
     parsed = parse(parser, argv)
     options = options_of(TrainOptions, parsed, dropped=dropped)
@@ -168,7 +178,7 @@ def parse_train(argv: list[str], methods: Methods) -> tuple[Config, TrainOptions
 
 
 def parse_browse(argv: list[str], methods: Methods) -> tuple[Config, BrowseOptions]:
-    """Parse the command line of tools/browse.py: training configuration and other options.
+    """Parse the command line of vidadapt browse: training configuration and other options.
 
     Raises:
         ConfigError: unknown or malformed keys, a number that is too small.
@@ -177,11 +187,12 @@ def parse_browse(argv: list[str], methods: Methods) -> tuple[Config, BrowseOptio
     method, argv, _ = choose_method(spelt(argv), methods)
     browse_keys = DataConfig.__dataclass_fields__.keys() - set(NOT_FOR_BROWSE)
     parser = new_parser(
-        "tools/browse.py",
+        "vidadapt browse",
         BROWSE_HELP,
         BrowseOptions,
         methods,
         method,
+        everything=HELP_ALL in argv,
         shown={"config", "train.seed", *(f"data.{key}" for key in browse_keys)},
         skip=frozenset({"list_path", "evaluation"}),
     )
@@ -208,7 +219,7 @@ def adapter_option(argv: list[str]) -> str | None:
 def parse_evaluate(
     argv: list[str], methods: Methods, adapter: Config | None = None
 ) -> tuple[Config | None, EvaluateOptions]:
-    """Parse the command line of tools/evaluate.py, over the run's or adapter's configuration.
+    """Parse the command line of vidadapt evaluate, over the run's or adapter's configuration.
 
     Args:
         adapter: configuration of the adapter that `--adapter` names.
@@ -223,22 +234,23 @@ def parse_evaluate(
     given = argv = spelt(argv)
     run_dir = value_of(argv, "--run_dir")
     if adapter is not None:
-        taken = {"adapter", "split", "out", "help", *EVALUATION_KEYS, *ADAPTER_KEYS}
+        taken = {"adapter", "split", "out", "help", "help_all", *EVALUATION_KEYS, *ADAPTER_KEYS}
         _refuse_other_options(given, taken, "--adapter")
     if run_dir is not None:
         saved = Path(run_dir) / "config.yaml"
         if not saved.is_file():
             raise ConfigError(
-                f"--run_dir: {saved} does not exist; give a folder made by tools/train.py"
+                f"--run_dir: {saved} does not exist; give a folder made by vidadapt train"
             )
         argv = ["--config", str(saved), *argv]
     method, argv, _ = choose_method(argv, methods)
     parser = new_parser(
-        "tools/evaluate.py",
+        "vidadapt evaluate",
         EVALUATE_HELP,
         EvaluateOptions,
         methods,
         method if adapter is None else adapter.method["name"],
+        everything=HELP_ALL in argv,
         shown={*EVALUATION_KEYS, *RUN_KEYS, *ADAPTER_KEYS},
         skip=frozenset({"fusion"}),
         first="eval",

@@ -36,7 +36,7 @@ def _lists(config: Config, world_size: int) -> Iterator[str]:
     if config.data.train_list is None:
         yield (
             "data.train_list: is not set; give a list of `path label` lines, or data.lists with a "
-            "folder written by tools/prepare.py"
+            "folder written by vidadapt prepare"
         )
 
 

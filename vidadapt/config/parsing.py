@@ -9,12 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vidadapt.config.schema import SECTIONS, Config, ConfigError
+from vidadapt.config.shipped import config_file
 from vidadapt.config.typed import hints_of, misfits, out_of_range
 from vidadapt.config.yaml_files import read_yaml, without_key
 from vidadapt.console import did_you_mean, printable, printable_lines, require_known
 
 if TYPE_CHECKING:  # imported where it is used: loader processes, which import this room, need none
     from jsonargparse import ArgumentParser, Namespace
+
+HELP_ALL = "--help_all"
+# Keys that `--help` lists, in place of over a hundred.
+BASIC = frozenset(
+    [f"data.{key}" for key in ("dataset", "lists", "root", "train_list", "dev_list", "test_list")]
+    + [f"data.{key}" for key in ("label_names", "sampling", "num_frames", "flip", "num_workers")]
+    + [f"model.{key}" for key in ("backbone", "weights", "head")]
+    + [f"train.{key}" for key in ("epochs", "batch_size", "optimizer", "base_lr", "weight_decay")]
+    + [f"train.{key}" for key in ("precision", "recompute", "seed")]
+    + ["eval.num_clips", "eval.num_crops"]
+)
 
 Methods = Mapping[str, Callable[..., None]]
 Options = TypeVar("Options")
@@ -63,6 +75,7 @@ def choose_method(argv: list[str], methods: Methods) -> tuple[str, list[str], tu
     argv, files = list(argv), {}
     for place in range(1, len(argv)):
         if argv[place - 1] == "--config":
+            argv[place] = config_file(argv[place])
             content = read_yaml(Path(argv[place]), "--config")
             if "config" in content:
                 raise ConfigError(
@@ -96,6 +109,7 @@ def new_parser(
     method: str,
     *,
     shown: Container[str] | None = None,
+    everything: bool = False,
     skip: frozenset[str] = frozenset(),
     first: str = "data",
 ) -> ArgumentParser:
@@ -104,7 +118,8 @@ def new_parser(
     Args:
         options: dataclass of the tool's own options.
         method: the chosen one, whose options are keys, too.
-        shown: keys that --help lists; default: all.
+        shown: keys that the help lists; default: all.
+        everything: make the help of `--help_all`; that of `--help` has the keys of `BASIC`.
         skip: fields of `options` that are no options.
         first: section that --help lists before the others.
     """
@@ -112,11 +127,13 @@ def new_parser(
 
     parser = ArgumentParser(
         prog=prog,
+        usage=f"{prog} [options]",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         exit_on_error=False,
         allow_abbrev=False,
     )
+    parser.add_argument(HELP_ALL, action="help", help="show all options, not only the usual ones")
     parser.add_class_arguments(options, skip=set(skip))
     parser.add_argument("--config", action="config", help="YAML file; may be given several times")
     parser.add_argument(
@@ -129,9 +146,15 @@ def new_parser(
     for name in sorted(SECTIONS, key=lambda name: name != first):
         parser.add_class_arguments(SECTIONS[name], name)
     for action in parser._actions:
-        section = action.dest.partition(".")[0]
-        if shown is not None and section in ("config", "method", *SECTIONS):
-            action.help = action.help if action.dest in shown else argparse.SUPPRESS
+        section, _, key = action.dest.partition(".")
+        asked = shown is None or section not in ("config", "method", *SECTIONS)
+        asked = asked or (shown is not None and action.dest in shown)
+        usual = everything or section not in SECTIONS or action.dest in BASIC
+        whole_section = section in ("method", *SECTIONS) and not key  # `--data CONFIG`
+        if not (asked and usual) or (whole_section and not everything):
+            action.help = argparse.SUPPRESS
+        elif action.default not in (None, argparse.SUPPRESS) and action.help is not None:
+            action.help += f" [default: {str(action.default).replace('%', '%%')}]"
     return parser
 
 

@@ -29,7 +29,7 @@ class DataConfig:
     Attributes:
         dataset: key of `vidadapt.data.DATASETS`; sets the number of classes, the flip rule and
             the sampling preset.
-        lists: folder written by tools/prepare.py; gives the lists, label names and root of
+        lists: folder written by vidadapt prepare; gives the lists, label names and root of
             videos. It has a development split if one was asked for.
         root: folder that the paths in the lists are relative to.
         train_list: `path label` list to train on.
@@ -63,7 +63,7 @@ class DataConfig:
             on the disk, another version of FFmpeg), they are used as they are.
         max_unreadable: how many unreadable training videos may be left out (listed, counted);
             one more is an error. Evaluation never leaves a video out.
-        quarantine: file of tools/check_videos.py that lists broken videos. They are never opened:
+        quarantine: file of vidadapt check_videos that lists broken videos. They are never opened:
             training leaves them out (listed, not part of max_unreadable), evaluation counts them
             as wrong.
         clip_timeout: seconds that decoding one clip may take (of a video in evaluation: each of its

@@ -26,10 +26,8 @@ class Dataset:
 
 DATASETS = {
     # "Pushing something from left to right" has a class of its own from right to left.
-    "ssv2": Dataset(
-        174, "adaptformer", flip=False, may_flip=False, config="configs/ssv2/adaptformer.yaml"
-    ),
-    "hmdb51": Dataset(51, "adaptformer", flip=True, config="configs/hmdb51/adaptformer.yaml"),
+    "ssv2": Dataset(174, "adaptformer", flip=False, may_flip=False, config="ssv2/adaptformer"),
+    "hmdb51": Dataset(51, "adaptformer", flip=True, config="hmdb51/adaptformer"),
     "ucf101": Dataset(101, "videomae_dense", flip=True),
     "kinetics400": Dataset(400, "videomae_dense", flip=True),
     # A user's classes may differ by left and right: mirroring must be asked for.

@@ -125,7 +125,7 @@ def _check_unreadable(list_path: str | Path, unreadable: list[str], most: int) -
             listing(
                 f"{list_path}: {len(unreadable)} unreadable training video(s), "
                 f"data.max_unreadable allows {most}; mend them, remove them from the list, list "
-                "them in data.quarantine (tools/check_videos.py does), or raise "
+                "them in data.quarantine (vidadapt check_videos does), or raise "
                 "data.max_unreadable",
                 unreadable,
             )

@@ -118,7 +118,7 @@ def load_scores(path: Path) -> tuple[Scores, dict[str, Any]]:
         return _by_video(rows), rows["about"]
     except ValueError as error:
         raise ValueError(
-            f"{path}: not a scores file of tools/evaluate.py, or a damaged one: {error}"
+            f"{path}: not a scores file of vidadapt evaluate, or a damaged one: {error}"
         ) from error
 
 

@@ -2,7 +2,7 @@
 
 `train.txt` gets `train.txt.index`. A row is valid while its file keeps its size and modification
 time; a changed file is counted again. A file's error is kept, too, unless it may not be the file's
-fault. `read_index` reads an index, `tools/prepare.py index --show` prints it. Delete it to have
+fault. `read_index` reads an index, `vidadapt prepare index --show` prints it. Delete it to have
 everything counted again.
 
 The file is a sequence of segments, see `index_file`: the rows of a later one replace those of an

@@ -1,4 +1,4 @@
-"""A folder that tools/prepare.py wrote: lists, label names and `prepared.json`."""
+"""A folder that vidadapt prepare wrote: lists, label names and `prepared.json`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def read_prepared(folder: str | Path) -> Prepared:
         return Prepared(**json.loads(record.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise ValueError(
-            f"{folder} holds no {PREPARED_FILE}; expected a folder written by tools/prepare.py"
+            f"{folder} holds no {PREPARED_FILE}; expected a folder written by vidadapt prepare"
         ) from error
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{record} cannot be used: {error}; prepare the folder anew") from error
@@ -76,7 +76,7 @@ def known_root(list_path: str | Path, given: str | Path | None = None) -> Path:
     else:
         raise ValueError(
             f"{list_path}: no folder of videos is known; give --root, the folder that its paths "
-            f"are relative to (no {PREPARED_FILE} of tools/prepare.py lies beside it)"
+            f"are relative to (no {PREPARED_FILE} of vidadapt prepare lies beside it)"
         )
     if not Path(found).is_dir():
         raise ValueError(

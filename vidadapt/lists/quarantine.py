@@ -1,6 +1,6 @@
 """The quarantine: a list of files that are never opened, each with the cause.
 
-One file a line: its list path, a tab and the cause. tools/check_videos.py writes the quarantine,
+One file a line: its list path, a tab and the cause. vidadapt check_videos writes the quarantine,
 `data.quarantine` names it. Training leaves these files out, evaluation counts them as wrong.
 """
 
@@ -32,7 +32,7 @@ def read_quarantine(path: str | Path | None) -> dict[str, str]:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ListError(
-            f"data.quarantine: cannot read {path}: {error}; tools/check_videos.py writes it"
+            f"data.quarantine: cannot read {path}: {error}; vidadapt check_videos writes it"
         ) from error
     causes: dict[str, str] = {}
     problems = []

@@ -231,7 +231,7 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
     if about["format"] == "vidadapt-adapter-1":
         raise RunError(
             f"{file}: format vidadapt-adapter-1 does not hold the sampling and the fusion of its "
-            "evaluation; evaluate it with tools/evaluate.py --run_dir, whose config.yaml holds "
+            "evaluation; evaluate it with vidadapt evaluate --run_dir, whose config.yaml holds "
             "them, or train again"
         )
     try:

@@ -1,4 +1,4 @@
-"""The work of tools/evaluate.py: score a list, write the results, say them."""
+"""The work of vidadapt evaluate: score a list, write the results, say them."""
 
 from __future__ import annotations
 

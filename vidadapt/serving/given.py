@@ -122,7 +122,7 @@ def _refused(line: str, root: Path, allow_outside_root: bool) -> str:
 def names_of(folders: Sequence[Path], option: str = "--adapter") -> list[str]:
     """Name each adapter's or run's folder by its last parts that tell them apart.
 
-    If all names end in `run`, as in cells of tools/bench_frames.py, that part is dropped.
+    If all names end in `run`, as in cells of vidadapt bench_frames, that part is dropped.
 
     Args:
         option: that gives the folders, for the message.

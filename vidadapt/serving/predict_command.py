@@ -1,4 +1,4 @@
-"""The command line of tools/predict.py, and what it prints."""
+"""The command line of vidadapt predict, and what it prints."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from vidadapt.serving.given import LISTS, find_videos, names_of
 from vidadapt.serving.predict import Prediction, Predictor
 
 EPILOG = f"""examples:
-  python tools/predict.py clip.mp4 --adapter runs/ssv2_adaptformer
-  python tools/predict.py VIDEOS/ --adapter ssv2_adapter --weights videomae_vit_b.pth --json
-  python tools/predict.py test.txt --root VIDEOS --adapter runs/ssv2 --adapter runs/hmdb51 \\
+  vidadapt predict clip.mp4 --adapter runs/ssv2_adaptformer
+  vidadapt predict VIDEOS/ --adapter ssv2_adapter --weights videomae_vit_b.pth --json
+  vidadapt predict test.txt --root VIDEOS --adapter runs/ssv2 --adapter runs/hmdb51 \\
       --sheet out.png
 
 A video is looked at as in the adapter's evaluation: its own clips, crops, normalisation and fusion.
@@ -59,17 +59,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--num_workers", type=int, metavar="N",
         help="decoding processes; default: none up to 7 videos, else 4 or as many as cores",
     )  # fmt: skip
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=device, help="default here: %(default)s")
+    parser.add_argument("--device", help="default: cuda where there is one, else cpu")
 
 
 def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """End the program where options cannot be used.
+    """End the program where options cannot be used; choose the device where none is given.
 
     Raises:
         SystemExit: a device that is not there, or a number below its least.
         ValueError: no picture can be written where --sheet says.
     """
+    if options.device is None:
+        options.device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=options.device)
     except (RuntimeError, AssertionError) as error:

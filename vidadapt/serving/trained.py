@@ -1,6 +1,6 @@
 """Find and load a trained run or adapter, and score it on a list.
 
-tools/evaluate.py and the reports on trained models share this.
+vidadapt evaluate and the reports on trained models share this.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Loaded:
 
 
 def asked(argv: list[str]) -> tuple[Config | None, EvaluateOptions, SavedAdapter | None]:
-    """Parse a command line of tools/evaluate.py; also return the adapter that it names, if any.
+    """Parse a command line of vidadapt evaluate; also return the adapter that it names, if any.
 
     The configuration is None for `--from_scores`. That of a run has `data.label_names` only if
     the command line gives them: the run knows its own, see `find`.

@@ -63,7 +63,7 @@ class Setup:
 
 
 def read_command(words: Sequence[str], world: World) -> tuple[Config, TrainOptions]:
-    """Read and check the options of `tools/train.py`.
+    """Read and check the options of `vidadapt train`.
 
     Raises:
         ConfigError, ValueError: an option that does not hold, naming it.

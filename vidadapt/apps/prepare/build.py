@@ -181,7 +181,7 @@ def _readable(found: Found, root: Path, out: Path, options: Options, report: Rep
     samples = {COUNTED: [Sample(entry.key, entry.label) for entry in found["train"]]}
     broken = _count_frames(samples, root, out, options, Report())
     for error in broken.values():
-        report.problem("videos that cannot be read, left out; see tools/check_videos.py", error)
+        report.problem("videos that cannot be read, left out; see vidadapt check_videos", error)
     return found | {"train": tuple(one for one in found["train"] if one.key not in broken)}
 
 
@@ -243,7 +243,7 @@ def _count_frames(
             if facts.error:
                 broken[found[place].path] = facts.error
                 report.problem(
-                    "videos that cannot be read; see tools/check_videos.py",
+                    "videos that cannot be read; see vidadapt check_videos",
                     f"{split}: {facts.error}",
                 )
             elif line := facts.truncated:

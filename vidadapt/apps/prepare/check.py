@@ -287,7 +287,7 @@ def advice(checked: Sequence[Checked]) -> str:
     name = files[0] if len(files) == 1 else "quarantine.txt"
     return (
         "To train without the unreadable videos, and to count them as wrong in an evaluation:\n"
-        f"{joined}  python tools/train.py ... --data.quarantine {name}\n"
+        f"{joined}  vidadapt train ... --data.quarantine {name}\n"
         "Or mend them and run this again: only what has changed, or could not be read for want of "
         "a file, time or memory, is decoded.\n"
     )

@@ -21,11 +21,12 @@ from pathlib import Path
 
 from vidadapt.apps.prepare.annotations import SPLIT_OF, Annotations, Entry, add_once, table_lines
 from vidadapt.apps.prepare.report import Report
+from vidadapt.config import shipped
 from vidadapt.console import did_you_mean
 from vidadapt.lists import read_label_names, without_ending
 
 COLUMNS = ("youtube_id", "time_start", "time_end", "split")
-LABELS = Path(__file__).parents[3] / "data_lists" / "kinetics400" / "labels.txt"
+LABELS = shipped("data_lists") / "kinetics400" / "labels.txt"
 _ID = re.compile(r"[A-Za-z0-9_-]{11}")
 _CLIP = re.compile(r"[A-Za-z0-9_-]{11}_[0-9]{6}_[0-9]{6}")
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?")

@@ -136,7 +136,7 @@ def _notes(
     if found.unchecked:
         notes.append(
             f"{found.unchecked:,} of {num_videos:,} videos have not been decoded yet, so there may "
-            "be more broken ones: tools/check_videos.py finds them."
+            "be more broken ones: vidadapt check_videos finds them."
         )
     if cfg.train.mixup or cfg.train.cutmix:
         notes.append("Mixup and cutmix mix whole batches later: they are not shown.")

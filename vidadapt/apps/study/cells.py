@@ -1,6 +1,6 @@
 """One cell of a matrix: train, evaluate, and make one line of what came out.
 
-    <cell>/config.yaml   its settings, as tools/train.py takes them
+    <cell>/config.yaml   its settings, as vidadapt train takes them
     <cell>/run/          the training's run folder
     <cell>/eval/         metrics.json and scores.npz of the evaluation
     <cell>/output.txt    what both commands printed

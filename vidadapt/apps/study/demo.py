@@ -1,6 +1,6 @@
 """The demonstration: a frozen tiny backbone adapted to generated actions that it never saw.
 
-Everything runs through tools/prepare.py, tools/train.py and tools/evaluate.py in processes of
+Everything runs through vidadapt prepare, vidadapt train and vidadapt evaluate in processes of
 their own, from the root of the repository. What is finished is kept, and a call that was stopped
 goes on.
 """
@@ -140,7 +140,7 @@ def train(method: str, videos: Path, run_dir: Path, **recipe: object) -> dict[st
     if not summary.exists():
         overrides = [part for key, value in recipe.items() for part in (f"--train.{key}", value)]
         run_tool(
-            "train", "--config", f"configs/demo/{method}.yaml", "--run_dir", run_dir,
+            "train", "--config", f"demo/{method}", "--run_dir", run_dir,
             "--data.root", videos, "--data.label_names", videos / "labels.txt",
             "--data.train_list", videos / "train.txt", "--data.dev_list", videos / "dev.txt",
             "--data.test_list", videos / "test.txt",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vidadapt.config import ConfigError, yaml_files
+from vidadapt.config import ConfigError, config_file, yaml_files
 from vidadapt.console import require_known
 
 Overrides = Mapping[str, Any]
@@ -27,7 +27,7 @@ class Cell:
         frames: T.
         seed: train.seed.
         base_lr: rate from a grid; None: the settings' own.
-        settings: nested, a YAML for tools/train.py.
+        settings: nested, a YAML for vidadapt train.
     """
 
     variant: str
@@ -52,9 +52,9 @@ class Matrix:
     """The runs to compare, as the files describe them.
 
     Attributes:
-        base: nested settings as in the YAML of tools/train.py.
+        base: nested settings as in the YAML of vidadapt train.
         variants: overrides of the base with dotted keys, by name.
-        prepare: words for tools/prepare.py that make the videos; empty: they are there.
+        prepare: words for vidadapt prepare that make the videos; empty: they are there.
     """
 
     base: dict[str, Any]
@@ -116,13 +116,15 @@ def read_matrix(config: Path, sweep: Path | None) -> Matrix:
     Raises:
         ConfigError: a file that cannot be read or holds something else, naming file and key.
     """
+    config = Path(config_file(str(config)))
     content = yaml_files.read_yaml(config, "--config")
     base = {key: value for key, value in content.items() if value is not None}  # an empty section
     variants = _variants(base.pop("variants", {}), config)
     prepare = base.pop("prepare", [])
     if not isinstance(prepare, list):
-        raise ConfigError(f"{config}: prepare: expected a list of words for tools/prepare.py")
+        raise ConfigError(f"{config}: prepare: expected a list of words for vidadapt prepare")
     if sweep is not None:
+        sweep = Path(config_file(str(sweep), "--sweep"))
         content = yaml_files.read_yaml(sweep, "--sweep")
         if set(content) != {"variants"}:
             raise ConfigError(

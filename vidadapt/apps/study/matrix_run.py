@@ -28,7 +28,7 @@ RESULTS = "results.jsonl"
 
 @dataclass(frozen=True)
 class MatrixOptions:
-    """Options of tools/bench_frames.py.
+    """Options of vidadapt bench_frames.
 
     Attributes:
         config: YAML of a training run; see below.
@@ -186,7 +186,7 @@ def _check_possible(cfg: Config, asked: MatrixOptions) -> None:
 
 
 def configuration(cell: Cell) -> Config:
-    """The cell's settings as tools/train.py would read them."""
+    """The cell's settings as vidadapt train would read them."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
         file.write_text(yaml_files.as_yaml(cell.settings), encoding="utf-8")

@@ -45,7 +45,7 @@ COLUMNS = {  # heading: (key, scale, format)
 
 @dataclass(frozen=True)
 class CostOptions:
-    """Options of tools/cost.py.
+    """Options of vidadapt cost.
 
     Attributes:
         method: rows of the table, METHOD[:OPTION=VALUE,...]; options as train.py takes them behind

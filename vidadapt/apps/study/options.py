@@ -36,7 +36,7 @@ def parse_options(
         SystemExit: after --help, or malformed options.
     """
     parser = argparse.ArgumentParser(
-        prog=f"tools/{tool}.py",
+        prog=f"vidadapt {tool}",
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -55,7 +55,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ResultsError(
-            f"{path}: cannot be read ({error.strerror}); tools/bench_frames.py --config writes it"
+            f"{path}: cannot be read ({error.strerror}); vidadapt bench_frames --config writes it"
         ) from error
     lines: list[dict[str, Any]] = []
     seen: dict[str, int] = {}
@@ -127,7 +127,7 @@ def _check(line: Any, place: str) -> None:
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise ResultsError(
-            f"{place}: lacks {', '.join(missing[:5])}{more}; tools/bench_frames.py writes every key"
+            f"{place}: lacks {', '.join(missing[:5])}{more}; vidadapt bench_frames writes every key"
         )
     for key, (kind, types) in KINDS.items():
         value = line[key]

@@ -12,11 +12,11 @@ from vidadapt.serving import Trained, names_of, trained
 
 
 def find_models(given: Sequence[tuple[str, str]], words: Sequence[str]) -> dict[str, Trained]:
-    """Find models as tools/evaluate.py does; by a short name.
+    """Find models as vidadapt evaluate does; by a short name.
 
     Args:
         given: option (`--run_dir` or `--adapter`) and folder of each.
-        words: further options of tools/evaluate.py, for all of them.
+        words: further options of vidadapt evaluate, for all of them.
 
     Raises:
         ValueError: one that is not there or given twice, or options that mean nothing.

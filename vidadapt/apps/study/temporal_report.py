@@ -35,7 +35,7 @@ PANELS_A_ROW = 4
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The report of tools/temporal.py as text: verdicts, accuracies, classes, rules."""
+    """The report of vidadapt temporal as text: verdicts, accuracies, classes, rules."""
     models = report["models"]
     parts = ["# Temporal sensitivity", _about(report), *map(_safe, report["verdicts"])]
     parts += ["## Accuracy in four orders of the frames", _overall(models)]

@@ -22,14 +22,14 @@ from vidadapt.serving import Trained, trained
 
 @dataclass(frozen=True)
 class TemporalOptions:
-    """Options of tools/temporal.py.
+    """Options of vidadapt temporal.
 
     Attributes:
         run_dir: run folders.
         adapter: adapter folders, without their run.
         seed: of the shuffling.
         out: folder to write; default, for one run: inside the run's.
-        rest: options of tools/evaluate.py.
+        rest: options of vidadapt evaluate.
     """
 
     run_dir: Sequence[str] = ()

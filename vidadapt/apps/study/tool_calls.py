@@ -22,7 +22,6 @@ from vidadapt.apps.study.cost import threads_of
 from vidadapt.files import Held, held_folder
 from vidadapt.launching import FAILURE, kind_named, name_of_status, read_failure
 
-TOOLS = Path(__file__).parents[3] / "tools"
 PATIENCE = 60.0  # seconds that the processes of a killed call have to end
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
@@ -46,7 +45,7 @@ def tool_command(tool: str, words: Sequence[object], processes: int = 1) -> list
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone"]
         launcher += ["--nproc-per-node", str(processes)]
-    return [*launcher, str(TOOLS / f"{tool}.py"), *map(str, words)]
+    return [*launcher, "-m", "vidadapt", tool, *map(str, words)]
 
 
 def call_tool(
@@ -120,7 +119,7 @@ def last_words(said: str) -> str:
 
 
 def prepare(words: Sequence[str]) -> None:
-    """Run tools/prepare.py, which does nothing where it was done; without words there is nothing.
+    """Run vidadapt prepare, which does nothing where it was done; without words there is nothing.
 
     Raises:
         CellFailed: it ended with an error.
@@ -131,7 +130,7 @@ def prepare(words: Sequence[str]) -> None:
     done = subprocess.run(command, check=False, preexec_fn=END_WITH_PARENT)
     if done.returncode != 0:
         raise CellFailed(
-            f"prepare: tools/prepare.py {' '.join(words)} failed; see above",
+            f"prepare: vidadapt prepare {' '.join(words)} failed; see above",
             name_of_status(done.returncode),
             done.returncode,
         )

@@ -30,17 +30,17 @@ ONE_VIEW = ("--eval.num_clips", "1", "--eval.num_crops", "1")
 
 @dataclass(frozen=True)
 class TsneOptions:
-    """Options of tools/tsne.py.
+    """Options of vidadapt tsne.
 
     Attributes:
         out: folder to write.
-        run_dir: folders made by tools/train.py.
+        run_dir: folders made by vidadapt train.
         split: which list.
         videos: at most so many, equally many of each class, chosen by --seed; default: all.
         classes: a number, for the first ones, or names; default: all, or the 20 largest.
         perplexity: about how many neighbours count; default: 30, or a third of the videos.
         seed: of the choice and t-SNE.
-        rest: options of tools/evaluate.py.
+        rest: options of vidadapt evaluate.
     """
 
     out: Path
@@ -120,7 +120,7 @@ def draw_features(asked: TsneOptions, world: World) -> None:
 def _check_options(asked: TsneOptions, world: World) -> None:
     """Check what does not depend on the runs."""
     if world.size > 1:
-        raise ConfigError("tools/tsne.py runs in one process: start it without torchrun")
+        raise ConfigError("vidadapt tsne runs in one process: start it without torchrun")
     if not asked.run_dir:
         raise ConfigError("give --run_dir FOLDER ..., one run or several")
     if views := [word for word in asked.rest if word.startswith("--eval.")]:
@@ -182,10 +182,10 @@ def _figures(evaluated: dict[str, Any] | None, features: Features) -> dict[str, 
 def evaluation_of(run: Trained, manifest: str) -> dict[str, Any] | None:
     """The evaluation of this checkpoint on this list with most views, if there is one.
 
-    It is searched in the run's folder and, as tools/bench_frames.py leaves it, in `eval` beside it.
+    It is searched in the run's folder and, as vidadapt bench_frames leaves it, in `eval` beside it.
 
     Raises:
-        ConfigError: a metrics.json there that tools/evaluate.py did not write.
+        ConfigError: a metrics.json there that vidadapt evaluate did not write.
     """
     home = Path(run.config.run_dir)
     found = []
@@ -199,7 +199,7 @@ def evaluation_of(run: Trained, manifest: str) -> dict[str, Any] | None:
                 found.append((int(clips) * int(crops), metrics))
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"{file}: is no result of tools/evaluate.py ({error!r}); delete it or move it away"
+                f"{file}: is no result of vidadapt evaluate ({error!r}); delete it or move it away"
             ) from error
     return max(found, key=lambda pair: pair[0], default=(0, None))[1]
 

@@ -1,1 +1,1 @@
-"""The sub-commands of tools/prepare.py: options, and what each calls."""
+"""The sub-commands of vidadapt prepare: options, and what each calls."""

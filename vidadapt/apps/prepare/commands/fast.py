@@ -34,7 +34,7 @@ Every copy is decoded again and compared with its source, scaled where it is: as
 no frame below --min-psnr. What fails is a line of the report and of no list, and makes the exit
 status 1. A call that was stopped goes on where it was when it is given again.
 
-example: python tools/prepare.py {name} ssv2/train.txt ssv2/val.txt --out FAST
+example: vidadapt prepare {name} ssv2/train.txt ssv2/val.txt --out FAST
 """
 
 

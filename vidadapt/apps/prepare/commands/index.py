@@ -32,7 +32,7 @@ def add(commands: options.Commands[options.Parser]) -> None:
         help="count the frames of listed videos, before a training run does",
         description="Decode every video of the lists once and keep its exact number of frames in "
         "an index beside the list. Run again, it counts only what is new or changed.",
-        epilog="example: python tools/prepare.py index train.txt test.txt --root /data/ssv2",
+        epilog="example: vidadapt prepare index train.txt test.txt --root /data/ssv2",
     )
     options.add_lists(parser)
     options.add_reader(parser)

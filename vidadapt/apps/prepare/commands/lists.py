@@ -78,7 +78,7 @@ def _add_parser(
         name,
         help=title,
         description=layout,
-        epilog=f"{WRITTEN}\nexample: python tools/prepare.py {name} {example}",
+        epilog=f"{WRITTEN}\nexample: vidadapt prepare {name} {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(command=name, split="", run=_run)
@@ -208,7 +208,7 @@ def _summary(out: Path, prepared: Prepared, report: Report) -> str:
 
 def _train_command(out: Path, prepared: Prepared) -> str:
     config = DATASETS[prepared.dataset].config
-    words = ["python", "tools/train.py", "--config", config or "configs/hmdb51/adaptformer.yaml"]
+    words = ["vidadapt", "train", "--config", config or "hmdb51/adaptformer"]
     words += [] if config else ["--data.dataset", prepared.dataset, "--data.sampling", "uniform8"]
     words += ["--data.lists", str(out), "--model.weights", "WEIGHTS", "--run_dir", "RUN"]
     return shlex.join(words)

@@ -44,7 +44,7 @@ def add(commands: options.Commands[options.Parser]) -> None:
         help="render action videos with lists, from nothing",
         description="Render short action videos procedurally, with 'path label' lists beside them. "
         "Run again, it keeps what is there and renders what is missing.",
-        epilog="example: python tools/prepare.py synthetic demo_data/target --family target "
+        epilog="example: vidadapt prepare synthetic demo_data/target --family target "
         "--counts train=1400,dev=280,test=420 --difficulty 0,0.4",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

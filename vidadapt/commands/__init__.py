@@ -1,0 +1,1 @@
+"""The commands, a module each: `parse` reads the options, `main` does the work, `run` starts it."""

@@ -1,0 +1,41 @@
+"""Predict: what one or several adapters see in video files."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from vidadapt import launching
+from vidadapt.apps.prepare.commands.options import add_time_limit
+from vidadapt.apps.report import write_prediction_sheets
+from vidadapt.serving import predict_command
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Predict as the arguments say; the exit status: 1 if some video could not be read."""
+    options, began = parse(argv), time.monotonic()
+    found = predict_command.predictions(options)
+    if options.sheet is not None:
+        print(f"pictures: {', '.join(map(str, write_prediction_sheets(found, options.sheet)))}")
+    return predict_command.conclude(found, time.monotonic() - began, options.json)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read and check the options."""
+    parser = argparse.ArgumentParser(
+        prog="vidadapt predict",
+        description="Say what adapters see in videos: the most probable labels of each.",
+        epilog=predict_command.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    predict_command.add_options(parser)
+    add_time_limit(parser)
+    options = parser.parse_args(argv)
+    predict_command.check_options(parser, options)
+    return options
+
+
+def run() -> None:
+    """Run this process's command line."""
+    launching.alone(main)

@@ -5,7 +5,7 @@
 # shellcheck disable=SC2086,SC2206 # lists of words are meant to part
 set -euo pipefail
 export OMP_NUM_THREADS=1
-bench() { python tools/bench_frames.py --config configs/demo.yaml "$@"; }
+bench() { vidadapt bench_frames --config demo "$@"; }
 
 grid="0.0024 0.008 0.024 0.08 0.24"
 study="--out runs/frames_study --frames 2 4 8 --seeds 0 1 2 --rates-at 4"
@@ -15,7 +15,7 @@ bench --out runs/frames_probe_recipe --methods full_probe --frames 8 --seeds 0 1
 
 sweep() { # name of the configuration, learning rates, folder, the two that get three seeds
   local out="runs/frames_sweeps/$3"
-  local words=(--sweep "configs/sweeps/$1.yaml" --frames 8 --rates $2 --out "$out")
+  local words=(--sweep "sweeps/$1" --frames 8 --rates $2 --out "$out")
   bench "${words[@]}"
   bench "${words[@]}" --seeds 0 1 2 --methods $4
 }
@@ -34,6 +34,6 @@ for cell in linear_8f_s0_lr0.24 vpt_8f_s0_lr0.08 adaptformer_8f_s0_lr0.024 \
   losa_8f_s0_lr0.08 full_8f_s0_lr0.0024; do
   runs+=("$cells/$cell/run")
 done
-python tools/temporal.py --run_dir "${runs[@]}" --out runs/frames_temporal
-python tools/tsne.py --run_dir "${runs[@]}" --out runs/frames_tsne
+vidadapt temporal --run_dir "${runs[@]}" --out runs/frames_temporal
+vidadapt tsne --run_dir "${runs[@]}" --out runs/frames_tsne
 python -m benchmarks.claims docs/frames

@@ -131,6 +131,8 @@ def test_sheets_show_what_the_model_saw(tiny_set, folders, capsys, tmp_path):
     assert red > green + 60 and red > blue + 60
     found = list(Predictor(folders)(find_videos([str(tiny_set.lists["dev"])]), shown=True))
     assert found[0].shown.frames.shape == (4, 32, 32, 3)
+    names = Path(tiny_set.root / "labels.txt").read_text().split()
+    assert [one.given for one in found] == [names[one.video.label] for one in found]
     files = write_prediction_sheets(found, tmp_path / "many.png", rows_per_page=2)
     assert [file.name for file in files] == ["many.png", "many-2.png", "many-3.png"]
 

@@ -25,7 +25,7 @@ BASIC = frozenset(
     + [f"model.{key}" for key in ("backbone", "weights", "head")]
     + [f"train.{key}" for key in ("epochs", "batch_size", "optimizer", "base_lr", "weight_decay")]
     + [f"train.{key}" for key in ("precision", "recompute", "seed")]
-    + ["eval.num_clips", "eval.num_crops"]
+    + ["eval.num_clips", "eval.num_crops", "eval.fusion"]
 )
 
 Methods = Mapping[str, Callable[..., None]]

@@ -75,7 +75,8 @@ class SavedAdapter:
     def label(self, number: int) -> str:
         """Return the name of a class, or its number where the adapter was trained without names."""
         names = self.plan.label_names
-        return f"class {number}" if names is None else names[number]
+        known = names is not None and 0 <= number < len(names)
+        return names[number] if names is not None and known else f"class {number}"
 
 
 def save_adapter(folder: str | Path, model: nn.Module, description: dict[str, Any]) -> None:

@@ -58,6 +58,7 @@ class Prediction:
         guesses: adapter -> its most probable labels, best first.
         views: adapter -> e.g. "4 clips x 3 crops".
         shown: for pictures; None unless asked for.
+        given: name of the label that a list gives; empty: none does.
     """
 
     video: GivenVideo
@@ -65,6 +66,7 @@ class Prediction:
     guesses: dict[str, list[Guess]]
     views: dict[str, str]
     shown: Shown | None
+    given: str = ""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,9 @@ class Predictor:
             if shown:
                 number = of_groups[0].samples.facts(int(items[0]["index"])).num_frames
                 clip = _middle(self._groups[0].plan, items[0], number, video)
-            yield Prediction(video, "", {n: found[n] for n in self.names}, self.views, clip)
+            guesses = {name: found[name] for name in self.names}
+            given = "" if video.label is None else self.adapter(self.names[0]).label(video.label)
+            yield Prediction(video, "", guesses, self.views, clip, given)
 
     def _guesses(
         self, group: _Group, item: Mapping[str, Any], video: GivenVideo, top: int

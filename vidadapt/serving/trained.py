@@ -274,10 +274,11 @@ def _digest(model: nn.Module) -> str:
 
 
 def about(loaded: Loaded) -> dict[str, Any]:
-    """Origin of scores, as JSON: run, checkpoint, list and its hash, clips, precision."""
+    """Origin of scores, as JSON: run, method, checkpoint, list and its hash, clips, precision."""
     trained, plan = loaded.trained, loaded.trained.plan
     return {
         "run_dir": trained.config.run_dir,
+        "method": trained.config.method["name"],
         "checkpoint": trained.checkpoint.name,
         "list": str(trained.listed),
         "manifest": loaded.videos.manifest,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,9 @@ def write_check_picture(
     labels: Sequence[int],
     label_names: Sequence[str] | None,
 ) -> None:
-    """PNG, 1800 x 1950 pixels: lengths, durations, sizes, frame rates, classes, what is readable.
+    """PNG, 1800 pixels wide: lengths, durations, sizes, frame rates, classes, what is readable.
+
+    What is the same for all videos is said below the title, and has no panel.
 
     Args:
         title: what the rows are of.
@@ -45,21 +48,35 @@ def write_check_picture(
     from matplotlib import rc_context
 
     readable = [row for row in rows if row.num_frames]
+    lengths = [row.num_frames for row in readable]
     seconds = [row.duration for row in readable if row.duration]
-    rates = [row.frame_rate for row in readable if row.frame_rate]
+    rates = [round(row.frame_rate, 2) for row in readable if row.frame_rate]
     period = 1 / float(np.median(rates)) if rates else 1.0
     sizes = [(row.width, row.height) for row in readable if row.width and row.height]
+    shown: list[tuple[Callable[[Axes], None], Collection[Any], str]] = [
+        (partial(_histogram, values=lengths, title="Length", unit="frames", grain=1.0),
+         set(lengths), "{} frames"),
+        (partial(_histogram, values=seconds, title="Duration", unit="seconds", grain=period),
+         {f"{value:.2f}" for value in seconds}, "{} s long"),
+        (partial(_sizes, sizes=sizes), {f"{w} x {h}" for w, h in sizes}, "{} pixels"),
+        (partial(_rates, rates=rates), {f"{rate:g}" for rate in rates}, "{} frames per second"),
+        (partial(_status, rows=rows), {_state(row) for row in rows}, "{} files"),
+    ]  # fmt: skip
+    same = [form.format(*values) for _, values, form in shown if len(values) == 1]
+    panels = [draw for draw, values, _ in shown if len(values) > 1]
+    counts = class_counts(labels, label_names)
+    panels.append(partial(_classes, counts=counts, label_names=label_names))
     with rc_context(STYLE):
-        figure = new_figure((12, 13), h_pad=0.15, w_pad=0.12)
+        lines = math.ceil(len(panels) / 2)
+        figure = new_figure((12, 1.1 + 4 * lines), h_pad=0.15, w_pad=0.12)
         heading = f"{title}: {len(rows):,} videos"
         figure.suptitle(heading, fontsize=18, fontweight="bold", **PLAIN)
-        panels = figure.subplots(3, 2).flat
-        _histogram(panels[0], [row.num_frames for row in readable], "Length", "frames", 1.0)
-        _histogram(panels[1], seconds, "Duration", "seconds", period)
-        _sizes(panels[2], sizes)
-        _rates(panels[3], rates)
-        _classes(panels[4], class_counts(labels, label_names), label_names)
-        _status(panels[5], rows)
+        if same:
+            figure.supxlabel(f"the same for all: {', '.join(same)}", fontsize=12, color=GREY)
+        grid = figure.add_gridspec(lines, 2)
+        for number, draw in enumerate(panels):
+            last = number == len(panels) - 1 and number % 2 == 0  # alone in its line
+            draw(figure.add_subplot(grid[number // 2, :] if last else grid[divmod(number, 2)]))
         write_figure(figure, path)
 
 
@@ -83,8 +100,6 @@ def _histogram(panel: Axes, values: Sequence[float], title: str, unit: str, grai
         grain: step between two values that may occur; bins hold as many of them each.
     """
     panel.set_title(title)
-    if not values:
-        return _nothing(panel)
     low, middle, high = min(values), float(np.median(values)), max(values)
     panel.set_xlabel(
         f"{unit}   (min {low:,.4g}, median {middle:,.4g}, max {high:,.4g})", fontsize=11
@@ -113,10 +128,9 @@ def _sizes(panel: Axes, sizes: Sequence[tuple[int, int]]) -> None:
 
 
 def _rates(panel: Axes, rates: Sequence[float]) -> None:
-    rounded = [round(rate, 2) for rate in rates]
-    counts = Counter(rounded)
+    counts = Counter(rates)
     if len(counts) > SHOWN:
-        _histogram(panel, rounded, f"Frame rate ({len(counts):,} rates)", "frames per second", 0.01)
+        _histogram(panel, rates, f"Frame rate ({len(counts):,} rates)", "frames per second", 0.01)
     else:
         bars = [(f"{rate:g}", counts[rate]) for rate in sorted(counts)]
         _bars(panel, bars, "Frame rate, frames per second")
@@ -127,8 +141,6 @@ def _bars(
 ) -> None:
     """Horizontal bars from top to bottom, each with its name, number and share."""
     panel.set_title(title)
-    if not counts:
-        return _nothing(panel)
     names, numbers = [name for name, _ in counts], [number for _, number in counts]
     bars = panel.barh(range(len(counts)), numbers, color=colours, height=0.7)
     shares = [f"{n:,} ({100 * n / sum(numbers):.3g} %)" if n else "0" for n in numbers]
@@ -174,11 +186,14 @@ def _short(name: str, length: int) -> str:
     return name if len(name) <= length else f"{name[:half]}...{name[-(half - 1) :].lstrip()}"
 
 
+def _state(row: VideoFacts) -> str:
+    """How much of a video can be read."""
+    return "unreadable" if not row.num_frames else "truncated" if row.truncated else "whole"
+
+
 def _status(panel: Axes, rows: Sequence[VideoFacts]) -> None:
-    unreadable = sum(1 for row in rows if not row.num_frames)
-    cut = sum(1 for row in rows if row.truncated)
-    whole = len(rows) - unreadable - cut
-    counts = [("whole", whole), ("truncated", cut), ("unreadable", unreadable)]
+    states = Counter(map(_state, rows))
+    counts = [(state, states[state]) for state in ("whole", "truncated", "unreadable")]
     _bars(panel, counts, "What can be read", [BLUE, ORANGE, RED])
 
 
@@ -187,9 +202,3 @@ def _whole_numbers(axis: Axis, most: int) -> None:
 
     axis.set_major_locator(MaxNLocator(integer=True, nbins=most))
     axis.set_major_formatter("{x:,.6g}")
-
-
-def _nothing(panel: Axes) -> None:
-    panel.text(0.5, 0.5, "no video can be read", ha="center", va="center", color=GREY)
-    panel.set_xticks([])
-    panel.set_yticks([])

@@ -29,6 +29,7 @@ THUMB, COLUMNS = 132, 8
 PANEL, BAR = 420, 24
 HEADER, LINE = 34, 22
 BEST, OTHER, BEHIND = "#7aace2", "#cbdcef", "#f6f7f9"  # of bars
+RIGHT = "#1d7a3d"  # as text, which the green of bars is too light for
 
 
 def write_prediction_sheets(
@@ -56,7 +57,7 @@ def _page(predictions: Sequence[Prediction]) -> Image.Image:
         top += row.height
     note = "Frames: the middle clip of the evaluation, centre crop, as the model sees it."
     if any(p.video.label is not None for p in predictions):
-        note += " Green: the label that the list gives."
+        note += " Green bar: the label that the list gives."
     place = (MARGIN, page.height - LINE - 8)
     ImageDraw.Draw(page).text(place, note, fill=GREY, font=font(13))
     return page
@@ -71,6 +72,10 @@ def _row(prediction: Prediction, columns: int, width: int) -> Image.Image:
     rule = height - MARGIN * 3 // 4
     draw.line([(MARGIN, rule), (width - MARGIN, rule)], fill=RULE)
     path, room = Path(prediction.video.path), width - 2 * MARGIN
+    if prediction.given:
+        said = fitted(draw, f"the list says: {prediction.given}", room // 3, 15)
+        draw.text((width - MARGIN, 3), said, fill=INK, font=font(15), anchor="ra")
+        room -= room // 3 + MARGIN
     name = fitted(draw, path.name, room * 2 // 3, 19)
     draw.text((MARGIN, 0), name, fill=INK, font=font(19))
     rest = MARGIN + draw.textlength(name, font=font(19)) + 12
@@ -85,9 +90,15 @@ def _row(prediction: Prediction, columns: int, width: int) -> Image.Image:
     left = 2 * MARGIN + columns * (THUMB + GAP)
     for adapter, guesses in prediction.guesses.items():
         views = prediction.views[adapter]
-        title = fitted(draw, adapter, PANEL - int(draw.textlength(views, font=font(12))) - 12, 15)
+        beside = int(draw.textlength(views, font=font(12))) + (70 if prediction.given else 12)
+        title = fitted(draw, adapter, PANEL - beside, 15)
         draw.text((left, HEADER - 2), title, fill=INK, font=font(15))
         draw.text((left + PANEL, HEADER), views, fill=GREY, font=font(12), anchor="ra")
+        if prediction.given:
+            right = guesses[0].label == prediction.video.label
+            place = left + draw.textlength(title, font=font(15)) + 10
+            said, colour = ("right", RIGHT) if right else ("wrong", RED)
+            draw.text((place, HEADER - 2), said, fill=colour, font=font(15))
         _draw_bars(draw, guesses, prediction.video.label, left)
         left += PANEL + MARGIN
     return row

@@ -24,10 +24,8 @@ from matplotlib.ticker import MaxNLocator
 from vidadapt.apps.report.figures import INK, write_figure
 from vidadapt.apps.study.panels import (
     Style,
-    Track,
     frames_axis,
     legend,
-    number_points,
     scaled,
     styles_of,
     tidy,
@@ -242,7 +240,7 @@ def _scatter(
     scale: float = 1,
     always_log: bool = False,
 ) -> Figure | None:
-    """Top-1 against a cost; a variant's points are joined in the order of their frames."""
+    """Top-1 against a cost; a variant's points are joined, and the larger, the more frames."""
     rows = summary_of(lines).dropna(subset=["top1", key])
     if rows.empty:
         return None
@@ -250,22 +248,20 @@ def _scatter(
     styles, numbers = _styles(lines, rows), rows["frames"].unique()
     several = len(numbers) > 1
     at = "" if several else f" at {numbers[0]} frames"
-    beside = "beside the points: frames" if several else ""
-    figure = titled_figure(title + at, _note(lines, RANGE, beside), (7.2, 4.8))
+    figure = titled_figure(title + at, _note(lines, RANGE), (7.2, 4.8))
     panel = figure.subplots()
-    tracks = []
+    sizes = {number: 4.0 + 2.5 * place for place, number in enumerate(sorted(numbers))}
     for name, style in styles.items():
         own = rows[rows["variant"] == name]
-        panel.plot(own["cost"], own["top1"], **style.line(linewidth=0.9, alpha=0.95))
+        panel.plot(own["cost"], own["top1"], **style.line(linewidth=0.9, marker=""))
+        for number, point in own.groupby("frames"):
+            size = sizes[number] if several else 6.0
+            look = style.line(linestyle="none", markersize=size, alpha=0.9)
+            panel.plot(point["cost"], point["top1"], **look)
         _draw_ranges(panel, own["cost"], own["top1"], own, "yerr", style.colour)
-        ends = list(zip(own["lowest"], own["highest"], strict=True))
-        texts = list(map(str, own["frames"]))
-        tracks.append(Track(list(own["cost"]), list(own["top1"]), ends, texts, style.colour))
     tidy(panel, label, TOP1)
     scaled(panel, "x", list(rows["cost"]), always_log=always_log)
-    legend(figure, styles, lines=several)
-    if several:
-        number_points(panel, tracks)
+    legend(figure, styles, lines=several, sizes=sizes if several else None)
     return figure
 
 

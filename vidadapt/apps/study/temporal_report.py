@@ -22,16 +22,15 @@ TITLES = {
     "one_frame": "one frame",
 }
 MOST_CLASSES = 40  # of more, those that lose most and least are drawn, half of each
-# Told apart by shape and filling alone; colours of Okabe and Ito.
+# Told apart by shape; drawn in this order, from wide and open to small, so that marks at one place
+# are all seen. Colours of Okabe and Ito.
 MARKS: dict[str, dict[str, Any]] = {
+    "one_frame": {"marker": "s", "markersize": 9, "color": "#5a5a5a", "markerfacecolor": "#e4e4e4"},
     "in_order": {"marker": "o", "markersize": 7, "color": "black"},
-    "reversed": {"marker": "<", "markersize": 7, "color": "#d55e00", "markerfacecolor": "white"},
-    "shuffled": {"marker": "x", "markersize": 6, "color": "#0072b2", "markeredgewidth": 2},
-    "one_frame": {"marker": "s", "markersize": 6, "color": "#5a5a5a", "markerfacecolor": "#c8c8c8"},
+    "reversed": {"marker": "<", "markersize": 7, "color": "#d55e00", "markerfacecolor": "none"},
+    "shuffled": {"marker": "x", "markersize": 5, "color": "#0072b2", "markeredgewidth": 1.8},
 }
-# Above and below the middle of a class's row, so that none hides another; in rows.
-OFFSETS = {"in_order": -0.27, "reversed": -0.09, "shuffled": 0.09, "one_frame": 0.27}
-PANELS_A_ROW = 4
+PANELS_A_ROW = 5
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -141,25 +140,29 @@ def class_order(models: Sequence[dict[str, Any]]) -> list[int]:
 def write_pictures(report: dict[str, Any], folder: Path) -> list[Path]:
     """temporal.png and temporal.svg in a folder: for each class the top-1 in the four orders.
 
-    One panel a model. Of more than `MOST_CLASSES` classes, those that lose most and those that
-    lose least are drawn, and it says so.
+    One panel a model, named by its method where no two have the same. Of more than `MOST_CLASSES`
+    classes, those that lose most and those that lose least are drawn, and it says so.
     """
     models = report["models"]
     labels = class_order(models)
     hidden = max(0, len(labels) - MOST_CLASSES)
     half = MOST_CLASSES // 2
     shown = labels if not hidden else labels[:half] + labels[-half:]
-    columns = min(len(models), PANELS_A_ROW)
-    panel_rows = -(-len(models) // columns)
+    panel_rows = -(-len(models) // PANELS_A_ROW)
+    columns = -(-len(models) // panel_rows)
     names = {one["label"]: one["name"] for one in models[0]["classes"]}
+    methods = [model.get("method", model["name"]) for model in models]
+    distinct = len(set(methods)) == len(methods)
+    titles = methods if distinct else [model["name"] for model in models]
     ticks = [f"all {len(labels)} classes", *(textwrap.fill(names[label], 46) for label in shown)]
     places = [0.0, *(1.4 + i + (0.8 if hidden and i >= half else 0) for i in range(len(shown)))]
-    height = 0.36 * (places[-1] + 1) + 0.6
-    figure = new_figure((4.2 + 3.2 * columns, height * panel_rows + 1.3))
+    height = 0.3 * (places[-1] + 1) + 0.6
+    figure = new_figure((4.0 + 2.7 * columns, height * panel_rows + 1.3))
     panels = figure.subplots(panel_rows, columns, sharex=True, sharey=True, squeeze=False)
     for number, panel in enumerate(panels.flat):
         if number < len(models):
             _panel(panel, models[number], shown, places)
+            panel.set_title(textwrap.fill(titles[number], 34), fontsize=10, **PLAIN)
         else:
             panel.set_axis_off()
     for row in panels:
@@ -168,12 +171,19 @@ def write_pictures(report: dict[str, Any], folder: Path) -> list[Path]:
     if hidden:
         for panel in panels.flat[: len(models)]:
             panel.axhline((places[half] + places[half + 1]) / 2, color="0.6", dashes=(1, 2))
-    handles, titles = panels.flat[0].get_legend_handles_labels()
-    figure.legend(handles, titles, loc="outside upper center", ncols=5, frameon=False)
-    said = f"the {half} classes that lose most and the {half} that lose least of {len(labels)}; "
+    drawn = dict(zip(*panels.flat[0].get_legend_handles_labels()[::-1], strict=True))
+    order = [*TITLES.values(), "chance"]
+    figure.legend(
+        [drawn[title] for title in order],
+        ["frames in order", "reversed", "shuffled", "one frame, repeated", "chance"],
+        loc="outside upper center",
+        ncols=5,
+        frameon=False,
+    )
+    said = f" The {half} that lose most and the {half} that lose least of {len(labels)}."
     figure.supxlabel(
-        f"top-1, per cent of videos ({said if hidden else ''}most lost when reversed or shuffled "
-        "on top)",
+        "videos of the class that are recognised (top-1, %)\nOn top the classes that lose most "
+        f"when their frames are reversed or shuffled.{said if hidden else ''}",
         fontsize=9,
     )
     return write_figure(figure, folder / "temporal.png", folder / "temporal.svg")
@@ -187,11 +197,9 @@ def _panel(
     rows = [overall, *(found[label] for label in shown)]
     ends = [min(row.values()) for row in rows], [max(row.values()) for row in rows]
     panel.hlines(places, *ends, color="0.75", linewidth=1.5, zorder=1)
-    for order in ORDERS:
+    for order, look in MARKS.items():
         values = [row[order] for row in rows]
-        heights = [place + OFFSETS[order] for place in places]
-        label = TITLES[order]
-        panel.plot(values, heights, linestyle="", label=label, clip_on=False, **MARKS[order])
+        panel.plot(values, places, linestyle="", label=TITLES[order], clip_on=False, **look)
     chance = 100 / len(model["orders"]["in_order"]["per_class"])
     panel.axvline(chance, color="0.4", linewidth=1, linestyle=":", label="chance", zorder=0)
     panel.set_xlim(0, 100)
@@ -199,4 +207,3 @@ def _panel(
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
     panel.tick_params(labelsize=8, labelbottom=True)
-    panel.set_title(textwrap.fill(model["name"], 40), fontsize=9, **PLAIN)

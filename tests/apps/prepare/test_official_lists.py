@@ -77,7 +77,7 @@ def test_official_miniatures_become_their_lists(name, made, tmp_path: Path) -> N
     number = len(layout.samples["train"])
     assert f"train.txt (train): {number} videos" in done.told
     assert re.search(
-        rf"tools/train.py --config \S+ .*--data.lists {re.escape(str(out))}", done.told
+        rf"vidadapt train --config \S+ .*--data.lists {re.escape(str(out))}", done.told
     )
 
 
@@ -183,7 +183,7 @@ def test_help_shows_the_layout(command, capsys) -> None:
         load_tool("prepare").main([command, "--help"])
     told = capsys.readouterr().out
     assert end.value.code == 0
-    assert f"example: python tools/prepare.py {command} " in told
+    assert f"example: vidadapt prepare {command} " in told
     wanted = {"folder": "juggle/", "csv": "path,label,split,group"}.get(command, "ANNOTATIONS/")
     assert wanted in told
 

@@ -7,6 +7,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 from vidadapt.commands.quick_help import heavy_libraries_left_out
+from vidadapt.config.plugins import named_plugins
 from vidadapt.console import did_you_mean
 
 # What `vidadapt --help` says of each command; each is a module of vidadapt.commands.
@@ -78,5 +79,6 @@ def run(name: str, words: list[str]) -> None:
     sys.argv = [f"vidadapt {name}", *words]
     if any(word in ("-h", "--help", "--help_all", "--help-all") for word in words):
         with heavy_libraries_left_out():
-            import_module(f"vidadapt.commands.{name}").parse(words)
+            if not named_plugins(words):  # what they import is not known
+                import_module(f"vidadapt.commands.{name}").parse(words)
     import_module(f"vidadapt.commands.{name}").run()

@@ -176,7 +176,7 @@ def test_pairs_that_cannot_be_merged_say_so_and_stay_as_they_were(method, kind):
 @pytest.mark.parametrize("method", sorted(methods.METHODS.keys() - methods.MERGES.keys()))
 def test_a_method_that_cannot_be_merged_says_why(method):
     with pytest.raises(
-        ValueError, match=f"{method} cannot be merged .*: {methods.UNMERGEABLE[method]}"
+        ValueError, match=f"{method} cannot be merged .*: {methods.why_unmergeable(method)}"
     ):
         methods.merge(adapted(method, "tubelet ViT"), method)
 

@@ -19,8 +19,13 @@ from vidadapt.processes import Done, Lost, Pool, Work
 SIZE = 3_000
 UNGUARDED = """
 from functools import partial
-from vidadapt.processes import Pool, Work
-work = Work(partial(divmod, 10**200_000), partial(map, None))
+from vidadapt.processes import Pool, Work, run_isolated
+
+def quotient(dividend, divisor):
+    return dividend // divisor
+
+print([found for _, found, _ in run_isolated(abs, [-3], 1, 60.0)])
+work = Work(partial(quotient, 10**200_000), partial(map, None))
 list(Pool(work, num_workers=1, limit=60.0).results([[3]]))
 """
 
@@ -195,7 +200,8 @@ def test_a_pass_ends_where_another_begins() -> None:
             list(third)
 
 
-def test_a_script_without_a_main_guard_is_told_so_however_large_the_work(tmp_path: Path) -> None:
+def test_a_script_without_a_main_guard_may_use_all_functions_but_its_own(tmp_path: Path) -> None:
+    """Of which it is told, however large the work."""
     script = tmp_path / "unguarded.py"
     script.write_text(UNGUARDED)
     told = subprocess.run(
@@ -204,4 +210,5 @@ def test_a_script_without_a_main_guard_is_told_so_however_large_the_work(tmp_pat
         capture_output=True,
         text=True,
     )
+    assert told.stdout == "[3]\n"
     assert "LostProcess: a process for decoding could not start" in told.stderr, told.stderr

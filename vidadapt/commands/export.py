@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
 
 from vidadapt import launching, runs
+from vidadapt.config import plugins
 from vidadapt.models import LAYOUTS
 from vidadapt.serving import export
 
@@ -43,7 +45,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--weights", type=Path, help="weights of the backbone; default: the run's model.weights"
     )
-    return parser.parse_args(argv)
+    parser.add_argument(plugins.OPTION, metavar="MODULES", help=plugins.HELP)
+    words = sys.argv[1:] if argv is None else argv
+    plugins.import_plugins(words)
+    return parser.parse_args(words)
 
 
 def main(argv: list[str] | None = None) -> None:

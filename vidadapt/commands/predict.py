@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 
 from vidadapt import launching
 from vidadapt.apps.prepare.commands.options import add_time_limit
 from vidadapt.apps.report import write_prediction_sheets
+from vidadapt.config import import_plugins
 from vidadapt.serving import predict_command
 
 
@@ -29,9 +31,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    words = sys.argv[1:] if argv is None else argv
+    import_plugins(words)
     predict_command.add_options(parser)
     add_time_limit(parser)
-    options = parser.parse_args(argv)
+    options = parser.parse_args(words)
     predict_command.check_options(parser, options)
     return options
 

@@ -10,6 +10,7 @@ from vidadapt.config.command_line import (
 )
 from vidadapt.config.constraints import check, check_evaluation
 from vidadapt.config.parsing import spelt
+from vidadapt.config.plugins import import_named, import_plugins, require_imported
 from vidadapt.config.schema import (
     SECTIONS,
     CacheConfig,
@@ -44,11 +45,14 @@ __all__ = [
     "config_file",
     "flattened",
     "hints_of",
+    "import_named",
+    "import_plugins",
     "misfits",
     "out_of_range",
     "parse_browse",
     "parse_evaluate",
     "parse_train",
+    "require_imported",
     "shipped",
     "spelt",
 ]

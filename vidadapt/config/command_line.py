@@ -23,9 +23,10 @@ from vidadapt.config.parsing import (
     typed,
     value_of,
 )
+from vidadapt.config.plugins import import_plugins, named_in, require_imported
 from vidadapt.config.schema import Config, ConfigError, DataConfig, EvalConfig, as_dict
 from vidadapt.config.typed import Within, out_of_range
-from vidadapt.config.yaml_files import flattened
+from vidadapt.config.yaml_files import flattened, read_yaml
 
 Number = Annotated[int | None, Within("[1, inf)")]
 
@@ -158,7 +159,9 @@ def parse_train(argv: list[str], methods: Methods) -> tuple[Config, TrainOptions
         ConfigError: unknown or malformed keys, or options that do not go together.
         SystemExit: after --help or --print_config.
     """
-    method, argv, dropped = choose_method(spelt(argv), methods)
+    argv = spelt(argv)
+    imported = import_plugins(argv)
+    method, argv, dropped = choose_method(argv, methods)
     skip = frozenset({"resume", "dropped"})
     parser = new_parser(
         "vidadapt train",
@@ -174,7 +177,7 @@ def parse_train(argv: list[str], methods: Methods) -> tuple[Config, TrainOptions
     options = options_of(TrainOptions, parsed, dropped=dropped)
     if options.profile is not None and options.resume:
         raise ConfigError("--profile: trains nothing that --resume could continue; leave one out")
-    return config_of(parsed, options.run_dir, methods), options
+    return config_of(parsed, options.run_dir, methods, imported), options
 
 
 def parse_browse(argv: list[str], methods: Methods) -> tuple[Config, BrowseOptions]:
@@ -184,7 +187,9 @@ def parse_browse(argv: list[str], methods: Methods) -> tuple[Config, BrowseOptio
         ConfigError: unknown or malformed keys, a number that is too small.
         SystemExit: after --help.
     """
-    method, argv, _ = choose_method(spelt(argv), methods)
+    argv = spelt(argv)
+    imported = import_plugins(argv)
+    method, argv, _ = choose_method(argv, methods)
     browse_keys = DataConfig.__dataclass_fields__.keys() - set(NOT_FOR_BROWSE)
     parser = new_parser(
         "vidadapt browse",
@@ -205,7 +210,7 @@ def parse_browse(argv: list[str], methods: Methods) -> tuple[Config, BrowseOptio
     options = options_of(
         BrowseOptions, parsed, list_path=parsed.list, evaluation=not parsed.no_evaluation
     )
-    config = config_of(parsed, parsed.run_dir, methods)
+    config = config_of(parsed, parsed.run_dir, methods, imported)
     if problems := out_of_range(config.train, "train."):
         raise ConfigError("; ".join(problems))
     return config, options
@@ -232,9 +237,12 @@ def parse_evaluate(
         SystemExit: after --help.
     """
     given = argv = spelt(argv)
-    run_dir = value_of(argv, "--run_dir")
+    imported = import_plugins(argv)
+    run_dir, recorded = value_of(argv, "--run_dir"), list[str]()
     if adapter is not None:
-        taken = {"adapter", "split", "out", "help", "help_all", *EVALUATION_KEYS, *ADAPTER_KEYS}
+        taken = {"adapter", "split", "out", "help", "help_all", "plugins"}
+        taken |= {*EVALUATION_KEYS, *ADAPTER_KEYS}
+        recorded = adapter.plugins
         _refuse_other_options(given, taken, "--adapter")
     if run_dir is not None:
         saved = Path(run_dir) / "config.yaml"
@@ -242,6 +250,9 @@ def parse_evaluate(
             raise ConfigError(
                 f"--run_dir: {saved} does not exist; give a folder made by vidadapt train"
             )
+        content = read_yaml(saved, "--run_dir")
+        require_imported(content, saved)
+        recorded = named_in(content, saved)
         argv = ["--config", str(saved), *argv]
     method, argv, _ = choose_method(argv, methods)
     parser = new_parser(
@@ -263,11 +274,14 @@ def parse_evaluate(
     if [run_dir, options.adapter, options.from_scores].count(None) != 2:
         raise ConfigError("give one of --run_dir FOLDER, --adapter FOLDER and --from_scores FILE")
     if options.from_scores is not None:
-        _refuse_other_options(given, {"from_scores", "eval.fusion", "out"}, "--from_scores")
+        _refuse_other_options(
+            given, {"from_scores", "eval.fusion", "out", "plugins"}, "--from_scores"
+        )
         return None, options
     home = run_dir if adapter is None else adapter.run_dir
     assert home is not None
-    return config_of(parsed, home, methods), options
+    both = list(dict.fromkeys([*recorded, *imported]))
+    return config_of(parsed, home, methods, both), options
 
 
 def _refuse_other_options(argv: list[str], taken: set[str], mode: str) -> None:

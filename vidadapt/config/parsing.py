@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vidadapt.config import plugins
 from vidadapt.config.schema import SECTIONS, Config, ConfigError
 from vidadapt.config.shipped import config_file
 from vidadapt.config.typed import hints_of, misfits, out_of_range
@@ -136,6 +137,8 @@ def new_parser(
     parser.add_argument(HELP_ALL, action="help", help="show all options, not only the usual ones")
     parser.add_class_arguments(options, skip=set(skip))
     parser.add_argument("--config", action="config", help="YAML file; may be given several times")
+    # Imported before the options are parsed, since they may add some.
+    parser.add_argument(plugins.OPTION, type=list[str] | str, help=plugins.HELP)
     parser.add_argument(
         "--method.name",
         type=str,
@@ -189,8 +192,11 @@ def options_of(of: type[Options], parsed: Namespace, **more: Any) -> Options:
     return options
 
 
-def config_of(parsed: Namespace, run_dir: str, methods: Methods) -> Config:
+def config_of(parsed: Namespace, run_dir: str, methods: Methods, imported: Sequence[str]) -> Config:
     """Make the configuration, and refuse null where it means nothing: jsonargparse accepts it.
+
+    Args:
+        imported: the plug-ins of the command, see `plugins.import_plugins`.
 
     Raises:
         ConfigError: a value is not of its key's type, or holds a control character.
@@ -213,4 +219,4 @@ def config_of(parsed: Namespace, run_dir: str, methods: Methods) -> Config:
     if problems:
         raise ConfigError("; ".join(problems))
     sections = {name: of(**vars(parsed[name])) for name, of in SECTIONS.items()}
-    return Config(run_dir=run_dir, method=vars(parsed.method), **sections)
+    return Config(run_dir=run_dir, method=vars(parsed.method), plugins=list(imported), **sections)

@@ -256,6 +256,7 @@ class Config:
     Attributes:
         run_dir: folder that the run writes.
         method: `name` and the method's options.
+        plugins: modules that were imported first, see `plugins`.
     """
 
     run_dir: str
@@ -265,12 +266,14 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
+    plugins: list[str] = field(default_factory=list)
 
 
 def as_dict(config: Config) -> dict[str, Any]:
-    """Return the configuration as nested plain dicts."""
+    """Return the configuration as nested plain dicts; `plugins` only where there are some."""
     sections = {key: dict(vars(getattr(config, key))) for key in SECTIONS}
-    return {"run_dir": config.run_dir, "method": dict(config.method), **sections}
+    plugins = {"plugins": list(config.plugins)} if config.plugins else {}
+    return {"run_dir": config.run_dir, **plugins, "method": dict(config.method), **sections}
 
 
 SECTIONS: dict[str, type] = {

@@ -8,7 +8,7 @@ Five calls: `resolve` the configuration into a `DataPlan`, `read_splits` and `lo
 from vidadapt.data.batches import Batches
 from vidadapt.data.changes import CHANGED, Changes, read_changes
 from vidadapt.data.clips import EvalViews, TrainClips, read_frames, view_chunks
-from vidadapt.data.datasets import DATASETS
+from vidadapt.data.datasets import DATASETS, Dataset
 from vidadapt.data.epochs import EpochBatches, SampleKey, shared_out, steps_per_epoch
 from vidadapt.data.loaders import EvalLoader, TrainLoader, one_thread
 from vidadapt.data.loading import (
@@ -47,6 +47,7 @@ __all__ = [
     "Batches",
     "Changes",
     "DataPlan",
+    "Dataset",
     "EpochBatches",
     "EvalLoader",
     "EvalViews",

@@ -85,8 +85,11 @@ METRICS = {
     "mean_class_accuracy": Metric("mean class", "%", "up", mean_class_accuracy),
     "loss": Metric("loss", "nats", "down", mean_loss),
 }
-# Those that tables show and that evaluations are compared by.
-IN_PERCENT = {name: metric for name, metric in METRICS.items() if metric.unit == "%"}
+
+
+def in_percent() -> dict[str, Metric]:
+    """Return the metrics that tables show and that evaluations are compared by."""
+    return {name: metric for name, metric in METRICS.items() if metric.unit == "%"}
 
 
 def measure(scores: Scores, fusion: Fusion) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from vidadapt.launching.failures import (
     read_failure,
     recorded,
 )
-from vidadapt.launching.start import alone, launch, restarted
+from vidadapt.launching.start import alone, joined, launch, restarted
 from vidadapt.launching.stopping import StopRequest, stop_requests
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "LISTED",
     "StopRequest",
     "alone",
+    "joined",
     "kind_named",
     "launch",
     "located",

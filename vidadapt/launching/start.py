@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -111,6 +111,18 @@ def stop() -> None:
     """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[World]:
+    """Join the processes that torchrun started for a block; its errors are raised as they are.
+
+    Without torchrun it is a world of one, in a notebook, too.
+    """
+    try:
+        yield start()
+    finally:
+        stop()
 
 
 def launch(main: Callable[[World], int | None], goes_on: str = "") -> None:

@@ -2,7 +2,8 @@
 
 from vidadapt.methods.inject import METHODS, apply, count_parameters, default_options, train_mode
 from vidadapt.methods.losa import SideNetwork, in_autocast_type
-from vidadapt.methods.merging import MERGES, UNMERGEABLE, merge
+from vidadapt.methods.merging import MERGES, merge, why_unmergeable
+from vidadapt.methods.placing import chosen_slots
 from vidadapt.methods.recompute import Recompute, recompute_blocks
 from vidadapt.methods.state import load_trainable_state, trainable_state
 from vidadapt.methods.vpt import PromptedBlock
@@ -10,11 +11,11 @@ from vidadapt.methods.vpt import PromptedBlock
 __all__ = [
     "MERGES",
     "METHODS",
-    "UNMERGEABLE",
     "PromptedBlock",
     "Recompute",
     "SideNetwork",
     "apply",
+    "chosen_slots",
     "count_parameters",
     "default_options",
     "in_autocast_type",
@@ -23,4 +24,5 @@ __all__ = [
     "recompute_blocks",
     "train_mode",
     "trainable_state",
+    "why_unmergeable",
 ]

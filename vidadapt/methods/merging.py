@@ -26,6 +26,11 @@ UNMERGEABLE = {
 }
 
 
+def why_unmergeable(name: str) -> str:
+    """Say why a method that is not in `MERGES` cannot be folded."""
+    return UNMERGEABLE.get(name, "methods.MERGES has no function for it")
+
+
 def merge(model: VideoModel, name: str) -> None:
     """Fold a method into the backbone, which becomes a plain model with the same logits.
 
@@ -39,7 +44,9 @@ def merge(model: VideoModel, name: str) -> None:
         ValueError: why this method cannot be folded; or it was not applied to the model.
     """
     if name not in MERGES:
-        raise ValueError(f"method {name} cannot be merged into the backbone: {UNMERGEABLE[name]}")
+        raise ValueError(
+            f"method {name} cannot be merged into the backbone: {why_unmergeable(name)}"
+        )
     adapted = model.state_dict().keys()
     MERGES[name](model)
     if model.state_dict().keys() == adapted:

@@ -1,6 +1,6 @@
 """Backbones and heads."""
 
-from vidadapt.models.backbone import VideoModel
+from vidadapt.models.backbone import BackboneOptions, VideoModel
 from vidadapt.models.batchnorm import over_all_processes, require_two_clips, without_clips
 from vidadapt.models.blocks import Block, Slot
 from vidadapt.models.clip_shape import require_shape
@@ -8,7 +8,7 @@ from vidadapt.models.coverage import require_match
 from vidadapt.models.families import BACKBONES, build
 from vidadapt.models.frame_by_frame import FrameByFrame
 from vidadapt.models.heads import HEADS, READ_OUT, AttentiveHead
-from vidadapt.models.hub import RANDOM, WITHOUT_FILE, is_hub_name
+from vidadapt.models.hub import RANDOM, WITHOUT_FILE, is_hub_name, weights_file
 from vidadapt.models.inflated import InflatedViT
 from vidadapt.models.plain import LAYOUTS, fold_batchnorm, plain_state, write_plain
 from vidadapt.models.precision import (
@@ -20,7 +20,7 @@ from vidadapt.models.precision import (
 )
 from vidadapt.models.timm_attention import ShiftedWindowAttention, TokenAttention
 from vidadapt.models.vit import SIZES, VideoViT
-from vidadapt.models.weights import LoadReport, fingerprint
+from vidadapt.models.weights import LoadReport, fingerprint, load_weights
 
 __all__ = [
     "BACKBONES",
@@ -31,6 +31,7 @@ __all__ = [
     "SIZES",
     "WITHOUT_FILE",
     "AttentiveHead",
+    "BackboneOptions",
     "Block",
     "FrameByFrame",
     "InflatedViT",
@@ -48,12 +49,14 @@ __all__ = [
     "fingerprint",
     "fold_batchnorm",
     "is_hub_name",
+    "load_weights",
     "over_all_processes",
     "plain_state",
     "require_match",
     "require_shape",
     "require_two_clips",
     "resolved_precision",
+    "weights_file",
     "without_clips",
     "write_plain",
 ]

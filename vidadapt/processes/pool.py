@@ -25,8 +25,9 @@ from vidadapt.processes.worker import NO_BYTES, Task, Work, Worker, receive
 Job = TypeVar("Job")
 
 CANNOT_START = (
-    "a process for decoding could not start; it imports the script that is running, which has to "
-    'be a file whose work is under `if __name__ == "__main__":` (its own error is above)'
+    "a process for decoding could not start; its work is a function of the script that is running, "
+    'which has to be a file with the rest under `if __name__ == "__main__":`, or the work in a '
+    "module of its own (its own error is above)"
 )
 START = 60.0  # seconds that a worker may need to start: several on a busy machine
 IDLE_ENDS = 3  # of workers that have the same task before them and are on no item
@@ -168,8 +169,8 @@ class Pool:
                 tasks for each worker are under way or wait to be yielded.
 
         Raises:
-            LostProcess: workers cannot start, as a rule since the script that runs this has no
-                main guard; or they end again and again while they are on no item.
+            LostProcess: workers cannot start, as a rule since their work is a function of a script
+                without a main guard; or they end again and again while they are on no item.
             RuntimeError: asked for more after `close`, or after another pass has begun.
             Exception: one that was raised in a worker; a RuntimeError with its words where pickle
                 cannot copy it.

@@ -9,14 +9,16 @@ import os
 import pickle
 import signal
 import struct
+import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
 from multiprocessing.reduction import recv_handle, send_handle
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -62,7 +64,8 @@ class Worker:
     def __init__(self, work: Work, limit: float | None) -> None:
         context = multiprocessing.get_context("forkserver")
         module, said = getattr(work.load, "func", work.load).__module__, pickle.dumps(work)
-        context.set_forkserver_preload(["__main__", module])
+        of_script = b"__main__" in said
+        context.set_forkserver_preload([*(["__main__"] if of_script else []), module])
         self.pipe, theirs = context.Pipe()
         self.note = context.RawArray("q", 2)
         self.tasks: deque[Task] = deque()  # whose results are still to come
@@ -70,7 +73,8 @@ class Worker:
         self.began, self._spent, self._looked = 0, 0.0, time.monotonic()
         arguments = (theirs, self.note, limit)
         self.process = context.Process(target=_serve, args=arguments, daemon=True)
-        self.process.start()
+        with contextlib.nullcontext() if of_script else _script_hidden():
+            self.process.start()
         theirs.close()
         # No argument: `start` fails where a process dies before it has read all its arguments.
         self._tell(said)
@@ -112,6 +116,22 @@ class Worker:
         if code in (None, 255):
             return "unknown"
         return f"exit status {code}" if code >= 0 else signal.strsignal(-code) or f"signal {-code}"
+
+
+@contextlib.contextmanager
+def _script_hidden() -> Iterator[None]:
+    """Let processes that start in this block not run the script of this one.
+
+    `multiprocessing` runs it again in each of them, so that what was pickled finds the script's
+    functions; without a main guard the script would begin again there. Work that is importable from
+    elsewhere needs no script.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _serve(pipe: Connection, note: Any, limit: float | None) -> None:

@@ -39,6 +39,7 @@ def describe_adapter(
     model = {key: value for key, value in vars(config.model).items() if key != "drop_path"}
     return {
         "format": FORMATS[-1],
+        **({"plugins": list(config.plugins)} if config.plugins else {}),
         "method": dict(config.method),
         "model": {**model, "fingerprint": backbone},
         "clip": {
@@ -70,6 +71,7 @@ def config_of(about: dict[str, Any], run_dir: str) -> Config:
     return Config(
         run_dir=run_dir,
         method=about["method"],
+        plugins=about.get("plugins", []),
         data=DataConfig(
             dataset=about["dataset"],
             sampling=clip["sampling"],

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from vidadapt import methods
-from vidadapt.config import Config, ConfigError, ModelConfig, yaml_files
+from vidadapt.config import Config, ConfigError, ModelConfig, require_imported, yaml_files
 from vidadapt.console import printable
 from vidadapt.data import Augmentation, DataPlan, Sampling, normalize
 from vidadapt.models import WITHOUT_FILE, VideoModel, is_hub_name, require_shape
@@ -55,12 +55,16 @@ class SavedAdapter:
     plan: DataPlan
 
     def __repr__(self) -> str:
+        return printable(f"SavedAdapter({str(self.folder)!r}: {self.summary})")
+
+    @property
+    def summary(self) -> str:
+        """Method, backbone, classes and clips, in a few words."""
         plan, config = self.plan, self.config
         values = sum(tensor.numel() for tensor in self.tensors.values())
-        clip = f"{plan.sampling.num_frames} frames of {plan.crop_size} pixels"
-        return printable(
-            f"SavedAdapter({str(self.folder)!r}: {config.method['name']} on "
-            f"{config.model.backbone}, {plan.num_classes} classes, {clip}, {values:,} values)"
+        return (
+            f"{config.method['name']} on {config.model.backbone}, {plan.num_classes} classes, "
+            f"{plan.sampling.num_frames} frames of {plan.crop_size} pixels, {values:,} values"
         )
 
     @property
@@ -175,8 +179,8 @@ def with_weights(adapter: SavedAdapter, weights: str | Path | None) -> Config:
     value = shlex.quote(shown) if named is not None else "FILE"
     raise ConfigError(
         f"{adapter.folder / checkpoints.DESCRIPTION}: {why} with --weights {value} "
-        f"(evaluate.py: --model.weights {value}; Python: weights={value!r}). Weights other than "
-        "those of its training are refused"
+        f"(evaluate.py: --model.weights {value}; Python: weights={value!r}, of vidadapt.load "
+        f"backbone={value!r}). Weights other than those of its training are refused"
     )
 
 
@@ -192,8 +196,11 @@ def _usable_unasked(folder: Path, model: ModelConfig) -> ModelConfig:
     return replace(model, weights=None)
 
 
-def find_adapter(folder: str | Path) -> Path:
+def find_adapter(folder: str | Path, key: str = "--adapter") -> Path:
     """Return an adapter folder as it is; for a run's folder its `best` if it has one, else `last`.
+
+    Args:
+        key: option that gives the folder, for messages.
 
     Raises:
         ConfigError: it is neither.
@@ -202,8 +209,8 @@ def find_adapter(folder: str | Path) -> Path:
     if (folder / checkpoints.DESCRIPTION).is_file():
         return folder
     if not folder.is_dir():
-        raise ConfigError(f"--adapter: the folder {folder} does not exist")
-    return checkpoint_folder(folder, None, "--adapter")
+        raise ConfigError(f"{key}: the folder {folder} does not exist")
+    return checkpoint_folder(folder, None, key)
 
 
 def checkpoint_folder(run_dir: Path, wanted: str | None, key: str = "--checkpoint") -> Path:
@@ -253,6 +260,7 @@ def _read(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             f"{folder / checkpoints.DESCRIPTION}: format {about.get('format')!r} is none of "
             f"{', '.join(FORMATS)}; update vidadapt"
         )
+    require_imported(about, folder / checkpoints.DESCRIPTION)
     return tensors, about
 
 

@@ -28,7 +28,7 @@ def all_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     method = {**Config("").method, **(config.get("method") or {})}
     known = methods.default_options(method["name"]) if method["name"] in methods.METHODS else {}
     sections = {key: {**vars(of()), **(config.get(key) or {})} for key, of in SECTIONS.items()}
-    return flattened({**config, "method": {**known, **method}, **sections})
+    return flattened({"plugins": [], **config, "method": {**known, **method}, **sections})
 
 
 def differences(about: dict[str, Any], config: Config, plan: DataPlan) -> list[str]:

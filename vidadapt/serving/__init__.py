@@ -4,7 +4,10 @@ from vidadapt.serving import evaluate_command, predict_command, trained
 from vidadapt.serving.bank import AdapterBank
 from vidadapt.serving.exporting import export
 from vidadapt.serving.given import GivenVideo, find_videos, names_of
+from vidadapt.serving.head_inputs import score_with_features
+from vidadapt.serving.model import Model, load
 from vidadapt.serving.predict import Guess, Prediction, Predictor, Shown
+from vidadapt.serving.recognition import Recognition
 from vidadapt.serving.trained import Loaded, Trained
 
 __all__ = [
@@ -12,14 +15,18 @@ __all__ = [
     "GivenVideo",
     "Guess",
     "Loaded",
+    "Model",
     "Prediction",
     "Predictor",
+    "Recognition",
     "Shown",
     "Trained",
     "evaluate_command",
     "export",
     "find_videos",
+    "load",
     "names_of",
     "predict_command",
+    "score_with_features",
     "trained",
 ]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vidadapt import data, methods
-from vidadapt.config import parse_evaluate
+from vidadapt.config import parse_evaluate, require_imported
 from vidadapt.models import READ_OUT, VideoModel, VideoViT, fold_batchnorm, plain_state, write_plain
 from vidadapt.runs import checkpoints, load_adapted_model, load_adapter
 
@@ -31,11 +31,13 @@ def export(
         computed: the backbone of a fully fine-tuned run is copied.
 
     Raises:
-        ValueError: the checkpoint is damaged, its method cannot be merged, the layout cannot hold
-            its head or positions, its backbone is no tubelet ViT (but a fully fine-tuned one may be
-            of any kind in the layout backbone), or numbers overflow in fp16.
+        ValueError: the checkpoint is damaged, its plug-ins have not been imported, its method
+            cannot be merged, the layout cannot hold its head or positions, its backbone is no
+            tubelet ViT (but a fully fine-tuned one may be of any kind in the layout backbone), or
+            numbers overflow in fp16.
     """
     tensors, about = checkpoints.load_checkpoint(checkpoint)
+    require_imported(about, checkpoint / checkpoints.DESCRIPTION)
     name = about["method"]["name"]
     if name == "full" and layout == "backbone":
         backbone = {key: t for key, t in tensors.items() if key.partition(".")[0] not in READ_OUT}
@@ -44,7 +46,7 @@ def export(
     if name not in methods.MERGES and name not in ADD_NOTHING:
         raise ValueError(
             f"{checkpoint}: method {name} cannot be merged into the backbone: "
-            f"{methods.UNMERGEABLE[name]}; keep the adapter beside the backbone"
+            f"{methods.why_unmergeable(name)}; keep the adapter beside the backbone"
         )
     model = _load(checkpoint, about["format"], weights)
     if not isinstance(model, VideoViT):

@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vidadapt.config import ConfigError
+from vidadapt.config import ConfigError, DataConfig
 from vidadapt.lists import (
     HEADER_FIELDS,
     PATH_COLUMNS,
+    PREPARED_FILE,
     VIDEO_ENDINGS,
     ListError,
     is_video,
+    known_root,
     other_spelling,
     parse_line,
     spelled,
+    with_lists,
 )
 from vidadapt.video import control_character, leads_outside
 
@@ -69,6 +72,34 @@ def find_videos(
         for video in inside:
             found.setdefault(os.path.normpath(video.path), video)
     return list(found.values())
+
+
+def list_with_labels(
+    given: Path, split: str, root: str | os.PathLike[str] | None
+) -> tuple[DataConfig, str]:
+    """Find a list with labels, by its file or its prepared folder.
+
+    Args:
+        split: of a prepared folder, `test`, `dev` or `train`.
+        root: folder that its paths are relative to; default: what the prepared folder says, else
+            the list's own.
+
+    Returns:
+        Data options with its root, and where the folder has them its label names; and the list.
+
+    Raises:
+        ValueError: the folder was not prepared, or has no such list.
+    """
+    if given.is_dir():
+        options = with_lists(DataConfig(lists=str(given)), same_dataset=False)
+        listed = getattr(options, f"{split}_list")
+        if listed is None:
+            raise ConfigError(f"split: {given} has no {split} list")
+    else:
+        options, listed = DataConfig(root=str(given.parent)), str(given)
+        if (given.parent / PREPARED_FILE).is_file():
+            options = replace(options, root=str(known_root(given)))
+    return (options if root is None else replace(options, root=os.fspath(root))), listed
 
 
 def _listed(path: Path, root: Path, allow_outside_root: bool) -> list[GivenVideo]:

@@ -148,18 +148,10 @@ class Predictor:
             shown: keep a clip of each video for a picture.
             time_limit: seconds that counting one video may take; None: no limit.
         """
-        samples = [Sample(_absolute(video), 0) for video in videos]
-        lists = {}
-        for reader in {group.config.data.reader for group in self._groups}:
-            counts = data.count_files(
-                [sample.path for sample in samples],
-                reader,
-                num_workers=num_workers,
-                progress=True,
-                time_limit=time_limit,
-                limit_key="--time-limit",
-            )
-            lists[reader] = VideoList("", Videos.of("/", samples, counts))
+        lists = {
+            reader: counted(videos, reader, num_workers=num_workers, time_limit=time_limit)
+            for reader in {group.config.data.reader for group in self._groups}
+        }
         options = DataConfig(root="/", num_workers=num_workers)
         of_groups = [lists[group.config.data.reader] for group in self._groups]
         loaders = [
@@ -197,11 +189,45 @@ class Predictor:
             logits = distinct[item["view_of"]].numpy()
             if not np.isfinite(logits).all():
                 raise NonFinite(f"{video.path}: the scores of {name} are not finite")
-            adapter = group.bank.adapter(name)
-            shares = probabilities(logits, adapter.config.eval.fusion)
-            best = np.argsort(-shares, kind="stable")[:top]
-            found[name] = [Guess(int(k), adapter.label(int(k)), float(shares[k])) for k in best]
+            found[name] = most_probable(group.bank.adapter(name), logits, top)
         return found
+
+
+def workers_for(num_videos: int) -> int:
+    """Decoding processes for so many videos; of a few, starting them takes longer than they save.
+
+    >>> workers_for(7)
+    0
+    """
+    return 0 if num_videos < 8 else min(4, os.cpu_count() or 1)
+
+
+def counted(
+    videos: Sequence[GivenVideo], reader: str, *, num_workers: int, time_limit: float | None
+) -> VideoList:
+    """Count the frames of videos, and list them with all that is known of them, in their order.
+
+    Args:
+        reader: key of `READERS`.
+        time_limit: seconds that counting one video may take; None: no limit.
+    """
+    samples = [Sample(_absolute(video), 0) for video in videos]
+    counts = data.count_files(
+        [sample.path for sample in samples],
+        reader,
+        num_workers=num_workers,
+        progress=True,
+        time_limit=time_limit,
+        limit_key="--time-limit",
+    )
+    return VideoList("", Videos.of("/", samples, counts))
+
+
+def most_probable(adapter: SavedAdapter, logits: np.ndarray, top: int) -> list[Guess]:
+    """The `top` most probable labels, best first, from logits (V, K) of a video's views."""
+    shares = probabilities(logits, adapter.config.eval.fusion)
+    best = np.argsort(-shares, kind="stable")[:top]
+    return [Guess(int(k), adapter.label(int(k)), float(shares[k])) for k in best]
 
 
 def probabilities(logits: np.ndarray, fusion: Any) -> np.ndarray:

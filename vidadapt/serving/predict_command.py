@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -12,11 +11,12 @@ from typing import Any
 
 import torch
 
+from vidadapt.config import plugins
 from vidadapt.console import duration, printable, track
 from vidadapt.files import as_json
 from vidadapt.runs import adapters
 from vidadapt.serving.given import LISTS, find_videos, names_of
-from vidadapt.serving.predict import Prediction, Predictor
+from vidadapt.serving.predict import Prediction, Predictor, workers_for
 
 EPILOG = f"""examples:
   vidadapt predict clip.mp4 --adapter runs/ssv2_adaptformer
@@ -52,6 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=5, metavar="N", help="labels to show; default 5")
     parser.add_argument("--num_clips", type=int, metavar="N", help="default: the adapter's")
     parser.add_argument("--num_crops", type=int, metavar="N", help="default: the adapter's")
+    parser.add_argument(plugins.OPTION, metavar="MODULES", help=plugins.HELP)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line, not a table")
     form.add_argument("--sheet", type=Path, metavar="PNG", help="a picture instead; 10 videos each")
@@ -108,7 +109,7 @@ def predictions(options: argparse.Namespace) -> list[Prediction]:
         videos = [replace(video, label=None) for video in videos]
     workers = options.num_workers
     if workers is None:
-        workers = 0 if len(videos) < 8 else min(4, os.cpu_count() or 1)
+        workers = workers_for(len(videos))
     sheet = options.sheet is not None
     found = predictor(
         videos, top=options.top, num_workers=workers, shown=sheet, time_limit=options.time_limit

@@ -71,6 +71,7 @@ def asked(argv: list[str]) -> tuple[Config | None, EvaluateOptions, SavedAdapter
             weights must be named.
         SystemExit: after --help.
     """
+    config.import_plugins(argv)  # of the adapter, too, which is read before the command is parsed
     alone = command_line.adapter_option(argv)
     adapter = None if alone is None else adapters.read_adapter(adapters.find_adapter(alone))
     cfg, options = command_line.parse_evaluate(
@@ -164,6 +165,19 @@ def samples_of(trained: Trained) -> Samples:
     return read_list(trained.listed, of.root, trained.plan.num_classes, of.allow_outside_root)
 
 
+def videos_of(trained: Trained, samples: Sequence[Sample] | None = None) -> VideoList:
+    """Check the files of the list.
+
+    Args:
+        samples: a part of those of `samples_of`; default: all.
+
+    Raises:
+        ValueError, OSError, ReadError: what cannot be used, naming file, line or key.
+    """
+    listed = samples_of(trained) if samples is None else samples
+    return data.load_list(trained.config.data, trained.plan, trained.listed, listed, training=False)
+
+
 def load(trained: Trained, world: World, samples: Sequence[Sample] | None = None) -> Loaded:
     """Load the model and check the files of the list, on all processes.
 
@@ -180,16 +194,7 @@ def load(trained: Trained, world: World, samples: Sequence[Sample] | None = None
         model.requires_grad_(False)
         precision = resolved_precision(world.device, cfg.train.precision)
         cast_frozen(model, world.device, precision)
-    videos = from_main(
-        world,
-        lambda: data.load_list(
-            cfg.data,
-            plan,
-            trained.listed,
-            samples_of(trained) if samples is None else samples,
-            training=False,
-        ),
-    )
+    videos = from_main(world, lambda: videos_of(trained, samples))
     return Loaded(trained, model, trainable, precision, videos)
 
 

@@ -4,6 +4,7 @@ from vidadapt.training.log import SUMMARY, say_start, summarise
 from vidadapt.training.loop import fit
 from vidadapt.training.optim import build_optimizer, parameter_groups, set_lr
 from vidadapt.training.profiling import profiled
+from vidadapt.training.run import train
 from vidadapt.training.setup import Setup, batches_of, load_lists, read_command, set_up
 from vidadapt.training.validation import validation_of
 
@@ -21,5 +22,6 @@ __all__ = [
     "set_lr",
     "set_up",
     "summarise",
+    "train",
     "validation_of",
 ]

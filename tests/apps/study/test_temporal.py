@@ -32,7 +32,7 @@ from vidadapt.config import command_line, yaml_files
 from vidadapt.data import eval_loader, load_list, resolve
 from vidadapt.data.clips import view_chunks
 from vidadapt.data.sampling import eval_indices
-from vidadapt.evaluation import IN_PERCENT, in_each_order, score_views
+from vidadapt.evaluation import in_each_order, in_percent, score_views
 from vidadapt.lists import Sample, read_list, write_list
 
 T, K, SIDE, WIDTH, CLIPS, CROPS = 4, 3, 32, 44, 2, 3
@@ -261,7 +261,7 @@ def model_of(name: str, lost: dict[int, float]) -> dict:
 
     change = {"right_to_wrong": 3, "wrong_to_right": 1, "other_prediction": 5, "p": 0.5,
               "p_holm": 0.5}  # fmt: skip
-    order = {**dict.fromkeys(IN_PERCENT, 50.0), "per_class": list(lost)}
+    order = {**dict.fromkeys(in_percent(), 50.0), "per_class": list(lost)}
     return {
         "name": name, "num_frames": 8, "views": "1 clips x 1 crops", "num_videos": 100,
         "unreadable": [], "orders": dict.fromkeys(ORDERS, order),

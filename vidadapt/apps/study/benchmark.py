@@ -37,7 +37,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidadapt import methods, models
-from vidadapt.config import Within
+from vidadapt.config import Within, import_named
 from vidadapt.models import Precision, VideoModel, autocast, cast_frozen
 from vidadapt.processes import end_with_parent
 from vidadapt.training import build_optimizer, parameter_groups, set_lr
@@ -292,14 +292,20 @@ def spread_percent(values: Sequence[float]) -> float:
     return round(100 * (max(values) - min(values)) / statistics.median(values), 1)
 
 
-def in_fresh_process(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+def in_fresh_process(
+    function: Callable[..., Any], *arguments: Any, plugins: Sequence[str] = (), **options: Any
+) -> Any:
     """Call a function in a new process, which ends when this one is killed; return its result.
+
+    Args:
+        plugins: modules that the process imports first.
 
     Raises:
         MemoryError: the process was killed, as a rule for want of memory.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent) as pool:
+    begin: dict[str, Any] = {"initializer": _begin, "initargs": (plugins,)}
+    with ProcessPoolExecutor(1, mp_context=context, **begin) as pool:
         try:
             return pool.submit(function, *arguments, **options).result()
         except BrokenProcessPool as error:
@@ -307,6 +313,11 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any, **options: A
                 "the measuring process was killed, as a rule for want of memory; lower the batch "
                 "size or the number of frames"
             ) from error
+
+
+def _begin(plugins: Sequence[str]) -> None:
+    end_with_parent()
+    import_named(plugins)
 
 
 def _wait(device: torch.device) -> None:

@@ -21,17 +21,17 @@ from typing import Any
 from vidadapt.apps.study.benchmark import NOISY_PERCENT, spread_percent
 from vidadapt.apps.study.matrix import Cell
 from vidadapt.apps.study.tool_calls import CellFailed, call_tool
-from vidadapt.config import Config, ConfigError, yaml_files
+from vidadapt.config import Config, ConfigError, plugins, yaml_files
 from vidadapt.console import differing
-from vidadapt.evaluation import IN_PERCENT
+from vidadapt.evaluation import in_percent
 from vidadapt.files import write_json, write_text
 from vidadapt.runs import all_settings
 
 FINISHED = "cell.json"
 
-# What only a trained cell knows.
+# What only a trained cell knows, beside the metrics.
 TRAINED = (
-    *("seed", *IN_PERCENT, "num_videos", "unreadable", "views"),
+    *("seed", "num_videos", "unreadable", "views"),
     *("dev_top1", "best_epoch", "evaluation_seconds_per_video", "curve", "grid", "manifests"),
     *("run_epoch_seconds", "run_epoch_spread_percent", "environment", "config"),
 )
@@ -139,6 +139,8 @@ class Work:
         metrics = folder / "eval" / "metrics.json"
         if not metrics.exists():
             words = ["--run_dir", folder / "run", "--split", split, "--out", metrics.parent]
+            if named := cell.settings.get("plugins"):
+                words += [plugins.OPTION, ",".join(named)]
             call_tool("evaluate", words, self.processes, folder, metrics.parent)
         return json.loads(metrics.read_text(encoding="utf-8"))
 
@@ -152,7 +154,7 @@ def cost_line(variant: str, frames: int, cost: Mapping[str, Any], processes: int
         "cell": f"{variant}_{frames}f",
         "variant": variant,
         "processes": processes,
-        **dict.fromkeys(TRAINED),
+        **dict.fromkeys((*TRAINED, *in_percent())),
         **cost,
         "problem": None,
     }
@@ -208,7 +210,7 @@ def _of_training(summary: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -
 
 
 def _of_evaluation(tested: Mapping[str, Any]) -> dict[str, Any]:
-    keys = (*IN_PERCENT, "num_videos", "views")
+    keys = (*in_percent(), "num_videos", "views")
     return {
         **{key: tested[key] for key in keys},
         "unreadable": len(tested["unreadable"]),

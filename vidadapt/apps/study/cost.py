@@ -85,7 +85,7 @@ def cell_cost(cfg: Config, *, processes: int, steps: int) -> dict[str, Any]:
         processes,
         threads,
     )
-    step = benchmark.in_fresh_process(step_cost, cfg, steps, threads)
+    step = benchmark.in_fresh_process(step_cost, cfg, steps, threads, plugins=cfg.plugins)
     step_per_clip = step["step_seconds"] / cfg.train.batch_size
     data_per_clip = statistics.median(loading.seconds_per_clip)
     tflops = known.training_flops_per_clip / step_per_clip / 1e12

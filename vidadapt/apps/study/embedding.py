@@ -14,16 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from vidadapt.apps.report import class_name
 from vidadapt.console import require_known
 from vidadapt.distributed import World
-from vidadapt.evaluation import Scores
 from vidadapt.lists import Sample
-from vidadapt.models import AttentiveHead, VideoModel
-from vidadapt.serving import Loaded, trained
+from vidadapt.serving import Loaded, score_with_features
 
 LEAST_VIDEOS = 4  # below, no perplexity of 1 or more is left
 ROWS_AT_ONCE = 1024  # of the table of similarities
@@ -60,16 +56,6 @@ class Features:
         )
 
 
-def classified(model: VideoModel) -> nn.Module:
-    """The module whose input (B, D) is a clip's feature.
-
-    The head as a whole for `linear` and `batchnorm_linear`: the mean over the tokens after
-    `fc_norm`, before the BatchNorm. The last layer of `attentive`, whose pool is a part of the
-    head: what its query has gathered.
-    """
-    return model.head.classifier if isinstance(model.head, AttentiveHead) else model.head
-
-
 def features_of(loaded: Loaded, world: World, label: str) -> Features:
     """The feature of every video of the list, in eval mode, each video alone.
 
@@ -82,25 +68,10 @@ def features_of(loaded: Loaded, world: World, label: str) -> Features:
         NonFinite: scores that are not finite.
         ReadError: no video can be read.
     """
-    found: list[torch.Tensor] = []
-
-    def keep(module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-        found.append(given[0].float())
-
-    hook = classified(loaded.model).register_forward_pre_hook(keep)
-    try:
-        scores = trained.score(loaded, world, label=label)
-    finally:
-        hook.remove()
-    return _readable(scores, torch.cat(found).cpu().numpy())
-
-
-def _readable(scores: Scores, values: np.ndarray) -> Features:
+    scores, values = score_with_features(loaded, world, label)
     rows = [row for row, path in enumerate(scores.paths) if path not in scores.errors]
-    if len(rows) != len(values):
-        raise RuntimeError(f"{len(values)} features were taken from {len(rows)} readable videos")
     return Features(
-        values,
+        values.numpy(),
         scores.labels[rows],
         [scores.paths[row] for row in rows],
         scores.logits[rows, 0].argmax(axis=1),

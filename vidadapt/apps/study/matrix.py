@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidadapt.config import ConfigError, config_file, yaml_files
+from vidadapt.config.plugins import named_in
 from vidadapt.console import require_known
 
 Overrides = Mapping[str, Any]
@@ -107,11 +108,12 @@ class Matrix:
         ]
 
 
-def read_matrix(config: Path, sweep: Path | None) -> Matrix:
+def read_matrix(config: Path, sweep: Path | None, plugins: str | None = None) -> Matrix:
     """A training configuration with `variants` and `prepare` beside its own keys; and a sweep.
 
     Args:
         sweep: YAML whose `variants` take the place of the configuration's.
+        plugins: modules of `--plugins`, separated by commas; every cell gets them.
 
     Raises:
         ConfigError: a file that cannot be read or holds something else, naming file and key.
@@ -132,6 +134,8 @@ def read_matrix(config: Path, sweep: Path | None) -> Matrix:
                 f"{', '.join(map(str, content)) or 'nothing'}"
             )
         variants = _variants(content["variants"], sweep)
+    if plugins is not None:
+        base["plugins"] = list(dict.fromkeys([*named_in(base, config), *plugins.split(",")]))
     _refuse_own(yaml_files.flattened(base), config)
     return Matrix(base, variants, tuple(map(str, prepare)))
 

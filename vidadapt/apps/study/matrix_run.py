@@ -44,6 +44,8 @@ class MatrixOptions:
         steps: timed steps of a cost.
         cost_only: measure costs, train nothing.
         out: folder to write.
+        plugins: modules to import first, separated by commas, in every cell, too; they may add
+            methods, backbones, data sets and metrics.
     """
 
     config: Path | None = None
@@ -58,6 +60,7 @@ class MatrixOptions:
     steps: Annotated[int, Within("[2, inf)")] = 10
     cost_only: bool = False
     out: Path = Path("runs/frames")
+    plugins: str | None = None
 
     @property
     def grid_frames(self) -> int:
@@ -85,7 +88,8 @@ def run_matrix(asked: MatrixOptions) -> int:
         assert asked.report is not None
         summarise(asked.report)
         return 0
-    matrix = read_matrix(asked.config, asked.sweep).chosen(asked.methods, methods.METHODS)
+    matrix = read_matrix(asked.config, asked.sweep, asked.plugins)
+    matrix = matrix.chosen(asked.methods, methods.METHODS)
     runs.check_writable("--out", asked.out)
     try:
         with held(asked.out / RESULTS, "--out"):

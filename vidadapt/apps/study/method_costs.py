@@ -54,6 +54,7 @@ class CostOptions:
         steps: timed steps.
         no_time: only count: no steps, so no time and no memory.
         json: file to write the table to as a list, too.
+        plugins: modules to import first, separated by commas; they may add methods and backbones.
     """
 
     setting: Setting
@@ -62,6 +63,7 @@ class CostOptions:
     steps: Annotated[int, Within("[1, inf)")] = 3
     no_time: bool = False
     json: Path | None = None
+    plugins: str | None = None
 
 
 def compare_costs(asked: CostOptions) -> int:
@@ -145,7 +147,9 @@ def cost_entry(
     try:
         entry |= asdict(benchmark.count(setting, method))
         if not asked.no_time:
-            steps = {"steps": asked.steps, "threads": asked.threads}
+            steps: dict[str, Any] = {"steps": asked.steps, "threads": asked.threads}
+            if asked.plugins is not None:
+                steps["plugins"] = asked.plugins.split(",")
             measure = benchmark.measure
             entry |= asdict(benchmark.in_fresh_process(measure, setting, method, **steps))
     except ValueError as error:

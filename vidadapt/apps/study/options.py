@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse
 
-from vidadapt.config import ConfigError, out_of_range, spelt
+from vidadapt.config import ConfigError, import_plugins, out_of_range, spelt
 
 Options = TypeVar("Options")
 REST = "rest"  # field for the words of a command line that are none of its own options
@@ -21,6 +21,8 @@ def parse_options(
     kind: type[Options], argv: Sequence[str] | None, tool: str, description: str, epilog: str
 ) -> Options:
     """Parse a command line by the fields of a dataclass; their help is its docstring's.
+
+    The plug-ins that it names are imported first.
 
     The type of a field says what its option takes: of `bool` nothing, of `Sequence[X]` one value or
     more (all those of a repeated option, if there is no default), of a `Literal` one of its values;
@@ -44,7 +46,9 @@ def parse_options(
     )
     for name, how in _arguments(kind):
         parser.add_argument(f"--{name}", **how)
-    known, rest = parser.parse_known_args(spelt(list(sys.argv[1:] if argv is None else argv)))
+    words = spelt(list(sys.argv[1:] if argv is None else argv))
+    import_plugins(words)
+    known, rest = parser.parse_known_args(words)
     if rest and not hasattr(kind, REST):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return _made(kind, {**vars(known), REST: rest})

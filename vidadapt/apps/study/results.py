@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vidadapt.evaluation import IN_PERCENT
+from vidadapt.evaluation import in_percent
 from vidadapt.files import write_text
 
 Line = Mapping[str, Any]
@@ -21,7 +21,7 @@ SETTINGS = (
     *("num_classes", "batch_size", "threads"),
 )
 FIGURES = (
-    *(*IN_PERCENT, "unreadable", "dev_top1", "best_epoch"),
+    *("unreadable", "dev_top1", "best_epoch"),
     *("trainable", "total", "share_percent", "adapter_bytes", "forward_flops_per_clip"),
     *("training_flops_per_clip", "step_seconds", "step_spread_percent", "peak_memory_bytes"),
     *("peak_process_bytes", "matmul_tflops", "matmul_share", "data_seconds_per_clip"),
@@ -31,13 +31,6 @@ FIGURES = (
 LISTS = ("noisy", "curve")
 OBJECTS = ("options", "grid", "manifests", "environment", "config")
 NEVER_NULL = ("cell", "variant", "method", "frames", "options")
-
-KINDS: dict[str, tuple[str, type | tuple[type, ...]]] = {
-    **dict.fromkeys(TEXTS, ("a text", str)),
-    **dict.fromkeys((*SETTINGS, *FIGURES), ("a number", (int, float))),
-    **dict.fromkeys(LISTS, ("a list", list)),
-    **dict.fromkeys(OBJECTS, ("an object", dict)),
-}
 
 
 class ResultsError(ValueError):
@@ -66,7 +59,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         except ValueError as error:
             raise ResultsError(f"{place}: not valid JSON ({error})") from error
         if isinstance(line, dict):  # older lines lack newer metrics
-            line |= {name: None for name in IN_PERCENT if name not in line}
+            line |= {name: None for name in in_percent() if name not in line}
         _check(line, place)
         first = seen.setdefault(line["cell"], number)
         if first != number:
@@ -120,16 +113,26 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no figure; what is not known is null")
 
 
+def kinds() -> dict[str, tuple[str, type | tuple[type, ...]]]:
+    """Return the kind of each key of a line: in words, and its types."""
+    return {
+        **dict.fromkeys(TEXTS, ("a text", str)),
+        **dict.fromkeys((*SETTINGS, *FIGURES, *in_percent()), ("a number", (int, float))),
+        **dict.fromkeys(LISTS, ("a list", list)),
+        **dict.fromkeys(OBJECTS, ("an object", dict)),
+    }
+
+
 def _check(line: Any, place: str) -> None:
     if not isinstance(line, dict):
         raise ResultsError(f"{place}: expected a JSON object, got {str(line)[:40]}")
-    missing = [key for key in KINDS if key not in line]
+    missing = [key for key in kinds() if key not in line]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise ResultsError(
             f"{place}: lacks {', '.join(missing[:5])}{more}; vidadapt bench_frames writes every key"
         )
-    for key, (kind, types) in KINDS.items():
+    for key, (kind, types) in kinds().items():
         value = line[key]
         if value is None and key not in NEVER_NULL:
             continue

@@ -12,7 +12,7 @@ from vidadapt.apps.report import figure, markdown_table
 from vidadapt.apps.study.caption import SHARED, caption, differing_keys, remarks
 from vidadapt.apps.study.results import LISTS, OBJECTS, Line
 from vidadapt.apps.study.rows import distinct, rows_of
-from vidadapt.evaluation import IN_PERCENT
+from vidadapt.evaluation import in_percent
 
 MARK = " †"
 TIMINGS = ("data_spread_percent", "step_spread_percent")
@@ -73,7 +73,7 @@ def _columns(lines: Sequence[Line]) -> dict[str, list[str]]:
         "frames": list(map(str, frames)),
         "seeds": seeds if total else [],
         **{SHARED[key][-1]: _values(rows[key]) for key in differing_keys(lines)},
-        **{f"{metric.title} %": _accuracies(rows[key]) for key, metric in IN_PERCENT.items()},
+        **{f"{metric.title} %": _accuracies(rows[key]) for key, metric in in_percent().items()},
         "trainable": _values(rows["trainable"], ",.0f"),
         "%": _values(rows["share_percent"], ".3f"),
         "file MB": _values(rows["adapter_bytes"], ".3f", 1e-6),

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from vidadapt.apps.report import class_name
-from vidadapt.evaluation import IN_PERCENT, Fusion, Scores, fuse, in_each_order, measure
+from vidadapt.evaluation import Fusion, Scores, fuse, in_each_order, in_percent, measure
 
 ORDERS = ("in_order", "reversed", "shuffled", "one_frame")
 CHANGED = ORDERS[1:]
@@ -132,11 +132,12 @@ def sensitivity(
             c["name"] for c in classes if lost(c["paired"]["reversed"], c["paired"]["shuffled"])
         ],
         "orders": {
-            order: {key: one[key] for key in (*IN_PERCENT, "per_class")}
+            order: {key: one[key] for key in (*in_percent(), "per_class")}
             for order, one in found.items()
         },
         "differences": {
-            order: {key: found[order][key] - first[key] for key in IN_PERCENT} for order in CHANGED
+            order: {key: found[order][key] - first[key] for key in in_percent()}
+            for order in CHANGED
         },
         "paired": paired,
         "classes": classes,

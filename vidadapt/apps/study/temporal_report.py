@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from vidadapt.apps.report import markdown_table
 from vidadapt.apps.report.figures import PLAIN, new_figure, write_figure
 from vidadapt.apps.study.temporal import ALPHA, CHANGED, ORDERS, RULES, lost, p_words
-from vidadapt.evaluation import IN_PERCENT
+from vidadapt.evaluation import in_percent
 
 TITLES = {
     "in_order": "in order",
@@ -77,7 +77,7 @@ def _overall(models: Sequence[dict[str, Any]]) -> str:
     for model in models:
         for order in ORDERS:
             one = model["orders"][order]
-            cells = [f"{one[key]:.2f}" for key in IN_PERCENT]
+            cells = [f"{one[key]:.2f}" for key in in_percent()]
             if order in CHANGED:
                 paired = model["paired"][order]
                 cells += [
@@ -90,7 +90,7 @@ def _overall(models: Sequence[dict[str, Any]]) -> str:
             else:
                 cells += [""] * 5
             rows.append([f"{_safe(model['name'])}, {TITLES[order]}", *cells])
-    titles = [metric.title for metric in IN_PERCENT.values()]
+    titles = [metric.title for metric in in_percent().values()]
     headings = ["frames", *titles, "top-1 against in order"]
     headings += ["right to wrong", "wrong to right", "sign test, Holm", "predicted otherwise"]
     return markdown_table(headings, rows)

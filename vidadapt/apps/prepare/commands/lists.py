@@ -114,10 +114,35 @@ def _add_shared(parser: options.Parser) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    """Find the videos, write each folder of lists, and print a summary of each.
+    """Write the lists; end with status 1 where something is not as the source promises."""
+    problems, missing = _write(args)
+    if problems:
+        sys.exit("prepare: not all is as the source promises: see the problems above")
+    if missing and not args.allow_partial:
+        sys.exit(
+            "prepare: not all is there that the source promises: see what is missing above, or add "
+            "--allow-partial where that is meant so"
+        )
+
+
+def prepare_folder(folder_of_videos: Path, out: Path) -> None:
+    """Write lists of own videos, in one folder per class, as `prepare.py folder` does by default.
+
+    What it found is printed; what cannot be used is left out, and is in OUT/report.txt.
 
     Raises:
-        SystemExit: with status 1 where something is not as the source promises.
+        ValueError: fewer than two classes, no videos, or a folder `out` that holds something else.
+    """
+    parser = argparse.ArgumentParser()
+    add(parser.add_subparsers())
+    _write(parser.parse_args(["folder", str(folder_of_videos.absolute()), str(out.absolute())]))
+
+
+def _write(args: argparse.Namespace) -> tuple[bool, bool]:
+    """Find the videos, write each folder of lists, and print a summary of each.
+
+    Returns:
+        Whether there are problems, and whether files are missing.
     """
     splits = {args.out: args.split}
     if args.split == "all":
@@ -159,13 +184,7 @@ def _run(args: argparse.Namespace) -> None:
         print(printable_lines(_summary(out, prepared, report)))
         problems |= bool(report.problems)
         missing |= bool(report.missing)
-    if problems:
-        sys.exit("prepare: not all is as the source promises: see the problems above")
-    if missing and not args.allow_partial:
-        sys.exit(
-            "prepare: not all is there that the source promises: see what is missing above, or add "
-            "--allow-partial where that is meant so"
-        )
+    return problems, missing
 
 
 def _read(args: argparse.Namespace, split: str, files: videos.Files, report: Report) -> Annotations:

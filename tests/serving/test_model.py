@@ -65,6 +65,9 @@ def test_videos_are_predicted_as_the_command_predicts_them(tiny_set, run, model)
         assert [one.name for one in ours.guesses] == [one.name for one in theirs.guesses[""]]
         shares = [one.probability for one in theirs.guesses[""]]
         assert [one.probability for one in ours.guesses] == pytest.approx(shares, abs=1e-5)
+    again = model.predict([listed[1], str(listed[0]), listed[1]], num_workers=1)
+    assert [one.path for one in again] == [str(listed[place]) for place in (1, 0, 1)]
+    assert again[0].guesses == again[2].guesses == found[1].guesses
     [alone] = model.predict(str(listed[0]), top=1)
     assert alone.guesses == found[0].guesses[:1]
     assert (alone.label, alone.probability) == (alone.guesses[0].name, alone.guesses[0].probability)

@@ -15,7 +15,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -89,8 +89,7 @@ class Model:
         """Recognise videos, or clips.
 
         Args:
-            videos: files, folders (at any depth) and lists, one or several, each file once; or a
-                batch of clips.
+            videos: files, folders (at any depth) and lists, one or several; or a batch of clips.
             top: how many labels to give.
             num_clips, num_crops: views of a video; default: those of the adapter's evaluation.
             num_workers: decoding processes; default: none for up to 7 videos, else at most 4.
@@ -103,16 +102,17 @@ class Model:
         """
         if top < 1:
             raise ValueError(f"top: expected 1 or more, got {top}")
-        if not _are_paths(videos):
+        if isinstance(videos, Tensor | np.ndarray):
             logits = self(videos).cpu().numpy()
             return [Recognition("", self._most_probable(row[None], top)) for row in logits]
         plan = adapters.with_views(self.adapter.plan, num_clips, num_crops)
-        listed, names = self._counted(videos, num_workers)
+        listed, names, workers = self._counted(videos, num_workers)
         errors = [listed.samples.facts(place).error for place in range(len(names))]
         found = dict[int, np.ndarray]()
         if readable := [place for place, error in enumerate(errors) if not error]:
             part = replace(listed, samples=listed.samples.at(np.array(readable)))
-            scores = trained.score(self._loaded(plan, part), self._alone, label="predict")
+            loaded = self._in_no_list(plan, part, workers)
+            scores = trained.score(loaded, self._alone, label="predict")
             for place, path, logits in zip(readable, scores.paths, scores.logits, strict=True):
                 errors[place] = scores.errors.get(path, "")
                 found[place] = logits
@@ -148,13 +148,14 @@ class Model:
             ReadError: a video that cannot be read, with the cause.
             ValueError: as in `predict`.
         """
-        if not _are_paths(videos):
+        if isinstance(videos, Tensor | np.ndarray):
             with head_inputs(self.module) as found:
                 self(videos)
             return torch.cat(found).cpu()
         plan = adapters.with_views(self.adapter.plan, 1, 1)
-        listed, _ = self._counted(videos, num_workers)
-        scores, values = score_with_features(self._loaded(plan, listed), self._alone, "features")
+        listed, _, workers = self._counted(videos, num_workers)
+        loaded = self._in_no_list(plan, listed, workers)
+        scores, values = score_with_features(loaded, self._alone, "features")
         if scores.errors:
             raise ReadError(
                 f"{len(scores.errors)} of {len(scores.paths)} videos cannot be read; leave them "
@@ -194,7 +195,7 @@ class Model:
         options = replace(options, reader=reader, num_workers=num_workers)
         config = replace(self.adapter.config, data=options)
         found = Trained(config, plan, self.adapter.folder, split, listed)
-        loaded = self._loaded(plan, trained.videos_of(found), found)
+        loaded = self._loaded(found, trained.videos_of(found))
         scores = trained.score(loaded, self._alone)
         about = {**trained.about(loaded), "warnings": list(loaded.videos.warnings)}
         return {**measure(scores, config.eval.fusion), **about}
@@ -243,51 +244,59 @@ class Model:
     def _most_probable(self, logits: np.ndarray, top: int) -> tuple[Guess, ...]:
         return tuple(most_probable(self.adapter, logits, top))
 
-    def _counted(self, videos: Paths, num_workers: int | None) -> tuple[VideoList, list[str]]:
-        """Count the frames of all videos; also their paths as given."""
+    def _counted(self, videos: Paths, num_workers: int | None) -> tuple[VideoList, list[str], int]:
+        """Count the frames of all videos; also their paths as given, and the processes to use."""
         given = [videos] if isinstance(videos, str | os.PathLike) else videos
-        found = find_videos([os.fspath(one) for one in given])
-        if not found:
+        if not isinstance(given, Sequence) or not all(
+            isinstance(one, str | os.PathLike) for one in given
+        ):
+            raise self._refused(videos)
+        if not given:
             raise ValueError("videos: expected one or more")
+        # One by one, so that a file that is given twice has two results.
+        found = [video for one in given for video in find_videos([os.fspath(one)])]
         workers = workers_for(len(found)) if num_workers is None else num_workers
-        reader = self.adapter.config.data.reader
-        listed = counted(found, reader, num_workers=workers, time_limit=DataConfig.count_timeout)
-        return listed, [video.path for video in found]
+        reader, limit = self.adapter.config.data.reader, DataConfig.count_timeout
+        listed = counted(found, reader, num_workers=workers, time_limit=limit)
+        return listed, [video.path for video in found], workers
 
-    def _loaded(self, plan: DataPlan, videos: VideoList, found: Trained | None = None) -> Loaded:
-        """Put the model and its videos together, to be scored.
+    def _in_no_list(self, plan: DataPlan, videos: VideoList, num_workers: int) -> Loaded:
+        """Put the model and videos of absolute paths together, to be scored."""
+        options = DataConfig(root="/", num_workers=num_workers)
+        config = replace(self.adapter.config, data=options)
+        return self._loaded(Trained(config, plan, self.adapter.folder, "test", ""), videos)
 
-        Args:
-            found: the list; default: videos that are in none, of absolute paths.
-        """
-        if found is None:
-            workers = workers_for(len(videos.samples))
-            options = DataConfig(root="/", num_workers=workers)
-            config = replace(self.adapter.config, data=options)
-            found = Trained(config, plan, self.adapter.folder, "test", "")
-        trainable = sum(map(Tensor.numel, self.adapter.tensors.values()))
-        return Loaded(found, self.module, trainable, self.precision, videos)
+    def _loaded(self, found: Trained, videos: VideoList) -> Loaded:
+        trained_values = sum(map(Tensor.numel, self.adapter.tensors.values()))
+        return Loaded(found, self.module, trained_values, self.precision, videos)
 
     def _ready(self, clips: Clips) -> Tensor:
         """Clips as the network takes them, (B, 3, T, S, S) uint8."""
-        kind = f"{type(clips).__module__}.{type(clips).__qualname__}"
-        if isinstance(clips, np.ndarray | Tensor):
-            kind = f"{clips.dtype} {tuple(clips.shape)}"
+        tensor = clips
         if isinstance(clips, np.ndarray) and clips.dtype == np.uint8:
-            clips = torch.from_numpy(np.require(clips, requirements=["C", "W"]))
-        channels, frames, *sides = self.module.clip_shape
-        wanted = {(channels, frames, *sides): (0, 1, 2, 3, 4)}
-        wanted[frames, *sides, channels] = (0, 4, 1, 2, 3)
-        order = None
-        if isinstance(clips, Tensor) and clips.dtype == torch.uint8 and len(clips):
-            order = wanted.get(tuple(clips.shape[1:]))
-        if order is None:
-            last, first = (", ".join(map(str, shape)) for shape in reversed(wanted))
-            raise ValueError(
-                f"clips: expected paths of videos, or uint8 clips of shape (B, {last}) or "
-                f"(B, {first}), B not 0; got {kind}"
-            )
-        return clips.permute(*order)
+            tensor = torch.from_numpy(np.require(clips, requirements=["C", "W"]))
+        if not isinstance(tensor, Tensor) or tensor.dtype != torch.uint8 or not tensor.numel():
+            raise self._refused(clips)
+        first, last = self._shapes()
+        shape = tuple(tensor.shape[1:])
+        if shape not in (first, last):
+            raise self._refused(clips)
+        return tensor if shape == first else tensor.permute(0, 4, 1, 2, 3)
+
+    def _shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shape of a clip with channels first, and last."""
+        channels, *others = self.module.clip_shape
+        return (channels, *others), (*others, channels)
+
+    def _refused(self, given: object) -> ValueError:
+        found = f"{type(given).__module__}.{type(given).__qualname__}".removeprefix("builtins.")
+        if isinstance(given, np.ndarray | Tensor):
+            found = f"{given.dtype} {tuple(given.shape)}"
+        first, last = (", ".join(map(str, shape)) for shape in self._shapes())
+        return ValueError(
+            f"clips: expected paths of videos, or uint8 clips of shape (B, {last}) or "
+            f"(B, {first}), B not 0; got {found}"
+        )
 
 
 def load(
@@ -333,10 +342,3 @@ def local_folder(source: str | os.PathLike[str]) -> Path:
             " its path"
         )
     return adapters.find_adapter(os.fspath(source), "source")
-
-
-def _are_paths(videos: Any) -> TypeGuard[Paths]:
-    """Check for one path, or a sequence of paths; anything else has to be clips."""
-    if isinstance(videos, str | os.PathLike):
-        return True
-    return isinstance(videos, Sequence) and all(isinstance(v, str | os.PathLike) for v in videos)

@@ -47,6 +47,7 @@ setup(
     package_data={
         "vidadapt": ["py.typed", "weights/*.safetensors", "weights/*.json"],
         "vidadapt.apps.report": ["templates/*"],
+        "vidadapt.serving": ["templates/*"],
     },
     install_requires=[
         "torch>=2.11,!=2.13.*",

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from stand_in_hub import TOKEN, StandIn, serving
 
 from vidadapt import data, methods, models
 from vidadapt.apps.synthetic import write_video
@@ -113,6 +115,25 @@ def write_adapter(
     adapters.save_adapter(folder, model, about | ({"metrics": metrics} if metrics else {}))
     (folder.parent / "config.yaml").write_text(yaml_files.dump(cfg), encoding="utf-8")
     return model.eval()
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path) -> Iterator[StandIn]:
+    """An empty stand-in for the Hugging Face hub, with a login, and an empty cache."""
+    constants = huggingface_hub.constants
+    with serving() as server:
+        template = "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in {
+            "ENDPOINT": server.address,
+            "HUGGINGFACE_CO_URL_TEMPLATE": server.address + template,
+            "HF_HUB_CACHE": str(tmp_path / "hub_cache"),
+            "HF_TOKEN_PATH": str(tmp_path / "no_token"),
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_OFFLINE": False,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield server
 
 
 def load_tool(name: str) -> ModuleType:

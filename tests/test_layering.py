@@ -18,12 +18,16 @@ MAY_IMPORT = {  # from the bottom
     "files": {"console"},
     "config": {"console"},
     "video": {"console", "files"},
-    "models": {"console", "files"},
+    "hub": {"console", "files"},
+    "weights": {"console", "files", "hub"},
+    "models": {"console", "files", "hub"},
     "methods": {"console", "models"},
     "distributed": {"files", "processes"},
     "lists": {"config", "console", "files", "processes", "video"},
     "data": {"config", "console", "files", "lists", "processes", "video"},
-    "runs": {"config", "console", "data", "distributed", "files", "methods", "models", "video"},
+    "runs": {
+        *("config", "console", "data", "distributed", "files", "hub", "methods", "models", "video"),
+    },
     "launching": {"console", "distributed", "files", "models", "processes", "runs", "video"},
     "evaluation": {"console", "data", "distributed", "files", "models", "video"},
     "features": {
@@ -36,7 +40,7 @@ MAY_IMPORT = {  # from the bottom
     },
     "serving": {
         *("config", "console", "data", "distributed", "evaluation", "files", "lists", "methods"),
-        *("models", "runs", "video"),
+        *("hub", "models", "runs", "video", "weights"),
     },
 }
 LIBRARY = set(MAY_IMPORT)

@@ -13,6 +13,7 @@ from vidadapt.console import did_you_mean
 # What `vidadapt --help` says of each command; each is a module of vidadapt.commands.
 COMMANDS = {
     "From videos to a trained model": {
+        "weights": "list published weights of backbones, or fetch one",
         "prepare": "make checked lists of official data sets or your own videos",
         "browse": "look at a list as training would see it",
         "train": "adapt a pre-trained video transformer to a list of videos",
@@ -28,6 +29,7 @@ COMMANDS = {
     },
     "Further use": {
         "export": "write a trained model as one plain weights file",
+        "push": "publish a trained adapter on the Hugging Face hub",
         "demo": "watch the whole system work on generated videos, a few minutes",
     },
 }

@@ -14,7 +14,7 @@ from test_resuming import assert_same_run
 
 from vidadapt import methods
 from vidadapt.config import SECTIONS, ConfigError
-from vidadapt.files import write_json
+from vidadapt.files import checksum, write_json
 from vidadapt.runs import RunError, adapters, checkpoints
 from vidadapt.training.state import Progress, StepRecord
 
@@ -60,7 +60,7 @@ def rewrite(folder: Path, state: dict[str, Any], about: dict[str, Any]) -> None:
     torch.save(state, folder / checkpoints.TRAINER)
     write_json(folder / checkpoints.DESCRIPTION, about)
     names = (checkpoints.TENSORS, checkpoints.DESCRIPTION, checkpoints.TRAINER)
-    sums = {name: checkpoints.checksum(folder / name) for name in names}
+    sums = {name: checksum(folder / name) for name in names}
     write_json(folder / checkpoints.CHECKSUMS, sums)
 
 

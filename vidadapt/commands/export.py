@@ -38,7 +38,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         epilog="example: vidadapt export runs/mine/last merged.pth --layout videomae",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=Path, help="folder last or best of a run")
+    parser.add_argument(
+        "checkpoint", type=Path, help="folder last or best of a run, or hub:OWNER/NAME"
+    )
     parser.add_argument("out", type=Path, help="file to write")
     parser.add_argument("--layout", choices=LAYOUTS, default="backbone", help="default: backbone")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="default: fp32")

@@ -55,7 +55,8 @@ class EvaluateOptions:
 
     Attributes:
         run_dir: run folder to evaluate.
-        adapter: adapter folder to evaluate, without its run.
+        adapter: adapter folder to evaluate, without its run; or hub:OWNER/NAME[@REVISION], which
+            is fetched.
         checkpoint: which checkpoint of the run; default: `best` if the run chose one on a
             development list, else `last`.
         split: which list.

@@ -1,6 +1,7 @@
-"""Files: locks, writing them whole, reads that are tried again, and untrusted archives."""
+"""Files: checksums, locks, writing them whole, reads tried again, and untrusted archives."""
 
 from vidadapt.files.archives import NotStored, members_of, require_stored
+from vidadapt.files.checksum import checksum
 from vidadapt.files.locks import LOCK, Held, Lock, held, held_folder, refuse_held
 from vidadapt.files.retrying import PATIENCE, Patience, warn_of_retries
 from vidadapt.files.writing import (
@@ -28,6 +29,7 @@ __all__ = [
     "WriteError",
     "append_lines",
     "as_json",
+    "checksum",
     "held",
     "held_folder",
     "members_of",

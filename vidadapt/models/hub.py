@@ -6,15 +6,10 @@ import contextlib
 from pathlib import Path
 
 import timm
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-)
+from huggingface_hub.errors import EntryNotFoundError
 
-from vidadapt.models.shards import FILES, INDEX, shards_of
+from vidadapt.hub import FILES, PREFIX, HubError, download, first_download
+from vidadapt.models.shards import INDEX, shards_of
 
 HUB = "hub"
 # Weights without a file of the user's: those shipped with the package, and a fixed random draw.
@@ -43,7 +38,7 @@ def is_hub_name(weights: str) -> bool:
     >>> is_hub_name("hub"), is_hub_name("hub:owner/repo"), is_hub_name("hub.pth")
     (True, True, False)
     """
-    return weights == HUB or weights.startswith(f"{HUB}:")
+    return weights == HUB or weights.startswith(PREFIX)
 
 
 def hub_file(weights: str, timm_name: str | None) -> Path:
@@ -60,45 +55,27 @@ def hub_file(weights: str, timm_name: str | None) -> Path:
         ValueError: a malformed name, no such repository or file, or no network.
     """
     repository, names = _wanted(weights, timm_name)
-    name, local = _first(repository, names, weights)
-    if name.endswith(INDEX):
-        *folders, _ = name.split("/")
-        revision = local.parents[len(folders)].name  # of the snapshot in the hub's cache
-        for shard in shards_of(local):
-            if not local.with_name(shard).exists():
-                # If the repository lacks the file, reading the index reports it.
-                with contextlib.suppress(EntryNotFoundError):
-                    _download(repository, "/".join([*folders, shard]), revision)
+    try:
+        name, local = first_download(repository, names)
+        if name.endswith(INDEX):
+            _fetch_shards(repository, name, local)
+    except HubError as error:
+        raise ValueError(
+            f"model.weights: {error}. Or fetch the file elsewhere and give its path: "
+            "--model.weights FILE"
+        ) from error
     return local
 
 
-def _first(repository: str, names: tuple[str, ...], weights: str) -> tuple[str, Path]:
-    """The first of these files in the cache, else in the repository."""
-    try:
-        for name in names:
-            cached = try_to_load_from_cache(repository, name)
-            if isinstance(cached, str):
-                return name, Path(cached)
-        for name in names:
+def _fetch_shards(repository: str, name: str, index: Path) -> None:
+    """Fetch the files that an index of the hub's cache names, beside it."""
+    *folders, _ = name.split("/")
+    revision = index.parents[len(folders)].name  # of the snapshot in the hub's cache
+    for shard in shards_of(index):
+        if not index.with_name(shard).exists():
+            # If the repository lacks the file, reading the index reports it.
             with contextlib.suppress(EntryNotFoundError):
-                return name, _download(repository, name)
-    except HFValidationError as error:  # not the name of a repository
-        raise ValueError(f"model.weights: {weights!r}: {error}") from error
-    raise ValueError(
-        f"model.weights: {repository} has none of {', '.join(names)}; name the file: "
-        f"hub:{repository}/FILE"
-    )
-
-
-def _download(repository: str, name: str, revision: str | None = None) -> Path:
-    try:
-        return Path(hf_hub_download(repository, name, revision=revision))
-    except LocalEntryNotFoundError as error:  # also an EntryNotFoundError
-        raise _unreachable(repository, error) from error
-    except EntryNotFoundError:
-        raise
-    except (HfHubHTTPError, OSError) as error:
-        raise _unreachable(repository, error) from error
+                download(repository, "/".join([*folders, shard]), revision=revision)
 
 
 def _wanted(weights: str, timm_name: str | None) -> tuple[str, tuple[str, ...]]:
@@ -110,18 +87,9 @@ def _wanted(weights: str, timm_name: str | None) -> tuple[str, tuple[str, ...]]:
                 "timm/NAME, and there is nothing for this backbone; give hub:OWNER/REPO or a file"
             )
         return config.hf_hub_id, (config.hf_hub_filename,) if config.hf_hub_filename else FILES
-    parts = weights.removeprefix(f"{HUB}:").split("/", 2)
+    parts = weights.removeprefix(PREFIX).split("/", 2)
     if len(parts) < 2 or not all(parts):
         raise ValueError(
             f"model.weights: {weights!r}: expected hub:OWNER/REPO or hub:OWNER/REPO/FILE"
         )
     return "/".join(parts[:2]), tuple(parts[2:]) or FILES
-
-
-def _unreachable(repository: str, error: Exception) -> ValueError:
-    cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return ValueError(
-        f"model.weights: {repository} could not be fetched from the Hugging Face hub ({cause}). "
-        "It takes a network and, for some repositories, a login. Or fetch the file elsewhere and "
-        "give its path: --model.weights FILE"
-    )

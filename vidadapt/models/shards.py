@@ -8,15 +8,6 @@ from typing import Any
 
 from vidadapt.console import printable
 
-# Names of a model's file in a folder or a hub repository, in the order of the search.
-FILES = (
-    "model.safetensors",
-    "open_clip_model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "open_clip_pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 INDEX = ".index.json"
 LARGEST_INDEX = 1 << 26  # bytes: 500,000 tensors with long names
 

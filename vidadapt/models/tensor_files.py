@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from vidadapt.console import printable
 from vidadapt.files import members_of, require_stored
+from vidadapt.hub import FILES
 from vidadapt.models.coverage import State, listed
-from vidadapt.models.shards import FILES, INDEX, shards_of
+from vidadapt.models.shards import INDEX, shards_of
 
 # The entry of a training checkpoint that holds the model: DeepSpeed, VideoMAE, Lightning, others.
 MODEL_KEYS = ("model", "module", "state_dict")

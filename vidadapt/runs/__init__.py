@@ -22,6 +22,7 @@ from vidadapt.runs.folder import (
     drop_lines_from,
     environment,
 )
+from vidadapt.runs.from_hub import fetched
 from vidadapt.runs.resume import (
     check_resumable,
     check_startable,
@@ -50,6 +51,7 @@ __all__ = [
     "describe_adapter",
     "drop_lines_from",
     "environment",
+    "fetched",
     "kept_settings",
     "load_adapted_model",
     "load_adapter",

@@ -26,7 +26,7 @@ from vidadapt.config import Config, ConfigError, ModelConfig, require_imported, 
 from vidadapt.console import printable
 from vidadapt.data import Augmentation, DataPlan, Sampling, normalize
 from vidadapt.models import WITHOUT_FILE, VideoModel, is_hub_name, require_shape
-from vidadapt.runs import checkpoints
+from vidadapt.runs import checkpoints, from_hub
 from vidadapt.runs.adapter_json import FORMATS, check_description, config_of, plan_of
 from vidadapt.runs.assemble import adapted_model
 from vidadapt.runs.differences import differences, refuse_backbone, refuse_differences
@@ -105,7 +105,8 @@ def load_adapter(
     are normalised already.
 
     Args:
-        folder: holds adapter.safetensors and adapter.json; see also `find_adapter`.
+        folder: holds adapter.safetensors and adapter.json, or `hub:OWNER/NAME`, see `from_hub`;
+            see also `find_adapter`.
         weights: the backbone's weights; default: those that may be used unasked, see above. The
             file of a full fine-tuning holds them itself.
 
@@ -201,16 +202,27 @@ def find_adapter(folder: str | Path, key: str = "--adapter") -> Path:
 
     Args:
         key: option that gives the folder, for messages.
+        folder: or `hub:OWNER/NAME`, which is fetched.
 
     Raises:
         ConfigError: it is neither.
+        RunError, HubError: see `from_hub.fetched`.
     """
-    folder = Path(folder)
+    folder = local_folder(folder)
     if (folder / checkpoints.DESCRIPTION).is_file():
         return folder
     if not folder.is_dir():
         raise ConfigError(f"{key}: the folder {folder} does not exist")
     return checkpoint_folder(folder, None, key)
+
+
+def local_folder(folder: str | Path) -> Path:
+    """Return a folder as it is; for `hub:OWNER/NAME` that of the fetched adapter.
+
+    Raises:
+        RunError, HubError: see `from_hub.fetched`.
+    """
+    return from_hub.fetched(folder) if from_hub.is_reference(folder) else Path(folder)
 
 
 def checkpoint_folder(run_dir: Path, wanted: str | None, key: str = "--checkpoint") -> Path:
@@ -226,14 +238,14 @@ def checkpoint_folder(run_dir: Path, wanted: str | None, key: str = "--checkpoin
 
 
 def read_adapter(folder: str | Path) -> SavedAdapter:
-    """Read an adapter folder.
+    """Read an adapter folder, or an adapter of the hub.
 
     Raises:
         RunError: missing, damaged or incomplete, naming the file; or of format 1, which
             does not say how clips are cut and views fused.
         ConfigError: config.yaml beside the folder cannot be read.
     """
-    folder = Path(folder)
+    folder = local_folder(folder)
     tensors, about = _read(folder)
     file = folder / checkpoints.DESCRIPTION
     if about["format"] == "vidadapt-adapter-1":
@@ -242,8 +254,9 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
             "evaluation; evaluate it with vidadapt evaluate --run_dir, whose config.yaml holds "
             "them, or train again"
         )
+    home = from_hub.origin(folder) or str(folder.parent)
     try:
-        config, plan = config_of(about, str(folder.parent)), plan_of(about)
+        config, plan = config_of(about, home), plan_of(about)
         check_description(about, config, plan)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(

@@ -10,7 +10,6 @@ A folder is written under a temporary name, flushed to the disk, and renamed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from vidadapt.console import printable
-from vidadapt.files import NotStored, Patience, WriteError, require_stored, write_json
+from vidadapt.files import NotStored, Patience, WriteError, checksum, require_stored, write_json
 from vidadapt.runs.folder import RunError
 
 TENSORS, DESCRIPTION, TRAINER = "adapter.safetensors", "adapter.json", "trainer.pt"
@@ -147,16 +146,6 @@ def damage(folder: Path, *, to_resume: bool = False) -> str | None:
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         return f"{file} cannot be read ({error})"
     return None
-
-
-def checksum(file: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal; a read that fails for a moment is tried again."""
-
-    def read() -> str:
-        with file.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
-
-    return Patience().call(read)
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A trained run or adapter as a thing to use: predictions, scores, export, many on one backbone."""
+"""A trained run or adapter as a thing to use: predictions, scores, export, publishing, a bank."""
 
 from vidadapt.serving import evaluate_command, predict_command, trained
 from vidadapt.serving.bank import AdapterBank
@@ -7,6 +7,7 @@ from vidadapt.serving.given import GivenVideo, find_videos, names_of
 from vidadapt.serving.head_inputs import score_with_features
 from vidadapt.serving.model import Model, load
 from vidadapt.serving.predict import Guess, Prediction, Predictor, Shown
+from vidadapt.serving.pushing import Pushed, push, write_published
 from vidadapt.serving.recognition import Recognition
 from vidadapt.serving.trained import Loaded, Trained
 
@@ -18,6 +19,7 @@ __all__ = [
     "Model",
     "Prediction",
     "Predictor",
+    "Pushed",
     "Recognition",
     "Shown",
     "Trained",
@@ -27,6 +29,8 @@ __all__ = [
     "load",
     "names_of",
     "predict_command",
+    "push",
     "score_with_features",
     "trained",
+    "write_published",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor
 from vidadapt import data, methods
 from vidadapt.config import parse_evaluate, require_imported
 from vidadapt.models import READ_OUT, VideoModel, VideoViT, fold_batchnorm, plain_state, write_plain
-from vidadapt.runs import checkpoints, load_adapted_model, load_adapter
+from vidadapt.runs import adapters, checkpoints, load_adapted_model, load_adapter
 
 # Methods that add no tensors to the backbone: there is nothing to merge.
 ADD_NOTHING = ("full", "linear", "bitfit")
@@ -22,7 +22,7 @@ def export(
     """Write a run's model as one plain file, its method merged into the backbone.
 
     Args:
-        checkpoint: folder `last` or `best` of a run.
+        checkpoint: folder `last` or `best` of a run, or `hub:OWNER/NAME`.
         layout: key of `models.plain.LAYOUTS`.
         weights: of the backbone; None: the run's model.weights.
 
@@ -36,6 +36,7 @@ def export(
             tubelet ViT (but a fully fine-tuned one may be of any kind in the layout backbone), or
             numbers overflow in fp16.
     """
+    checkpoint = adapters.local_folder(checkpoint)
     tensors, about = checkpoints.load_checkpoint(checkpoint)
     require_imported(about, checkpoint / checkpoints.DESCRIPTION)
     name = about["method"]["name"]

@@ -14,7 +14,7 @@ import torch
 from vidadapt.config import plugins
 from vidadapt.console import duration, printable, track
 from vidadapt.files import as_json
-from vidadapt.runs import adapters
+from vidadapt.runs import adapters, from_hub
 from vidadapt.serving.given import LISTS, find_videos, names_of
 from vidadapt.serving.predict import Prediction, Predictor, workers_for
 
@@ -38,7 +38,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("videos", nargs="+", help="video files, folders (at any depth), or lists")
     parser.add_argument(
         "--adapter", action="append", required=True, metavar="DIR",
-        help="adapter folder, e.g. runs/mine/best; or a run's folder (its best, else its last); "
+        help="adapter folder, e.g. runs/mine/best; a run's folder (its best, else its last); or "
+        "hub:OWNER/NAME[@REVISION], which is fetched; "
         "may be given several times",
     )  # fmt: skip
     parser.add_argument(
@@ -91,8 +92,12 @@ def predictions(options: argparse.Namespace) -> list[Prediction]:
     """Predict as the options say; each is printed as it comes, unless a picture is wanted."""
     videos = find_videos(options.videos, options.root, options.allow_outside_root)
     folders = [adapters.find_adapter(folder) for folder in options.adapter]
+    shown = [
+        Path(given) if from_hub.is_reference(given) else folder
+        for given, folder in zip(options.adapter, folders, strict=True)
+    ]
     predictor = Predictor(
-        dict(zip(names_of(folders), folders, strict=True)),
+        dict(zip(names_of(shown), folders, strict=True)),
         weights=options.weights,
         num_clips=options.num_clips,
         num_crops=options.num_crops,

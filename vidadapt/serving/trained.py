@@ -20,10 +20,10 @@ from vidadapt.config import Config, ConfigError, DataConfig, EvaluateOptions, co
 from vidadapt.data import Changes, DataPlan, VideoList
 from vidadapt.distributed import World, from_main, gather_objects, together
 from vidadapt.evaluation import Parts, Scores, Scoring, score_views
-from vidadapt.files import warn_of_retries
+from vidadapt.files import checksum, warn_of_retries
 from vidadapt.lists import Sample, Samples, check_label_names, read_list, with_lists
 from vidadapt.models import WITHOUT_FILE, VideoModel, cast_frozen, resolved_precision
-from vidadapt.runs import SavedAdapter, adapters, checkpoints
+from vidadapt.runs import SavedAdapter, adapters, checkpoints, from_hub
 
 
 @dataclass(frozen=True)
@@ -285,6 +285,7 @@ def about(loaded: Loaded) -> dict[str, Any]:
         "run_dir": trained.config.run_dir,
         "method": trained.config.method["name"],
         "checkpoint": trained.checkpoint.name,
+        "adapter_sha256": checksum(trained.checkpoint / checkpoints.TENSORS),
         "list": str(trained.listed),
         "manifest": loaded.videos.manifest,
         "label_names": plan.label_names,
@@ -300,13 +301,17 @@ def output_folder(found: Trained, kind: str, out: str | None) -> Path:
 
     Args:
         kind: of results, "eval" or "temporal"; begins the folder's name.
-        out: `--out`; None: a folder inside the run's, named after split, checkpoint and views.
+        out: `--out`; None: a folder named after split, checkpoint and views, inside the run's; of
+            an adapter of the hub inside OWNER--NAME in the working directory.
 
     Raises:
         RunError: the folder cannot be written.
     """
     views = f"{found.plan.num_clips}x{found.plan.num_crops}"
     name = f"{kind}_{found.split}_{found.checkpoint.name}_{views}"
-    folder = Path(out) if out else Path(found.config.run_dir) / name
+    home = Path(found.config.run_dir)
+    if from_hub.is_reference(home):
+        home = Path(from_hub.parts_of(home)[0].replace("/", "--"))
+    folder = Path(out) if out else home / name
     runs.check_writable("--out", folder)
     return folder

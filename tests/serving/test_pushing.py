@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -127,19 +128,12 @@ def test_it_is_an_adapter_wherever_one_is_named_and_a_revision_can_be_chosen(
 
 def test_a_merged_model_is_exported_from_the_hub(tiny_set, hub, tmp_path):
     cfg_run = tmp_path / "lora"
+    labels = str(tiny_set.root / "labels.txt")
     cfg = Config(
         run_dir="",
         method={"name": "lora"},
-        data=DataConfig(num_frames=4, crop_size=32, dataset="custom", sampling="uniform8"),
+        data=DataConfig(label_names=labels, num_frames=4, crop_size=32),
         model=ModelConfig(backbone="vit_tiny", weights="demo"),
-    )
-    cfg = Config(
-        **{
-            **vars(cfg),
-            "data": DataConfig(
-                **{**vars(cfg.data), "label_names": str(tiny_set.root / "labels.txt")}
-            ),
-        }
     )
     write_adapter(cfg_run / "last", cfg, seed=3)
     push(cfg_run, NAME)
@@ -179,8 +173,6 @@ def test_nothing_is_fetched_or_opened_that_only_the_repository_names(
 
 
 def sums(files: dict[str, bytes]) -> bytes:
-    import hashlib
-
     names = ("adapter.safetensors", "adapter.json")
     return json.dumps({n: hashlib.sha256(files[n]).hexdigest() for n in names}).encode()
 

@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    HTTPError,  # of a connection that fails, from whichever library the client uses
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -36,8 +37,6 @@ FILES = (
     "open_clip_pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-# Raised for a connection that fails; the client's own base, whichever library it uses.
-CONNECTION = HfHubHTTPError.__bases__[0]
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -136,7 +135,7 @@ def _refused(repository: str, revision: str | None) -> Iterator[None]:
         raise unreachable(repository, error.__cause__ or error, revision) from error
     except EntryNotFoundError:
         raise
-    except (HfHubHTTPError, HFValidationError, CONNECTION, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
         raise unreachable(repository, error, revision) from error
 
 

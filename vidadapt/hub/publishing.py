@@ -6,9 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    RepositoryNotFoundError,
+)
 
-from vidadapt.hub.fetching import CONNECTION, LOGIN, HubError, unreachable
+from vidadapt.hub.fetching import LOGIN, HubError, unreachable
 
 # What a repository may hold before its first upload: the hub itself writes these.
 OF_THE_HUB = {".gitattributes", "README.md"}
@@ -57,7 +62,7 @@ def publish(
     except HubError:
         raise
     # RuntimeError: a large file whose upload failed.
-    except (HfHubHTTPError, HFValidationError, CONNECTION, OSError, RuntimeError) as error:
+    except (HfHubHTTPError, HFValidationError, HTTPError, OSError, RuntimeError) as error:
         cause = error.__cause__ if isinstance(error, RuntimeError) else None
         raise unreachable(repository, cause or error, verb="written to") from error
     return f"{client.endpoint}/{repository}", commit.oid

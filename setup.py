@@ -72,6 +72,8 @@ setup(
     extras_require={
         "torchcodec": ["torchcodec"],
         "analysis": ["scikit-learn"],
+        "wandb": ["wandb"],
+        "mlflow": ["mlflow"],
         "bench": ["opencv-python-headless"],
         "dev": [
             "pytest",

@@ -5,8 +5,9 @@
 
 Both versions render the demo's videos, train each case (seeded, on the CPU), evaluate it with
 2 clips x 3 crops. Videos, configurations, losses of every step, results of every epoch, adapters,
-scores and metrics must be equal, files byte for byte; times are left out. Then this version
-evaluates and resumes a run that the other one began. The exit status is 1 where anything differs.
+scores and metrics must be equal, adapters byte for byte; times are left out, and so are keys that
+the other version does not know. Then this version evaluates and resumes a run that the other one
+began. The exit status is 1 where anything differs.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from vidadapt.config import yaml_files
 
 ROOT = Path(__file__).parents[1]
 COUNTS = "train=192,dev=48,test=96"
@@ -157,6 +160,7 @@ def compare(checkout: Path, folder: Path, cases: list[str], epochs: int) -> int:
 
     def check(name: str, read: Callable[[Path], Any], file: str, other: str = "") -> None:
         first, second = read(old.folder / file), read(new.folder / (other or file))
+        second = as_known(second, first)
         print(f"{'equal' if first == second else 'DIFFERENT':9} {name}", flush=True)
         if first != second:
             differences.append(name)
@@ -216,6 +220,19 @@ def untimed(found: Any) -> Any:
     return [untimed(value) for value in found] if isinstance(found, list) else found
 
 
+def as_known(found: Any, known: Any) -> Any:
+    """Return JSON values without keys that this version has added; each list is as long as it was.
+
+    >>> as_known([{"loss": 1.0, "top1": 50.0}, {}], [{"loss": 2.0}, {"lr": 0.1}])
+    [{'loss': 1.0}, {}]
+    """
+    if isinstance(found, dict) and isinstance(known, dict):
+        return {key: as_known(found[key], known[key]) for key in found if key in known}
+    if isinstance(found, list) and isinstance(known, list) and len(found) == len(known):
+        return [as_known(one, other) for one, other in zip(found, known, strict=True)]
+    return found
+
+
 def scores(folder: Path) -> dict[str, Any]:
     """Return all arrays of an evaluation's scores, and its metrics; not the folder of its run."""
     with np.load(folder / "scores.npz") as arrays:
@@ -225,7 +242,7 @@ def scores(folder: Path) -> dict[str, Any]:
 
 
 READ: dict[str, Callable[[Path], Any]] = {
-    "config.yaml": Path.read_bytes,
+    "config.yaml": lambda path: yaml_files.read_yaml(path, "run_dir"),
     "steps.jsonl": lines,
     "log.jsonl": lines,
     "last/adapter.safetensors": Path.read_bytes,

@@ -68,6 +68,8 @@ ONLY_IN = {
     },
     "jsonargparse": {"config/parsing.py"},
     "yaml": {"config/yaml_files.py"},
+    "wandb": {"training/trackers.py"},
+    "mlflow": {"training/trackers.py"},
 }
 
 

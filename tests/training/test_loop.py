@@ -67,6 +67,7 @@ def one_epoch(
             recipe=recipe,
             num_classes=2,
             paths=["a.mp4"],
+            class_weights=None,
             saving=saving,
             request=request,
             skips=skips,

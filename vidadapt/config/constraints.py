@@ -42,7 +42,12 @@ def _lists(config: Config, world_size: int) -> Iterator[str]:
 
 def _warmup(config: Config, world_size: int) -> Iterator[str]:
     recipe = config.train
-    if recipe.warmup_epochs > recipe.epochs:
+    if (recipe.warmup_epochs is None) == (recipe.warmup_share is None):
+        yield (
+            f"train.warmup_epochs: {recipe.warmup_epochs} with train.warmup_share "
+            f"{recipe.warmup_share}; set one of them, and the other to null"
+        )
+    elif recipe.warmup_epochs is not None and recipe.warmup_epochs > recipe.epochs:
         yield (
             f"train.warmup_epochs: {recipe.warmup_epochs} are more than train.epochs "
             f"{recipe.epochs}; the peak learning rate would never be reached"
@@ -97,6 +102,22 @@ def _mixing(config: Config, world_size: int) -> Iterator[str]:
         )
 
 
+def _classes(config: Config, world_size: int) -> Iterator[str]:
+    if config.data.class_balanced_sampling and config.train.class_weights != "none":
+        yield (
+            "data.class_balanced_sampling: small classes would count twice, by their videos and by "
+            "train.class_weights; use one of the two"
+        )
+
+
+def _early_stopping(config: Config, world_size: int) -> Iterator[str]:
+    if config.train.early_stopping_patience and config.data.dev_list is None:
+        yield (
+            "train.early_stopping_patience: needs data.dev_list, by which epochs are judged; give "
+            "one, or set it to 0"
+        )
+
+
 def _compiling(config: Config, world_size: int) -> Iterator[str]:
     recipe = config.train
     if recipe.compile and recipe.recompute != "none":
@@ -123,6 +144,6 @@ def _cache(config: Config, world_size: int) -> Iterator[str]:
 
 
 CONSTRAINTS = (
-    *(_lists, _warmup, _frozen_backbone, _batchnorm, _mixing, _compiling, _sharding),
-    _cache,
+    *(_lists, _warmup, _frozen_backbone, _batchnorm, _mixing, _classes, _early_stopping),
+    *(_compiling, _sharding, _cache),
 )

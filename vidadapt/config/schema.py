@@ -47,6 +47,10 @@ class DataConfig:
         random_erasing: probability of erasing one box of the clip.
         repeated_augmentation: how many independently augmented copies of a video an epoch holds,
             adjacent in the batch.
+        class_balanced_sampling: draw equally many training videos of each class in an epoch, which
+            stays as long: those of small classes come several times (other crops and frames each
+            time; from a cache, its draws in turn), of large ones a random part. Not with
+            train.class_weights.
         normalization: key of `vidadapt.data.transforms.NORMALIZATIONS`.
         reader: key of `vidadapt.video.readers.READERS`; `auto`: the faster of PyAV's two for a
             file's container and codec.
@@ -94,6 +98,7 @@ class DataConfig:
     rand_augment: bool = False
     random_erasing: float = 0.0
     repeated_augmentation: int = 1
+    class_balanced_sampling: bool = False
     normalization: str = "imagenet"
     reader: str = "auto"
     num_workers: int | None = None
@@ -157,10 +162,15 @@ class TrainConfig:
         base_lr: learning rate per 256 clips of global batch.
         weight_decay: on tensors of two and more dimensions only; not on position tables, class
             tokens and the like, see `no_weight_decay` of the models.
-        warmup_epochs: linear warm-up from 0, per step; the first step after it has the peak.
+        warmup_epochs: linear warm-up from 0, per step; the first step after it has the peak. null
+            with warmup_share.
+        warmup_share: the same, as a share of all steps of the run; set warmup_epochs to null.
         min_lr: learning rate at the end of the cosine, for any global batch.
         layer_decay: learning-rate factor per layer below the head.
         label_smoothing: of the cross-entropy.
+        class_weights: `balanced`: a clip's loss counts N / (K n) for its class with n of the N
+            training videos of K classes, and so on average 1; mixed and smoothed labels, the mean
+            of their classes' weights. `none`: every clip counts the same.
         mixup: alpha of mixup; 0 is off.
         cutmix: alpha of cutmix; 0 is off.
         ema: decay of an average of the trainable tensors that is evaluated and saved; 0 is off. At
@@ -175,6 +185,10 @@ class TrainConfig:
         compile: compile the model with `torch.compile`.
         recompute: what backward computes again instead of keeping it, with the same results:
             `mlp`, norm2 and the MLP; or `block`, whole blocks, which keeps the least.
+        early_stopping_patience: epochs since the best one on data.dev_list after which the run
+            ends; 0: it trains all its epochs.
+        trackers: keys of `vidadapt.training.TRACKERS` that the curves go to beside TensorBoard,
+            e.g. [wandb, mlflow].
         seed: of everything random.
         checkpoint_steps: optimiser steps after which a checkpoint is written within an epoch; 0:
             only by time. One is written after every epoch, and on SIGTERM and SIGUSR1, too.
@@ -190,10 +204,12 @@ class TrainConfig:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     base_lr: NotNegative = 0.1
     weight_decay: NotNegative = 0.0
-    warmup_epochs: NotNegative = 10.0
+    warmup_epochs: Annotated[float | None, Within("[0, inf)")] = 10.0
+    warmup_share: Annotated[float | None, Within("[0, 1)")] = None
     min_lr: NotNegative = 0.0
     layer_decay: Annotated[float, Within("(0, 1]")] = 1.0
     label_smoothing: Share = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
     mixup: NotNegative = 0.0
     cutmix: NotNegative = 0.0
     ema: Share = 0.0
@@ -203,6 +219,8 @@ class TrainConfig:
     shard: bool = False
     compile: bool = False
     recompute: Literal["none", "mlp", "block"] = "none"
+    early_stopping_patience: WholeNumber = 0
+    trackers: list[str] = field(default_factory=list)
     seed: WholeNumber = 0
     checkpoint_steps: WholeNumber = 0
     checkpoint_minutes: NotNegative = 10.0

@@ -10,6 +10,7 @@ from vidadapt.data.changes import CHANGED, Changes, read_changes
 from vidadapt.data.clips import EvalViews, TrainClips, read_frames, view_chunks
 from vidadapt.data.datasets import DATASETS, Dataset
 from vidadapt.data.epochs import EpochBatches, SampleKey, shared_out, steps_per_epoch
+from vidadapt.data.list_warnings import list_warnings
 from vidadapt.data.loaders import EvalLoader, TrainLoader, one_thread
 from vidadapt.data.loading import (
     VideoList,
@@ -66,6 +67,7 @@ __all__ = [
     "eval_frames",
     "eval_indices",
     "eval_loader",
+    "list_warnings",
     "load_list",
     "load_splits",
     "loaders_of",

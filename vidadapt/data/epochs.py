@@ -1,7 +1,7 @@
 """Order the training items of each process; a function of the seed and the epoch.
 
 An item's key is (epoch, index, copy): the epoch travels with the index, since a value set on the
-dataset never reaches workers that persist over epochs.
+dataset never reaches workers that persist over epochs. No key is twice in an epoch.
 """
 
 from __future__ import annotations
@@ -24,17 +24,20 @@ def epoch_batches(
     world_size: int = 1,
     accumulation: int = 1,
     repeats: int = 1,
+    balanced_by: np.ndarray | None = None,
     consumed: int = 0,
 ) -> list[list[SampleKey]]:
     """The micro-batches of this rank in this epoch, each a list of `batch_size` keys.
 
-    The samples are permuted by (seed, epoch); each occurs `repeats` times in a row, its copies
-    numbered. This stream is cut into global batches of batch_size x world_size x accumulation keys:
+    The samples are permuted by (seed, epoch), or drawn class by class, see `balanced_draws`; each
+    occurs `repeats` times in a row, and the copies of a sample are numbered in the order of the
+    epoch. This stream is cut into global batches of batch_size x world_size x accumulation keys:
     global batch k holds the same keys however many processes share it. Rank r takes the r-th equal
     slice of each, cut into `accumulation` micro-batches. The rest at the end, less than a global
     batch, is dropped for this epoch (another part in every epoch).
 
     Args:
+        balanced_by: labels (num_samples,) of the classes that an epoch has equally often.
         consumed: keys at the beginning of the stream that were trained on already; global batches
             of any size are cut from the rest.
 
@@ -59,16 +62,59 @@ def epoch_batches(
         accumulation=accumulation,
         repeats=repeats,
     )
-    order = np.random.default_rng([seed, epoch]).permutation(num_samples)
+    rng = np.random.default_rng([seed, epoch])
+    if balanced_by is None:
+        order, before = rng.permutation(num_samples), np.zeros(num_samples, np.int64)
+    else:
+        order, before = balanced_draws(balanced_by, rng)
+
+    def key(place: int) -> SampleKey:
+        draw, copy = divmod(place, repeats)
+        return epoch, int(order[draw]), int(before[draw]) * repeats + copy
+
     slice_size = batch_size * accumulation
     steps = (num_samples * repeats - consumed) // (slice_size * world_size)
     batches = []
     for step in range(steps):
         first = consumed + (step * world_size + rank) * slice_size
         for start in range(first, first + slice_size, batch_size):
-            places = range(start, start + batch_size)
-            batches.append([(epoch, int(order[p // repeats]), p % repeats) for p in places])
+            batches.append([key(place) for place in range(start, start + batch_size)])
     return batches
+
+
+def balanced_draws(labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw as many samples as there are, from each class equally many, in a random order.
+
+    What does not divide goes to classes chosen at random, one each. Of a class with more samples
+    than its share a random part is drawn; one with fewer gives all of its samples before one of
+    them comes again. Classes without a sample have no share.
+
+    Args:
+        labels: (N,) int, classes of the samples.
+
+    Returns:
+        Samples (N,) int64, places in `labels`; and how often each was drawn before (N,) int64.
+
+    >>> order, before = balanced_draws(np.array([5, 5, 5, 2]), np.random.default_rng(0))
+    >>> np.bincount(np.array([5, 5, 5, 2])[order]).tolist(), before[order == 3].tolist()
+    ([0, 0, 2, 0, 0, 2], [0, 1])
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    share, rest = divmod(len(labels), len(classes))
+    shares = np.full(len(classes), share)
+    shares[rng.permutation(len(classes))[:rest]] += 1
+    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    drawn = []
+    for members, wanted in zip(by_class, shares.tolist(), strict=True):
+        passes = [rng.permutation(members) for _ in range(-(-wanted // len(members)))]
+        drawn.append(np.concatenate(passes)[:wanted])
+    order = rng.permutation(np.concatenate(drawn))
+    # Places of equal samples, one after another, in the order of the epoch.
+    places = np.argsort(order, kind="stable")
+    first = np.searchsorted(order[places], order[places])
+    before = np.empty(len(order), np.int64)
+    before[places] = np.arange(len(order)) - first
+    return order, before
 
 
 def steps_per_epoch(
@@ -142,6 +188,7 @@ class EpochBatches(Sampler[list[SampleKey]]):
         world_size: int = 1,
         accumulation: int = 1,
         repeats: int = 1,
+        balanced_by: np.ndarray | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is outside 0..{world_size - 1}")
@@ -155,6 +202,7 @@ class EpochBatches(Sampler[list[SampleKey]]):
             "accumulation": accumulation,
             "repeats": repeats,
         }
+        self._balanced_by = balanced_by
         self.steps = steps_per_epoch(num_samples, **self._split)
         self.global_batch = batch_size * world_size * accumulation
         self.keys_per_epoch = self.steps * self.global_batch
@@ -174,6 +222,7 @@ class EpochBatches(Sampler[list[SampleKey]]):
                 self.epoch,
                 self._seed,
                 rank=self._rank,
+                balanced_by=self._balanced_by,
                 consumed=self.consumed,
                 **self._split,
             )

@@ -169,6 +169,7 @@ def train_loader(
         world_size=world_size,
         accumulation=accumulation,
         repeats=data.repeated_augmentation,
+        balanced_by=videos.samples.labels if data.class_balanced_sampling else None,
     )
     return TrainLoader(
         clips,

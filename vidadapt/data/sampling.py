@@ -66,6 +66,15 @@ SAMPLINGS = {
 }
 
 
+def shortest_video(sampling: Sampling) -> int:
+    """Return the number of frames below which a clip must repeat some.
+
+    >>> shortest_video(SAMPLINGS["uniform8"]), shortest_video(SAMPLINGS["adaptformer"])
+    (8, 29)
+    """
+    return (sampling.num_frames - 1) * sampling.stride + 1
+
+
 def train_indices(
     sampling: Sampling, num_frames_in_video: int, rng: np.random.Generator
 ) -> np.ndarray:

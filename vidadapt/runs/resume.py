@@ -37,6 +37,8 @@ FREE_ON_RESUME = {
     "train.accumulation",
     "train.recompute",
     "train.shard",
+    "train.early_stopping_patience",
+    "train.trackers",
     "train.checkpoint_steps",
     "train.checkpoint_minutes",
     "train.keep_checkpoints",

@@ -16,12 +16,13 @@ from vidadapt.distributed import World, gather_objects
 from vidadapt.files import append_lines, warn_of_retries, write_json
 from vidadapt.methods import count_parameters
 from vidadapt.runs import checkpoints
-from vidadapt.training.optim import effective_lr
+from vidadapt.training.optim import effective_lr, warmup_key
 from vidadapt.training.setup import Setup
 from vidadapt.training.state import Progress, StepRecord
+from vidadapt.training.trackers import Trackers
 
 SUMMARY = "summary.json"
-FEW_VIDEOS = 30  # of a development list: one of fewer moves its accuracy by more than 3 %
+SAID = {"top1": "top-1 {:.2f}", "loss": "loss {:.4f}"}  # results that an epoch's line has
 RANDOM_WEIGHTS = "BACKBONE: RANDOM WEIGHTS, NOTHING IS PRE-TRAINED"
 
 
@@ -39,11 +40,14 @@ def open_board(run_dir: Path, progress: Progress, world: World) -> Iterator[Summ
 def write_log(
     run_dir: Path,
     board: SummaryWriter,
+    trackers: Trackers,
     steps: int,
     records: list[StepRecord],
     latest: dict[str, Any],
 ) -> None:
-    """Write the epoch's lines of `steps.jsonl` and `log.jsonl`, and its curves in TensorBoard.
+    """Write the epoch's lines of `steps.jsonl` and `log.jsonl`, and its curves.
+
+    TensorBoard has the epoch's figures at its number, trackers at its last step.
 
     Args:
         steps: optimiser steps of the run so far, with this epoch's.
@@ -58,10 +62,14 @@ def write_log(
     append_lines(run_dir / "steps.jsonl", lines)
     append_lines(run_dir / "log.jsonl", [latest])
     for number, found in enumerate(figures):
-        for key, value in found.items():
-            board.add_scalar(f"train/{key}", value, first + number)
-    for key, value in latest.items():
-        board.add_scalar(f"epoch/{key}", value, epoch)
+        curves = {f"train/{key}": value for key, value in found.items() if value is not None}
+        trackers.log(first + number, curves)
+        for key, value in curves.items():
+            board.add_scalar(key, value, first + number)
+    curves = {f"epoch/{key}": value for key, value in latest.items()}
+    trackers.log(steps - 1, curves)
+    for key, value in curves.items():
+        board.add_scalar(key, value, epoch)
     board.flush()
 
 
@@ -74,13 +82,14 @@ def say_epoch(latest: dict[str, Any], seconds: float, epochs: int) -> None:
         epochs: of the whole run.
     """
     left = seconds / latest["epoch"] * (epochs - latest["epoch"])
-    accuracies = "".join(
-        f", {key.replace('_', ' ').replace('top', 'top-')} {value:.2f}"
+    results = "".join(
+        f", {split} {SAID[name].format(value)}"
         for key, value in latest.items()
-        if key.endswith("_top1")
+        for split, _, name in [key.rpartition("_")]
+        if name in SAID and key != "train_loss"
     )
     print(
-        f"epoch {latest['epoch']}/{epochs}: loss {latest['train_loss']:.4f}{accuracies}, "
+        f"epoch {latest['epoch']}/{epochs}: loss {latest['train_loss']:.4f}{results}, "
         f"lr {latest['lr']:.3g}, {latest['clips_per_second']:.0f} clips/s, "
         f"loader wait {100 * latest['loader_wait_share']:.0f} %, {duration(left)} left",
         flush=True,
@@ -110,16 +119,13 @@ def say_start(setup: Setup, dropped: Sequence[str], world: World) -> None:
     )
     if setup.highest < 1:
         print(
-            "warning: train.warmup_epochs last to the end of the run: the rate only rises, to "
-            f"{setup.highest:.0%} of its peak"
+            f"warning: train.{warmup_key(cfg.train)}: the warm-up lasts to the end of the run: the "
+            f"rate only rises, to {setup.highest:.0%} of its peak"
         )
     for name, videos in setup.lists.items():
         say_defects(name, videos)
-    if "dev" in setup.lists and len(setup.lists["dev"].samples) < FEW_VIDEOS:
-        print(
-            f"warning: data.dev_list holds {len(setup.lists['dev'].samples)} videos: `best` is an "
-            "epoch chosen largely by chance"
-        )
+    for line in setup.facts["warnings"]:
+        print(f"warning: {line}", flush=True)
 
 
 def summarise(
@@ -151,7 +157,10 @@ def summarise(
         "skipped": len(read_skips(run_dir / SKIPPED)),
         "tried_again": again,
         "changed": list(read_changes(run_dir / CHANGED).values()),
-        "warnings": {name: list(videos.warnings) for name, videos in setup.lists.items()},
+        "warnings": {
+            **{name: list(videos.warnings) for name, videos in setup.lists.items()},
+            "lists": list(setup.facts["warnings"]),
+        },
         "manifests": {name: videos.manifest for name, videos in setup.lists.items()},
     }
     write_json(run_dir / SUMMARY, summary)
@@ -170,11 +179,13 @@ def say_summary(run_dir: Path, summary: dict[str, Any]) -> None:
     """Print how a run ended, and where its files are."""
     last, best = summary["last"], summary["best"]
     accuracies = {key: value for key, value in last.items() if key.endswith("_top1")}
-    print(f"trained {summary['epochs']} epochs in {duration(summary['seconds'])}")
+    early = ", and stopped early" * summary["stopped_early"]
+    print(f"trained {summary['epochs']} epochs in {duration(summary['seconds'])}{early}")
     for key, value in accuracies.items():
         print(f"  last: epoch {last['epoch']}, {key} {value:.2f}")
     if best is not None:
-        print(f"  best: epoch {best['epoch']}, dev_top1 {best['dev_top1']:.2f}")
+        loss = f", dev_loss {best['dev_loss']:.4f}" if "dev_loss" in best else ""
+        print(f"  best: epoch {best['epoch']}, dev_top1 {best['dev_top1']:.2f}{loss}")
     if summary["changed"]:
         print(f"  changed since they were counted: {len(summary['changed'])} files, see {CHANGED}")
     if summary["skipped"]:

@@ -44,13 +44,8 @@ from vidadapt.training.sharding import (
     whole,
 )
 from vidadapt.training.state import Progress, Saving, TrainingState, check_finite
-from vidadapt.training.steps import (
-    Step,
-    Stretch,
-    Told,
-    batch_seed,
-    write_checkpoint,
-)
+from vidadapt.training.steps import Step, Stretch, Told, batch_seed, write_checkpoint
+from vidadapt.training.trackers import open_trackers
 from vidadapt.training.validation import Validation
 
 Phase = Callable[[str], AbstractContextManager[None]]
@@ -70,6 +65,7 @@ def fit(
     resume_state: dict[str, Any] | None,
     validation: Validation | None,
     select_best: bool,
+    class_weights: torch.Tensor | None,
     skips: SkipLog | None = None,
     lock: Lock | None = None,
     phase: Phase = record_function,
@@ -86,14 +82,16 @@ def fit(
             tensors are dropped once they are in place.
         validation: done after each epoch.
         select_best: keep the checkpoint with the best `dev_top1`; of equal ones that with the
-            lower `dev_loss`, of equal ones the later.
+            lower `dev_loss`, of equal ones the later. `recipe.early_stopping_patience` ends the run
+            so many epochs after it.
+        class_weights: see `classification_loss`.
         skips: of the batches; its cap holds for all processes together.
         lock: of the run folder; nothing is written once another process has taken it over.
         phase: entered with its name around each part of a step; e.g. `StepProfiler.phase`.
 
     Returns:
-        Summary: epochs, steps, seconds; `last`, the last epoch's log line; `best`, the results of
-        the best epoch or None.
+        Summary: epochs, steps, seconds; `stopped_early`; `last`, the last epoch's log line; `best`,
+        the results of the best epoch or None; `trackers`, see `Trackers.summary`.
 
     Raises:
         NonFinite: with step and files; nothing is overwritten.
@@ -124,6 +122,7 @@ def fit(
         stop_requests() as request,
         CheckpointWriter() as writer,
         open_board(run_dir, progress, world) as board,
+        open_trackers(recipe.trackers, run_dir, facts, world) as trackers,
     ):
         saving = Saving(
             writer,
@@ -136,6 +135,8 @@ def fit(
             lock=lock,
         )
         for epoch in range(progress.epoch, recipe.epochs):
+            if progress.stalled(recipe.early_stopping_patience):
+                break
             with exchange(world, place):
                 sampler.set_epoch(epoch, progress.consumed)
                 train_epoch(
@@ -145,6 +146,7 @@ def fit(
                     recipe=recipe,
                     num_classes=num_classes,
                     paths=paths,
+                    class_weights=class_weights,
                     saving=saving,
                     request=request,
                     skips=skips,
@@ -169,7 +171,7 @@ def fit(
                 )
                 if board is not None:
                     saving.check_lock()
-                    write_log(run_dir, board, progress.steps, records, progress.latest)
+                    write_log(run_dir, board, trackers, progress.steps, records, progress.latest)
                 saving.save(copies, progress, is_best)
                 if world.is_main:
                     say_epoch(progress.latest, progress.seconds, recipe.epochs)
@@ -177,8 +179,10 @@ def fit(
         "epochs": progress.epoch,
         "steps": progress.steps,
         "seconds": progress.seconds,
+        "stopped_early": progress.epoch < recipe.epochs,
         "best": progress.best,
         "last": progress.latest,
+        "trackers": trackers.summary(),
     }
 
 
@@ -190,6 +194,7 @@ def train_epoch(
     recipe: TrainConfig,
     num_classes: int,
     paths: Sequence[str],
+    class_weights: torch.Tensor | None,
     saving: Saving,
     request: StopRequest,
     skips: SkipLog | None,
@@ -208,7 +213,8 @@ def train_epoch(
     computing = autocast(world.device, recipe.precision, remember=not is_sharded(model))
     clips_per_batch = recipe.batch_size * world.size
     train_mode(model)
-    stretch = Stretch(world.device)
+    mixing = recipe.mixup > 0 or recipe.cutmix > 0
+    stretch = Stretch(world.device, None if mixing else recipe.batch_size * recipe.accumulation)
     shown = track(
         stretch.timed(batches, phase),
         total=len(batches) * clips_per_batch,
@@ -225,7 +231,7 @@ def train_epoch(
         if micro == 0:
             lr = scheduled_lr(recipe, step, sampler.steps, sampler.global_batch)
             set_lr(optimizer, lr)
-            mean_loss, share = torch.zeros((), device=world.device), 0.0
+            (mean_loss, hits), share = torch.zeros(2, device=world.device), 0.0
             files = list[str]()
 
         if batch is not None:
@@ -235,11 +241,11 @@ def train_epoch(
                 require_two_clips(model.head, files, step)
             with phase("copy"):
                 inputs = batches.prepare(batch, world.device)
-                targets = batch["label"].to(world.device, non_blocking=True)
-            if recipe.mixup > 0 or recipe.cutmix > 0:
+                labels = targets = batch["label"].to(world.device, non_blocking=True)
+            if mixing:
                 inputs, targets = mix_batch(
                     inputs,
-                    targets,
+                    labels,
                     num_classes,
                     mixup_alpha=recipe.mixup,
                     cutmix_alpha=recipe.cutmix,
@@ -251,11 +257,14 @@ def train_epoch(
             with phase("forward"):
                 with computing:
                     logits = model(inputs)
-                loss = classification_loss(logits.float(), targets, recipe.label_smoothing)
+                loss = classification_loss(
+                    logits.float(), targets, recipe.label_smoothing, class_weights
+                )
                 loss = loss * there / recipe.accumulation
             with phase("backward"):
                 scaler.scale(loss).backward()
             mean_loss += loss.detach()
+            hits += (logits.detach().argmax(1) == labels).sum()
             share += there / recipe.accumulation
         elif is_sharded(model):
             with computing:
@@ -284,7 +293,8 @@ def train_epoch(
                 optimizer.zero_grad(set_to_none=True)
             if state.average is not None:
                 state.average.update(model, step)
-        stretch.steps.append(Step.taken(step, lr, files, torch.cat([mean_loss[None], numbers])))
+        figures = torch.cat([torch.stack([mean_loss, hits]), numbers])
+        stretch.steps.append(Step.taken(step, lr, files, figures))
         step += 1
         progress.steps += 1
         progress.consumed += sampler.global_batch

@@ -36,6 +36,22 @@ def lr_at(
     return minimum + (peak - minimum) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
+def warmup_key(recipe: TrainConfig) -> str:
+    """Return the key that says how long the warm-up is."""
+    return "warmup_share" if recipe.warmup_epochs is None else "warmup_epochs"
+
+
+def warmup_steps(recipe: TrainConfig, steps: int) -> int:
+    """Return the length of the warm-up in optimiser steps.
+
+    Args:
+        steps: of an epoch.
+    """
+    if recipe.warmup_epochs is not None:
+        return round(recipe.warmup_epochs * steps)
+    return round((recipe.warmup_share or 0.0) * recipe.epochs * steps)
+
+
 def scheduled_lr(recipe: TrainConfig, step: int, steps: int, global_batch: int) -> float:
     """Return the learning rate of a recipe at an optimiser step of the run, from 0.
 
@@ -46,7 +62,7 @@ def scheduled_lr(recipe: TrainConfig, step: int, steps: int, global_batch: int) 
     return lr_at(
         step,
         total_steps=recipe.epochs * steps,
-        warmup_steps=round(recipe.warmup_epochs * steps),
+        warmup_steps=warmup_steps(recipe, steps),
         peak=effective_lr(recipe.base_lr, global_batch),
         minimum=recipe.min_lr,
     )
@@ -63,13 +79,14 @@ def highest_rate(recipe: TrainConfig, steps: int) -> float:
     Raises:
         ConfigError: the rate would be 0 throughout.
     """
-    total, warmup = recipe.epochs * steps, round(recipe.warmup_epochs * steps)
+    total, warmup = recipe.epochs * steps, warmup_steps(recipe, steps)
     if warmup < total:
         return 1.0
     if total == 1:
+        key = warmup_key(recipe)
         raise ConfigError(
-            f"train.warmup_epochs: {recipe.warmup_epochs:g} make the rate of the only step 0, "
-            "so that nothing would be trained; set it to 0, or train.epochs to more"
+            f"train.{key}: {getattr(recipe, key):g} makes the rate of the only step 0, so that "
+            "nothing would be trained; set it to 0, or train.epochs to more"
         )
     return (total - 1) / warmup
 

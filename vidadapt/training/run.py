@@ -75,6 +75,7 @@ def _train(
         "resume_state": saved,
         "validation": validation_of(built, world),
         "select_best": "dev" in built.lists,
+        "class_weights": built.class_weights,
         "skips": skips,
         "lock": lock,
     }

@@ -24,8 +24,10 @@ from vidadapt.distributed import World, together
 from vidadapt.features import Cache, CachedBatches, cut_in_two, plan_cache, run_from_features
 from vidadapt.lists import with_lists
 from vidadapt.models import VideoModel, cast_frozen, over_all_processes, resolved_precision
+from vidadapt.training.losses import balanced_weights
 from vidadapt.training.optim import highest_rate
 from vidadapt.training.state import Progress
+from vidadapt.training.trackers import require_trackers
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Setup:
         lists: by split.
         loaders: of the training list, and of the list that is validated on, by split.
         cached: features in the place of the videos; None: they are read.
+        class_weights: (K,) of the loss, on the device; None: all classes count the same.
         facts: what a checkpoint keeps, to be compared by a resume.
         highest: see `highest_rate`.
     """
@@ -53,6 +56,7 @@ class Setup:
     lists: dict[str, VideoList]
     loaders: dict[str, Any]
     cached: Cache | None
+    class_weights: torch.Tensor | None
     facts: dict[str, Any]
     highest: float
 
@@ -71,6 +75,8 @@ def read_command(words: Sequence[str], world: World) -> tuple[Config, TrainOptio
     cfg, options = parse_train(list(words), methods.METHODS)
     cfg = replace(cfg, data=with_lists(cfg.data))
     config.check(cfg, world.size)
+    if options.profile:  # which trains nothing that could be drawn
+        cfg = replace(cfg, train=replace(cfg.train, trackers=[]))
     return cfg, options
 
 
@@ -89,6 +95,8 @@ def set_up(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | No
             Progress.of(saved["progress"])
             cfg = replace(cfg, train=runs.shared_among(world.size, cfg.train, saved["facts"]))
             config.check(cfg, world.size)
+        if world.is_main:
+            require_trackers(cfg.train.trackers)
         recipe = replace(cfg.train, precision=resolved_precision(world.device, cfg.train.precision))
         torch.manual_seed(recipe.seed)
         model, report, backbone = runs.adapted_model(cfg, plan)
@@ -99,6 +107,10 @@ def set_up(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | No
         parts = cut_in_two(model, cfg.method["name"]) if cfg.cache.dir else None
         cast_frozen(model, world.device, recipe.precision)
     lists = distributed.from_main(world, lambda: load_lists(cfg, plan, recipe, world.size))
+    class_weights, evened = None, cfg.data.class_balanced_sampling
+    if recipe.class_weights == "balanced":
+        found = balanced_weights(lists["train"].samples.labels, plan.num_classes)
+        class_weights, evened = found.to(world.device), True
     facts = {
         "processes": world.size,
         "global_batch": recipe.batch_size * recipe.accumulation * world.size,
@@ -106,6 +118,7 @@ def set_up(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | No
         "precision": recipe.precision,
         "manifests": {split: videos.manifest for split, videos in lists.items()},
         "cached": parts is not None,
+        "warnings": data.list_warnings(lists, plan, balanced=evened),
         "settings": runs.kept_settings(cfg),
     }
     everyones = distributed.gather_objects(world, (saved and saved["progress"], facts))
@@ -132,7 +145,9 @@ def set_up(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | No
             )
     highest = highest_rate(recipe, loaders["train"].batch_sampler.steps)
     said = str(report) if report else ""
-    return Setup(cfg, recipe, plan, model, said, lists, loaders, cached, facts, highest)
+    return Setup(
+        cfg, recipe, plan, model, said, lists, loaders, cached, class_weights, facts, highest
+    )
 
 
 def load_lists(

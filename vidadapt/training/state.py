@@ -39,10 +39,14 @@ class StepRecord:
     Attributes:
         loss: mean over the step's clips.
         lr: learning rate.
+        top1: share of the step's clips, in per cent, whose label had the highest score, as they
+            were trained on: augmented, and with dropout. None where clips are mixed, which have no
+            single label, and in a step that an older version made.
     """
 
     loss: float
     lr: float
+    top1: float | None = None
 
 
 @dataclass
@@ -101,6 +105,10 @@ class Progress:
         loss, before = results["dev_loss"], self.best.get("dev_loss", math.inf)
         return (results["dev_top1"], -loss) >= (self.best["dev_top1"], -before)
 
+    def stalled(self, patience: int) -> bool:
+        """Return whether so many epochs have passed since the best one; 0: never."""
+        return self.best is not None and 0 < patience <= self.epoch - self.best["epoch"]
+
     def after_epoch(
         self, results: dict[str, float], *, clips: int, validate_seconds: float, is_best: bool
     ) -> Progress:
@@ -111,9 +119,12 @@ class Progress:
             clips: of the epoch, those of all processes together.
         """
         epoch = self.epoch + 1
+        hits = [record.top1 for record in self.records if record.top1 is not None]
+        whole = len(hits) == len(self.records)
         latest = {
             "epoch": epoch,
             "train_loss": sum(record.loss for record in self.records) / len(self.records),
+            **({"train_top1": sum(hits) / len(hits)} if whole else {}),
             "lr": self.records[-1].lr,
             "clips_per_second": clips / self.train_seconds,
             "loader_wait_share": self.waited / self.train_seconds,

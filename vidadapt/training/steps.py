@@ -47,9 +47,9 @@ class Step:
         number: of the run's steps, from 0.
         lr: learning rate.
         files: list paths of this process's clips.
-        figures: (5,) on the device: the sum of this process's losses over its number of clips if
-            none was skipped; and summed over all processes the share of these clips that were
-            there, and what was `Told`.
+        figures: (6,) on the device: the sum of this process's losses over its number of clips if
+            none was skipped; how many of its clips the model was right about; and summed over all
+            processes the share of the clips that were there, and what was `Told`.
     """
 
     number: int
@@ -70,7 +70,7 @@ class Step:
             NonFinite: the loss is not finite.
             ReadError: no clip of the step was there.
         """
-        loss, share, *told = self._on_host()
+        loss, _, share, *told = self._on_host()
         if share == 0:
             raise ReadError(
                 f"every clip of step {self.number} was skipped (skipped.jsonl has them): mend the "
@@ -95,12 +95,17 @@ class Stretch:
 
     Figures of a GPU are read a step late, so that no step waits for its own.
 
+    Args:
+        clips: of a step on each process, if none is skipped; None: they have no single label, so
+            that there is no accuracy.
+
     Attributes:
         steps: those taken so far.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, clips: int | None) -> None:
         self.steps: list[Step] = []
+        self._clips = clips
         self._lag = figures_lag(device)
         self._waited, self._began = 0.0, time.monotonic()
 
@@ -123,20 +128,28 @@ class Stretch:
         return self.steps[-1 - self._lag].heard() if len(self.steps) > self._lag else Told()
 
     def settle(self, world: World, progress: Progress) -> None:
-        """Add the steps' losses and times to `progress`, all processes together; begin anew."""
+        """Add the steps' figures and times to `progress`, all processes together; begin anew."""
         now = time.monotonic()
         progress.train_seconds += now - self._began
         progress.seconds += now - self._began
         progress.waited += self._waited
         if self.steps:
-            loss, share = torch.stack([step.figures[:2] for step in self.steps]).unbind(1)
+            loss, hits, share = torch.stack([step.figures[:3] for step in self.steps]).unbind(1)
             means = mean_over_ranks(world, loss.contiguous()) * (world.size / share)
+            top1 = self._accuracies(mean_over_ranks(world, hits.contiguous()) * world.size, share)
             progress.records += [
-                StepRecord(loss=mean, lr=step.lr)
-                for mean, step in zip(means.tolist(), self.steps, strict=True)
+                StepRecord(loss=mean, lr=step.lr, top1=accuracy)
+                for mean, accuracy, step in zip(means.tolist(), top1, self.steps, strict=True)
             ]
         self.steps.clear()
         self._waited, self._began = 0.0, now
+
+    def _accuracies(self, hits: torch.Tensor, share: torch.Tensor) -> list[float | None]:
+        """Return the per cent of hits (N,) among the clips that were there, of N steps."""
+        if self._clips is None:
+            return [None] * len(hits)
+        counts = zip(hits.tolist(), (share * self._clips).tolist(), strict=True)
+        return [100 * round(right) / round(clips) for right, clips in counts]
 
 
 def write_checkpoint(stretch: Stretch, saving: Saving, progress: Progress, minutes: float) -> None:

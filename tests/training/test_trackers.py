@@ -1,0 +1,212 @@
+"""Experiment trackers: what they get, that they go on, and that they never stop a run."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ALONE
+from test_small_data import steps_of, summary_of
+from test_training import log_of
+
+from vidadapt.config import ConfigError
+from vidadapt.training import trackers
+from vidadapt.training.trackers import TRACKERS, Opened, Sender, open_trackers, require_trackers
+
+
+class Notebook:
+    """A tracker in memory."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, dict[str, float]]] = []
+        self.ends: list[bool] = []
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        self.lines.append((step, dict(figures)))
+
+    def close(self, whole: bool) -> None:
+        self.ends.append(whole)
+
+
+class Broken(Notebook):
+    """One whose every third call fails."""
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        super().log(step, figures)
+        if len(self.lines) % 3 == 0:
+            raise ConnectionError("no answer\x1b[2J")
+
+
+@pytest.fixture
+def listed(monkeypatch) -> dict[str, Any]:
+    """`TRACKERS` with what a test puts there; any package counts as installed."""
+    monkeypatch.setattr(trackers, "require_trackers", lambda names: None)
+    monkeypatch.setattr("vidadapt.training.setup.require_trackers", lambda names: None)
+    found: dict[str, Any] = {}
+    monkeypatch.setattr(trackers, "TRACKERS", found)
+    return found
+
+
+def expected(run: Path) -> list[tuple[int, dict[str, float]]]:
+    """What the logs of a run say, in the form of a tracker."""
+    lines, steps = [], steps_of(run)
+    for latest in map(json.loads, (run / "log.jsonl").read_text().splitlines()):
+        of_epoch = [step for step in steps if step["epoch"] == latest["epoch"]]
+        for step in of_epoch:
+            curves = {f"train/{k}": v for k, v in step.items() if k not in ("step", "epoch")}
+            lines.append((step["step"], curves))
+        lines.append((of_epoch[-1]["step"], {f"epoch/{k}": v for k, v in latest.items()}))
+    return lines
+
+
+def test_a_tracker_gets_what_the_logs_have_and_a_resumed_run_its_key(
+    tiny_set, run_tool, tmp_path, listed
+):
+    notebook, keys = Notebook(), []
+
+    def opened(run_dir: Path, key: str | None, settings: Mapping[str, Any]) -> Opened:
+        keys.append(key)
+        assert settings["train.base_lr"] == 1.0 and settings["global_batch"] == 4
+        return Opened(notebook, "my-run", "in memory")
+
+    listed["notebook"] = opened
+    options = [*tiny_set.options(), "--train.trackers", "[notebook]"]
+    run = tmp_path / "run"
+    run_tool("train", *options, "--run_dir", run)
+    assert notebook.lines == expected(run) and notebook.ends == [True]
+    assert summary_of(run)["trackers"] == {
+        "notebook": {"place": "in memory", "calls": 9, "failed": 0}
+    }
+    run_tool("train", *options, "--run_dir", run, "--resume")
+    assert keys == [None, "my-run"]
+
+
+def test_a_tracker_that_fails_is_said_once_and_counted_and_the_run_is_whole(
+    tiny_set, run_tool, tmp_path, listed, capsys
+):
+    def refused(run_dir: Path, key: str | None, settings: Mapping[str, Any]) -> Opened:
+        raise PermissionError("not logged in")
+
+    listed["broken"] = lambda *about: Opened(Broken(), "key", "nowhere")
+    listed["closed"] = refused
+    run = tmp_path / "run"
+    options = [*tiny_set.options(), "--train.trackers", "[broken, closed]"]
+    run_tool("train", *options, "--run_dir", run)
+    found = summary_of(run)["trackers"]
+    assert found["broken"] == {"place": "nowhere", "calls": 9, "failed": 2}
+    assert found["closed"] == {"place": None, "calls": 1, "failed": 1}
+    said = capsys.readouterr().out
+    assert said.count("no answer") == 1 and said.count("not logged in") == 1
+    assert "\x1b" not in said
+    assert len(log_of(run)) == 2 and (run / "last").is_dir()
+
+
+def test_a_tracker_that_hangs_is_given_up_and_its_calls_are_counted(capsys):
+    released = threading.Event()
+
+    class Hanging(Notebook):
+        def log(self, step: int, figures: Mapping[str, float]) -> None:
+            super().log(step, figures)
+            if step == 1:
+                released.wait()
+
+    sender = Sender("slow", Opened(Hanging(), "key", "nowhere"))
+    for step in range(3):
+        sender.log(step, {"loss": 0.5})
+    sender.close(True, patience=0.2)
+    assert (sender.handed, sender.failed) == (4, 3)  # those of steps 1 and 2, and its end
+    assert "slow: 3 of 4 calls failed" in capsys.readouterr().out
+    released.set()
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt, ValueError])
+def test_a_tracker_is_told_whether_the_run_came_to_its_end(tmp_path, listed, error):
+    notebook = Notebook()
+    listed["notebook"] = lambda *about: Opened(notebook, "key", "in memory")
+    try:
+        with open_trackers(["notebook"], tmp_path, {}, ALONE) as opened:
+            opened.log(0, {"loss": 1.0})
+            if error:
+                raise error
+    except (KeyboardInterrupt, ValueError):
+        assert error
+    assert notebook.ends == [error is None] and notebook.lines == [(0, {"loss": 1.0})]
+
+
+def test_timing_steps_opens_no_tracker(tiny_set, run_tool, tmp_path, listed):
+    def opened(*about: Any) -> Opened:
+        raise AssertionError
+
+    listed["notebook"] = opened
+    options = [*tiny_set.options(train__epochs=1), "--train.trackers", "[notebook]"]
+    run_tool("train", *options, "--run_dir", tmp_path / "run", "--profile", 1)
+    assert not [*tmp_path.rglob(trackers.FILE)]
+
+
+def test_a_tracker_that_is_unknown_or_not_installed_is_refused_before_training(
+    tiny_set, run_tool, tmp_path, monkeypatch
+):
+    options = tiny_set.options()
+    with pytest.raises(ValueError, match=r"train\.trackers: 'wandv' .* wandb"):
+        run_tool("train", *options, "--train.trackers", "[wandv]", "--run_dir", tmp_path / "run")
+    # A folder of that name is no package.
+    monkeypatch.setitem(TRACKERS, "unheard_of", TRACKERS["wandb"])
+    (tmp_path / "unheard_of").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"train\.trackers: .*unheard_of.* pip install"):
+        require_trackers(["unheard_of"])
+    assert not (tmp_path / "run" / "last").exists()
+
+
+# --- the packages themselves, offline -------------------------------------------------------------
+
+
+@pytest.fixture
+def alone(monkeypatch, tmp_path) -> None:
+    """No account, no server and no settings of this user."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_mlflow_keeps_the_curves_in_the_run_folder_and_goes_on(
+    tiny_set, run_tool, tmp_path, alone, capsys
+):
+    mlflow = pytest.importorskip("mlflow", reason="needs mlflow, an optional extra")
+    run = tmp_path / "run"
+    options = [*tiny_set.options(), "--train.trackers", "[mlflow]"]
+    run_tool("train", *options, "--run_dir", run)
+    first = json.loads((run / trackers.FILE).read_text())["mlflow"]
+    run_tool("train", *options, "--run_dir", run, "--resume")
+    assert json.loads((run / trackers.FILE).read_text())["mlflow"] == first
+    client = mlflow.MlflowClient(f"sqlite:///{run / 'mlflow.db'}")
+    kept = client.get_run(first)
+    assert kept.info.status == "FINISHED" and kept.data.params["train.base_lr"] == "1.0"
+    for key in ("train/loss", "train/top1", "epoch/dev_loss", "epoch/train_top1"):
+        wanted = [(step, figures[key]) for step, figures in expected(run) if key in figures]
+        history = client.get_metric_history(first, key)
+        assert [(one.step, one.value) for one in history] == wanted
+    assert summary_of(run)["trackers"]["mlflow"]["failed"] == 0
+    assert str(run / "mlflow.db") in capsys.readouterr().out
+
+
+def test_wandb_keeps_the_curves_in_the_run_folder_and_goes_on(
+    tiny_set, run_tool, tmp_path, alone, capsys
+):
+    pytest.importorskip("wandb", reason="needs wandb, an optional extra")
+    run = tmp_path / "run"
+    options = [*tiny_set.options(), "--train.trackers", "[wandb]"]
+    run_tool("train", *options, "--run_dir", run)
+    first = json.loads((run / trackers.FILE).read_text())["wandb"]
+    run_tool("train", *options, "--run_dir", run, "--resume")
+    assert json.loads((run / trackers.FILE).read_text())["wandb"] == first
+    folders = sorted((run / "wandb").glob("offline-run-*"))
+    assert len(folders) == 2 and all(folder.name.endswith(first) for folder in folders)
+    assert summary_of(run)["trackers"]["wandb"]["failed"] == 0
+    assert "wandb sync" in capsys.readouterr().out

@@ -102,6 +102,7 @@ def fit(
         Held: the run folder's lock was lost.
     """
     sampler = batches.batch_sampler
+    class_weights = None if class_weights is None else class_weights.to(world.device)
     require_equal_weights(world, dict(model.named_parameters()))
     if recipe.shard:
         shard(model, world)

@@ -43,7 +43,7 @@ class Setup:
         lists: by split.
         loaders: of the training list, and of the list that is validated on, by split.
         cached: features in the place of the videos; None: they are read.
-        class_weights: (K,) of the loss, on the device; None: all classes count the same.
+        class_weights: (K,) of the loss; None: all classes count the same.
         facts: what a checkpoint keeps, to be compared by a resume.
         highest: see `highest_rate`.
     """
@@ -107,10 +107,10 @@ def set_up(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | No
         parts = cut_in_two(model, cfg.method["name"]) if cfg.cache.dir else None
         cast_frozen(model, world.device, recipe.precision)
     lists = distributed.from_main(world, lambda: load_lists(cfg, plan, recipe, world.size))
-    class_weights, evened = None, cfg.data.class_balanced_sampling
+    class_weights = None
     if recipe.class_weights == "balanced":
-        found = balanced_weights(lists["train"].samples.labels, plan.num_classes)
-        class_weights, evened = found.to(world.device), True
+        class_weights = balanced_weights(lists["train"].samples.labels, plan.num_classes)
+    balanced = cfg.data.class_balanced_sampling or class_weights is not None
     facts = {
         "processes": world.size,
         "global_batch": recipe.batch_size * recipe.accumulation * world.size,
@@ -118,7 +118,7 @@ def set_up(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | No
         "precision": recipe.precision,
         "manifests": {split: videos.manifest for split, videos in lists.items()},
         "cached": parts is not None,
-        "warnings": data.list_warnings(lists, plan, balanced=evened),
+        "warnings": data.list_warnings(lists, plan, balanced=balanced),
         "settings": runs.kept_settings(cfg),
     }
     everyones = distributed.gather_objects(world, (saved and saved["progress"], facts))

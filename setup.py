@@ -72,8 +72,8 @@ setup(
     extras_require={
         "torchcodec": ["torchcodec"],
         "analysis": ["scikit-learn"],
-        "wandb": ["wandb"],
-        "mlflow": ["mlflow"],
+        "wandb": ["wandb>=0.31"],
+        "mlflow": ["mlflow>=3"],
         "bench": ["opencv-python-headless"],
         "dev": [
             "pytest",

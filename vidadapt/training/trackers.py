@@ -67,14 +67,14 @@ class Wandb:
         """Begin a run, or go on with that of `key`."""
         import wandb
 
-        logged_in = wandb.api.api_key is not None
+        offline = "WANDB_MODE" not in os.environ and not wandb.login(prompt=False)
         run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=run_dir.name,
             dir=run_dir,
             id=key,
             resume=None if key is None else "allow",
-            mode=None if logged_in or "WANDB_MODE" in os.environ else "offline",
+            mode="offline" if offline else None,
             config=dict(settings),
             allow_val_change=True,
             settings=wandb.Settings(
@@ -82,7 +82,7 @@ class Wandb:
             ),
         )
         folder = Path(run.dir).parent
-        place = run.url if run.url else f"{folder}; `wandb sync {folder}` sends it"
+        place = f"{folder}; `wandb sync {folder}` sends it" if run.offline else run.url
         return Opened(Wandb(run), run.id, place)
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
@@ -152,7 +152,7 @@ def require_trackers(names: Sequence[str]) -> None:
         if spec is None or spec.origin is None:
             raise ConfigError(
                 f"train.trackers: the package {name} is not installed; "
-                f"`pip install 'vidadapt[{name}]'`, or leave it out"
+                f"`pip install {name}`, or leave it out"
             )
 
 

@@ -91,7 +91,9 @@ def test_contradictions_are_refused(folder, data, message):
 
 
 def test_a_folder_that_was_not_prepared_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no prepared\.json; .* written by vidadapt prepare"):
+    with pytest.raises(
+        ValueError, match=r"holds no prepared\.json; .* written by vidadapt prepare"
+    ):
         with_lists(DataConfig(lists=str(tmp_path)))
     (tmp_path / "prepared.json").write_text('{"dataset": "custom"}')
     with pytest.raises(ValueError, match=r"prepared\.json cannot be used: .*prepare the folder"):

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vidadapt.console import printable
 from vidadapt.data import DataPlan
-from vidadapt.evaluation import IN_PERCENT, METRICS
+from vidadapt.evaluation import METRICS, in_percent
 from vidadapt.models import WITHOUT_FILE, is_hub_name
 from vidadapt.weights import Published, of_weights
 
@@ -97,5 +97,5 @@ def _named(weights: str | None) -> str:
 def _cell(value: Any, metric: str | None = None) -> str:
     """Format a value for a table; accuracies in per cent have two decimals."""
     if metric is not None:
-        return f"{value:.2f}" if metric in IN_PERCENT else f"{value:.4g}"
+        return f"{value:.2f}" if metric in in_percent() else f"{value:.4g}"
     return printable(str(value)).replace("|", "\\|")

@@ -82,7 +82,7 @@ class Wandb:
             ),
         )
         folder = Path(run.dir).parent
-        place = f"{folder}; `wandb sync {folder}` sends it" if run.offline else run.url
+        place = f"{folder}; `wandb sync {folder}` sends it" if run.offline else str(run.url)
         return Opened(Wandb(run), run.id, place)
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:

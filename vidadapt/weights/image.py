@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vidadapt.weights.published import Published
 
 # Facts of timm's own models that its package states: hub id, licence, normalisation. A test
@@ -54,14 +56,14 @@ def _timm(
     )
 
 
-def _probe(figure: float) -> dict[str, object]:
+def _probe(figure: float) -> dict[str, Any]:
     return {
         "figure": f"{figure} top-1 of a linear probe on ImageNet-1k (its makers)",
         "sources": (DINOV2,),
     }
 
 
-def _tuned(name: str, figure: float, pixels: int = 224) -> dict[str, object]:
+def _tuned(name: str, figure: float, pixels: int = 224) -> dict[str, Any]:
     return {
         "figure": f"{figure} top-1 on ImageNet-1k at {pixels} pixels of {name} (timm)",
         "sources": (RESULTS,),

@@ -102,7 +102,12 @@ def legend(
     ]
     texts = list(styles)
     for number, size in (sizes or {}).items():
-        grey = {"color": GREY, "marker": "o", "linestyle": "none", "markersize": size}
+        grey: dict[str, Any] = {
+            "color": GREY,
+            "marker": "o",
+            "linestyle": "none",
+            "markersize": size,
+        }
         handles.append(Line2D([], [], **grey))
         texts.append(f"{number} frames")
     figure.legend(

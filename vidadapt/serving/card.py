@@ -40,6 +40,7 @@ def model_card(
         trim_blocks=True,
         lstrip_blocks=True,
         autoescape=False,  # Markdown
+        keep_trailing_newline=True,
     )
     environment.filters["cell"] = _cell
     return environment.get_template("card.md.j2").render(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 from vidadapt.weights.published import Published
 
@@ -18,6 +18,13 @@ CLIP = "https://github.com/openai/CLIP/blob/main/clip/clip.py and LICENSE"
 OPENAI = "https://openaipublic.azureedge.net/clip/models"
 GOOGLE, META, OPENAI_LAB = "Google Research", "Meta AI (FAIR)", "OpenAI"
 APACHE, MIT, NC = "Apache-2.0", "MIT", "CC-BY-NC-4.0"
+
+
+class Figure(TypedDict):
+    """A published accuracy, and where it was read."""
+
+    figure: str
+    sources: tuple[str, ...]
 
 
 def _timm(
@@ -56,14 +63,14 @@ def _timm(
     )
 
 
-def _probe(figure: float) -> dict[str, Any]:
+def _probe(figure: float) -> Figure:
     return {
         "figure": f"{figure} top-1 of a linear probe on ImageNet-1k (its makers)",
         "sources": (DINOV2,),
     }
 
 
-def _tuned(name: str, figure: float, pixels: int = 224) -> dict[str, Any]:
+def _tuned(name: str, figure: float, pixels: int = 224) -> Figure:
     return {
         "figure": f"{figure} top-1 on ImageNet-1k at {pixels} pixels of {name} (timm)",
         "sources": (RESULTS,),

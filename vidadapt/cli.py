@@ -21,6 +21,7 @@ COMMANDS = {
         "predict": "say what trained adapters see in videos",
     },
     "Looking closer": {
+        "report": "show runs and their evaluations as one HTML page, side by side",
         "check_videos": "decode every file of a list once, and quarantine broken ones",
         "bench_frames": "compare methods over 2, 4, 8 frames: accuracy and full cost",
         "cost": "parameters, FLOPs, memory and time of each method",

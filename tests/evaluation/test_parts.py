@@ -146,6 +146,9 @@ def test_scores_of_another_machine_are_taken_with_a_warning(tmp_path, capsys):
     assert warning in capsys.readouterr().out
 
 
+RESULTS = {"metrics.json", "scores.npz", "predictions.csv", "confusion.csv", "report.html"}
+
+
 def run_here(name: str, *arguments: object) -> None:
     """A tool in this process, with one thread as `launch` and torchrun have it.
 
@@ -232,7 +235,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_bits(
         said = launch("evaluate", *command, "--out", out, processes=processes).stdout
     assert f"going on with {out}/parts: 4 of 7 videos are scored" in said
     assert_same(out, whole)
-    assert {path.name for path in out.iterdir()} == {"metrics.json", "scores.npz"}
+    assert {path.name for path in out.iterdir()} == RESULTS
 
 
 def test_a_terminated_one_too(command, whole, tmp_path, capsys):
@@ -284,7 +287,7 @@ def test_stopped_again_and_again(command, whole, monkeypatch, tmp_path):
     monkeypatch.setattr(evaluate, "view_chunks", none)
     run_here("evaluate", *command, "--out", out)
     assert_same(out, whole)
-    assert {path.name for path in out.iterdir()} == {"metrics.json", "scores.npz"}
+    assert {path.name for path in out.iterdir()} == RESULTS
 
 
 def test_parts_of_another_precision_are_refused(command, killed):

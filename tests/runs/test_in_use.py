@@ -71,7 +71,9 @@ def test_an_evaluation_writes_nothing_to_a_folder_in_use(tiny_set, run_tool, tmp
             run_tool(*command)
         assert content_of(out) == before
     run_tool(*command)
-    assert {path.name for path in out.iterdir()} == {"metrics.json", "scores.npz"}
+    assert {path.name for path in out.iterdir()} == {
+        *("metrics.json", "scores.npz", "predictions.csv", "confusion.csv", "report.html")
+    }
 
 
 def test_a_second_filler_of_a_cache_waits_for_the_first(tiny_set, run_tool, tmp_path):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 from vidadapt import launching
+from vidadapt.apps.report import write_report_after
 from vidadapt.config import Config, EvaluateOptions, parse_evaluate
 from vidadapt.distributed import World, held_by_main, together
 from vidadapt.launching import recorded
@@ -25,6 +27,8 @@ def main(world: World) -> None:
     if cfg is None:
         if world.is_main:
             evaluate_command.rescore(options)
+            if options.out is not None:
+                write_report_after(Path(options.out))
         return
     began = time.monotonic()
     with together(world):
@@ -37,6 +41,8 @@ def main(world: World) -> None:
             job = trained.job(loaded, world)
         with recorded(world, out):
             evaluate_command.evaluate(world, loaded, job, out, began)
+        if world.is_main:
+            write_report_after(out)
 
 
 def run() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from vidadapt import launching, training
+from vidadapt.apps.report import write_report_after
 from vidadapt.config import Config, TrainOptions, parse_train
 from vidadapt.distributed import World, together
 from vidadapt.methods import METHODS
@@ -20,6 +22,8 @@ def main(world: World) -> None:
     with together(world):
         cfg, options = training.read_command(sys.argv[1:], world)
     training.train(world, cfg, options)
+    if world.is_main and not options.profile:
+        write_report_after(Path(cfg.run_dir))
 
 
 def run() -> None:

@@ -1,6 +1,7 @@
 """Messages to people: printable names, near names, differences, progress."""
 
 from vidadapt.console.naming import (
+    class_name,
     did_you_mean,
     differing,
     printable,
@@ -10,6 +11,7 @@ from vidadapt.console.naming import (
 from vidadapt.console.progress import duration, track
 
 __all__ = [
+    "class_name",
     "did_you_mean",
     "differing",
     "duration",

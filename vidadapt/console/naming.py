@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -34,6 +34,16 @@ def printable_lines(text: str) -> str:
     'a: two bad lines\\nb\\\\x07'
     """
     return "\n".join(map(printable, text.split("\n")))
+
+
+def class_name(label: int, label_names: Sequence[str] | None) -> str:
+    """Return the name of a label; where it has none, its number.
+
+    >>> class_name(1, ["push", "pull"]), class_name(3, None)
+    ('pull', 'class 3')
+    """
+    known = label_names is not None and label < len(label_names)
+    return label_names[label] if label_names is not None and known else f"class {label}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

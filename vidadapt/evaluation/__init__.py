@@ -1,4 +1,4 @@
-"""Evaluation of a model: views, scores, metrics."""
+"""Evaluation of a model: views, scores, metrics, predictions."""
 
 from vidadapt.evaluation.metrics import (
     METRICS,
@@ -7,32 +7,52 @@ from vidadapt.evaluation.metrics import (
     Metric,
     fuse,
     in_percent,
+    judge,
     label_ranks,
     measure,
     top,
 )
 from vidadapt.evaluation.parts import Parts, PartsError, Scoring, take_up
+from vidadapt.evaluation.predictions import (
+    CONFUSION,
+    PREDICTIONS,
+    Reliability,
+    confusion_matrix,
+    predicted_classes,
+    probabilities,
+    reliability,
+    write_tables,
+)
 from vidadapt.evaluation.scores import Scores, in_each_order, load_scores, save_scores
 from vidadapt.evaluation.views import collected, score_views
 
 __all__ = [
+    "CONFUSION",
     "METRICS",
+    "PREDICTIONS",
     "Fusion",
     "Judged",
     "Metric",
     "Parts",
     "PartsError",
+    "Reliability",
     "Scores",
     "Scoring",
     "collected",
+    "confusion_matrix",
     "fuse",
     "in_each_order",
     "in_percent",
+    "judge",
     "label_ranks",
     "load_scores",
     "measure",
+    "predicted_classes",
+    "probabilities",
+    "reliability",
     "save_scores",
     "score_views",
     "take_up",
     "top",
+    "write_tables",
 ]

@@ -11,7 +11,15 @@ from vidadapt.config import ConfigError, EvaluateOptions
 from vidadapt.console import duration, printable
 from vidadapt.data import CHANGED, Changes, read_changes
 from vidadapt.distributed import World, together
-from vidadapt.evaluation import METRICS, Scoring, load_scores, measure, save_scores, take_up
+from vidadapt.evaluation import (
+    METRICS,
+    Scoring,
+    load_scores,
+    measure,
+    save_scores,
+    take_up,
+    write_tables,
+)
 from vidadapt.files import held_folder, write_json
 from vidadapt.serving import trained
 from vidadapt.serving.trained import Loaded
@@ -34,12 +42,13 @@ def evaluate(world: World, loaded: Loaded, job: Scoring, out: Path, began: float
             about = trained.about(loaded)
             changed = read_changes(out / "parts" / CHANGED).values()
             warnings = [*loaded.videos.warnings, *parts.warnings, *changed]
-            figures = measure(scores, loaded.trained.config.eval.fusion)
-            result = {**figures, **about, "warnings": warnings}
+            fusion = loaded.trained.config.eval.fusion
+            result = {**measure(scores, fusion), **about, "warnings": warnings}
             result["seconds"] = time.monotonic() - began
             # Of what this call scored, and not one before it that was stopped.
             result["seconds_per_video"] = seconds / scored if scored else None
             save_scores(out / "scores.npz", scores, about)
+            write_tables(out, scores, fusion, about["label_names"])
             write_json(out / "metrics.json", result)
             say(out, result)
     parts.remove()
@@ -73,6 +82,7 @@ def rescore(options: EvaluateOptions) -> None:
     result = {**measure(scores, options.fusion), **about, "from_scores": str(source)}
     if options.out is not None:
         with held_folder(Path(options.out), "--out"):
+            write_tables(Path(options.out), scores, options.fusion, about.get("label_names"))
             write_json(Path(options.out) / "metrics.json", result)
     say(Path(options.out) if options.out else None, result)
 

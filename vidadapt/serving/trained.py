@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -287,6 +288,7 @@ def about(loaded: Loaded) -> dict[str, Any]:
         "checkpoint": trained.checkpoint.name,
         "adapter_sha256": checksum(trained.checkpoint / checkpoints.TENSORS),
         "list": str(trained.listed),
+        "root": os.path.abspath(trained.config.data.root),  # noqa: PTH100 (as readers name files)
         "manifest": loaded.videos.manifest,
         "label_names": plan.label_names,
         "num_frames": plan.sampling.num_frames,

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from vidadapt.apps.report import class_counts, class_name, write_check_picture
+from vidadapt.apps.report import class_counts, write_check_picture
+from vidadapt.console import class_name
 from vidadapt.files import replaced
 from vidadapt.lists import (
     LABELS_FILE,

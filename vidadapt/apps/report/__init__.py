@@ -1,7 +1,11 @@
-"""Pages, pictures and tables for a person to look at."""
+"""Pages, pictures and tables for a person to look at.
+
+`run_report`, the report of training runs, is imported by itself: it needs the rooms of models.
+"""
 
 from vidadapt.apps.report.browse import browse_list
-from vidadapt.apps.report.check_picture import class_counts, class_name, write_check_picture
+from vidadapt.apps.report.check_picture import class_counts, write_check_picture
+from vidadapt.apps.report.end_of_run import write_report_after
 from vidadapt.apps.report.looking import choose
 from vidadapt.apps.report.markdown import figure, markdown_table
 from vidadapt.apps.report.prediction_sheet import write_prediction_sheets
@@ -10,9 +14,9 @@ __all__ = [
     "browse_list",
     "choose",
     "class_counts",
-    "class_name",
     "figure",
     "markdown_table",
     "write_check_picture",
     "write_prediction_sheets",
+    "write_report_after",
 ]

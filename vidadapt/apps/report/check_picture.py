@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidadapt.apps.report.figures import BLUE, GREY, ORANGE, PLAIN, RED, new_figure, write_figure
+from vidadapt.console import class_name
 from vidadapt.video import VideoFacts
 
 if TYPE_CHECKING:  # matplotlib is imported where it is used: it takes half a second
@@ -85,12 +86,6 @@ def class_counts(labels: Sequence[int], label_names: Sequence[str] | None) -> li
     counts = Counter(labels)
     every = counts.keys() | set(range(len(label_names or ())))
     return sorted((counts[label], label) for label in every)
-
-
-def class_name(label: int, label_names: Sequence[str] | None) -> str:
-    """The name of a label, or "class 3"."""
-    known = label_names is not None and label < len(label_names)
-    return label_names[label] if label_names is not None and known else f"class {label}"
 
 
 def _histogram(panel: Axes, values: Sequence[float], title: str, unit: str, grain: float) -> None:

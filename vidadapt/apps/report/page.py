@@ -1,14 +1,17 @@
-"""One HTML file that shows what `look` found: no network, no other files."""
+"""HTML files that need no network and no other files."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from vidadapt.apps.report.looking import Shelf
+from vidadapt.console import printable
 from vidadapt.files import replaced
 
 
@@ -20,22 +23,16 @@ def write_page(
     facts: Mapping[str, str],
     notes: Sequence[str],
 ) -> None:
-    """Write the page, replacing an older one at once.
+    """Write the page of a look at a list, replacing an older one at once.
 
     Args:
         facts: what was looked at and how, shown at the top.
         notes: what the reader must know first: what is left out, what is broken.
     """
-    templates = Environment(
-        loader=PackageLoader("vidadapt.apps.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters["base64"] = lambda content: base64.b64encode(content).decode("ascii")
     clips = [clip for shelf in shelves for clip in shelf.clips]
-    text = templates.get_template("browse.html.j2").render(
+    render_page(
+        "browse.html.j2",
+        path,
         shelves=shelves,
         title=title,
         facts=facts,
@@ -45,6 +42,30 @@ def write_page(
         largest=max([1, *(shelf.num_videos for shelf in shelves)]),
         num_faulty=sum(shelf.faulty for shelf in shelves),
     )
+
+
+def render_page(template: str, path: Path, **values: Any) -> None:
+    """Fill a template of this folder and write it, replacing an older file at once.
+
+    Texts are escaped, and their invisible characters shown, see `console.printable`.
+
+    Raises:
+        WriteError: the disk refused the file.
+    """
+    templates = Environment(
+        loader=PackageLoader("vidadapt.apps.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["base64"] = lambda content: base64.b64encode(content).decode("ascii")
+    text = templates.get_template(template).render(**values)
     with replaced(path) as partial:
         # File names that are not UTF-8 come with lone surrogates.
         partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def _shown(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value

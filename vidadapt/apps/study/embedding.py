@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vidadapt.apps.report import class_name
-from vidadapt.console import require_known
+from vidadapt.console import class_name, require_known
 from vidadapt.distributed import World
 from vidadapt.lists import Sample
 from vidadapt.serving import Loaded, score_with_features

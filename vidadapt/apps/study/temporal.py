@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidadapt.apps.report import class_name
+from vidadapt.console import class_name
 from vidadapt.evaluation import Fusion, Scores, fuse, in_each_order, in_percent, measure
 
 ORDERS = ("in_order", "reversed", "shuffled", "one_frame")

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from vidadapt import runs
-from vidadapt.apps.report import choose, class_name
+from vidadapt.apps.report import choose
 from vidadapt.apps.study import embedding
 from vidadapt.apps.study.embedding import Features
 from vidadapt.apps.study.embedding_plot import MOST_CLASSES, Panel, write_pictures
 from vidadapt.apps.study.side_by_side import find_models, say_unreadable, shared_samples
 from vidadapt.config import ConfigError, Within
-from vidadapt.console import duration
+from vidadapt.console import class_name, duration
 from vidadapt.distributed import World
 from vidadapt.files import replaced, write_json
 from vidadapt.lists import Sample, manifest_hash

@@ -25,6 +25,7 @@ from vidadapt.apps.report.run_tables import (
 from vidadapt.apps.report.thumbnails import Thumbnail, thumbnails
 from vidadapt.config import DataConfig
 from vidadapt.console import printable
+from vidadapt.processes import LostProcess
 from vidadapt.serving import names_of
 
 REPORT = "report.html"
@@ -181,5 +182,5 @@ def _pictures(
     listed = located(home, str(one.results.get("list")))
     try:
         return thumbnails(listed, one.root, [row.path for row in mistakes], settings), ""
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LostProcess) as error:
         return {}, f"The videos are not shown: {error}."

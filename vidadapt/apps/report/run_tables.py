@@ -11,6 +11,7 @@ from typing import Any
 from vidadapt.apps.report.evaluated import Evaluated
 from vidadapt.apps.report.run_files import Run
 from vidadapt.console import duration
+from vidadapt.data import DATASETS, SAMPLINGS
 from vidadapt.evaluation import METRICS
 
 # Title -> one value for each run; empty: not known, or without a meaning for it.
@@ -55,7 +56,7 @@ def model_facts(run: Run) -> dict[str, str]:
             f"{trained:,} of {total:,} ({100 * trained / total:.2f} %)" if known else ""
         ),
         "Backbone": f"{said(of['model.backbone'])}, head {said(of['model.head'])}",
-        "Weights": said(of["model.weights"]),
+        "Weights": said(of["model.weights"]) if of["model.weights"] else "none",
         "Recipe": (
             f"{said(of['train.optimizer'])}, base_lr {said(of['train.base_lr'])}, "
             f"{said(of['train.epochs'])} epochs, seed {said(of['train.seed'])}"
@@ -72,12 +73,13 @@ def data_facts(run: Run) -> dict[str, str]:
     of = run.settings
     if not of:
         return {}
+    dataset = DATASETS.get(str(of["data.dataset"]))
+    sampling = of["data.sampling"] or (dataset.sampling if dataset else "")
+    preset = SAMPLINGS.get(str(sampling))
+    frames = of["data.num_frames"] or (preset.num_frames if preset else "?")
     found = {
         "Data set": said(of["data.dataset"]),
-        "Frames": f"{said(of['data.sampling'])} sampling"
-        + (f", {of['data.num_frames']} frames" if of["data.num_frames"] else "")
-        + (f", {of['data.stride']} apart" if of["data.stride"] else "")
-        + f", {of['data.crop_size']} pixels",
+        "Clips": f"{frames} frames of {of['data.crop_size']} pixels, sampling {sampling}",
     }
     for one in run.lists:
         number = "not there now" if one.num_videos is None else f"{one.num_videos:,} videos listed"

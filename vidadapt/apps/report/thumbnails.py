@@ -16,7 +16,7 @@ from vidadapt import data
 from vidadapt.config import DataConfig
 from vidadapt.lists import frame_counts
 from vidadapt.processes import run_isolated
-from vidadapt.video import ALLOW_OUTSIDE, ReadError, VideoFacts, leads_outside, open_video
+from vidadapt.video import ALLOW_OUTSIDE, VideoFacts, leads_outside, open_video
 
 FRAMES = 8  # of a thumbnail
 SIDE = 144  # longest side, in pixels
@@ -68,21 +68,21 @@ def thumbnails(
     facts = frame_counts(
         list_path, root, wanted, settings.reader, index_dir=settings.index_dir, decode=False
     )
-    make = partial(_thumbnail, str(root), facts)
-    if settings.num_workers == 0:
-        return found | {path: make(path) for path in wanted}
-    workers = min(2, data.cores(), max(1, len(wanted)))
-    made = run_isolated(make, wanted, workers, TIME_LIMIT, start=data.one_thread)
+    unread = {path: one.error for path, one in facts.items() if one.error}
+    found |= {path: Thumbnail(error=_without_file(root, path, why)) for path, why in unread.items()}
+    make = partial(_thumbnail, root, facts)
+    readable = [path for path in wanted if path not in unread]
+    if settings.num_workers == 0 or not readable:
+        return found | {path: make(path) for path in readable}
+    workers = min(2, data.cores(), len(readable))
+    made = run_isolated(make, readable, workers, TIME_LIMIT, start=data.one_thread)
     return found | {path: one or Thumbnail(error=why) for path, one, why in made}
 
 
-def _thumbnail(root: str, facts: Mapping[str, VideoFacts], path: str) -> Thumbnail:
+def _thumbnail(root: Path, facts: Mapping[str, VideoFacts], path: str) -> Thumbnail:
     """Make one; any failure becomes its error."""
-    file = os.path.join(root, path)  # noqa: PTH118 (as the readers name it)
-    known = facts.get(path)
+    file, known = os.path.join(root, path), facts.get(path)  # noqa: PTH118 (as the readers name it)
     try:
-        if known is not None and known.error:
-            raise ReadError(known.error)
         if known is None:
             with open_video(file, "pyav") as video:
                 frames = video.frames(_spread(len(video)))
@@ -90,7 +90,12 @@ def _thumbnail(root: str, facts: Mapping[str, VideoFacts], path: str) -> Thumbna
             frames, _ = data.read_frames(file, known, _spread(known.num_frames))
         return _encoded(frames)
     except Exception as error:  # the page lists it
-        return Thumbnail(error=str(error).removeprefix(f"{file}: ") or type(error).__name__)
+        return Thumbnail(error=_without_file(root, path, str(error)) or type(error).__name__)
+
+
+def _without_file(root: Path, path: str, cause: str) -> str:
+    """The cause without the file, which is named beside it."""
+    return cause.removeprefix(f"{os.path.join(root, path)}: ")  # noqa: PTH118
 
 
 def _spread(num_frames: int) -> np.ndarray:

@@ -143,7 +143,7 @@ function confusion(part) {
     for (const [label, other, number] of cells) {
       const x = edge + (at[other] - left) * cell, y = edge + (at[label] - top) * cell;
       if (x + cell < edge || y + cell < edge || x > side || y > side) continue;
-      context.globalAlpha = 0.12 + 0.88 * (number / totals[label]) ** 0.7;
+      context.globalAlpha = 0.2 + 0.8 * (number / totals[label]) ** 0.6;
       context.fillStyle = colour(label === other ? '--c0' : '--fault');
       const gap = cell > 6 ? 1 : 0;
       context.fillRect(x, y, Math.max(cell - gap, 1.4), Math.max(cell - gap, 1.4));

@@ -241,6 +241,11 @@ def scores(folder: Path) -> dict[str, Any]:
     return {**found, "top1": metrics["top1"], "top5": metrics["top5"]}
 
 
+def figures_of(found: dict[str, Any]) -> Any:
+    """Return an evaluation's figures without times and `root`, which older versions do not name."""
+    return untimed({key: value for key, value in found.items() if key != "root"})
+
+
 READ: dict[str, Callable[[Path], Any]] = {
     "config.yaml": lambda path: yaml_files.read_yaml(path, "run_dir"),
     "steps.jsonl": lines,
@@ -249,7 +254,7 @@ READ: dict[str, Callable[[Path], Any]] = {
     "last/adapter.json": lambda path: untimed(json.loads(path.read_text())),
     "best/adapter.safetensors": Path.read_bytes,
     "eval": scores,
-    "eval/metrics.json": lambda path: untimed(json.loads(path.read_text())),
+    "eval/metrics.json": lambda path: figures_of(json.loads(path.read_text())),
 }
 
 

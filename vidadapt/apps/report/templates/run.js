@@ -89,9 +89,14 @@ for (const button of all('[data-still]')) {
 const MOST = 44, LEGIBLE = 13, COUNTED = 26, EDGE = 20;  // pixels of a cell's side; of the margin
 const short = (context, text, width) => {
   if (context.measureText(text).width <= width) return text;
-  let kept = text.length;
-  while (kept > 1 && context.measureText(`${text.slice(0, kept)}…`).width > width) kept -= 1;
-  return `${text.slice(0, kept)}…`;
+  // Names of classes often differ in their last words: the middle goes.
+  let kept = text.length, found = text;
+  while (kept > 1 && context.measureText(found).width > width) {
+    kept -= 1;
+    const head = Math.ceil(kept / 2);
+    found = `${text.slice(0, head)}…${text.slice(text.length - kept + head)}`;
+  }
+  return found;
 };
 
 function confusion(part) {
@@ -110,7 +115,7 @@ function confusion(part) {
   let marked = null, side = 0, grip = null;
   const counts = new Map(cells.map(([label, other, number]) => [label * count + other, number]));
 
-  const margin = (size) => size >= LEGIBLE ? Math.min(150, side * 0.34) : EDGE;
+  const margin = (size) => size >= LEGIBLE ? Math.min(200, side * 0.34) : EDGE;
   const fitting = () => {
     const plain = (side - EDGE) / count;
     return plain < LEGIBLE ? plain : Math.max(Math.min(80, (side - margin(plain)) / count), 1);
@@ -143,10 +148,11 @@ function confusion(part) {
     for (const [label, other, number] of cells) {
       const x = edge + (at[other] - left) * cell, y = edge + (at[label] - top) * cell;
       if (x + cell < edge || y + cell < edge || x > side || y > side) continue;
-      context.globalAlpha = 0.2 + 0.8 * (number / totals[label]) ** 0.6;
+      const least = cell < 4 ? 0.5 : 0.2;  // a paler point would not be seen
+      context.globalAlpha = least + (1 - least) * (number / totals[label]) ** 0.6;
       context.fillStyle = colour(label === other ? '--c0' : '--fault');
       const gap = cell > 6 ? 1 : 0;
-      context.fillRect(x, y, Math.max(cell - gap, 1.4), Math.max(cell - gap, 1.4));
+      context.fillRect(x, y, Math.max(cell - gap, 1.8), Math.max(cell - gap, 1.8));
       if (cell >= COUNTED) {
         context.globalAlpha = 1;
         context.fillStyle = number / totals[label] > 0.5 ? colour('--card') : colour('--ink');

@@ -28,7 +28,7 @@ def main(world: World) -> None:
         if world.is_main:
             evaluate_command.rescore(options)
             if options.out is not None:
-                write_report_after(Path(options.out))
+                write_report_after(Path(options.out), world)
         return
     began = time.monotonic()
     with together(world):
@@ -41,8 +41,7 @@ def main(world: World) -> None:
             job = trained.job(loaded, world)
         with recorded(world, out):
             evaluate_command.evaluate(world, loaded, job, out, began)
-        if world.is_main:
-            write_report_after(out)
+        write_report_after(out, world)
 
 
 def run() -> None:

@@ -22,8 +22,8 @@ def main(world: World) -> None:
     with together(world):
         cfg, options = training.read_command(sys.argv[1:], world)
     training.train(world, cfg, options)
-    if world.is_main and not options.profile:
-        write_report_after(Path(cfg.run_dir))
+    if not options.profile:
+        write_report_after(Path(cfg.run_dir), world)
 
 
 def run() -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidadapt.console import printable
+from vidadapt.distributed import World
 
 
-def write_report_after(folder: Path) -> None:
+def write_report_after(folder: Path, world: World) -> None:
     """Write the report of a run that has ended, or of the run whose evaluation has.
+
+    The main process does; the others return at once.
 
     It is told where the page is, or why there is none: no failure is raised, since the results
     are written already.
@@ -17,6 +20,8 @@ def write_report_after(folder: Path) -> None:
         folder: of the run, or of the evaluation. If the latter is in a run's folder, the page is
             the run's.
     """
+    if not world.is_main:
+        return
     above = folder.absolute().parent
     is_inside = all((above / name).is_file() for name in ("config.yaml", "environment.json"))
     home = folder.parent if is_inside else folder

@@ -101,11 +101,11 @@ def write_tables(
             "path": scores.paths,
             "label": judged.labels,
             "label_name": names[judged.labels],
-            "predicted": pd.array(np.where(readable, predicted, None), "Int64"),
-            "predicted_name": np.where(readable, names[predicted], None),
+            "predicted": pd.array(_known(predicted, readable), "Int64"),
+            "predicted_name": _known(names[predicted], readable),
             "confidence": probabilities(judged, predicted),
             "label_probability": probabilities(judged, judged.labels),
-            "rank": pd.array(np.where(readable, judged.ranks + 1, None), "Int64"),
+            "rank": pd.array(_known(judged.ranks + 1, readable), "Int64"),
             "error": [scores.errors.get(path) for path in scores.paths],
         }
     )
@@ -117,3 +117,10 @@ def write_tables(
     for name, table in ((PREDICTIONS, predictions), (CONFUSION, confusion)):
         with replaced(folder / name) as partial:
             table.to_csv(partial, index=False, float_format="%.6g", errors="surrogateescape")
+
+
+def _known(values: np.ndarray, readable: np.ndarray) -> np.ndarray:
+    """The values (N,) as objects, None for unreadable videos."""
+    found = values.astype(object)
+    found[~readable] = None
+    return found

@@ -155,12 +155,12 @@ def test_classes_are_filtered_and_sorted(browser, pages):
     opened(browser, pages["many"])
 
     def column(number: int) -> list[str]:
-        rows = parts(browser, ".classes tbody tr")
-        return [
-            row.find_elements("css selector", "td")[number].text
-            for row in rows
-            if row.is_displayed()
-        ]
+        return browser.execute_script(
+            "return [...document.querySelectorAll('.classes tbody tr')]"
+            ".filter((row) => row.checkVisibility())"
+            ".map((row) => row.cells[arguments[0]].innerText)",
+            number,
+        )
 
     [field] = parts(browser, ".classes input")
     field.send_keys("pushing slowly")

@@ -9,8 +9,8 @@ from typing import Any
 from vidadapt.apps.report.run_files import Run
 from vidadapt.console import printable
 
-WIDTH, HEIGHT = 400, 240  # of a chart, in units of its drawing
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 30  # of its plot, from the edges
+WIDTH, HEIGHT = 320, 210  # of a chart, in units of its drawing
+LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 30  # of its plot, from the edges
 TICKS = 5
 Point = tuple[float, float]
 

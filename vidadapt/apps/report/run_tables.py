@@ -47,14 +47,14 @@ def model_facts(run: Run) -> dict[str, str]:
         if key.startswith("method.") and key != "method.name"
     ]
     trained, total = run.summary.get("trainable"), run.summary.get("total")
-    known = isinstance(trained, int) and isinstance(total, int) and total > 0
+    share = ""
+    if isinstance(trained, int) and isinstance(total, int) and total > 0:
+        share = f"{trained:,} of {total:,} ({100 * trained / total:.2f} %)"
     batch = f"{of['train.batch_size']} x {of['train.accumulation']}"
     processes = run.environment.get("processes")
     return {
         "Method": str(of["method.name"]) + (f" ({', '.join(options)})" if options else ""),
-        "Parameters that train": (
-            f"{trained:,} of {total:,} ({100 * trained / total:.2f} %)" if known else ""
-        ),
+        "Parameters that train": share,
         "Backbone": f"{said(of['model.backbone'])}, head {said(of['model.head'])}",
         "Weights": said(of["model.weights"]) if of["model.weights"] else "none",
         "Recipe": (

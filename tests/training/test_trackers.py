@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ALONE, TinySet
+from conftest import ALONE, ROOT, TinySet
 from test_small_data import steps_of, summary_of
 from test_training import log_of
 
@@ -46,9 +46,7 @@ class Broken(Notebook):
 
 @pytest.fixture
 def listed(monkeypatch) -> dict[str, Any]:
-    """`TRACKERS` with what a test puts there; any package counts as installed."""
-    monkeypatch.setattr(trackers, "require_trackers", lambda names: None)
-    monkeypatch.setattr("vidadapt.training.setup.require_trackers", lambda names: None)
+    """The trackers there are: those that a test puts there."""
     found: dict[str, Any] = {}
     monkeypatch.setattr(trackers, "TRACKERS", found)
     return found
@@ -158,11 +156,24 @@ def test_a_tracker_that_is_unknown_or_not_installed_is_refused_before_training(
         run_tool("train", *options, "--train.trackers", "[wandv]", "--run_dir", tmp_path / "run")
     # A folder of that name is no package.
     monkeypatch.setitem(TRACKERS, "unheard_of", TRACKERS["wandb"])
+    monkeypatch.setattr(trackers, "PACKAGES", ("unheard_of",))
     (tmp_path / "unheard_of").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=r"train\.trackers: .*unheard_of"):
         require_trackers(["unheard_of"])
     assert not (tmp_path / "run" / "last").exists()
+
+
+def test_the_tracker_of_the_documentation_keeps_lines(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "trackers.md").read_text(encoding="utf-8")
+    monkeypatch.setitem(TRACKERS, "lines", None)  # what the example puts there is taken out again
+    exec(page.split("```python\n")[1].split("```")[0], {})
+    require_trackers(["lines"])
+    with open_trackers(["lines"], tmp_path, {}, ALONE) as opened:
+        opened.log(0, {"train/loss": 1.5})
+        opened.log(1, {"train/loss": 0.5})
+    kept = (tmp_path / "lines.txt").read_text().splitlines()
+    assert kept == ["0 {'train/loss': 1.5}", "1 {'train/loss': 0.5}"]
 
 
 # --- the packages themselves, offline -------------------------------------------------------------

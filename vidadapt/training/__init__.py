@@ -6,13 +6,15 @@ from vidadapt.training.optim import build_optimizer, parameter_groups, set_lr
 from vidadapt.training.profiling import profiled
 from vidadapt.training.run import train
 from vidadapt.training.setup import Setup, batches_of, load_lists, read_command, set_up
-from vidadapt.training.trackers import TRACKERS
+from vidadapt.training.trackers import TRACKERS, Opened, Tracker
 from vidadapt.training.validation import validation_of
 
 __all__ = [
     "SUMMARY",
     "TRACKERS",
+    "Opened",
     "Setup",
+    "Tracker",
     "batches_of",
     "build_optimizer",
     "fit",

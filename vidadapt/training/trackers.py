@@ -138,6 +138,9 @@ TRACKERS: dict[str, Callable[[Path, str | None, Mapping[str, Any]], Opened]] = {
 }
 
 
+PACKAGES = ("wandb", "mlflow")  # trackers that need a package of the same name
+
+
 def require_trackers(names: Sequence[str]) -> None:
     """Check that each of `train.trackers` is known and installed.
 
@@ -147,9 +150,9 @@ def require_trackers(names: Sequence[str]) -> None:
     """
     for name in names:
         require_known("train.trackers", name, TRACKERS)
-        spec = find_spec(name)
+        spec = find_spec(name) if name in PACKAGES else None
         # A folder of that name, which wandb leaves behind, is found, too.
-        if spec is None or spec.origin is None:
+        if name in PACKAGES and (spec is None or spec.origin is None):
             raise ConfigError(
                 f"train.trackers: the package {name} is not installed; "
                 f"`pip install {name}`, or leave it out"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import zipfile
 from importlib import import_module
 from pathlib import Path
 
@@ -99,22 +98,3 @@ def test_configurations_are_found_by_name(tmp_path, monkeypatch):
     assert config_file("demo.yaml") == "demo.yaml"
     with pytest.raises(ConfigError, match="ssv2/adaptformer"):
         config_file("ssv2/adaptfomer")
-
-
-@pytest.mark.slow
-def test_the_wheel_holds_what_the_commands_need(tmp_path):
-    source = tmp_path / "source"
-    subprocess.run(["git", "clone", "-q", str(ROOT), str(source)], check=True)
-    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*build, "-w", str(tmp_path), str(source)], check=True)
-    [wheel] = tmp_path.glob("vidadapt-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-        [entry] = [name for name in names if name.endswith("entry_points.txt")]
-        assert "vidadapt = vidadapt.cli:main" in archive.read(entry).decode()
-    for folder in ("configs", "data_lists"):
-        for path in (ROOT / folder).rglob("*"):
-            if path.is_file():
-                assert f"vidadapt/{path.relative_to(ROOT)}" in names
-    assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert not any(name.startswith(("tests", "tools", "benchmarks")) for name in names)

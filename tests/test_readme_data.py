@@ -25,8 +25,8 @@ pytestmark = pytest.mark.slow  # whole runs, or files that take long
 SECTION = "## Your data in five minutes"
 # Miniature copies of official sets are not whole; a model and an epoch that CI can afford.
 ALSO = {
-    "hmdb51": ["--allow-partial"],
-    "ssv2": ["--allow-partial"],
+    "hmdb51": ["--allow_partial"],
+    "ssv2": ["--allow_partial"],
     "train": [
         *("--model.backbone", "vit_tiny", "--data.num_workers", "1", "--data.crop_size", "64"),
         *("--train.epochs", "1", "--train.warmup_epochs", "0", "--train.batch_size", "2"),

@@ -98,3 +98,9 @@ def test_configurations_are_found_by_name(tmp_path, monkeypatch):
     assert config_file("demo.yaml") == "demo.yaml"
     with pytest.raises(ConfigError, match="ssv2/adaptformer"):
         config_file("ssv2/adaptfomer")
+
+
+def test_options_may_be_spelt_with_dashes():
+    for words in (["--dev-fraction", "0.3"], ["--dev_fraction", "0.3"]):
+        parse = import_module("vidadapt.commands.prepare").parse
+        assert parse(["folder", "videos", "lists", *words]).dev_fraction == 0.3

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from videos import write_video
+
+from vidadapt.apps.synthetic import write_video
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -67,7 +68,7 @@ def make_videos(folder: Path) -> None:
                     frames[time, top : top + 12, left : left + 12] = (220, 60, 40)
             path = folder / name / f"video {number}.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_video(path, frames, fps=12)
+            write_video(path, frames, 12)
 
 
 def test_five_commands_and_the_python_api_outside_the_checkout(wheel, tmp_path):

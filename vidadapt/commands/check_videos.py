@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from vidadapt import launching
 from vidadapt.apps.prepare.check import Checked, advice, check, plan_checks, summary
 from vidadapt.apps.prepare.commands import options
+from vidadapt.config import spelt
 from vidadapt.console import printable_lines
 
 EPILOG = """examples:
@@ -46,7 +48,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     options.add_processes(parser, "decoding")
     options.add_time_limit(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: beside each list")
-    return parser.parse_args(argv)
+    return parser.parse_args(spelt(sys.argv[1:] if argv is None else argv))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,10 +11,12 @@ their own. What is finished is kept: run again, it goes on where it stopped.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from vidadapt import launching
 from vidadapt.apps.study.demo import COMPARED, compare, demo, study
+from vidadapt.config import spelt
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -31,7 +33,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--data", type=Path, default=Path("demo_data/target"))
     parser.add_argument("--out", type=Path, default=None, help="default: runs/demo or runs/study")
-    return parser.parse_args(argv)
+    return parser.parse_args(spelt(sys.argv[1:] if argv is None else argv))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from vidadapt import launching, runs
-from vidadapt.config import plugins
+from vidadapt import config, launching, runs
 from vidadapt.models import LAYOUTS
 from vidadapt.serving import export
 
@@ -47,9 +46,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--weights", type=Path, help="weights of the backbone; default: the run's model.weights"
     )
-    parser.add_argument(plugins.OPTION, metavar="MODULES", help=plugins.HELP)
-    words = sys.argv[1:] if argv is None else argv
-    plugins.import_plugins(words)
+    parser.add_argument(config.plugins.OPTION, metavar="MODULES", help=config.plugins.HELP)
+    words = config.spelt(sys.argv[1:] if argv is None else argv)
+    config.import_plugins(words)
     return parser.parse_args(words)
 
 

@@ -9,7 +9,7 @@ import time
 from vidadapt import launching
 from vidadapt.apps.prepare.commands.options import add_time_limit
 from vidadapt.apps.report import write_prediction_sheets
-from vidadapt.config import import_plugins
+from vidadapt.config import import_plugins, spelt
 from vidadapt.serving import predict_command
 
 
@@ -31,7 +31,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    words = sys.argv[1:] if argv is None else argv
+    words = spelt(sys.argv[1:] if argv is None else argv)
     import_plugins(words)
     predict_command.add_options(parser)
     add_time_limit(parser)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from vidadapt import launching
 from vidadapt.apps.prepare.commands import fast, index, lists, synthetic
+from vidadapt.config import spelt
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -19,7 +21,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar="command")
     for module in (lists, synthetic, index, fast):
         module.add(commands)
-    return parser.parse_args(argv)
+    return parser.parse_args(spelt(sys.argv[1:] if argv is None else argv))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidadapt.config import spelt
 from vidadapt.console import printable
 
 DESCRIPTION = """Publish a run's adapter on the Hugging Face hub, with a model card.
@@ -68,7 +69,7 @@ def parse(argv: list[str]) -> Options:
     parser.add_argument(
         "--to", type=Path, metavar="FOLDER", help="write the files there, and upload nothing"
     )
-    return Options(**vars(parser.parse_args(argv)))
+    return Options(**vars(parser.parse_args(spelt(argv))))
 
 
 def main(argv: list[str]) -> int:

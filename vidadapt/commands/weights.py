@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidadapt.config import spelt
 from vidadapt.console import printable, require_known
 from vidadapt.weights import PUBLISHED, Published
 
@@ -49,7 +50,7 @@ def parse(argv: list[str]) -> Options:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="fetch it from the Hugging Face hub to this path"
     )
-    options = Options(**vars(parser.parse_args(argv)))
+    options = Options(**vars(parser.parse_args(spelt(argv))))
     if options.out is not None and options.name is None:
         parser.error("--out: give the name of the weights, too")
     if options.name is not None:

@@ -146,7 +146,7 @@ def _refused(line: str, root: Path, allow_outside_root: bool) -> str:
     if character := control_character(line):
         return f"it holds the control character {character}; rename the file"
     if not allow_outside_root and leads_outside(line, root):
-        return f"it leads out of the folder {root}; add --allow-outside-root if it is to be trusted"
+        return f"it leads out of the folder {root}; add --allow_outside_root if it is to be trusted"
     return ""
 
 

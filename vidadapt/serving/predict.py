@@ -218,7 +218,7 @@ def counted(
         num_workers=num_workers,
         progress=True,
         time_limit=time_limit,
-        limit_key="--time-limit",
+        limit_key="--time_limit",
     )
     return VideoList("", Videos.of("/", samples, counts))
 

@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--root", metavar="DIR", help="of a list's paths; default: its own folder")
     parser.add_argument(
-        "--allow-outside-root", action="store_true",
+        "--allow_outside_root", action="store_true",
         help="lists are trusted: their paths may lead out of that folder",
     )  # fmt: skip
     parser.add_argument("--top", type=int, default=5, metavar="N", help="labels to show; default 5")

@@ -37,7 +37,7 @@ class Done:
 
 def prepare(*arguments: object, index: bool = False) -> Done:
     """Run a sub-command that writes lists; without counting frames, unless `index`."""
-    words = [*map(str, arguments), "--processes", "1", *([] if index else ["--no-index"])]
+    words = [*map(str, arguments), "--processes", "1", *([] if index else ["--no_index"])]
     status, said = 0, io.StringIO()
     with contextlib.redirect_stdout(said):
         try:

@@ -103,7 +103,7 @@ def hmdb51_command(layout: layouts.Layout, out: Path) -> list[object]:
 
 def test_a_rar_is_told_with_the_command_that_unpacks_it(hmdb51, tmp_path: Path) -> None:
     layout, _ = hmdb51
-    done = prepare(*hmdb51_command(layout, tmp_path / "out"), "--allow-partial")
+    done = prepare(*hmdb51_command(layout, tmp_path / "out"), "--allow_partial")
     assert done.status == 2
     told = done.told
     archive = layout.videos / "hmdb51_org.rar"
@@ -134,13 +134,13 @@ def test_a_rar_of_rars_is_unpacked_without_overwriting(hmdb51, tmp_path: Path) -
     (layout.videos / mine).write_bytes(b"mine")
     outer = layout.videos / "hmdb51_org.rar"
     command = hmdb51_command(layout, tmp_path / "out")
-    done = prepare(*command, "--allow-partial", "--unpack")
+    done = prepare(*command, "--allow_partial", "--unpack")
     assert done.status == 0
     assert f"1 archives, {len(whole) - 1} new files, 1 that were there kept" in done.told
     expected = {**whole, mine: b"mine", "hmdb51_org.rar": outer.read_bytes()}
     assert contents(layout.videos) == expected
     lists = contents(tmp_path / "out")
-    done = prepare(*command, "--allow-partial", "--unpack")
+    done = prepare(*command, "--allow_partial", "--unpack")
     assert done.status == 0 and "note: unpacked" not in done.told, "it is not unpacked again"
     again = contents(tmp_path / "out")
     assert {k: v for k, v in again.items() if k != "report.txt"} == {
@@ -160,7 +160,7 @@ def test_a_damaged_rar_leaves_no_half_file(hmdb51, damage, tmp_path: Path) -> No
         data[len(data) * 2 // 3] ^= 0xFF
     archive.write_bytes(data)
     command = hmdb51_command(layout, tmp_path / "out")
-    done = prepare(*command, "--allow-partial", "--unpack")
+    done = prepare(*command, "--allow_partial", "--unpack")
     assert done.status == 1 and "problem: archives that cannot be unpacked" in done.told
     left = contents(layout.videos)
     left.pop("hmdb51_org.rar")
@@ -186,7 +186,7 @@ def test_the_parts_of_something_something_are_joined(zipped, tmp_path: Path) -> 
         else:
             (layout.videos / name).write_bytes(part)
     command = ["ssv2", "--annotations", layout.annotations, "--videos", layout.videos]
-    command += [tmp_path / "out", "--allow-partial"]
+    command += [tmp_path / "out", "--allow_partial"]
     done = prepare(*command)
     assert done.status == 2
     first = layout.videos / "20bn-something-something-v2-00"
@@ -310,7 +310,7 @@ def test_prepare_goes_on_with_what_could_be_unpacked(tmp_path: Path) -> None:
     damaged = with_damage(zipped(whole), lost, "encrypted")
     (layout.videos / "UCF101.zip").write_bytes(damaged)
     command = ["ucf101", "--annotations", layout.annotations, "--videos", layout.videos]
-    done = prepare(*command, tmp_path / "out", "--allow-partial", "--unpack")
+    done = prepare(*command, tmp_path / "out", "--allow_partial", "--unpack")
     assert done.status == 1
     (line,) = done.listed("problem: archives that cannot be unpacked")
     assert f"UCF101.zip: {lost}: " in line
@@ -329,7 +329,7 @@ def test_much_more_than_an_archive_may_hold_comes_out_only_when_allowed(
     report = Report()
     archives.unpack(found_in(tmp_path), report, progress=False)
     (line,) = report.problems["archives that cannot be unpacked"]
-    assert f"bomb.{kind}: " in line and "--unpack-limit" in line
+    assert f"bomb.{kind}: " in line and "--unpack_limit" in line
     assert set(contents(tmp_path)) == {f"bomb.{kind}", "good.zip", "a/1.avi"}
     archives.unpack(found_in(tmp_path), report, limit=2 * size, progress=False)
     assert (tmp_path / "a" / "black.avi").stat().st_size == size

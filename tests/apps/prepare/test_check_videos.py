@@ -301,10 +301,10 @@ def test_files_that_hang_or_kill_their_process_are_rows(
     capsys.readouterr()
     with monkeypatch.context() as patch:
         patch.setattr(vidadapt.apps.prepare.check, "decode_whole", misbehaving.count)
-        assert check(train, "--root", root, "--time-limit", 3, "--processes", 2) == 1
+        assert check(train, "--root", root, "--time_limit", 3, "--processes", 2) == 1
     told = capsys.readouterr().out
     assert "3 readable, 1 of them truncated; 4 unreadable" in told
-    assert "b.webm: the decoder process did not finish within 3 s (--time-limit)" in told
+    assert "b.webm: the decoder process did not finish within 3 s (--time_limit)" in told
     causes = read_quarantine(f"{train}.quarantine.txt")
     assert causes["sub/c.avi"] == "the decoder process died (Segmentation fault)"
     assert causes.keys() == {"b.webm", "sub/c.avi", "bad.mp4", "gone.mp4"}
@@ -398,7 +398,7 @@ def test_what_cannot_be_done_is_said_at_once(
 @pytest.mark.parametrize("limit", ["0", "-1", "soon", "nan"])
 def test_a_time_limit_is_a_time(capsys: pytest.CaptureFixture[str], limit: str) -> None:
     with pytest.raises(SystemExit) as error:
-        check("list.txt", f"--time-limit={limit}")
+        check("list.txt", f"--time_limit={limit}")
     assert error.value.code == 2 and "seconds above 0" in capsys.readouterr().err
 
 

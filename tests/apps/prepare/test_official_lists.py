@@ -60,7 +60,7 @@ def official(name: str, layout: layouts.Layout, out: Path, *more: object) -> lis
 @pytest.mark.parametrize("name", SOURCES)
 def test_official_miniatures_become_their_lists(name, made, tmp_path: Path) -> None:
     layout, out = made[name], tmp_path / "out"
-    done = prepare(*official(name, layout, out, "--allow-partial"))
+    done = prepare(*official(name, layout, out, "--allow_partial"))
     assert done.status == 0 and "problem:" not in done.report
     tested = "test" if name in ("hmdb51", "ucf101") else "val"
     for split in ("train", tested):
@@ -84,16 +84,16 @@ def test_official_miniatures_become_their_lists(name, made, tmp_path: Path) -> N
 def test_a_partial_copy_is_told_and_fails_unless_allowed(made, tmp_path: Path) -> None:
     command = official("hmdb51", made["hmdb51"], tmp_path / "out")
     done = prepare(*command)
-    assert done.status == 1 and "add --allow-partial where that is meant so" in done.told
+    assert done.status == 1 and "add --allow_partial where that is meant so" in done.told
     assert "train: 22 videos are annotated, officially 3,570" in done.report
     lists = (tmp_path / "out" / "train.txt").read_bytes()
-    assert prepare(*command, "--allow-partial").status == 0
+    assert prepare(*command, "--allow_partial").status == 0
     assert (tmp_path / "out" / "train.txt").read_bytes() == lists
 
 
 def test_frames_are_counted_and_running_again_changes_nothing(made, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = official("hmdb51", made["hmdb51"], out, "--allow-partial", "--dev-fraction", "0.3")
+    command = official("hmdb51", made["hmdb51"], out, "--allow_partial", "--dev_fraction", "0.3")
     prepare(*command, "--reader", "pyav", index=True)
     first = {path.name: path.read_bytes() for path in out.iterdir()}
     assert set(first) == {
@@ -113,7 +113,7 @@ def test_frames_are_counted_and_running_again_changes_nothing(made, tmp_path: Pa
 
 def test_no_video_is_counted_for_two_lists(made, tmp_path: Path) -> None:
     layout, out = made["hmdb51"], tmp_path / "out"
-    pyav = ("--allow-partial", "--reader", "pyav")
+    pyav = ("--allow_partial", "--reader", "pyav")
     prepare(*official("hmdb51", layout, out / "split1", *pyav), index=True)
     for name in ("train", "test"):  # marked, so that a count is told from one carried over
         path = index_path(out / "split1" / f"{name}.txt")
@@ -122,7 +122,7 @@ def test_no_video_is_counted_for_two_lists(made, tmp_path: Path) -> None:
         known = [index[row] for row in range(len(index))]
         add_to_index(path, [replace(facts, num_frames=44) for facts in known])
     prepare(
-        *official("hmdb51", layout, out, *pyav, "--split", "all", "--dev-fraction", "0.3"),
+        *official("hmdb51", layout, out, *pyav, "--split", "all", "--dev_fraction", "0.3"),
         index=True,
     )
     first = {path for name in ("train", "test") for path, _ in layout.samples[name]}
@@ -161,7 +161,7 @@ def test_hmdb51_lists_are_those_of_data_lists(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["hmdb51", "ucf101"])
 def test_clips_of_one_film_do_not_straddle_dev(name, made, tmp_path: Path) -> None:
     layout, out = made[name], tmp_path / "out"
-    prepare(*official(name, layout, out, "--allow-partial", "--dev-fraction", "0.3"))
+    prepare(*official(name, layout, out, "--allow_partial", "--dev_fraction", "0.3"))
     train, dev = lines_of(out / "train.txt"), lines_of(out / "dev.txt")
     listed = layout.samples["train"]
     assert dev and sorted(train + dev) == sorted(listed)
@@ -200,7 +200,7 @@ def test_missing_keys_and_ids_without_a_video(copy, tmp_path: Path) -> None:
     layouts.write_json(file, records)
     (layout.videos / "16.webm").unlink()
     layouts.small_video(layout.videos / "999999.webm")
-    done = prepare(*official("ssv2", layout, tmp_path / "out", "--allow-partial"))
+    done = prepare(*official("ssv2", layout, tmp_path / "out", "--allow_partial"))
     assert done.status == 1, "a damaged file is no partial copy"
     assert len(done.listed("problem: missing keys")) == 2
     assert len(done.listed("problem: duplicate ids")) == 1
@@ -219,7 +219,7 @@ def test_two_files_for_one_id(copy, tmp_path: Path) -> None:
     (layout.videos / "transcoded").mkdir()
     shutil.copy(layout.videos / "16.webm", layout.videos / "transcoded" / "16.MP4")
     (layout.videos / "link.webm").symlink_to("7.webm")
-    done = prepare(*official("ssv2", layout, tmp_path / "out", "--allow-partial"))
+    done = prepare(*official("ssv2", layout, tmp_path / "out", "--allow_partial"))
     assert done.status == 1
     (line,) = done.listed("problem: two files for one video")
     assert line == "16: 16.webm, transcoded/16.MP4"
@@ -232,7 +232,7 @@ def test_all_files_in_one_folder_are_found_by_their_names(copy, tmp_path: Path) 
     for video in layout.videos.glob("*/*.avi"):
         video.rename(flat / video.name)
     flat_layout = layouts.Layout(layout.annotations, flat, {})
-    done = prepare(*official("hmdb51", flat_layout, tmp_path / "out", "--allow-partial"))
+    done = prepare(*official("hmdb51", flat_layout, tmp_path / "out", "--allow_partial"))
     assert done.status == 0, done.told
     expected = [(path.split("/")[1], label) for path, label in layout.samples["train"]]
     assert lines_of(tmp_path / "out" / "train.txt") == expected
@@ -245,7 +245,7 @@ def test_all_files_in_one_folder_are_found_by_their_names(copy, tmp_path: Path) 
 def test_a_class_folder_misspelt(spelling, copy, tmp_path: Path) -> None:
     layout = copy("hmdb51")
     (layout.videos / "shake_hands").rename(layout.videos / spelling)
-    done = prepare(*official("hmdb51", layout, tmp_path / "out", "--allow-partial"))
+    done = prepare(*official("hmdb51", layout, tmp_path / "out", "--allow_partial"))
     assert done.status == 1
     hint = f"shake_hands: did you mean {spelling}?"
     assert done.listed("problem: annotated folders under another name") == [hint]
@@ -258,7 +258,7 @@ def test_a_class_folder_missing_is_a_class_without_videos(copy, tmp_path: Path) 
     layout = copy("hmdb51")
     shutil.rmtree(layout.videos / "climb")
     command = official("hmdb51", layout, tmp_path / "out")
-    done = prepare(*command, "--allow-partial")
+    done = prepare(*command, "--allow_partial")
     assert done.status == 0
     assert done.listed("missing: annotated folders that are not there") == ["climb"]
     assert "climb (train): none of 4 videos" in done.listed("missing: classes without a video")
@@ -269,7 +269,7 @@ def test_split_files_of_another_set_and_duplicate_lines(copy, tmp_path: Path) ->
     (layout.annotations / "yoyo_test_split1.txt").write_text("a_yoyo_f_cm_np1_ba_med_0.avi 1 \n")
     file = layout.annotations / "sword_test_split1.txt"
     file.write_text(file.read_text() + file.read_text().splitlines()[0] + "\n")
-    done = prepare(*official("hmdb51", layout, tmp_path / "out", "--allow-partial"))
+    done = prepare(*official("hmdb51", layout, tmp_path / "out", "--allow_partial"))
     assert done.status == 1
     assert "HMDB51 has no class 'yoyo'" in done.report
     assert len(done.listed("problem: duplicate lines")) == 1
@@ -292,7 +292,7 @@ def test_train_and_val_overlap(how, copy, tmp_path: Path) -> None:
             "train: 7.webm, val: 5.webm (Pushing something from left to right / Putting number of "
             "something onto something)"
         )
-    done = prepare(*official("ssv2", layout, tmp_path / "out", "--allow-partial"))
+    done = prepare(*official("ssv2", layout, tmp_path / "out", "--allow_partial"))
     assert done.status == 1
     (found,) = done.listed("problem: the same video in train and val")
     assert found == line
@@ -306,7 +306,7 @@ def test_empty_and_unreadable_videos_and_dead_links(copy, tmp_path: Path) -> Non
     (layout.videos / "7.webm").write_bytes(b"no video at all")
     (layout.videos / "4.webm").unlink()
     (layout.videos / "4.webm").symlink_to("gone.webm")
-    command = official("ssv2", layout, tmp_path / "out", "--allow-partial", "--reader", "pyav")
+    command = official("ssv2", layout, tmp_path / "out", "--allow_partial", "--reader", "pyav")
     done = prepare(*command, index=True)
     assert done.status == 1
     assert done.listed("missing: empty files (0 bytes), left out") == ["16.webm"]
@@ -321,7 +321,7 @@ def test_names_that_no_report_can_hold_are_escaped(copy, tmp_path: Path) -> None
     layout = copy("ssv2")
     for name in (b"two\nlines.webm", b"latin \xe9.webm"):
         (layout.videos / os.fsdecode(name)).write_bytes(name)
-    done = prepare(*official("ssv2", layout, tmp_path / "out", "--allow-partial"))
+    done = prepare(*official("ssv2", layout, tmp_path / "out", "--allow_partial"))
     assert done.status == 0, done.told
     unknown = done.listed("note: videos that no annotation names")
     assert unknown == [r"latin \udce9.webm", r"two\nlines.webm"]
@@ -330,7 +330,7 @@ def test_names_that_no_report_can_hold_are_escaped(copy, tmp_path: Path) -> None
 def test_lists_beside_the_annotations(copy) -> None:
     layout = copy("kinetics")
     for _ in range(2):  # the second time, csv files of frame counts lie there, too
-        command = official("kinetics", layout, layout.annotations, "--allow-partial")
+        command = official("kinetics", layout, layout.annotations, "--allow_partial")
         done = prepare(*command, index=True)
         assert done.status == 0, done.told
     assert lines_of(layout.annotations / "train.txt") == layout.samples["train"]

@@ -39,7 +39,7 @@ def own(tmp_path: Path) -> Path:
 
 def test_a_folder_is_split_by_class(own, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = prepare("folder", own, out, "--test-fraction", "0.2", "--dev-fraction", "0.25")
+    done = prepare("folder", own, out, "--test_fraction", "0.2", "--dev_fraction", "0.25")
     assert done.status == 0 and done.report == ""
     assert read_label_names(out / "labels.txt") == ["jump", "run far", "walk"]
     lists = {name: lines_of(out / f"{name}.txt") for name in ("train", "dev", "test")}
@@ -48,7 +48,7 @@ def test_a_folder_is_split_by_class(own, tmp_path: Path) -> None:
     together = [line for found in lists.values() for line in found]
     assert len(set(together)) == 30
     assert all(read_label_names(out / "labels.txt")[n] == p.split("/")[0] for p, n in together)
-    prepare("folder", own, tmp_path / "other", "--test-fraction", "0.2", "--seed", "1")
+    prepare("folder", own, tmp_path / "other", "--test_fraction", "0.2", "--seed", "1")
     assert lines_of(tmp_path / "other" / "test.txt") != lists["test"]
 
 
@@ -67,15 +67,15 @@ def test_a_folder_with_its_own_splits_keeps_them(validation, own, tmp_path: Path
     dev = "dev.txt" if validation == "dev" else "val.txt"
     assert prepared.lists == {"train": "train.txt", "dev": dev, "test": "test.txt"}
     assert lines_of(tmp_path / "out" / dev)[0] == (f"{validation}/jump/jump 6.mp4", 0)
-    done = prepare("folder", tmp_path / "set", tmp_path / "out", "--test-fraction", "0.1")
-    assert done.status == 2 and "the source has a test list: --test-fraction must be 0" in done.told
+    done = prepare("folder", tmp_path / "set", tmp_path / "out", "--test_fraction", "0.1")
+    assert done.status == 2 and "the source has a test list: --test_fraction must be 0" in done.told
 
 
 def test_equal_files_end_on_one_side(own, tmp_path: Path) -> None:
     for i in range(1, 8):  # eight of ten videos are one
         shutil.copy(own / "walk" / "walk 0.mp4", own / "walk" / f"walk {i}.mp4")
     done = prepare(
-        "folder", own, tmp_path / "out", "--test-fraction", "0.3", "--dev-fraction", "0.3"
+        "folder", own, tmp_path / "out", "--test_fraction", "0.3", "--dev_fraction", "0.3"
     )
     assert done.status == 0
     places = [
@@ -98,8 +98,8 @@ def test_a_table_with_names_splits_and_groups(delimiter, own, tmp_path: Path) ->
     table = tmp_path / "clips.csv"
     text = "".join(delimiter.join(row) + "\r\n" for row in rows)
     table.write_text(text, encoding="utf-8-sig")
-    command = ["csv", table, tmp_path / "out", "--videos", own, "--group-column", "who"]
-    done = prepare(*command, "--dev-fraction", "0.34")
+    command = ["csv", table, tmp_path / "out", "--videos", own, "--group_column", "who"]
+    done = prepare(*command, "--dev_fraction", "0.34")
     assert done.status == 0, done.told
     lists = {n: lines_of(tmp_path / "out" / f"{n}.txt") for n in ("train", "dev", "test")}
     assert lists["test"] == [
@@ -118,7 +118,7 @@ def test_a_table_with_numbers_keeps_them(own, tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("run\nwalk\njump\n")
     command = ["csv", table, tmp_path / "out", "--videos", own, "--label-names", names]
-    done = prepare(*command, "--test-fraction", "0", "--dev-fraction", "0")
+    done = prepare(*command, "--test_fraction", "0", "--dev_fraction", "0")
     assert done.status == 0, done.told
     assert read_label_names(tmp_path / "out" / "labels.txt") == ["run", "walk", "jump"]
     lines = lines_of(tmp_path / "out" / "train.txt")
@@ -179,8 +179,8 @@ def test_a_table_without_training_videos(split, own, tmp_path: Path) -> None:
     done = prepare(*command)
     assert done.status == 0, done.told
     assert read_prepared(tmp_path / "out").lists == {"test": f"{split}.txt"}
-    done = prepare(*command, "--dev-fraction", "0.1")
-    assert done.status == 2 and "no train list: --dev-fraction must be 0" in done.told
+    done = prepare(*command, "--dev_fraction", "0.1")
+    assert done.status == 2 and "no train list: --dev_fraction must be 0" in done.told
 
 
 def test_bad_rows_of_a_table_are_told(own, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_empty_classes_and_stray_videos(own, tmp_path: Path) -> None:
     (own / "stray.mp4").write_bytes(b"stray")
     (own / "walk" / "notes.txt").write_text("not a video")
     (own / "walk" / "._walk 1.mp4").write_bytes(b"mac")
-    done = prepare("folder", own, tmp_path / "out", "--allow-partial")
+    done = prepare("folder", own, tmp_path / "out", "--allow_partial")
     assert done.status == 1
     assert done.listed("problem: class folders without a video") == ["sleep"]
     assert done.listed("problem: videos in no class folder") == ["stray.mp4"]
@@ -272,7 +272,7 @@ def test_links_to_folders_are_followed_once(own, tmp_path: Path) -> None:
     (own / "walk").rename(tmp_path / "kept elsewhere")
     (own / "walk").symlink_to(tmp_path / "kept elsewhere")
     (own / "jump" / "again").symlink_to(own)
-    done = prepare("folder", own, tmp_path / "out", "--test-fraction", "0", "--dev-fraction", "0")
+    done = prepare("folder", own, tmp_path / "out", "--test_fraction", "0", "--dev_fraction", "0")
     assert done.status == 0, done.told
     assert len(lines_of(tmp_path / "out" / "train.txt")) == 30
     assert done.listed("note: links to folders that were looked through already") == ["jump/again"]
@@ -319,7 +319,7 @@ def test_names_that_a_list_cannot_hold(own, tmp_path: Path) -> None:
     for name in ("two\nlines", os.fsdecode(b"latin \xe9"), "red \x1b[31m"):  # classes
         (own / name).mkdir()
         (own / name / "a.mp4").write_bytes(name.encode(errors="surrogateescape"))
-    done = prepare("folder", own, tmp_path / "out", "--test-fraction", "0", "--dev-fraction", "0")
+    done = prepare("folder", own, tmp_path / "out", "--test_fraction", "0", "--dev_fraction", "0")
     assert done.status == 1
     found = done.listed("problem: names that a list cannot hold; rename the files")
     assert found == [
@@ -361,7 +361,7 @@ def test_a_table_finds_files_in_another_unicode_spelling(listed: int, own, tmp_p
         rows.append(f"{here}/{here}{i}.mp4,drink")
     (tmp_path / "table.csv").write_text("\n".join(rows), encoding="utf-8")
     command = ["csv", tmp_path / "table.csv", "--videos", own, tmp_path / "out"]
-    command += ["--test-fraction", "0", "--dev-fraction", "0"]
+    command += ["--test_fraction", "0", "--dev_fraction", "0"]
     done = prepare(*command)
     assert done.status == 0, done.told
     assert len(done.listed("note: annotated in another Unicode spelling than the file's")) == 5
@@ -398,7 +398,7 @@ def test_parts_of_films_in_a_table_are_not_taken_for_videos(own, tmp_path: Path)
     assert done.status == 2 and "table.csv:1: " in done.told and "not supported" in done.told
     assert not (tmp_path / "out").exists() and "one video twice" not in done.told
     table.write_text("\n".join(["path,label,start,end", rows[0], rows[-1]]))
-    done = prepare("csv", table, "--videos", own, tmp_path / "out", "--test-fraction", "0")
+    done = prepare("csv", table, "--videos", own, tmp_path / "out", "--test_fraction", "0")
     assert done.listed("note: columns that are not used: each file is one video")
 
 
@@ -422,7 +422,7 @@ def prepared(own: Path, tmp_path: Path) -> Iterator[Path]:
 
 def test_lists_of_an_earlier_preparation_go(prepared, own) -> None:
     assert (prepared / "dev.txt").is_file()
-    assert prepare("folder", own, prepared, "--dev-fraction", "0").status == 0
+    assert prepare("folder", own, prepared, "--dev_fraction", "0").status == 0
     assert not (prepared / "dev.txt").exists()
     assert set(read_prepared(prepared).lists) == {"train", "test"}
 
@@ -463,7 +463,7 @@ def test_an_interrupted_call_is_made_good_with_any_options(prepared, own, monkey
         patch.setattr(build, "write_prepared", interrupt)
         prepare("folder", own, prepared, "--seed", "1")
     assert not (prepared / PREPARED_FILE).exists()
-    done = prepare("folder", own, prepared, "--seed", "2", "--dev-fraction", "0")
+    done = prepare("folder", own, prepared, "--seed", "2", "--dev_fraction", "0")
     assert done.status == 0, done.told
     assert {path.name for path in prepared.iterdir()} == {
         *("train.txt", "test.txt", "labels.txt", PREPARED_FILE, "report.txt"),
@@ -494,7 +494,7 @@ def test_lists_that_are_split_here_have_readable_videos_alone(own, tmp_path: Pat
     for name in ("jump/jump 3.mp4", "walk/walk 8.mp4"):
         (own / name).write_bytes(b"no video at all" + name.encode())
     out = tmp_path / "out"
-    command = ["folder", own, out, "--test-fraction", "0.3", "--dev-fraction", "0.3"]
+    command = ["folder", own, out, "--test_fraction", "0.3", "--dev_fraction", "0.3"]
     done = prepare(*command, "--reader", "pyav", index=True)
     assert done.status == 1
     left_out = done.listed("problem: videos that cannot be read, left out")

@@ -44,7 +44,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The image decoding"),  # of torchvision 0.29
 ]
 TOOL = ROOT / "tools" / "prepare.py"
-SMALL_SHARDS = ("--shard-size", "0.15")
+SMALL_SHARDS = ("--shard_size", "0.15")
 STEP, DARKEST = 9, 16  # grey levels of the patch that tells a frame's index
 
 
@@ -124,7 +124,7 @@ def made(source: Source, tmp_path_factory) -> dict[str, Path]:
     folders = {}
     for command, more in (("transcode", ()), ("frames", SMALL_SHARDS)):
         out = folders[command] = tmp_path_factory.mktemp("made") / command
-        options = ("--root", source.root, "--short-side", 96, "--processes", 2, *more)
+        options = ("--root", source.root, "--short_side", 96, "--processes", 2, *more)
         with contextlib.redirect_stdout(io.StringIO()) as told:
             assert prepare(command, *source.lists, "--out", out, *options) == 1  # two are no good
         (out.parent / "told").write_text(told.getvalue())
@@ -328,7 +328,7 @@ def test_a_full_disk_is_one_line_and_the_next_call_finishes(
     listed.write_text("".join(f"{path} 0\n" for path in smallest_first))
     limit = bytes_of[smallest_first[-1]] + (-1000 if kind == "transcode" else 1000)
     (tmp_path / "limit").write_text(str(limit))
-    options = ("--root", source.root, "--out", out, "--short-side", 96, "--processes", 1)
+    options = ("--root", source.root, "--out", out, "--short_side", 96, "--processes", 1)
     call = [kind, str(listed), *map(str, options)]
     with monkeypatch.context() as patch, pytest.raises(WriteError) as error:
         patch.setattr(copying, "make_copy", copy_within_limit)
@@ -388,7 +388,7 @@ def test_a_video_that_hangs_or_kills_is_one_problem(tmp_path: Path) -> None:
 def test_what_is_below_the_floor_is_not_listed(source: Source, tmp_path, capsys) -> None:
     listed = few(source, tmp_path)
     call = ["frames", listed, "--root", source.root, "--out", tmp_path / "out", "--processes", 1]
-    assert prepare(*call, "--quality", 60, "--min-psnr", 50) == 1
+    assert prepare(*call, "--quality", 60, "--min_psnr", 50) == 1
     told = capsys.readouterr().out
     assert "below the floor of 50" in told and "train.txt: 0 of 6 videos" in told
     assert (tmp_path / "out" / "train.txt").read_text() == ""
@@ -425,7 +425,7 @@ def test_what_cannot_be_meant_is_one_line(tmp_path: Path, command: str, message:
 def test_training_runs_on_copies(tiny_set, run_tool, tmp_path: Path, kind: str, capsys) -> None:
     lists = list(tiny_set.lists.values())
     call = [kind, *lists, "--root", tiny_set.root, "--out", tmp_path / "fast", "--processes", 2]
-    assert prepare(*call, "--min-psnr", 15) == 0  # noise is what codecs do worst
+    assert prepare(*call, "--min_psnr", 15) == 0  # noise is what codecs do worst
     changes = {
         "data__root": tmp_path / "fast",
         "data__label_names": tmp_path / "fast" / "labels.txt",

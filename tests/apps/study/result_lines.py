@@ -94,6 +94,6 @@ def failed(line: dict[str, Any], problem: str) -> dict[str, Any]:
 
 
 def cost(variant: str, frames: int) -> dict[str, Any]:
-    """A line of --cost-only."""
+    """A line of --cost_only."""
     line = failed(cell(variant, frames, 0), "")
     return {**line, "cell": f"{variant}_{frames}f", "seed": None, "problem": None}

@@ -55,7 +55,7 @@ def test_counts_of_vit_base_are_the_papers(tmp_path, capsys):
         "full": 86_361_006,
     }
     file = tmp_path / "cost.json"
-    cost("--method", *expected, "--no-time", "--json", file)
+    cost("--method", *expected, "--no_time", "--json", file)
     entries = json.loads(file.read_text())
     assert {e["label"]: e["trainable"] for e in entries} == expected
     # The backbone, fc_norm and head are 86,361,006; what a method adds comes on top.
@@ -206,7 +206,7 @@ def test_table_and_json_agree(tmp_path, capsys):
 def test_a_method_that_the_backbone_rules_out_is_a_row_with_its_reason(tmp_path, capsys):
     file = tmp_path / "cost.json"
     backbone = "timm/swin_tiny_patch4_window7_224"
-    options = ("--backbone", backbone, "--from_image", "frames", "--num_frames", 2, "--no-time")
+    options = ("--backbone", backbone, "--from_image", "frames", "--num_frames", 2, "--no_time")
     cost("--method", "vpt", "linear", *options, "--json", file)
     vpt, linear = json.loads(file.read_text())
     assert vpt["trainable"] is None and not vpt["failed"]
@@ -249,5 +249,5 @@ def test_impossible_requests_are_refused_before_anything_is_measured(words, mess
 
 
 def test_a_table_without_any_figure_is_a_failure(capsys):
-    assert cost("--method", "adaptformer:bottleneck=0", *TINY_WORDS, "--no-time") == 1
+    assert cost("--method", "adaptformer:bottleneck=0", *TINY_WORDS, "--no_time") == 1
     assert "expected 1 or more" in capsys.readouterr().out

@@ -167,7 +167,7 @@ def test_a_call_about_a_part_keeps_the_rest(config, whole, tmp_path):
     run(config, out, "--methods", "linear")
     assert {line["cell"]: line for line in read_results(out / "results.jsonl")} == lines
     for options, message in (
-        (["--cost-only"], "linear_2f_s0 was trained here"),
+        (["--cost_only"], "linear_2f_s0 was trained here"),
         (["--processes", "2"], "was trained by 1, now asked for 2"),
     ):
         with pytest.raises(ValueError, match=message):

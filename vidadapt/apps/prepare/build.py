@@ -237,7 +237,7 @@ def _count_frames(
             num_workers=options.processes,
             progress=options.progress,
             time_limit=options.time_limit,
-            limit_key="--time-limit",
+            limit_key="--time_limit",
         )
         for place, facts in enumerate(map(counted.facts, range(len(counted)))):
             if facts.error:

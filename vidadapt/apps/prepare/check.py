@@ -163,7 +163,7 @@ def check(
         index_dir=plan.out,
         num_workers=num_processes,
         time_limit=time_limit,
-        limit_key="--time-limit",
+        limit_key="--time_limit",
         store_every=STORE_EVERY,
         whole=True,
         count=decode_whole,

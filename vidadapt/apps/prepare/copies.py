@@ -192,7 +192,7 @@ def _checked_copy(job: CopyJob) -> Outcome:
     if worst < how.min_psnr:
         return Outcome(
             error=f"{job.source}: the worst frame of the copy has a PSNR of {worst:.1f} dB, below "
-            f"the floor of {how.min_psnr:g}; choose a better quality, or a lower --min-psnr"
+            f"the floor of {how.min_psnr:g}; choose a better quality, or a lower --min_psnr"
         )
     notes = []
     if line := cut_short(job.source, promised, len(errors)):

@@ -44,7 +44,7 @@ SOURCES = {  # by the name of the sub-command
         "HMDB51",
         hmdb51.__doc__,
         "--annotations testTrainMulti_7030_splits --videos hmdb51_org \\\n"
-        "  --split all --dev-fraction 0.1 data/hmdb51",
+        "  --split all --dev_fraction 0.1 data/hmdb51",
         lambda folder, split, files, report: hmdb51.read(folder, split, report),
         splits=(1, 2, 3),
     ),
@@ -58,7 +58,7 @@ SOURCES = {  # by the name of the sub-command
     "kinetics": Source(
         "Kinetics-400, -600 or -700",
         kinetics.__doc__,
-        "--annotations annotations --videos k400 --allow-partial data/k400",
+        "--annotations annotations --videos k400 --allow_partial data/k400",
         lambda folder, _, files, report: kinetics.read(
             folder, report, by_id=kinetics.named_by_id(files.videos)
         ),

@@ -218,7 +218,7 @@ def _check_size(size: int, allowed: float) -> None:
     if size > allowed:
         raise TooLarge(
             f"more than {allowed / 1e6:,.0f} MB would come out of it, too much for its size; give "
-            "--unpack-limit if it is to be trusted"
+            "--unpack_limit if it is to be trusted"
         )
 
 

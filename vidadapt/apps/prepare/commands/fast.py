@@ -31,7 +31,7 @@ what is read                      what is written, in the order of the lists
                                     FAST/report.txt: what was not copied, and why
 
 Every copy is decoded again and compared with its source, scaled where it is: as many frames, and
-no frame below --min-psnr. What fails is a line of the report and of no list, and makes the exit
+no frame below --min_psnr. What fails is a line of the report and of no list, and makes the exit
 status 1. A call that was stopped goes on where it was when it is given again.
 
 example: vidadapt prepare {name} ssv2/train.txt ssv2/val.txt --out FAST
@@ -64,7 +64,7 @@ def add(commands: options.Commands[options.Parser]) -> None:
     about = "of the JPEGs, up to 100, more is better"
     options.add_option(parser, "--quality", options.whole_number(1), 90, about)
     about = "of one tar file, in units of 10^6 bytes"
-    options.add_option(parser, "--shard-size", options.size(1e6), "1000", about)
+    options.add_option(parser, "--shard_size", options.size(1e6), "1000", about)
     parser.set_defaults(run=_frames)
 
 
@@ -82,10 +82,10 @@ def _add_parser(
     options.add_lists(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     about = "of the copies in pixels; nothing is enlarged"
-    options.add_option(parser, "--short-side", options.whole_number(2), 256, about)
+    options.add_option(parser, "--short_side", options.whole_number(2), 256, about)
     about = "floor of the worst frame of every copy in dB; films stay above 33, drawn pictures with"
     about += " sharp coloured edges may come to 28"
-    options.add_option(parser, "--min-psnr", float, 30.0, about)
+    options.add_option(parser, "--min_psnr", float, 30.0, about)
     options.add_processes(parser, "decoding and encoding")
     options.add_time_limit(parser)
     return parser
@@ -128,7 +128,7 @@ def _copy(args: argparse.Namespace, settings: Settings, claim: Mapping[str, int]
                 READER,
                 num_workers=args.processes,
                 time_limit=args.time_limit,
-                limit_key="--time-limit",
+                limit_key="--time_limit",
             )
         report.write(args.out / REPORT)
     if text := report.text():

@@ -37,7 +37,7 @@ def add(commands: options.Commands[options.Parser]) -> None:
     options.add_lists(parser)
     options.add_reader(parser)
     about = "as data.index_dir of the training run: folder of the index where the list's cannot be "
-    options.add_option(parser, "--index-dir", Path, None, f"{about}written")
+    options.add_option(parser, "--index_dir", Path, None, f"{about}written")
     options.add_processes(parser, "decoding")
     options.add_time_limit(parser)
     options.add_switch(parser, "--show", "print the index as a table instead")
@@ -61,7 +61,7 @@ def _index(args: argparse.Namespace) -> None:
             index_dir=args.index_dir,
             num_workers=args.processes,
             time_limit=args.time_limit,
-            limit_key="--time-limit",
+            limit_key="--time_limit",
         )
         print(printable_lines(_summary(list_path, videos)))
         print(f"  index: {index_path(list_path, args.index_dir)}")

@@ -43,7 +43,7 @@ def add(commands: options.Commands[options.Parser]) -> None:
             parser.add_argument("--split", choices=splits, default="1", help=about)
         about = "of each class's training videos, taken out into dev.txt, by which models are then "
         about += "selected; clips cut from one film stay together"
-        options.add_option(parser, "--dev-fraction", float, 0.0, about)
+        options.add_option(parser, "--dev_fraction", float, 0.0, about)
         parser.set_defaults(test_fraction=0.0)
         _add_shared(parser)
 
@@ -53,15 +53,15 @@ def add(commands: options.Commands[options.Parser]) -> None:
     _add_fractions(parser)
     _add_shared(parser)
 
-    example = "clips.csv --videos my_videos --label-column action data/mine"
+    example = "clips.csv --videos my_videos --label_column action data/mine"
     parser = _add_parser(commands, "csv", "lists of own videos in a table", table.__doc__, example)
     parser.add_argument("table", type=Path, metavar="TABLE", help="csv file with a header")
     parser.add_argument("--videos", type=Path, required=True, help="folder of the videos")
     for key, usual in table.COLUMNS.items():
         about = f"name of the {key} column (default: the first there is of {usual})"
-        options.add_option(parser, f"--{key}-column", str, None, about)
+        options.add_option(parser, f"--{key}_column", str, None, about)
     about = "file of class names, one a line in label order (default: the table's, sorted)"
-    options.add_option(parser, "--label-names", Path, None, about)
+    options.add_option(parser, "--label_names", Path, None, about)
     _add_fractions(parser)
     _add_shared(parser)
 
@@ -92,7 +92,7 @@ def _add_fractions(parser: options.Parser) -> None:
             f"of each class's {of}, taken out into {name}.txt (default: {FRACTIONS[name]}, or 0 "
         )
         options.add_option(
-            parser, f"--{name}-fraction", float, None, f"{about}where splits are given)"
+            parser, f"--{name}_fraction", float, None, f"{about}where splits are given)"
         )
 
 
@@ -101,13 +101,13 @@ def _add_shared(parser: options.Parser) -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     options.add_option(parser, "--seed", int, 0, "of lists taken out")
     about = "exit with 0 where videos are merely missing; they are reported all the same"
-    options.add_switch(parser, "--allow-partial", about)
+    options.add_switch(parser, "--allow_partial", about)
     options.add_switch(parser, "--unpack", "unpack archives among the videos")
     about = "that may come out of the archives of one folder, in units of 10^9 bytes (default: "
     about += f"{RATIO} times their size)"
-    options.add_option(parser, "--unpack-limit", options.size(1e9), None, about)
+    options.add_option(parser, "--unpack_limit", options.size(1e9), None, about)
     about = "leave it to the first training run to count frames, and to find unreadable videos"
-    options.add_switch(parser, "--no-index", about)
+    options.add_switch(parser, "--no_index", about)
     options.add_reader(parser)
     options.add_processes(parser, "comparing and counting")
     options.add_time_limit(parser)
@@ -121,7 +121,7 @@ def _run(args: argparse.Namespace) -> None:
     if missing and not args.allow_partial:
         sys.exit(
             "prepare: not all is there that the source promises: see what is missing above, or add "
-            "--allow-partial where that is meant so"
+            "--allow_partial where that is meant so"
         )
 
 

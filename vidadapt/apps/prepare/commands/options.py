@@ -32,7 +32,7 @@ def add_lists(parser: Parser) -> None:
     about = "folder that the paths are relative to (default: what prepared.json beside a list says)"
     add_option(parser, "--root", Path, None, about)
     about = "the lists are trusted: their paths may lead out of the root"
-    add_switch(parser, "--allow-outside-root", about)
+    add_switch(parser, "--allow_outside_root", about)
 
 
 def add_reader(parser: Parser) -> None:
@@ -51,7 +51,7 @@ def add_processes(parser: Parser, work: str) -> None:
 def add_time_limit(parser: Parser) -> None:
     """Add the option that limits the time to count the frames of a file."""
     about = "seconds after which the decoding of one file counts as hung, `inf`: never"
-    add_option(parser, "--time-limit", seconds, 300.0, about)
+    add_option(parser, "--time_limit", seconds, 300.0, about)
 
 
 def seconds(text: str) -> float | None:

@@ -17,9 +17,11 @@ from vidadapt.evaluation import (
     Scores,
     confusion_matrix,
     judge,
+    load_scores,
     predicted_classes,
     probabilities,
     reliability,
+    save_scores,
     write_tables,
 )
 
@@ -124,3 +126,10 @@ def test_the_tables_hold_every_video_and_every_confusion(tmp_path):
 def test_classes_without_names_have_their_numbers(tmp_path):
     write_tables(tmp_path, scores_of(9), "logits", None)
     assert rows_of(tmp_path / "confusion.csv")[0][2:-1] == [f"class {n}" for n in range(6)]
+
+
+@pytest.mark.parametrize("names", [7, ["too", "few"], [1, 2, 3, 4, 5, 6]])
+def test_names_that_are_none_are_refused_before_a_table_is_written(tmp_path, names):
+    save_scores(tmp_path / "scores.npz", scores_of(9), {"label_names": names})
+    with pytest.raises(ValueError, match="label_names"):
+        load_scores(tmp_path / "scores.npz")

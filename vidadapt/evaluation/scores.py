@@ -146,6 +146,13 @@ def _by_video(rows: Mapping[str, Any]) -> Scores:
     if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
         raise ValueError(f"labels lie outside 0..{logits.shape[1] - 1}")
     errors = {name: printable(str(why)) for name, why in rows["errors"].items()}
+    names = rows["about"].get("label_names")
+    if names is not None and not (
+        isinstance(names, list)
+        and len(names) == logits.shape[1]
+        and all(isinstance(name, str) for name in names)
+    ):
+        raise ValueError(f"label_names: expected {logits.shape[1]} names")
     if not errors.keys() <= set(paths):
         raise ValueError("errors of videos that it does not hold")
     if any(control_character(name) for name in paths):  # as in lists

@@ -137,8 +137,8 @@ def new_parser(
     parser.add_argument(HELP_ALL, action="help", help="show all options, not only the usual ones")
     parser.add_class_arguments(options, skip=set(skip))
     parser.add_argument("--config", action="config", help="YAML file; may be given several times")
-    # Imported before the options are parsed, since they may add some.
-    parser.add_argument(plugins.OPTION, type=list[str] | str, help=plugins.HELP)
+    # Imported before the options are parsed, since they may add some: text, or a list in a file.
+    parser.add_argument(plugins.OPTION, type=Any, metavar="MODULES", help=plugins.HELP)
     parser.add_argument(
         "--method.name",
         type=str,

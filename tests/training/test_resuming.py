@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -256,7 +257,7 @@ def test_what_is_skipped_counts_in_no_mean_on_any_number_of_processes(tiny_set, 
     facts = broken.stat()
     broken.write_bytes(bytes(facts.st_size))
     os.utime(broken, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    found = {}
+    found, accuracies = {}, {}
     for processes, words in {1: options, 2: halved}.items():
         run = tmp_path / str(processes)
         child = start(words, run, processes=processes)
@@ -266,7 +267,12 @@ def test_what_is_skipped_counts_in_no_mean_on_any_number_of_processes(tiny_set, 
         [skip] = read_skips(run / SKIPPED)
         assert skip.path.endswith("train 3 [x]#.mp4")
         found[processes] = [line["train_loss"] for line in log_of(run)], trainer_of(run)["trained"]
+        steps = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
+        accuracies[processes] = [step["top1"] for step in steps]
     assert found[1][0] == pytest.approx(found[2][0], abs=1e-5)
+    # Three steps, one of which has three clips in the place of four.
+    assert accuracies[1] == accuracies[2]
+    assert len({*accuracies[1]} - {0, 25, 50, 75, 100}) <= 1
     for name, tensor in found[1][1].items():
         torch.testing.assert_close(tensor, found[2][1][name], rtol=1e-3, atol=1e-5)
     none = [*options, "--data.max_skipped", "0"]

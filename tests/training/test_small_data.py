@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from vidadapt.config import Config, ConfigError, TrainConfig
 from vidadapt.lists import Sample, read_list, write_list
 from vidadapt.runs import checkpoints
 from vidadapt.training.optim import scheduled_lr
-from vidadapt.training.state import Progress
+from vidadapt.training.state import Progress, StepRecord
 from vidadapt.training.validation import Validation
 
 
@@ -72,12 +72,12 @@ def test_a_share_that_leaves_the_only_step_without_a_rate_is_refused(tiny_set, r
 def slow_last_epoch(results: list[dict[str, float]], patience: int) -> int:
     """The epoch after which a run ends: all pairs of epochs are compared."""
 
-    def worth(epoch: int) -> tuple[float, float, int]:
-        found = results[epoch - 1]
-        return found["dev_top1"], -found["dev_loss"], epoch
+    def worth(epoch: int) -> tuple[float, float]:
+        return results[epoch - 1]["dev_top1"], -results[epoch - 1]["dev_loss"]
 
     for epoch in range(1, len(results) + 1):
-        if patience and epoch - max(range(1, epoch + 1), key=worth) >= patience:
+        first_of_best = max(range(1, epoch + 1), key=worth)
+        if patience and epoch - first_of_best >= patience:
             return epoch
     return len(results)
 
@@ -95,11 +95,22 @@ def test_a_run_stalls_where_a_slow_reference_says_so():
         for found in results:
             if progress.stalled(patience):
                 break
-            best = {"epoch": progress.epoch + 1, **found} if progress.is_best(found) else None
-            progress = Progress(epoch=progress.epoch + 1, best=best or progress.best)
+            progress.records, progress.train_seconds = [StepRecord(loss=1.0, lr=0.1)], 1.0
+            is_best = progress.is_best(found)
+            progress = progress.after_epoch(found, clips=4, validate_seconds=0.0, is_best=is_best)
+            if progress.epoch == trial % 5:  # from a checkpoint
+                progress = Progress.of(asdict(progress))
         assert progress.epoch == slow_last_epoch(results, patience)
         ends.add(progress.epoch)
     assert len(ends) > 5
+
+
+def test_a_checkpoint_of_an_older_version_counts_from_its_best_epoch():
+    older = asdict(Progress(epoch=5, best={"epoch": 3, "dev_top1": 50.0, "dev_loss": 1.0}))
+    del older["improved"]
+    assert [Progress.of(older).stalled(patience) for patience in (0, 1, 2, 3)] == [
+        *(False, True, True, False),
+    ]
 
 
 @pytest.fixture

@@ -185,8 +185,8 @@ class TrainConfig:
         compile: compile the model with `torch.compile`.
         recompute: what backward computes again instead of keeping it, with the same results:
             `mlp`, norm2 and the MLP; or `block`, whole blocks, which keeps the least.
-        early_stopping_patience: epochs since the best one on data.dev_list after which the run
-            ends; 0: it trains all its epochs.
+        early_stopping_patience: epochs without a better result on data.dev_list (of equal
+            accuracies, the lower loss) after which the run ends; 0: it trains all its epochs.
         trackers: keys of `vidadapt.training.TRACKERS` that the curves go to beside TensorBoard,
             e.g. [wandb, mlflow].
         seed: of everything random.

@@ -82,8 +82,8 @@ def fit(
             tensors are dropped once they are in place.
         validation: done after each epoch.
         select_best: keep the checkpoint with the best `dev_top1`; of equal ones that with the
-            lower `dev_loss`, of equal ones the later. `recipe.early_stopping_patience` ends the run
-            so many epochs after it.
+            lower `dev_loss`, of equal ones the later. After
+            `recipe.early_stopping_patience` epochs without a better one the run ends.
         class_weights: see `classification_loss`.
         skips: of the batches; its cap holds for all processes together.
         lock: of the run folder; nothing is written once another process has taken it over.

@@ -62,6 +62,8 @@ class Progress:
         records: one for each step of the epoch begun.
         joined: whether the buffers of all processes were averaged after its last step.
         best: results of the best epoch.
+        improved: the last epoch whose results were better than all before; `best` may be a later
+            one with the same.
         latest: the last epoch's line of `log.jsonl`.
     """
 
@@ -74,6 +76,7 @@ class Progress:
     records: list[StepRecord] = field(default_factory=list)
     joined: bool = False
     best: dict[str, Any] | None = None
+    improved: int = 0
     latest: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -84,6 +87,8 @@ class Progress:
             RunError: a newer version has kept what this one does not know.
         """
         known = dict(saved)
+        if known.get("best"):
+            known.setdefault("improved", known["best"]["epoch"])
         if "records" not in known:
             columns = zip(known.pop("losses", []), known.pop("lrs", []), strict=True)
             known["records"] = [{"loss": loss, "lr": lr} for loss, lr in columns]
@@ -100,14 +105,11 @@ class Progress:
 
         A run that an older version began has no loss of its best epoch.
         """
-        if self.best is None:
-            return True
-        loss, before = results["dev_loss"], self.best.get("dev_loss", math.inf)
-        return (results["dev_top1"], -loss) >= (self.best["dev_top1"], -before)
+        return self.best is None or _worth(results) >= _worth(self.best)
 
     def stalled(self, patience: int) -> bool:
-        """Return whether so many epochs have passed since the best one; 0: never."""
-        return self.best is not None and 0 < patience <= self.epoch - self.best["epoch"]
+        """Return whether so many epochs have passed since the last better one; 0: never."""
+        return self.best is not None and 0 < patience <= self.epoch - self.improved
 
     def after_epoch(
         self, results: dict[str, float], *, clips: int, validate_seconds: float, is_best: bool
@@ -119,6 +121,7 @@ class Progress:
             clips: of the epoch, those of all processes together.
         """
         epoch = self.epoch + 1
+        is_better = is_best and (self.best is None or _worth(results) > _worth(self.best))
         hits = [record.top1 for record in self.records if record.top1 is not None]
         whole = len(hits) == len(self.records)
         latest = {
@@ -137,8 +140,14 @@ class Progress:
             steps=self.steps,
             seconds=self.seconds + validate_seconds,
             best={"epoch": epoch, **results} if is_best else self.best,
+            improved=epoch if is_better else self.improved,
             latest=latest,
         )
+
+
+def _worth(results: dict[str, Any]) -> tuple[float, float]:
+    """Return what epochs are ordered by."""
+    return results["dev_top1"], -results.get("dev_loss", math.inf)
 
 
 @dataclass(frozen=True)

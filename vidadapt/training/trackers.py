@@ -82,8 +82,8 @@ class Wandb:
             ),
         )
         folder = Path(run.dir).parent
-        place = f"{folder}; `wandb sync {folder}` sends it" if run.offline else str(run.url)
-        return Opened(Wandb(run), run.id, place)
+        address = None if run.offline else run.url
+        return Opened(Wandb(run), run.id, address or f"{folder}; `wandb sync {folder}` sends it")
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         self._run.log(dict(figures), step=step)

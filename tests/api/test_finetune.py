@@ -24,8 +24,7 @@ RECIPE = {
     "crop_size": 32,
     "epochs": 1,
     "batch_size": 4,
-    "warmup_epochs": 0,
-    "base_lr": 0.5,
+    "base_lr": 0.1,
     "precision": "fp32",
 }
 
@@ -53,11 +52,20 @@ def test_it_leaves_the_run_that_the_command_leaves(lists, tmp_path, run_tool):
         overrides={"train": {"label_smoothing": 0.1}, "eval.num_clips": 1},
         **RECIPE,
     )
-    words = ["--data.lists", lists, "--method.name", "lora", "--method.rank", 2]
+    words = [
+        "--config",
+        "custom",
+        "--data.lists",
+        lists,
+        "--method.name",
+        "lora",
+        "--method.rank",
+        2,
+    ]
     words += ["--model.backbone", "vit_tiny", "--model.weights", "random", "--data.num_frames", 4]
     words += ["--data.crop_size", 32, "--data.num_workers", 0, "--train.label_smoothing", 0.1]
     words += ["--eval.num_clips", 1]
-    for key in ("epochs", "batch_size", "warmup_epochs", "base_lr", "precision"):
+    for key in ("epochs", "batch_size", "base_lr", "precision"):
         words += [f"--train.{key}", RECIPE[key]]
     run_tool("train", *words, "--run_dir", tmp_path / "tool")
     ours, theirs = tmp_path / "api", tmp_path / "tool"

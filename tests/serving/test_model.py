@@ -212,10 +212,9 @@ def test_a_model_shows_itself_in_one_line_and_in_a_notebook_as_a_table(run, mode
     assert "<script>" not in shown and "&lt;script&gt;" in shown and "\u202e" not in shown
 
 
-@pytest.mark.parametrize("source", ["nowhere", "hub:OWNER/NAME"])
-def test_a_source_that_cannot_be_loaded_is_named(source):
-    with pytest.raises(ConfigError, match=source):
-        vidadapt.load(source)
+def test_a_source_that_cannot_be_loaded_is_named():
+    with pytest.raises(ConfigError, match="nowhere"):
+        vidadapt.load("nowhere")
 
 
 FRESH = """

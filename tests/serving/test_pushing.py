@@ -14,6 +14,7 @@ import yaml
 from conftest import load_tool, write_adapter
 from stand_in_hub import StandIn
 
+import vidadapt
 from vidadapt.commands import push as push_command
 from vidadapt.config import Config, ConfigError, DataConfig, EvalConfig, ModelConfig, TrainConfig
 from vidadapt.hub import HubError
@@ -345,3 +346,13 @@ def test_the_stand_in_is_what_is_asked(hub: StandIn):
     """The tests above reach no other server."""
     assert huggingface_hub.HfApi().endpoint == hub.address
     assert huggingface_hub.hf_hub_url("a/b", "c").startswith(hub.address)
+
+
+def test_a_model_in_python_is_pushed_and_loaded_again(tiny_set, run, hub):
+    model = vidadapt.load(run, device="cpu")
+    done = model.push_to_hub(NAME)
+    again = vidadapt.load(done.reference, backbone=tiny_set.weights, device="cpu")
+    assert again.labels == model.labels
+    assert torch.equal(again(clips()), model(clips()))
+    with pytest.raises(HubError, match="me/none"):
+        vidadapt.load("hub:me/none")

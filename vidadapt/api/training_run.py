@@ -10,6 +10,7 @@ from typing import Any
 
 from vidadapt import distributed, launching, methods, training
 from vidadapt.apps.prepare.commands.lists import prepare_folder
+from vidadapt.apps.report import write_report_after
 from vidadapt.config import SECTIONS, ConfigError, flattened, hints_of, import_named
 from vidadapt.console import did_you_mean, require_known
 from vidadapt.lists import PREPARED_FILE, read_prepared
@@ -23,7 +24,7 @@ def finetune(
     method: str = "adaptformer",
     *,
     run_dir: Folder,
-    config: Folder | None = None,
+    config: Folder = "custom",
     overrides: Mapping[str, Any] | None = None,
     plugins: Sequence[str] = (),
     lists: Folder | None = None,
@@ -40,7 +41,8 @@ def finetune(
             dev and test lists first; or a prepared folder of lists.
         method: key of `METHODS`.
         run_dir: folder to write.
-        config: YAML to begin with; default: the defaults of every key.
+        config: YAML to begin with, or the name of one that comes with vidadapt; default: the recipe
+            for 50 to 5,000 videos of one's own.
         overrides: keys of the configuration with their values, dotted or nested, e.g.
             {"train.epochs": 20}.
         plugins: modules to import first, and to note in the run, see docs/extending.md.
@@ -64,7 +66,7 @@ def finetune(
             world,
             lambda: prepared_lists(Path(videos), Path(lists or f"{os.fspath(run_dir)}_lists")),
         )
-        words = [] if config is None else ["--config", os.fspath(config)]
+        words = ["--config", os.fspath(config)]
         if plugins:
             words += ["--plugins", ",".join(plugins)]
         words += [f"--run_dir={os.fspath(run_dir)}", f"--method.name={method}"]
@@ -74,6 +76,7 @@ def finetune(
         with distributed.together(world):
             cfg, options = training.read_command(words, world)
         training.train(world, cfg, options)
+        write_report_after(Path(cfg.run_dir), world)
         return load(run_dir, cfg.model.weights, device=world.device)
 
 

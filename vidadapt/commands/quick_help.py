@@ -17,7 +17,17 @@ from typing import Any
 
 HEAVY = {
     *("torch", "torchvision", "timm", "transformers", "matplotlib", "pandas", "av", "PIL"),
-    *("decord", "torchcodec", "safetensors", "sklearn", "huggingface_hub", "jinja2", "einops"),
+    *(
+        "wandb",
+        "mlflow",
+        "decord",
+        "torchcodec",
+        "safetensors",
+        "sklearn",
+        "huggingface_hub",
+        "jinja2",
+        "einops",
+    ),
 }
 
 

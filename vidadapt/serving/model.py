@@ -33,11 +33,11 @@ from vidadapt.serving import trained
 from vidadapt.serving.given import find_videos, list_with_labels
 from vidadapt.serving.head_inputs import head_inputs, score_with_features
 from vidadapt.serving.predict import Guess, counted, most_probable, workers_for
+from vidadapt.serving.pushing import Pushed, push
 from vidadapt.serving.recognition import Recognition
 from vidadapt.serving.trained import Loaded, Trained
 from vidadapt.video import ReadError
 
-HUB = "hub:"
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Clips = Tensor | np.ndarray
 
@@ -215,6 +215,14 @@ class Model:
         checkpoints.save_checkpoint(path, self.adapter.tensors, self.adapter.about)
         return path
 
+    def push_to_hub(self, repository: str, *, private: bool = False) -> Pushed:
+        """Write the adapter with its card into OWNER/NAME on the Hugging Face hub.
+
+        Raises:
+            HubError: no access, no connection, or another model is there already.
+        """
+        return push(self.adapter.folder, repository, private=private)
+
     def __repr__(self) -> str:
         return printable(f"Model({str(self.adapter.folder)!r}: {self.adapter.summary})")
 
@@ -309,7 +317,7 @@ def load(
 
     Args:
         source: a run's folder (its `best` checkpoint if it has one, else `last`), or an adapter's,
-            e.g. runs/mine/last.
+            e.g. runs/mine/last; or hub:OWNER/NAME[@REVISION], which is fetched.
         backbone: file of the backbone's weights, or `hub:OWNER/REPO`; default: that of the run
             which the folder belongs to. Those that only adapter.json names are never opened.
         device: where to compute; default: the GPU if there is one.
@@ -318,8 +326,9 @@ def load(
         ValueError: a damaged folder, weights that must be named or are not the backbone's, or
             plug-ins that have not been imported; the message says how to mend it.
         FileNotFoundError: no such weights.
+        HubError: the hub has no such adapter, or does not answer.
     """
-    folder = local_folder(source)
+    folder = adapters.find_adapter(os.fspath(source), "source")
     there = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     module, adapter = adapters.load_adapter(
         folder, weights=None if backbone is None else os.fspath(backbone)
@@ -328,17 +337,3 @@ def load(
     precision = resolved_precision(there, adapter.config.train.precision)
     cast_frozen(module, there, precision)
     return Model(adapter, module, there, precision)
-
-
-def local_folder(source: str | os.PathLike[str]) -> Path:
-    """Find the adapter's folder of what `load` is given.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if os.fspath(source).startswith(HUB):
-        raise ConfigError(
-            f"source: {source}: adapters are not loaded from the hub; download the folder, and give"
-            " its path"
-        )
-    return adapters.find_adapter(os.fspath(source), "source")

@@ -2,13 +2,14 @@
 # make test: lint, types and all tests but the slow ones. make test-slow: tests that start whole runs
 # or commands: kill and resume, many processes, studies, preparing data.
 # make fuzz SEED=n INPUTS=m: 7,500 damaged and hostile files, of which `make test` has a few hundred.
+# make docs: the pages of docs/ as a site in build/site; a warning is an error.
 # make soak: a training of 2,000 steps, whose memory, files and shared memory must stay flat.
 # make chaos: over 500 faults injected into real trainings, and 200 pairs of trainings started at
 # once on one run folder: about 40 minutes.
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test test-slow bench fuzz chaos soak
+.PHONY: demo test test-slow docs bench fuzz chaos soak
 demo: .venv/installed
 	$(BIN)/python tools/demo.py
 
@@ -20,6 +21,9 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile -m slow
+
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks.run

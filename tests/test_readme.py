@@ -25,6 +25,7 @@ from vidadapt.apps.study.results import read_results
 from vidadapt.apps.study.table import markdown
 from vidadapt.config import command_line, yaml_files
 from vidadapt.data.transforms import normalize
+from vidadapt.lists import Prepared, write_prepared
 from vidadapt.runs import adapters
 from vidadapt.serving import exporting
 
@@ -162,8 +163,13 @@ def test_what_became_of_the_claims_follows_from_the_published_cells():
     assert table in (ROOT / "docs" / "frames.md").read_text(encoding="utf-8")
 
 
-def test_matrix_commands_plan_possible_cells(monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_matrix_commands_plan_possible_cells(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    [own] = blocks(text("docs/frames_benchmark.md"), "yaml")
+    Path("mine.yaml").write_text(own, encoding="utf-8")
+    Path("lists", "mine").mkdir(parents=True)
+    lists = {"train": "train.txt", "dev": "dev.txt", "test": "test.txt"}
+    write_prepared("lists/mine", Prepared("custom", ".", lists, "labels.txt", {}, {}))
     tool = load_tool("bench_frames")
     assert arguments_of("bench_frames")
     for arguments in arguments_of("bench_frames"):

@@ -41,7 +41,7 @@ def home(tiny_set, tmp_path_factory) -> Path:
         load_tool("prepare").main(["folder", "videos", "lists"])
         load_tool("check_videos").main(["lists/dev.txt"])
         load_tool("prepare").main(
-            ["transcode", "lists/dev.txt", "--out", "fast", "--min-psnr", "5"]
+            ["transcode", "lists/dev.txt", "--out", "fast", "--min_psnr", "5"]
         )
     return home
 

@@ -8,7 +8,7 @@ export OMP_NUM_THREADS=1
 bench() { vidadapt bench_frames --config demo "$@"; }
 
 grid="0.0024 0.008 0.024 0.08 0.24"
-study="--out runs/frames_study --frames 2 4 8 --seeds 0 1 2 --rates-at 4"
+study="--out runs/frames_study --frames 2 4 8 --seeds 0 1 2 --rates_at 4"
 bench $study --methods linear vpt arc losa adaptformer adaptformer_16 --rates $grid
 bench $study --methods full full_tuned --rates 0.0008 $grid
 bench --out runs/frames_probe_recipe --methods full_probe --frames 8 --seeds 0 1 2

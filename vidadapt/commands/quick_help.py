@@ -17,17 +17,8 @@ from typing import Any
 
 HEAVY = {
     *("torch", "torchvision", "timm", "transformers", "matplotlib", "pandas", "av", "PIL"),
-    *(
-        "wandb",
-        "mlflow",
-        "decord",
-        "torchcodec",
-        "safetensors",
-        "sklearn",
-        "huggingface_hub",
-        "jinja2",
-        "einops",
-    ),
+    *("decord", "torchcodec", "safetensors", "sklearn", "huggingface_hub", "jinja2", "einops"),
+    *("wandb", "mlflow"),
 }
 
 

@@ -282,6 +282,7 @@ def test_impossible_cells_are_refused_before_any_work(tiny_set, tmp_path):
     ],
 )
 def test_options_that_mean_nothing_are_refused(tmp_path, options, message):
+    (tmp_path / "c.yaml").write_text("{}")
     with pytest.raises(ConfigError, match=message):
         run(tmp_path / "c.yaml", tmp_path, *options)
 

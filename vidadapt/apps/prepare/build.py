@@ -77,9 +77,9 @@ def build(
     out = Path(out)
     taken_out = [name for name in ("dev", "test") if getattr(options, f"{name}_fraction")]
     if given := [name for name in taken_out if name in annotations.splits]:
-        raise ValueError(f"the source has a {given[0]} list: --{given[0]}-fraction must be 0")
+        raise ValueError(f"the source has a {given[0]} list: --{given[0]}_fraction must be 0")
     if taken_out and "train" not in annotations.splits:
-        raise ValueError(f"the source has no train list: --{taken_out[0]}-fraction must be 0")
+        raise ValueError(f"the source has no train list: --{taken_out[0]}_fraction must be 0")
     check_names(annotations.label_names, report)
     found, sizes = _locate(annotations, files, report)
     same = overlap.identical(

@@ -145,7 +145,7 @@ def _column(table: Path, header: list[str], key: str, given: str | None) -> int 
     if place is None and key in ("path", "label"):
         raise ValueError(
             f"{table}:1: expected a header with a {key} column such as 'path,label', got "
-            f"{shown!r}; name the column with --{key}-column, or add the header"
+            f"{shown!r}; name the column with --{key}_column, or add the header"
         )
     return place
 

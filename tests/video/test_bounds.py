@@ -60,7 +60,7 @@ def test_prepare_says_how_a_list_that_leads_out_is_allowed(tmp_path, root, capsy
     (tmp_path / "list.txt").write_text("../out.mp4 0\n")
     prepare = load_tool("prepare").main
     words = ["index", str(tmp_path / "list.txt"), "--root", str(root), "--processes", "1"]
-    with pytest.raises(ValueError, match=r"list\.txt:1: .*--allow-outside-root"):
+    with pytest.raises(ValueError, match=r"list\.txt:1: .*--allow_outside_root"):
         prepare(words)
     prepare([*words, "--allow-outside-root"])
     assert "1 videos, 0 readable" in capsys.readouterr().out

@@ -40,7 +40,7 @@ FIRST_STEPS = """\
 usage: vidadapt COMMAND [options]; `vidadapt COMMAND --help` says more
 
 The first five minutes, with videos in one folder for each class:
-  vidadapt prepare folder VIDEOS --out lists/mine
+  vidadapt prepare folder VIDEOS lists/mine
   vidadapt browse lists/mine/train.txt
   vidadapt train --config custom --data.lists lists/mine --run_dir runs/mine \\
       --model.weights WEIGHTS

@@ -1,6 +1,6 @@
 """Run as a program: the same work by the first 1, 2, 3 and 5 of five processes, for tests.
 
-Arguments: a folder for the results, a run's folder, and the options of tools/train.py.
+Arguments: a folder for the results, a run's folder, and the options of vidadapt train.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WIDTH = 6
 
 
 def evaluated(world: World, out: Path, run: str) -> None:
-    """tools/evaluate.py on each list of the folder."""
+    """vidadapt evaluate on each list of the folder."""
     for listed in ("broken", "short"):
         sys.argv = [
             "evaluate.py", "--run_dir", run, "--data.root", str(out),
@@ -42,7 +42,7 @@ def evaluated(world: World, out: Path, run: str) -> None:
 
 
 def validated(world: World, out: Path, options: list[str]) -> None:
-    """What tools/train.py asks for at the end of an epoch."""
+    """What vidadapt train asks for at the end of an epoch."""
     cfg, _ = command_line.parse_train(
         [
             *(*options, "--run_dir", "none", "--data.root", str(out)),

@@ -26,7 +26,7 @@ VIDEOS = {"broken": 7, "short": 2}
 
 
 def train_here(*options: object) -> None:
-    """tools/train.py in this process."""
+    """vidadapt train in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["tools/train.py", *map(str, options)])
         load_tool("train").main(ALONE)

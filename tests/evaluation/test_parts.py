@@ -202,7 +202,7 @@ def assert_same(one: Path, other: Path) -> None:
 def stop(
     command: list[object], out: Path, *how: str, script: str = STOPPED, processes: int = 1
 ) -> subprocess.CompletedProcess[str]:
-    """Run tools/evaluate.py under a script that stops it, with the script's arguments."""
+    """Run vidadapt evaluate under a script that stops it, with the script's arguments."""
     file = out.with_suffix(".py")
     file.write_text(script)
     tool = [str(ROOT / "tools" / "evaluate.py"), *map(str, command), "--out", str(out)]

@@ -17,7 +17,7 @@ from vidadapt.serving import trained
 
 
 def prepare(folder: Path, tiny_set, names: str = "red\ngreen\nblue\n") -> Path:
-    """The tiny set's lists as tools/prepare.py leaves them, apart from the videos."""
+    """The tiny set's lists as vidadapt prepare leaves them, apart from the videos."""
     folder.mkdir(parents=True)
     for split, path in tiny_set.lists.items():
         shutil.copy(path, folder / f"{split}.txt")

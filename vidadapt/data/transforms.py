@@ -66,7 +66,7 @@ class Augmentation:
     """What training does at random to the frames of a clip.
 
     Each field has the name of its key of `data`. A cache of features is bound to all of them, and
-    tools/browse.py shows them, so a new one needs no line there.
+    vidadapt browse shows them, so a new one needs no line there.
 
     Attributes:
         train_crop: `multi_scale` (see `multi_scale_box`) or `random_resized` (8-100 % of the area,

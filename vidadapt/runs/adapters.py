@@ -180,7 +180,7 @@ def with_weights(adapter: SavedAdapter, weights: str | Path | None) -> Config:
     value = shlex.quote(shown) if named is not None else "FILE"
     raise ConfigError(
         f"{adapter.folder / checkpoints.DESCRIPTION}: {why} with --weights {value} "
-        f"(evaluate.py: --model.weights {value}; Python: weights={value!r}, of vidadapt.load "
+        f"(vidadapt evaluate: --model.weights {value}; Python: weights={value!r}, of vidadapt.load "
         f"backbone={value!r}). Weights other than those of its training are refused"
     )
 

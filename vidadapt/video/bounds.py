@@ -10,7 +10,7 @@ from pathlib import Path
 MAX_PIXELS = 1 << 26  # of a frame: 8192 x 8192, twice 8K
 MAX_FRAMES = 1 << 21  # of a video: 19 hours at 30 frames a second
 ALLOW_OUTSIDE = (
-    "set data.allow_outside_root true (prepare.py and check_videos.py: --allow_outside_root) if "
+    "set data.allow_outside_root true (vidadapt prepare and check_videos: --allow_outside_root) if "
     "the list is to be trusted"
 )
 

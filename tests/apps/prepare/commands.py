@@ -1,4 +1,4 @@
-"""tools/prepare.py run in this process as a user runs it, and what it left."""
+"""vidadapt prepare run in this process as a user runs it, and what it left."""
 
 from __future__ import annotations
 

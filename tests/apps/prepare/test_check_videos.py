@@ -1,4 +1,4 @@
-"""tools/check_videos.py: every file decoded once, every defect told, whatever a decoder does."""
+"""vidadapt check_videos: every file decoded once, every defect told, whatever a decoder does."""
 
 import csv
 import io

@@ -449,7 +449,7 @@ def test_lists_of_another_command_are_not_overwritten(prepared, own, tmp_path: P
     (tmp_path / "clips.csv").write_text("path,label\njump/jump 0.mp4,a\nwalk/walk 0.mp4,b\n")
     done = prepare("csv", tmp_path / "clips.csv", prepared, "--videos", own)
     assert done.status == 2
-    assert f"{prepared} was written by 'prepare.py folder': choose another" in done.told
+    assert f"{prepared} was written by 'vidadapt prepare folder': choose another" in done.told
     done = prepare("csv", tmp_path / "clips.csv", tmp_path / "clips.csv", "--videos", own)
     assert done.status == 2 and "clips.csv is a file: expected a folder to write" in done.told
     assert {path.name: path.read_bytes() for path in prepared.iterdir()} == before

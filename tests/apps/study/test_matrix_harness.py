@@ -1,4 +1,4 @@
-"""tools/bench_frames.py as a user runs it: whole, killed and started again, twice at once."""
+"""vidadapt bench_frames as a user runs it: whole, killed and started again, twice at once."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def test_a_file_that_is_no_evaluation_is_named_before_any_model_runs(
     (run / "logs").mkdir()
     (run / "logs" / "metrics.json").write_text(text)
     monkeypatch.setattr(embedding, "features_of", None)
-    with pytest.raises(ValueError, match=r"logs/metrics\.json: is no result of tools/evaluate\.py"):
+    with pytest.raises(ValueError, match=r"logs/metrics\.json: is no result of vidadapt evaluate"):
         run_tool("tsne", "--run_dir", run, "--out", tmp_path / "out")
 
 

@@ -38,7 +38,7 @@ def check_folder(out: Path, command: str) -> None:
     owner, owned = _owned(out)
     if owner not in ("", command):
         raise ListError(
-            f"{out} was written by 'prepare.py {owner}': choose another folder, or delete it"
+            f"{out} was written by 'vidadapt prepare {owner}': choose another folder, or delete it"
         )
     for name in (LABELS_FILE, *(f"{split}.txt" for split in SPLITS)):
         if name not in owned and (out / name).exists():

@@ -64,7 +64,7 @@ class Setting:
         precision: what autocast computes in; here `auto` is none.
         device: of the measured steps.
         recompute: what the measured steps compute again in backward, as --train.recompute of
-            train.py; FLOPs are counted without it.
+            vidadapt train; FLOPs are counted without it.
         optimizer: of the measured steps.
         compile: measure steps of the model as `torch.compile` makes it.
     """

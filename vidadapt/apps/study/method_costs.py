@@ -48,7 +48,7 @@ class CostOptions:
     """Options of vidadapt cost.
 
     Attributes:
-        method: rows of the table, METHOD[:OPTION=VALUE,...]; options as train.py takes them behind
+        method: rows of the table, METHOD[:OPTION=VALUE,...]; options as vidadapt train takes them behind
             --method.; all: every method with its own defaults, in the order below.
         threads: CPU threads; default: torch's choice.
         steps: timed steps.

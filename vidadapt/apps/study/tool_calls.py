@@ -101,7 +101,7 @@ def call_tool(
             said = last_words(output.read_bytes()[began:].decode(errors="replace"))
             failure = {"kind": name_of_status(child.returncode), "message": said}
         raise CellFailed(
-            f"tools/{tool}.py ended with exit status {child.returncode} (see {output}): "
+            f"vidadapt {tool} ended with exit status {child.returncode} (see {output}): "
             + failure["message"],
             failure["kind"],
             failure.get("status") or child.returncode,

@@ -1,4 +1,4 @@
-"""prepare.py transcode and frames: copies of a set that load fast."""
+"""vidadapt prepare transcode and frames: copies of a set that load fast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""prepare.py index: count frames ahead of training."""
+"""vidadapt prepare index: count frames ahead of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""prepare.py ssv2, hmdb51, ..., folder, csv: from videos to a folder of lists."""
+"""vidadapt prepare ssv2, hmdb51, ..., folder, csv: from videos to a folder of lists."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from vidadapt.apps.prepare.report import Report
 from vidadapt.apps.prepare.sources import SOURCES
 from vidadapt.apps.prepare.unpacking import RATIO
 from vidadapt.apps.prepare.write import check_folder
+from vidadapt.config import DataConfig
 from vidadapt.console import printable_lines
 from vidadapt.data import DATASETS
 from vidadapt.lists import LABELS_FILE, Prepared, read_label_names, read_list
@@ -126,7 +127,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def prepare_folder(folder_of_videos: Path, out: Path) -> None:
-    """Write lists of own videos, in one folder per class, as `prepare.py folder` does by default.
+    """Write lists of own videos, in one folder per class, as `vidadapt prepare folder` does by default.
 
     What it found is printed; what cannot be used is left out, and is in OUT/report.txt.
 
@@ -227,7 +228,8 @@ def _summary(out: Path, prepared: Prepared, report: Report) -> str:
 
 def _train_command(out: Path, prepared: Prepared) -> str:
     config = DATASETS[prepared.dataset].config
-    words = ["vidadapt", "train", "--config", config or "hmdb51/adaptformer"]
-    words += [] if config else ["--data.dataset", prepared.dataset, "--data.sampling", "uniform8"]
+    words = ["vidadapt", "train", "--config", config or "custom"]
+    if not config and prepared.dataset != DataConfig.dataset:
+        words += ["--data.dataset", prepared.dataset]
     words += ["--data.lists", str(out), "--model.weights", "WEIGHTS", "--run_dir", "RUN"]
     return shlex.join(words)

@@ -1,4 +1,4 @@
-"""prepare.py synthetic: render action videos from nothing."""
+"""vidadapt prepare synthetic: render action videos from nothing."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ class CostOptions:
     """Options of vidadapt cost.
 
     Attributes:
-        method: rows of the table, METHOD[:OPTION=VALUE,...]; options as vidadapt train takes them behind
-            --method.; all: every method with its own defaults, in the order below.
+        method: rows of the table, METHOD[:OPTION=VALUE,...]; options as vidadapt train takes them
+            behind --method.; all: every method with its own defaults, in the order below.
         threads: CPU threads; default: torch's choice.
         steps: timed steps.
         no_time: only count: no steps, so no time and no memory.

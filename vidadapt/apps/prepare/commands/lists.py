@@ -127,7 +127,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def prepare_folder(folder_of_videos: Path, out: Path) -> None:
-    """Write lists of own videos, in one folder per class, as `vidadapt prepare folder` does by default.
+    """Write lists of own videos, a folder for each class, as `vidadapt prepare folder` does.
 
     What it found is printed; what cannot be used is left out, and is in OUT/report.txt.
 

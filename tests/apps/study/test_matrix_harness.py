@@ -198,14 +198,16 @@ def test_killed_it_leaves_no_process_behind(stage, tiny_set, tmp_path):
     left: set[str] = set()
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
         children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
-        deadline = time.monotonic() + 120
-        while not any(_says(pid, "prepare.py", "spawn_main") for pid in left):
-            assert child.poll() is None and time.monotonic() < deadline
-            time.sleep(0.1)
+        try:
+            deadline = time.monotonic() + 120
+            while not any(_says(pid, "\0prepare\0", "spawn_main") for pid in left):
+                assert child.poll() is None and time.monotonic() < deadline
+                time.sleep(0.1)
+                left |= set(children.read_text().split())
+            time.sleep(2)  # past its start
             left |= set(children.read_text().split())
-        time.sleep(2)  # past its start
-        left |= set(children.read_text().split())
-        child.send_signal(signal.SIGKILL)
+        finally:
+            child.send_signal(signal.SIGKILL)  # or leaving the block would wait for its end
     deadline = time.monotonic() + 60
     while any(_says(pid, "python") for pid in left):
         assert time.monotonic() < deadline, left

@@ -29,7 +29,8 @@ ALSO = {
     "ucf101": ["--allow_partial"],
     "train": [
         *("--model.backbone", "vit_tiny", "--data.num_workers", "1", "--data.crop_size", "64"),
-        *("--train.epochs", "1", "--train.warmup_epochs", "0", "--train.batch_size", "2"),
+        *("--train.epochs", "1", "--train.warmup_epochs", "null"),
+        *("--train.warmup_share", "0.1", "--train.batch_size", "2"),
     ],
     "browse": ["--data.num_workers", "0"],
 }

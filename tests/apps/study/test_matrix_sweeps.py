@@ -155,7 +155,7 @@ def test_a_sweep_says_what_it_is_and_how_to_run_it(path):
     header = path.read_text(encoding="utf-8").partition("\nvariants:")[0]
     assert all(line.startswith("#") for line in header.splitlines())
     assert "arXiv" in header
-    assert f"--sweep configs/sweeps/{path.name}" in header
+    assert f"--sweep sweeps/{path.stem} " in header
 
 
 @pytest.mark.parametrize(("base", "sweep", "variant"), CASES)

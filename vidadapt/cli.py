@@ -1,4 +1,4 @@
-"""The command `vidadapt NAME ...`; vidadapt NAME of a checkout call the same functions."""
+"""The command `vidadapt NAME ...`; each file of tools/ calls the one of its name."""
 
 from __future__ import annotations
 

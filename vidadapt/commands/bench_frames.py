@@ -16,10 +16,10 @@ finished cells are kept, a begun one continues after its last epoch. The exit st
 failed (others: docs/failures.md).
 
 examples:
-  vidadapt bench_frames --config configs/demo.yaml --frames 2 4 8 \\
+  vidadapt bench_frames --config demo --frames 2 4 8 \\
     --methods linear vpt adaptformer --seeds 0
-  vidadapt bench_frames --config configs/demo.yaml --frames 8 --out runs/bottleneck \\
-    --sweep configs/sweeps/bottleneck.yaml
+  vidadapt bench_frames --config demo --frames 8 --out runs/bottleneck \\
+    --sweep sweeps/bottleneck
   vidadapt bench_frames --config mine.yaml --frames 2 4 8 --cost_only --out runs/cost \\
     --methods linear vpt adaptformer arc losa full
   vidadapt bench_frames --report runs/frames

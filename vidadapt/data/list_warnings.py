@@ -1,4 +1,4 @@
-"""What is likely to disappoint in the lists of a run, said before it trains."""
+"""Warnings about the lists of a run, said before it trains."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def _constants(name: str, device: torch.device) -> tuple[torch.Tensor, torch.Ten
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training does at random to the frames of a clip.
+    """Random changes of the frames of a training clip.
 
     Each field has the name of its key of `data`. A cache of features is bound to all of them, and
     vidadapt browse shows them, so a new one needs no line there.

@@ -1,4 +1,4 @@
-"""What a model predicts for each video: classes, probabilities, confusions, calibration, tables."""
+"""Predictions for each video: classes, probabilities, confusions, calibration, tables."""
 
 from __future__ import annotations
 

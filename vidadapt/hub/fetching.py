@@ -46,7 +46,7 @@ class HubError(ValueError):
 
 @dataclass(frozen=True)
 class Stated:
-    """What the hub states of a file.
+    """Facts that the hub states of a file.
 
     Attributes:
         commit: revision of the repository, 40 hexadecimal digits.

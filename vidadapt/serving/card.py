@@ -34,14 +34,7 @@ def model_card(
     """
     weights, backbone = about["model"]["weights"], about["model"]["backbone"]
     published = of_weights(weights, backbone)
-    environment = Environment(
-        loader=PackageLoader("vidadapt.serving"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # Markdown
-        keep_trailing_newline=True,
-    )
+    environment = markdown_templates("vidadapt.serving")
     environment.filters["cell"] = _cell
     return environment.get_template("card.md.j2").render(
         front_matter=_front_matter(about, plan, figures, repository, licence, published),
@@ -54,6 +47,18 @@ def model_card(
         whole=about["method"]["name"] == "full",
         named=_named(weights),
         shipped=weights in WITHOUT_FILE,
+    )
+
+
+def markdown_templates(package: str) -> Environment:
+    """Open the templates of a package that write Markdown: nothing is escaped, no name may lack."""
+    return Environment(
+        loader=PackageLoader(package),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+        keep_trailing_newline=True,
     )
 
 

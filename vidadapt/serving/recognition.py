@@ -1,4 +1,4 @@
-"""What one model sees in a video or a clip."""
+"""Labels that one model sees in a video or a clip."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vidadapt.video import ReadError
 
 @dataclass(frozen=True)
 class Recognition:
-    """What a model sees in a video or a clip.
+    """Labels that a model sees in a video or a clip.
 
     Attributes:
         path: of the video; empty: it was a clip.

@@ -29,7 +29,7 @@ PATIENCE = 20.0  # seconds without an answer after which a tracker is given up a
 
 
 class Tracker(Protocol):
-    """Where the curves of one run go; whatever a call raises is said once and counted."""
+    """Receivers of the curves of one run; whatever a call raises is said once and counted."""
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Take the figures of an optimiser step, e.g. `train/loss`; steps come in order."""

@@ -1,4 +1,4 @@
-"""What is known of one published file of weights."""
+"""Record of one published file of weights."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def _short(name: str, length: int) -> str:
 
 
 def _state(row: VideoFacts) -> str:
-    """How much of a video can be read."""
+    """Name how much of a video can be read."""
     return "unreadable" if not row.num_frames else "truncated" if row.truncated else "whole"
 
 

@@ -73,7 +73,7 @@ class Chart:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What the page reads out: names of the lines; epoch, its place and values of each row."""
+        """Give names of the lines; and of each row its epoch, place and values."""
         rows = [[epoch, self.x(epoch), values] for epoch, values in self.rows]
         return {"names": [printable(line.name) for line in self.lines], "rows": rows}
 

@@ -1,4 +1,4 @@
-"""What the results of an evaluation tell of a model: classes, confusions, calibration, mistakes."""
+"""Results of an evaluation: classes, confusions, calibration, mistakes."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Details:
-    """What the scores of single videos tell.
+    """Facts from the scores of single videos.
 
     Attributes:
         matrix: (K, K) int64, see `confusion_matrix`.

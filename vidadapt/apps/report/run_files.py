@@ -1,4 +1,4 @@
-"""What the files of a training run tell of it, as the page of a report takes them."""
+"""Facts of a training run from its files, as the page of a report takes them."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def result_row(one: Evaluated) -> list[str]:
 
 
 def notes_of(runs: Sequence[Run]) -> list[str]:
-    """What a reader must know first: runs that failed or have not ended, and random weights."""
+    """List what to know first: runs that failed or have not ended, and random weights."""
     found = []
     for run in runs:
         name = f"{run.name}: " if len(runs) > 1 else ""

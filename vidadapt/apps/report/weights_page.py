@@ -9,9 +9,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from vidadapt.files import write_text
+from vidadapt.serving.card import markdown_templates
 from vidadapt.weights import PUBLISHED, Published
 
 
@@ -25,14 +24,7 @@ def page(published: Mapping[str, Published]) -> str:
     groups: dict[str, dict[str, Published]] = {"Video models": {}, "Image models": {}}
     for name, entry in published.items():
         groups["Image models" if "/" in entry.backbone else "Video models"][name] = entry
-    environment = Environment(
-        loader=PackageLoader("vidadapt.apps.report"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # Markdown
-        keep_trailing_newline=True,
-    )
+    environment = markdown_templates("vidadapt.apps.report")
     return environment.get_template("weights.md.j2").render(
         groups=groups,
         sources=sorted({source for entry in published.values() for source in entry.sources}),

@@ -2,6 +2,7 @@
 
 from vidadapt.training.log import SUMMARY, say_start, summarise
 from vidadapt.training.loop import fit
+from vidadapt.training.memory import peak_memory, process_memory, reset_peak
 from vidadapt.training.optim import build_optimizer, parameter_groups, set_lr
 from vidadapt.training.profiling import profiled
 from vidadapt.training.run import train
@@ -20,8 +21,11 @@ __all__ = [
     "fit",
     "load_lists",
     "parameter_groups",
+    "peak_memory",
+    "process_memory",
     "profiled",
     "read_command",
+    "reset_peak",
     "say_start",
     "set_lr",
     "set_up",

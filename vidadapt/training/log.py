@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +16,7 @@ from vidadapt.distributed import World, gather_objects
 from vidadapt.files import append_lines, warn_of_retries, write_json
 from vidadapt.methods import count_parameters
 from vidadapt.runs import checkpoints
+from vidadapt.training.memory import peak_memory, process_memory
 from vidadapt.training.optim import effective_lr, warmup_key
 from vidadapt.training.setup import Setup
 from vidadapt.training.state import Progress, StepRecord
@@ -144,6 +145,8 @@ def summarise(
     """
     again = [line for loader in setup.loaders.values() for line in loader.again]
     again = [line for part in gather_objects(world, again) for line in part]
+    on_device = peak_memory(world.device) if world.device.type != "cpu" else None
+    peaks = gather_objects(world, (on_device, process_memory("VmHWM")))
     if not world.is_main:
         return
     trainable, total = count_parameters(setup.model)
@@ -152,7 +155,10 @@ def summarise(
         "trainable": trainable,
         "total": total,
         **result,
+        "peak_device_bytes": _most(device for device, _ in peaks),
+        "peak_process_bytes": _most(process for _, process in peaks),
         "cache": filling,
+        "videos": {name: len(videos.samples) for name, videos in setup.lists.items()},
         "left_out": list(setup.lists["train"].left_out),
         "skipped": len(read_skips(run_dir / SKIPPED)),
         "tried_again": again,
@@ -165,6 +171,10 @@ def summarise(
     }
     write_json(run_dir / SUMMARY, summary)
     say_summary(run_dir, summary)
+
+
+def _most(found: Iterable[int | None]) -> int | None:
+    return max((value for value in found if value is not None), default=None)
 
 
 def say_defects(name: str, videos: VideoList) -> None:

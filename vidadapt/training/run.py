@@ -14,6 +14,7 @@ from vidadapt.features import fill_cache
 from vidadapt.files import Lock
 from vidadapt.training.log import SUMMARY, say_start, summarise
 from vidadapt.training.loop import fit
+from vidadapt.training.memory import reset_peak
 from vidadapt.training.profiling import profiled
 from vidadapt.training.setup import batches_of, set_up
 from vidadapt.training.validation import validation_of
@@ -53,6 +54,7 @@ def _train(
     lock: Lock | None,
 ) -> None:
     """Build, fit, summarise; or with `--profile` time some steps."""
+    reset_peak(world.device)  # a notebook may have computed before
     built = set_up(world, cfg, plan, saved)
     recipe, facts, videos = built.recipe, built.facts, built.lists["train"]
     filling = None if built.cached is None else fill_cache(built.cached)

@@ -144,8 +144,11 @@ def test_training_and_evaluation_write_the_page_of_the_run(run):
     assert f"{summary['trainable']:,}" in parameters and f"{summary['total']:,}" in parameters
     for split, manifest in summary["manifests"].items():
         [listed] = page.values(f"{split} list")
-        assert manifest[:12] in listed
-    assert "12 videos" in page.values("train list")[0]
+        assert manifest[:12] in listed and f"{summary['videos'][split]:,} videos" in listed
+    assert summary["videos"]["train"] == 12
+    peak = summary["peak_process_bytes"]
+    assert peak > 4 * summary["total"]  # the parameters alone, in fp32
+    assert page.values("Peak memory of a process") == [f"{peak / 1e9:.2f} GB"]
     assert page.values("train.epochs") == ["3"]
 
 

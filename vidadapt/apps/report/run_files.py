@@ -28,7 +28,8 @@ class ListFacts:
     Attributes:
         split: "train", "dev" or "test".
         path: as the configuration names it.
-        num_videos: lines that the file has now; None: it cannot be read from here.
+        num_videos: that the training used; before its end the lines that the file has; None: it
+            cannot be read from here.
         manifest: hash of what was used of it; None: not known before the run's end.
     """
 
@@ -129,19 +130,25 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 def _lists(settings: Mapping[str, Any], summary: Mapping[str, Any], home: Path) -> list[ListFacts]:
     """The lists that are set, with the number of videos that each has now."""
-    manifests = summary.get("manifests")
+    used, manifests = summary.get("videos"), summary.get("manifests")
     found = []
     for split in ("train", "dev", "test"):
         path = settings[f"data.{split}_list"]
         if path is None:
             continue
-        try:
-            number = len(read_list(located(home, str(path)), ".", MANY, allow_outside_root=True))
-        except ListError:
-            number = None
+        number = used.get(split) if isinstance(used, dict) else None
+        if number is None:
+            number = _lines(located(home, str(path)))
         manifest = manifests.get(split) if isinstance(manifests, dict) else None
         found.append(ListFacts(split, str(path), number, manifest))
     return found
+
+
+def _lines(path: Path) -> int | None:
+    try:
+        return len(read_list(path, ".", MANY, allow_outside_root=True))
+    except ListError:
+        return None
 
 
 def located(home: Path, path: str) -> Path:

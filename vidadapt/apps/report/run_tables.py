@@ -82,14 +82,14 @@ def data_facts(run: Run) -> dict[str, str]:
         "Clips": f"{frames} frames of {of['data.crop_size']} pixels, sampling {sampling}",
     }
     for one in run.lists:
-        number = "not there now" if one.num_videos is None else f"{one.num_videos:,} videos listed"
+        number = "not there now" if one.num_videos is None else f"{one.num_videos:,} videos"
         manifest = f", manifest {one.manifest[:12]}" if isinstance(one.manifest, str) else ""
         found[f"{one.split} list"] = f"{one.path}: {number}{manifest}"
     return found
 
 
 def cost_facts(run: Run) -> dict[str, str]:
-    """Time of the run and of its parts; without the time that it stood still."""
+    """Time of the run and of its parts, without the time that it stood still; memory."""
     found = {}
     seconds = run.summary.get("seconds")
     if isinstance(seconds, int | float):
@@ -104,6 +104,12 @@ def cost_facts(run: Run) -> dict[str, str]:
     ):
         if values := [line[key] for line in run.log if key in line]:
             found[title] = form(median(values)) + (" (median)" if len(values) > 1 else "")
+    for title, key in (
+        ("Peak memory of a device", "peak_device_bytes"),
+        ("Peak memory of a process", "peak_process_bytes"),
+    ):
+        if isinstance(peak := run.summary.get(key), int):
+            found[title] = f"{peak / 1e9:.2f} GB"
     for one in run.evaluations:
         if isinstance(spent := one.results.get("seconds"), int | float):
             found[f"Evaluation {one.folder.name}"] = duration(spent)

@@ -24,7 +24,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -40,7 +39,13 @@ from vidadapt import methods, models
 from vidadapt.config import Within, import_named
 from vidadapt.models import Precision, VideoModel, autocast, cast_frozen
 from vidadapt.processes import end_with_parent
-from vidadapt.training import build_optimizer, parameter_groups, set_lr
+from vidadapt.training import (
+    build_optimizer,
+    parameter_groups,
+    peak_memory,
+    reset_peak,
+    set_lr,
+)
 
 NOISY_PERCENT = 10  # a spread above it is pointed out
 
@@ -166,7 +171,7 @@ def measure(
     device = torch.device(setting.device)
     torch.manual_seed(0)
     nn.Linear(64, 64, device=device)(torch.randn(64, 64, device=device)).sum().backward()
-    before = _memory_now(device)
+    before = reset_peak(device)
     model = adapted_random_model(setting, method).to(device)
     methods.recompute_blocks(model, setting.recompute)
     cast_frozen(model, device, setting.precision)
@@ -195,7 +200,7 @@ def measure(
     seconds = step_seconds(
         lambda: finish(loss()), device, warmup=0 if device.type == "cpu" else 5, steps=steps
     )
-    peak = _peak_memory(device)
+    peak = peak_memory(device)
     median = statistics.median(seconds)
     return Measurements(
         backward_bytes_per_clip=None if kept is None else round(kept / setting.batch_size),
@@ -323,34 +328,3 @@ def _begin(plugins: Sequence[str]) -> None:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _memory_now(device: torch.device) -> int | None:
-    """Bytes in use, from which on `_peak_memory` is of interest."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    return process_memory("VmRSS")
-
-
-def _peak_memory(device: torch.device) -> int | None:
-    """Most bytes in use so far: torch's allocator on CUDA, the process's resident set on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return process_memory("VmHWM")
-
-
-def process_memory(key: str) -> int | None:
-    """Bytes from Linux's account of this process; None on other systems.
-
-    `VmRSS` is what it holds in memory now, `VmHWM` the most that it ever held.
-
-    Not `getrusage`, whose peak starts at that of the process which started this one.
-    """
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    for line in status.read_text().splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1]) * 1024
-    return None

@@ -41,6 +41,7 @@ from vidadapt.config import Config, ConfigError
 from vidadapt.data import DataPlan, cores
 from vidadapt.lists import with_lists
 from vidadapt.models import RANDOM, WITHOUT_FILE, is_hub_name, resolved_precision
+from vidadapt.training import process_memory
 
 MATMUL_TURNS, MATMUL_SECONDS = 3, 0.5  # at least, both
 
@@ -188,7 +189,7 @@ def step_cost(cfg: Config, steps: int, threads: int | None) -> dict[str, Any]:
             f"a training step does not fit into the {device.type} device's memory; lower "
             "train.batch_size or the number of frames, or set train.recompute"
         ) from error
-    peak = benchmark.process_memory("VmHWM")
+    peak = process_memory("VmHWM")
     gc.collect()
     with torch.device("meta"):
         model = benchmark.bare_model(setting)

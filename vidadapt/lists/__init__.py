@@ -6,6 +6,14 @@ once those that it does not know. An evaluation or a training run then takes the
 
 from vidadapt.lists.counting import counted_videos, frame_counts, known_rows, look_at
 from vidadapt.lists.file_counting import CountJob, count_file, facts_of_failure
+from vidadapt.lists.folds import (
+    FOLDS_FILE,
+    FoldedVideo,
+    fold_names,
+    group_numbers,
+    read_folds,
+    write_folds,
+)
 from vidadapt.lists.index import Index, add_to_index, index_path, read_index, tidy_index
 from vidadapt.lists.names import (
     PATH_COLUMNS,
@@ -44,6 +52,7 @@ from vidadapt.lists.reading import (
 from vidadapt.lists.videos import Videos
 
 __all__ = [
+    "FOLDS_FILE",
     "HEADER_FIELDS",
     "LABELS_FILE",
     "MOST_LISTED",
@@ -51,6 +60,7 @@ __all__ = [
     "PREPARED_FILE",
     "VIDEO_ENDINGS",
     "CountJob",
+    "FoldedVideo",
     "Index",
     "ListError",
     "Prepared",
@@ -64,7 +74,9 @@ __all__ = [
     "count_file",
     "counted_videos",
     "facts_of_failure",
+    "fold_names",
     "frame_counts",
+    "group_numbers",
     "index_path",
     "is_video",
     "known_root",
@@ -74,6 +86,7 @@ __all__ = [
     "manifest_hash",
     "other_spelling",
     "parse_line",
+    "read_folds",
     "read_index",
     "read_label_names",
     "read_list",
@@ -84,6 +97,7 @@ __all__ = [
     "tidy_index",
     "with_lists",
     "without_ending",
+    "write_folds",
     "write_list",
     "write_prepared",
     "write_quarantine",

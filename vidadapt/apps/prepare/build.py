@@ -80,22 +80,69 @@ def build(
         raise ValueError(f"the source has a {given[0]} list: --{given[0]}_fraction must be 0")
     if taken_out and "train" not in annotations.splits:
         raise ValueError(f"the source has no train list: --{taken_out[0]}_fraction must be 0")
+    found, same = gather(annotations, files, out, report, options, readable=bool(taken_out))
+    if taken_out:
+        found = _split(found, same, annotations.label_names, options, report)
+    prepared = write(annotations, found, same, files, out, report, options, made_by)
+    index_path(out / f"{COUNTED}.txt").unlink(missing_ok=True)
+    return prepared
+
+
+def gather(
+    annotations: Annotations,
+    files: videos.Files,
+    out: Path,
+    report: Report,
+    options: Options,
+    *,
+    readable: bool,
+) -> tuple[Found, list[tuple[str, ...]]]:
+    """Find the file of each entry, and compare the files' contents.
+
+    Args:
+        out: folder where counts are kept until the lists are written.
+        readable: leave out the videos of train that cannot be read, with `options.index`.
+
+    Returns:
+        Entries by split, and sets of videos with the same content.
+
+    Raises:
+        ValueError: not one annotated video has a file, or a class name that no file can hold.
+    """
     check_names(annotations.label_names, report)
     found, sizes = _locate(annotations, files, report)
     same = overlap.identical(
         files.root, sizes, report, threads=options.processes, progress=options.progress
     )
     _check_classes(annotations, found, report)
-    if taken_out and options.index:
+    if readable and options.index:
         found = _readable(found, files.root, out, options, report)
-    if taken_out:
-        found = _split(found, same, annotations.label_names, options, report)
+    return found, same
+
+
+def write(
+    annotations: Annotations,
+    found: Found,
+    same: Sequence[Sequence[str]],
+    files: videos.Files,
+    out: Path,
+    report: Report,
+    options: Options,
+    made_by: Mapping[str, Any],
+) -> Prepared:
+    """Write a folder of lists, whose videos are known; see `build`.
+
+    Args:
+        found, same: of `gather`.
+
+    Raises:
+        ListError: the folder holds other lists.
+    """
     samples = {s: [Sample(one.key, one.label) for one in found[s]] for s in found}
     overlap.check_overlap(samples, same, annotations.label_names, report)
     prepared = write_lists(annotations, samples, files.root, out, made_by)
     if options.index:
         _count_frames(samples, files.root, out, options, report)
-        index_path(out / f"{COUNTED}.txt").unlink(missing_ok=True)
     report.write(out / REPORT)
     write_prepared(out, prepared)
     (out / UNFINISHED).unlink(missing_ok=True)

@@ -41,9 +41,7 @@ def take_out(
         raise ValueError(f"the fraction for {name} must be at least 0 and below 1, not {fraction}")
     if fraction == 0:
         return tuple(entries), ()
-    members: dict[str, Counter[int]] = defaultdict(Counter)
-    for entry in entries:
-        members[group_of(entry)][entry.label] += 1
+    members = members_of(entries)
     chosen = choose_groups(members, fraction, seed)
     kept = tuple(entry for entry in entries if group_of(entry) not in chosen)
     taken = tuple(entry for entry in entries if group_of(entry) in chosen)
@@ -56,6 +54,14 @@ def take_out(
                 f"{label_names[label]}: {count} videos in {groups} groups",
             )
     return kept, taken
+
+
+def members_of(entries: Iterable[Entry]) -> dict[str, Counter[int]]:
+    """Return by group the number of videos of each label."""
+    members: dict[str, Counter[int]] = defaultdict(Counter)
+    for entry in entries:
+        members[group_of(entry)][entry.label] += 1
+    return members
 
 
 def choose_groups(members: Mapping[str, Mapping[int, int]], fraction: float, seed: int) -> set[str]:
@@ -91,6 +97,49 @@ def choose_groups(members: Mapping[str, Mapping[int, int]], fraction: float, see
     for label, sizes in single.items():
         left = targets[label] - taken[label]
         chosen |= _fill(sizes, left, totals[label] - 1 - taken[label])
+    return chosen
+
+
+def choose_folds(
+    members: Mapping[str, Mapping[int, int]], num_folds: int | None, seed: int
+) -> dict[str, int]:
+    """Give each group a fold, numbered from 1, so that every class is spread over the folds.
+
+    Large groups come first, equal ones in random order, each into the fold that has fewest of the
+    classes it brings; of equal folds the smallest, then the first. The result does not depend on
+    the order of `members`.
+
+    Args:
+        members: by group, the number of videos of each label.
+        num_folds: None: each group is a fold, in the order of their names.
+
+    Raises:
+        ValueError: fewer than two folds, or fewer groups than folds.
+
+    >>> choose_folds({"b": {0: 2}, "a": {0: 1}}, None, seed=0)
+    {'a': 1, 'b': 2}
+    >>> sizes = {"a": {0: 3}, "b": {0: 2, 1: 1}, "c": {1: 3}, "d": {0: 1, 1: 2}}
+    >>> folds = choose_folds(sizes, 2, seed=0)
+    >>> [sum(sum(sizes[g].values()) for g, fold in folds.items() if fold == n) for n in (1, 2)]
+    [6, 6]
+    """
+    wanted = len(members) if num_folds is None else num_folds
+    if wanted < 2 or wanted > len(members):
+        raise ValueError(
+            f"--folds: expected from 2 to {len(members)} folds, as there are {len(members)} "
+            f"groups, got {wanted}"
+        )
+    if num_folds is None:
+        return {group: number for number, group in enumerate(sorted(members), start=1)}
+    folds: list[Counter[int]] = [Counter() for _ in range(num_folds)]
+    chosen = {}
+    sizes = {group: sum(found.values()) for group, found in members.items()}
+    for group in sorted(members, key=lambda group: (-sizes[group], _rank(group, seed))):
+        of_class = members[group]
+        crowd = [sum(fold[label] * n for label, n in of_class.items()) for fold in folds]
+        number = min(range(num_folds), key=lambda at: (crowd[at], folds[at].total(), at))
+        folds[number].update(of_class)
+        chosen[group] = number + 1
     return chosen
 
 

@@ -7,12 +7,15 @@ import copy
 import shlex
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from vidadapt.apps.prepare import archives, folder, table, videos
 from vidadapt.apps.prepare.annotations import Annotations
 from vidadapt.apps.prepare.build import REPORT, Options, build
 from vidadapt.apps.prepare.commands import options
+from vidadapt.apps.prepare.folds import build_folds
 from vidadapt.apps.prepare.report import Report
 from vidadapt.apps.prepare.sources import SOURCES
 from vidadapt.apps.prepare.unpacking import RATIO
@@ -20,8 +23,9 @@ from vidadapt.apps.prepare.write import check_folder
 from vidadapt.config import DataConfig
 from vidadapt.console import printable_lines
 from vidadapt.data import DATASETS
-from vidadapt.lists import LABELS_FILE, Prepared, read_label_names, read_list
+from vidadapt.lists import FOLDS_FILE, LABELS_FILE, Prepared, read_label_names, read_list
 
+EACH_GROUP = "leave-one-group-out"
 FRACTIONS = {"test": 0.2, "dev": 0.1}  # where own videos have no splits
 
 WRITTEN = """
@@ -95,6 +99,16 @@ def _add_fractions(parser: options.Parser) -> None:
         options.add_option(
             parser, f"--{name}_fraction", float, None, f"{about}where splits are given)"
         )
+    about = (
+        f"for cross-validation: that many, or {EACH_GROUP}; OUT/fold1, OUT/fold2 and so on get "
+        "lists, each with other groups as its test list, and OUT/folds.csv names them"
+    )
+    parser.add_argument("--folds", type=_folds, metavar=f"K|{EACH_GROUP}", help=about)
+
+
+def _folds(text: str) -> int | str:
+    """Read a number of folds."""
+    return text if text == EACH_GROUP else options.whole_number(2, "a number of folds")(text)
 
 
 def _add_shared(parser: options.Parser) -> None:
@@ -145,10 +159,13 @@ def _write(args: argparse.Namespace) -> tuple[bool, bool]:
     Returns:
         Whether there are problems, and whether files are missing.
     """
+    folds = getattr(args, "folds", None)
+    if folds is not None and args.test_fraction:
+        raise ValueError("--test_fraction: the folds of --folds are the test lists; leave it out")
     splits = {args.out: args.split}
     if args.split == "all":
         splits = {args.out / f"split{n}": str(n) for n in SOURCES[args.command].splits}
-    for out in splits:
+    for out in splits if folds is None else ():
         check_folder(out, args.command)
     common = Report()
     files = videos.find(args.videos, common)
@@ -181,11 +198,41 @@ def _write(args: argparse.Namespace) -> tuple[bool, bool]:
         )
         made_by = {"command": args.command, **given, **fractions}
         made_by |= {"seed": args.seed, "allow_partial": args.allow_partial}
-        prepared = build(annotations, files, out, report, options=how, made_by=made_by)
-        print(printable_lines(_summary(out, prepared, report)))
+        write = build if folds is None else partial(_write_folds, folds=folds)
+        prepared = write(annotations, files, out, report, options=how, made_by=made_by)
+        if folds is None:
+            print(printable_lines(_summary(out, prepared, report)))
+        print(f"\nto go on:\n  {_command(out, prepared, folds)}")
         problems |= bool(report.problems)
         missing |= bool(report.missing)
     return problems, missing
+
+
+def _write_folds(
+    annotations: Annotations,
+    files: videos.Files,
+    out: Path,
+    report: Report,
+    *,
+    folds: int | str,
+    options: Options,
+    made_by: dict[str, Any],
+) -> Prepared:
+    """Write the folders of a cross-validation, and print a summary of each."""
+    found = build_folds(
+        annotations,
+        files,
+        out,
+        report,
+        num_folds=None if folds == EACH_GROUP else int(folds),
+        options=options,
+        made_by=made_by,
+    )
+    for folder_of_fold, prepared, own in found:
+        print(printable_lines(_summary(folder_of_fold, prepared, own)))
+        report.problems.update(own.problems)
+    print(printable_lines("\n".join([*_findings(out, report), f"every video: {out / FOLDS_FILE}"])))
+    return prepared
 
 
 def _read(args: argparse.Namespace, split: str, files: videos.Files, report: Report) -> Annotations:
@@ -203,8 +250,8 @@ def _read(args: argparse.Namespace, split: str, files: videos.Files, report: Rep
 def _fraction(args: argparse.Namespace, name: str, annotations: Annotations) -> float:
     """Return the fraction of dev or test: as given, or else one for videos without splits."""
     given: float | None = getattr(args, f"{name}_fraction")
-    if given is not None:
-        return given
+    if given is not None or (name == "test" and getattr(args, "folds", None)):
+        return given or 0.0
     return FRACTIONS[name] if set(annotations.splits) == {"train"} else 0.0
 
 
@@ -220,13 +267,18 @@ def _summary(out: Path, prepared: Prepared, report: Report) -> str:
         if counts[least] != counts[most]:
             spread = f"{counts[least]} ({names[least]}) to {counts[most]} ({names[most]}) a class"
         lines.append(f"  {file} ({name}): {len(samples):,} videos, {spread}")
-    if report.text():
-        lines += [report.text(), f"all of it: {out / REPORT}"]
-    lines += ["", "to go on:", f"  {_train_command(out, prepared)}"]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_findings(out, report)])
 
 
-def _train_command(out: Path, prepared: Prepared) -> str:
+def _findings(out: Path, report: Report) -> list[str]:
+    return [report.text(), f"all of it: {out / REPORT}"] if report.text() else []
+
+
+def _command(out: Path, prepared: Prepared, folds: int | str | None) -> str:
+    """Return the command that trains on the lists, or on each of the folds."""
+    if folds is not None:
+        words = ["bench_frames", "--config", "CONFIG.yaml", "--methods", "linear", "adaptformer"]
+        return shlex.join(["vidadapt", *words, "--folds", str(out), "--out", "RUNS"])
     config = DATASETS[prepared.dataset].config
     words = ["vidadapt", "train", "--config", config or "custom"]
     if not config and prepared.dataset != DataConfig.dataset:

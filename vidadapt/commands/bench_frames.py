@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from vidadapt import launching
-from vidadapt.apps.study.matrix_run import MatrixOptions, run_matrix
+from vidadapt.apps.study.matrix_options import MatrixOptions
+from vidadapt.apps.study.matrix_run import run_matrix
 from vidadapt.apps.study.options import parse_options
 
 EPILOG = """\
 A configuration is vidadapt train's YAML. It may hold `variants`, which names overrides of it, and
 `prepare`, words for vidadapt prepare that make its videos; configs/demo.yaml has both. A sweep is a
 YAML with `variants` alone: configs/sweeps/. For videos of your own, copy a configuration and set
-`data.lists` (vidadapt prepare makes them) or `data.train_list` in it. Every cell (variant, frames,
-seed) is an ordinary vidadapt train and vidadapt evaluate; interrupted, the same command goes on:
-finished cells are kept, a begun one continues after its last epoch. The exit status is 1 if a cell
-failed (others: docs/failures.md).
+`data.lists` (vidadapt prepare makes them) or `data.train_list` in it, or give --folds. Every cell
+(variant, frames, fold, seed) is an ordinary vidadapt train and vidadapt evaluate; interrupted, the
+same command goes on: finished cells are kept, a begun one continues after its last epoch. The exit
+status is 1 if a cell failed (others: docs/failures.md).
 
 examples:
   vidadapt bench_frames --config demo --frames 2 4 8 \\
@@ -22,6 +23,8 @@ examples:
     --sweep sweeps/bottleneck
   vidadapt bench_frames --config mine.yaml --frames 2 4 8 --cost_only --out runs/cost \\
     --methods linear vpt adaptformer arc losa full
+  vidadapt bench_frames --config mine.yaml --frames 8 --folds data/folds --out runs/folds \\
+    --methods linear adaptformer
   vidadapt bench_frames --report runs/frames
 """
 

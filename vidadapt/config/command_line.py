@@ -61,7 +61,10 @@ class EvaluateOptions:
             development list, else `last`.
         split: which list.
         out: folder for metrics.json and scores.npz; default: inside the run's folder.
-        from_scores: recompute the metrics from this scores.npz, without a model.
+        from_scores: recompute the metrics from this scores.npz, without a model; with `folds` a
+            pattern in quotes, which names one of each fold.
+        folds: folder that vidadapt prepare --folds wrote: join the folds that `from_scores` names
+            into one result, every video once, and say how far it may be chance.
         fusion: `eval.fusion`, for `from_scores`.
     """
 
@@ -71,6 +74,7 @@ class EvaluateOptions:
     split: Literal["test", "dev"] = "test"
     out: str | None = None
     from_scores: str | None = None
+    folds: str | None = None
     fusion: Literal["softmax", "logits"] = "softmax"
 
 
@@ -118,6 +122,7 @@ EVALUATE_HELP = """Evaluate on a list, several clips x crops a video, exactly.
     vidadapt evaluate --adapter ssv2_adapter --data.root VIDEOS --data.test_list test.txt \\
         --model.weights videomae_vit_b.pth
     vidadapt evaluate --from_scores runs/.../scores.npz --eval.fusion logits
+    vidadapt evaluate --folds LISTS_OF_PREPARE --from_scores 'runs/fold*/eval_*/scores.npz'
 
 The configuration of the run or the adapter is the default of every option below. A run knows its
 classes, and where its relative paths begin; --data.lists takes the place of its lists.
@@ -274,9 +279,11 @@ def parse_evaluate(
     options = options_of(EvaluateOptions, parsed, run_dir=run_dir, fusion=parsed.eval.fusion)
     if [run_dir, options.adapter, options.from_scores].count(None) != 2:
         raise ConfigError("give one of --run_dir FOLDER, --adapter FOLDER and --from_scores FILE")
+    if options.folds is not None and options.from_scores is None:
+        raise ConfigError("--folds: name the scores of each fold with --from_scores 'PATTERN'")
     if options.from_scores is not None:
         _refuse_other_options(
-            given, {"from_scores", "eval.fusion", "out", "plugins"}, "--from_scores"
+            given, {"from_scores", "folds", "eval.fusion", "out", "plugins"}, "--from_scores"
         )
         return None, options
     home = run_dir if adapter is None else adapter.run_dir

@@ -1,5 +1,13 @@
 """Evaluation of a model: views, scores, metrics, predictions."""
 
+from vidadapt.evaluation.folds import (
+    Difference,
+    cross_validated,
+    difference,
+    interval,
+    join_folds,
+    pooled,
+)
 from vidadapt.evaluation.metrics import (
     METRICS,
     Fusion,
@@ -30,6 +38,7 @@ __all__ = [
     "CONFUSION",
     "METRICS",
     "PREDICTIONS",
+    "Difference",
     "Fusion",
     "Judged",
     "Metric",
@@ -40,13 +49,18 @@ __all__ = [
     "Scoring",
     "collected",
     "confusion_matrix",
+    "cross_validated",
+    "difference",
     "fuse",
     "in_each_order",
     "in_percent",
+    "interval",
+    "join_folds",
     "judge",
     "label_ranks",
     "load_scores",
     "measure",
+    "pooled",
     "predicted_classes",
     "probabilities",
     "reliability",

@@ -5,6 +5,7 @@ from vidadapt.serving.bank import AdapterBank
 from vidadapt.serving.exporting import export
 from vidadapt.serving.given import GivenVideo, find_videos, names_of
 from vidadapt.serving.head_inputs import score_with_features
+from vidadapt.serving.joined import join_scores
 from vidadapt.serving.model import Model, load
 from vidadapt.serving.predict import Guess, Prediction, Predictor, Shown
 from vidadapt.serving.pushing import Pushed, push, write_published
@@ -26,6 +27,7 @@ __all__ = [
     "evaluate_command",
     "export",
     "find_videos",
+    "join_scores",
     "load",
     "names_of",
     "predict_command",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import nullcontext
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from vidadapt.evaluation import (
 )
 from vidadapt.files import held_folder, write_json
 from vidadapt.serving import trained
+from vidadapt.serving.joined import join_scores
 from vidadapt.serving.trained import Loaded
 
 
@@ -75,16 +78,27 @@ def check_same_list(out: Path, manifest: str) -> None:
 
 
 def rescore(options: EvaluateOptions) -> None:
-    """Compute metrics again from a scores file, with the fusion asked for."""
+    """Compute metrics again from scores, with the fusion asked for; of all folds where asked.
+
+    Raises:
+        ConfigError: the scores are not those of every fold once.
+    """
     assert options.from_scores is not None
-    source = Path(options.from_scores)
-    scores, about = load_scores(source)
-    result = {**measure(scores, options.fusion), **about, "from_scores": str(source)}
-    if options.out is not None:
-        with held_folder(Path(options.out), "--out"):
-            write_tables(Path(options.out), scores, options.fusion, about.get("label_names"))
-            write_json(Path(options.out) / "metrics.json", result)
-    say(Path(options.out) if options.out else None, result)
+    out = Path(options.out) if options.out else None
+    with nullcontext() if out is None else held_folder(out, "--out"):
+        if options.folds is not None:
+            names = sorted(glob(options.from_scores, recursive=True))  # noqa: PTH207 (absolute, too)
+            files = [Path(name) for name in names]
+            result = join_scores(Path(options.folds), files, options.fusion, out)
+        else:
+            scores, about = load_scores(Path(options.from_scores))
+            result = {**measure(scores, options.fusion), **about}
+            result["from_scores"] = options.from_scores
+            if out is not None:
+                write_tables(out, scores, options.fusion, about.get("label_names"))
+        if out is not None:
+            write_json(out / "metrics.json", result)
+    say(out, result)
 
 
 def say(out: Path | None, result: dict[str, Any]) -> None:
@@ -95,6 +109,13 @@ def say(out: Path | None, result: dict[str, Any]) -> None:
         f"{result['fusion']} averaged)"
         + (f" in {duration(result['seconds'])}" if "seconds" in result else "")
     )
+    if "interval" in result:
+        low, high = result["interval"]
+        print(
+            f"mean over {len(result['folds'])} folds {result['mean_over_folds']:.2f} ± "
+            f"{result['std_over_folds']:.2f}; 95 % interval of top-1 over "
+            f"{len(result['by_group'])} groups: {low:.2f} to {high:.2f}"
+        )
     unreadable = result["unreadable"]
     if unreadable:
         print(f"unreadable, counted as wrong ({len(unreadable)}):")

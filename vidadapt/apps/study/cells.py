@@ -6,7 +6,8 @@
     <cell>/output.txt    what both commands printed
     <cell>/cell.json     what its line of results.jsonl has beside the cost: the cell is finished
 
-A cell of a grid over learning rates has a run alone unless its rate is chosen.
+A cell of a grid over learning rates has a run alone unless its rate is chosen. A cell of all folds
+of a cross-validation has an evaluation alone, joined from those of its folds.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ TRAINED = (
     *("seed", "num_videos", "unreadable", "views"),
     *("dev_top1", "best_epoch", "evaluation_seconds_per_video", "curve", "grid", "manifests"),
     *("run_epoch_seconds", "run_epoch_spread_percent", "environment", "config"),
+    "cross_validation",
 )
 
 
@@ -78,17 +80,14 @@ class Work:
         line = folder / FINISHED
         return json.loads(line.read_text(encoding="utf-8")) if line.exists() else None
 
-    def work_on(
-        self, cell: Cell, cfg: Config, grid: Mapping[float, float] | None
-    ) -> dict[str, Any]:
+    def work_on(self, cell: Cell, cfg: Config) -> dict[str, Any]:
         """Train and evaluate, and return the results. Where something fails, `problem` says what.
 
         Args:
-            cfg: the cell's configuration; which seed and rate it has does not matter.
-            grid: see `chosen_by`.
+            cfg: the cell's configuration; which seed, rate and fold it has does not matter.
         """
         folder = self.folder / cell.name
-        found = {"cell": cell.name, "seed": cell.seed, **chosen_by(cell, grid)}
+        found = {"cell": cell.name, "seed": cell.seed}
         try:
             summary = self._train(cell, cfg.train.epochs)
             tested = self._evaluate(cell, "dev" if cfg.data.test_list is None else "test")

@@ -1,4 +1,4 @@
-"""A matrix of training runs: variants x frames x seeds, each cell an ordinary configuration."""
+"""A matrix of training runs: variants x frames x folds x seeds, each an ordinary configuration."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from typing import Any
 from vidadapt.config import ConfigError, config_file, yaml_files
 from vidadapt.config.plugins import named_in
 from vidadapt.console import require_known
+from vidadapt.lists import ListError, fold_names, read_folds
 
 Overrides = Mapping[str, Any]
 
 # Set by the matrix itself: what a variant or a configuration sets would be lost.
 OWN_KEYS = {"data.num_frames": "--frames", "train.seed": "--seeds"}
+LISTS = ("data.lists", "data.train_list", "data.dev_list", "data.test_list", "data.label_names")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Cell:
         seed: train.seed.
         base_lr: rate from a grid; None: the settings' own.
         settings: nested, a YAML for vidadapt train.
+        fold: of a cross-validation; empty: there is none.
     """
 
     variant: str
@@ -36,16 +39,27 @@ class Cell:
     seed: int
     base_lr: float | None
     settings: dict[str, Any] = field(compare=False)
+    fold: str = ""
 
     @property
     def name(self) -> str:
         """Its folder.
 
-        >>> Cell("vpt", 8, 0, None, {}).name, Cell("vpt", 8, 0, 0.024, {}).name
-        ('vpt_8f_s0', 'vpt_8f_s0_lr0.024')
+        >>> Cell("vpt", 8, 0, None, {}).name, Cell("vpt", 8, 0, 0.024, {}, "fold3").name
+        ('vpt_8f_s0', 'vpt_8f_s0_fold3_lr0.024')
         """
+        fold = f"_{self.fold}" if self.fold else ""
         rate = "" if self.base_lr is None else f"_lr{self.base_lr:g}"
-        return f"{self.variant}_{self.frames}f_s{self.seed}{rate}"
+        return f"{self.variant}_{self.frames}f_s{self.seed}{fold}{rate}"
+
+    @property
+    def whole(self) -> Cell:
+        """The cell that has a line in the results: of a cross-validation all folds together.
+
+        >>> Cell("vpt", 8, 0, 0.024, {}, "fold3").whole.name
+        'vpt_8f_s0_joined'
+        """
+        return replace(self, fold="joined", base_lr=None) if self.fold else self
 
 
 @dataclass(frozen=True)
@@ -56,11 +70,13 @@ class Matrix:
         base: nested settings as in the YAML of vidadapt train.
         variants: overrides of the base with dotted keys, by name.
         prepare: words for vidadapt prepare that make the videos; empty: they are there.
+        folds: `data.lists` by fold of a cross-validation; empty: the base says the lists.
     """
 
     base: dict[str, Any]
     variants: dict[str, dict[str, Any]]
     prepare: tuple[str, ...]
+    folds: Mapping[str, str] = field(default_factory=dict)
 
     def chosen(self, names: Sequence[str] | None, methods: Collection[str]) -> Matrix:
         """The matrix with the variants of these names, in their order; with all without names.
@@ -80,31 +96,66 @@ class Matrix:
         chosen = {name: known[require_known("--methods", name, known)] for name in names}
         return replace(self, variants=chosen)
 
-    def cell(self, variant: str, frames: int, seed: int, base_lr: float | None = None) -> Cell:
+    def over_folds(self, folder: Path) -> Matrix:
+        """The matrix whose cells are of each fold of a folder that vidadapt prepare --folds wrote.
+
+        Raises:
+            ConfigError: there are none, or the base or a variant names lists of its own.
+        """
+        for about in (yaml_files.flattened(self.base), *self.variants.values()):
+            if given := [key for key in about if key in LISTS and about[key] is not None]:
+                raise ConfigError(f"{given[0]}: is set by --folds; leave it out")
+        try:
+            names = fold_names(read_folds(folder))
+        except ListError as error:
+            raise ConfigError(f"--folds: {error}") from error
+        return replace(self, folds={name: str(folder / name) for name in names})
+
+    @property
+    def fold_names(self) -> tuple[str, ...]:
+        """The folds of a cell; one without a name where there is no cross-validation."""
+        return tuple(self.folds) or ("",)
+
+    def cell(
+        self,
+        variant: str,
+        frames: int,
+        seed: int,
+        base_lr: float | None = None,
+        fold: str | None = None,
+    ) -> Cell:
         """The cell with everything that it sets.
 
         Args:
             base_lr: rate from a grid; None: the settings' own.
+            fold: None: the first.
         """
+        fold = self.fold_names[0] if fold is None else fold
         own: dict[str, Any] = {"data.num_frames": frames, "train.seed": seed}
+        if fold:
+            own["data.lists"] = self.folds[fold]
         if base_lr is not None:
             own["train.base_lr"] = base_lr
         settings = settings_of(self.base, {**self.variants[variant], **own})
-        return Cell(variant, frames, seed, base_lr, settings)
+        return Cell(variant, frames, seed, base_lr, settings, fold)
 
     def cells(
-        self, frames: Sequence[int], seeds: Sequence[int], rates: Mapping[str, float | None]
+        self,
+        frames: Sequence[int],
+        seeds: Sequence[int],
+        rates: Mapping[tuple[str, str], float | None],
     ) -> list[Cell]:
         """Every cell: a seed of all before the next seed, so that an unfinished table says most.
 
         Args:
-            rates: base_lr by variant; of others the settings' own.
+            rates: base_lr by variant and fold; of others the settings' own.
         """
         return [
-            self.cell(variant, number, seed, rates.get(variant))
+            self.cell(variant, number, seed, rates.get((variant, fold)), fold)
             for seed in seeds
             for number in frames
             for variant in self.variants
+            for fold in self.fold_names
         ]
 
 

@@ -7,70 +7,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from vidadapt import config, methods, runs
 from vidadapt.apps.study import cells, cost
+from vidadapt.apps.study.cell_of_folds import cell_of_folds
 from vidadapt.apps.study.matrix import Cell, Matrix, read_matrix
+from vidadapt.apps.study.matrix_options import MatrixOptions, check_options
 from vidadapt.apps.study.overview import overview, time_left
 from vidadapt.apps.study.results import ResultsError, of_earlier_calls, read_results, write_results
 from vidadapt.apps.study.tool_calls import CellFailed, prepare
-from vidadapt.config import Config, ConfigError, Within, parse_train, yaml_files
+from vidadapt.config import Config, ConfigError, parse_train, yaml_files
 from vidadapt.console import duration
 from vidadapt.files import held, write_json, write_text
 from vidadapt.launching import LISTED
 from vidadapt.lists import with_lists
 
 RESULTS = "results.jsonl"
-
-
-@dataclass(frozen=True)
-class MatrixOptions:
-    """Options of vidadapt bench_frames.
-
-    Attributes:
-        config: YAML of a training run; see below.
-        report: only write table and plots of the results.jsonl in this folder anew.
-        sweep: YAML with other `variants`.
-        methods: variants or methods; default: all variants.
-        frames: numbers of frames.
-        seeds: seeds of training.
-        rates: grid over train.base_lr: every variant gets the one with the best top-1 on the
-            development list, at --rates_at frames and the first seed; of equal ones the first.
-        rates_at: number of frames; default: the last of --frames.
-        processes: train and evaluate under torchrun with so many, batch_size clips each.
-        steps: timed steps of a cost.
-        cost_only: measure costs, train nothing.
-        out: folder to write.
-        plugins: modules to import first, separated by commas, in every cell, too; they may add
-            methods, backbones, data sets and metrics.
-    """
-
-    config: Path | None = None
-    report: Path | None = None
-    sweep: Path | None = None
-    methods: Sequence[str] | None = None
-    frames: Sequence[int] = (2, 4, 8)
-    seeds: Sequence[int] = (0,)
-    rates: Sequence[float] | None = None
-    rates_at: int | None = None
-    processes: Annotated[int, Within("[1, inf)")] = 1
-    steps: Annotated[int, Within("[2, inf)")] = 10
-    cost_only: bool = False
-    out: Path = Path("runs/frames")
-    plugins: str | None = None
-
-    @property
-    def grid_frames(self) -> int:
-        """The number of frames at which the grid over rates is run."""
-        return self.rates_at or self.frames[-1]
-
-    @property
-    def all_frames(self) -> list[int]:
-        """The numbers of frames of all cells, those of the grid included."""
-        return list(dict.fromkeys([*self.frames, self.grid_frames]))
 
 
 def run_matrix(asked: MatrixOptions) -> int:
@@ -83,7 +38,7 @@ def run_matrix(asked: MatrixOptions) -> int:
         ConfigError: what was asked for is impossible, or the folder holds something else.
         Held: another call works on the folder.
     """
-    _check_options(asked)
+    check_options(asked)
     if asked.config is None:
         assert asked.report is not None
         summarise(asked.report)
@@ -95,6 +50,8 @@ def run_matrix(asked: MatrixOptions) -> int:
         with held(asked.out / RESULTS, "--out"):
             before = earlier_lines(asked.out)
             prepare(matrix.prepare)
+            if asked.folds is not None:
+                matrix = matrix.over_folds(asked.folds)
             configs = checked(matrix, asked)
             work = cells.Work(asked.out / "cells", asked.processes)
             if asked.cost_only:
@@ -126,6 +83,7 @@ def summarise(out: Path) -> None:
         ResultsError: results.jsonl cannot be used, naming its line.
     """
     # Not above: the processes that are measured import this module, too.
+    from vidadapt.apps.study.folds import pairs_csv
     from vidadapt.apps.study.plots import draw
     from vidadapt.apps.study.table import csv_text, markdown
 
@@ -133,27 +91,17 @@ def summarise(out: Path) -> None:
     table = markdown(lines)
     write_text(out / "table.md", table)
     write_text(out / "table.csv", csv_text(lines))
+    if pairs := pairs_csv(lines):
+        write_text(out / "pairs.csv", pairs)
     drawn = draw(lines, out / "plots")
     print(table)
-    written = [*(out / name for name in (RESULTS, "table.md", "table.csv")), *drawn]
+    names = (RESULTS, "table.md", "table.csv", *(["pairs.csv"] if pairs else []))
+    written = [*(out / name for name in names), *drawn]
     print("written:", ", ".join(map(str, written)))
 
 
-def _check_options(asked: MatrixOptions) -> None:
-    if (asked.config is None) == (asked.report is None):
-        raise ConfigError("give one of --config FILE and --report DIR")
-    if asked.rates_at is not None and not asked.rates:
-        raise ConfigError("--rates_at: is about --rates; give some")
-    for name in ("frames", "seeds", "rates", "methods"):
-        values = getattr(asked, name) or []
-        # Six digits of a rate name its folder.
-        named = {f"{value:g}" if isinstance(value, float) else value for value in values}
-        if len(named) < len(values):
-            raise ConfigError(f"--{name}: each once, got {' '.join(map(str, values))}")
-
-
 def checked(matrix: Matrix, asked: MatrixOptions) -> dict[tuple[str, int], Config]:
-    """The configuration of every variant and number of frames, known to be possible.
+    """The configuration of every variant and number of frames, at the first fold; all are possible.
 
     Raises:
         ConfigError: one that is not, naming its variant; nothing was trained then.
@@ -162,12 +110,16 @@ def checked(matrix: Matrix, asked: MatrixOptions) -> dict[tuple[str, int], Confi
     for name in matrix.variants:
         for frames in asked.all_frames:
             try:
-                cfg = configuration(matrix.cell(name, frames, asked.seeds[0]))
-                _check_possible(cfg, asked)
-                cost.counts(cfg)
+                of_folds = [
+                    configuration(matrix.cell(name, frames, asked.seeds[0], fold=fold))
+                    for fold in matrix.fold_names
+                ]
+                for cfg in of_folds:
+                    _check_possible(cfg, asked)
+                cost.counts(of_folds[0])
             except ValueError as error:
                 raise ConfigError(f"{name} at {frames} frames: {error}") from error
-            found[name, frames] = cfg
+            found[name, frames] = of_folds[0]
     return found
 
 
@@ -207,7 +159,7 @@ def refuse_other_settings(matrix: Matrix, asked: MatrixOptions, work: cells.Work
     """
     rates: Sequence[float | None] = asked.rates or [None]
     for rate in rates:
-        of_all = dict.fromkeys(matrix.variants, rate)
+        of_all = {(name, fold): rate for name in matrix.variants for fold in matrix.fold_names}
         for cell in matrix.cells(asked.all_frames, asked.seeds, of_all):
             work.finished(cell)
 
@@ -300,48 +252,62 @@ def trained(
         before: lines of earlier calls, which stay in results.jsonl until their cells are done.
     """
     grids = grid(matrix, asked, work)
-    chosen = {name: max(by_rate, key=lambda r: by_rate[r]) for name, by_rate in grids.items()}
+    chosen = {place: max(by_rate, key=lambda r: by_rate[r]) for place, by_rate in grids.items()}
     listed = matrix.cells(asked.frames, asked.seeds, chosen)
+    parts: dict[Cell, list[Cell]] = {}
+    for cell in listed:
+        parts.setdefault(cell.whole, []).append(cell)
     lines: dict[Cell, dict[str, Any]] = {}
     seconds: dict[int, list[float]] = {}
     known = {cell: work.finished(cell) for cell in listed}
     for number, cell in enumerate(listed, start=1):
-        of_all_seeds = cell.variant, cell.frames
-        found = known[cell]
+        cfg, found = configs[cell.variant, cell.frames], known[cell]
+        new = found is None
+        if found is None:
+            began = time.monotonic()
+            left = [later.frames for later in listed[number - 1 :] if known[later] is None]
+            eta = time_left(left, seconds, "for all")
+            print(f"cell {number}/{len(listed)} {cell.name} begins{eta}", flush=True)
+            found = work.work_on(cell, cfg)
+            if not found.get("problem"):
+                seconds.setdefault(cell.frames, []).append(time.monotonic() - began)
+        found |= cells.chosen_by(cell, grids.get((cell.variant, cell.fold)))
+        known[cell] = found
+        if cell.fold:
+            assert asked.folds is not None
+            of_folds = {part.fold: known[part] for part in parts[cell.whole]}
+            found = cell_of_folds(work, cell.whole, cfg, asked.folds, of_folds)
         if found is not None:
-            found |= cells.chosen_by(cell, grids.get(cell.variant))
-            lines[cell] = cells.whole_line(costs[of_all_seeds], found)
-            continue
-        began = time.monotonic()
-        left = [later.frames for later in listed[number - 1 :] if known[later] is None]
-        eta = time_left(left, seconds, "for all")
-        print(f"cell {number}/{len(listed)} {cell.name} begins{eta}", flush=True)
-        found = work.work_on(cell, configs[of_all_seeds], grids.get(cell.variant))
-        lines[cell] = cells.whole_line(costs[of_all_seeds], found)
-        if not lines[cell]["problem"]:
-            seconds.setdefault(cell.frames, []).append(time.monotonic() - began)
-        now = list(lines.values())
-        write_results(asked.out / RESULTS, [*of_earlier_calls(before, now), *now])
-        print("\n".join(overview(listed, lines)), flush=True)
+            lines[cell.whole] = cells.whole_line(costs[cell.variant, cell.frames], found)
+        if new:
+            now = list(lines.values())
+            write_results(asked.out / RESULTS, [*of_earlier_calls(before, now), *now])
+            print("\n".join(overview(listed, known)), flush=True)
     return list(lines.values())
 
 
-def grid(matrix: Matrix, asked: MatrixOptions, work: cells.Work) -> dict[str, dict[float, float]]:
-    """The best top-1 on the development list of every variant by rate; empty without --rates."""
-    found: dict[str, dict[float, float]] = {}
+def grid(
+    matrix: Matrix, asked: MatrixOptions, work: cells.Work
+) -> dict[tuple[str, str], dict[float, float]]:
+    """The best top-1 on the development list by rate, of every variant in every fold.
+
+    Empty without --rates.
+    """
+    found: dict[tuple[str, str], dict[float, float]] = {}
     frames = asked.grid_frames
     listed = [
-        (name, rate, matrix.cell(name, frames, asked.seeds[0], rate))
+        (rate, matrix.cell(name, frames, asked.seeds[0], rate, fold))
         for name in matrix.variants
+        for fold in matrix.fold_names
         for rate in asked.rates or ()
     ]
-    left = [cell for _, _, cell in listed if not work.is_trained(cell)]
+    left = [cell for _, cell in listed if not work.is_trained(cell)]
     seconds: dict[int, list[float]] = {frames: []}
-    for number, (name, rate, cell) in enumerate(listed, start=1):
+    for number, (rate, cell) in enumerate(listed, start=1):
         began = time.monotonic()
         top1 = work.dev_top1(cell)
         took = time.monotonic() - began
-        found.setdefault(name, {})[rate] = top1
+        found.setdefault((cell.variant, cell.fold), {})[rate] = top1
         if cell in left:
             left.remove(cell)
             seconds[frames].append(took)

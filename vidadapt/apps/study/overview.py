@@ -12,14 +12,15 @@ from vidadapt.console import duration
 TO_COME, FAILED = ".", "!"
 
 
-def overview(cells: Sequence[Cell], lines: Mapping[Cell, Mapping[str, Any]]) -> list[str]:
+def overview(cells: Sequence[Cell], lines: Mapping[Cell, Mapping[str, Any] | None]) -> list[str]:
     """Rows of variants, columns of frames, in each place the seeds' top-1 in per cent.
 
-    "." is a cell to come, "!" a failed one.
+    "." is a cell to come, "!" a failed one. Of a cross-validation it is the mean over the folds
+    that are done, and how many they are.
 
     Args:
         cells: of the whole matrix, a variant's seeds in order.
-        lines: what is finished, as lines of results.jsonl.
+        lines: what is finished, with `top1`; None is to come.
 
     >>> cells = [Cell(v, t, s, None, {}) for v in ("linear", "vpt") for t in (2, 8) for s in (0, 1)]
     >>> done = dict(zip(cells, [{"top1": 41.23}, {"top1": 9.5}, {"top1": 60.0}], strict=False))
@@ -27,11 +28,18 @@ def overview(cells: Sequence[Cell], lines: Mapping[Cell, Mapping[str, Any]]) -> 
     top-1 %  2 frames  8 frames
     linear   41.2 9.5  60.0 .
     vpt      ! .       . .
+    >>> folds = [Cell("vpt", 8, 0, None, {}, f"fold{n}") for n in (1, 2, 3)]
+    >>> overview(folds, dict(zip(folds, [{"top1": 50.0}, {"top1": 60.0}, None])))[1]
+    'vpt      55.0 (2/3)'
     """
-    texts: dict[str, dict[int, list[str]]] = {}
+    parts: dict[Cell, list[Cell]] = {}
     for cell in cells:
-        of_variant = texts.setdefault(cell.variant, {})
-        of_variant.setdefault(cell.frames, []).append(_text(lines.get(cell)))
+        parts.setdefault(cell.whole, []).append(cell)
+    texts: dict[str, dict[int, list[str]]] = {}
+    for whole, of_folds in parts.items():
+        of_variant = texts.setdefault(whole.variant, {})
+        text = _text([lines.get(cell) for cell in of_folds])
+        of_variant.setdefault(whole.frames, []).append(text)
     frames = sorted({cell.frames for cell in cells})
     rows = [["top-1 %", *(f"{t} frames" for t in frames)]]
     rows += [[name, *(" ".join(own.get(t, [])) for t in frames)] for name, own in texts.items()]
@@ -42,10 +50,15 @@ def overview(cells: Sequence[Cell], lines: Mapping[Cell, Mapping[str, Any]]) -> 
     ]
 
 
-def _text(line: Mapping[str, Any] | None) -> str:
-    if line is None:
+def _text(found: Sequence[Mapping[str, Any] | None]) -> str:
+    done = [line for line in found if line is not None]
+    if not done:
         return TO_COME
-    return FAILED if line["top1"] is None else f"{line['top1']:.1f}"
+    known = [line["top1"] for line in done if line.get("top1") is not None]
+    if len(known) < len(done):
+        return FAILED
+    folds = f" ({len(done)}/{len(found)})" if len(found) > 1 else ""
+    return f"{statistics.fmean(known):.1f}{folds}"
 
 
 def time_left(frames: Sequence[int], seconds: Mapping[int, Sequence[float]], what: str) -> str:

@@ -32,10 +32,11 @@ from vidadapt.apps.study.panels import (
     titled_figure,
 )
 from vidadapt.apps.study.results import Line
-from vidadapt.apps.study.rows import distinct, summary_of
+from vidadapt.apps.study.rows import distinct, over_groups, summary_of
 
 TOP1 = "top-1 (%)"
 RANGE = "mean and range of {} seeds"
+INTERVAL = "bars: 95 % intervals over {} groups"
 COSTS = {  # label: column of the summary, scale
     "step time (ms per clip)": ("step_ms_per_clip", 1.0),
     "peak memory of a step (MB)": ("peak_memory_bytes", 1e-6),
@@ -182,6 +183,9 @@ def _note(lines: Sequence[Line], seeds: str = "", more: str = "") -> str:
         for key in ("backbone", "crop_size", "num_classes", "num_videos", "device", "precision")
         if len(values := distinct(lines, key)) == 1
     ]
+    groups = {len(line["cross_validation"]["by_group"]) for line in over_groups(lines)}
+    if seeds == RANGE and groups:
+        seeds, more = "", "; ".join(filter(None, [INTERVAL.format(min(groups)), more]))
     run = set(summary_of(lines)["seeds"]) - {0}
     most = max(run, default=0)
     drawn = seeds.format(most if len(run) == 1 else f"up to {most}") if most > 1 else ""
@@ -191,13 +195,13 @@ def _note(lines: Sequence[Line], seeds: str = "", more: str = "") -> str:
 def _draw_ranges(
     panel: Axes, x: pd.Series, y: pd.Series, rows: pd.DataFrame, which: str, colour: str
 ) -> None:
-    """Bars from the lowest to the highest seed, where a row has several.
+    """Bars from the lowest to the highest: over seeds, or the interval of a cross-validation.
 
     Args:
         x, y: where the rows' points are.
         which: `xerr` or `yerr`: the axis of top-1.
     """
-    several = rows["seeds"] > 1
+    several = (rows["seeds"] > 1) | (rows["lowest"] < rows["highest"])
     own = rows[several]
     # The mean of equal values may be rounded to just beside them.
     bars = [

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from vidadapt.apps.study.results import FIGURES, Line
+from vidadapt.evaluation import interval, pooled
 
 
 def cells_of(lines: Sequence[Line]) -> pd.DataFrame:
@@ -29,7 +30,8 @@ def rows_of(lines: Sequence[Line]) -> Any:
 def summary_of(lines: Sequence[Line]) -> pd.DataFrame:
     """A row for each variant and number of frames: the medians over the seeds of all `FIGURES`.
 
-    Of top1 it has the mean, and beside it `lowest`, `highest` and `seeds`, how many have one.
+    Of top1 it has the mean, and beside it `lowest`, `highest` and `seeds`, how many have one. Of a
+    cross-validation the lowest and highest are the 95 % interval over groups.
     `step_ms_per_clip` is the time of a step for each clip.
     """
     cells = cells_of(lines)
@@ -39,9 +41,27 @@ def summary_of(lines: Sequence[Line]) -> pd.DataFrame:
     found[["top1", "lowest", "highest", "seeds"]] = rows["top1"].agg(
         ["mean", "min", "max", "count"]
     )
+    for place, own in rows.indices.items():
+        within = interval_of([lines[number] for number in own])
+        if within is not None:
+            found.loc[place, ["lowest", "highest"]] = within
     return found.reset_index()
 
 
 def distinct(lines: Sequence[Line], key: str) -> list[Any]:
     """The known values under a key, each once, in their order."""
     return list(dict.fromkeys(line[key] for line in lines if line[key] is not None))
+
+
+def over_groups(lines: Sequence[Line]) -> list[Line]:
+    """The lines that are of a whole cross-validation."""
+    return [line for line in lines if line["cross_validation"] and line["top1"] is not None]
+
+
+def interval_of(lines: Sequence[Line]) -> list[float] | None:
+    """The 95 % interval of a row's top-1, its seeds together; None without a cross-validation."""
+    counts = [line["cross_validation"]["by_group"] for line in over_groups(lines)]
+    if not counts or any(own.keys() != counts[0].keys() for own in counts):
+        return None
+    _, correct, videos = pooled(counts)
+    return interval(correct, videos)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,14 +11,17 @@ import pandas as pd
 
 from vidadapt.apps.report import figure, markdown_table
 from vidadapt.apps.study.caption import SHARED, caption, differing_keys, remarks
+from vidadapt.apps.study.folds import pairs_table
 from vidadapt.apps.study.results import LISTS, OBJECTS, Line
-from vidadapt.apps.study.rows import distinct, rows_of
+from vidadapt.apps.study.rows import distinct, interval_of, over_groups, rows_of
 from vidadapt.evaluation import in_percent
 
 MARK = " †"
 TIMINGS = ("data_spread_percent", "step_spread_percent")
 NOTES = {  # heading: its meaning, said where there is the column
     "top-1 %": "Accuracies: per cent of videos, mean ± sample standard deviation over the seeds",
+    "95 % interval": "95 % interval: of top-1 of all folds' videos together, bootstrap over groups",
+    "over folds": "over folds: mean and sample standard deviation of the folds' top-1",
     "mean class %": "mean class: mean over the classes of per cent of their videos",
     "trainable": "trainable: parameters with head and fc_norm; % of all",
     "file MB": "file: the adapter of one task; MB is 10^6 bytes",
@@ -45,6 +49,7 @@ def markdown(lines: Sequence[Line]) -> str:
     full = markdown_table(list(shown), list(zip(*shown.values(), strict=True)))
     notes = [note for heading, note in NOTES.items() if heading in shown]
     parts = [caption(lines), _by_frames(lines), full, ". ".join(notes) + "." if notes else ""]
+    parts.append(pairs_table(lines))
     return "\n\n".join(part for part in [*parts, *remarks(lines)] if part) + "\n"
 
 
@@ -74,6 +79,7 @@ def _columns(lines: Sequence[Line]) -> dict[str, list[str]]:
         "seeds": seeds if total else [],
         **{SHARED[key][-1]: _values(rows[key]) for key in differing_keys(lines)},
         **{f"{metric.title} %": _accuracies(rows[key]) for key, metric in in_percent().items()},
+        **_over_folds(rows, lines),
         "trainable": _values(rows["trainable"], ",.0f"),
         "%": _values(rows["share_percent"], ".3f"),
         "file MB": _values(rows["adapter_bytes"], ".3f", 1e-6),
@@ -88,6 +94,22 @@ def _columns(lines: Sequence[Line]) -> dict[str, list[str]]:
         "run s/epoch": _medians(rows, "run_epoch_seconds", 1, "run_epoch_spread_percent"),
         "eval ms/video": _medians(rows, "evaluation_seconds_per_video", 1000),
     }
+
+
+def _over_folds(rows: Any, lines: Sequence[Line]) -> dict[str, list[str]]:
+    """Of a cross-validation: the interval of top-1, and mean and deviation over the folds."""
+    intervals, folds = [], []
+    for place in rows.groups:
+        own = [lines[number] for number in rows.indices[place]]
+        within, whole = interval_of(own), over_groups(own)
+        intervals.append("" if within is None else f"{within[0]:.1f} to {within[1]:.1f}")
+        values = [
+            [line["cross_validation"][f"{key}_over_folds"] for line in whole]
+            for key in ("mean", "std")
+        ]
+        mean, spread = (statistics.fmean(of) if of else None for of in values)
+        folds.append("" if mean is None else f"{mean:.1f} ± {spread:.1f}")
+    return {"95 % interval": intervals, "over folds": folds}
 
 
 def _by_frames(lines: Sequence[Line]) -> str:

@@ -1,0 +1,88 @@
+"""Join the cells of all folds of a cross-validation into one, which has a line in the results."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vidadapt.apps.study.cells import Work
+from vidadapt.apps.study.matrix import Cell
+from vidadapt.config import Config
+from vidadapt.evaluation import in_percent
+from vidadapt.files import write_json
+from vidadapt.serving import join_scores
+
+OF_A_FOLD = ("top1", "num_videos", "dev_top1", "best_epoch", "base_lr", "grid")
+
+
+def cell_of_folds(
+    work: Work,
+    whole: Cell,
+    cfg: Config,
+    folds: Path,
+    of_folds: Mapping[str, Mapping[str, Any] | None],
+) -> dict[str, Any] | None:
+    """Return the result of all folds as `Work.work_on` returns one; None: not all are done.
+
+    Its accuracies are exact: every video of the cross-validation once. Other figures are means over
+    the folds; environment and config are those of the first.
+
+    Args:
+        cfg: of any fold.
+        folds: folder that vidadapt prepare --folds wrote.
+        of_folds: of `work_on` and `chosen_by`, by fold; None: to come.
+    """
+    found = {name: one for name, one in of_folds.items() if one is not None}
+    if len(found) < len(of_folds):
+        return None
+    line = {"cell": whole.name, "seed": whole.seed}
+    failed = {name: one["problem"] for name, one in found.items() if one.get("problem")}
+    if failed:
+        return {**line, "problem": "; ".join(f"{name}: {why}" for name, why in failed.items())}
+    out = work.folder / whole.name / "eval"
+    out.mkdir(parents=True, exist_ok=True)
+    files = [work.folder / one["cell"] / "eval" / "scores.npz" for one in found.values()]
+    tested = join_scores(folds, files, cfg.eval.fusion, out)
+    write_json(out / "metrics.json", tested)
+    first, *others = found.values()
+    same = {key: v for key, v in first.items() if all(one.get(key) == v for one in others)}
+    keys = ("mean_over_folds", "std_over_folds", "interval", "by_group")
+    return {
+        **same,
+        **_means(found.values()),
+        **line,
+        **{key: tested[key] for key in (*in_percent(), "num_videos", "views")},
+        "unreadable": len(tested["unreadable"]),
+        "manifests": {"test": tested["manifest"]},
+        "cross_validation": {
+            **{key: tested[key] for key in keys},
+            "folds": {
+                name: {key: one.get(key) for key in OF_A_FOLD} for name, one in found.items()
+            },
+        },
+        "environment": first["environment"],
+        "config": first["config"],
+    }
+
+
+def _means(found: Collection[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over the folds of what is a figure of each."""
+    figures = ("dev_top1", "evaluation_seconds_per_video", "run_epoch_seconds")
+    of_all = {key: [one[key] for one in found] for key in (*figures, "curve")}
+    means: dict[str, Any] = {key: _mean(of_all[key]) for key in figures}
+    means["run_epoch_spread_percent"] = max(one["run_epoch_spread_percent"] for one in found)
+    means["curve"] = [
+        {key: _mean([point[key] for point in points]) for key in ("epoch", "loss", "dev_top1")}
+        for points in zip(*of_all["curve"], strict=False)  # early stopping may end one sooner
+    ]
+    if all(one.get("grid") for one in found):
+        grids = [one["grid"] for one in found]
+        means["grid"] = {rate: _mean([grid[rate] for grid in grids]) for rate in grids[0]}
+    return means
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None

@@ -1,7 +1,8 @@
 """Child processes: work that may crash or hang in them, how they start and end."""
 
 from vidadapt.processes.children import LostProcess, check_temporary_folder, end_with_parent
-from vidadapt.processes.pool import Done, Lost, Pool, run_isolated
+from vidadapt.processes.isolated import run_isolated
+from vidadapt.processes.pool import Done, Lost, Pool
 from vidadapt.processes.worker import Work
 
 __all__ = [

@@ -11,18 +11,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import util
 from multiprocessing.connection import wait
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from vidadapt.processes.children import LostProcess, check_temporary_folder
 from vidadapt.processes.worker import NO_BYTES, Task, Work, Worker, receive
-
-Job = TypeVar("Job")
 
 CANNOT_START = (
     "a process for decoding could not start; its work is a function of the script that is running, "
@@ -315,39 +312,3 @@ def _check_idle_end(worker: Worker, task: Task, how: str) -> None:
 def _end(workers: list[Worker]) -> None:
     while workers:
         workers.pop().end()
-
-
-def _listed(values: list[Any]) -> tuple[list[Any], tuple[()]]:
-    return values, ()
-
-
-def run_isolated(
-    function: Callable[[Job], Any],
-    jobs: Sequence[Job],
-    num_workers: int,
-    time_limit: float | None,
-    limit_key: str = "",
-    start: Callable[[], None] | None = None,
-) -> Iterator[tuple[Job, Any, str]]:
-    """Yield (job, result, error) as jobs end; error is empty, or says how the worker ended.
-
-    A worker that dies or needs more than `time_limit` seconds for one job is replaced; only the
-    job it had is lost.
-
-    Args:
-        function: importable by name; its argument and result can be pickled; it must not raise.
-        num_workers: processes, at least 1.
-        time_limit, limit_key: see `Pool`.
-        start: see `Work`.
-
-    Raises:
-        LostProcess, OSError: see `Pool`.
-    """
-    work = Work(function, _listed, start)
-    pool = Pool(work, num_workers=num_workers, limit=time_limit, limit_key=limit_key)
-    with closing(pool):
-        for found in pool.results([[job] for job in jobs]):
-            if isinstance(found, Lost):
-                yield found.item, None, found.reason
-            elif found.items:
-                yield found.items[0], found.result[0], ""

@@ -81,13 +81,14 @@ def test_it_leaves_the_run_that_the_command_leaves(lists, tmp_path, run_tool):
         vidadapt.finetune(lists, "lora", run_dir=ours, rank=2, **RECIPE)
 
 
-def test_a_folder_of_class_folders_is_prepared_first(tiny_set, tmp_path):
+def test_a_folder_of_class_folders_is_prepared_first(tiny_set, tmp_path, capsys):
     for label, name in enumerate(("red", "green", "blue")):
         (tmp_path / "videos" / name).mkdir(parents=True)
         for number in range(label, 12, 3):
             shutil.copy(tiny_set.root / f"train {number} [x]#.mp4", tmp_path / "videos" / name)
     run = tmp_path / "run"
     model = vidadapt.finetune(tmp_path / "videos", run_dir=run, num_workers=0, **RECIPE)
+    assert "vidadapt train" not in capsys.readouterr().out, "it trains itself"
     assert model.labels == ("blue", "green", "red")
     assert json.loads((run / "summary.json").read_text())["epochs"] == 1
     assert model.evaluate(tmp_path / "run_lists", num_workers=0)["num_videos"] == 3

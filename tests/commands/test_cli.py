@@ -104,3 +104,19 @@ def test_options_may_be_spelt_with_dashes():
     for words in (["--dev-fraction", "0.3"], ["--dev_fraction", "0.3"]):
         parse = import_module("vidadapt.commands.prepare").parse
         assert parse(["folder", "videos", "lists", *words]).dev_fraction == 0.3
+
+
+@pytest.mark.parametrize("command", ["browse", "check_videos"])
+def test_a_folder_in_place_of_a_list_is_told_its_list_or_how_to_make_one(command, tmp_path):
+    main = import_module(f"vidadapt.commands.{command}").main
+    with pytest.raises(ValueError, match="prepare folder"):
+        main([str(tmp_path)])
+    (tmp_path / "train.txt").touch()
+    with pytest.raises(ValueError, match=r"train\.txt"):
+        main([str(tmp_path)])
+
+
+def test_a_run_given_to_an_evaluation_without_its_option_is_told_the_option(tmp_path):
+    parse = import_module("vidadapt.commands.evaluate").parse
+    with pytest.raises(ConfigError, match=f"--run_dir {tmp_path}"):
+        parse([str(tmp_path)])

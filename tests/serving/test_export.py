@@ -176,6 +176,14 @@ def test_batchnorm_folds_into_the_linear_layer():
     torch.testing.assert_close(folded(x), head(x), rtol=0, atol=1e-12)
 
 
+def test_a_runs_folder_is_exported_by_its_best_or_last_checkpoint(run, tmp_path):
+    folder, _ = run("lora")
+    export(folder.parent, tmp_path / "of_run.safetensors")
+    export(folder, tmp_path / "of_last.safetensors")
+    files = [tmp_path / f"{name}.safetensors" for name in ("of_run", "of_last")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 @pytest.mark.parametrize(
     ("name", "model", "layout", "message"),
     [

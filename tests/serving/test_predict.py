@@ -173,6 +173,20 @@ def test_folders_are_looked_through_as_prepare_does(tmp_path):
     assert len(find_videos([str(tmp_path)])) == len(VIDEO_ENDINGS)
 
 
+def test_what_a_folder_holds_beside_videos_is_passed_over_and_said(tmp_path, capsys):
+    for name in ("a.mp4", "._a.mp4", ".DS_Store", "photo.jpg", ".trash/b.mp4", "deep/c.MOV"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_videos([str(tmp_path)])
+    assert [Path(video.path).name for video in found] == ["a.mp4", "c.MOV"]
+    said = capsys.readouterr().err
+    for name in ("._a.mp4", ".DS_Store", "photo.jpg", ".trash/b.mp4"):
+        assert name in said
+    assert [video.path for video in find_videos([str(tmp_path / "._a.mp4")])], "asked for by name"
+    find_videos([str(tmp_path / "deep")])
+    assert not capsys.readouterr().err
+
+
 def test_a_list_of_one_column_may_have_a_header(tmp_path):
     (tmp_path / "a.mp4").touch()
     for header in ("path", "Video", "filename"):

@@ -34,11 +34,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="vidadapt export",
         description=DESCRIPTION,
-        epilog="example: vidadapt export runs/mine/last merged.pth --layout videomae",
+        epilog="example: vidadapt export runs/mine merged.pth --layout videomae",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "checkpoint", type=Path, help="folder last or best of a run, or hub:OWNER/NAME"
+        "checkpoint",
+        type=Path,
+        help="a run's folder (its best, else its last), one of these, or hub:OWNER/NAME",
     )
     parser.add_argument("out", type=Path, help="file to write")
     parser.add_argument("--layout", choices=LAYOUTS, default="backbone", help="default: backbone")

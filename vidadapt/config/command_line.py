@@ -245,6 +245,8 @@ def parse_evaluate(
     given = argv = spelt(argv)
     imported = import_plugins(argv)
     run_dir, recorded = value_of(argv, "--run_dir"), list[str]()
+    if argv and Path(argv[0]).is_dir():
+        raise ConfigError(f"{argv[0]}: an evaluation names its folder: --run_dir {argv[0]}")
     if adapter is not None:
         taken = {"adapter", "split", "out", "help", "help_all", "plugins"}
         taken |= {*EVALUATION_KEYS, *ADAPTER_KEYS}

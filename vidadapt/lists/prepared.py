@@ -10,6 +10,7 @@ from typing import Any
 
 from vidadapt.config import DataConfig
 from vidadapt.files import replaced
+from vidadapt.lists.reading import refuse_folder
 
 PREPARED_FILE = "prepared.json"
 
@@ -68,6 +69,7 @@ def known_root(list_path: str | Path, given: str | Path | None = None) -> Path:
     Raises:
         ValueError: no folder is known, or it does not exist.
     """
+    refuse_folder(list_path)
     folder = Path(list_path).parent
     if given is not None:
         found = str(given)

@@ -138,6 +138,7 @@ def read_list(
             that a terminal would obey: one error with the first ones as file:line.
     """
     problems: list[tuple[int, str]] = []
+    refuse_folder(list_path)
     try:
         with Path(list_path).open(encoding="utf-8-sig") as file:
             samples = Samples(_lines(file, str(root), num_classes, allow_outside_root, problems))
@@ -327,6 +328,20 @@ def _read_text(path: str | Path) -> str:
         return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ListError(f"cannot read {path}: {error}") from error
+
+
+def refuse_folder(path: str | Path) -> None:
+    """Raise ListError if a folder is given in place of a list."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return
+    lists = [name for name in ("train.txt", "dev.txt", "test.txt") if (folder / name).is_file()]
+    if lists:
+        raise ListError(f"{path} is a folder; give one of its lists: {folder / lists[0]}")
+    raise ListError(
+        f"{path} is a folder; expected a list, a file of lines 'path label'. "
+        "`vidadapt prepare folder VIDEOS OUT` makes lists of a folder of videos"
+    )
 
 
 def listing(title: str, lines: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ def export(
     """Write a run's model as one plain file, its method merged into the backbone.
 
     Args:
-        checkpoint: folder `last` or `best` of a run, or `hub:OWNER/NAME`.
+        checkpoint: a run's folder (its `best`, else its `last`), one of these, or `hub:OWNER/NAME`.
         layout: key of `models.plain.LAYOUTS`.
         weights: of the backbone; None: the run's model.weights.
 
@@ -36,7 +36,7 @@ def export(
             tubelet ViT (but a fully fine-tuned one may be of any kind in the layout backbone), or
             numbers overflow in fp16.
     """
-    checkpoint = adapters.local_folder(checkpoint)
+    checkpoint = adapters.find_adapter(checkpoint, "checkpoint")
     tensors, about = checkpoints.load_checkpoint(checkpoint)
     require_imported(about, checkpoint / checkpoints.DESCRIPTION)
     name = about["method"]["name"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vidadapt.config import ConfigError, DataConfig
+from vidadapt.console import printable
 from vidadapt.lists import (
     HEADER_FIELDS,
     PATH_COLUMNS,
@@ -41,8 +42,8 @@ def find_videos(
     """List the videos that files, folders (at any depth) and lists name, each once, in their order.
 
     Args:
-        arguments: folders; lists, known by their ending (see `LISTS`), of lines `path label` or
-            `path`; anything else is a video.
+        arguments: folders, whose hidden files are passed over; lists, known by their ending (see
+            `LISTS`), of lines `path label` or `path`; anything else is a video.
         root: folder that the paths of lists are relative to; default: the list's own.
         allow_outside_root: the paths of lists may lead out of it, see `bounds.leads_outside`.
 
@@ -54,11 +55,7 @@ def find_videos(
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            inside = [
-                GivenVideo(str(file))
-                for file in sorted(path.rglob("*"))
-                if is_video(file.name) and file.is_file()
-            ]
+            inside = _inside(path)
             if not inside:
                 raise ListError(
                     f"{path}: no file in this folder ends in .mp4, .avi, .webm or another ending "
@@ -72,6 +69,36 @@ def find_videos(
         for video in inside:
             found.setdefault(os.path.normpath(video.path), video)
     return list(found.values())
+
+
+def _inside(folder: Path) -> list[GivenVideo]:
+    """Videos of a folder, at any depth, in the order of their paths.
+
+    Hidden files and folders (`.x`, macOS's `._x`) are passed over, as `vidadapt prepare` does;
+    what is passed over is said on stderr.
+    """
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    hidden = [
+        file
+        for file in files
+        if any(part.startswith(".") for part in file.relative_to(folder).parts)
+    ]
+    passed = set(hidden)
+    shown = [file for file in files if file not in passed]
+    others = [file for file in shown if not is_video(file.name)]
+    said = [
+        f"{len(some)} {what} ({printable(_first_names(folder, some))})"
+        for what, some in (("hidden", hidden), ("no video by its ending", others))
+        if some
+    ]
+    if said:
+        print(f"{printable(str(folder))}: passed over {' and '.join(said)}", file=sys.stderr)
+    return [GivenVideo(str(file)) for file in shown if is_video(file.name)]
+
+
+def _first_names(folder: Path, files: Sequence[Path], most: int = 5) -> str:
+    names = [str(file.relative_to(folder)) for file in files[:most]]
+    return ", ".join([*names, *(["..."] if len(files) > most else [])])
 
 
 def list_with_labels(

@@ -28,8 +28,8 @@ A video is looked at as in the adapter's evaluation: its own clips, crops, norma
 Adapters of one backbone whose clips are cut alike share the decoding, and linear probes and LoSA
 also one pass of the backbone. Lists ({", ".join(LISTS)}) hold lines `path label` or
 `path`; with labels, the summary says how many predictions agree, unless the
-adapters have different classes. Videos that cannot be read are
-listed at the end, and the exit status is 1 then (others: docs/failures.md).
+adapters have different classes. Hidden files of a folder (`.x`) are passed over. Videos that
+cannot be read are listed at the end, and the exit status is 1 then (others: docs/failures.md).
 """
 
 

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import xxhash
 
+ENDS_EARLY = "the file ends early"
 NO_CHECKS = np.empty(0, np.uint64)
 COUNTED_WITH = f"PyAV {av.__version__}, libavcodec " + ".".join(
     map(str, av.library_versions["libavcodec"])
@@ -26,7 +27,7 @@ class VideoFacts:
         mtime_ns: modification time in nanoseconds, of the same file.
         num_frames: frames that decode; 0: the file is unreadable.
         header_frames: frames that the header promises, without those that an edit list hides; None:
-            it gives no number.
+            it gives no number. Of a Matroska file that ends early, about as many as its bytes had.
         reader: name of the reader that is exact on this file, for `open_counted`.
         codec: of the best video stream, by FFmpeg's name, e.g. `h264`; empty: not known.
         container: FFmpeg's first name of it, e.g. `mov` (mp4, too), `matroska` (webm, too).
@@ -83,8 +84,11 @@ class VideoFacts:
 
     @property
     def truncated(self) -> str:
-        """Number of frames that the video lacks, in words; empty if it is whole."""
-        return cut_short(self.path, self.header_frames, self.num_frames)
+        """How much the video lacks, in words; empty if it is whole."""
+        line = cut_short(self.path, self.header_frames, self.num_frames)
+        if line and self.cause.startswith(ENDS_EARLY):
+            return f"{self.path}: {self.cause}; {self.num_frames} frames decode"
+        return line
 
 
 def cut_short(path: str, promised: int | None, decoded: int) -> str:

@@ -15,6 +15,7 @@ from av.video.reformatter import VideoReformatter
 
 from vidadapt.video.bounds import MAX_PIXELS, count_problem
 from vidadapt.video.checksums import frame_checksum
+from vidadapt.video.first_bytes import what_it_is
 from vidadapt.video.orientation import orientation, shown_size
 
 DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
@@ -71,9 +72,12 @@ def open_container(path: str, options: dict[str, str] | None = None) -> Any:
     try:
         return av.open(path, options={**_safe_options(), **(options or {})})
     except av.ArgumentError as error:
-        raise ReadError(
-            f"{path}: damaged, or a playlist or script that names other files ({error.strerror})"
-        ) from error
+        cause = what_it_is(path) or "damaged, or a playlist or script that names other files"
+        raise ReadError(f"{path}: {cause} ({error.strerror})") from error
+    except av.InvalidDataError as error:
+        meaning = what_it_is(path)
+        said = f"{meaning} ({cause_of(error)})" if meaning else cause_of(error)
+        raise ReadError(f"{path}: {said}") from error
     except DECODE_ERRORS as error:
         kind = TransientReadError if isinstance(error, TRANSIENT) else ReadError
         raise kind(f"{path}: {cause_of(error)}") from error

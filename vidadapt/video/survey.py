@@ -14,7 +14,8 @@ from av.video.reformatter import VideoReformatter
 
 from vidadapt.console import printable
 from vidadapt.video.checksums import frame_checksum
-from vidadapt.video.facts import COUNTED_WITH, VideoFacts
+from vidadapt.video.facts import COUNTED_WITH, ENDS_EARLY, VideoFacts
+from vidadapt.video.first_bytes import missing_end
 from vidadapt.video.orientation import shown_size
 from vidadapt.video.packets import stream_doubt
 from vidadapt.video.sequential import (
@@ -79,11 +80,15 @@ def survey(path: str) -> VideoFacts:
     if not holds and (why := unreadable_bytes(path)):
         raise TransientReadError(f"{path}: {why}")
     cause = printable(cause_of(faults[0])) if faults else ""
+    promised = _without_hidden(facts, len(stamps) - num_hidden)
+    if facts.container == "matroska" and promised is None:
+        promised, early = _by_its_bytes(path, len(checks))
+        cause = early or cause
     shown = [stamps[number] if number >= 0 else None for number in packets]
     return replace(
         _with_times(facts, shown, rate, tick),
         num_frames=len(checks),
-        header_frames=_without_hidden(facts, len(stamps) - num_hidden),
+        header_frames=promised,
         doubt=cause or stream_doubt(facts.container, facts.codec, (facts.width, facts.height)),
         cause=cause,
         checks=np.array(checks),
@@ -190,6 +195,19 @@ def _without_hidden(facts: VideoFacts, num_visible: int) -> int | None:
         stream = best_stream(container, facts.path)
         all_packets = sum(1 for _ in data_packets(container, stream, []))
     return promised - max(0, all_packets - num_visible)
+
+
+def _by_its_bytes(path: str, num_frames: int) -> tuple[int | None, str]:
+    """About how many frames a Matroska file that ends early had, and how much of it is here.
+
+    It has no number of frames, but that of its bytes, and FFmpeg takes a part of one for a whole.
+    """
+    found = missing_end(path)
+    if found is None:
+        return None, ""
+    here, whole = found
+    promised = num_frames * whole // here if num_frames else None
+    return promised, f"{ENDS_EARLY}: {here:,} of {whole:,} bytes are here"
 
 
 def promised_frames(path: str) -> int | None:

@@ -312,7 +312,7 @@ def test_empty_and_unreadable_videos_and_dead_links(copy, tmp_path: Path) -> Non
     assert done.listed("missing: empty files (0 bytes), left out") == ["16.webm"]
     assert done.listed("problem: links that lead nowhere") == ["4.webm"]
     (line,) = done.listed("problem: videos that cannot be read")
-    assert line.startswith(f"train: {layout.videos / '7.webm'}: ")
+    assert line.startswith("train: 7.webm: ")
     listed = [path for path, _ in lines_of(tmp_path / "out" / "train.txt")]
     assert "7.webm" in listed and not {"16.webm", "4.webm"} & set(listed)
 

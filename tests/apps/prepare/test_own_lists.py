@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -13,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import lines_of, prepare
+from conftest import load_tool
 
 from vidadapt.apps.prepare import build
 from vidadapt.apps.synthetic import write_video
 from vidadapt.lists import (
     PREPARED_FILE,
+    VIDEO_ENDINGS,
     ListError,
     counted_videos,
     read_label_names,
@@ -85,6 +88,35 @@ def test_equal_files_end_on_one_side(own, tmp_path: Path) -> None:
     same = {f"walk/walk {i}.mp4" for i in range(8)}
     assert sum(bool(place & same) for place in places) == 1
     assert len(done.listed("note: the same video twice in ")) == 1
+
+
+def test_one_video_under_two_classes_is_a_problem_of_own_videos(own, tmp_path: Path) -> None:
+    shutil.copy(own / "walk" / "walk 0.mp4", own / "jump" / "really a walk.mp4")
+    done = prepare("folder", own, tmp_path / "out", "--test_fraction", "0", "--dev_fraction", "0")
+    assert done.status == 1
+    [line] = done.listed("problem: the same video twice in train, under different labels")
+    assert "walk/walk 0.mp4" in line and "jump/really a walk.mp4" in line
+
+
+def test_a_table_in_other_capitals_is_told_the_file_that_it_means(own, tmp_path: Path) -> None:
+    table = tmp_path / "clips.csv"
+    rows = [
+        "jump/jump 0.mp4,jump",
+        "Walk/WALK 1.MP4,walk",
+        "walk/walk 2.mp4,walk",
+        "jump/x.mp4,jump",
+    ]
+    table.write_text("path,label\n" + "\n".join(rows) + "\n")
+    done = prepare("csv", table, "--videos", own, tmp_path / "out")
+    respelled, gone = done.listed("missing: annotated videos without a file")
+    assert "walk/walk 1.mp4" in respelled and "?" not in gone
+
+
+def test_the_help_names_every_ending_of_a_video(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        load_tool("prepare").main(["folder", "--help"])
+    words = re.split(r"[\s,]+", capsys.readouterr().out.replace(".\n", "\n"))
+    assert {f".{ending}" for ending in VIDEO_ENDINGS} <= set(words)
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -498,10 +530,12 @@ def test_lists_that_are_split_here_have_readable_videos_alone(own, tmp_path: Pat
     done = prepare(*command, "--reader", "pyav", index=True)
     assert done.status == 1
     left_out = done.listed("problem: videos that cannot be read, left out")
-    assert [Path(line.partition(".mp4")[0]).name for line in left_out] == ["jump 3", "walk 8"]
+    assert [line.split(":")[0] for line in left_out] == ["jump/jump 3.mp4", "walk/walk 8.mp4"]
     lists = {name: lines_of(out / f"{name}.txt") for name in ("train", "dev", "test")}
     together = [path for found in lists.values() for path, _ in found]
     assert len(set(together)) == len(together) == 28
+    [said] = done.listed("missing: videos by split")
+    assert "28 of 30" in said
     assert not {"jump/jump 3.mp4", "walk/walk 8.mp4"} & set(together)
     # Of the readable ones: 9, 10 and 9 a class.
     assert Counter(label for _, label in lists["test"]) == {0: 3, 1: 3, 2: 3}

@@ -80,7 +80,7 @@ def build(
         raise ValueError(f"the source has a {given[0]} list: --{given[0]}_fraction must be 0")
     if taken_out and "train" not in annotations.splits:
         raise ValueError(f"the source has no train list: --{taken_out[0]}_fraction must be 0")
-    found, same = gather(annotations, files, out, report, options, readable=bool(taken_out))
+    found, same = gather(annotations, files, out, report, options, taken_out)
     if taken_out:
         found = _split(found, same, annotations.label_names, options, report)
     prepared = write(annotations, found, same, files, out, report, options, made_by)
@@ -94,14 +94,14 @@ def gather(
     out: Path,
     report: Report,
     options: Options,
-    *,
-    readable: bool,
+    taken_out: Sequence[str],
 ) -> tuple[Found, list[tuple[str, ...]]]:
     """Find the file of each entry, and compare the files' contents.
 
     Args:
         out: folder where counts are kept until the lists are written.
-        readable: leave out the videos of train that cannot be read, with `options.index`.
+        taken_out: lists that will be taken out of train; if any, videos of train that cannot be
+            read are left out, with `options.index`.
 
     Returns:
         Entries by split, and sets of videos with the same content.
@@ -114,9 +114,9 @@ def gather(
     same = overlap.identical(
         files.root, sizes, report, threads=options.processes, progress=options.progress
     )
-    _check_classes(annotations, found, report)
-    if readable and options.index:
+    if taken_out and options.index:
         found = _readable(found, files.root, out, options, report)
+    _check_classes(annotations, found, report, taken_out)
     return found, same
 
 
@@ -139,7 +139,9 @@ def write(
         ListError: the folder holds other lists.
     """
     samples = {s: [Sample(one.key, one.label) for one in found[s]] for s in found}
-    overlap.check_overlap(samples, same, annotations.label_names, report)
+    overlap.check_overlap(
+        samples, same, annotations.label_names, report, official=bool(annotations.expected)
+    )
     prepared = write_lists(annotations, samples, files.root, out, made_by)
     if options.index:
         _count_frames(samples, files.root, out, options, report)
@@ -199,11 +201,16 @@ def _can_be_listed(path: str) -> bool:
     return fits_a_line(path) and parse_line(f"{path} 0") == (path, "0")
 
 
-def _check_classes(annotations: Annotations, found: Found, report: Report) -> None:
-    """Report splits and classes that lack videos."""
+def _check_classes(
+    annotations: Annotations, found: Found, report: Report, taken_out: Sequence[str]
+) -> None:
+    """Report splits and classes that lack videos, before `taken_out` leave train."""
     for split, entries in annotations.splits.items():
         if len(found[split]) != len(entries):
-            line = f"{split}: {len(found[split]):,} of {len(entries):,} annotated videos are listed"
+            what = "annotated videos" if annotations.expected else "videos"
+            line = f"{split}: {len(found[split]):,} of {len(entries):,} {what} are listed"
+            if taken_out and split == "train":
+                line += f", with those taken out for {' and '.join(taken_out)}"
             report.lack("videos by split", line)
     for split, entries in annotations.splits.items():
         annotated = Counter(entry.label for entry in entries)
@@ -228,7 +235,7 @@ def _readable(found: Found, root: Path, out: Path, options: Options, report: Rep
     samples = {COUNTED: [Sample(entry.key, entry.label) for entry in found["train"]]}
     broken = _count_frames(samples, root, out, options, Report())
     for error in broken.values():
-        report.problem("videos that cannot be read, left out; see vidadapt check_videos", error)
+        report.problem("videos that cannot be read, left out", _below(root, error))
     return found | {"train": tuple(one for one in found["train"] if one.key not in broken)}
 
 
@@ -291,8 +298,13 @@ def _count_frames(
                 broken[found[place].path] = facts.error
                 report.problem(
                     "videos that cannot be read; see vidadapt check_videos",
-                    f"{split}: {facts.error}",
+                    f"{split}: {_below(root, facts.error)}",
                 )
             elif line := facts.truncated:
                 report.note("truncated videos", f"{split}: {line}")
     return broken
+
+
+def _below(root: Path, error: str) -> str:
+    """The error of a file, which is named by its path below the root, as in the lists."""
+    return error.removeprefix(f"{root.absolute()}/")

@@ -64,7 +64,7 @@ def build_folds(
             f"--folds: the source has the lists {', '.join(annotations.splits)} already; leave "
             "out --folds, or the column or folders that name them"
         )
-    found, same = gather(annotations, files, out, report, options, readable=True)
+    found, same = gather(annotations, files, out, report, options, ("dev", "test"))
     entries = merge_groups(found["train"], same)
     folds = choose_folds(members_of(entries), num_folds, options.seed)
     placed = {entry.key: f"fold{folds[group_of(entry)]}" for entry in entries}

@@ -51,6 +51,8 @@ def check_overlap(
     same: Sequence[Sequence[str]],
     label_names: Sequence[str],
     report: Report,
+    *,
+    official: bool = True,
 ) -> None:
     """Report every two splits that share a video, and the same video twice in one split.
 
@@ -60,6 +62,8 @@ def check_overlap(
         splits: samples by split's name.
         same: sets of paths with the same content.
         label_names: of the labels.
+        official: the lists are what they are; of other lists, the same video under several labels
+            is a problem, for one of the labels is wrong.
     """
     places: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for split, samples in splits.items():
@@ -77,7 +81,8 @@ def check_overlap(
         if len(names) > 1:
             report.problem(f"the same video in {' and '.join(names)}{differing}", line)
         elif len(found) > 1:
-            report.note(f"the same video twice in {names[0]}{differing}", line)
+            tell = report.problem if differing and not official else report.note
+            tell(f"the same video twice in {names[0]}{differing}", line)
 
 
 def _divide(sets: Sequence[Sequence[str]], digests: Sequence[str]) -> list[list[str]]:

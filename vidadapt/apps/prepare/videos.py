@@ -164,9 +164,15 @@ def check_match(
         matched: of `match`.
         unlisted: keys that the source names without a label: their videos are not reported.
     """
+    by_letters: dict[str, str] = {}
+    for video in files.videos if len(matched) < len(entries) else ():
+        by_letters.setdefault(_caseless(video), video)
     for entry in entries:
         if entry.key not in matched:
-            report.lack("annotated videos without a file", f"{entry.key} ({entry.source})")
+            line = f"{entry.key} ({entry.source})"
+            if other := by_letters.get(_caseless(entry.key)):
+                line += f": did you mean {other}?"
+            report.lack("annotated videos without a file", line)
     wanted = {_folder(entry.key) for entry in entries} - {""}
     existing = _existing(wanted, files.folders)
     if existing:
@@ -216,6 +222,11 @@ def _misspelt(name: str, unclaimed: list[str]) -> str:
     """
     same = [other for other in unclaimed if other.lower() == name.lower()]
     return f"did you mean {same[0]}?" if same else did_you_mean(name, unclaimed)
+
+
+def _caseless(path: str) -> str:
+    """A path without its ending, in small letters of one Unicode spelling."""
+    return composed(without_ending(path).casefold())
 
 
 def _folder(path: str) -> str:

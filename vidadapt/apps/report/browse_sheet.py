@@ -77,7 +77,7 @@ def _rows(
             draw = ImageDraw.Draw(row)
             for number, line in enumerate(said):
                 text = fitted(draw, line, width - 2 * MARGIN, 13)
-                draw.text((MARGIN, number * LINE), text, fill=RED, font=font(13))
+                draw.text((MARGIN, number * LINE), text, fill=RED, font=font(13, text))
             yield row
 
 
@@ -85,8 +85,8 @@ def _draw_heading(draw: ImageDraw.ImageDraw, shelf: Shelf, width: int) -> None:
     draw.line([(MARGIN, 2), (width - MARGIN, 2)], fill=RULE)
     name = shelf.title if shelf.name is None else f"{shelf.label}  {shelf.name}"
     name = fitted(draw, name, width - 2 * MARGIN - 220, 17)
-    draw.text((MARGIN, 7), name, fill=INK, font=font(17))
-    left = MARGIN + draw.textlength(name, font=font(17)) + 14
+    draw.text((MARGIN, 7), name, fill=INK, font=font(17, name))
+    left = MARGIN + draw.textlength(name, font=font(17, name)) + 14
     said = f"{shelf.num_videos} video{'s' * (shelf.num_videos != 1)}"
     draw.text((left, 10), said, fill=GREY if shelf.num_videos else RED, font=font(13))
     if shelf.broken:
@@ -98,7 +98,8 @@ def _draw_clip(row: Image.Image, clip: Clip, left: int, side: int, breadth: int)
     draw = ImageDraw.Draw(row)
     said = f"{clip.facts.num_frames} frames, {clip.width} x {clip.height}"
     room = breadth - int(draw.textlength(said, font=font(12))) - 12
-    draw.text((left, 0), fitted(draw, clip.facts.path, room, 12), fill=INK, font=font(12))
+    path = fitted(draw, clip.facts.path, room, 12)
+    draw.text((left, 0), path, fill=INK, font=font(12, path))
     draw.text((left + breadth, 0), said, fill=GREY, font=font(12), anchor="ra")
     top = LINE
     for view in clip.views:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidadapt.apps.report.figures import BLUE, GREY, ORANGE, PLAIN, RED, new_figure, write_figure
+from vidadapt.apps.report.figures import BLUE, GREY, ORANGE, RED, named, new_figure, write_figure
 from vidadapt.console import class_name
 from vidadapt.video import VideoFacts
 
@@ -70,8 +70,8 @@ def write_check_picture(
     with rc_context(STYLE):
         lines = math.ceil(len(panels) / 2)
         figure = new_figure((12, 1.1 + 4 * lines), h_pad=0.15, w_pad=0.12)
-        heading = f"{title}: {len(rows):,} videos"
-        figure.suptitle(heading, fontsize=18, fontweight="bold", **PLAIN)
+        [heading], style = named([f"{title}: {len(rows):,} videos"])
+        figure.suptitle(heading, fontsize=18, fontweight="bold", **style)
         if same:
             figure.supxlabel(f"the same for all: {', '.join(same)}", fontsize=12, color=GREY)
         grid = figure.add_gridspec(lines, 2)
@@ -136,11 +136,12 @@ def _bars(
 ) -> None:
     """Horizontal bars from top to bottom, each with its name, number and share."""
     panel.set_title(title)
-    names, numbers = [name for name, _ in counts], [number for _, number in counts]
+    names, style = named([name for name, _ in counts])
+    numbers = [number for _, number in counts]
     bars = panel.barh(range(len(counts)), numbers, color=colours, height=0.7)
     shares = [f"{n:,} ({100 * n / sum(numbers):.3g} %)" if n else "0" for n in numbers]
     panel.bar_label(bars, shares, padding=4)
-    panel.set_yticks(range(len(counts)), names, **PLAIN)
+    panel.set_yticks(range(len(counts)), names, **style)
     panel.set_ylim(max(len(counts), 3) - 0.5, -0.5)  # one bar alone would fill the panel
     panel.set_xlabel("videos")
     panel.set_xlim(0, max(1, *numbers) * 1.45)
@@ -167,7 +168,8 @@ def _classes(panel: Axes, counts: list[tuple[int, int]], label_names: Sequence[s
         lines.append(f"{word} {number:,}: {_short(class_name(label, label_names), 40)}")
     # Above the bars, which are lower on the right.
     panel.set_ylim(0, max(sizes) * 1.45)
-    where: dict[str, Any] = {"transform": panel.transAxes, "ha": "right", "va": "top", **PLAIN}
+    lines, style = named(lines)
+    where: dict[str, Any] = {"transform": panel.transAxes, "ha": "right", "va": "top", **style}
     panel.text(0.99, 0.98, "\n".join(lines), linespacing=1.4, **where)
 
 

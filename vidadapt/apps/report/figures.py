@@ -1,18 +1,19 @@
-"""Colours, a font and whole files, which all pictures share.
+"""Colours, fonts and whole files, which all pictures share.
 
-Pictures drawn by matplotlib take `new_figure` and `write_figure`, pages drawn by Pillow `font`,
-`fitted` and `write_pages`. matplotlib is imported where it is used: it takes half a second.
+Pictures drawn by matplotlib take `new_figure`, `named` and `write_figure`, pages drawn by Pillow
+`font`, `fitted` and `write_pages`. matplotlib is imported where it is used: it takes half a second.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from vidadapt.apps.report.fonts import best_font, drawable
 from vidadapt.files import replaced
 
 if TYPE_CHECKING:
@@ -22,6 +23,18 @@ INK, GREY, RULE, WHITE = "#1c1e22", "#5c6068", "#dcdee2", "#ffffff"
 BLUE, ORANGE, RED, GREEN = "#4878a8", "#e0963c", "#be3434", "#7ec794"
 DPI = 150
 PLAIN: dict[str, Any] = {"parse_math": False}  # of a text: a name may hold dollar signs
+
+
+def named(texts: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Texts that matplotlib can draw, which may hold names, and the options to draw them with."""
+    from matplotlib.font_manager import fontManager, get_font
+
+    families = []
+    for file in dict.fromkeys(filter(None, map(best_font, texts))):
+        fontManager.addfont(file)
+        families.append(get_font(file).family_name)
+    fonts = {"fontfamily": ["DejaVu Sans", *families]} if families else {}
+    return [drawable(text) for text in texts], PLAIN | fonts
 
 
 def new_figure(size: tuple[float, float], **spaces: Any) -> Figure:
@@ -63,23 +76,31 @@ def write_pages(pages: Iterable[Image.Image], path: Path) -> list[Path]:
     return files
 
 
+def font(size: int, text: str = "") -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu Sans, or the installed font that has most letters of a text."""
+    return _font(size, best_font(text))
+
+
 @functools.cache
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """DejaVu Sans where the system has it (it knows more scripts), else Pillow's own font."""
+def _font(size: int, file: str | None) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    if file is not None:
+        return ImageFont.truetype(file, size)
     try:
         return ImageFont.truetype("DejaVuSans.ttf", size)
     except OSError:
-        return ImageFont.load_default(size)
+        from matplotlib import get_data_path
+
+        return ImageFont.truetype(Path(get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
 def fitted(draw: ImageDraw.ImageDraw, text: str, width: int, size: int) -> str:
-    """The text in one line; one that is wider than `width` pixels loses its middle.
+    """The text in one line, `drawable`; one wider than `width` pixels loses its middle.
 
     Labels often differ in their last words, paths in their last folders.
     """
-    text = " ".join(text.splitlines())
-    kept, short = len(text), text
-    while kept > 0 and draw.textlength(short, font=font(size)) > width:
+    text = drawable(" ".join(text.splitlines()))
+    kept, short, used = len(text), text, font(size, text)
+    while kept > 0 and draw.textlength(short, font=used) > width:
         kept -= 1
         head = kept // 2
         short = f"{text[:head]}...{text[len(text) - kept + head :]}"

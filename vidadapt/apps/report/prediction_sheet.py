@@ -74,16 +74,16 @@ def _row(prediction: Prediction, columns: int, width: int) -> Image.Image:
     path, room = Path(prediction.video.path), width - 2 * MARGIN
     if prediction.given:
         said = fitted(draw, f"the list says: {prediction.given}", room // 3, 15)
-        draw.text((width - MARGIN, 3), said, fill=INK, font=font(15), anchor="ra")
+        draw.text((width - MARGIN, 3), said, fill=INK, font=font(15, said), anchor="ra")
         room -= room // 3 + MARGIN
     name = fitted(draw, path.name, room * 2 // 3, 19)
-    draw.text((MARGIN, 0), name, fill=INK, font=font(19))
-    rest = MARGIN + draw.textlength(name, font=font(19)) + 12
+    draw.text((MARGIN, 0), name, fill=INK, font=font(19, name))
+    rest = MARGIN + draw.textlength(name, font=font(19, name)) + 12
     where = fitted(draw, str(path.parent), int(MARGIN + room - rest), 14)
-    draw.text((rest, 4), where, fill=GREY, font=font(14))
+    draw.text((rest, 4), where, fill=GREY, font=font(14, where))
     if prediction.error:
         said = fitted(draw, f"cannot be read: {prediction.error}", room, 15)
-        draw.text((MARGIN, HEADER), said, fill=RED, font=font(15))
+        draw.text((MARGIN, HEADER), said, fill=RED, font=font(15, said))
         return row
     if prediction.shown is not None:
         _draw_frames(row, draw, prediction.shown, columns)
@@ -92,13 +92,13 @@ def _row(prediction: Prediction, columns: int, width: int) -> Image.Image:
         views = prediction.views[adapter]
         beside = int(draw.textlength(views, font=font(12))) + (70 if prediction.given else 12)
         title = fitted(draw, adapter, PANEL - beside, 15)
-        draw.text((left, HEADER - 2), title, fill=INK, font=font(15))
+        draw.text((left, HEADER - 2), title, fill=INK, font=font(15, title))
         draw.text((left + PANEL, HEADER), views, fill=GREY, font=font(12), anchor="ra")
         if prediction.given:
             right = guesses[0].label == prediction.video.label
-            place = left + draw.textlength(title, font=font(15)) + 10
+            place = left + draw.textlength(title, font=font(15, title)) + 10
             said, colour = ("right", RIGHT) if right else ("wrong", RED)
-            draw.text((place, HEADER - 2), said, fill=colour, font=font(15))
+            draw.text((place, HEADER - 2), said, fill=colour, font=font(15, said))
         _draw_bars(draw, guesses, prediction.video.label, left)
         left += PANEL + MARGIN
     return row
@@ -133,5 +133,5 @@ def _draw_bars(
         middle = upper + BAR // 2
         share = f"{100 * guess.probability:.1f} %"
         text = fitted(draw, guess.name, PANEL - 80, 14)
-        draw.text((left + 7, middle), text, fill=INK, font=font(14), anchor="lm")
+        draw.text((left + 7, middle), text, fill=INK, font=font(14, text), anchor="lm")
         draw.text((left + PANEL - 7, middle), share, fill=INK, font=font(14), anchor="rm")

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vidadapt.apps.report.figures import GREY, INK, PLAIN, new_figure, write_figure
+from vidadapt.apps.report.figures import GREY, INK, PLAIN, named, new_figure, write_figure
 
 # Ten shapes; classes 11 to 20 have them hollow.
 SHAPES = ("o", "s", "^", "v", "D", "P", "X", "*", "<", ">")
@@ -73,9 +73,10 @@ def drawn(panels: Sequence[Panel], classes: Sequence[tuple[int, str]], note: str
         Line2D([], [], linestyle="", markersize=8, **_marker(place))
         for place, _ in enumerate(classes)
     ]
+    names, style = named([short_name(name) for _, name in classes])
     legend = figure.legend(
         handles,
-        [short_name(name) for _, name in classes],
+        names,
         loc="outside right upper",
         frameon=False,
         fontsize=9,
@@ -83,7 +84,7 @@ def drawn(panels: Sequence[Panel], classes: Sequence[tuple[int, str]], note: str
         handletextpad=0.4,
     )
     for text in legend.get_texts():
-        text.set_parse_math(False)
+        text.set(**style)
     below = figure.supxlabel(note, ha="left", fontsize=8.5, color=GREY, **PLAIN)
     figure.draw_without_rendering()  # which lays the panels out
     below.set_x(grid[0, 0].get_position().x0)
@@ -103,8 +104,9 @@ def _draw(axes: Axes, panel: Panel, classes: Sequence[tuple[int, str]]) -> None:
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(color="#b8bcc2", linewidth=0.8)
-    below: dict[str, Any] = {"transform": axes.transAxes, "va": "top", "color": INK, **PLAIN}
-    axes.text(0, -0.025, panel.title, fontsize=12, fontweight="bold", **below)
+    [title], style = named([panel.title])
+    below: dict[str, Any] = {"transform": axes.transAxes, "va": "top", "color": INK, **style}
+    axes.text(0, -0.025, title, fontsize=12, fontweight="bold", **below)
     axes.text(0, -0.085, "\n".join(panel.caption), fontsize=9.5, linespacing=1.4, **below)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from vidadapt.apps.report import markdown_table
-from vidadapt.apps.report.figures import PLAIN, new_figure, write_figure
+from vidadapt.apps.report.figures import named, new_figure, write_figure
 from vidadapt.apps.study.temporal import ALPHA, CHANGED, ORDERS, RULES, lost, p_words
 from vidadapt.evaluation import in_percent
 
@@ -162,11 +162,13 @@ def write_pictures(report: dict[str, Any], folder: Path) -> list[Path]:
     for number, panel in enumerate(panels.flat):
         if number < len(models):
             _panel(panel, models[number], shown, places)
-            panel.set_title(textwrap.fill(titles[number], 34), fontsize=10, **PLAIN)
+            [title], style = named([textwrap.fill(titles[number], 34)])
+            panel.set_title(title, fontsize=10, **style)
         else:
             panel.set_axis_off()
+    ticks, style = named(ticks)
     for row in panels:
-        row[0].set_yticks(places, ticks, fontsize=8, **PLAIN)
+        row[0].set_yticks(places, ticks, fontsize=8, **style)
         row[0].set_ylim(places[-1] + 0.7, -0.7)
     if hidden:
         for panel in panels.flat[: len(models)]:

@@ -6,6 +6,7 @@ import argparse
 import copy
 import shlex
 import sys
+import textwrap
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -23,15 +24,24 @@ from vidadapt.apps.prepare.write import check_folder
 from vidadapt.config import DataConfig
 from vidadapt.console import printable_lines
 from vidadapt.data import DATASETS
-from vidadapt.lists import FOLDS_FILE, LABELS_FILE, Prepared, read_label_names, read_list
+from vidadapt.lists import (
+    FOLDS_FILE,
+    LABELS_FILE,
+    VIDEO_ENDINGS,
+    Prepared,
+    read_label_names,
+    read_list,
+)
 
 EACH_GROUP = "leave-one-group-out"
 FRACTIONS = {"test": 0.2, "dev": 0.1}  # where own videos have no splits
 
-WRITTEN = """
+ENDINGS = textwrap.fill(", ".join(f".{ending}" for ending in sorted(VIDEO_ENDINGS)), 100)
+WRITTEN = f"""
 OUT gets train.txt and its like ('path label'), labels.txt, prepared.json and report.txt, and the
 frames of every video are counted. Exit status 1: not all is as the source promises, and the report
-says what is not; the lists are written all the same.
+says what is not; the lists are written all the same. Videos are files whose names end in
+{ENDINGS}.
 """
 
 
@@ -132,7 +142,9 @@ def _run(args: argparse.Namespace) -> None:
     """Write the lists; end with status 1 where something is not as the source promises."""
     problems, missing = _write(args)
     if problems:
-        sys.exit("prepare: not all is as the source promises: see the problems above")
+        sys.exit(
+            "prepare: the lists are written, but not all is as it should be: see the problems above"
+        )
     if missing and not args.allow_partial:
         sys.exit(
             "prepare: not all is there that the source promises: see what is missing above, or add "
@@ -150,11 +162,15 @@ def prepare_folder(folder_of_videos: Path, out: Path) -> None:
     """
     parser = argparse.ArgumentParser()
     add(parser.add_subparsers())
-    _write(parser.parse_args(["folder", str(folder_of_videos.absolute()), str(out.absolute())]))
+    words = ["folder", str(folder_of_videos.absolute()), str(out.absolute())]
+    _write(parser.parse_args(words), advise=False)
 
 
-def _write(args: argparse.Namespace) -> tuple[bool, bool]:
+def _write(args: argparse.Namespace, advise: bool = True) -> tuple[bool, bool]:
     """Find the videos, write each folder of lists, and print a summary of each.
+
+    Args:
+        advise: print the command that trains on it, too.
 
     Returns:
         Whether there are problems, and whether files are missing.
@@ -202,7 +218,8 @@ def _write(args: argparse.Namespace) -> tuple[bool, bool]:
         prepared = write(annotations, files, out, report, options=how, made_by=made_by)
         if folds is None:
             print(printable_lines(_summary(out, prepared, report)))
-        print(f"\nto go on:\n  {_command(out, prepared, folds)}")
+        if advise:
+            print(printable_lines(f"\nto go on:\n  {_command(out, prepared, folds)}"))
         problems |= bool(report.problems)
         missing |= bool(report.missing)
     return problems, missing
@@ -256,7 +273,7 @@ def _fraction(args: argparse.Namespace, name: str, annotations: Annotations) -> 
 
 
 def _summary(out: Path, prepared: Prepared, report: Report) -> str:
-    """Return what was written, what was found, and the command that trains on it."""
+    """Return what was written, and what was found."""
     names = read_label_names(out / LABELS_FILE)
     lines = [f"{out}: {prepared.dataset}, {len(names)} classes, videos in {prepared.root}"]
     for name, file in prepared.lists.items():

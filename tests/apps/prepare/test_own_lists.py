@@ -328,7 +328,7 @@ def test_a_folder_that_cannot_be_read() -> None:
         assert "problem: folders that cannot be read (1)" in done.told
         assert f"{videos / 'walk'}: Permission denied" in done.told
         assert read_label_names(out / "labels.txt") == ["jump", "run far"], "the rest is finished"
-        assert len(lines_of(out / "train.txt")) == 14
+        assert len(lines_of(out / "train.txt")) == 12
 
 
 @contextlib.contextmanager

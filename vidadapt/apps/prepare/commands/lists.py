@@ -34,7 +34,7 @@ from vidadapt.lists import (
 )
 
 EACH_GROUP = "leave-one-group-out"
-FRACTIONS = {"test": 0.2, "dev": 0.1}  # where own videos have no splits
+FRACTIONS = {"test": 0.2, "dev": 0.2}  # where own videos have no splits
 
 ENDINGS = textwrap.fill(", ".join(f".{ending}" for ending in sorted(VIDEO_ENDINGS)), 100)
 WRITTEN = f"""

@@ -26,7 +26,8 @@ class VideoFacts:
         mtime_ns: modification time in nanoseconds, of the same file.
         num_frames: frames that decode; 0: the file is unreadable.
         header_frames: frames that the header promises, without those that an edit list hides; None:
-            it gives no number.
+            it gives no number. A Matroska file (webm, too) gives none: where its duration has room
+            for two frames or more after the last one, those that would fill it.
         reader: name of the reader that is exact on this file, for `open_counted`.
         codec: of the best video stream, by FFmpeg's name, e.g. `h264`; empty: not known.
         container: FFmpeg's first name of it, e.g. `mov` (mp4, too), `matroska` (webm, too).

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
@@ -32,6 +34,8 @@ from vidadapt.video.sequential import (
     upright_rgb,
 )
 
+_CLOCK = re.compile(r"(\d+):(\d+):(\d+(?:\.\d*)?)")
+
 
 def survey(path: str) -> VideoFacts:
     """Decode all packets of the best video stream.
@@ -52,6 +56,7 @@ def survey(path: str) -> VideoFacts:
         stream = best_stream(container, path)
         rate, tick, context = stream.average_rate, stream.time_base, stream.codec_context
         facts = _header_facts(path, container, stream)
+        promised_end = _promised_end(container, stream)
         for packet in itertools.chain(data_packets(container, stream, faults), [None]):
             if packet is not None:
                 stamps.append(packet.pts)
@@ -80,10 +85,16 @@ def survey(path: str) -> VideoFacts:
         raise TransientReadError(f"{path}: {why}")
     cause = printable(cause_of(faults[0])) if faults else ""
     shown = [stamps[number] if number >= 0 else None for number in packets]
+    facts = _with_times(facts, shown, rate, tick)
+    if facts.header_frames is None and promised_end is not None and tick:
+        lacking = _frames_lacking(shown, tick, facts.frame_rate, promised_end)
+        header_frames = len(checks) + lacking if lacking else None
+    else:
+        header_frames = _without_hidden(facts, len(stamps) - num_hidden)
     return replace(
-        _with_times(facts, shown, rate, tick),
+        facts,
         num_frames=len(checks),
-        header_frames=_without_hidden(facts, len(stamps) - num_hidden),
+        header_frames=header_frames,
         doubt=cause or stream_doubt(facts.container, facts.codec, (facts.width, facts.height)),
         cause=cause,
         checks=np.array(checks),
@@ -112,6 +123,37 @@ def _header_facts(path: str, container: Any, stream: Any) -> VideoFacts:
         container=container.format.name.split(",")[0],
         counted_with=COUNTED_WITH,
     )
+
+
+def _promised_end(container: Any, stream: Any) -> float | None:
+    """Second at which the header of a Matroska file (webm, too) lets the stream end; None: unknown.
+
+    Such a file gives no number of frames. The duration of the whole file may be that of its sound.
+    """
+    if not container.format.name.startswith("matroska"):
+        return None
+    if found := _CLOCK.fullmatch(stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = map(float, found.groups())
+        return 3600 * hours + 60 * minutes + seconds
+    if len(container.streams) == 1 and container.duration:
+        return float(container.duration / av.time_base)
+    return None
+
+
+def _frames_lacking(
+    shown: Sequence[int | None], tick: Fraction, rate: float | None, promised_end: float
+) -> int:
+    """Number of frames that fit between the last one and the promised end; 0: fewer than two.
+
+    0, too, where a gap between two frames is as long: the last frame may be shown for so long.
+    """
+    stamps = sorted(float(stamp * tick) for stamp in shown if stamp is not None)
+    if rate is None or len(stamps) < 2 or len(stamps) != len(shown):
+        return 0
+    missing = promised_end - (stamps[-1] + 1 / rate)
+    longest = max(after - before for before, after in itertools.pairwise(stamps))
+    lacking = round(missing * rate)
+    return lacking if lacking >= 2 and missing > longest else 0
 
 
 def _with_look(facts: VideoFacts, frame: Any) -> VideoFacts:
@@ -192,10 +234,20 @@ def _without_hidden(facts: VideoFacts, num_visible: int) -> int | None:
     return promised - max(0, all_packets - num_visible)
 
 
-def promised_frames(path: str) -> int | None:
-    """Number of frames that a file's header promises; None: it gives none."""
+def promised_frames(path: str, num_frames: int) -> int | None:
+    """Number of frames that a file's header promises, see `VideoFacts.header_frames`.
+
+    Args:
+        num_frames: frames that decode.
+    """
     with open_container(path) as container:
-        return best_stream(container, path).frames or None
+        stream = best_stream(container, path)
+        rate, tick, end = stream.average_rate, stream.time_base, _promised_end(container, stream)
+        if stream.frames or end is None or not tick:
+            return stream.frames or None
+        stamps = [packet.pts for packet in data_packets(container, stream, [])]
+    lacking = _frames_lacking(stamps, tick, float(rate) if rate else None, end)
+    return num_frames + lacking if lacking else None
 
 
 def frame_times(path: str, indices: Sequence[int], num_frames: int) -> list[float] | None:

@@ -153,6 +153,7 @@ def test_lists_keep_their_order_without_what_failed(source: Source, made, kind: 
     prepared = read_prepared(out)
     assert prepared.lists == {"train": "train.txt", "test": "val.txt"}
     assert known_root(out / "train.txt") == out
+    assert json.loads((out / "prepared.json").read_text())["root"] == "."  # it can be moved
     told = (out.parent / "told").read_text()
     for text in (told, (out / "report.txt").read_text()):
         assert "broken.mp4: Invalid data" in text

@@ -45,6 +45,24 @@ def holding(path: Path, then: Callable[[], None] = signal.pause) -> int:
     return child
 
 
+@pytest.mark.parametrize(("tasks", "torchrun", "hint"), [("2", 0, 1), ("2", 1, 0), ("1", 0, 0)])
+def test_tasks_of_srun_that_are_not_together_are_told_how(
+    tmp_path, monkeypatch, tasks: str, torchrun: int, hint: int
+):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if torchrun:
+        monkeypatch.setenv("WORLD_SIZE", "2")
+    child = holding(tmp_path)
+    try:
+        with pytest.raises(Held) as refused:
+            held(tmp_path, "run_dir")
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ("torchrun" in str(refused.value)) == bool(hint)
+
+
 def test_the_second_is_refused_with_the_name_of_the_first_and_nothing_is_left(tmp_path):
     for path in (tmp_path, tmp_path / "train.index"):
         with held(path, "data.index_dir"):

@@ -14,7 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from videos import grey_frames, indices_of, write_video
+from videos import grey_frames, indices_of, textured_frames, write_video
 
 from vidadapt.lists import (
     CountJob,
@@ -312,6 +312,45 @@ def test_a_truncated_file_with_an_edit_list_is_still_truncated(tmp_path: Path) -
     assert known.truncated and known.num_frames > 0
 
 
+@pytest.mark.parametrize("ending", ["mkv", "webm"])
+def test_a_cut_matroska_file_is_truncated(tmp_path: Path, ending: str) -> None:
+    """Its header gives no number of frames; Something-Something V2 comes so."""
+    whole, cut = (tmp_path / "videos" / f"{name}.{ending}" for name in ("whole", "cut"))
+    write_matroska(whole, seconds_of_sound=0)
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    known = count(tmp_path, [whole.name, cut.name])
+    assert known[whole.name].num_frames == 40
+    assert not known[whole.name].truncated
+    assert 2 < known[cut.name].num_frames < 38
+    assert known[cut.name].header_frames > known[cut.name].num_frames + 1  # by its bytes
+    assert known[cut.name].truncated
+
+
+def test_sound_that_is_longer_than_the_frames_does_not_make_a_file_truncated(tmp_path: Path):
+    video = tmp_path / "videos" / "long_sound.mkv"
+    write_matroska(video, seconds_of_sound=9)
+    known = count(tmp_path, [video.name])[video.name]
+    assert known.num_frames == 40
+    assert not known.truncated
+
+
+def write_matroska(path: Path, *, seconds_of_sound: int) -> None:
+    """Write 40 frames at 12 a second, as Something-Something V2 has them, in VP9."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx-vp9", rate=12, options={"cpu-used": "8"})
+        stream.width, stream.height, stream.pix_fmt = 80, 64, "yuv420p"
+        sound = container.add_stream("pcm_s16le", rate=8000) if seconds_of_sound else None
+        for picture in textured_frames(40, seed=0):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+        if sound is not None:
+            samples = np.zeros((1, 8000 * seconds_of_sound), np.int16)
+            tone = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            tone.sample_rate = 8000
+            container.mux([*sound.encode(tone), *sound.encode(None)])
+
+
 def test_truncated_tolerates_one_frame() -> None:
     known = VideoFacts("a.avi", "pyav", num_frames=89, header_frames=90)
     assert not known.truncated
@@ -330,6 +369,13 @@ def test_truncated_real_files_are_told_from_hmdb51(tmp_path: Path) -> None:
         "hmdb_avi_zeroed_40_50pct.avi",
     }
     assert sum(bool(count.error) for count in counts.values()) == 2
+    files = [file for file in sorted(SHARED.rglob("*")) if file.suffix in (".mkv", ".webm")]
+    paths = [str(file.relative_to(SHARED)) for file in files]
+    counts = frame_counts(tmp_path / "list.txt", SHARED, paths, num_workers=2, progress=False)
+    assert len(files) > 10
+    truncated = {path for path in paths if counts[path].truncated}
+    assert "broken/mkv_trunc60pct.mkv" in truncated
+    assert all(path.startswith("broken/") for path in truncated)
 
 
 def act(job: str) -> str:

@@ -54,6 +54,16 @@ def test_a_prepared_folder_stands_for_lists_names_and_root(tiny_set, folder, tmp
     run_tool("train", "--run_dir", run, *options(tiny_set, folder), "--resume")  # nothing differs
 
 
+def test_a_root_beside_the_lists_moves_with_them(folder, tmp_path):
+    """Copies for fast loading are brought to a machine's own disk so."""
+    write_prepared(folder, replace(read_prepared(folder), root="."))
+    assert known_root(folder / "train.txt") == folder
+    moved = shutil.copytree(folder, tmp_path / "own disk" / "lists")
+    shutil.rmtree(folder)
+    assert with_lists(DataConfig(lists=str(moved))).root == str(moved)
+    assert known_root(moved / "test.txt") == moved
+
+
 def test_a_folder_without_label_names_gives_none(folder):
     write_prepared(folder, replace(read_prepared(folder), label_names=None))
     assert with_lists(DataConfig(lists=str(folder))).label_names is None

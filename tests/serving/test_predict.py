@@ -16,7 +16,7 @@ from vidadapt.apps.report import write_prediction_sheets
 from vidadapt.apps.report.prediction_sheet import MARGIN, THUMB
 from vidadapt.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
 from vidadapt.evaluation import fuse, load_scores
-from vidadapt.lists import VIDEO_ENDINGS, ListError
+from vidadapt.lists import VIDEO_ENDINGS, ListError, Prepared, write_prepared
 from vidadapt.serving import GivenVideo, Predictor, find_videos, names_of
 from vidadapt.video import frame_times
 
@@ -142,6 +142,17 @@ def test_frames_are_timed_by_the_file(tiny_set):
     assert frame_times(path, [0, 3, 12], 13) == pytest.approx([0, 3 / 12, 1.0])
     assert frame_times(path, [0, 6], 99) == pytest.approx([0, 0.5])  # by the rate
     assert frame_times("gone.mp4", [0], 1) is None
+
+
+def test_a_prepared_list_names_the_videos_of_its_root(tiny_set, tmp_path):
+    listed = tmp_path / "test.txt"
+    listed.write_text("a.mp4 3\n")
+    lists = {"test": listed.name}
+    record = Prepared("custom", str(tiny_set.root), lists, None, {"test": "0"}, {})
+    write_prepared(tmp_path, record)
+    assert find_videos([str(listed)]) == [GivenVideo(str(tiny_set.root / "a.mp4"), 3)]
+    moved = find_videos([str(listed)], root=str(tmp_path))
+    assert moved == [GivenVideo(str(tmp_path / "a.mp4"), 3)]
 
 
 def test_lists_and_folders_name_each_video_once(tiny_set, tmp_path):

@@ -312,7 +312,18 @@ def _remove(file: Path, token: str) -> None:
 def _held(file: Path, found: _Found, what: str) -> Held:
     return Held(
         f"{what}: {_subject(file)} is in use by {shown(found.holder)}; wait for its end, stop it, "
-        "or choose another"
+        f"or choose another{_alone_in_a_step()}"
+    )
+
+
+def _alone_in_a_step() -> str:
+    """Say that SLURM started this command several times, each alone; empty: it did not."""
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "")
+    if "WORLD_SIZE" in os.environ or not tasks.isdecimal() or int(tasks) < 2:
+        return ""
+    return (
+        f". This is one of {tasks} tasks of srun, which know nothing of each other: to work "
+        "together, let srun start torchrun once a machine, see docs/cluster.md"
     )
 
 

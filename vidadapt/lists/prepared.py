@@ -21,7 +21,8 @@ class Prepared:
 
     Attributes:
         dataset: key of `vidadapt.data.DATASETS`.
-        root: absolute folder that the paths in the lists are relative to.
+        root: absolute folder that the paths in the lists are relative to. In the file it may be
+            relative to the folder of the file: copies are there, and may be moved with it.
         lists: file names in the folder by split: `train`, `dev`, `test` (the list whose results
             are reported: the validation list where the test labels are not public).
         label_names: file name of the class names; None: there are none.
@@ -54,7 +55,10 @@ def read_prepared(folder: str | Path) -> Prepared:
         raise ValueError(f"{folder} is a file; give the folder {Path(folder).parent}")
     record = Path(folder) / PREPARED_FILE
     try:
-        return Prepared(**json.loads(record.read_text(encoding="utf-8")))
+        prepared = Prepared(**json.loads(record.read_text(encoding="utf-8")))
+        here = os.path.abspath(folder)  # noqa: PTH100 (as readers name files)
+        inside = here if prepared.root == "." else os.path.join(here, prepared.root)  # noqa: PTH118
+        return replace(prepared, root=inside)
     except FileNotFoundError as error:
         raise ValueError(
             f"{folder} holds no {PREPARED_FILE}; expected a folder written by vidadapt prepare"

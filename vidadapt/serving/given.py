@@ -44,7 +44,8 @@ def find_videos(
     Args:
         arguments: folders, whose hidden files are passed over; lists, known by their ending (see
             `LISTS`), of lines `path label` or `path`; anything else is a video.
-        root: folder that the paths of lists are relative to; default: the list's own.
+        root: folder that the paths of lists are relative to; default: what `prepared.json` beside
+            the list says, else the list's own.
         allow_outside_root: the paths of lists may lead out of it, see `bounds.leads_outside`.
 
     Raises:
@@ -63,6 +64,8 @@ def find_videos(
                 )
         elif path.suffix.lower() in LISTS:
             folder = path.parent if root is None else Path(root)
+            if root is None and (path.parent / PREPARED_FILE).is_file():
+                folder = known_root(path)
             inside = _listed(path, folder, allow_outside_root)
         else:
             inside = [GivenVideo(argument)]

@@ -45,7 +45,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", metavar="FILE", help="the backbone's; default: those of the adapter's run"
     )
-    parser.add_argument("--root", metavar="DIR", help="of a list's paths; default: its own folder")
+    parser.add_argument(
+        "--root", metavar="DIR",
+        help="of a list's paths; default: what prepared.json beside it says, else its own folder",
+    )  # fmt: skip
     parser.add_argument(
         "--allow_outside_root", action="store_true",
         help="lists are trusted: their paths may lead out of that folder",

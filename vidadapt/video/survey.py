@@ -210,10 +210,16 @@ def _by_its_bytes(path: str, num_frames: int) -> tuple[int | None, str]:
     return promised, f"{ENDS_EARLY}: {here:,} of {whole:,} bytes are here"
 
 
-def promised_frames(path: str) -> int | None:
-    """Number of frames that a file's header promises; None: it gives none."""
+def promised_frames(path: str, num_frames: int) -> int | None:
+    """Number of frames that a file's header or its number of bytes promises; None: neither does.
+
+    Args:
+        num_frames: frames that decode.
+    """
     with open_container(path) as container:
-        return best_stream(container, path).frames or None
+        promised = best_stream(container, path).frames or None
+        matroska = container.format.name.startswith("matroska")
+    return _by_its_bytes(path, num_frames)[0] if matroska and promised is None else promised
 
 
 def frame_times(path: str, indices: Sequence[int], num_frames: int) -> list[float] | None:

@@ -448,7 +448,8 @@ def test_real_clips_agree_with_what_is_documented(tmp_path: Path, capsys) -> Non
         assert (row["num_frames"], row["rotation"]) == (probe["n"], probe["rotation"]), name
         assert (row["container"], row["pixel_format"]) == (container, pixel_format), name
         assert row["codec"] == canonical.get(codec, codec), name
-        assert (row["header_frames"] or "0") == probe["header"], name
+        if (container, row["truncated"]) != ("matroska", "yes"):  # told by its bytes
+            assert (row["header_frames"] or "0") == probe["header"], name
         upright = abs(int(probe["rotation"])) != 90
         shown = (row["width"], row["height"]) if upright else (row["height"], row["width"])
         assert "x".join(shown) == probe["size"], name

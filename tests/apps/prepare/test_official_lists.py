@@ -27,6 +27,7 @@ from vidadapt.lists import (
     read_label_names,
     read_prepared,
 )
+from vidadapt.serving import GivenVideo, find_videos
 
 SPLITS = ROOT.parent / "shared" / "labels" / "hmdb51_splits"
 OFFICIAL = {name: getattr(layouts, name) for name in SOURCES}
@@ -79,6 +80,28 @@ def test_official_miniatures_become_their_lists(name, made, tmp_path: Path) -> N
     assert re.search(
         rf"vidadapt train --config \S+ .*--data.lists {re.escape(str(out))}", done.told
     )
+
+
+def test_test_videos_without_labels_get_a_list_for_predictions(tmp_path: Path) -> None:
+    layout, out = layouts.ssv2(tmp_path / "set"), tmp_path / "out"
+    here = [layout.videos / f"{key}.webm" for key in layouts.SSV2_TEST_IDS[:2]]
+    for file in here:
+        layouts.small_video(file)
+    (layout.videos / f"{layouts.SSV2_TEST_IDS[2]}.webm").unlink(missing_ok=True)
+    command = official("ssv2", layout, out, "--allow_partial")
+    done = prepare(*command)
+    assert f"unlabelled.txt: 2 of {len(layouts.SSV2_TEST_IDS)} test videos" in done.report
+    named = find_videos([str(out / "unlabelled.txt")])
+    assert named == [GivenVideo(str(file)) for file in here]
+    assert prepare(*command).status == 0  # it may replace its own
+    for file in layout.annotations.rglob("*test.json"):
+        file.unlink()
+    prepare(*command)
+    assert not (out / "unlabelled.txt").exists()
+    (out / "unlabelled.txt").write_text("mine\n")
+    (layout.annotations / "test.json").write_text('[{"id": "1420"}]')
+    assert prepare(*command).status == 2
+    assert (out / "unlabelled.txt").read_text() == "mine\n"
 
 
 def test_a_partial_copy_is_told_and_fails_unless_allowed(made, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import av
 import numpy as np
 import pytest
 from conftest import ROOT, load_tool
+from videos import textured_frames, write_video
 
 from benchmarks import copies
 from vidadapt.apps import synthetic
@@ -153,6 +154,7 @@ def test_lists_keep_their_order_without_what_failed(source: Source, made, kind: 
     prepared = read_prepared(out)
     assert prepared.lists == {"train": "train.txt", "test": "val.txt"}
     assert known_root(out / "train.txt") == out
+    assert json.loads((out / "prepared.json").read_text())["root"] == "."  # it can be moved
     told = (out.parent / "told").read_text()
     for text in (told, (out / "report.txt").read_text()):
         assert "broken.mp4: Invalid data" in text
@@ -161,6 +163,20 @@ def test_lists_keep_their_order_without_what_failed(source: Source, made, kind: 
     assert "disk: " in told and "clips/s" in told and "PSNR: median" in told
     assert ("odd.mp4: 131x95 became 130x94" in told) == (kind == "transcode")
     assert not list(out.rglob("*partial*"))
+
+
+def test_a_cut_matroska_source_is_told(tmp_path: Path) -> None:
+    """Its header gives no number of frames, but that of its bytes."""
+    whole, cut = tmp_path / "whole.mkv", tmp_path / "cut.mkv"
+    write_video(whole, textured_frames(40, seed=0))
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    (tmp_path / "train.txt").write_text("whole.mkv 0\ncut.mkv 1\n")
+    out = tmp_path / "copies"
+    options = ("--root", tmp_path, "--short_side", 64, "--processes", 1)
+    prepare("frames", tmp_path / "train.txt", "--out", out, *options)
+    noted = [line for line in (out / "report.txt").read_text().splitlines() if "promises" in line]
+    assert len(noted) == 1
+    assert "cut.mkv: the header promises " in noted[0]
 
 
 @KINDS

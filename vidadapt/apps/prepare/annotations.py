@@ -51,6 +51,7 @@ class Annotations:
         expected: official number of videos of a split; empty where there is none.
         unlisted: keys of videos that the source names but puts in none of `splits` (test videos
             without labels, clips that a split skips): they may be among the others, unreported.
+        unlisted_are: what they are, in words, if their paths are to be written to `UNLABELLED`.
     """
 
     dataset: str
@@ -58,6 +59,7 @@ class Annotations:
     splits: dict[str, tuple[Entry, ...]]
     expected: dict[str, int]
     unlisted: tuple[str, ...] = ()
+    unlisted_are: str = ""
 
 
 def read_text(path: Path, expected: str) -> str:

@@ -12,7 +12,7 @@ from vidadapt.apps.prepare import archives, overlap, videos
 from vidadapt.apps.prepare.annotations import SPLITS, Annotations, Entry, check_names
 from vidadapt.apps.prepare.report import Report
 from vidadapt.apps.prepare.splits import group_of, merge_groups, take_out
-from vidadapt.apps.prepare.write import UNFINISHED, fits_a_line, write_lists
+from vidadapt.apps.prepare.write import UNFINISHED, UNLABELLED, fits_a_line, write_lists
 from vidadapt.lists import Prepared, Sample, counted_videos, index_path, parse_line, write_prepared
 
 REPORT = "report.txt"
@@ -142,7 +142,8 @@ def write(
     overlap.check_overlap(
         samples, same, annotations.label_names, report, official=bool(annotations.expected)
     )
-    prepared = write_lists(annotations, samples, files.root, out, made_by)
+    unlabelled = _unlabelled(annotations, files, report)
+    prepared = write_lists(annotations, samples, files.root, out, made_by, unlabelled=unlabelled)
     if options.index:
         _count_frames(samples, files.root, out, options, report)
     report.write(out / REPORT)
@@ -190,6 +191,17 @@ def _locate(
             f"{len(files.videos):,} video files\n{report.text()}"
         )
     return found, sizes
+
+
+def _unlabelled(annotations: Annotations, files: videos.Files, report: Report) -> list[str]:
+    """Return the paths of the source's videos without labels, as far as they are there."""
+    keys = annotations.unlisted if annotations.unlisted_are else ()
+    matched = videos.match([Entry(key, -1, "", "") for key in keys], files, Report())
+    found = list(dict.fromkeys(path for path in matched.values() if _can_be_listed(path)))
+    if keys:
+        line = f"{UNLABELLED}: {len(found):,} of {len(keys):,} {annotations.unlisted_are}"
+        report.note("videos without labels, for predictions", line)
+    return found
 
 
 def _can_be_listed(path: str) -> bool:

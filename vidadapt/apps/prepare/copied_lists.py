@@ -143,7 +143,7 @@ def write_copied(
         out,
         Prepared(
             dataset=originals.dataset,
-            root=str(out.absolute()),
+            root=".",
             lists=dict(originals.roles),
             label_names=LABELS_FILE if names is not None else None,
             manifests=manifests,

@@ -172,7 +172,6 @@ def _checked_copy(job: CopyJob) -> Outcome:
     how = job.settings
     job.target.parent.mkdir(parents=True, exist_ok=True)
     source = os.stat(job.source)  # noqa: PTH116
-    promised = promised_frames(job.source)
     facts = None
     if how.encoder == "h264":
         write_h264(job.source, job.partial, short_side=how.short_side, crf=how.quality, gop=how.gop)
@@ -195,6 +194,7 @@ def _checked_copy(job: CopyJob) -> Outcome:
             f"the floor of {how.min_psnr:g}; choose a better quality, or a lower --min_psnr"
         )
     notes = []
+    promised = promised_frames(job.source, len(errors))
     if line := cut_short(job.source, promised, len(errors)):
         notes.append(("truncated sources", f"{line}, which were copied"))
     tall, wide = compared.source_size

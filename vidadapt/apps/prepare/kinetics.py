@@ -7,9 +7,10 @@
 
 Lines of a csv are `label,youtube_id,time_start,time_end,split` and perhaps `is_cc`, under a header
 with these names; `split` is train, validate (or val) or test. Published results are on the
-validation videos, and no list is made of test videos. Files may be named by the id alone: this is
-assumed where more names have the 11 characters of an id than the 25 of a clip. Nearly every copy is
-partial, since videos vanish: what the csv files list is expected, and what is missing is reported.
+validation videos; the paths of test videos are in unlabelled.txt, for `vidadapt predict`. Files may
+be named by the id alone: this is assumed where more names have the 11 characters of an id than the
+25 of a clip. Nearly every copy is partial, since videos vanish: what the csv files list is
+expected, and what is missing is reported.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def read(path: Path, report: Report, *, by_id: bool = False) -> Annotations:
         report.note("in no list", line)
     found = {split: tuple(entries.values()) for split, entries in splits.items() if entries}
     expected = {split: len(entries) for split, entries in found.items()}
-    return Annotations(dataset, names, found, expected, unlisted)
+    return Annotations(dataset, names, found, expected, unlisted, "test videos")
 
 
 def named_by_id(videos: Iterable[str]) -> bool:

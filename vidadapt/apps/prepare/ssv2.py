@@ -9,7 +9,8 @@
 The newer download names the files labels.json, train.json, validation.json and test.json, and puts
 them in a folder `labels`; both names are found in both places. Videos may be transcoded (ID.mp4).
 168,913 training, 24,777 validation and 27,157 test videos of 174 classes. Published results are on
-the validation videos, and no list is made of test videos.
+the validation videos. The test videos have no labels here: their paths are in unlabelled.txt, for
+`vidadapt predict OUT/unlabelled.txt --adapter RUN --json`.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def read(folder: Path, report: Report) -> Annotations:
         splits=splits,
         expected={split: OFFICIAL[split] for split in splits},
         unlisted=test_ids,
+        unlisted_are="test videos",
     )
     return check_counts(annotations, report)
 

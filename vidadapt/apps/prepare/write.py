@@ -21,6 +21,7 @@ from vidadapt.lists import (
 )
 from vidadapt.video import control_character
 
+UNLABELLED = "unlabelled.txt"  # official videos without labels, for predictions: a path a line
 UNFINISHED = ".unfinished"  # names the command that writes a folder, and its files, until the end
 
 
@@ -40,7 +41,7 @@ def check_folder(out: Path, command: str) -> None:
         raise ListError(
             f"{out} was written by 'vidadapt prepare {owner}': choose another folder, or delete it"
         )
-    for name in (LABELS_FILE, *(f"{split}.txt" for split in SPLITS)):
+    for name in (LABELS_FILE, UNLABELLED, *(f"{split}.txt" for split in SPLITS)):
         if name not in owned and (out / name).exists():
             raise ListError(
                 f"{out / name} is there and was not written by a preparation: choose another "
@@ -54,6 +55,8 @@ def write_lists(
     root: Path,
     out: Path,
     made_by: Mapping[str, Any],
+    *,
+    unlabelled: Sequence[str] = (),
 ) -> Prepared:
     """Write labels and lists, and delete the other lists of an earlier preparation.
 
@@ -62,6 +65,7 @@ def write_lists(
     Args:
         samples: by split; empty ones get no list.
         root: folder that the paths are relative to.
+        unlabelled: paths for `UNLABELLED`; none: there is no such file.
 
     Raises:
         ListError: label names that no file can hold, or see `check_folder`.
@@ -73,7 +77,11 @@ def write_lists(
         raise ListError(f"no file can hold the class name {wrong[0]!r}: rename the class")
     out.mkdir(parents=True, exist_ok=True)
     kept = {split: found for split, found in samples.items() if found}
-    files = [LABELS_FILE, *(f"{split}.txt" for split in kept)]
+    files = [
+        LABELS_FILE,
+        *(f"{split}.txt" for split in kept),
+        *([UNLABELLED] if unlabelled else []),
+    ]
     _, earlier = _owned(out)
     with replaced(out / LABELS_FILE) as partial:
         text = "".join(f"{name}\n" for name in annotations.label_names)
@@ -87,13 +95,16 @@ def write_lists(
         (out / name).unlink(missing_ok=True)
     for split, found in kept.items():
         write_list(out / f"{split}.txt", found)
+    if unlabelled:
+        with replaced(out / UNLABELLED) as partial:
+            partial.write_text("".join(f"{path}\n" for path in unlabelled), encoding="utf-8")
     return Prepared(
         dataset=annotations.dataset,
         root=str(root.absolute()),
         lists={split: f"{name}.txt" for split, name in _roles(kept).items()},
         label_names=LABELS_FILE,
         manifests={s: manifest_hash(kept[name], names) for s, name in _roles(kept).items()},
-        made_by=dict(made_by),
+        made_by={**made_by, **({"unlabelled": len(unlabelled)} if unlabelled else {})},
     )
 
 
@@ -125,7 +136,10 @@ def _owned(out: Path) -> tuple[str, set[str]]:
                 f"what {out} holds is unknown, its {PREPARED_FILE} is damaged: choose another "
                 "folder, or delete it"
             ) from error
-        return before.made_by.get("command", ""), {*before.lists.values(), LABELS_FILE}
+        return before.made_by.get("command", ""), {
+            *(*before.lists.values(), LABELS_FILE),
+            *([UNLABELLED] if before.made_by.get("unlabelled") else []),
+        }
     return "", set()
 
 

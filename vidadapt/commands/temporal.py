@@ -14,6 +14,7 @@ EPILOG = """examples:
   vidadapt temporal --run_dir runs/ssv2_adaptformer
   torchrun --nproc-per-node 8 -m vidadapt temporal --run_dir runs/ssv2_adaptformer --split dev
   vidadapt temporal --run_dir runs/linear runs/adaptformer runs/full --out time_of_ssv2
+  vidadapt temporal --run_dir 'runs/folds/cells/linear_8f_s0_fold*/run' --out time_of_mine
   vidadapt temporal --adapter ssv2_adapter --data.root VIDEOS --data.test_list test.txt \\
       --model.weights videomae_vit_b.pth
 

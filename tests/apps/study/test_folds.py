@@ -39,7 +39,7 @@ def tool(name: str, *words: object) -> int:
 
 @pytest.fixture(scope="module")
 def study(tiny_set: TinySet, tmp_path_factory) -> Study:
-    """A benchmark of two variants and two rates over two folds of four people."""
+    """A benchmark of two rates over two folds of four people."""
     home = tmp_path_factory.mktemp("folds")
     listed = [
         line.rsplit(" ", 1)
@@ -57,7 +57,7 @@ def study(tiny_set: TinySet, tmp_path_factory) -> Study:
         "model": {"backbone": "vit_tiny", "weights": str(tiny_set.weights)},
         "train": {"epochs": 2, "batch_size": 4, "warmup_epochs": 0, "precision": "fp32"},
         "eval": {"num_clips": 2, "num_crops": 1},
-        "variants": {"linear": {"method.name": "linear"}, "bitfit": {"method.name": "bitfit"}},
+        "variants": {"linear": {"method.name": "linear"}},
     }
     (home / "study.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     made = Study(home / "study.yaml", home / "lists", home / "out")
@@ -74,7 +74,7 @@ def call(study: Study) -> list[object]:
 def test_a_line_is_every_video_of_all_folds_once(study) -> None:
     videos = read_folds(study.folds)
     lines = read_results(study.out / "results.jsonl")
-    assert [line["variant"] for line in lines] == ["linear", "bitfit"]
+    assert [line["cell"] for line in lines] == ["linear_2f_s0_joined"]
     for line in lines:
         right, listed = 0, []
         for fold in fold_names(videos):
@@ -100,7 +100,7 @@ def test_a_line_is_every_video_of_all_folds_once(study) -> None:
         assert [sum(own) for own in zip(*counts.values(), strict=True)] == [right, 24]
         assert len(counts) == len(PEOPLE)
     table = (study.out / "table.md").read_text()
-    assert "95 % interval" in table and "bitfit" in (study.out / "pairs.csv").read_text()
+    assert "95 % interval" in table and not (study.out / "pairs.csv").exists()
 
 
 @pytest.mark.slow
@@ -136,6 +136,30 @@ def test_evaluate_joins_the_folds_as_the_benchmark_does(study, tmp_path, capsys)
     assert keys[keys.index("folds") :] == keys_of(page, "Folds joined")
     scores, about = load_scores(tmp_path / "joined" / "scores.npz")
     assert len(set(scores.paths)) == 24 and about["manifest"] == line["manifests"]["test"]
+
+
+@pytest.mark.slow
+def test_the_temporal_report_joins_the_runs_of_the_folds(study, tmp_path, run_tool) -> None:
+    cells = study.out / "cells"
+    [line] = read_results(study.out / "results.jsonl")
+    folds = line["cross_validation"]["folds"].values()
+    rates = sorted({fold["base_lr"] for fold in folds})
+    patterns = [f"{cells}/linear_2f_s0_fold*_lr{rate:g}/run" for rate in rates]
+    views = ("--eval.num_clips", 2, "--eval.num_crops", 1)
+    run_tool("temporal", "--run_dir", *patterns, "--out", tmp_path, *views)
+    report = json.loads((tmp_path / "temporal.json").read_text())
+    assert [model["list"] for model in report["models"]] == ["2 folds"] * len(rates)
+    for rate, model in zip(rates, report["models"], strict=True):
+        assert model["num_videos"] == 24
+        hits = model["orders"]["in_order"]["top1"] * 24 / 100
+        of_chosen = [fold for fold in folds if fold["base_lr"] == rate]
+        least = sum(fold["top1"] * fold["num_videos"] / 100 for fold in of_chosen)
+        most = least + sum(fold["num_videos"] for fold in folds if fold["base_lr"] != rate)
+        assert least - 1e-6 <= hits <= most + 1e-6
+        assert hits == pytest.approx(round(hits))
+    assert "fold*" in (tmp_path / "temporal.md").read_text()
+    with pytest.raises(ConfigError, match=r"none\*/run"):
+        run_tool("temporal", "--run_dir", tmp_path / "none*/run", "--out", tmp_path)
 
 
 def scores_of(paths: list[str], views: int = 1, classes: int = 3) -> Scores:

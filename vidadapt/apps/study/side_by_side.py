@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from glob import glob
 from pathlib import Path
 
 from vidadapt.config import ConfigError
@@ -28,6 +29,28 @@ def find_models(given: Sequence[tuple[str, str]], words: Sequence[str]) -> dict[
         cfg, asked, adapter = trained.asked([*model, *words])
         assert cfg is not None
         found[name] = trained.find(cfg, asked, adapter)
+    return found
+
+
+def expanded(
+    given: Sequence[tuple[str, str]],
+) -> dict[str, list[tuple[str, str]]]:
+    """Name each model, and list its folders: several where a pattern names the folds' runs.
+
+    Args:
+        given: option, and folder or pattern (with `*`) of each.
+
+    Raises:
+        ConfigError: a pattern of which there are no folders.
+    """
+    options = ", ".join(dict.fromkeys(option for option, _ in given))
+    names = names_of([Path(folder) for _, folder in given], options)
+    found = {}
+    for name, (option, folder) in zip(names, given, strict=True):
+        folders = sorted(glob(folder)) if "*" in folder else [folder]  # noqa: PTH207 (absolute, too)
+        if not folders:
+            raise ConfigError(f"{option}: {folder}: there is no such folder")
+        found[name] = [(option, one) for one in folders]
     return found
 
 

@@ -16,6 +16,7 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
+import warm
 from safetensors.torch import save_file
 from stand_in_hub import TOKEN, StandIn, serving
 
@@ -154,19 +155,19 @@ def run_tool(monkeypatch) -> Callable[..., None]:
 def launch(
     tool: str, *arguments: object, processes: int = 1, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Run a tool as a user does: plain python, or torchrun with several processes."""
-    command = [sys.executable, str(ROOT / "tools" / f"{tool}.py"), *map(str, arguments)]
-    if processes > 1:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-        command[1:1] = [*torchrun, str(processes)]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-    )
+    """Run a tool as a user does, alone or as several processes; under torchrun if it may fail."""
+    if processes > 1 and not check:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(processes), str(warm.tool(tool))]
+        return subprocess.run(
+            [*command, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env={**os.environ, **warm.FIXED},
+        )
+    done = warm.run(warm.tool(tool), *arguments, processes=processes)
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
@@ -174,14 +175,7 @@ def launch(
 
 def run_program(file: str, *arguments: object) -> None:
     """A program that lies beside the tests; what it printed, where it fails."""
-    done = subprocess.run(
-        [sys.executable, file, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-    )
+    done = warm.run(file, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "UserWarning" not in done.stderr, done.stderr
 

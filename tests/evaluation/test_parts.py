@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -13,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ALONE, ROOT, launch, load_tool
+import warm
+from conftest import ALONE, launch, load_tool
 
 from vidadapt.evaluation import PartsError, Scoring, load_scores, parts, take_up
 from vidadapt.evaluation import views as evaluate
@@ -205,16 +205,8 @@ def stop(
     """Run vidadapt evaluate under a script that stops it, with the script's arguments."""
     file = out.with_suffix(".py")
     file.write_text(script)
-    tool = [str(ROOT / "tools" / "evaluate.py"), *map(str, command), "--out", str(out)]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    done = subprocess.run(
-        [sys.executable, *(torchrun if processes > 1 else []), str(file), *how, *tool],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-    )
+    words = [*how, warm.tool("evaluate"), *command, "--out", out]
+    done = warm.run(file, *words, processes=processes)
     assert done.returncode != 0
     assert not (out / "metrics.json").exists()
     assert any((out / "parts").iterdir())

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
+import warm
 from test_training import assert_same_state, log_of, trainer_of
 
 from vidadapt.config import TrainConfig
@@ -57,15 +57,18 @@ def uninterrupted(recipe, tmp_path_factory) -> Path:
     return run
 
 
-def start(options: list[str], run: Path, *more: str, processes: int = 1) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "tools" / "train.py"), *options, "--run_dir", str(run)]
-    if processes > 1:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-        command[1:1] = [*torchrun, str(processes)]
-    # The order of sums depends on the number of threads.
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+def start(options: list[str], run: Path, *more: str, processes: int = 1) -> Any:
+    """A training under way: `subprocess.Popen`, or what is like it."""
+    words = [*options, "--run_dir", str(run), *more]
+    if processes == 1:
+        return warm.start(warm.tool("train"), *words, joined=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     return subprocess.Popen(
-        [*command, *more], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*command, str(processes), str(warm.tool("train")), *words],
+        env={**os.environ, **warm.FIXED},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 
@@ -83,10 +86,15 @@ def interrupted(options: list[str], run: Path, by: int, processes: int = 1) -> t
 
 
 def resumed(options: list[str], run: Path, processes: int = 1) -> str:
-    child = start(options, run, "--resume", processes=processes)
-    said, _ = child.communicate()
-    assert child.returncode == 0, said
-    return said
+    return finished([*options, "--resume"], run, processes)
+
+
+def finished(options: list[str], run: Path, processes: int) -> str:
+    """Train to the end; what it printed."""
+    words = [*options, "--run_dir", str(run)]
+    done = warm.run(warm.tool("train"), *words, processes=processes)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def assert_same_run(run: Path, whole: Path) -> None:
@@ -162,9 +170,7 @@ def test_two_processes_stopped_and_resumed_equal_two_that_were_left_alone(tiny_s
     alone = tiny_set.options(train__batch_size=2, data__repeated_augmentation=2)
     options = [*alone, "--train.checkpoint_steps", "1"]
     whole, run = tmp_path / "whole", tmp_path / "run"
-    child = start(alone, whole, processes=2)
-    said, _ = child.communicate()
-    assert child.returncode == 0, said
+    finished(alone, whole, processes=2)
     interrupted(options, run, signal.SIGTERM, processes=2)
     assert checkpoints.load_trainer(run / "last")["progress"]["consumed"] > 0
     resumed(options, run, processes=2)
@@ -251,8 +257,7 @@ def test_what_is_skipped_counts_in_no_mean_on_any_number_of_processes(tiny_set, 
         data__root=root, data__max_skipped=2, model__head="linear", train__epochs=1
     )
     halved = [*options, "--train.batch_size", "2"]
-    child = start(options, tmp_path / "before")
-    assert child.communicate() and child.returncode == 0
+    finished(options, tmp_path / "before", 1)
     broken = root / "train 3 [x]#.mp4"
     facts = broken.stat()
     broken.write_bytes(bytes(facts.st_size))
@@ -260,10 +265,7 @@ def test_what_is_skipped_counts_in_no_mean_on_any_number_of_processes(tiny_set, 
     found, accuracies = {}, {}
     for processes, words in {1: options, 2: halved}.items():
         run = tmp_path / str(processes)
-        child = start(words, run, processes=processes)
-        said, _ = child.communicate()
-        assert child.returncode == 0, said
-        assert "skipped: 1 clips" in said
+        assert "skipped: 1 clips" in finished(words, run, processes)
         [skip] = read_skips(run / SKIPPED)
         assert skip.path.endswith("train 3 [x]#.mp4")
         found[processes] = [line["train_loss"] for line in log_of(run)], trainer_of(run)["trained"]
@@ -316,13 +318,6 @@ def test_gradients_are_averaged_over_the_clips_that_were_there(tmp_path):
         "    print('refused')\n"
         "start.stop()\n"
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*command, "--nproc-per-node", "3", str(script)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = warm.run(script, processes=3)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("refused") == 3

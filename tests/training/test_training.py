@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 from conftest import ROOT, launch
 from safetensors.torch import load_file, save_file
 
@@ -366,12 +367,10 @@ def test_one_process_looks_at_every_file_once_for_all(tiny_set, tmp_path):
         "sys.argv.pop(0)\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        str(script), str(tmp_path / "looks"), str(ROOT / "tools" / "train.py"),
-        *tiny_set.options(train__epochs=1), "--run_dir", str(tmp_path / "run"),
-    ]  # fmt: skip
-    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    options = tiny_set.options(train__epochs=1)
+    words = [tmp_path / "looks", warm.tool("train"), *options, "--run_dir", tmp_path / "run"]
+    done = warm.run(script, *words, processes=2)
+    assert done.returncode == 0, done.stderr
     looked_at = (tmp_path / "looks0").read_text().splitlines()
     assert sorted(looked_at) == sorted(map(str, tiny_set.root.glob("*.mp4")))
     assert not (tmp_path / "looks1").exists()

@@ -53,7 +53,7 @@ def configurations(cfg: Config, grid: GridOptions) -> dict[str, Config]:
     return found
 
 
-def check(cfg: Config, grid: GridOptions, world_size: int) -> None:
+def check_grid(cfg: Config, grid: GridOptions, world_size: int) -> None:
     """Check for what a grid cannot do, from the configuration alone.
 
     Raises:
@@ -86,7 +86,7 @@ def train_grid(world: World, cfg: Config, options: TrainOptions) -> list[Path]:
     """
     assert options.grid is not None
     with together(world):
-        check(cfg, options.grid, world.size)
+        check_grid(cfg, options.grid, world.size)
         root, resume = Path(cfg.run_dir), options.resume or launching.restarted()
         runs.check_startable(root, resume, grid=True)
     configs = configurations(cfg, options.grid)
@@ -150,7 +150,8 @@ def _train(
     for member in members:
         if member.error is None:
             own = replace(built, cfg=configs[member.name], facts=member.facts)
-            result = {**member.progress.result(member.recipe.epochs), "trackers": trackers}
+            result = member.progress.result(member.recipe.epochs)
+            result |= {"trackers": trackers, "side_by_side": len(members)}
             summarise(member.folder, own, result, filling, batches, world, said=False)
         elif isinstance(member.error, NonFinite):
             launching.record(world, member.folder, member.error)

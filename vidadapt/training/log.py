@@ -157,6 +157,7 @@ def summarise(
         "method": setup.cfg.method["name"],
         "trainable": trainable,
         "total": total,
+        "side_by_side": 1,
         **result,
         "peak_device_bytes": _most(device for device, _ in peaks),
         "peak_process_bytes": _most(process for _, process in peaks),

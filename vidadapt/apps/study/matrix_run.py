@@ -16,6 +16,7 @@ from vidadapt.apps.study import cells, cost
 from vidadapt.apps.study.matrix import Cell, Matrix, read_matrix
 from vidadapt.apps.study.overview import overview, time_left
 from vidadapt.apps.study.results import ResultsError, of_earlier_calls, read_results, write_results
+from vidadapt.apps.study.side_by_side_cells import train_side_by_side
 from vidadapt.apps.study.tool_calls import CellFailed, prepare
 from vidadapt.config import Config, ConfigError, Within, parse_train, yaml_files
 from vidadapt.console import duration
@@ -195,7 +196,9 @@ def configuration(cell: Cell) -> Config:
         file = Path(folder) / "config.yaml"
         file.write_text(yaml_files.as_yaml(cell.settings), encoding="utf-8")
         words = ["--config", str(file), "--run_dir", cell.name]
-        cfg = parse_train(words, methods.METHODS)[0]
+        cfg, options = parse_train(words, methods.METHODS)
+    if options.grid is not None:
+        raise ConfigError("grid: has no place in a benchmark; give --rates, or leave it out")
     return replace(cfg, data=with_lists(cfg.data))
 
 
@@ -299,7 +302,7 @@ def trained(
     Args:
         before: lines of earlier calls, which stay in results.jsonl until their cells are done.
     """
-    grids = grid(matrix, asked, work)
+    grids = grid(matrix, asked, work, configs)
     chosen = {name: max(by_rate, key=lambda r: by_rate[r]) for name, by_rate in grids.items()}
     listed = matrix.cells(asked.frames, asked.seeds, chosen)
     lines: dict[Cell, dict[str, Any]] = {}
@@ -326,7 +329,12 @@ def trained(
     return list(lines.values())
 
 
-def grid(matrix: Matrix, asked: MatrixOptions, work: cells.Work) -> dict[str, dict[float, float]]:
+def grid(
+    matrix: Matrix,
+    asked: MatrixOptions,
+    work: cells.Work,
+    configs: Mapping[tuple[str, int], Config],
+) -> dict[str, dict[float, float]]:
     """The best top-1 on the development list of every variant by rate; empty without --rates."""
     found: dict[str, dict[float, float]] = {}
     frames = asked.grid_frames
@@ -339,7 +347,10 @@ def grid(matrix: Matrix, asked: MatrixOptions, work: cells.Work) -> dict[str, di
     seconds: dict[int, list[float]] = {frames: []}
     for number, (name, rate, cell) in enumerate(listed, start=1):
         began = time.monotonic()
-        top1 = work.dev_top1(cell)
+        if name not in found:
+            together = [each for variant, _, each in listed if variant == name]
+            diverged = train_side_by_side(work, together, configs[name, frames])
+        top1 = 0.0 if cell in diverged else work.dev_top1(cell)
         took = time.monotonic() - began
         found.setdefault(name, {})[rate] = top1
         if cell in left:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,8 @@ from safetensors.torch import load_file
 from vidadapt.data import skips
 from vidadapt.distributed import Stopped
 from vidadapt.models import NonFinite
-from vidadapt.training import loop, side_by_side
+from vidadapt.training import side_by_side
+from vidadapt.training.steps import DivergedElsewhere, Step, Told
 from vidadapt.video import ReadError
 
 # Method and head -> what the command line says beyond `TinySet.options`.
@@ -218,8 +220,6 @@ def test_a_value_may_be_added_and_a_run_may_go_on_alone(tiny_set, run_tool, tmp_
 
 def test_skipped_clips_are_listed_in_every_run(tiny_set, run_tool, tmp_path):
     """A video that breaks after it was counted."""
-    import shutil
-
     root = tmp_path / "videos"
     shutil.copytree(tiny_set.root, root)
     changes = {"data__root": root, "data__train_list": root / "train.txt", "train__epochs": 1}
@@ -258,6 +258,15 @@ def test_two_processes_train_a_grid_as_they_train_each_run(tiny_set, tmp_path, r
     assert diverged["diverged"]
     failure = json.loads((tmp_path / "grid" / "lr1e+38_wd0.05" / "failure.json").read_text())
     assert failure["kind"] == "diverged"
+
+
+def test_a_process_hears_in_the_same_step_that_the_loss_of_another_diverged():
+    """Its own loss is finite; a run of its own is then left by all processes together."""
+    figures = torch.tensor([0.5, 1.0, 2.0, 1.0, 0.0, 0.0, 0.0])  # loss, hits, share, diverged, told
+    with pytest.raises(DivergedElsewhere, match="step 7"):
+        Step.taken(7, 0.1, ["a.mp4"], figures).heard()
+    figures[3] = 0
+    assert Step.taken(7, 0.1, ["a.mp4"], figures).heard() == Told()
 
 
 # --- what cannot work is said before anything is trained ----------------------------------------
@@ -300,9 +309,3 @@ def test_a_grid_and_a_run_do_not_share_a_folder(tiny_set, run_tool, tmp_path):
     ):
         with pytest.raises(ValueError, match="run_dir"):
             run_tool("train", *options, *words)
-
-
-def test_the_loop_of_one_run_is_left_as_it_is():
-    """The parts of a batch and of a step that both loops share are the same functions."""
-    for name in ("prepared", "forward_backward", "take_step", "close_epoch"):
-        assert getattr(side_by_side, name) is getattr(loop, name)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-from timm.layers import AttentionPoolLatent, trunc_normal_
+from timm.layers import trunc_normal_
 from torch import Tensor, nn
+
+from vidadapt.models.latent_pool import LatentPool
 
 # Children of every model that make its read-out, which is each task's own.
 READ_OUT = ("fc_norm", "head")
@@ -49,36 +50,19 @@ class AttentiveHead(nn.Module):
 
     The attentive probe of V-JEPA (Bardes et al., "Revisiting Feature Prediction for Learning
     Visual Representations from Video", 2024, arXiv 2404.08471). Differs from its release in: timm's
-    `AttentionPoolLatent`, which projects the attended values and does not add the query to them;
-    64 channels a head; the norm in front of the tokens is the model's `fc_norm`; VideoMAE's
-    initialisation of the last layer. Parameters: 12 D^2 + 12 D, and the last layer's (D + 1) K.
-
-    The pool is timm's in its parameters, and computed in another order. With one query per head, q,
-    the scores of tokens x are x (W_k^T q), and what is attended is W_v (sum of a x) + b_v: products
-    with D x heads values for each token in the place of D x 2 D. (b_k is the same for all tokens,
-    and cancels in the softmax.) So a head costs little beside a backbone, also 20 of them.
+    `AttentionPoolLatent` (as `LatentPool`), which projects the attended values and does not add the
+    query to them; 64 channels a head; the norm in front of the tokens is the model's `fc_norm`;
+    VideoMAE's initialisation of the last layer. Parameters: 12 D^2 + 12 D, and the last layer's
+    (D + 1) K.
     """
 
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
-        self.pool = AttentionPoolLatent(
-            width, num_heads=max(width // 64, 1), norm_layer=nn.LayerNorm
-        )
+        self.pool = LatentPool(width, num_heads=max(width // 64, 1), norm_layer=nn.LayerNorm)
         self.classifier = linear(width, num_classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        pool, batch = self.pool, len(tokens)
-        query = pool.q(pool.latent[0]).unflatten(1, (pool.num_heads, -1))[0]
-        weight_k, weight_v = pool.kv.weight.unflatten(0, (2, pool.num_heads, -1))
-        bias_v = pool.kv.bias.chunk(2)[1]
-        # In full precision, which costs nothing here, as fused attention keeps its scores in.
-        with torch.autocast(tokens.device.type, enabled=False):
-            keys = torch.einsum("hd,hdc->hc", query.float(), weight_k.float()) * pool.scale
-            attention = (tokens.float() @ keys.T).softmax(dim=1)
-            attended = attention.transpose(1, 2) @ tokens.float()
-        values = torch.einsum("bhc,hdc->bhd", attended, weight_v).reshape(batch, -1) + bias_v
-        x = pool.proj(values)
-        return self.classifier(x + pool.mlp(pool.norm(x)))
+        return self.classifier(self.pool(tokens))
 
 
 HEADS: dict[str, Callable[[int, int], nn.Module]] = {

@@ -1,8 +1,13 @@
-"""After a step, heed what the processes told each other: a stop, a checkpoint, skipped clips."""
+"""After a step, heed what the processes told each other: a stop, a checkpoint, skipped clips.
+
+After an epoch, settle what its steps left, log it, and write its checkpoints.
+"""
 
 from __future__ import annotations
 
 import signal
+
+from torch.utils.tensorboard import SummaryWriter
 
 from vidadapt.config import TrainConfig
 from vidadapt.data import SkipLog
@@ -15,8 +20,10 @@ from vidadapt.distributed import (
     together,
 )
 from vidadapt.launching import StopRequest
-from vidadapt.training.state import Progress, Saving, TrainingState, check_finite, copied
+from vidadapt.training.log import write_log
+from vidadapt.training.state import Copies, Progress, Saving, TrainingState, check_finite, copied
 from vidadapt.training.steps import Stretch, Told
+from vidadapt.training.trackers import Trackers
 
 
 def told_of(saving: Saving, request: StopRequest, skips: SkipLog | None) -> Told:
@@ -87,3 +94,32 @@ def write_checkpoint(stretch: Stretch, saving: Saving, progress: Progress, minut
 def _check_skipped(skips: SkipLog | None, skipped: float) -> None:
     if skips is not None and skipped:
         skips.check(skips.known() + int(skipped))
+
+
+def close_epoch(
+    progress: Progress,
+    results: dict[str, float],
+    copies: Copies | None,
+    saving: Saving,
+    board: SummaryWriter | None,
+    trackers: Trackers,
+    *,
+    clips: int,
+    validate_seconds: float,
+    select_best: bool,
+) -> Progress:
+    """Log an epoch with these results, write its checkpoints, and return the next one's progress.
+
+    Args:
+        copies: what `Saving.taken` gave before validation.
+    """
+    is_best = select_best and progress.is_best(results)
+    records = progress.records
+    progress = progress.after_epoch(
+        results, clips=clips, validate_seconds=validate_seconds, is_best=is_best
+    )
+    if board is not None:
+        saving.check_lock()
+        write_log(saving.run_dir, board, trackers, progress.steps, records, progress.latest)
+    saving.save(copies, progress, is_best)
+    return progress

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.profiler import record_function
-from torch.utils.tensorboard import SummaryWriter
 
 from vidadapt.config import TrainConfig
 from vidadapt.console import track
@@ -30,8 +29,8 @@ from vidadapt.launching import StopRequest, located, stop_requests
 from vidadapt.methods import train_mode
 from vidadapt.models import VideoModel, require_two_clips, without_clips
 from vidadapt.runs import CheckpointWriter
-from vidadapt.training.heeding import end_steps, heed, told_of
-from vidadapt.training.log import open_board, say_epoch, write_log
+from vidadapt.training.heeding import close_epoch, end_steps, heed, told_of
+from vidadapt.training.log import open_board, say_epoch
 from vidadapt.training.losses import classification_loss
 from vidadapt.training.optim import scheduled_lr, set_lr
 from vidadapt.training.sharding import (
@@ -42,16 +41,9 @@ from vidadapt.training.sharding import (
     shard,
     whole,
 )
-from vidadapt.training.state import Copies, Progress, Saving, TrainingState
-from vidadapt.training.steps import (
-    Step,
-    Stretch,
-    Told,
-    batch_seed,
-    mixes,
-    timed,
-)
-from vidadapt.training.trackers import Trackers, open_trackers
+from vidadapt.training.state import Progress, Saving, TrainingState
+from vidadapt.training.steps import Step, Stretch, Told, batch_seed, mixes, timed
+from vidadapt.training.trackers import open_trackers
 from vidadapt.training.validation import Validation
 
 Phase = Callable[[str], AbstractContextManager[None]]
@@ -339,32 +331,3 @@ def take_step(
         if state.average is not None:
             state.average.update(state.model, step)
     return torch.cat([figures, numbers])
-
-
-def close_epoch(
-    progress: Progress,
-    results: dict[str, float],
-    copies: Copies | None,
-    saving: Saving,
-    board: SummaryWriter | None,
-    trackers: Trackers,
-    *,
-    clips: int,
-    validate_seconds: float,
-    select_best: bool,
-) -> Progress:
-    """Log an epoch with these results, write its checkpoints, and return the next one's progress.
-
-    Args:
-        copies: what `Saving.taken` gave before validation.
-    """
-    is_best = select_best and progress.is_best(results)
-    records = progress.records
-    progress = progress.after_epoch(
-        results, clips=clips, validate_seconds=validate_seconds, is_best=is_best
-    )
-    if board is not None:
-        saving.check_lock()
-        write_log(saving.run_dir, board, trackers, progress.steps, records, progress.latest)
-    saving.save(copies, progress, is_best)
-    return progress

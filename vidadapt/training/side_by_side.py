@@ -36,10 +36,9 @@ from vidadapt.launching import StopRequest, located, stop_requests
 from vidadapt.methods import train_mode
 from vidadapt.models import NonFinite, require_two_clips
 from vidadapt.runs import CheckpointWriter, RunError
-from vidadapt.training.heeding import end_steps, heed, told_of
+from vidadapt.training.heeding import close_epoch, end_steps, heed, told_of
 from vidadapt.training.log import open_board
 from vidadapt.training.loop import (
-    close_epoch,
     forward_backward,
     pass_without_clips,
     prepared,

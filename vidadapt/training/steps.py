@@ -11,18 +11,10 @@ from dataclasses import dataclass, field
 import torch
 
 from vidadapt.config import TrainConfig
-from vidadapt.distributed import (
-    PeerError,
-    World,
-    mean_over_ranks,
-)
+from vidadapt.distributed import PeerError, World, mean_over_ranks
 from vidadapt.models import NonFinite
 from vidadapt.training.profiling import WAIT
-from vidadapt.training.state import (
-    UNHARMED,
-    Progress,
-    StepRecord,
-)
+from vidadapt.training.state import UNHARMED, Progress, StepRecord
 from vidadapt.video import ReadError
 
 

@@ -119,6 +119,8 @@ TRAIN_HELP = """Adapt a video transformer to a list of videos.
         --data.lists LISTS_OF_PREPARE --model.weights videomae_vit_b.pth
     torchrun --nproc-per-node 8 -m vidadapt train --config ... --train.epochs 10
     vidadapt train --config ... --run_dir ... --profile 20
+    vidadapt train --config ssv2/linear --run_dir runs/probes ... --grid.base_lr [0.1,0.3,1] \\
+        --grid.weight_decay [0,0.05]
 
 --config takes a YAML file, or the name of one that comes with vidadapt (ssv2/linear, ...). Any key
 of a configuration is an option, see --help_all. The options of the chosen method are shown:

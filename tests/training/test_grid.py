@@ -142,6 +142,27 @@ def test_one_that_diverges_ends_alone(tiny_set, run_tool, tmp_path):
     assert grid_of(tmp_path / "grid")["runs"][1]["diverged"] == diverged["diverged"]
 
 
+def test_one_that_has_diverged_is_not_trained_again_after_a_kill(
+    tiny_set, run_tool, tmp_path, monkeypatch
+):
+    """The first of the grid, whose frozen half computes the features of all."""
+    options = [*tiny_set.options(), *RECIPES["upper"], *AUGMENTED]
+    grid = ("--grid.base_lr", "[1e30,1]", "--run_dir", tmp_path / "grid")
+
+    def killed(*about: Any, **more: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(side_by_side, "close_epoch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_tool("train", *options, *grid)
+    run_tool("train", *options, *grid, "--resume")
+    alone = train_alone(run_tool, options, "lr1_wd0", tmp_path)
+    assert_same_run(tmp_path / "grid" / "lr1_wd0", alone)
+    assert grid_of(tmp_path / "grid")["runs"][0]["diverged"]
+    assert not (tmp_path / "grid" / "lr1e+30_wd0" / "last").exists()
+
+
 def test_a_grid_that_diverges_as_a_whole_fails(tiny_set, run_tool, tmp_path):
     options = [*tiny_set.options(), *RECIPES["losa"], "--grid.base_lr", "[1e30,1e35]"]
     with pytest.raises(NonFinite):

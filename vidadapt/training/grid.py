@@ -114,6 +114,14 @@ def _train(
     with together(world):
         plan = data.resolve(cfg.data, cfg.eval)
         saved = {name: runs.previous_run(root / name, one, resume) for name, one in configs.items()}
+    places = gather_objects(
+        world, {name: state and state["progress"] for name, state in saved.items()}
+    )
+    with together(world):
+        if any(one != places[0] for one in places):
+            raise ConfigError(
+                "the processes see different run folders; put them on a disk that all share"
+            )
     before = from_main(world, lambda: _diverged_before(root, list(configs)) if resume else {})
     resumed = [state for state in saved.values() if state is not None]
     built = set_up(world, cfg, plan, resumed[0] if resumed else None, OPTION)
@@ -129,6 +137,7 @@ def _train(
         # After the folders, whose files of notes it reads.
         batches, skips = batches_of(built, root, [member.folder for member in members])
     for member in members:
+        member.parts.model.eval()  # also of one that is not trained, whose frozen half may be used
         run_from_features(member.parts)
     world = distributed.with_patience(world, built.recipe.patience_minutes)
     if world.is_main:
@@ -153,8 +162,6 @@ def _train(
             result = member.progress.result(member.recipe.epochs)
             result |= {"trackers": trackers, "side_by_side": len(members)}
             summarise(member.folder, own, result, filling, batches, world, said=False)
-        elif isinstance(member.error, NonFinite):
-            launching.record(world, member.folder, member.error)
     reasons = _reasons(world, members)
     finished = [member for member in members if member.error is None]
     if world.is_main:

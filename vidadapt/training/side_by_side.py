@@ -32,7 +32,7 @@ from vidadapt.distributed import (
 )
 from vidadapt.features import Halves, Joined
 from vidadapt.files import Lock
-from vidadapt.launching import StopRequest, located, stop_requests
+from vidadapt.launching import StopRequest, located, record, stop_requests
 from vidadapt.methods import train_mode
 from vidadapt.models import NonFinite, require_two_clips
 from vidadapt.runs import CheckpointWriter, RunError
@@ -84,13 +84,17 @@ class Member:
         return self.error is None and self.progress.epoch == epoch and not stalled
 
     @contextmanager
-    def apart(self) -> Iterator[None]:
+    def apart(self, world: World) -> Iterator[None]:
         """Run a part of its training; where it diverges, it alone ends, on all processes."""
         try:
             with located(lambda: (self.progress.epoch + 1, self.progress.steps)):
                 yield
         except (NonFinite, DivergedElsewhere) as error:
             self.error = error
+            if isinstance(error, NonFinite):
+                record(world, self.folder, error)
+            if world.is_main:
+                print(f"{self.name} has diverged, the others go on: {error}", flush=True)
 
 
 @dataclass
@@ -267,7 +271,7 @@ def _train_epoch(
             continue
 
         for run in active:
-            with run.member.apart():
+            with run.member.apart(world):
                 _step(run, recipe, step, files, share, sampler.global_batch, request, skips)
         step += 1
         consumed += sampler.global_batch
@@ -275,7 +279,7 @@ def _train_epoch(
         raise stopped
     for run in runs:
         if run.member.error is None:
-            with run.member.apart():
+            with run.member.apart(world):
                 end_steps(run.stretch, run.progress, run.state, skips)
 
 
@@ -332,7 +336,7 @@ def _validate(
         raise
     seconds = time.monotonic() - began
     for run, copy, results in zip(runs, copies, found, strict=True):
-        with run.member.apart():
+        with run.member.apart(run.state.world):
             if isinstance(results, NonFinite):
                 raise results
             run.member.progress = close_epoch(

@@ -259,8 +259,7 @@ def _train_epoch(
                 features = encode(inputs)
             share += len(labels) / recipe.batch_size / recipe.accumulation
         for run in active:
-            # Dropout draws what it draws in a run alone.
-            torch.manual_seed(batch_seed(recipe.seed, place))
+            _seed(batch_seed(recipe.seed, place), world.device)
             if batch is None:
                 pass_without_clips(run.state, recipe)
                 continue
@@ -302,6 +301,17 @@ def _step(
         heed(run.stretch, run.progress, run.saving, recipe, request, skips)
     except Stopped as error:
         run.stopped = error
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed the generators that dropout draws from, as in a run alone.
+
+    `torch.manual_seed` does the same, and keeps a stack trace for each kind of device that is not
+    in use: 0.5 ms, for each run in each batch.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _require_meeting(runs: Sequence[Running], consumed: int, global_batch: int) -> None:

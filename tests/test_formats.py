@@ -68,6 +68,15 @@ def test_keys_of_json_files(home, heading, file):
         assert list(read_json(path)) == keys_of(PAGE, heading)
 
 
+def test_keys_of_a_grid(tiny_set, tmp_path, run_tool):
+    options = [*tiny_set.options(train__epochs=1), "--method.name", "linear"]
+    run_tool("train", *options, "--grid.base_lr", "[0.1,1]", "--run_dir", tmp_path / "grid")
+    found = read_json(tmp_path / "grid" / "grid.json")
+    assert list(found) == keys_of(PAGE, "grid.json")
+    [line] = [one for one in PAGE.splitlines() if one.startswith("| `runs` |")]
+    assert all(list(one) == line.split("`")[3::2] for one in found["runs"])
+
+
 @pytest.mark.parametrize("file", ["log.jsonl", "steps.jsonl"])
 def test_keys_of_logs(home, file):
     lines = (home / "run" / file).read_text(encoding="utf-8").splitlines()

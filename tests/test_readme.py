@@ -79,7 +79,7 @@ def test_every_other_command_parses(monkeypatch, tmp_path):
                 Path(word).write_text("{}")
         if name == "evaluate" and "--run_dir" in arguments:
             run_dir = Path(arguments[arguments.index("--run_dir") + 1])
-            run_dir.mkdir(exist_ok=True)
+            run_dir.mkdir(parents=True, exist_ok=True)
             cfg = config.Config(run_dir=str(run_dir))
             (run_dir / "config.yaml").write_text(yaml_files.dump(cfg))
         if name != "--help":

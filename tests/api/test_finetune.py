@@ -42,6 +42,22 @@ def lists(tiny_set, tmp_path) -> Path:
     return folder
 
 
+def test_of_a_grid_the_best_model_is_returned(lists, tmp_path):
+    root = tmp_path / "grid"
+    grid = {"grid.base_lr": [1e-9, 1.0], "grid.weight_decay": [0.1]}
+    model = vidadapt.finetune(
+        lists, "linear", run_dir=root, num_workers=0, overrides=grid, **RECIPE
+    )
+    best = json.loads((root / "grid.json").read_text())["best"]
+    assert best in ("lr1e-09_wd0.1", "lr1_wd0.1")
+    again = vidadapt.load(root / best, "random")
+    video = lists.parent / "tiny.mp4"
+    shutil.copy(
+        next(Path(json.loads((lists / "prepared.json").read_text())["root"]).glob("*.mp4")), video
+    )
+    assert model.predict(video) == again.predict(video)
+
+
 def test_it_leaves_the_run_that_the_command_leaves(lists, tmp_path, run_tool):
     model = vidadapt.finetune(
         str(lists),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from torch import Tensor
+from timm.layers import AttentionPoolLatent
+from torch import Tensor, nn
 
 from vidadapt.apps.study import benchmark
 from vidadapt.models.attention import PlainBackward, attention
+from vidadapt.models.latent_pool import LatentPool
 from vidadapt.models.timm_blocks import as_block
 
 # Distance over norm. bf16 has 8 bits: one rounding is off by 0.2 % on average, and scores are
@@ -89,3 +91,26 @@ def test_blocks_of_image_models_use_it(name):
             reached.add(node)
             waiting += [parent for parent, _ in node.next_functions]
     assert any(type(node).__name__ == f"{PlainBackward.__name__}Backward" for node in reached)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, *TOLERANCE])
+def test_the_pool_of_the_attentive_head_is_timms(dtype):
+    """In its results and gradients; with parameters that make the attention far from uniform."""
+    torch.manual_seed(0)
+    own = LatentPool(128, num_heads=2, norm_layer=nn.LayerNorm).double()
+    with torch.no_grad():
+        for parameter in own.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    reference = AttentionPoolLatent(128, num_heads=2, norm_layer=nn.LayerNorm).double()
+    reference.load_state_dict(own.state_dict())
+    tokens = torch.randn(3, 50, 128, dtype=torch.float64)
+    exact = reference(tokens)
+    wanted = torch.autograd.grad(exact.square().sum(), [*reference.parameters()])
+    own, given = own.to(dtype), tokens.to(dtype)
+    found = own(given)
+    assert found.dtype == dtype
+    tolerance = 1e-10 if dtype == torch.float64 else TOLERANCE[dtype] * 2
+    assert_near(found, exact, tolerance)
+    gradients = torch.autograd.grad(found.square().sum(), [*own.parameters()])
+    for gradient, other in zip(gradients, wanted, strict=True):
+        assert_near(gradient, other, tolerance * 5)

@@ -20,7 +20,7 @@ from vidadapt.distributed import Stopped
 from vidadapt.launching import StopRequest
 from vidadapt.lists import Sample
 from vidadapt.runs.checkpoints import CheckpointWriter
-from vidadapt.training import loop, steps
+from vidadapt.training import heeding, loop, steps
 from vidadapt.training.state import Progress, Saving, TrainingState
 
 
@@ -129,7 +129,7 @@ def test_clips_skipped_in_any_step_count(tmp_path, monkeypatch, checkpoint_steps
 def test_buffers_are_joined_again_where_more_is_trained(tmp_path, monkeypatch, number, joins):
     """A run stopped in validation may have steps left for a smaller global batch."""
     calls: list[object] = []
-    monkeypatch.setattr(loop, "average_buffers", lambda *about: calls.append(about))
+    monkeypatch.setattr(heeding, "average_buffers", lambda *about: calls.append(about))
     progress = one_epoch(
         tmp_path,
         number,

@@ -44,7 +44,8 @@ def finetune(
         config: YAML to begin with, or the name of one that comes with vidadapt; default: the recipe
             for 50 to 5,000 videos of one's own.
         overrides: keys of the configuration with their values, dotted or nested, e.g.
-            {"train.epochs": 20}.
+            {"train.epochs": 20}. With {"grid.base_lr": [0.1, 0.3]} several runs train side by side,
+            see docs/methods.md, and the best is returned.
         plugins: modules to import first, and to note in the run, see docs/extending.md.
         lists: folder for the lists that are made; default: `run_dir` with `_lists` behind it.
         resume: continue the run in `run_dir`.
@@ -75,9 +76,16 @@ def finetune(
         words += ["--resume"] if resume else []
         with distributed.together(world):
             cfg, options = training.read_command(words, world)
-        training.train(world, cfg, options)
-        write_report_after(Path(cfg.run_dir), world)
-        return load(run_dir, cfg.model.weights, device=world.device)
+        root = chosen_run = Path(cfg.run_dir)
+        if options.grid is None:
+            training.train(world, cfg, options)
+        else:
+            training.train_grid(world, cfg, options)
+            found = distributed.from_main(world, lambda: training.read_grid(root))
+            assert found is not None
+            chosen_run = root / found["best"]
+        write_report_after(chosen_run, world)
+        return load(chosen_run, cfg.model.weights, device=world.device)
 
 
 def prepared_lists(videos: Path, out: Path) -> Path:

@@ -21,9 +21,13 @@ def main(world: World) -> None:
     """Train as the command line says; all processes enter together."""
     with together(world):
         cfg, options = training.read_command(sys.argv[1:], world)
-    training.train(world, cfg, options)
-    if not options.profile:
-        write_report_after(Path(cfg.run_dir), world)
+    if options.grid is not None:
+        folders = training.train_grid(world, cfg, options)
+    else:
+        training.train(world, cfg, options)
+        folders = [] if options.profile else [Path(cfg.run_dir)]
+    for folder in folders:
+        write_report_after(folder, world)
 
 
 def run() -> None:

@@ -3,6 +3,7 @@
 from vidadapt.config.command_line import (
     BrowseOptions,
     EvaluateOptions,
+    GridOptions,
     TrainOptions,
     parse_browse,
     parse_evaluate,
@@ -35,6 +36,7 @@ __all__ = [
     "DataConfig",
     "EvalConfig",
     "EvaluateOptions",
+    "GridOptions",
     "ModelConfig",
     "TrainConfig",
     "TrainOptions",

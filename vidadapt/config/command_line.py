@@ -32,6 +32,20 @@ Number = Annotated[int | None, Within("[1, inf)")]
 
 
 @dataclass(frozen=True)
+class GridOptions:
+    """Values of a grid, of which every combination trains side by side with the others.
+
+    Attributes:
+        base_lr: values of train.base_lr, as [0.1,0.3,1]: train a run for each of them, all on the
+            same clips and features, in folders below run_dir; see docs/methods.md.
+        weight_decay: values of train.weight_decay, likewise.
+    """
+
+    base_lr: list[float] | None = None
+    weight_decay: list[float] | None = None
+
+
+@dataclass(frozen=True)
 class TrainOptions:
     """Options of one training run beside its configuration.
 
@@ -41,12 +55,14 @@ class TrainOptions:
             write a trace for ui.perfetto.dev into run_dir/profile.
         resume: continue the run in run_dir.
         dropped: a line for each configuration file that lost options of another method.
+        grid: train a grid of runs in the place of one.
     """
 
     run_dir: str
     profile: Number = None
     resume: bool = False
     dropped: tuple[str, ...] = ()
+    grid: GridOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +123,8 @@ TRAIN_HELP = """Adapt a video transformer to a list of videos.
         --data.lists LISTS_OF_PREPARE --model.weights videomae_vit_b.pth
     torchrun --nproc-per-node 8 -m vidadapt train --config ... --train.epochs 10
     vidadapt train --config ... --run_dir ... --profile 20
+    vidadapt train --config ssv2/linear --run_dir runs/probes ... --grid.base_lr [0.1,0.3,1] \\
+        --grid.weight_decay [0,0.05]
 
 --config takes a YAML file, or the name of one that comes with vidadapt (ssv2/linear, ...). Any key
 of a configuration is an option, see --help_all. The options of the chosen method are shown:
@@ -168,7 +186,7 @@ def parse_train(argv: list[str], methods: Methods) -> tuple[Config, TrainOptions
     argv = spelt(argv)
     imported = import_plugins(argv)
     method, argv, dropped = choose_method(argv, methods)
-    skip = frozenset({"resume", "dropped"})
+    skip = frozenset({"resume", "dropped", "grid"})
     parser = new_parser(
         "vidadapt train",
         TRAIN_HELP,
@@ -179,8 +197,14 @@ def parse_train(argv: list[str], methods: Methods) -> tuple[Config, TrainOptions
         skip=skip,
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in run_dir")
+    parser.add_class_arguments(GridOptions, "grid")
+    next(action for action in parser._actions if action.dest == "grid").help = argparse.SUPPRESS
     parsed = parse(parser, argv)
-    options = options_of(TrainOptions, parsed, dropped=dropped)
+    grid = GridOptions(**vars(parsed.grid))
+    grid_asked = None if grid == GridOptions() else grid
+    options = options_of(TrainOptions, parsed, dropped=dropped, grid=grid_asked)
+    if options.profile is not None and options.grid is not None:
+        raise ConfigError("--profile: times one run; leave --grid out, whose runs take its batches")
     if options.profile is not None and options.resume:
         raise ConfigError("--profile: trains nothing that --resume could continue; leave one out")
     return config_of(parsed, options.run_dir, methods, imported), options

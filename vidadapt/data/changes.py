@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from vidadapt.data.skips import append_line, read_lines
@@ -25,10 +26,11 @@ class Changes:
     Args:
         path: the file that lists them, for all processes; None: print each on stderr.
         policy: `data.changed`.
+        copies: files that get the same lines, of runs that train on the same batches.
     """
 
-    def __init__(self, path: Path | None, policy: str) -> None:
-        self.path, self.policy = path, policy
+    def __init__(self, path: Path | None, policy: str, copies: Sequence[Path] = ()) -> None:
+        self.path, self.policy, self.copies = path, policy, copies
         self._met = set(read_changes(path)) if path is not None else set()
 
     def note(self, listed: str, why: str) -> None:
@@ -49,8 +51,9 @@ class Changes:
         if self.path is None:
             print(f"warning: {why}", file=sys.stderr, flush=True)
         else:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            append_line(self.path, json.dumps({"path": listed, "why": why}))
+            for file in (self.path, *self.copies):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                append_line(file, json.dumps({"path": listed, "why": why}))
 
 
 def read_changes(path: Path) -> dict[str, str]:

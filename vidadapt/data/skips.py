@@ -66,6 +66,7 @@ class SkipLog:
         path: the file, which all processes of the run share.
         samples: the training list.
         most: clips of an epoch, over all processes, that may be skipped.
+        copies: files that get the same lines, of runs that train on the same batches.
 
     Attributes:
         met: number of clips of this epoch that this process has skipped and that were not yet in
@@ -73,8 +74,10 @@ class SkipLog:
             what the epoch has lost.
     """
 
-    def __init__(self, path: Path, samples: Sequence[Sample], most: int) -> None:
-        self.path, self.samples, self.most = path, samples, most
+    def __init__(
+        self, path: Path, samples: Sequence[Sample], most: int, copies: Sequence[Path] = ()
+    ) -> None:
+        self.path, self.samples, self.most, self.copies = path, samples, most, copies
         self.met = 0
         self._epoch = -1
         self._listed = {(skip.epoch - 1, skip.index, skip.copy) for skip in read_skips(path)}
@@ -164,7 +167,8 @@ class SkipLog:
         if key not in self._listed:
             self._listed.add(key)
             self.met += 1
-            append_line(self.path, json.dumps(asdict(skip)))
+            for file in (self.path, *self.copies):
+                append_line(file, json.dumps(asdict(skip)))
         self.check(self.known() + self.met)
 
 

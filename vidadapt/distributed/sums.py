@@ -73,7 +73,11 @@ def average_buffers(world: World, model: nn.Module) -> None:
 
 
 def average_gradients(
-    world: World, parameters: Sequence[nn.Parameter], share: float, told: Sequence[float]
+    world: World,
+    parameters: Sequence[nn.Parameter],
+    share: float,
+    told: Sequence[float],
+    figures: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Replace every gradient by its mean over the clips that all processes have had.
 
@@ -88,11 +92,15 @@ def average_gradients(
         share: part of its clips that this process has had: 1, or less where some were skipped.
             Gradients are sums over these, divided by the number it should have had.
         told: a few numbers that this process tells all others.
+        figures: (F,) float32, others that are on the device.
 
     Returns:
-        (1 + told,) float32 on the device: the sums over the processes of `share` and `told`.
+        (1 + F + told,) float32 on the device: the sums over the processes of `share`, `figures`
+        and `told`.
     """
     numbers = torch.tensor([share, *map(float, told)], device=world.device)
+    if figures is not None:
+        numbers = torch.cat([numbers[:1], figures, numbers[1:]])
     if world.size == 1:
         if 0 < share < 1:
             for parameter in parameters:

@@ -2,7 +2,14 @@
 
 from vidadapt.features.cache import fill_cache
 from vidadapt.features.cached_training import CachedBatches, score_features
-from vidadapt.features.halves import Halves, NothingFrozen, cut_in_two, run_from_features
+from vidadapt.features.halves import (
+    Halves,
+    Joined,
+    NothingFrozen,
+    copy_sharing_frozen,
+    cut_in_two,
+    run_from_features,
+)
 from vidadapt.features.plan import Cache, plan_cache
 from vidadapt.features.store import CacheError
 
@@ -11,7 +18,9 @@ __all__ = [
     "CacheError",
     "CachedBatches",
     "Halves",
+    "Joined",
     "NothingFrozen",
+    "copy_sharing_frozen",
     "cut_in_two",
     "fill_cache",
     "plan_cache",

@@ -9,13 +9,21 @@ always the same.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vidadapt.methods import SideNetwork, in_autocast_type
+from vidadapt.methods import (
+    METHODS,
+    SideNetwork,
+    default_options,
+    in_autocast_type,
+    trainable_state,
+)
 from vidadapt.models import READ_OUT, AttentiveHead, VideoModel
 
 
@@ -77,11 +85,43 @@ class Halves:
         return model.forward_head(model.forward_from(rows[0], self.first))
 
 
-def cut_in_two(model: VideoModel, method: str) -> Halves:
+class Joined(nn.Module):
+    """Models with the same frozen prefix, as one that returns the logits of all, (B, M * K).
+
+    Args:
+        parts: M models, cut alike.
+    """
+
+    def __init__(self, parts: Sequence[Halves]) -> None:
+        super().__init__()
+        self.parts = tuple(parts)
+        self.model = nn.ModuleList(part.model for part in parts)
+
+    def features(self, clip: Tensor) -> tuple[Tensor, ...]:
+        """Features of clips, see `Halves.features`; computed once."""
+        return self.parts[0].features(clip)
+
+    def logits(self, features: tuple[Tensor, ...]) -> Tensor:
+        """Logits of all models from what `features` returned."""
+        return torch.cat([part.logits(features).float() for part in self.parts], dim=1)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return self.logits(self.features(clip))
+
+
+def copy_sharing_frozen(model: VideoModel) -> VideoModel:
+    """Copy a model; what is neither trained nor kept in its adapter is shared with the copy."""
+    own = trainable_state(model).keys()
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for name, tensor in tensors if name not in own})
+
+
+def cut_in_two(model: VideoModel, method: str, asked_by: str = "cache.dir") -> Halves:
     """Cut a model before the first part that trains.
 
     Args:
         method: its name, for the message.
+        asked_by: the key that needs frozen features, for the message.
 
     Raises:
         NothingFrozen: something before or in the first block trains.
@@ -101,9 +141,12 @@ def cut_in_two(model: VideoModel, method: str) -> Halves:
     side = blocks[0] if isinstance(blocks[0], SideNetwork) else None
     if outside or (first == 0 and side is None):
         what = outside[0] if outside else "something in the first block"
+        others = [name for name in METHODS if "layers" in default_options(name) and name != "losa"]
         raise NothingFrozen(
-            f"cache.dir: method.name {method} trains {what}, so no features stay the same; leave "
-            "cache.dir out, or train upper layers alone (method.layers, where the method has it)"
+            f"{asked_by}: method.name {method} trains {what}, so no features stay the same; leave "
+            f"{asked_by} out, take a method that leaves the lower layers as they are (linear with "
+            "any head, losa), or train upper layers alone (method.layers of "
+            f"{', '.join(others)})"
         )
     if side is not None:
         layers = ", ".join(map(str, side.layers))

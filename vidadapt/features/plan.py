@@ -14,7 +14,7 @@ import torch
 from vidadapt.config import Config
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.distributed import World
-from vidadapt.features.halves import Halves
+from vidadapt.features.halves import Halves, Joined
 from vidadapt.features.store import ROWS, CacheError, Store, check_key, kept_as
 from vidadapt.models import autocast
 from vidadapt.runs import NOT_OF_THE_BACKBONE
@@ -34,7 +34,7 @@ class Cache:
 
     cfg: Config
     plan: DataPlan
-    parts: Halves
+    parts: Halves | Joined
     stores: dict[str, Store]
     loaders: dict[str, Any]
     precision: str

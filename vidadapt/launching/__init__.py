@@ -7,6 +7,7 @@ from vidadapt.launching.failures import (
     located,
     name_of_status,
     read_failure,
+    record,
     recorded,
 )
 from vidadapt.launching.start import alone, joined, launch, restarted
@@ -23,6 +24,7 @@ __all__ = [
     "located",
     "name_of_status",
     "read_failure",
+    "record",
     "recorded",
     "restarted",
     "stop_requests",

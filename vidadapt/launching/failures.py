@@ -126,9 +126,14 @@ def recorded(world: World, folder: Path) -> Iterator[None]:
     except (SystemExit, PeerError):
         raise
     except BaseException as error:
-        with suppress(OSError):  # on a full disk the exit status still tells the kind
-            _write_first(folder / FAILURE, _facts(world, error))
+        record(world, folder, error)
         raise
+
+
+def record(world: World, folder: Path, error: BaseException) -> None:
+    """Write `failure.json` into a run's folder, unless another process was faster."""
+    with suppress(OSError):  # on a full disk the exit status still tells the kind
+        _write_first(folder / FAILURE, _facts(world, error))
 
 
 def read_failure(folder: Path) -> dict[str, Any] | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from timm.layers import AttentionPoolLatent, trunc_normal_
+from timm.layers import trunc_normal_
 from torch import Tensor, nn
+
+from vidadapt.models.latent_pool import LatentPool
 
 # Children of every model that make its read-out, which is each task's own.
 READ_OUT = ("fc_norm", "head")
@@ -48,16 +50,15 @@ class AttentiveHead(nn.Module):
 
     The attentive probe of V-JEPA (Bardes et al., "Revisiting Feature Prediction for Learning
     Visual Representations from Video", 2024, arXiv 2404.08471). Differs from its release in: timm's
-    `AttentionPoolLatent`, which projects the attended values and does not add the query to them;
-    64 channels a head; the norm in front of the tokens is the model's `fc_norm`; VideoMAE's
-    initialisation of the last layer. Parameters: 12 D^2 + 12 D, and the last layer's (D + 1) K.
+    `AttentionPoolLatent` (as `LatentPool`), which projects the attended values and does not add the
+    query to them; 64 channels a head; the norm in front of the tokens is the model's `fc_norm`;
+    VideoMAE's initialisation of the last layer. Parameters: 12 D^2 + 12 D, and the last layer's
+    (D + 1) K.
     """
 
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
-        self.pool = AttentionPoolLatent(
-            width, num_heads=max(width // 64, 1), norm_layer=nn.LayerNorm
-        )
+        self.pool = LatentPool(width, num_heads=max(width // 64, 1), norm_layer=nn.LayerNorm)
         self.classifier = linear(width, num_classes)
 
     def forward(self, tokens: Tensor) -> Tensor:

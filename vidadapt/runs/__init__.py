@@ -14,6 +14,7 @@ from vidadapt.runs.differences import (
 from vidadapt.runs.folder import (
     ENVIRONMENT,
     FAILURE,
+    GRID,
     PROFILE,
     RunError,
     check_free,
@@ -35,6 +36,7 @@ from vidadapt.runs.resume import (
 __all__ = [
     "ENVIRONMENT",
     "FAILURE",
+    "GRID",
     "NOT_OF_THE_BACKBONE",
     "PROFILE",
     "CheckpointWriter",

@@ -10,6 +10,8 @@
     .lock               which process writes here, while one does: see `files.locks`
     failure.json        why the run ended, if it failed: see `launching.failures`
 
+The folder of a grid has grid.json and the folders of its runs, see `training.grid`.
+
 Logs get their lines appended. All other files are written under a temporary name and renamed, so
 that a file with its final name is whole.
 """
@@ -30,6 +32,7 @@ import torch
 from vidadapt.files import LOCK, write_text
 
 PROFILE, ENVIRONMENT, FAILURE = "profile", "environment.json", "failure.json"
+GRID = "grid.json"
 
 
 class RunError(ValueError):

@@ -46,11 +46,12 @@ FREE_ON_RESUME = {
 }
 
 
-def check_startable(run_dir: Path, resume: bool) -> None:
-    """Refuse a folder that a run cannot use; see `folder.check_free`.
+def check_startable(run_dir: Path, resume: bool, *, grid: bool = False) -> None:
+    """Refuse a folder that a run, or a grid of runs, cannot use; see `folder.check_free`.
 
     Raises:
-        RunError: it cannot be written, or holds a run and `resume` is not asked for.
+        RunError: it cannot be written, or holds a run and `resume` is not asked for; or it holds a
+            grid in the place of a run, or the other way round.
         Held: another process is at work in it.
     """
     try:
@@ -58,6 +59,13 @@ def check_startable(run_dir: Path, resume: bool) -> None:
     except folder.RunError:
         refuse_held(run_dir, "run_dir")
         raise
+    if grid and (run_dir / "config.yaml").exists():
+        raise folder.RunError(f"run_dir: {run_dir} holds a run; give a grid a folder of its own")
+    if not grid and (run_dir / folder.GRID).exists():
+        raise folder.RunError(
+            f"run_dir: {run_dir} holds a grid; continue it with its --grid options, or give the "
+            "folder of one of its runs"
+        )
 
 
 def previous_run(run_dir: Path, cfg: Config, resume: bool) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """Train: set up, fit, log, profile."""
 
+from vidadapt.training.grid import check_grid, read_grid, train_grid
 from vidadapt.training.log import SUMMARY, say_start, summarise
 from vidadapt.training.loop import fit
 from vidadapt.training.memory import peak_memory, process_memory, reset_peak
@@ -18,6 +19,7 @@ __all__ = [
     "Tracker",
     "batches_of",
     "build_optimizer",
+    "check_grid",
     "fit",
     "load_lists",
     "parameter_groups",
@@ -25,11 +27,13 @@ __all__ = [
     "process_memory",
     "profiled",
     "read_command",
+    "read_grid",
     "reset_peak",
     "say_start",
     "set_lr",
     "set_up",
     "summarise",
     "train",
+    "train_grid",
     "validation_of",
 ]

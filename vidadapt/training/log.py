@@ -97,11 +97,12 @@ def say_epoch(latest: dict[str, Any], seconds: float, epochs: int) -> None:
     )
 
 
-def say_start(setup: Setup, dropped: Sequence[str], world: World) -> None:
+def say_start(setup: Setup, dropped: Sequence[str], world: World, grid: str = "") -> None:
     """Print what is loaded, how much of it trains, at which rate and on what.
 
     Args:
         dropped: lines on options that do not hold for the method, see `TrainOptions`.
+        grid: description of its runs, in the place of the rate.
     """
     for line in dropped:
         print(line)
@@ -109,11 +110,11 @@ def say_start(setup: Setup, dropped: Sequence[str], world: World) -> None:
     trainable, total = count_parameters(setup.model)
     global_batch = setup.facts["global_batch"]
     lr = effective_lr(cfg.train.base_lr, global_batch)
+    rate = f"lr {lr:g} (base_lr {cfg.train.base_lr:g} x global batch {global_batch} / 256)"
     print(f"{setup.report}\n" if setup.report else RANDOM_WEIGHTS)
     print(
         f"{cfg.method['name']}: {trainable:,} of {total:,} parameters train "
-        f"({100 * trainable / total:.2f} %); lr {lr:g} (base_lr {cfg.train.base_lr:g} x global "
-        f"batch {global_batch} / 256); {len(train.samples)} videos, "
+        f"({100 * trainable / total:.2f} %); {grid or rate}; {len(train.samples)} videos, "
         f"{setup.sampler.steps} steps an epoch; "
         f"{setup.recipe.precision} on {world.size} x {world.device.type}",
         flush=True,
@@ -136,12 +137,14 @@ def summarise(
     filling: dict[str, Any] | None,
     batches: Batches,
     world: World,
+    said: bool = True,
 ) -> None:
     """Write `summary.json` and print how the run ended; all processes call it together.
 
     Args:
         result: what `fit` returned.
         filling: what filling the feature cache returned; None without one.
+        said: False: print nothing.
     """
     again = [line for loader in setup.loaders.values() for line in loader.again]
     again = [line for part in gather_objects(world, again) for line in part]
@@ -154,6 +157,7 @@ def summarise(
         "method": setup.cfg.method["name"],
         "trainable": trainable,
         "total": total,
+        "side_by_side": 1,
         **result,
         "peak_device_bytes": _most(device for device, _ in peaks),
         "peak_process_bytes": _most(process for _, process in peaks),
@@ -170,7 +174,8 @@ def summarise(
         "manifests": {name: videos.manifest for name, videos in setup.lists.items()},
     }
     write_json(run_dir / SUMMARY, summary)
-    say_summary(run_dir, summary)
+    if said:
+        say_summary(run_dir, summary)
 
 
 def _most(found: Iterable[int | None]) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -20,19 +19,18 @@ from vidadapt.data import Batches, SkipLog, mix_batch
 from vidadapt.distributed import (
     Stopped,
     World,
-    average_buffers,
     average_gradients,
     exchange,
     own_buffers,
     require_equal_weights,
-    together,
 )
 from vidadapt.files import Lock
 from vidadapt.launching import StopRequest, located, stop_requests
 from vidadapt.methods import train_mode
-from vidadapt.models import VideoModel, autocast, require_two_clips, without_clips
+from vidadapt.models import VideoModel, require_two_clips, without_clips
 from vidadapt.runs import CheckpointWriter
-from vidadapt.training.log import open_board, say_epoch, write_log
+from vidadapt.training.heeding import close_epoch, end_steps, heed, told_of
+from vidadapt.training.log import open_board, say_epoch
 from vidadapt.training.losses import classification_loss
 from vidadapt.training.optim import scheduled_lr, set_lr
 from vidadapt.training.sharding import (
@@ -43,8 +41,8 @@ from vidadapt.training.sharding import (
     shard,
     whole,
 )
-from vidadapt.training.state import Progress, Saving, TrainingState, check_finite
-from vidadapt.training.steps import Step, Stretch, Told, batch_seed, write_checkpoint
+from vidadapt.training.state import Progress, Saving, TrainingState
+from vidadapt.training.steps import Step, Stretch, Told, batch_seed, mixes, timed
 from vidadapt.training.trackers import open_trackers
 from vidadapt.training.validation import Validation
 
@@ -162,29 +160,20 @@ def fit(
                 except Stopped:
                     saving.save(copies, progress)
                     raise
-                is_best = select_best and progress.is_best(results)
-                records = progress.records
-                progress = progress.after_epoch(
+                progress = close_epoch(
+                    progress,
                     results,
+                    copies,
+                    saving,
+                    board,
+                    trackers,
                     clips=sampler.keys_per_epoch,
                     validate_seconds=time.monotonic() - began,
-                    is_best=is_best,
+                    select_best=select_best,
                 )
-                if board is not None:
-                    saving.check_lock()
-                    write_log(run_dir, board, trackers, progress.steps, records, progress.latest)
-                saving.save(copies, progress, is_best)
                 if world.is_main:
                     say_epoch(progress.latest, progress.seconds, recipe.epochs)
-    return {
-        "epochs": progress.epoch,
-        "steps": progress.steps,
-        "seconds": progress.seconds,
-        "stopped_early": progress.epoch < recipe.epochs,
-        "best": progress.best,
-        "last": progress.latest,
-        "trackers": trackers.summary(),
-    }
+    return {**progress.result(recipe.epochs), "trackers": trackers.summary()}
 
 
 def train_epoch(
@@ -205,19 +194,14 @@ def train_epoch(
 
     Args and errors: see `fit`.
     """
-    world, model, optimizer, scaler = state.world, state.model, state.optimizer, state.scaler
+    world, model = state.world, state.model
     sampler = batches.batch_sampler
     step = sampler.epoch * sampler.steps + sampler.consumed // sampler.global_batch
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    replicated = [p for p in parameters if not is_part(p)]
-    # Remembered copies of weights would stay whole until the forward pass has ended.
-    computing = autocast(world.device, recipe.precision, remember=not is_sharded(model))
     clips_per_batch = recipe.batch_size * world.size
     train_mode(model)
-    mixing = recipe.mixup > 0 or recipe.cutmix > 0
-    stretch = Stretch(world.device, None if mixing else recipe.batch_size * recipe.accumulation)
+    stretch = Stretch(world.device, recipe)
     shown = track(
-        stretch.timed(batches, phase),
+        timed(batches, phase, [stretch]),
         total=len(batches) * clips_per_batch,
         label=f"epoch {progress.epoch + 1}/{recipe.epochs}",
         unit="clips",
@@ -231,98 +215,119 @@ def train_epoch(
         torch.manual_seed(batch_seed(recipe.seed, place))
         if micro == 0:
             lr = scheduled_lr(recipe, step, sampler.steps, sampler.global_batch)
-            set_lr(optimizer, lr)
-            (mean_loss, hits), share = torch.zeros(2, device=world.device), 0.0
+            set_lr(state.optimizer, lr)
+            figures, share = torch.zeros(2, device=world.device), 0.0
             files = list[str]()
 
         if batch is not None:
-            clips = len(batch["index"])
             files += [paths[i] for i in batch["index"].tolist()]
-            if clips == 1 < recipe.batch_size:
+            if len(batch["index"]) == 1 < recipe.batch_size:
                 require_two_clips(model.head, files, step)
             with phase("copy"):
-                inputs = batches.prepare(batch, world.device)
-                labels = targets = batch["label"].to(world.device, non_blocking=True)
-            if mixing:
-                inputs, targets = mix_batch(
-                    inputs,
-                    labels,
-                    num_classes,
-                    mixup_alpha=recipe.mixup,
-                    cutmix_alpha=recipe.cutmix,
-                    label_smoothing=recipe.label_smoothing,
-                    seed=recipe.seed,
-                    step=place,
-                )
-            there = clips / recipe.batch_size
-            with phase("forward"):
-                with computing:
-                    logits = model(inputs)
-                loss = classification_loss(
-                    logits.float(), targets, recipe.label_smoothing, class_weights
-                )
-                loss = loss * there / recipe.accumulation
-            with phase("backward"):
-                scaler.scale(loss).backward()
-            mean_loss += loss.detach()
-            hits += (logits.detach().argmax(1) == labels).sum()
-            share += there / recipe.accumulation
-        elif is_sharded(model):
-            with computing:
-                nothing = empty_pass(model, world.device)
-            scaler.scale(nothing).backward()
+                given = prepared(batches, batch, recipe, num_classes, place, world.device)
+            figures += forward_backward(state, recipe, *given, class_weights, phase)
+            share += len(batch["index"]) / recipe.batch_size / recipe.accumulation
         else:
-            without_clips(model.head)
+            pass_without_clips(state, recipe)
         if micro < recipe.accumulation - 1:
             continue
 
-        told = Told(
-            stop=request.number is not None,
-            save=saving.overdue(),
-            skipped=0 if skips is None else skips.met,
-        )
-        with phase("exchange"), exchange(world, f"step {step}", recipe.patience_minutes):
-            numbers = average_gradients(world, replicated, share, astuple(told))
-            divide_gradients(parameters, numbers[0])
-        with phase("optimiser"):
-            if share > 0 or world.size > 1:  # else there is no gradient, which a scaler refuses
-                if recipe.clip_grad > 0:
-                    scaler.unscale_(optimizer)
-                    nn.utils.clip_grad_norm_(parameters, recipe.clip_grad)
-                scaler.step(optimizer)
-                scaler.update()
-                optimizer.zero_grad(set_to_none=True)
-            if state.average is not None:
-                state.average.update(model, step)
-        figures = torch.cat([torch.stack([mean_loss, hits]), numbers])
+        told = told_of(saving, request, skips)
+        figures = take_step(state, recipe, step, figures, share, told, phase)
         stretch.steps.append(Step.taken(step, lr, files, figures))
         step += 1
-        progress.steps += 1
-        progress.consumed += sampler.global_batch
-        progress.joined = False
-
-        heard = stretch.heard()
-        every = recipe.checkpoint_steps
-        due = heard.stop or heard.save or (every and progress.steps % every == 0)
-        if due:
-            heard = stretch.steps[-1].heard()
-        _check_skipped(skips, heard.skipped)
-        if due:
-            write_checkpoint(stretch, saving, progress, recipe.patience_minutes)
-        if heard.stop:
-            with together(world):
-                saving.writer.wait()
-            raise Stopped(request.number or signal.SIGTERM)
-
-    if stretch.steps:
-        _check_skipped(skips, stretch.steps[-1].heard().skipped)
-    stretch.settle(world, progress)
-    if not progress.joined:
-        average_buffers(world, model)
-        progress.joined = True
-    check_finite(model, f"at the end of epoch {progress.epoch + 1}")
+        progress.after_step(sampler.global_batch)
+        heed(stretch, progress, saving, recipe, request, skips)
+    end_steps(stretch, progress, state, skips)
 
 
-def _check_skipped(skips: SkipLog | None, skipped: float) -> None:
-    if skips is not None and skipped:
-        skips.check(skips.known() + int(skipped))
+def prepared(
+    batches: Batches,
+    batch: dict[str, Any],
+    recipe: TrainConfig,
+    num_classes: int,
+    place: int,
+    device: torch.device,
+) -> tuple[Any, torch.Tensor, torch.Tensor]:
+    """Put a batch on the device; return inputs, labels, and targets where clips are mixed."""
+    inputs = batches.prepare(batch, device)
+    labels = batch["label"].to(device, non_blocking=True)
+    if not mixes(recipe):
+        return inputs, labels, labels
+    inputs, targets = mix_batch(
+        inputs,
+        labels,
+        num_classes,
+        mixup_alpha=recipe.mixup,
+        cutmix_alpha=recipe.cutmix,
+        label_smoothing=recipe.label_smoothing,
+        seed=recipe.seed,
+        step=place,
+    )
+    return inputs, labels, targets
+
+
+def forward_backward(
+    state: TrainingState,
+    recipe: TrainConfig,
+    inputs: Any,
+    labels: torch.Tensor,
+    targets: torch.Tensor,
+    class_weights: torch.Tensor | None,
+    phase: Phase,
+) -> torch.Tensor:
+    """Forward and backward pass of a batch; return its part of the step's loss, and hits, (2,)."""
+    with phase("forward"):
+        with state.computing(recipe.precision):
+            logits = state.model(inputs)
+        loss = classification_loss(logits.float(), targets, recipe.label_smoothing, class_weights)
+        loss = loss * (len(labels) / recipe.batch_size) / recipe.accumulation
+    with phase("backward"):
+        state.scaler.scale(loss).backward()
+    hits = (logits.detach().argmax(1) == labels).sum()
+    return torch.stack([loss.detach(), hits.to(loss.dtype)])
+
+
+def pass_without_clips(state: TrainingState, recipe: TrainConfig) -> None:
+    """Exchange with other processes, without a clip, what they exchange in their passes."""
+    if is_sharded(state.model):
+        with state.computing(recipe.precision):
+            nothing = empty_pass(state.model, state.world.device)
+        state.scaler.scale(nothing).backward()
+    else:
+        without_clips(state.model.head)
+
+
+def take_step(
+    state: TrainingState,
+    recipe: TrainConfig,
+    step: int,
+    figures: torch.Tensor,
+    share: float,
+    told: Told,
+    phase: Phase,
+) -> torch.Tensor:
+    """Exchange the gradients and change the weights; return the figures of `Step`.
+
+    Args:
+        figures: loss and hits of this process's batches.
+        share: of the step's clips that this process has had.
+    """
+    world, optimizer, scaler = state.world, state.optimizer, state.scaler
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    replicated = [p for p in parameters if not is_part(p)]
+    lost = (~torch.isfinite(figures[:1])).float()
+    with phase("exchange"), exchange(world, f"step {step}", recipe.patience_minutes):
+        numbers = average_gradients(world, replicated, share, astuple(told), lost)
+        divide_gradients(parameters, numbers[0])
+    with phase("optimiser"):
+        if share > 0 or world.size > 1:  # else there is no gradient, which a scaler refuses
+            if recipe.clip_grad > 0:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(parameters, recipe.clip_grad)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+        if state.average is not None:
+            state.average.update(state.model, step)
+    return torch.cat([figures, numbers])

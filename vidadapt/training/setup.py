@@ -21,7 +21,14 @@ from vidadapt.data import (
     VideoList,
 )
 from vidadapt.distributed import World, together
-from vidadapt.features import Cache, CachedBatches, cut_in_two, plan_cache, run_from_features
+from vidadapt.features import (
+    Cache,
+    CachedBatches,
+    Halves,
+    cut_in_two,
+    plan_cache,
+    run_from_features,
+)
 from vidadapt.lists import with_lists
 from vidadapt.models import VideoModel, cast_frozen, over_all_processes, resolved_precision
 from vidadapt.training.losses import balanced_weights
@@ -39,6 +46,7 @@ class Setup:
         recipe: `cfg.train` with the precision that this machine computes in.
         plan: of the data.
         model: frozen and injected, on the device.
+        parts: the model, cut in two; None: nothing asks for it.
         report: what was loaded, in words; empty: nothing.
         lists: by split.
         loaders: of the training list, and of the list that is validated on, by split.
@@ -52,6 +60,7 @@ class Setup:
     recipe: TrainConfig
     plan: DataPlan
     model: VideoModel
+    parts: Halves | None
     report: str
     lists: dict[str, VideoList]
     loaders: dict[str, Any]
@@ -80,11 +89,18 @@ def read_command(words: Sequence[str], world: World) -> tuple[Config, TrainOptio
     return cfg, options
 
 
-def set_up(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | None) -> Setup:
+def set_up(
+    world: World,
+    cfg: Config,
+    plan: DataPlan,
+    saved: dict[str, Any] | None,
+    cut_for: str | None = None,
+) -> Setup:
     """Build the model and look up the lists; what can be refused is refused here.
 
     Args:
         saved: the state of the run to resume, see `runs.previous_run`.
+        cut_for: option that needs a model with a frozen half; a cache of features does anyway.
 
     Raises:
         ConfigError, ListError, ReadError, RunError, WeightsError: on the process that meets it; a
@@ -104,7 +120,8 @@ def set_up(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | No
         if recipe.sync_batchnorm and world.size > 1:
             over_all_processes(model.head, lambda sums: distributed.total_over_ranks(world, sums))
         methods.recompute_blocks(model, recipe.recompute)
-        parts = cut_in_two(model, cfg.method["name"]) if cfg.cache.dir else None
+        cut_for = "cache.dir" if cfg.cache.dir else cut_for
+        parts = None if cut_for is None else cut_in_two(model, cfg.method["name"], cut_for)
         cast_frozen(model, world.device, recipe.precision)
     lists = distributed.from_main(world, lambda: load_lists(cfg, plan, recipe, world.size))
     class_weights = None
@@ -117,7 +134,7 @@ def set_up(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | No
         "backbone": backbone,
         "precision": recipe.precision,
         "manifests": {split: videos.manifest for split, videos in lists.items()},
-        "cached": parts is not None,
+        "cached": bool(cfg.cache.dir),
         "warnings": data.list_warnings(lists, plan, balanced=balanced),
         "settings": runs.kept_settings(cfg),
     }
@@ -132,7 +149,7 @@ def set_up(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | No
             runs.check_resumable(saved["facts"], facts)
         loaders = data.loaders_of(cfg, plan, lists, world.rank, world.size, world.device)
         cached = None
-        if parts is not None:
+        if parts is not None and cfg.cache.dir:
             cached = plan_cache(
                 cfg,
                 plan,
@@ -146,7 +163,7 @@ def set_up(world: World, cfg: Config, plan: DataPlan, saved: dict[str, Any] | No
     highest = highest_rate(recipe, loaders["train"].batch_sampler.steps)
     said = str(report) if report else ""
     return Setup(
-        cfg, recipe, plan, model, said, lists, loaders, cached, class_weights, facts, highest
+        cfg, recipe, plan, model, parts, said, lists, loaders, cached, class_weights, facts, highest
     )
 
 
@@ -169,24 +186,28 @@ def load_lists(
     return data.load_splits(cfg.data, plan, splits)
 
 
-def batches_of(setup: Setup, folder: Path) -> tuple[Batches, SkipLog | None]:
+def batches_of(
+    setup: Setup, folder: Path, runs_too: Sequence[Path] = ()
+) -> tuple[Batches, SkipLog | None]:
     """Return what is trained on: clips of the videos, or the features of a filled cache.
 
     Args:
         folder: of the run, for what is noted of skipped clips and changed files.
+        runs_too: folders of other runs that train on them; the same is noted there.
 
     Returns:
         The batches; and the log of the clips that they skip, None where none can be.
     """
     train, options = setup.lists["train"], setup.cfg.data
     most = data.most_skipped(options.max_skipped, setup.sampler.keys_per_epoch)
-    skips = SkipLog(folder / data.SKIPPED, train.samples, most)
-    changes = Changes(folder / data.CHANGED, options.changed)
+    skips, changed = ([run / name for run in runs_too] for name in (data.SKIPPED, data.CHANGED))
+    log = SkipLog(folder / data.SKIPPED, train.samples, most, skips)
+    changes = Changes(folder / data.CHANGED, options.changed, changed)
     for loader in setup.loaders.values():
         loader.changes = changes
-    if setup.cached is not None:
-        run_from_features(setup.cached.parts)
+    if setup.cached is not None and setup.parts is not None:
+        run_from_features(setup.parts)
         return CachedBatches(setup.cached, train.samples.labels), None
     clips: TrainLoader = setup.loaders["train"]
-    clips.log = skips
-    return clips, skips
+    clips.log = log
+    return clips, log

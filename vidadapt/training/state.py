@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from vidadapt.config import TrainConfig
 from vidadapt.distributed import World, own_buffers
 from vidadapt.files import Lock
 from vidadapt.methods import load_trainable_state, trainable_state
-from vidadapt.models import NonFinite, VideoModel
+from vidadapt.models import NonFinite, VideoModel, autocast
 from vidadapt.runs import CheckpointWriter, RunError, checkpoints
 from vidadapt.training.optim import WeightAverage, build_optimizer, parameter_groups
 from vidadapt.training.sharding import gathered, is_sharded, placed, placed_optimizer
@@ -111,6 +111,16 @@ class Progress:
         """Return whether so many epochs have passed since the last better one; 0: never."""
         return self.best is not None and 0 < patience <= self.epoch - self.improved
 
+    def after_step(self, clips: int) -> None:
+        """Count a step.
+
+        Args:
+            clips: of all processes together.
+        """
+        self.steps += 1
+        self.consumed += clips
+        self.joined = False
+
     def after_epoch(
         self, results: dict[str, float], *, clips: int, validate_seconds: float, is_best: bool
     ) -> Progress:
@@ -143,6 +153,17 @@ class Progress:
             improved=epoch if is_better else self.improved,
             latest=latest,
         )
+
+    def result(self, epochs: int) -> dict[str, Any]:
+        """Return what a summary has from a run of so many epochs."""
+        return {
+            "epochs": self.epoch,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "stopped_early": self.epoch < epochs,
+            "best": self.best,
+            "last": self.latest,
+        }
 
 
 def _worth(results: dict[str, Any]) -> tuple[float, float]:
@@ -179,6 +200,11 @@ class TrainingState:
             torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "fp16"),
             WeightAverage(model, recipe.ema) if recipe.ema > 0 else None,
         )
+
+    def computing(self, precision: str) -> AbstractContextManager[Any]:
+        """Return the context of forward passes."""
+        # Remembered copies of weights would stay whole until the forward pass has ended.
+        return autocast(self.world.device, precision, remember=not is_sharded(self.model))
 
     def snapshot(
         self, buffers: list[dict[str, torch.Tensor]], facts: dict[str, Any]

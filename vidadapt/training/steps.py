@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
 
-from vidadapt.distributed import World, exchange, gather_objects, mean_over_ranks, own_buffers
+from vidadapt.config import TrainConfig
+from vidadapt.distributed import PeerError, World, mean_over_ranks
 from vidadapt.models import NonFinite
 from vidadapt.training.profiling import WAIT
-from vidadapt.training.state import (
-    UNHARMED,
-    Progress,
-    Saving,
-    StepRecord,
-    check_finite,
-    copied,
-)
+from vidadapt.training.state import UNHARMED, Progress, StepRecord
 from vidadapt.video import ReadError
+
+
+class DivergedElsewhere(PeerError):
+    """The loss of another process is not finite, which raises `NonFinite` there."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,10 @@ class Step:
         number: of the run's steps, from 0.
         lr: learning rate.
         files: list paths of this process's clips.
-        figures: (6,) on the device: the sum of this process's losses over its number of clips if
+        figures: (7,) on the device: the sum of this process's losses over its number of clips if
             none was skipped; how many of its clips the model was right about; and summed over all
-            processes the share of the clips that were there, and what was `Told`.
+            processes the share of the clips that were there, those whose loss is not finite, and
+            what was `Told`.
     """
 
     number: int
@@ -68,9 +67,10 @@ class Step:
 
         Raises:
             NonFinite: the loss is not finite.
+            DivergedElsewhere: the loss of another process is not.
             ReadError: no clip of the step was there.
         """
-        loss, _, share, *told = self._on_host()
+        loss, _, share, lost, *told = self._on_host()
         if share == 0:
             raise ReadError(
                 f"every clip of step {self.number} was skipped (skipped.jsonl has them): mend the "
@@ -82,6 +82,8 @@ class Step:
                 f"the loss is {loss} at step {self.number}, on {', '.join(self.files[:8])}{more}. "
                 + UNHARMED
             )
+        if lost:
+            raise DivergedElsewhere(f"step {self.number}: the loss of another process diverged")
         return Told(*told)
 
 
@@ -95,33 +97,16 @@ class Stretch:
 
     Figures of a GPU are read a step late, so that no step waits for its own.
 
-    Args:
-        clips: of a step on each process, if none is skipped; None: they have no single label, so
-            that there is no accuracy.
-
     Attributes:
         steps: those taken so far.
+        waited: seconds for data, see `timed`.
     """
 
-    def __init__(self, device: torch.device, clips: int | None) -> None:
+    def __init__(self, device: torch.device, recipe: TrainConfig) -> None:
         self.steps: list[Step] = []
-        self._clips = clips
+        self._clips = None if mixes(recipe) else recipe.batch_size * recipe.accumulation
         self._lag = figures_lag(device)
-        self._waited, self._began = 0.0, time.monotonic()
-
-    def timed(
-        self, batches: Iterable, phase: Callable[[str], AbstractContextManager[None]]
-    ) -> Iterator:
-        """Yield the batches, and add up the seconds spent waiting for them."""
-        left, end = iter(batches), object()
-        while True:
-            began = time.monotonic()
-            with phase(WAIT):
-                batch = next(left, end)
-            self._waited += time.monotonic() - began
-            if batch is end:
-                return
-            yield batch
+        self.waited, self._began = 0.0, time.monotonic()
 
     def heard(self) -> Told:
         """Return what the newest step heard whose figures need no waiting for; see `Step.heard`."""
@@ -132,7 +117,7 @@ class Stretch:
         now = time.monotonic()
         progress.train_seconds += now - self._began
         progress.seconds += now - self._began
-        progress.waited += self._waited
+        progress.waited += self.waited
         if self.steps:
             loss, hits, share = torch.stack([step.figures[:3] for step in self.steps]).unbind(1)
             means = mean_over_ranks(world, loss.contiguous()) * (world.size / share)
@@ -142,7 +127,7 @@ class Stretch:
                 for mean, accuracy, step in zip(means.tolist(), top1, self.steps, strict=True)
             ]
         self.steps.clear()
-        self._waited, self._began = 0.0, now
+        self.waited, self._began = 0.0, now
 
     def _accuracies(self, hits: torch.Tensor, share: torch.Tensor) -> list[float | None]:
         """Return the per cent of hits (N,) among the clips that were there, of N steps."""
@@ -152,19 +137,27 @@ class Stretch:
         return [100 * round(right) / round(clips) for right, clips in counts]
 
 
-def write_checkpoint(stretch: Stretch, saving: Saving, progress: Progress, minutes: float) -> None:
-    """Write a checkpoint after the stretch's last step, all processes together.
+def timed(
+    batches: Iterable,
+    phase: Callable[[str], AbstractContextManager[None]],
+    stretches: Sequence[Stretch],
+) -> Iterator:
+    """Yield the batches, and add the seconds spent waiting for them to each of the stretches."""
+    left, end = iter(batches), object()
+    while True:
+        began = time.monotonic()
+        with phase(WAIT):
+            batch = next(left, end)
+        for stretch in stretches:
+            stretch.waited += time.monotonic() - began
+        if batch is end:
+            return
+        yield batch
 
-    Args:
-        minutes: that the processes wait for each other.
-    """
-    world, model = saving.state.world, saving.state.model
-    place = f"after step {stretch.steps[-1].number}"
-    with exchange(world, place, minutes):
-        stretch.settle(world, progress)
-        check_finite(model, place)
-        buffers = gather_objects(world, copied(own_buffers(model)))
-    saving.save(saving.taken(buffers), progress)
+
+def mixes(recipe: TrainConfig) -> bool:
+    """Return whether clips are mixed, which then have no single label."""
+    return recipe.mixup > 0 or recipe.cutmix > 0
 
 
 def batch_seed(seed: int, place: int) -> int:

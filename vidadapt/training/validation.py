@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from vidadapt.distributed import World
-from vidadapt.evaluation import METRICS, measure, score_views
+from vidadapt.evaluation import METRICS, Scores, measure, score_views
 from vidadapt.features import score_features
 from vidadapt.training.setup import Setup
 
@@ -33,29 +33,35 @@ class Validation:
         Returns:
             By `SPLIT_NAME`, for each of `METRICS`: per cent, and the mean cross-entropy.
         """
+        return self.measured(self.scores(model))
+
+    def measured(self, scores: Scores) -> dict[str, float]:
+        """Return what `results` does from scores of the list."""
+        found = measure(scores, self.setup.cfg.eval.fusion)
+        return {f"{self.split}_{name}": found[name] for name in METRICS}
+
+    def scores(self, model: nn.Module, models: int = 1) -> Scores:
+        """Score the list; with `models` times as many classes where several are joined in one."""
         setup = self.setup
         about: dict[str, Any] = {
             "paths": setup.lists[self.split].samples.paths,
             "labels": setup.lists[self.split].samples.labels,
-            "num_classes": setup.plan.num_classes,
+            "num_classes": models * setup.plan.num_classes,
         }
         if setup.cached is not None:
-            scores = score_features(replace(setup.cached, world=self.world), self.split, **about)
-        else:
-            scores = score_views(
-                model,
-                setup.loaders[self.split],
-                **about,
-                num_clips=1,
-                num_crops=1,
-                normalization=setup.plan.normalization,
-                views_per_forward=setup.cfg.eval.views_per_forward,
-                precision=setup.recipe.precision,
-                world=self.world,
-                label=f"validate on {self.split}",
-            )
-        found = measure(scores, setup.cfg.eval.fusion)
-        return {f"{self.split}_{name}": found[name] for name in METRICS}
+            return score_features(replace(setup.cached, world=self.world), self.split, **about)
+        return score_views(
+            model,
+            setup.loaders[self.split],
+            **about,
+            num_clips=1,
+            num_crops=1,
+            normalization=setup.plan.normalization,
+            views_per_forward=setup.cfg.eval.views_per_forward,
+            precision=setup.recipe.precision,
+            world=self.world,
+            label=f"validate on {self.split}",
+        )
 
 
 def validation_of(setup: Setup, world: World) -> Validation | None:

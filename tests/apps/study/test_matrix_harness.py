@@ -256,6 +256,32 @@ def test_of_a_grid_the_best_rate_is_run_and_one_that_fails_is_none(tmp_path, tin
     assert line["problem"] in (out / "table.md").read_text()
 
 
+@SLOW
+def test_the_rates_of_a_probe_are_trained_side_by_side(tmp_path, tiny_set):
+    """Each cell is the one that is trained alone; what a killed grid has left is taken up."""
+    variants = {"probe": {"method.name": "linear"}, "all": {"method.name": "bitfit"}}
+    file = tmp_path / "probes.yaml"
+    file.write_text(yaml.safe_dump(settings(tiny_set, **variants)), encoding="utf-8")
+    out, alone = tmp_path / "out", tmp_path / "alone"
+    assert run(file, out, "--methods", "probe", "--rates", 0.1, 0.5) == 0
+    # One rate is there, two are new: they train together.
+    assert run(file, out, "--rates", 0.5, 0.25, 1) == 0
+    for rate in ("0.1", "0.5", "0.25", "1"):
+        assert run(file, alone, "--methods", "probe", "--rates", rate) == 0
+        runs = [folder / "cells" / f"probe_2f_s0_lr{rate}" / "run" for folder in (out, alone)]
+        assert json.loads((runs[0] / "summary.json").read_text())["side_by_side"] == 2
+        assert json.loads((runs[1] / "summary.json").read_text())["side_by_side"] == 1
+        weights, settled = (
+            [(one / name).read_bytes() for one in runs]
+            for name in ("last/adapter.safetensors", "steps.jsonl")
+        )
+        assert weights[0] == weights[1] and settled[0] == settled[1]
+        assert yaml.safe_load((runs[0] / "config.yaml").read_text())["run_dir"] == str(runs[0])
+    one = json.loads((out / "cells" / "all_2f_s0_lr0.5" / "run" / "summary.json").read_text())
+    assert one["side_by_side"] == 1
+    assert not list((out / "cells").glob("*_grid"))
+
+
 def test_impossible_cells_are_refused_before_any_work(tiny_set, tmp_path):
     for name, overrides, message in (
         ("odd", {"method.name": "adaptformer", "method.bottlneck": 4}, "odd at 2 frames"),

@@ -188,6 +188,7 @@ def chosen_by(cell: Cell, grid: Mapping[float, float] | None) -> dict[str, Any]:
 def _of_training(summary: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     seconds = [entry["train_seconds"] for entry in log[len(log) > 1 :]]  # the first warms up
     best = summary["best"] or {}
+    alone = summary.get("side_by_side", 1) == 1  # else the times are those of several runs
     return {
         "epochs": summary["epochs"],
         "manifests": summary["manifests"],
@@ -195,8 +196,8 @@ def _of_training(summary: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -
         "total": summary["total"],
         "dev_top1": best.get("dev_top1"),
         "best_epoch": best.get("epoch"),
-        "run_epoch_seconds": statistics.median(seconds),
-        "run_epoch_spread_percent": spread_percent(seconds),
+        "run_epoch_seconds": statistics.median(seconds) if alone else None,
+        "run_epoch_spread_percent": spread_percent(seconds) if alone else None,
         "curve": [
             {
                 "epoch": entry["epoch"],

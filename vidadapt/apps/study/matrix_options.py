@@ -23,6 +23,7 @@ class MatrixOptions:
         seeds: seeds of training.
         rates: grid over train.base_lr: every variant gets the one with the best top-1 on the
             development list, at --rates_at frames and the first seed; of equal ones the first.
+            Those of a method that keeps the lower layers as they are train side by side.
         rates_at: number of frames; default: the last of --frames.
         processes: train and evaluate under torchrun with so many, batch_size clips each.
         steps: timed steps of a cost.

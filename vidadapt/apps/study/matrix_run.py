@@ -18,6 +18,7 @@ from vidadapt.apps.study.matrix import Cell, Matrix, read_matrix
 from vidadapt.apps.study.matrix_options import MatrixOptions, check_options
 from vidadapt.apps.study.overview import overview, time_left
 from vidadapt.apps.study.results import ResultsError, of_earlier_calls, read_results, write_results
+from vidadapt.apps.study.side_by_side_cells import train_side_by_side
 from vidadapt.apps.study.tool_calls import CellFailed, prepare
 from vidadapt.config import Config, ConfigError, parse_train, yaml_files
 from vidadapt.console import duration
@@ -147,7 +148,9 @@ def configuration(cell: Cell) -> Config:
         file = Path(folder) / "config.yaml"
         file.write_text(yaml_files.as_yaml(cell.settings), encoding="utf-8")
         words = ["--config", str(file), "--run_dir", cell.name]
-        cfg = parse_train(words, methods.METHODS)[0]
+        cfg, options = parse_train(words, methods.METHODS)
+    if options.grid is not None:
+        raise ConfigError("grid: has no place in a benchmark; give --rates, or leave it out")
     return replace(cfg, data=with_lists(cfg.data))
 
 
@@ -251,7 +254,7 @@ def trained(
     Args:
         before: lines of earlier calls, which stay in results.jsonl until their cells are done.
     """
-    grids = grid(matrix, asked, work)
+    grids = grid(matrix, asked, work, configs)
     chosen = {place: max(by_rate, key=lambda r: by_rate[r]) for place, by_rate in grids.items()}
     listed = matrix.cells(asked.frames, asked.seeds, chosen)
     parts: dict[Cell, list[Cell]] = {}
@@ -287,7 +290,10 @@ def trained(
 
 
 def grid(
-    matrix: Matrix, asked: MatrixOptions, work: cells.Work
+    matrix: Matrix,
+    asked: MatrixOptions,
+    work: cells.Work,
+    configs: Mapping[tuple[str, int], Config],
 ) -> dict[tuple[str, str], dict[float, float]]:
     """The best top-1 on the development list by rate, of every variant in every fold.
 
@@ -305,9 +311,13 @@ def grid(
     seconds: dict[int, list[float]] = {frames: []}
     for number, (rate, cell) in enumerate(listed, start=1):
         began = time.monotonic()
-        top1 = work.dev_top1(cell)
+        place = cell.variant, cell.fold
+        if place not in found:
+            together = [each for _, each in listed if (each.variant, each.fold) == place]
+            diverged = train_side_by_side(work, together, configs[cell.variant, frames])
+        top1 = 0.0 if cell in diverged else work.dev_top1(cell)
         took = time.monotonic() - began
-        found.setdefault((cell.variant, cell.fold), {})[rate] = top1
+        found.setdefault(place, {})[rate] = top1
         if cell in left:
             left.remove(cell)
             seconds[frames].append(took)

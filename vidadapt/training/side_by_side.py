@@ -7,16 +7,14 @@ take alone, with the same random numbers, so that its weights are bit by bit tho
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch.profiler import record_function
-from torch.utils.tensorboard import SummaryWriter
 
 from vidadapt.config import TrainConfig
 from vidadapt.console import duration, track
@@ -31,93 +29,25 @@ from vidadapt.distributed import (
     require_equal_weights,
 )
 from vidadapt.features import Halves, Joined
-from vidadapt.files import Lock
-from vidadapt.launching import StopRequest, located, record, stop_requests
+from vidadapt.launching import StopRequest, stop_requests
 from vidadapt.methods import train_mode
 from vidadapt.models import NonFinite, require_two_clips
-from vidadapt.runs import CheckpointWriter, RunError
+from vidadapt.runs import RunError
 from vidadapt.training.heeding import close_epoch, end_steps, heed, told_of
-from vidadapt.training.log import open_board
 from vidadapt.training.loop import (
     forward_backward,
     pass_without_clips,
     prepared,
     take_step,
 )
+from vidadapt.training.members import Member, Running, begun
 from vidadapt.training.optim import scheduled_lr, set_lr
-from vidadapt.training.state import Progress, Saving, TrainingState
-from vidadapt.training.steps import DivergedElsewhere, Step, Stretch, batch_seed, timed
+from vidadapt.training.steps import Step, Stretch, batch_seed, timed
 from vidadapt.training.trackers import Trackers, open_trackers
 from vidadapt.training.validation import Validation
 
 # Clips on the device (or features of a cache) -> features, as `Halves.features`.
 Encode = Callable[[Any], tuple[torch.Tensor, ...]]
-
-
-@dataclass
-class Member:
-    """A run among those that train side by side.
-
-    Attributes:
-        name: of its folder.
-        parts: its model, cut in two, which takes features.
-        recipe: its own.
-        description, facts, lock: as for `loop.fit`.
-        resume_state: as for `loop.fit`; emptied.
-        error: it diverged.
-    """
-
-    name: str
-    folder: Path
-    parts: Halves
-    recipe: TrainConfig
-    description: dict[str, Any]
-    facts: dict[str, Any]
-    lock: Lock | None
-    resume_state: dict[str, Any] | None
-    error: BaseException | None = None
-    progress: Progress = field(default_factory=Progress)
-
-    def trains_in(self, epoch: int) -> bool:
-        """Return whether it has something to do in an epoch, from 0."""
-        stalled = self.progress.stalled(self.recipe.early_stopping_patience)
-        return self.error is None and self.progress.epoch == epoch and not stalled
-
-    @contextmanager
-    def apart(self, world: World) -> Iterator[None]:
-        """Run a part of its training; where it diverges, it alone ends, on all processes."""
-        try:
-            with located(lambda: (self.progress.epoch + 1, self.progress.steps)):
-                yield
-        except (NonFinite, DivergedElsewhere) as error:
-            self.error = error
-            if isinstance(error, NonFinite):
-                record(world, self.folder, error)
-            if world.is_main:
-                print(f"{self.name} has diverged, the others go on: {error}", flush=True)
-
-
-@dataclass
-class Running:
-    """What a member is trained with, while the loop runs.
-
-    Attributes:
-        lr, figures: learning rate, loss and hits of the step that is being made.
-        stopped: by a signal; a checkpoint was written.
-    """
-
-    member: Member
-    state: TrainingState
-    saving: Saving
-    board: SummaryWriter | None
-    stretch: Stretch
-    figures: torch.Tensor
-    lr: float = 0.0
-    stopped: Stopped | None = None
-
-    @property
-    def progress(self) -> Progress:
-        return self.member.progress
 
 
 def fit_side_by_side(
@@ -152,7 +82,7 @@ def fit_side_by_side(
         stop_requests() as request,
         open_trackers([], members[0].folder, {}, world) as trackers,
     ):
-        runs = [_begun(member, world, stack) for member in members if member.error is None]
+        runs = [begun(member, world, stack) for member in members if member.error is None]
         for epoch in range(min((run.progress.epoch for run in runs), default=0), recipe.epochs):
             here = [run for run in runs if run.member.trains_in(epoch)]
             if not here:
@@ -177,28 +107,6 @@ def fit_side_by_side(
             if world.is_main and here:
                 _say_epoch(here, recipe.epochs)
     return trackers.summary()
-
-
-def _begun(member: Member, world: World, stack: ExitStack) -> Running:
-    recipe = member.recipe
-    state = TrainingState.begun(world, member.parts.model, recipe)
-    if member.resume_state is not None:
-        require_equal_weights(world, member.resume_state["trained"])
-        member.progress = state.restore(member.resume_state)
-        member.resume_state.clear()
-    saving = Saving(
-        stack.enter_context(CheckpointWriter()),
-        state,
-        member.folder,
-        member.description,
-        member.facts,
-        keep=recipe.keep_checkpoints,
-        minutes=recipe.checkpoint_minutes,
-        lock=member.lock,
-    )
-    board = stack.enter_context(open_board(member.folder, member.progress, world))
-    stretch = Stretch(world.device, recipe)
-    return Running(member, state, saving, board, stretch, torch.zeros(2, device=world.device))
 
 
 def _train_epoch(

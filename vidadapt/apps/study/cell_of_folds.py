@@ -72,7 +72,9 @@ def _means(found: Collection[Mapping[str, Any]]) -> dict[str, Any]:
     figures = ("dev_top1", "evaluation_seconds_per_video", "run_epoch_seconds")
     of_all = {key: [one[key] for one in found] for key in (*figures, "curve")}
     means: dict[str, Any] = {key: _mean(of_all[key]) for key in figures}
-    means["run_epoch_spread_percent"] = max(one["run_epoch_spread_percent"] for one in found)
+    spreads = [one["run_epoch_spread_percent"] for one in found]
+    known = [spread for spread in spreads if spread is not None]  # runs side by side have none
+    means["run_epoch_spread_percent"] = max(known) if len(known) == len(spreads) else None
     means["curve"] = [
         {key: _mean([point[key] for point in points]) for key in ("epoch", "loss", "dev_top1")}
         for points in zip(*of_all["curve"], strict=False)  # early stopping may end one sooner

@@ -3,8 +3,9 @@
 #
 #   docs/real_actions/commands.sh REAL [VARIANT ...]
 #
-# REAL holds weizmann/, weizmann.csv, ut_interaction/, ut_interaction.csv and the weights; see
-# docs/real_actions.md. Without variants all are run, one after the other: hours each on two cores.
+# REAL holds the videos of two action sets (weizmann/, ut_interaction/) with a table of each
+# (weizmann.csv, ut_interaction.csv: path, label, group) and the weights that the configurations
+# name. Without variants all are run, one after the other: an hour or so each on two cores.
 # Interrupted, the same command goes on; a variant that results.jsonl has is not run again.
 set -euo pipefail
 real="$(cd "$1" && pwd)"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from timm.layers import AttentionPoolLatent
 from torch import Tensor
@@ -23,7 +25,7 @@ class LatentPool(AttentionPoolLatent):
         weight_k, weight_v = self.kv.weight.unflatten(0, (2, self.num_heads, -1))
         # In full precision, in which fused attention keeps its scores, too.
         exact = torch.promote_types(tokens.dtype, torch.float32)
-        with torch.autocast(tokens.device.type, enabled=False):
+        with _without_autocast(tokens.device):
             wide = tokens.to(exact)
             keys = torch.einsum("hd,hdc->hc", query.to(exact), weight_k.to(exact)) * self.scale
             attention = (wide @ keys.T).softmax(dim=1)
@@ -31,3 +33,10 @@ class LatentPool(AttentionPoolLatent):
         values = torch.einsum("bhc,hdc->bhd", attended, weight_v).flatten(1)
         x = self.proj(values + self.kv.bias.chunk(2)[1])
         return x + self.mlp(self.norm(x))
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """The context in which products keep the type of their inputs; no other exists on `meta`."""
+    if device.type == "meta":
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import TinySet, processes_with
 
-from vidadapt import data, methods
+from vidadapt import data, methods, models
 from vidadapt.apps.study import benchmark, cost
 from vidadapt.apps.study.benchmark import NOISY_PERCENT
 from vidadapt.apps.study.loading import Batching, loader_seconds
@@ -332,3 +332,12 @@ def test_the_ceiling_is_that_of_the_models_own_layers():
             (width, 4 * width),
             (4 * width, width),
         ]
+
+
+@pytest.mark.parametrize("head", models.HEADS)
+def test_a_model_without_storage_runs_with_every_head(head):
+    """As counts and ceilings need it."""
+    setting = benchmark.Setting(backbone="vit_tiny", num_frames=4, crop_size=32, head=head)
+    with torch.device("meta"):
+        model = benchmark.bare_model(setting)
+    assert cost.block_products(model)[0] == 8

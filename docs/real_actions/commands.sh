@@ -20,9 +20,9 @@ prepare() { # set, folds, share of the rest for development
 prepare weizmann leave-one-group-out 0.25 # nine people, of whom two of the other eight develop
 prepare ut_interaction 5 0.25             # twenty sequences: four test, four of the rest develop
 
-rates="0.008 0.026 0.08" # lr 3e-4, 1e-3, 3e-3 at a batch of 10
-low="0.0026 0.008 0.026" # for what moves the backbone's own weights
-bench() {                # set, variant, options
+rates="0.008 0.026 0.08 0.24" # lr 3e-4 to 1e-2 at a batch of 10
+low="0.0026 0.008 0.026 0.08" # for what moves the backbone's own weights
+bench() {                     # set, variant, options
   vidadapt bench_frames --config "docs/real_actions/$1.yaml" --folds "runs/real_lists/$1" \
     --out "runs/real/$1/$2" --methods "$2" --rates_at 2 "${@:3}"
 }

@@ -93,6 +93,8 @@ def test_a_line_is_every_video_of_all_folds_once(study) -> None:
             assert own["base_lr"] == float(chosen)
             used = yaml.safe_load((folder / "run" / "config.yaml").read_text())["data"]
             assert Path(used["test_list"]).parent.name == fold
+        rates = {own["base_lr"] for own in line["cross_validation"]["folds"].values()}
+        assert line["base_lr"] == (rates.pop() if len(rates) == 1 else None)
         assert sorted(listed) == sorted(video.path for video in videos)
         assert line["num_videos"] == len(videos) == 24
         assert line["top1"] == pytest.approx(100 * right / 24)

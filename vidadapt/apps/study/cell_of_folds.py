@@ -47,7 +47,10 @@ def cell_of_folds(
     tested = join_scores(folds, files, cfg.eval.fusion, out)
     write_json(out / "metrics.json", tested)
     first, *others = found.values()
-    same = {key: v for key, v in first.items() if all(one.get(key) == v for one in others)}
+    same = {
+        key: value if all(one.get(key) == value for one in others) else None
+        for key, value in first.items()
+    }
     keys = ("mean_over_folds", "std_over_folds", "interval", "by_group")
     return {
         **same,

@@ -14,7 +14,6 @@ from torch import nn
 from torch.profiler import record_function
 
 from vidadapt.config import TrainConfig
-from vidadapt.console import track
 from vidadapt.data import Batches, SkipLog, mix_batch
 from vidadapt.distributed import (
     Stopped,
@@ -42,7 +41,7 @@ from vidadapt.training.sharding import (
     whole,
 )
 from vidadapt.training.state import Progress, Saving, TrainingState
-from vidadapt.training.steps import Step, Stretch, Told, batch_seed, mixes, timed
+from vidadapt.training.steps import Step, Stretch, Told, batch_seed, followed, mixes
 from vidadapt.training.trackers import open_trackers
 from vidadapt.training.validation import Validation
 
@@ -197,18 +196,9 @@ def train_epoch(
     world, model = state.world, state.model
     sampler = batches.batch_sampler
     step = sampler.epoch * sampler.steps + sampler.consumed // sampler.global_batch
-    clips_per_batch = recipe.batch_size * world.size
     train_mode(model)
     stretch = Stretch(world.device, recipe)
-    shown = track(
-        timed(batches, phase, [stretch]),
-        total=len(batches) * clips_per_batch,
-        label=f"epoch {progress.epoch + 1}/{recipe.epochs}",
-        unit="clips",
-        units_per_item=clips_per_batch,
-        shown=world.is_main,
-    )
-    for number, batch in enumerate(shown):
+    for number, batch in enumerate(followed(batches, recipe, world, phase, [stretch])):
         micro = number % recipe.accumulation
         # Of all batches of the run, in the same order with any number of processes.
         place = (step * world.size + world.rank) * recipe.accumulation + micro

@@ -68,7 +68,7 @@ class Member:
 
 @dataclass
 class Running:
-    """What a member is trained with, while the loop runs.
+    """A member with all that it is trained with, while the loop runs.
 
     Attributes:
         lr, figures: learning rate, loss and hits of the step that is being made.

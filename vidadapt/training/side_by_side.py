@@ -17,7 +17,7 @@ import torch
 from torch.profiler import record_function
 
 from vidadapt.config import TrainConfig
-from vidadapt.console import duration, track
+from vidadapt.console import duration
 from vidadapt.data import Batches, SkipLog
 from vidadapt.distributed import (
     PeerError,
@@ -42,7 +42,7 @@ from vidadapt.training.loop import (
 )
 from vidadapt.training.members import Member, Running, begun
 from vidadapt.training.optim import scheduled_lr, set_lr
-from vidadapt.training.steps import Step, Stretch, batch_seed, timed
+from vidadapt.training.steps import Step, Stretch, batch_seed, followed
 from vidadapt.training.trackers import Trackers, open_trackers
 from vidadapt.training.validation import Validation
 
@@ -72,7 +72,7 @@ def fit_side_by_side(
         validation: done after each epoch, on a development list.
 
     Returns:
-        What a summary has of trackers: grids have none.
+        Facts of a summary about trackers: grids have none.
     """
     recipe, sampler = members[0].recipe, batches.batch_sampler
     class_weights = None if class_weights is None else class_weights.to(world.device)
@@ -126,19 +126,11 @@ def _train_epoch(
     consumed = sampler.consumed
     _require_meeting(runs, consumed, sampler.global_batch)
     step = sampler.epoch * sampler.steps + consumed // sampler.global_batch
-    clips_per_batch = recipe.batch_size * world.size
     for run in runs:
         train_mode(run.state.model)
         run.stretch = Stretch(world.device, recipe)
-    shown = track(
-        timed(batches, record_function, [run.stretch for run in runs]),
-        total=len(batches) * clips_per_batch,
-        label=f"epoch {sampler.epoch + 1}/{recipe.epochs}",
-        unit="clips",
-        units_per_item=clips_per_batch,
-        shown=world.is_main,
-    )
-    for number, batch in enumerate(shown):
+    stretches = [run.stretch for run in runs]
+    for number, batch in enumerate(followed(batches, recipe, world, record_function, stretches)):
         micro = number % recipe.accumulation
         place = (step * world.size + world.rank) * recipe.accumulation + micro
         if micro == 0:

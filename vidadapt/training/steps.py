@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import torch
 
 from vidadapt.config import TrainConfig
+from vidadapt.console import track
+from vidadapt.data import Batches
 from vidadapt.distributed import PeerError, World, mean_over_ranks
 from vidadapt.models import NonFinite
 from vidadapt.training.profiling import WAIT
@@ -99,7 +101,7 @@ class Stretch:
 
     Attributes:
         steps: those taken so far.
-        waited: seconds for data, see `timed`.
+        waited: seconds for data, see `followed`.
     """
 
     def __init__(self, device: torch.device, recipe: TrainConfig) -> None:
@@ -137,12 +139,30 @@ class Stretch:
         return [100 * round(right) / round(clips) for right, clips in counts]
 
 
-def timed(
+def followed(
+    batches: Batches,
+    recipe: TrainConfig,
+    world: World,
+    phase: Callable[[str], AbstractContextManager[None]],
+    stretches: Sequence[Stretch],
+) -> Iterator:
+    """Yield the batches left of an epoch; show progress, and add waiting to the stretches."""
+    clips_per_batch = recipe.batch_size * world.size
+    return track(
+        _timed(batches, phase, stretches),
+        total=len(batches) * clips_per_batch,
+        label=f"epoch {batches.batch_sampler.epoch + 1}/{recipe.epochs}",
+        unit="clips",
+        units_per_item=clips_per_batch,
+        shown=world.is_main,
+    )
+
+
+def _timed(
     batches: Iterable,
     phase: Callable[[str], AbstractContextManager[None]],
     stretches: Sequence[Stretch],
 ) -> Iterator:
-    """Yield the batches, and add the seconds spent waiting for them to each of the stretches."""
     left, end = iter(batches), object()
     while True:
         began = time.monotonic()

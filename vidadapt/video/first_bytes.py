@@ -1,4 +1,4 @@
-"""What a file's own bytes say where FFmpeg says little: that it is no video, or ends early."""
+"""Read from a file's own bytes what FFmpeg does not say: that it is no video, or ends early."""
 
 from __future__ import annotations
 

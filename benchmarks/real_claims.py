@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vidadapt.apps.report import markdown_table
+from vidadapt.apps.study.folds import counts_of, paired
 from vidadapt.apps.study.results import read_results
-from vidadapt.apps.study.rows import over_groups
-from vidadapt.evaluation import Difference, difference, pooled
+from vidadapt.evaluation import Difference
 from vidadapt.files import write_text
 
 SETS = ("weizmann", "ut_interaction")
@@ -127,19 +127,9 @@ CLAIMS = (
 
 def compared(lines: Sequence[Mapping[str, Any]], part: Part) -> Difference | None:
     """The difference of a part on one set; None: a side was not run, or no seed is of both."""
-    of_sides = [
-        {
-            line["seed"]: line["cross_validation"]["by_group"]
-            for line in over_groups(lines)
-            if (line["variant"], line["frames"]) == side
-        }
-        for side in (part.first, part.second)
-    ]
-    seeds = sorted(of_sides[0].keys() & of_sides[1].keys())
-    if not seeds:
-        return None
-    (_, first, videos), (_, second, _) = (pooled([own[s] for s in seeds]) for own in of_sides)
-    return difference(first, second, videos)
+    known = counts_of(lines)
+    first, second = (known.get((frames, name), {}) for name, frames in (part.first, part.second))
+    return paired(first, second)
 
 
 def report(lines: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

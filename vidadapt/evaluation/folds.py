@@ -9,11 +9,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from vidadapt.evaluation.metrics import Fusion, judge, measure
+from vidadapt.evaluation.metrics import Fusion, judge, top
 from vidadapt.evaluation.scores import Scores
 
 DRAWS = 10_000  # of groups, for an interval
@@ -78,22 +79,22 @@ def cross_validated(
         `std_over_folds`; `by_group`: number -> [correct videos, videos]; `interval`: of the pooled
         top-1, see there.
     """
-    of_folds = {name: measure(scores, fusion) for name, scores in folds.items()}
-    top1 = [one["top1"] for one in of_folds.values()]
+    judged = {name: judge(scores, fusion) for name, scores in folds.items()}
+    top1 = {name: top(1, one) for name, one in judged.items()}
     by_group: dict[int, list[int]] = {}
-    for scores in folds.values():
-        for path, rank in zip(scores.paths, judge(scores, fusion).ranks, strict=True):
+    for name, scores in folds.items():
+        for path, rank in zip(scores.paths, judged[name].ranks, strict=True):
             counts = by_group.setdefault(group_of[path], [0, 0])
             counts[0] += int(rank == 0)
             counts[1] += 1
     correct, videos = np.array([by_group[group] for group in sorted(by_group)]).T
     return {
         "folds": {
-            name: {key: one[key] for key in ("top1", "num_videos")}
-            for name, one in of_folds.items()
+            name: {"top1": top1[name], "num_videos": len(scores.paths)}
+            for name, scores in folds.items()
         },
-        "mean_over_folds": statistics.fmean(top1),
-        "std_over_folds": statistics.stdev(top1),
+        "mean_over_folds": statistics.fmean(top1.values()),
+        "std_over_folds": statistics.stdev(top1.values()),
         "by_group": {str(group): by_group[group] for group in sorted(by_group)},
         "interval": interval(correct, videos),
     }
@@ -130,6 +131,7 @@ def difference(one: np.ndarray, other: np.ndarray, videos: np.ndarray) -> Differ
     return Difference(points, low, high, _swapped(gains))
 
 
+@lru_cache(maxsize=1)  # a table asks for its rows, their pairs and its plots
 def _drawn(num_groups: int) -> np.ndarray:
     return np.random.default_rng(0).integers(num_groups, size=(DRAWS, num_groups))
 

@@ -22,9 +22,9 @@ def cell_of_folds(
     whole: Cell,
     cfg: Config,
     folds: Path,
-    of_folds: Mapping[str, Mapping[str, Any] | None],
-) -> dict[str, Any] | None:
-    """Return the result of all folds as `Work.work_on` returns one; None: not all are done.
+    found: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return the result of all folds as `Work.work_on` returns that of one.
 
     Its accuracies are exact: every video of the cross-validation once. Other figures are means over
     the folds; environment and config are those of the first.
@@ -32,11 +32,8 @@ def cell_of_folds(
     Args:
         cfg: of any fold.
         folds: folder that vidadapt prepare --folds wrote.
-        of_folds: of `work_on` and `chosen_by`, by fold; None: to come.
+        found: of `work_on` and `chosen_by`, by fold.
     """
-    found = {name: one for name, one in of_folds.items() if one is not None}
-    if len(found) < len(of_folds):
-        return None
     line = {"cell": whole.name, "seed": whole.seed}
     failed = {name: one["problem"] for name, one in found.items() if one.get("problem")}
     if failed:

@@ -1,8 +1,8 @@
-"""What a cross-validation adds to a table: intervals over groups, and paired differences."""
+"""Paired differences between the variants of a cross-validation, for its tables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -32,23 +32,34 @@ class Pair:
     found: Difference
 
 
+def counts_of(lines: Sequence[Line]) -> dict[tuple[int, str], dict[int, Any]]:
+    """Return `by_group` by seed, of each number of frames and variant that has some."""
+    found: dict[tuple[int, str], dict[int, Any]] = {}
+    for line in over_groups(lines):
+        own = found.setdefault((line["frames"], line["variant"]), {})
+        own[line["seed"]] = line["cross_validation"]["by_group"]
+    return found
+
+
+def paired(one: Mapping[int, Any], other: Mapping[int, Any]) -> Difference | None:
+    """Compare two of `counts_of` on the seeds that both have; None: no seed, or other groups."""
+    seeds = sorted(one.keys() & other.keys())
+    if not seeds or any(one[seed].keys() != other[seed].keys() for seed in seeds):
+        return None
+    _, correct, videos = pooled([one[seed] for seed in seeds])
+    _, of_other, _ = pooled([other[seed] for seed in seeds])
+    return difference(correct, of_other, videos)
+
+
 def pairs(lines: Sequence[Line]) -> list[Pair]:
     """Every two variants at each number of frames, on the seeds that both have."""
-    known: dict[tuple[int, str], dict[int, Any]] = {}
-    for line in over_groups(lines):
-        own = known.setdefault((line["frames"], line["variant"]), {})
-        own[line["seed"]] = line["cross_validation"]["by_group"]
-    found = []
+    known, found = counts_of(lines), []
     for frames in sorted({place[0] for place in known}):
         variants = [name for name in distinct(lines, "variant") if (frames, name) in known]
         for other, variant in combinations(variants, 2):
-            one, two = known[frames, variant], known[frames, other]
-            seeds = sorted(one.keys() & two.keys())
-            if not seeds or any(one[seed].keys() != two[seed].keys() for seed in seeds):
-                continue
-            _, correct, videos = pooled([one[seed] for seed in seeds])
-            _, of_other, _ = pooled([two[seed] for seed in seeds])
-            found.append(Pair(frames, variant, other, difference(correct, of_other, videos)))
+            said = paired(known[frames, variant], known[frames, other])
+            if said is not None:
+                found.append(Pair(frames, variant, other, said))
     return found
 
 

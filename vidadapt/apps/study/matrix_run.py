@@ -257,9 +257,7 @@ def trained(
     grids = grid(matrix, asked, work, configs)
     chosen = {place: max(by_rate, key=lambda r: by_rate[r]) for place, by_rate in grids.items()}
     listed = matrix.cells(asked.frames, asked.seeds, chosen)
-    parts: dict[Cell, list[Cell]] = {}
-    for cell in listed:
-        parts.setdefault(cell.whole, []).append(cell)
+    of_folds: dict[Cell, dict[str, dict[str, Any]]] = {}
     lines: dict[Cell, dict[str, Any]] = {}
     seconds: dict[int, list[float]] = {}
     known = {cell: work.finished(cell) for cell in listed}
@@ -276,11 +274,11 @@ def trained(
                 seconds.setdefault(cell.frames, []).append(time.monotonic() - began)
         found |= cells.chosen_by(cell, grids.get((cell.variant, cell.fold)))
         known[cell] = found
-        if cell.fold:
-            assert asked.folds is not None
-            of_folds = {part.fold: known[part] for part in parts[cell.whole]}
-            found = cell_of_folds(work, cell.whole, cfg, asked.folds, of_folds)
-        if found is not None:
+        parts = of_folds.setdefault(cell.whole, {})
+        parts[cell.fold] = found
+        if len(parts) == len(matrix.fold_names):
+            if asked.folds is not None:
+                found = cell_of_folds(work, cell.whole, cfg, asked.folds, parts)
             lines[cell.whole] = cells.whole_line(costs[cell.variant, cell.frames], found)
         if new:
             now = list(lines.values())

@@ -13,30 +13,26 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.footage import FOOTAGE, generate
 from benchmarks.report import targets_table
+from benchmarks.small_runs import add_shape, generated, train
 from benchmarks.timing import Target
 from vidadapt import runs
 from vidadapt.apps.report import markdown_table
 from vidadapt.apps.study.benchmark import spread_percent
 from vidadapt.console import track
-from vidadapt.files import write_json, write_text
-from vidadapt.models import SIZES
+from vidadapt.files import write_json
 
-ROOT = Path(__file__).parents[1]
 METHODS = {  # name: (method.name, model.head, how many times cheaper later epochs are to be)
     "linear": ("linear", "batchnorm_linear", 20.0),
     "attentive": ("linear", "attentive", 20.0),
     "losa": ("losa", "batchnorm_linear", 5.0),
 }
-NUM_CLASSES = 10  # of generated footage
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,10 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"cache: {error}")
     with tempfile.TemporaryDirectory() as folder:
-        videos = Path(folder) / "videos"
-        generate(FOOTAGE["avi"], args.clips, videos)
-        classes = "".join(f"class {number}\n" for number in range(NUM_CLASSES))
-        write_text(videos / "labels.txt", classes)
+        generated(Path(folder) / "videos", args.clips)
         methods = track(args.methods, total=len(args.methods), label="trained", unit="methods")
         rows = [measured(name, args, Path(folder)) for name in methods]
     targets = [
@@ -80,11 +73,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--clips", type=int, default=24, help="of the set (%(default)s)")
     parser.add_argument("--epochs", type=int, default=5, help="(%(default)s)")
-    parser.add_argument("--batch_size", type=int, default=8, help="clips (%(default)s)")
-    parser.add_argument("--backbone", choices=SIZES, default="vit_base")
-    parser.add_argument("--num_frames", type=int, default=8, metavar="T")
-    parser.add_argument("--crop_size", type=int, default=224, metavar="S")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    add_shape(parser)
     parser.add_argument("--json", type=Path, metavar="FILE")
     return parser.parse_args(argv)
 
@@ -93,28 +82,12 @@ def measured(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any
     """One run of tools/train.py, in folders of its own."""
     method, head, _ = METHODS[name]
     run_dir = folder / f"run_{name}"
-    options = {
-        "run_dir": run_dir,
-        "data.root": folder / "videos",
-        "data.train_list": folder / "videos" / "train.txt",
-        "data.label_names": folder / "videos" / "labels.txt",
-        "data.sampling": "uniform8",
-        "data.num_frames": args.num_frames,
-        "data.crop_size": args.crop_size,
-        "data.num_workers": 0,
-        "model.backbone": args.backbone,
-        "model.weights": "random",
-        "model.head": head,
-        "method.name": method,
-        "train.epochs": args.epochs,
-        "train.batch_size": args.batch_size,
-        "train.warmup_epochs": 0,
-        "train.precision": args.precision,
-        "cache.dir": folder / f"cache_{name}",
-    }
-    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    command = [sys.executable, str(ROOT / "tools" / "train.py"), *words]
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    train(
+        args,
+        folder / "videos",
+        run_dir,
+        {"model.head": head, "method.name": method, "cache.dir": folder / f"cache_{name}"},
+    )
     filling = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))["cache"]
     lines = (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines()
     epochs = [json.loads(line)["train_seconds"] for line in lines]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cache, run, step
+from benchmarks import cache, heads, run, step
 from benchmarks.memory import peak_bytes
 from benchmarks.step_contenders import read_contender
 from benchmarks.step_table import aimed_at
@@ -144,6 +144,20 @@ def test_a_cache_table_has_every_figure(tmp_path, capsys):
     [target] = result["targets"]
     assert target["measured"] == row["times_cheaper"] and target["goal"] == 5
     assert [cells[0] for cells in table_of(capsys.readouterr().out)] == ["method", "losa"]
+
+
+def test_heads_have_a_ratio_of_all_to_one(tmp_path, capsys):
+    file = tmp_path / "heads.json"
+    words = ["--heads", "linear", "--clips", "4", "--dev_clips", "2", "--epochs", "2"]
+    words += ["--batch_size", "2", "--rounds", "1", "--json", str(file)]
+    heads.main([*TINY, *words])
+    result = json.loads(file.read_text())
+    [row] = result["rows"]
+    assert row["heads"] == 20
+    assert row["ratio"] == row["grid_seconds"] / row["one_seconds"]
+    [target] = result["targets"]
+    assert target["measured"] == row["ratio"] and target["goal"] == 1.3
+    assert [cells[0] for cells in table_of(capsys.readouterr().out)] == ["head", "linear"]
 
 
 GOOD = """

@@ -1,0 +1,67 @@
+"""Runs of tools/train.py on a small generated set, for benchmarks of whole epochs."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.footage import FOOTAGE, generate
+from vidadapt.files import write_text
+from vidadapt.models import SIZES
+
+ROOT = Path(__file__).parents[1]
+NUM_CLASSES = 10  # of generated footage
+
+
+def generated(videos: Path, clips: int) -> None:
+    """Write `clips` avi videos, train.txt with all of them, and labels.txt to the folder."""
+    generate(FOOTAGE["avi"], clips, videos)
+    classes = "".join(f"class {number}\n" for number in range(NUM_CLASSES))
+    write_text(videos / "labels.txt", classes)
+
+
+def add_shape(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `train` to a benchmark's command line."""
+    parser.add_argument("--batch_size", type=int, default=8, help="clips (%(default)s)")
+    parser.add_argument("--backbone", choices=SIZES, default="vit_base")
+    parser.add_argument("--num_frames", type=int, default=8, metavar="T")
+    parser.add_argument("--crop_size", type=int, default=224, metavar="S")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+
+
+def train(
+    args: argparse.Namespace, videos: Path, run_dir: Path, options: Mapping[str, Any]
+) -> None:
+    """Train on what `generated` wrote, with random weights and without warm-up.
+
+    Videos are read in the training process, so that no start of workers is counted as part of an
+    epoch.
+
+    Args:
+        args: `epochs` and what `add_shape` adds.
+        options: of tools/train.py, beside these.
+    """
+    options = {
+        "run_dir": run_dir,
+        "data.root": videos,
+        "data.train_list": videos / "train.txt",
+        "data.label_names": videos / "labels.txt",
+        "data.sampling": "uniform8",
+        "data.num_frames": args.num_frames,
+        "data.crop_size": args.crop_size,
+        "data.num_workers": 0,
+        "model.backbone": args.backbone,
+        "model.weights": "random",
+        "train.epochs": args.epochs,
+        "train.batch_size": args.batch_size,
+        "train.warmup_epochs": 0,
+        "train.precision": args.precision,
+        **options,
+    }
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    command = [sys.executable, str(ROOT / "tools" / "train.py"), *words]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)

@@ -20,7 +20,7 @@ from benchmarks import claims
 from benchmarks.report import day_report, targets_table
 from vidadapt import cli, config, methods
 from vidadapt.apps.study.matrix import read_matrix
-from vidadapt.apps.study.matrix_run import configuration
+from vidadapt.apps.study.matrix_run import configurations
 from vidadapt.apps.study.results import read_results
 from vidadapt.apps.study.table import markdown
 from vidadapt.config import command_line, yaml_files
@@ -185,7 +185,7 @@ def test_matrix_commands_plan_possible_cells(monkeypatch, tmp_path):
         assert asked.config is not None
         matrix = read_matrix(asked.config, asked.sweep).chosen(asked.methods, methods.METHODS)
         for name in matrix.variants:
-            configuration(matrix.cell(name, 8, 0))
+            configurations(matrix, matrix.cell(name, 8, 0))
 
 
 def test_the_targets_are_those_of_the_newest_results():

@@ -10,6 +10,7 @@ from vidadapt.data.sampling import SAMPLINGS, Sampling, eval_indices, train_indi
 LENGTHS = [*range(1, 140), 200, 299, 300, 301, 1000, 9999]
 DENSE = ["adaptformer", "videomae_dense"]
 UNIFORM = ["videomae_ssv2", "uniform8"]
+SEGMENTS = SAMPLINGS["vjepa2_ssv2"]
 
 
 def reference_dense_test(n, num_frames, stride, num_clips):
@@ -34,6 +35,25 @@ def reference_dense_train(n, num_frames, stride, start):
         following = indices[-1] + stride
         indices.append(following if following < n else indices[-1])
     return indices
+
+
+def reference_segments_test(n, segments=2, frames=16, stride=4):
+    """V-JEPA 2's, clip by clip; its starts drawn in training are 0 in its test."""
+    length, part = frames * stride, n // segments
+    clips = []
+    for number in range(segments):
+        if part > length:
+            window = np.linspace(0, length, num=frames)
+            window = np.clip(window, 0, length - 1).astype(np.int64) + number * part
+        else:
+            last = min(length, n) - 1
+            window = np.linspace(0, last, num=last // stride)
+            window = np.concatenate([window, np.ones(frames - last // stride) * last])
+            window = np.clip(window, 0, max(last - 1, 0)).astype(np.int64)
+            step = (n - length) // (segments - 1) if n > length else 0
+            window = window + number * step
+        clips += window.tolist()
+    return clips
 
 
 @pytest.mark.parametrize("name", DENSE)
@@ -66,6 +86,36 @@ def test_uniform_examples():
         assert first == second
 
 
+def test_segments_are_the_references():
+    for n in LENGTHS:
+        assert eval_indices(SEGMENTS, n, 1)[0].tolist() == reference_segments_test(n), n
+    three = Sampling("segments", num_frames=12, stride=2, num_clips=1, num_crops=1, segments=3)
+    for n in LENGTHS:
+        expected = reference_segments_test(n, 3, 4, 2)
+        assert eval_indices(three, n, 1)[0].tolist() == expected, n
+
+
+def test_segments_of_training_begin_anywhere_in_their_part():
+    rng = np.random.default_rng(0)
+    drawn = [train_indices(SEGMENTS, 136, rng).reshape(2, 16) for _ in range(300)]
+    starts = np.stack([clip[:, 0] for clip in drawn])
+    assert np.unique(starts[:, 0]).tolist() == [0, 1, 2, 3]  # 68 frames a part, windows of 64
+    assert np.unique(starts[:, 1]).tolist() == [68, 69, 70, 71]
+    assert len({tuple(row) for row in starts.tolist()}) == 16  # each draws for itself
+    test = eval_indices(SEGMENTS, 136, 1)[0].reshape(2, 16)
+    for clip in drawn:
+        assert ((clip - clip[:, :1]) == (test - test[:, :1])).all()
+    short = train_indices(SEGMENTS, 100, rng).tolist()
+    assert short == eval_indices(SEGMENTS, 100, 1)[0].tolist()
+
+
+def test_segments_are_read_as_one_clip():
+    with pytest.raises(ValueError, match="num_clips"):
+        eval_indices(SEGMENTS, 100, 2)
+    with pytest.raises(ValueError, match="multiple of 2"):
+        replace(SEGMENTS, num_frames=15)
+
+
 def test_presets_take_the_references_numbers_of_views():
     views = {name: (s.num_frames, s.num_clips, s.num_crops) for name, s in SAMPLINGS.items()}
     assert views["adaptformer"] == (8, 4, 3)
@@ -73,7 +123,7 @@ def test_presets_take_the_references_numbers_of_views():
     assert views["videomae_ssv2"] == (16, 2, 3)
 
 
-@pytest.mark.parametrize("name", sorted(SAMPLINGS))
+@pytest.mark.parametrize("name", [*DENSE, *UNIFORM])
 @pytest.mark.parametrize("num_clips", [1, 2, 3, 7, 10])
 def test_any_number_of_clips_on_any_length(name, num_clips):
     sampling = SAMPLINGS[name]

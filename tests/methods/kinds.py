@@ -50,6 +50,7 @@ INFLATED, FRAMES = {"from_image": "inflate"}, {"from_image": "frames"}
 # Title in docs/methods.md -> backbone and how an image model becomes a video model.
 KINDS: dict[str, dict] = {
     "tubelet ViT": {"backbone": "vit_tiny"},
+    "V-JEPA 2": {"backbone": "vjepa2_tiny"},
     "inflated ViT": {"backbone": "timm/small_visiontransformer", **INFLATED},
     "inflated EVA": {"backbone": "timm/small_eva", **INFLATED},
     "frame-wise ViT": {"backbone": "timm/small_visiontransformer", **FRAMES},

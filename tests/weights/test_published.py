@@ -48,7 +48,14 @@ def test_every_entry_can_be_used_as_it_says(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["videomae-small-k400", "videomae-base", "vit_small_patch14_dinov2.lvd142m"]
+    "name",
+    [
+        "videomae-small-k400",
+        "videomae-base",
+        "vjepa2-huge",
+        "vjepa2.1-gigantic",
+        "vit_small_patch14_dinov2.lvd142m",
+    ],
 )
 def test_parameters_are_those_of_the_backbone(name):
     entry = PUBLISHED[name]

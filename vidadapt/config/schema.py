@@ -136,6 +136,7 @@ class ModelConfig:
         inflation: how an image model's patch embedding becomes that of a tubelet: `average`
             (default; its weights divided among the frames) or `centre` (all on the middle one).
         head: key of `vidadapt.models.heads.HEADS`.
+        head_depth: blocks of `vjepa_attentive`, the last of which gathers; default: 4.
     """
 
     backbone: str = "vit_base"
@@ -148,6 +149,7 @@ class ModelConfig:
     from_image: Literal["inflate", "frames"] | None = None
     inflation: Literal["average", "centre"] | None = None
     head: str = "batchnorm_linear"
+    head_depth: int | None = None
 
 
 @dataclass(frozen=True)

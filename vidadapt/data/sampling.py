@@ -19,10 +19,20 @@ last frame on the stride's grid, (n - 1) // stride * stride.
     every frame of any video is expected equally often, and a short video is spread over the clip.
     Evaluation: clip k of K takes the point (2i + 1) / 2 of segment i for K = 1, and the point k / K
     of it otherwise: for K = 2 exactly VideoMAE's SSv2 test clips.
+
+`segments` (V-JEPA 2's frozen evaluation): the video is cut into equal parts, one for each of the
+clip's segments; a segment is a window of its part, whose frames are spread over T * stride frames
+(slightly more than `stride` apart). Parts shorter than that overlap, and their last frame is
+repeated. A model encodes segments one by one and reads them together, so that frames of a later
+segment may lie before those of an earlier one.
+    Training: the window starts at random in its part. Evaluation: at the beginning of the part, one
+    clip for all segments. Both as published, with what is odd in it: the last start of a window and
+    the last frame of a short video are never taken.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,23 +44,31 @@ class Sampling:
     """Rule by which clips are cut from a video in time, and the number of views in evaluation.
 
     Attributes:
-        policy: `dense` or `uniform`, see above.
-        num_frames: T, frames of one clip.
-        stride: step from one frame of a dense clip to the next; 1 and unused in uniform sampling.
+        policy: `dense`, `uniform` or `segments`, see above.
+        num_frames: T, frames of one clip, of all its segments together.
+        stride: step from one frame of a dense clip or a segment to the next; 1 and unused in
+            uniform sampling.
         num_clips: temporal clips at evaluation.
         num_crops: spatial crops of each clip at evaluation.
+        segments: of a clip; 1 but for the policy `segments`.
     """
 
-    policy: Literal["dense", "uniform"]
+    policy: Literal["dense", "uniform", "segments"]
     num_frames: int
     stride: int
     num_clips: int
     num_crops: int
+    segments: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "stride", "num_clips", "num_crops"):
+        for name in ("num_frames", "stride", "num_clips", "num_crops", "segments"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.num_frames % self.segments:
+            raise ValueError(
+                f"num_frames is {self.num_frames}, of all {self.segments} segments of a clip "
+                f"together; give a multiple of {self.segments}"
+            )
         if self.policy == "uniform" and self.stride != 1:
             raise ValueError(
                 f"stride {self.stride} has no meaning in uniform sampling (its frames are one per "
@@ -62,6 +80,9 @@ SAMPLINGS = {
     "adaptformer": Sampling("dense", num_frames=8, stride=4, num_clips=4, num_crops=3),
     "videomae_dense": Sampling("dense", num_frames=16, stride=4, num_clips=5, num_crops=3),
     "videomae_ssv2": Sampling("uniform", num_frames=16, stride=1, num_clips=2, num_crops=3),
+    "vjepa2_ssv2": Sampling(
+        "segments", num_frames=32, stride=4, num_clips=1, num_crops=3, segments=2
+    ),
     "uniform8": Sampling("uniform", num_frames=8, stride=1, num_clips=2, num_crops=3),
 }
 
@@ -72,13 +93,13 @@ def shortest_video(sampling: Sampling) -> int:
     >>> shortest_video(SAMPLINGS["uniform8"]), shortest_video(SAMPLINGS["adaptformer"])
     (8, 29)
     """
-    return (sampling.num_frames - 1) * sampling.stride + 1
+    return (sampling.num_frames // sampling.segments - 1) * sampling.stride + 1
 
 
 def train_indices(
     sampling: Sampling, num_frames_in_video: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Frame indices (T,) int64 of one random training clip, never decreasing.
+    """Frame indices (T,) int64 of one random training clip, never decreasing in a segment.
 
     >>> rng = np.random.default_rng(0)
     >>> train_indices(SAMPLINGS["adaptformer"], 20, rng).tolist()  # short: no choice of start
@@ -96,6 +117,10 @@ def train_indices(
         last_start = max(n - num_frames * sampling.stride, 0)
         start = int(rng.integers(last_start + 1))
         return _dense(n, start, num_frames, sampling.stride)
+    if sampling.policy == "segments":
+        slack = n // sampling.segments - num_frames // sampling.segments * sampling.stride
+        starts = [int(rng.integers(max(slack, 1))) for _ in range(sampling.segments)]
+        return _segments(sampling, n, starts)
     # Segment i covers [i n, (i + 1) n) in units of 1 / T frame; the points of all segments together
     # hit every frame T times, so no frame is favoured, whatever n.
     points = rng.integers(n, size=num_frames)
@@ -129,6 +154,13 @@ def eval_indices(sampling: Sampling, num_frames_in_video: int, num_clips: int) -
         slack = max(on_grid - num_frames, 0)
         starts = [spread(slack, k, num_clips) * sampling.stride for k in range(num_clips)]
         return np.stack([_dense(n, start, num_frames, sampling.stride) for start in starts])
+    if sampling.policy == "segments":
+        if num_clips != 1:
+            raise ValueError(
+                f"num_clips is {num_clips}: this sampling reads the {sampling.segments} segments "
+                "of a video together, as one clip; leave it at 1"
+            )
+        return _segments(sampling, n, [0] * sampling.segments)[None]
     segments = np.arange(num_frames, dtype=np.int64)
     if num_clips == 1:
         return ((2 * segments + 1) * n // (2 * num_frames))[None]
@@ -155,3 +187,22 @@ def _checked_length(num_frames_in_video: int) -> int:
     if num_frames_in_video < 1:
         raise ValueError(f"a video of {num_frames_in_video} frames has no clip")
     return int(num_frames_in_video)
+
+
+def _segments(sampling: Sampling, n: int, starts: Sequence[int]) -> np.ndarray:
+    """The windows of all segments, each beginning at its start within its part of the video."""
+    count, total = sampling.num_frames // sampling.segments, sampling.segments
+    length, part = count * sampling.stride, n // total
+    if part > length:
+        steps = np.linspace(0, length, count).clip(max=length - 1)
+        windows = [
+            (start + steps).astype(np.int64) + number * part for number, start in enumerate(starts)
+        ]
+    else:
+        last = min(length, n) - 1
+        spread_out = np.linspace(0, last, last // sampling.stride)
+        steps = np.concatenate([spread_out, np.full(count - len(spread_out), last)])
+        steps = steps.clip(max=max(last - 1, 0)).astype(np.int64)
+        between = max(n - length, 0) // max(total - 1, 1)
+        windows = [steps + number * between for number in range(total)]
+    return np.concatenate(windows)

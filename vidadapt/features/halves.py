@@ -24,7 +24,7 @@ from vidadapt.methods import (
     in_autocast_type,
     trainable_state,
 )
-from vidadapt.models import READ_OUT, AttentiveHead, VideoModel
+from vidadapt.models import READ_OUT, VideoModel, pools
 
 
 class NothingFrozen(ValueError):
@@ -156,7 +156,7 @@ def cut_in_two(model: VideoModel, method: str, asked_by: str = "cache.dir") -> H
         return Halves(model, 0, f"outputs of the last layer and of layers {layers}", names)
     if first < len(slots):
         return Halves(model, first, f"tokens that enter layer {first + 1}", ("tokens",))
-    if isinstance(model.head, AttentiveHead):
+    if pools(model.head):
         return Halves(model, first, "all tokens that are read out", ("tokens",))
     return Halves(model, first, "mean of the tokens", ("pooled",))
 

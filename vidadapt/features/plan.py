@@ -102,6 +102,7 @@ def _key(
         "data.sampling": plan.sampling.policy,
         "data.num_frames": plan.sampling.num_frames,
         "data.stride": plan.sampling.stride,
+        "segments": plan.sampling.segments,
         "data.crop_size": plan.crop_size,
         "data.normalization": plan.normalization,
         "data.reader": ", ".join(sorted(set(videos.samples.readers()))),

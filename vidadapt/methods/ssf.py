@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vidadapt.methods import folding
 from vidadapt.methods.placing import Place, places
-from vidadapt.models import VideoModel, vit
+from vidadapt.models import PatchEmbed, QkvLinear, VideoModel
 
 
 class ScaleShift(nn.Module):
@@ -104,7 +104,7 @@ def _operations(model: VideoModel) -> list[tuple[Place, int, bool]]:
         for place in places(slot.block, nn.Linear):
             linear = place.module
             assert isinstance(linear, nn.Linear)
-            if isinstance(linear, vit.QkvLinear):
+            if isinstance(linear, QkvLinear):
                 has_shift = folding.holds_qkv_bias(place.parent)
             else:
                 has_shift = linear.bias is not None
@@ -124,12 +124,12 @@ def _operations(model: VideoModel) -> list[tuple[Place, int, bool]]:
 def _patch_projections(model: VideoModel) -> list[Place]:
     """Our patch embedding, which does not call its convolution; else the convolution."""
     in_blocks = {module for slot in model.slots() for module in slot.block.modules()}
-    found = places(model, vit.PatchEmbed) or places(model, (nn.Conv2d, nn.Conv3d))
+    found = places(model, PatchEmbed) or places(model, (nn.Conv2d, nn.Conv3d))
     return [place for place in found if place.module not in in_blocks]
 
 
 def _convolution(module: nn.Module) -> nn.Conv2d | nn.Conv3d:
-    conv = module.proj if isinstance(module, vit.PatchEmbed) else module
+    conv = module.proj if isinstance(module, PatchEmbed) else module
     assert isinstance(conv, nn.Conv2d | nn.Conv3d)
     return conv
 
@@ -148,7 +148,7 @@ def merge(model: VideoModel) -> None:
         assert isinstance(wrapper, SSF)
         frozen, delta = wrapper.frozen, wrapper.delta
         place.put(frozen)
-        if isinstance(frozen, vit.QkvLinear):
+        if isinstance(frozen, QkvLinear):
             folding.write_qkv(place.parent, *delta.fold(*folding.read_qkv(place.parent)))
         elif isinstance(frozen, nn.Linear):
             folding.write_linear(frozen, *delta.fold(*folding.read_linear(frozen)))

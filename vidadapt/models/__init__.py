@@ -1,5 +1,6 @@
 """Backbones and heads."""
 
+from vidadapt.models.attention import QkvLinear
 from vidadapt.models.backbone import BackboneOptions, VideoModel
 from vidadapt.models.batchnorm import over_all_processes, require_two_clips, without_clips
 from vidadapt.models.blocks import Block, Slot
@@ -7,7 +8,7 @@ from vidadapt.models.clip_shape import require_shape
 from vidadapt.models.coverage import require_match
 from vidadapt.models.families import BACKBONES, build
 from vidadapt.models.frame_by_frame import FrameByFrame
-from vidadapt.models.heads import HEADS, READ_OUT, AttentiveHead
+from vidadapt.models.heads import HEADS, READ_OUT, pools
 from vidadapt.models.hub import RANDOM, WITHOUT_FILE, is_hub_name, weights_file
 from vidadapt.models.inflated import InflatedViT
 from vidadapt.models.plain import LAYOUTS, fold_batchnorm, plain_state, write_plain
@@ -19,7 +20,7 @@ from vidadapt.models.precision import (
     resolved_precision,
 )
 from vidadapt.models.timm_attention import ShiftedWindowAttention, TokenAttention
-from vidadapt.models.vit import SIZES, VideoViT
+from vidadapt.models.vit import SIZES, PatchEmbed, VideoViT
 from vidadapt.models.weights import LoadReport, fingerprint, load_weights
 
 __all__ = [
@@ -30,14 +31,15 @@ __all__ = [
     "READ_OUT",
     "SIZES",
     "WITHOUT_FILE",
-    "AttentiveHead",
     "BackboneOptions",
     "Block",
     "FrameByFrame",
     "InflatedViT",
     "LoadReport",
     "NonFinite",
+    "PatchEmbed",
     "Precision",
+    "QkvLinear",
     "ShiftedWindowAttention",
     "Slot",
     "TokenAttention",
@@ -52,6 +54,7 @@ __all__ = [
     "load_weights",
     "over_all_processes",
     "plain_state",
+    "pools",
     "require_match",
     "require_shape",
     "require_two_clips",

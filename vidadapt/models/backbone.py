@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vidadapt.models.blocks import AttentionKind, Slot
 from vidadapt.models.heads import HEADS
+from vidadapt.models.vjepa_head import DEPTH, VJepaHead
 
 
 class VideoModel(nn.Module):
@@ -76,6 +77,7 @@ class BackboneOptions:
         crop_size: S of a clip, pixels.
         num_classes: K.
         head: key of `HEADS`.
+        head_depth: blocks of `vjepa_attentive`; default: 4.
         tubelet_size: frames of one token; not used frame by frame.
         patch_size: side of one token in pixels, of a tubelet ViT; default: the backbone's.
         drop_path: stochastic depth rate of the last block.
@@ -89,6 +91,7 @@ class BackboneOptions:
         interpolate_from: token grid (t, h, w) of the pre-training whose position table is to be
             interpolated, of a tubelet ViT; default: the table is recomputed for this model's
             number of tokens.
+        segments: runs of frames of a clip that are encoded each for itself, by V-JEPA.
         from_image: how an image model becomes a video model: `inflate` (default) or `frames`.
         inflation: how its patch embedding becomes that of tubelets: `average` (default) or
             `centre`, see `inflated.inflate`.
@@ -98,6 +101,7 @@ class BackboneOptions:
     crop_size: int
     num_classes: int
     head: str = "batchnorm_linear"
+    head_depth: int | None = None
     tubelet_size: int = 2
     patch_size: int | None = None
     drop_path: float = 0.0
@@ -105,12 +109,24 @@ class BackboneOptions:
     weights_key: str | None = None
     keep_head: bool = False
     interpolate_from: tuple[int, int, int] | None = None
+    segments: int = 1
     from_image: str | None = None
     inflation: str | None = None
 
-    def new_head(self, width: int) -> nn.Module:
-        """A head for features of this width."""
-        return HEADS[self.head](width, self.num_classes)
+    def put_head(self, model: VideoModel) -> None:
+        """Give the model a new head. V-JEPA's has norms of its own, so that `fc_norm` goes.
+
+        Raises:
+            ValueError: a depth for a head that has none, or a width that the head cannot have.
+        """
+        if self.head == "vjepa_attentive":
+            depth = DEPTH if self.head_depth is None else self.head_depth
+            model.head = VJepaHead(model.width, self.num_classes, depth)
+            model.fc_norm = nn.Identity()
+            return
+        why = f"is for model.head: vjepa_attentive; leave it out with {self.head}"
+        require_unset(why, head_depth=self.head_depth)
+        model.head = HEADS[self.head](model.width, self.num_classes)
 
 
 def require_unset(why: str, **options: Any) -> None:
@@ -122,3 +138,16 @@ def require_unset(why: str, **options: Any) -> None:
     for key, value in options.items():
         if value is not None:
             raise ValueError(f"model.{key}: {value!r} {why}")
+
+
+def require_one_segment(name: str, options: BackboneOptions) -> None:
+    """Refuse clips in segments for a backbone that encodes a clip as a whole.
+
+    Raises:
+        ValueError: naming the option that asks for them.
+    """
+    if options.segments > 1:
+        raise ValueError(
+            f"data.sampling: its clips are {options.segments} segments, which the vjepa2 backbones "
+            f"encode one by one; {name} encodes a clip as a whole: choose another sampling"
+        )

@@ -7,6 +7,8 @@ from typing import Literal, cast
 
 from torch import Tensor, nn
 
+NORM_EPS = 1e-6  # of the LayerNorms of ViTs
+
 # Tokens that attend to each other in a block: all, those of one window, or none.
 AttentionKind = Literal["global", "window", "none"]
 

@@ -13,7 +13,12 @@ from typing import Any
 import timm
 
 from vidadapt.console import require_known
-from vidadapt.models.backbone import BackboneOptions, VideoModel, require_unset
+from vidadapt.models.backbone import (
+    BackboneOptions,
+    VideoModel,
+    require_one_segment,
+    require_unset,
+)
 from vidadapt.models.coverage import LoadReport
 from vidadapt.models.from_image import video_from_image
 from vidadapt.models.heads import HEADS
@@ -21,6 +26,8 @@ from vidadapt.models.hub import weights_file
 from vidadapt.models.image import PREFIX
 from vidadapt.models.positions import interpolated_table
 from vidadapt.models.vit import SIZES, VideoViT
+from vidadapt.models.vjepa import VJEPA_SIZES, VJepaViT
+from vidadapt.models.vjepa_weights import load_vjepa_weights
 from vidadapt.models.weights import load_weights
 
 Family = Callable[[str, BackboneOptions], tuple[VideoModel, LoadReport | None]]
@@ -28,11 +35,8 @@ Family = Callable[[str, BackboneOptions], tuple[VideoModel, LoadReport | None]]
 
 def tubelet_vit(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport | None]:
     """Return a `VideoViT` of one of `SIZES`, and the loading report."""
-    require_unset(
-        f"is for image models (model.backbone: {PREFIX}NAME); leave it out with {name}",
-        from_image=options.from_image,
-        inflation=options.inflation,
-    )
+    _require_no_image_options(name, options)
+    require_one_segment(name, options)
     sizes = dict(SIZES[name])
     if options.patch_size is not None:
         sizes["patch_size"] = options.patch_size
@@ -45,7 +49,7 @@ def tubelet_vit(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadRe
         **sizes,
     )
     vit.name = name
-    vit.head = options.new_head(vit.width)
+    options.put_head(vit)
     if options.interpolate_from is not None:
         vit.pos_embed = interpolated_table(options.interpolate_from, vit.grid, vit.width)
     path = weights_file(options.weights)
@@ -54,9 +58,45 @@ def tubelet_vit(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadRe
     return vit, load_weights(vit, path, key=options.weights_key, keep_head=options.keep_head)
 
 
+def vjepa(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport | None]:
+    """Return a `VJepaViT` of one of `VJEPA_SIZES`, and the loading report."""
+    _require_no_image_options(name, options)
+    require_unset(
+        f"is for position tables; leave it out with {name}, which rotates instead",
+        position_grid=options.interpolate_from,
+    )
+    sizes = dict(VJEPA_SIZES[name])
+    if options.patch_size is not None:
+        sizes["patch_size"] = options.patch_size
+    vit = VJepaViT(
+        num_frames=options.num_frames,
+        crop_size=options.crop_size,
+        tubelet_size=options.tubelet_size,
+        drop_path=options.drop_path,
+        segments=options.segments,
+        num_classes=options.num_classes,
+        **sizes,
+    )
+    vit.name = name
+    options.put_head(vit)
+    path = weights_file(options.weights)
+    if path is None:
+        return vit, None
+    return vit, load_vjepa_weights(vit, path, key=options.weights_key, keep_head=options.keep_head)
+
+
+def _require_no_image_options(name: str, options: BackboneOptions) -> None:
+    require_unset(
+        f"is for image models (model.backbone: {PREFIX}NAME); leave it out with {name}",
+        from_image=options.from_image,
+        inflation=options.inflation,
+    )
+
+
 # A key that ends in / means every name that begins with it.
 BACKBONES: dict[str, Family] = {
     **dict.fromkeys(SIZES, tubelet_vit),
+    **dict.fromkeys(VJEPA_SIZES, vjepa),
     PREFIX: video_from_image,
 }
 

@@ -11,11 +11,10 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from vidadapt.models.backbone import VideoModel
-from vidadapt.models.blocks import Slot
+from vidadapt.models.blocks import NORM_EPS, Slot
 from vidadapt.models.clip_shape import require_clip
 from vidadapt.models.heads import linear, read_out
 from vidadapt.models.image import attention_kind, edit_blocks, rotary_embedding
-from vidadapt.models.vit import NORM_EPS
 
 
 class FrameByFrame(VideoModel):

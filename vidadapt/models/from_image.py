@@ -7,16 +7,21 @@ from typing import Any
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from vidadapt.models.backbone import BackboneOptions, VideoModel, require_unset
+from vidadapt.models.backbone import (
+    BackboneOptions,
+    VideoModel,
+    require_one_segment,
+    require_unset,
+)
 from vidadapt.models.coverage import NOT_BACKBONE, LoadReport, State, require_match
 from vidadapt.models.frame_by_frame import FrameByFrame
 from vidadapt.models.hub import weights_file
 from vidadapt.models.image import PREFIX, create_image_model
 from vidadapt.models.image_weights import load_image_weights
 from vidadapt.models.inflated import InflatedViT
+from vidadapt.models.layouts import without_wrappers
 from vidadapt.models.tensor_files import TensorFile, read_tensors
 from vidadapt.models.vit import SIZES
-from vidadapt.models.weights import without_wrappers
 
 FROM_IMAGE = ("inflate", "frames")
 INFLATIONS = ("average", "centre")
@@ -50,11 +55,16 @@ def video_from_image(name: str, options: BackboneOptions) -> tuple[VideoModel, L
             report = _load_own(model, file, tensors)
         else:
             model, report = _load_image(image, name, options, file, tensors)
-    model.head = options.new_head(model.width)
     return model, report
 
 
 def _as_video(image: nn.Module, name: str, options: BackboneOptions) -> VideoModel:
+    model = _without_head(image, name, options)
+    options.put_head(model)
+    return model
+
+
+def _without_head(image: nn.Module, name: str, options: BackboneOptions) -> VideoModel:
     sizes: dict[str, Any] = {
         "num_frames": options.num_frames,
         "crop_size": options.crop_size,
@@ -95,6 +105,7 @@ def _load_image(
 
 def _check(name: str, options: BackboneOptions) -> None:
     """Refuse options that an image model does not have, alone or frame by frame."""
+    require_one_segment(name, options)
     require_unset(
         f"is for tubelet ViTs ({', '.join(SIZES)}); leave it out with {name}",
         patch_size=options.patch_size,

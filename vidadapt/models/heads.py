@@ -8,6 +8,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from vidadapt.models.latent_pool import LatentPool
+from vidadapt.models.vjepa_head import VJepaHead
 
 # Children of every model that make its read-out, which is each task's own.
 READ_OUT = ("fc_norm", "head")
@@ -16,10 +17,10 @@ READ_OUT = ("fc_norm", "head")
 def read_out(tokens: Tensor, fc_norm: nn.Module, head: nn.Module) -> Tensor:
     """Tokens (B, N, D) to logits (B, K): pool, fc_norm, head.
 
-    The pool is the mean over the tokens. `AttentiveHead` pools by itself: fc_norm, then the head,
-    on all tokens.
+    The pool is the mean over the tokens. Attentive heads pool by themselves: fc_norm, then the
+    head, on all tokens.
     """
-    if isinstance(head, AttentiveHead):
+    if pools(head):
         return head(fc_norm(tokens))
     return head(fc_norm(tokens.mean(dim=1)))
 
@@ -65,8 +66,14 @@ class AttentiveHead(nn.Module):
         return self.classifier(self.pool(tokens))
 
 
+def pools(head: nn.Module) -> bool:
+    """Check that a head takes all tokens (B, N, D), and ends in a layer named `classifier`."""
+    return isinstance(head, AttentiveHead | VJepaHead)
+
+
 HEADS: dict[str, Callable[[int, int], nn.Module]] = {
     "linear": linear,
     "batchnorm_linear": batchnorm_linear,
     "attentive": AttentiveHead,
+    "vjepa_attentive": VJepaHead,
 }

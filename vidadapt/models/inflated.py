@@ -17,11 +17,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from vidadapt.models.backbone import VideoModel
-from vidadapt.models.blocks import Slot
+from vidadapt.models.blocks import NORM_EPS, Slot
 from vidadapt.models.clip_shape import require_clip, require_divides
 from vidadapt.models.heads import linear, read_out
 from vidadapt.models.image import attention_kind, edit_blocks, rotary_embedding
-from vidadapt.models.vit import NORM_EPS, PatchEmbed
+from vidadapt.models.vit import PatchEmbed
 
 
 def inflate(weight: Tensor, frames: int, how: str) -> Tensor:

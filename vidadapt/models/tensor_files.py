@@ -7,6 +7,7 @@ import pickle
 import re
 import shlex
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,14 +60,17 @@ class TensorFile:
         return (f"the file also holds {names}, not taken; model.weights_key chooses",)
 
 
-def read_tensors(path: Path, key: str | None = None) -> TensorFile:
+def read_tensors(
+    path: Path, key: str | None = None, usual: Sequence[str] = MODEL_KEYS
+) -> TensorFile:
     """The model's tensors in a file, in the files of an index, or in a folder with one of `FILES`.
 
     The format is found from the content: safetensors, an index of several files, or a `torch.save`
     file, which is read with `weights_only=True`.
 
     Args:
-        key: entry of the file to take; default: the first of `MODEL_KEYS`, else the top.
+        key: entry of the file to take; default: the first of `usual`, else the top.
+        usual: entries that hold the model in files of its family.
 
     Raises:
         FileNotFoundError: no such file, or one that an index names is missing.
@@ -85,7 +89,7 @@ def read_tensors(path: Path, key: str | None = None) -> TensorFile:
     if start[:1] == b"{" and int.from_bytes(start[:8], "little") > size:  # JSON, not a length
         found = TensorFile(path, _from_shards(path))
     else:
-        found = _read_one(path, start, key)
+        found = _read_one(path, start, key, usual)
         _require_plain(found, size)
     if key is not None and found.key is None:
         raise ValueError(
@@ -120,7 +124,7 @@ def _from_shards(index: Path) -> State:
             )
         with path.open("rb") as file:
             start = file.read(9)
-        found = _read_one(path, start, None)
+        found = _read_one(path, start, None, MODEL_KEYS)
         _require_plain(found, path.stat().st_size)
         for what, differing in (
             ("lacks", [name for name in names if name not in found.tensors]),
@@ -135,9 +139,9 @@ def _from_shards(index: Path) -> State:
     return tensors
 
 
-def _read_one(path: Path, start: bytes, key: str | None) -> TensorFile:
+def _read_one(path: Path, start: bytes, key: str | None, usual: Sequence[str]) -> TensorFile:
     if start[8:9] != b"{":  # eight bytes of header length, then JSON
-        return _model_entry(path, _torch_load(path), key)
+        return _model_entry(path, _torch_load(path), key, usual)
     try:
         return TensorFile(path, load_file(path))
     except Exception as error:  # SafetensorError, or a type that torch does not have
@@ -217,13 +221,13 @@ def _unreadable(path: Path, kind: str, error: Exception) -> ValueError:
     )
 
 
-def _model_entry(path: Path, content: Any, key: str | None) -> TensorFile:
+def _model_entry(path: Path, content: Any, key: str | None, usual: Sequence[str]) -> TensorFile:
     sets = {"": content, **content} if isinstance(content, dict) else {}
     entries = {str(name): _named_tensors(value) for name, value in sets.items()}
     entries = {name: tensors for name, tensors in entries.items() if tensors}
     keys = [name for name in entries if name]
     if key is None:
-        key = next((name for name in (*MODEL_KEYS, "") if name in entries), None)
+        key = next((name for name in (*usual, "") if name in entries), None)
     elif key not in keys:
         raise ValueError(
             f"model.weights_key: {path} has no entry {key!r} with named tensors; it has "
@@ -234,7 +238,7 @@ def _model_entry(path: Path, content: Any, key: str | None) -> TensorFile:
         advice = f"; model.weights_key chooses {printable(' or '.join(keys))}" if keys else ""
         raise ValueError(
             f"{path} holds no model: expected named tensors, at the top or under one of "
-            f"{', '.join(MODEL_KEYS)}; found {printable(str(found))}{advice}"
+            f"{', '.join(usual)}; found {printable(str(found))}{advice}"
         )
     taken = entries[key]
     names = {name.removeprefix("module.") for name in taken}

@@ -16,8 +16,7 @@ from einops import rearrange
 from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
 
-from vidadapt.models.attention import attention
-from vidadapt.models.vit import QkvLinear
+from vidadapt.models.attention import QkvLinear, attention
 
 
 class TokenAttention(nn.Module):

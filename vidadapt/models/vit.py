@@ -14,14 +14,12 @@ from einops import rearrange
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
-from vidadapt.models.attention import attention
+from vidadapt.models.attention import QkvLinear, attention
 from vidadapt.models.backbone import VideoModel
-from vidadapt.models.blocks import Block, Slot
+from vidadapt.models.blocks import NORM_EPS, Block, Slot
 from vidadapt.models.clip_shape import require_clip, require_divides
 from vidadapt.models.heads import linear, read_out
 from vidadapt.models.positions import sincos_table
-
-NORM_EPS = 1e-6
 
 SIZES: dict[str, dict[str, Any]] = {
     "vit_tiny": {"width": 192, "depth": 6, "num_heads": 3},
@@ -59,19 +57,6 @@ class PatchEmbed(nn.Module):
         layout = "b c (t pt) (h ph) (w pw) -> b (t h w) (c pt ph pw)"
         pixels = rearrange(clip, layout, pt=pt, ph=ph, pw=pw)
         return F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
-
-
-class QkvLinear(nn.Linear):
-    """The projection to queries, keys and values, whose bias the caller passes.
-
-    A module of its own, so that a method may replace it.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__(width, 3 * width, bias=False)
-
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:  # type: ignore[override]
-        return F.linear(x, self.weight, bias)
 
 
 class Attention(nn.Module):

@@ -1,29 +1,23 @@
-"""Checkpoint families: their tensor names to ours, strict loading, coverage report.
+"""Load a checkpoint file into a `VideoViT`, strictly, with a report of its coverage.
 
-A family is recognised by its tensor names, never by the file's name. Every tensor of the backbone
-must be found with its shape, and every tensor of the file must be either used or known as unused
-here; anything else is an error. Sources of the names: MCG-NJU/VideoMAE and
-OpenGVLab/VideoMAEv2 (the same names), ShoufaChen/AdaptFormer (`convert.py`), and Hugging Face
-transformers' `models/videomae`, where version 4 and all published files have `q_bias` and
-`v_bias`, and version 5 has `query.bias` and `value.bias`.
-
-The number of heads is in none of these files; it is the backbone's.
+Every tensor of the backbone must be found with its shape, and every tensor of the file must be
+either used or known as unused here; anything else is an error. The number of heads is in no such
+file; it is the backbone's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from vidadapt.console import printable
-from vidadapt.models.coverage import FLOATS, NOT_BACKBONE, LoadReport, State, listed, require_match
+from vidadapt.models.coverage import FLOATS, NOT_BACKBONE, LoadReport, State, require_match
+from vidadapt.models.layouts import TUBELET_VIT, our_names
 from vidadapt.models.positions import sincos_table
-from vidadapt.models.tensor_files import TensorFile, read_tensors
+from vidadapt.models.tensor_files import read_tensors
 from vidadapt.models.vit import SIZES, VideoViT
 
 BACKBONE = ("patch_embed.", "blocks.")  # of a tubelet ViT
@@ -39,6 +33,7 @@ UNUSED = {
 LAST_NORM = {
     "norm after the last encoder block (fine-tuning pools first, then applies fc_norm)": r"norm\."
 }
+HEAD_NORM = {"norm in front of the head (this head has its own)": r"fc_norm\."}
 OLD_HEAD = {"old head (a new one is trained)": r"head\."}
 
 
@@ -66,11 +61,13 @@ def load_weights(
     """
     file = read_tensors(path, key)
     path = file.path
-    family, state = _to_our_names(file)
+    family, state = our_names(file, TUBELET_VIT)
     target, unused, notes = model.state_dict(), UNUSED | LAST_NORM | OLD_HEAD, file.notes
     first_token = keep_head and "norm.weight" in state and "fc_norm.weight" not in state
     if keep_head:
         unused = UNUSED
+    if "fc_norm.weight" not in target:
+        unused = unused | HEAD_NORM
     if first_token:
         target = {re.sub(r"^fc_norm\.", "norm.", name): t for name, t in target.items()}
         notes += ("the head reads the first token, as it was trained to: no mean pooling",)
@@ -117,111 +114,6 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-# --- families: one function each, its names -> ours --------------------------------------------
-
-
-def _from_videomae(state: State) -> State:
-    """VideoMAE and VideoMAE V2: ours, with `encoder.` (pre-training) or `backbone.` in front."""
-    return _renamed(state, lambda name: re.sub(r"^(backbone\.|encoder\.)", "", name))
-
-
-def _from_adaptformer(state: State) -> State:
-    """AdaptFormer's converted files: separate q, k, v; the MLP's layers directly on the block."""
-    state = _from_videomae(state)
-    mlp = re.compile(r"^(blocks\.\d+)\.(fc[12])\.")
-    return _fuse_qkv(_renamed(state, lambda name: mlp.sub(r"\1.mlp.\2.", name)))
-
-
-HF_NAMES = {
-    r"^(videomae\.)?embeddings\.patch_embeddings\.projection\.": "patch_embed.proj.",
-    r"^(videomae\.)?encoder\.layer\.(\d+)\.": r"blocks.\2.",
-    r"^(videomae\.)?layernorm\.": "norm.",
-    r"^classifier\.": "head.",
-    r"^(blocks\.\d+)\.layernorm_before\.": r"\1.norm1.",
-    r"^(blocks\.\d+)\.layernorm_after\.": r"\1.norm2.",
-    r"^(blocks\.\d+)\.attention\.output\.dense\.": r"\1.attn.proj.",
-    r"^(blocks\.\d+)\.attention\.attention\.(q_bias|v_bias)$": r"\1.attn.\2",
-    r"^(blocks\.\d+)\.attention\.attention\.([qkv])\w+\.weight$": r"\1.attn.\2_proj.weight",
-    r"^(blocks\.\d+)\.attention\.attention\.([qkv])\w+\.bias$": r"\1.attn.\2_bias",
-    r"^(blocks\.\d+)\.intermediate\.dense\.": r"\1.mlp.fc1.",
-    r"^(blocks\.\d+)\.output\.dense\.": r"\1.mlp.fc2.",
-}
-
-
-def _from_huggingface(state: State) -> State:
-    """Hugging Face VideoMAE: base model, pre-training or classification; v4 or v5 bias names."""
-
-    def ours(name: str) -> str:
-        for pattern, replacement in HF_NAMES.items():
-            name = re.sub(pattern, replacement, name)
-        return name
-
-    return _fuse_qkv(_renamed(state, ours))
-
-
-def _renamed(state: State, rename: Callable[[str], str]) -> State:
-    renamed = {rename(name): tensor for name, tensor in state.items()}
-    if len(renamed) != len(state):
-        raise ValueError("two tensors of the file have the same name but for a prefix")
-    return renamed
-
-
-def _fuse_qkv(state: State) -> State:
-    """Join `attn.{q,k,v}_proj.weight` (D, D) to `attn.qkv.weight` (3 D, D), in this order."""
-    fused = {k: v for k, v in state.items() if not re.search(r"\.attn\.[qkv]_proj\.weight$", k)}
-    for name in [k for k in state if k.endswith(".attn.q_proj.weight")]:
-        parts = [name.replace("q_proj", part) for part in ("q_proj", "k_proj", "v_proj")]
-        if all(part in state for part in parts):
-            types = {str(state[part].dtype) for part in parts}
-            if len(types) > 1:  # torch would widen one of them
-                raise ValueError(f"{', '.join(parts)} are of different types: {sorted(types)}")
-            fused[name.replace("q_proj", "qkv")] = torch.cat([state[part] for part in parts])
-    return fused
-
-
-# Layout -> (pattern of a tensor that only this layout has, its function). The first match decides.
-FAMILIES: dict[str, tuple[str, Callable[[State], State]]] = {
-    "Hugging Face VideoMAE": (
-        r"^(videomae\.)?embeddings\.patch_embeddings\.projection\.weight$",
-        _from_huggingface,
-    ),
-    "AdaptFormer (separate q, k, v)": (
-        r"^(backbone\.|encoder\.)?blocks\.0\.attn\.q_proj\.weight$",
-        _from_adaptformer,
-    ),
-    "VideoMAE / VideoMAE V2 pre-training": (
-        r"^encoder\.patch_embed\.proj\.weight$",
-        _from_videomae,
-    ),
-    "VideoMAE / VideoMAE V2 fine-tuned, vidadapt": (
-        r"^(backbone\.)?patch_embed\.proj\.weight$",
-        _from_videomae,
-    ),
-}
-
-# Left in front of every name by DistributedDataParallel, torch.compile, and V2's wrapper class.
-WRAPPERS = re.compile(r"^(module\.|_orig_mod\.|model\.)+")
-
-
-def without_wrappers(tensors: State) -> State:
-    """Tensors of a file without the prefixes that wrappers leave in front of every name."""
-    return _renamed(tensors, lambda name: WRAPPERS.sub("", name))
-
-
-def _to_our_names(file: TensorFile) -> tuple[str, State]:
-    bare = without_wrappers(file.tensors)
-    for family, (pattern, convert) in FAMILIES.items():
-        if any(re.match(pattern, name) for name in bare):
-            try:
-                return f"{family}{file.where}", convert(bare)
-            except (ValueError, RuntimeError) as error:  # e.g. q, k and v that cannot be joined
-                raise ValueError(f"{file.path}: {error}") from error
-    raise ValueError(
-        f"{file.path} holds none of the known layouts ({'; '.join(FAMILIES)}): it has no patch "
-        f"embedding under a known name. Its first tensors: {printable(listed(list(file.tensors)))}"
-    )
 
 
 def _require_fixed_positions(path: Path, stored: Tensor) -> None:

@@ -25,6 +25,7 @@ FORMATS = ("vidadapt-adapter-1", "vidadapt-adapter-2")  # the last is written
 LARGEST = {"num_frames": 4096, "crop_size": 4096, "num_classes": 1_000_000}
 LARGEST |= {"stride": 100_000, "num_clips": 10_000, "num_crops": 10_000}
 LARGEST |= {"tubelet_size": 4096, "patch_size": 4096, "position_grid": 4096}
+LARGEST |= {"segments": 4096, "head_depth": 64}
 
 
 def describe_adapter(
@@ -49,6 +50,8 @@ def describe_adapter(
             "sampling": config.data.sampling or DATASETS[plan.dataset].sampling,
             "policy": plan.sampling.policy,
             "stride": plan.sampling.stride,
+            # Left out where it is 1, so that versions without it read these adapters.
+            **({"segments": plan.sampling.segments} if plan.sampling.segments > 1 else {}),
         },
         "evaluation": {
             **asdict(config.eval),
@@ -90,11 +93,12 @@ def plan_of(about: dict[str, Any]) -> DataPlan:
     """Read the clips, classes and views that adapter.json describes."""
     clip, evaluation, names = about["clip"], about["evaluation"], about["label_names"]
     views = evaluation["num_clips"], evaluation["num_crops"]
+    time = clip["policy"], clip["num_frames"], clip["stride"]
     return DataPlan(
         dataset=about["dataset"],
         num_classes=about["num_classes"],
         label_names=None if names is None else tuple(names),
-        sampling=Sampling(clip["policy"], clip["num_frames"], clip["stride"], *views),
+        sampling=Sampling(*time, *views, clip.get("segments", 1)),
         augmentation=Augmentation(),
         num_clips=views[0],
         num_crops=views[1],

@@ -42,6 +42,8 @@ def adapted_model(
             patch_size=chosen.patch_size,
             drop_path=chosen.drop_path,
             head=chosen.head,
+            head_depth=chosen.head_depth,
+            segments=plan.sampling.segments,
             interpolate_from=_grid(chosen.position_grid),
             from_image=chosen.from_image,
             inflation=chosen.inflation,

@@ -13,7 +13,7 @@ from vidadapt.data import DataPlan
 
 # Keys of the model's configuration that an already built backbone does not depend on. Whether the
 # first three agree, its fingerprint says.
-NOT_OF_THE_BACKBONE = ("weights", "weights_key", "drop_path", "head")
+NOT_OF_THE_BACKBONE = ("weights", "weights_key", "drop_path", "head", "head_depth")
 IN_FILE = "{key}: {old!r} in the file, {new!r} "
 
 

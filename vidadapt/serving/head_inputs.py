@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vidadapt.distributed import World
 from vidadapt.evaluation import Scores
-from vidadapt.models import AttentiveHead, VideoModel
+from vidadapt.models import VideoModel, pools
 from vidadapt.serving import trained
 from vidadapt.serving.trained import Loaded
 
@@ -19,10 +20,11 @@ def classified(model: VideoModel) -> nn.Module:
     """The module whose input (B, D) is a clip's feature.
 
     The head as a whole for `linear` and `batchnorm_linear`: the mean over the tokens after
-    `fc_norm`, before the BatchNorm. The last layer of `attentive`, whose pool is a part of the
+    `fc_norm`, before the BatchNorm. The last layer of attentive heads, whose pool is a part of the
     head: what its query has gathered.
     """
-    return model.head.classifier if isinstance(model.head, AttentiveHead) else model.head
+    head: Any = model.head
+    return head.classifier if pools(head) else head
 
 
 @contextmanager

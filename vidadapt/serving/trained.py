@@ -259,6 +259,7 @@ def job(loaded: Loaded, world: World) -> Scoring:
             "frames": videos.samples.digest(),
             "sampling": plan.sampling.policy,
             "stride": plan.sampling.stride,
+            "segments": plan.sampling.segments,
             "eval.views_per_forward": loaded.trained.config.eval.views_per_forward,
         },
         machine=f"{device} (torch {torch.__version__})",

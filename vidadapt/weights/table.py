@@ -5,8 +5,9 @@ from __future__ import annotations
 from vidadapt.weights.image import IMAGE
 from vidadapt.weights.published import Published
 from vidadapt.weights.video import VIDEO
+from vidadapt.weights.vjepa import VJEPA
 
-PUBLISHED: dict[str, Published] = {**VIDEO, **IMAGE}
+PUBLISHED: dict[str, Published] = {**VIDEO, **VJEPA, **IMAGE}
 
 
 def of_weights(weights: str | None, backbone: str) -> Published | None:

@@ -83,10 +83,12 @@ def _facts(
 ) -> dict[str, str]:
     """Names and values for the top of the page."""
     sampling = plan.sampling
-    if sampling.policy == "dense":
-        frames = f"{sampling.num_frames} frames, {sampling.stride} apart (dense)"
-    else:
-        frames = f"{sampling.num_frames} frames, one of each segment (uniform)"
+    how = {
+        "dense": f"{sampling.stride} apart (dense)",
+        "uniform": "one of each segment (uniform)",
+        "segments": f"in {sampling.segments} runs {sampling.stride} apart (segments)",
+    }
+    frames = f"{sampling.num_frames} frames, {how[sampling.policy]}"
     return {
         "videos": f"{num_videos:,} in {plan.num_classes} classes",
         "data.root": settings.root,

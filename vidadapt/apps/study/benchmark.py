@@ -62,6 +62,7 @@ class Setting:
         from_image: how an image model (timm/NAME) becomes a video model: inflate (default) or
             frames.
         head: key of `HEADS`.
+        head_depth: blocks of `vjepa_attentive`.
         tubelet_size: frames of a token.
         patch_size: pixels of a token's side.
         drop_path: rate of stochastic depth.
@@ -80,6 +81,7 @@ class Setting:
     num_classes: int = 174
     from_image: str | None = None
     head: str = "batchnorm_linear"
+    head_depth: int | None = None
     tubelet_size: int = 2
     patch_size: int | None = None
     drop_path: float = 0.0
@@ -218,8 +220,9 @@ def bare_model(setting: Setting) -> VideoModel:
     Raises:
         ValueError: unknown names or impossible sizes.
     """
-    shape = ("num_frames", "crop_size", "num_classes", "from_image", "head", "tubelet_size")
-    options = {key: getattr(setting, key) for key in (*shape, "patch_size", "drop_path")}
+    shape = ("num_frames", "crop_size", "num_classes", "tubelet_size", "patch_size")
+    kind = ("from_image", "head", "head_depth", "drop_path")
+    options = {key: getattr(setting, key) for key in (*shape, *kind)}
     return models.build(setting.backbone, **options)[0]
 
 

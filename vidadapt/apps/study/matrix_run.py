@@ -111,7 +111,7 @@ def checked(matrix: Matrix, asked: MatrixOptions) -> dict[tuple[str, int], Confi
     for name in matrix.variants:
         for frames in asked.all_frames:
             try:
-                of_folds = _of_folds(matrix, matrix.cell(name, frames, asked.seeds[0]))
+                of_folds = configurations(matrix, matrix.cell(name, frames, asked.seeds[0]))
                 for cfg in of_folds:
                     _check_possible(cfg, asked)
                 cost.counts(of_folds[0])
@@ -139,7 +139,7 @@ def _check_possible(cfg: Config, asked: MatrixOptions) -> None:
         raise ConfigError("data.dev_list: --rates chooses by it; give one")
 
 
-def _of_folds(matrix: Matrix, cell: Cell) -> list[Config]:
+def configurations(matrix: Matrix, cell: Cell) -> list[Config]:
     """The cell's settings in each fold, as vidadapt train would read them.
 
     They are parsed once: 0.2 s, which for 13 variants, three numbers of frames and nine folds would

@@ -327,3 +327,39 @@ def test_other_backbones_refuse_segments():
     for backbone in ("vit_tiny", "timm/vit_tiny_patch16_224"):
         with pytest.raises(ValueError, match=r"data\.sampling"):
             build(backbone, num_frames=8, crop_size=32, num_classes=5, segments=2)
+
+
+# --- counts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["vjepa2_large", "vjepa2_huge", "vjepa2_giant"])
+def test_trained_parameters_follow_the_closed_formulas(name):
+    """16 frames of 256 pixels, 174 classes, each method's defaults."""
+    sizes = VJEPA_SIZES[name]
+    d, depth = sizes["width"], sizes["depth"]
+    hidden = round(d * sizes.get("mlp_ratio", 4))
+    times, places = 8, 256
+    biases = 7 * d + hidden  # of a block: two norms, qkv (3 D), proj, the MLP's two layers
+    backbone = 1536 * d + d + depth * (4 * d * d + 2 * d * hidden + 2 * d + biases) + 2 * d
+    of_a_losa_layer = (
+        *(2 * d * 32 + 32 + d, 2 * times * 8 + 8 + times, 2 * places * 16 + 16 + places),
+    )
+    added = {
+        "linear": 0,
+        "adaptformer": depth * (2 * d * 64 + 64 + d),
+        "arc": 2 * (50 * d + depth * (50 + d)),
+        "vpt": depth * d,
+        "lora": depth * 2 * 2 * 8 * d,
+        "losa": depth * sum(of_a_losa_layer),
+        "ssf": 2 * (d + depth * biases + d),
+        "st_adapter": depth * (2 * d * 384 + 384 + d + 4 * 384),
+        "bitfit": d + depth * biases + d,
+        "full": backbone,
+    }
+    assert added.keys() == methods.METHODS.keys()
+    for method, expected in added.items():
+        with torch.device("meta"):
+            model, _ = build(name, num_frames=16, crop_size=256, num_classes=174)
+            methods.apply(model, {"name": method})
+        found = methods.count_parameters(model)[0]
+        assert found == expected + 2 * d + (d + 1) * 174, method

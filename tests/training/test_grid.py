@@ -26,6 +26,11 @@ from vidadapt.video import ReadError
 RECIPES = {
     "linear": ("--method.name", "linear", "--model.head", "batchnorm_linear"),
     "attentive": ("--method.name", "linear", "--model.head", "attentive"),
+    "probe of V-JEPA, in segments": (
+        *("--method.name", "linear", "--model.head", "vjepa_attentive", "--model.head_depth", "2"),
+        *("--model.backbone", "vjepa2_tiny", "--model.weights", "random"),
+        *("--data.sampling", "vjepa2_ssv2", "--data.num_frames", "8", "--data.stride", "1"),
+    ),
     "losa": ("--method.name", "losa", "--model.head", "linear", "--method.dropout", "0.2"),
     "upper": ("--method.layers", "5-6", "--model.head", "linear", "--method.dropout", "0.2"),
 }

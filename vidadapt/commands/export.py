@@ -25,6 +25,8 @@ layouts:
   backbone  all but fc_norm and head, safetensors: model.weights of another run (fresh head)
   vidadapt  and fc_norm and head: also the trained classifier, with models.build(keep_head=True)
   videomae  the same as a .pth file that MCG-NJU/VideoMAE's own fine-tuning code loads
+  huggingface  a folder that transformers loads: VideoMAEForVideoClassification of a tubelet ViT
+            with a linear head, VJEPA2ForVideoClassification of V-JEPA 2 with vjepa_attentive
 A BatchNorm in front of the linear head is folded into it: use model.head linear with the file."""
 )
 
@@ -42,7 +44,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=Path,
         help="a run's folder (its best, else its last), one of these, or hub:OWNER/NAME",
     )
-    parser.add_argument("out", type=Path, help="file to write")
+    parser.add_argument("out", type=Path, help="file to write; of huggingface, the folder")
     parser.add_argument("--layout", choices=LAYOUTS, default="backbone", help="default: backbone")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="default: fp32")
     parser.add_argument(
@@ -60,7 +62,9 @@ def main(argv: list[str] | None = None) -> None:
     dtype = DTYPES[arguments.dtype]
     runs.check_writable("out", arguments.out.absolute().parent)
     change = export(arguments.checkpoint, arguments.out, arguments.layout, dtype, arguments.weights)
-    size = arguments.out.stat().st_size / 1e6
+    out: Path = arguments.out
+    written = out / "model.safetensors" if arguments.layout == "huggingface" else out
+    size = written.stat().st_size / 1e6
     print(f"{arguments.out}: {size:.2f} MB, {arguments.dtype}, layout {arguments.layout}")
     if change is not None:
         print(f"largest change of a logit on random clips: {change:.1e}")

@@ -10,6 +10,7 @@ from vidadapt.models.families import BACKBONES, build
 from vidadapt.models.frame_by_frame import FrameByFrame
 from vidadapt.models.heads import HEADS, READ_OUT, pools
 from vidadapt.models.hub import RANDOM, WITHOUT_FILE, is_hub_name, weights_file
+from vidadapt.models.huggingface import huggingface_form
 from vidadapt.models.inflated import InflatedViT
 from vidadapt.models.plain import LAYOUTS, fold_batchnorm, plain_state, write_plain
 from vidadapt.models.precision import (
@@ -21,6 +22,7 @@ from vidadapt.models.precision import (
 )
 from vidadapt.models.timm_attention import ShiftedWindowAttention, TokenAttention
 from vidadapt.models.vit import SIZES, PatchEmbed, VideoViT
+from vidadapt.models.vjepa import VJepaViT
 from vidadapt.models.weights import LoadReport, fingerprint, load_weights
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "ShiftedWindowAttention",
     "Slot",
     "TokenAttention",
+    "VJepaViT",
     "VideoModel",
     "VideoViT",
     "autocast",
@@ -50,6 +53,7 @@ __all__ = [
     "cast_frozen",
     "fingerprint",
     "fold_batchnorm",
+    "huggingface_form",
     "is_hub_name",
     "load_weights",
     "over_all_processes",

@@ -2,7 +2,8 @@
 
 Layouts: `backbone` is the patch embedding and the blocks alone; `vidadapt` adds fc_norm and the
 head; `videomae` is the same in the form of MCG-NJU/VideoMAE's fine-tuned files, which its own
-fine-tuning code loads: a torch file with the tensors under `module`.
+fine-tuning code loads: a torch file with the tensors under `module`. `huggingface` is a folder for
+transformers, see `huggingface.huggingface_form`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vidadapt.files import replaced, unwritten
+from vidadapt.models.backbone import VideoModel
 from vidadapt.models.positions import sincos_table
 from vidadapt.models.vit import VideoViT
-from vidadapt.models.weights import BACKBONE
+from vidadapt.models.weights import backbone_state
 
-LAYOUTS = ("backbone", "vidadapt", "videomae")
+LAYOUTS = ("backbone", "vidadapt", "videomae", "huggingface")
 VIDEOMAE_HEAD = {"head.weight", "head.bias"}
 
 
@@ -43,16 +45,24 @@ def fold_batchnorm(head: nn.Module) -> nn.Module:
     return folded
 
 
-def plain_state(model: VideoViT, layout: str) -> dict[str, Tensor]:
-    """Return the tensors for one of `LAYOUTS` of a model without method, its head folded.
+def plain_state(model: VideoModel, layout: str) -> dict[str, Tensor]:
+    """Return the tensors of a model without method, its head folded.
+
+    Args:
+        layout: one of `LAYOUTS` but `huggingface`.
 
     Raises:
-        ValueError: VideoMAE's code has no such head, or no such positions.
+        ValueError: VideoMAE's code has no such backbone or head, or no such positions.
     """
     state = model.state_dict()
     if layout == "backbone":
-        return {name: tensor for name, tensor in state.items() if name.startswith(BACKBONE)}
+        return backbone_state(model)
     if layout == "videomae":
+        if not isinstance(model, VideoViT):
+            raise ValueError(
+                f"--layout: videomae is for tubelet ViTs, and the backbone is {model.name}; choose "
+                "--layout vidadapt, or backbone"
+            )
         if {name for name in state if name.startswith("head.")} != VIDEOMAE_HEAD:
             raise ValueError(
                 "--layout: videomae is for linear heads, and this head is of another kind (model."

@@ -13,7 +13,7 @@ from vidadapt.models.latent_pool import attended
 from vidadapt.models.timm_attention import TokenAttention
 
 DEPTH = 4
-NUM_HEADS = 16  # of every published probe, whatever the width
+NUM_HEADS = 16  # of every published probe: on widths of 1,024 and more
 
 
 class CrossAttentionBlock(nn.Module):
@@ -47,16 +47,18 @@ class VJepaHead(nn.Module):
         width: D.
         num_classes: K.
         depth: blocks, with that of cross-attention; 4 in V-JEPA 2, 1 in V-JEPA.
-        num_heads: must divide D; default: 16.
+        num_heads: must divide D; default: 16, or D / 64 where that is less.
 
     Raises:
         ValueError: a depth below 1, or a width that is no multiple of the heads.
     """
 
     def __init__(
-        self, width: int, num_classes: int, depth: int = DEPTH, num_heads: int = NUM_HEADS
+        self, width: int, num_classes: int, depth: int = DEPTH, num_heads: int | None = None
     ) -> None:
         super().__init__()
+        if num_heads is None:
+            num_heads = max(min(NUM_HEADS, width // 64), 1)
         if depth < 1:
             raise ValueError(f"model.head_depth: expected 1 or more, got {depth}")
         if width % num_heads:

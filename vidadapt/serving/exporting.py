@@ -1,15 +1,27 @@
-"""Write a run's model as one plain weights file."""
+"""Write a run's model as one plain weights file, or as a folder of Hugging Face's."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vidadapt import data, methods
 from vidadapt.config import parse_evaluate, require_imported
-from vidadapt.models import READ_OUT, VideoModel, VideoViT, fold_batchnorm, plain_state, write_plain
+from vidadapt.data import NORMALIZATIONS
+from vidadapt.files import write_json
+from vidadapt.models import (
+    READ_OUT,
+    VideoModel,
+    VideoViT,
+    VJepaViT,
+    fold_batchnorm,
+    huggingface_form,
+    plain_state,
+    write_plain,
+)
 from vidadapt.runs import adapters, checkpoints, load_adapted_model, load_adapter
 
 # Methods that add no tensors to the backbone: there is nothing to merge.
@@ -19,7 +31,7 @@ ADD_NOTHING = ("full", "linear", "bitfit")
 def export(
     checkpoint: Path, out: Path, layout: str, dtype: torch.dtype, weights: Path | None
 ) -> float | None:
-    """Write a run's model as one plain file, its method merged into the backbone.
+    """Write a run's model as a plain file or folder, its method merged into the backbone.
 
     Args:
         checkpoint: a run's folder (its `best`, else its `last`), one of these, or `hub:OWNER/NAME`.
@@ -32,9 +44,9 @@ def export(
 
     Raises:
         ValueError: the checkpoint is damaged, its plug-ins have not been imported, its method
-            cannot be merged, the layout cannot hold its head or positions, its backbone is no
-            tubelet ViT (but a fully fine-tuned one may be of any kind in the layout backbone), or
-            numbers overflow in fp16.
+            cannot be merged, the layout cannot hold its head or positions, its backbone is neither
+            a tubelet ViT nor V-JEPA (but a fully fine-tuned one may be of any kind in the layout
+            backbone), or numbers overflow in fp16.
     """
     checkpoint = adapters.find_adapter(checkpoint, "checkpoint")
     tensors, about = checkpoints.load_checkpoint(checkpoint)
@@ -50,17 +62,21 @@ def export(
             f"{methods.why_unmergeable(name)}; keep the adapter beside the backbone"
         )
     model = _load(checkpoint, about["format"], weights)
-    if not isinstance(model, VideoViT):
+    if not isinstance(model, VideoViT | VJepaViT):
         raise ValueError(
             f"{checkpoint}: its backbone is {model.name}, whose merged weights no layout holds; "
-            "only tubelet ViTs are exported. In Python, methods.merge(model, name) merges it"
+            "only tubelet ViTs and V-JEPA are exported. In Python, methods.merge(model, name) "
+            "merges it"
         )
     clips = torch.randn(4, *model.clip_shape, generator=torch.Generator().manual_seed(0))
     before = _logits(model, clips)
     if name in methods.MERGES:
         methods.merge(model, name)
     model.head = fold_batchnorm(model.head)
-    state = plain_state(model, layout)
+    if layout == "huggingface":
+        form, state = huggingface_form(model)
+    else:
+        state = plain_state(model, layout)
     change = (_logits(model.to(dtype).float(), clips) - before).abs().max().item()
     exact = dtype == torch.float32
     limit = 1e-4 * max(1.0, before.abs().max().item()) if exact else torch.inf
@@ -69,8 +85,39 @@ def export(
             f"{checkpoint}: merging changed a logit by {change:.1e}, which is more than rounding"
             f"{'' if exact else '; choose --dtype fp32'}; nothing was written"
         )
-    write_plain(out, state, layout, dtype)
+    if layout == "huggingface":
+        _write_folder(out, form, state, dtype, about)
+    else:
+        write_plain(out, state, layout, dtype)
     return change
+
+
+def _write_folder(
+    out: Path, form: dict[str, Any], state: dict[str, Tensor], dtype: torch.dtype, about: Any
+) -> None:
+    """Write model.safetensors, config.json and preprocessor_config.json to a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    names = about["label_names"] or [f"class {number}" for number in range(about["num_classes"])]
+    mean, std = NORMALIZATIONS[about["clip"]["normalization"]]
+    side = about["clip"]["crop_size"]
+    write_plain(out / "model.safetensors", state, "huggingface", dtype)
+    write_json(
+        out / "config.json",
+        {
+            **form,
+            "id2label": {str(number): name for number, name in enumerate(names)},
+            "label2id": {name: number for number, name in enumerate(names)},
+            "dtype": str(dtype).removeprefix("torch."),
+        },
+    )
+    write_json(
+        out / "preprocessor_config.json",
+        {
+            **{"do_rescale": True, "do_normalize": True, "do_resize": True, "do_center_crop": True},
+            **{"rescale_factor": 1 / 255, "image_mean": list(mean), "image_std": list(std)},
+            **{"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}},
+        },
+    )
 
 
 def _load(checkpoint: Path, format: str, weights: Path | None) -> VideoModel:
@@ -85,5 +132,5 @@ def _load(checkpoint: Path, format: str, weights: Path | None) -> VideoModel:
 
 
 @torch.no_grad()
-def _logits(model: VideoViT, clips: Tensor) -> Tensor:
+def _logits(model: VideoModel, clips: Tensor) -> Tensor:
     return model.eval()(clips)

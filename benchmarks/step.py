@@ -1,10 +1,12 @@
-"""Training steps by method, precision and what is recomputed, against transformers' VideoMAE.
+"""Training steps by method, precision and what is recomputed, against transformers' models.
 
 All rows are of one model size: vidadapt's ViT, and transformers' `VideoMAEForVideoClassification`
 with a configuration of the same size, trained in full or with peft's LoRA (rank 8, queries and
-values). All have random weights in float32 (bf16 is autocast, with vidadapt's frozen weights cast
-once as tools/train.py does), the same random batch, cross-entropy, and SGD with momentum. A step is
-forward, backward and optimiser step. Heads differ: vidadapt's is BatchNorm and a linear layer.
+values); of a vjepa2 backbone transformers' encoder (sdpa), also with AdaptFormer's adapters. All
+have random weights in float32 (bf16 is autocast, with vidadapt's frozen weights cast once as
+tools/train.py does), the same random batch, cross-entropy, and SGD with momentum. A step is
+forward, backward and optimiser step. Heads differ for VideoMAE: vidadapt's is BatchNorm and a
+linear layer.
 
 On a CPU the contenders lie in memory together and take turns, a step each; a ratio is the median of
 those within a round. On a GPU each has the device to itself, as memory is what many cannot share,
@@ -104,6 +106,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 flash and plain force an attention kernel, compile is torch.compile
 examples:
   python -m benchmarks.step --contenders adaptformer transformers-lora --precision fp32
+  python -m benchmarks.step --backbone vjepa2_large --crop_size 256 --batch_size 1 --contenders \\
+    linear transformers-linear adaptformer transformers-adaptformer
   python -m benchmarks.step --device cuda --precision bf16 --batch_size 64 --steps 20 \\
     --contenders full adaptformer adaptformer+plain adaptformer+compile losa""",
     )

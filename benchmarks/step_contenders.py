@@ -1,4 +1,4 @@
-"""Models whose training steps are compared: vidadapt's methods, and VideoMAE in transformers."""
+"""Models whose training steps are compared: vidadapt's methods, and models of transformers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from torch.nn.functional import cross_entropy
 
 from vidadapt import methods
 from vidadapt.apps.study import benchmark
-from vidadapt.models import HEADS, VideoViT, autocast, cast_frozen
+from vidadapt.models import HEADS, VideoModel, VideoViT, VJepaViT, autocast, cast_frozen
 from vidadapt.models import SIZES as BUILT
+from vidadapt.models.vjepa import VJEPA_SIZES
 
 # Of about 4 billion parameters: the ViT-e of PaLI (https://arxiv.org/abs/2209.06794, table 10).
 SIZES = {
     **BUILT,
     "vit_e": {"width": 1792, "depth": 56, "num_heads": 16, "mlp_ratio": 60 / 7, "patch_size": 14},
 }
+SIZES |= VJEPA_SIZES
+OF_TRANSFORMERS = ("full", "lora", "adaptformer", "linear")
 RECOMPUTED = ("mlp", "block")
 ATTENTION = {"flash": SDPBackend.FLASH_ATTENTION, "plain": SDPBackend.MATH}
 
@@ -54,7 +57,7 @@ class Contender:
 
     Attributes:
         library: `vidadapt` or `transformers`.
-        method: key of `METHODS`; of transformers `full` or `lora`.
+        method: key of `METHODS`; of transformers one of `OF_TRANSFORMERS`.
         precision: `fp32`, or weights in float32 with autocast to `bf16`.
         recompute: as `--train.recompute`.
         attention: key of `ATTENTION`, which forces a kernel of torch's; None: as the model chooses.
@@ -98,11 +101,11 @@ def read_contender(spec: str, precision: str) -> Contender:
     library, dash, method = left.partition("-")
     if not dash:
         library, method = "vidadapt", left
-    known = {"vidadapt": tuple(methods.METHODS), "transformers": ("full", "lora")}
+    known = {"vidadapt": tuple(methods.METHODS), "transformers": OF_TRANSFORMERS}
     if library not in known or method not in known[library]:
         raise ValueError(
-            f"{spec}: expected one of {', '.join(known['vidadapt'])}, transformers-full, "
-            "transformers-lora, with options behind a +"
+            f"{spec}: expected one of {', '.join(known['vidadapt'])}, or transformers- and one of "
+            f"{', '.join(OF_TRANSFORMERS)}, with options behind a +"
         )
     allowed = (*ATTENTION, "compile", *(RECOMPUTED if library == "vidadapt" else ()))
     for option in options:
@@ -176,7 +179,8 @@ def build(contender: Contender, size: Size) -> nn.Module:
     """A model of random weights, clip (B, 3, T, S, S) to logits (B, K), in train mode."""
     if contender.library == "transformers":
         sizes = {"mlp_ratio": 4.0, "patch_size": 16, **SIZES[size.backbone]}
-        return VideoMae(sizes, size, lora=contender.method == "lora").train()
+        theirs = VJepa2 if size.backbone in VJEPA_SIZES else VideoMae
+        return theirs(sizes, size, contender.method).train()
     model = plain_model(size)
     model.head = HEADS["batchnorm_linear"](model.width, size.num_classes)
     methods.apply(model, {"name": contender.method})
@@ -184,9 +188,10 @@ def build(contender: Contender, size: Size) -> nn.Module:
     return model
 
 
-def plain_model(size: Size) -> VideoViT:
+def plain_model(size: Size) -> VideoModel:
     """vidadapt's backbone without a method."""
-    return VideoViT(
+    family = VJepaViT if size.backbone in VJEPA_SIZES else VideoViT
+    return family(
         num_frames=size.num_frames,
         crop_size=size.crop_size,
         num_classes=size.num_classes,
@@ -200,8 +205,10 @@ class VideoMae(nn.Module):
     With LoRA the classifier and the norm before it are trained, too, as vidadapt's methods do.
     """
 
-    def __init__(self, sizes: dict[str, Any], size: Size, *, lora: bool) -> None:
+    def __init__(self, sizes: dict[str, Any], size: Size, method: str) -> None:
         super().__init__()
+        if method not in ("full", "lora"):
+            raise ValueError(f"transformers-{method}: is measured on V-JEPA 2 alone")
         # Here, so that vidadapt's rows need neither of the two.
         import transformers
 
@@ -217,7 +224,7 @@ class VideoMae(nn.Module):
         )
         config.num_labels = size.num_classes
         self.model: nn.Module = transformers.VideoMAEForVideoClassification(config)
-        if lora:
+        if method == "lora":
             import peft
 
             what = peft.LoraConfig(
@@ -227,6 +234,74 @@ class VideoMae(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         return self.model(pixel_values=clip.transpose(1, 2)).logits
+
+
+class VJepa2(nn.Module):
+    """transformers' V-JEPA 2 encoder with vidadapt's read-out, and what one would write around it.
+
+    `adaptformer`: each layer is followed by the same adapter as vidadapt's, beside its MLP;
+    `lora`: peft's, rank 8, on queries and values; `linear`: the read-out alone is trained, and the
+    encoder runs without gradients, as transformers' documentation shows it.
+    """
+
+    def __init__(self, sizes: dict[str, Any], size: Size, method: str) -> None:
+        super().__init__()
+        import transformers
+
+        config = transformers.VJEPA2Config(
+            patch_size=sizes["patch_size"],
+            crop_size=size.crop_size,
+            frames_per_clip=size.num_frames,
+            hidden_size=sizes["width"],
+            num_hidden_layers=sizes["depth"],
+            num_attention_heads=sizes["num_heads"],
+            mlp_ratio=sizes["mlp_ratio"],
+            attn_implementation="sdpa",
+            **{"pred_num_hidden_layers": 1, "pred_hidden_size": 24, "pred_num_attention_heads": 2},
+        )
+        self.encoder: Any = transformers.VJEPA2Model(config).encoder
+        self.frozen = method == "linear"
+        self.encoder.requires_grad_(method == "full")
+        if method == "adaptformer":
+            made = methods.default_options("adaptformer")
+            adapters = [AdaptedMlp(layer.mlp, sizes["width"], made) for layer in self.encoder.layer]
+            for layer, adapter in zip(self.encoder.layer, adapters, strict=True):
+                layer.norm2.register_forward_pre_hook(adapter.keep)
+                layer.mlp = adapter
+        if method == "lora":
+            import peft
+
+            what = peft.LoraConfig(r=8, target_modules=["query", "value"])
+            self.encoder = peft.get_peft_model(self.encoder, what)
+        self.fc_norm = nn.LayerNorm(sizes["width"], eps=1e-6)
+        self.head = HEADS["batchnorm_linear"](sizes["width"], size.num_classes)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            tokens = self.encoder(pixel_values_videos=clip.transpose(1, 2)).last_hidden_state
+        return self.head(self.fc_norm(tokens.mean(dim=1)))
+
+
+class AdaptedMlp(nn.Module):
+    """transformers' MLP with AdaptFormer's adapter beside it, which reads the stream."""
+
+    def __init__(self, mlp: nn.Module, width: int, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.mlp = mlp
+        self.down = nn.Linear(width, options["bottleneck"])
+        self.up = nn.Linear(options["bottleneck"], width)
+        self.scale = options["scale"]
+        nn.init.zeros_(self.up.weight)
+        self.stream: Tensor | None = None
+
+    def keep(self, norm: nn.Module, given: tuple[Tensor]) -> None:
+        self.stream = given[0]
+
+    def forward(self, normed: Tensor) -> Tensor:
+        assert self.stream is not None
+        beside = self.up(torch.relu(self.down(self.stream))) * self.scale
+        self.stream = None
+        return self.mlp(normed) + beside
 
 
 def batch(size: Size) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,12 @@ def aimed_at(rows: Sequence[Mapping[str, Any]], seconds: Mapping[str, list[float
          "adaptformer+block fp32"),
         ("AdaptFormer-64 : full, fp32, time", 0.72, "<=", "full fp32", adapted),
         ("LoSA : AdaptFormer-64, fp32, time", 0.6, "<=", adapted, "losa fp32"),
+        *(
+            (f"V-JEPA 2, {what}: vidadapt : transformers, {kind}, steps/s", 1.0, ">=",
+             f"{method} {kind}", f"transformers-{method} {kind}")
+            for method, what in (("linear", "linear probe"), ("adaptformer", "AdaptFormer-64"))
+            for kind in ("fp32", "bf16")
+        ),
     ]  # fmt: skip
     figures: list[tuple[str, float, Any, str, str]] = [
         ("AdaptFormer-64, fp32, share of the matmul rate", 0.90, ">=", adapted, "matmul_share"),

@@ -26,7 +26,7 @@ from vidadapt.video import ReadError
 RECIPES = {
     "linear": ("--method.name", "linear", "--model.head", "batchnorm_linear"),
     "attentive": ("--method.name", "linear", "--model.head", "attentive"),
-    "probe of V-JEPA, in segments": (
+    "vjepa_probe": (
         *("--method.name", "linear", "--model.head", "vjepa_attentive", "--model.head_depth", "2"),
         *("--model.backbone", "vjepa2_tiny", "--model.weights", "random"),
         *("--data.sampling", "vjepa2_ssv2", "--data.num_frames", "8", "--data.stride", "1"),
@@ -41,6 +41,7 @@ AUGMENTED = (
 MORE = {
     "linear": ("--train.accumulation", "2", "--train.batch_size", "2", "--train.clip_grad", "1"),
     "attentive": ("--train.optimizer", "adamw", "--train.ema", "0.9"),
+    "vjepa_probe": ("--train.optimizer", "adamw"),
     "losa": ("--train.mixup", "0.8", "--train.precision", "bf16"),
     "upper": ("--train.layer_decay", "0.8", "--train.checkpoint_steps", "1"),
 }
@@ -104,7 +105,7 @@ def test_each_run_is_that_trained_alone(tiny_set, run_tool, tmp_path, recipe):
     run_tool("evaluate", "--run_dir", tmp_path / "grid" / found["best"])
 
 
-@pytest.mark.parametrize("recipe", ["attentive", "losa"])
+@pytest.mark.parametrize("recipe", ["attentive", "losa", "vjepa_probe"])
 def test_features_of_a_cache_serve_a_grid(tiny_set, run_tool, tmp_path, recipe):
     cache = ("--cache.dir", tmp_path / "cache")
     options = [*tiny_set.options(), *RECIPES[recipe], *map(str, cache)]

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from vidadapt.data import skips
 from vidadapt.distributed import Stopped
+from vidadapt.evaluation import load_scores
 from vidadapt.models import NonFinite
 from vidadapt.training import side_by_side
 from vidadapt.training.steps import DivergedElsewhere, Step, Told
@@ -112,6 +113,32 @@ def test_features_of_a_cache_serve_a_grid(tiny_set, run_tool, tmp_path, recipe):
     run_tool("train", *options, *GRID, "--run_dir", tmp_path / "grid")
     for name in NAMES[1:3]:
         assert_same_run(tmp_path / "grid" / name, train_alone(run_tool, options, name, tmp_path))
+
+
+def test_no_video_of_the_test_list_changes_the_choice_of_a_rate(tiny_set, run_tool, tmp_path):
+    """They show something else in the second run, which is the same bit by bit."""
+    videos = tmp_path / "videos"
+    shutil.copytree(tiny_set.root, videos)
+    options = [*tiny_set.options(data__root=videos), *RECIPES["linear"], *GRID]
+    files = {
+        split: [
+            videos / line.rsplit(" ", 1)[0]
+            for line in tiny_set.lists[split].read_text(encoding="utf-8").splitlines()
+        ]
+        for split in ("train", "test")
+    }
+    logits = []
+    for root in (tmp_path / "first", tmp_path / "second"):
+        run_tool("train", *options, "--run_dir", root)
+        out = tmp_path / f"{root.name}_eval"
+        run_tool("evaluate", "--run_dir", root / NAMES[0], "--out", out)
+        logits.append(load_scores(out / "scores.npz")[0].logits)
+        for file in files["test"]:
+            shutil.copyfile(files["train"][0], file)
+    assert grid_of(tmp_path / "first") == grid_of(tmp_path / "second")
+    for name in NAMES:
+        assert_same_run(tmp_path / "first" / name, tmp_path / "second" / name)
+    assert (logits[0] != logits[1]).any()  # an evaluation does read them
 
 
 def test_one_that_stops_early_does_not_stop_the_others(tiny_set, run_tool, tmp_path):

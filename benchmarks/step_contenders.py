@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +20,11 @@ from vidadapt.models import SIZES as BUILT
 from vidadapt.models.vjepa import VJEPA_SIZES
 
 # Of about 4 billion parameters: the ViT-e of PaLI (https://arxiv.org/abs/2209.06794, table 10).
-SIZES = {
+SIZES: dict[str, Mapping[str, Any]] = {
     **BUILT,
+    **VJEPA_SIZES,
     "vit_e": {"width": 1792, "depth": 56, "num_heads": 16, "mlp_ratio": 60 / 7, "patch_size": 14},
 }
-SIZES |= VJEPA_SIZES
 OF_TRANSFORMERS = ("full", "lora", "adaptformer", "linear")
 RECOMPUTED = ("mlp", "block")
 ATTENTION = {"flash": SDPBackend.FLASH_ATTENTION, "plain": SDPBackend.MATH}
@@ -256,16 +256,18 @@ class VJepa2(nn.Module):
             num_hidden_layers=sizes["depth"],
             num_attention_heads=sizes["num_heads"],
             mlp_ratio=sizes["mlp_ratio"],
-            attn_implementation="sdpa",
-            **{"pred_num_hidden_layers": 1, "pred_hidden_size": 24, "pred_num_attention_heads": 2},
+            pred_num_hidden_layers=1,
+            pred_hidden_size=24,
+            pred_num_attention_heads=2,
         )
         self.encoder: Any = transformers.VJEPA2Model(config).encoder
         self.frozen = method == "linear"
         self.encoder.requires_grad_(method == "full")
         if method == "adaptformer":
             made = methods.default_options("adaptformer")
-            adapters = [AdaptedMlp(layer.mlp, sizes["width"], made) for layer in self.encoder.layer]
-            for layer, adapter in zip(self.encoder.layer, adapters, strict=True):
+            layers: list[Any] = list(self.encoder.layer)
+            for layer in layers:
+                adapter = AdaptedMlp(layer.mlp, sizes["width"], made)
                 layer.norm2.register_forward_pre_hook(adapter.keep)
                 layer.mlp = adapter
         if method == "lora":

@@ -17,7 +17,7 @@ from conftest import write_adapter
 from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
-from vidadapt import data, methods
+from vidadapt import data, methods, models
 from vidadapt.config import (
     Config,
     ConfigError,
@@ -123,33 +123,36 @@ KINDS = {
     "inflated ViT": ("vit_tiny_patch16_224", "inflate", ["arc", "vpt", "losa", "bitfit", "linear"]),
     "frame by frame ViT": ("vit_tiny_patch16_224", "frames", ["vpt", "losa", "linear"]),
     "frame by frame Swin": ("swin_tiny_patch4_window7_224", "frames", ["arc"]),
+    "V-JEPA 2": ("vjepa2_tiny", None, ["arc", "vpt", "losa", "bitfit", "linear"]),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_image_backbones_serve_mixed_batches_too(make, tmp_path, kind):
+def test_other_backbones_serve_mixed_batches_too(make, tmp_path, kind):
     backbone, how, others = KINDS[kind]
     torch.manual_seed(0)
-    image = timm.create_model(backbone, img_size=SIDE, num_classes=0)
-    save_file(image.state_dict(), tmp_path / "image.safetensors")
-    model = {
-        "backbone": f"timm/{backbone}",
-        "from_image": how,
-        "weights": str(tmp_path / "image.safetensors"),
-    }
-    names, models, bank = ["small", "wide", *others], {}, None
+    model = {"backbone": backbone, "weights": str(tmp_path / "weights.safetensors")}
+    if how is None:
+        plain = models.build(backbone, num_frames=4, crop_size=SIDE, num_classes=1)[0]
+    else:
+        plain = timm.create_model(backbone, img_size=SIDE, num_classes=0)
+        model |= {"backbone": f"timm/{backbone}", "from_image": how}
+    save_file(plain.state_dict(), tmp_path / "weights.safetensors")
+    names, tasks, bank = ["small", "wide", *others], {}, None
     for number, name in enumerate(names):
-        folder, models[name] = make(name, TASKS[name], 2 + number, **model)
+        folder, tasks[name] = make(name, TASKS[name], 2 + number, **model)
         bank = bank or AdapterBank.for_adapter(folder)
         bank.add(name, folder)
-    names.append("small")
+    folder, tasks["probe"] = make("probe", TASKS["linear"], 4, head="vjepa_attentive", **model)
+    bank.add("probe", folder)
+    names += ["probe", "small"]
     clips = random_clips(len(names))
     for i, found in enumerate(bank.logits(clips, names)):
-        alone = expected(models[names[i]], clips[i : i + 1])[0]
+        alone = expected(tasks[names[i]], clips[i : i + 1])[0]
         torch.testing.assert_close(found, alone, rtol=0, atol=1e-5)
     clips = clips[:2]
     for name, found in bank.all_logits(clips).items():
-        torch.testing.assert_close(found, expected(models[name], clips), rtol=0, atol=1e-5)
+        torch.testing.assert_close(found, expected(tasks[name], clips), rtol=0, atol=1e-5)
     bank.logits(clips, ["small", "wide"])
     with LinearCalls() as calls:
         bank.logits(clips, ["small", "wide"])

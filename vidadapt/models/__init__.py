@@ -1,7 +1,7 @@
 """Backbones and heads."""
 
 from vidadapt.models.attention import QkvLinear
-from vidadapt.models.backbone import BackboneOptions, VideoModel
+from vidadapt.models.backbone import BackboneOptions, VideoModel, put_head
 from vidadapt.models.batchnorm import over_all_processes, require_two_clips, without_clips
 from vidadapt.models.blocks import Block, Slot
 from vidadapt.models.clip_shape import require_shape
@@ -59,6 +59,7 @@ __all__ = [
     "over_all_processes",
     "plain_state",
     "pools",
+    "put_head",
     "require_match",
     "require_shape",
     "require_two_clips",

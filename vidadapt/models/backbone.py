@@ -114,19 +114,26 @@ class BackboneOptions:
     inflation: str | None = None
 
     def put_head(self, model: VideoModel) -> None:
-        """Give the model a new head. V-JEPA's has norms of its own, so that `fc_norm` goes.
+        """Give the model its head, see the function `put_head`."""
+        put_head(model, self.head, self.num_classes, self.head_depth)
 
-        Raises:
-            ValueError: a depth for a head that has none, or a width that the head cannot have.
-        """
-        if self.head == "vjepa_attentive":
-            depth = DEPTH if self.head_depth is None else self.head_depth
-            model.head = VJepaHead(model.width, self.num_classes, depth)
-            model.fc_norm = nn.Identity()
-            return
-        why = f"is for model.head: vjepa_attentive; leave it out with {self.head}"
-        require_unset(why, head_depth=self.head_depth)
-        model.head = HEADS[self.head](model.width, self.num_classes)
+
+def put_head(model: VideoModel, name: str, num_classes: int, depth: int | None = None) -> None:
+    """Give a model a new head. V-JEPA's has norms of its own, so that `fc_norm` goes.
+
+    Args:
+        name: key of `HEADS`.
+        depth: blocks of `vjepa_attentive`; default: 4.
+
+    Raises:
+        ValueError: a depth for a head that has none, or a width that the head cannot have.
+    """
+    if name == "vjepa_attentive":
+        model.head = VJepaHead(model.width, num_classes, DEPTH if depth is None else depth)
+        model.fc_norm = nn.Identity()
+        return
+    require_unset(f"is for model.head: vjepa_attentive; leave it out with {name}", head_depth=depth)
+    model.head = HEADS[name](model.width, num_classes)
 
 
 def require_unset(why: str, **options: Any) -> None:

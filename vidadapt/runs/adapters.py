@@ -277,9 +277,9 @@ def _read(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return tensors, about
 
 
-def bare_plan(num_frames: int, crop_size: int) -> DataPlan:
+def bare_plan(num_frames: int, crop_size: int, segments: int = 1) -> DataPlan:
     """Make a plan for clips of this shape, of no particular data set: all that a backbone needs."""
-    sampling = Sampling("uniform", num_frames, 1, 1, 1)
+    sampling = Sampling("segments", num_frames, 1, 1, 1, segments)
     return DataPlan("custom", 1, None, sampling, Augmentation(), 1, 1, crop_size, "imagenet")
 
 

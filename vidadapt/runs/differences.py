@@ -48,6 +48,7 @@ def differences(about: dict[str, Any], config: Config, plan: DataPlan) -> list[s
     here = {
         **{f"method.{key}": value for key, value in asked.items()},
         "model.head": config.model.head,
+        "model.head_depth": config.model.head_depth,
         "data.normalization": plan.normalization,
         "num_classes": plan.num_classes,
     }
@@ -56,26 +57,26 @@ def differences(about: dict[str, Any], config: Config, plan: DataPlan) -> list[s
     renamed = [f"{number}: {a!r} / {b!r}" for number, (a, b) in pairs if a != b]
     return [
         *differing(in_file, here, IN_FILE + "asked for"),
-        *backbone_differences(
-            about, config.model, plan.sampling.num_frames, plan.crop_size, "asked for"
-        ),
+        *backbone_differences(about, config.model, plan, "asked for"),
         *([f"label names (file / asked for): {', '.join(renamed[:5])}"] if renamed else []),
     ]
 
 
 def backbone_differences(
-    about: dict[str, Any], model: ModelConfig, num_frames: int, crop_size: int, here: str
+    about: dict[str, Any], model: ModelConfig, plan: DataPlan, here: str
 ) -> list[str]:
     """List how an adapter's backbone, without its head, and its clips differ from those `here`."""
-    clip = about["clip"]
+    clip, sampling = about["clip"], plan.sampling
     return differing(
-        _built_from(about["model"], clip["num_frames"], clip["crop_size"]),
-        _built_from(vars(model), num_frames, crop_size),
+        _built_from(about["model"], clip["num_frames"], clip["crop_size"], clip.get("segments", 1)),
+        _built_from(vars(model), sampling.num_frames, plan.crop_size, sampling.segments),
         IN_FILE + here,
     )
 
 
-def _built_from(model: Mapping[str, Any], num_frames: int, crop_size: int) -> dict[str, Any]:
+def _built_from(
+    model: Mapping[str, Any], num_frames: int, crop_size: int, segments: int
+) -> dict[str, Any]:
     """Return what a backbone is built from, by key; one that `model` lacks has its default."""
     return {
         **{
@@ -85,6 +86,7 @@ def _built_from(model: Mapping[str, Any], num_frames: int, crop_size: int) -> di
         },
         "data.num_frames": num_frames,
         "data.crop_size": crop_size,
+        "data.sampling: segments": segments,
     }
 
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from vidadapt import methods
 from vidadapt.config import Config, ModelConfig
 from vidadapt.data import normalize
-from vidadapt.models import HEADS, READ_OUT, VideoModel
+from vidadapt.models import READ_OUT, VideoModel, put_head
 from vidadapt.runs import (
     SavedAdapter,
     adapted_model,
@@ -59,6 +59,7 @@ class AdapterBank:
         model: the backbone and its weights; `head` is each adapter's own.
         num_frames: T of all clips.
         crop_size: S of all clips, pixels.
+        segments: of all clips, see `data.Sampling`.
         device: of all tensors.
 
     Raises:
@@ -71,14 +72,15 @@ class AdapterBank:
         *,
         num_frames: int,
         crop_size: int,
+        segments: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.config = replace(model, head="linear", drop_path=0.0)
-        self.num_frames, self.crop_size = num_frames, crop_size
+        self.config = replace(model, head="linear", head_depth=None, drop_path=0.0)
+        self.plan = adapters.bare_plan(num_frames, crop_size, segments)
         self.device = torch.device(device)
         plain, _, self.fingerprint = adapted_model(
             Config(run_dir="", model=self.config, method={"name": "linear"}),
-            adapters.bare_plan(num_frames, crop_size),
+            self.plan,
         )
         self._plain = plain.to(self.device).eval().requires_grad_(False)
         self._tasks: dict[str, _Task] = {}
@@ -103,6 +105,7 @@ class AdapterBank:
             model,
             num_frames=adapter.plan.sampling.num_frames,
             crop_size=adapter.plan.crop_size,
+            segments=adapter.plan.sampling.segments,
             device=device,
         )
 
@@ -122,12 +125,11 @@ class AdapterBank:
         about, plan = adapter.about, adapter.plan
         refuse_differences(
             adapter.source,
-            backbone_differences(
-                about, self.config, self.num_frames, self.crop_size, "in the bank"
-            ),
+            backbone_differences(about, self.config, self.plan, "in the bank"),
         )
         model = _sharing_copy(self._plain)
-        model.head = HEADS[adapter.config.model.head](model.width, plan.num_classes)
+        own = adapter.config.model
+        put_head(model, own.head, plan.num_classes, own.head_depth)
         methods.apply(model, adapter.config.method)
         if not adapters.holds_all(model, adapter.tensors):
             weights = f"the bank's ({self.config.weights})"
@@ -275,7 +277,7 @@ class AdapterBank:
         return self._tasks[name]
 
     def _normalized(self, clips: Tensor, normalization: str) -> Tensor:
-        want = (3, self.num_frames, self.crop_size, self.crop_size)
+        want = self._plain.clip_shape
         if clips.dtype != torch.uint8 or tuple(clips.shape[1:]) != want or len(clips) == 0:
             raise ValueError(
                 f"clips: expected uint8 (B, {', '.join(map(str, want))}), B not 0, got "

@@ -115,6 +115,7 @@ class Predictor:
                     config.model,
                     num_frames=plan.sampling.num_frames,
                     crop_size=plan.crop_size,
+                    segments=plan.sampling.segments,
                     device=self.device,
                 )
                 precision = resolved_precision(self.device, config.train.precision)

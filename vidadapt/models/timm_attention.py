@@ -77,6 +77,8 @@ class TokenAttention(nn.Module):
     def _rotated(self, x: Tensor, rotary: Tensor) -> Tensor:
         """Queries or keys (rows, heads, N, D / heads), the last len(rotary) rotated."""
         first = x.shape[2] - len(rotary)
+        if first == 0:
+            return apply_rot_embed_cat(x, rotary, half=self.rotate_half).type_as(x)
         turned = apply_rot_embed_cat(x[:, :, first:], rotary, half=self.rotate_half)
         return torch.cat([x[:, :, :first], turned], dim=2).type_as(x)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -332,9 +333,16 @@ def test_other_backbones_refuse_segments():
 # --- counts --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["vjepa2_large", "vjepa2_huge", "vjepa2_giant"])
+OF_THE_PAGE = ("vjepa2_large", "vjepa2_huge", "vjepa2_giant")
+
+
+@pytest.mark.parametrize("name", OF_THE_PAGE)
 def test_trained_parameters_follow_the_closed_formulas(name):
-    """16 frames of 256 pixels, 174 classes, each method's defaults."""
+    """16 frames of 256 pixels, 174 classes, each method's defaults; docs/methods.md shows them."""
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8").splitlines()
+    titles = next(line for line in page if f"`{OF_THE_PAGE[0]}`" in line and line.startswith("|"))
+    column = titles.split("|").index(f" `{name}` ")
+    table = page[page.index(titles) :]
     sizes = VJEPA_SIZES[name]
     d, depth = sizes["width"], sizes["depth"]
     hidden = round(d * sizes.get("mlp_ratio", 4))
@@ -363,3 +371,5 @@ def test_trained_parameters_follow_the_closed_formulas(name):
             methods.apply(model, {"name": method})
         found = methods.count_parameters(model)[0]
         assert found == expected + 2 * d + (d + 1) * 174, method
+        [row] = [line for line in table[: len(added) + 2] if line.startswith(f"| `{method}` |")]
+        assert row.split("|")[column].strip() == f"{found:,}"

@@ -70,7 +70,7 @@ def _short_videos(split: str, videos: VideoList, plan: DataPlan) -> Iterator[str
     frames = videos.samples.column("num_frames")
     readable = frames[frames > 0]
     needed = shortest_video(plan.sampling)
-    keys = "data.num_frames" + " or data.stride" * (plan.sampling.policy == "dense")
+    keys = "data.num_frames" + " or data.stride" * (plan.sampling.policy != "uniform")
     if short := int((readable < needed).sum()):
         yield (
             f"data.{split}_list: {short} of {len(frames)} videos have fewer frames than the "

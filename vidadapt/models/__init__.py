@@ -10,7 +10,6 @@ from vidadapt.models.families import BACKBONES, build
 from vidadapt.models.frame_by_frame import FrameByFrame
 from vidadapt.models.heads import HEADS, READ_OUT, pools
 from vidadapt.models.hub import RANDOM, WITHOUT_FILE, is_hub_name, weights_file
-from vidadapt.models.huggingface import huggingface_form
 from vidadapt.models.inflated import InflatedViT
 from vidadapt.models.plain import LAYOUTS, fold_batchnorm, plain_state, write_plain
 from vidadapt.models.precision import (
@@ -21,6 +20,7 @@ from vidadapt.models.precision import (
     resolved_precision,
 )
 from vidadapt.models.timm_attention import ShiftedWindowAttention, TokenAttention
+from vidadapt.models.to_huggingface import huggingface_form
 from vidadapt.models.vit import SIZES, PatchEmbed, VideoViT
 from vidadapt.models.vjepa import VJepaViT
 from vidadapt.models.weights import LoadReport, fingerprint, load_weights

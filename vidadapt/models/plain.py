@@ -3,7 +3,7 @@
 Layouts: `backbone` is the patch embedding and the blocks alone; `vidadapt` adds fc_norm and the
 head; `videomae` is the same in the form of MCG-NJU/VideoMAE's fine-tuned files, which its own
 fine-tuning code loads: a torch file with the tensors under `module`. `huggingface` is a folder for
-transformers, see `huggingface.huggingface_form`.
+transformers, see `to_huggingface.huggingface_form`.
 """
 
 from __future__ import annotations

@@ -51,6 +51,8 @@ INFLATED, FRAMES = {"from_image": "inflate"}, {"from_image": "frames"}
 KINDS: dict[str, dict] = {
     "tubelet ViT": {"backbone": "vit_tiny"},
     "V-JEPA 2": {"backbone": "vjepa2_tiny"},
+    "TimeSformer": {"backbone": "timesformer_tiny"},
+    "ViViT": {"backbone": "vivit_tiny"},
     "inflated ViT": {"backbone": "timm/small_visiontransformer", **INFLATED},
     "inflated EVA": {"backbone": "timm/small_eva", **INFLATED},
     "frame-wise ViT": {"backbone": "timm/small_visiontransformer", **FRAMES},

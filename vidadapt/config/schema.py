@@ -126,11 +126,13 @@ class ModelConfig:
             default for measuring costs.
         weights_key: entry of that file to take, e.g. `model_ema`; default: the usual one, and the
             load report names the others.
-        tubelet_size: frames of one token; unused if an image model runs frame by frame.
-        patch_size: side of one token in pixels, of a tubelet ViT; default: the backbone's.
+        tubelet_size: frames of one token; unused if an image model runs frame by frame, and by
+            backbones whose tokens are of one frame.
+        patch_size: side of one token in pixels, of a video model; default: the backbone's.
         drop_path: stochastic depth rate of the last block, rising linearly from 0.
         position_grid: token grid [t, h, w] of the pre-training, to interpolate its position table;
-            default: the table is computed anew for this model's tokens, as VideoMAE does.
+            default: the table is computed anew for this model's tokens, as VideoMAE does. Of ViViT:
+            the grid of the file's table; default: that of the published files.
         from_image: how an image model becomes a video model: `inflate` (default) makes its patches
             tubelets and attends over space and time, `frames` runs it on every frame and averages.
         inflation: how an image model's patch embedding becomes that of a tubelet: `average`

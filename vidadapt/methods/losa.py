@@ -235,9 +235,14 @@ def inject(
         )
         for _ in chosen
     )
-    container = slots[0].container
-    blocks = nn.ModuleList(container)
+    blocks = nn.ModuleList(
+        slot.block if slot.before is None else nn.Sequential(slot.before, slot.block)
+        for slot in slots
+    )
+    container, befores = slots[0].container, slots[0].befores
     del container[:]
+    if befores is not None:
+        del befores[:]
     container.append(SideNetwork(blocks, side, chosen))
 
 

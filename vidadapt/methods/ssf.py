@@ -76,10 +76,11 @@ def inject(model: VideoModel, *, init: Literal["identity", "released"] = "identi
     """Scale and shift the output of every operation of a frozen backbone.
 
     The operations are: the patch embedding, every LayerNorm outside `fc_norm` and the head, and
-    every linear layer of the blocks (qkv, proj, fc1, fc2). On a tubelet ViT with MLP ratio 4 that
-    is 2 D for the patch embedding and 22 D for each of L blocks, D (22 L + 2) parameters together:
-    204,288 on ViT-B. A scale keeps its input for the backward pass, so SSF needs more memory for
-    activations than training all parameters: 5 D more per token and block.
+    every linear layer of the blocks (qkv, proj, fc1, fc2) and of what runs before them. On a
+    tubelet ViT with MLP ratio 4 that is 2 D for the patch embedding and 22 D for each of L blocks,
+    D (22 L + 2) parameters together: 204,288 on ViT-B. A scale keeps its input for the backward
+    pass, so SSF needs more memory for activations than training all parameters: 5 D more per token
+    and block.
 
     Args:
         model: any backbone; edited in place.
@@ -101,7 +102,10 @@ def _operations(model: VideoModel) -> list[tuple[Place, int, bool]]:
     """The operations to scale: place, channels, and whether it can hold a shift."""
     found: list[tuple[Place, int, bool]] = []
     for slot in model.slots():
-        for place in places(slot.block, nn.Linear):
+        linears = places(slot.block, nn.Linear)
+        if slot.before is not None:
+            linears += places(slot.before, nn.Linear)
+        for place in linears:
             linear = place.module
             assert isinstance(linear, nn.Linear)
             if isinstance(linear, QkvLinear):

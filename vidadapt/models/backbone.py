@@ -78,8 +78,9 @@ class BackboneOptions:
         num_classes: K.
         head: key of `HEADS`.
         head_depth: blocks of `vjepa_attentive`; default: 4.
-        tubelet_size: frames of one token; not used frame by frame.
-        patch_size: side of one token in pixels, of a tubelet ViT; default: the backbone's.
+        tubelet_size: frames of one token; not used frame by frame, nor where a token is of one
+            frame.
+        patch_size: side of one token in pixels, of a video model; default: the backbone's.
         drop_path: stochastic depth rate of the last block.
         weights: checkpoint file of any recognised family, the index of one in several files, or
             their folder; `demo` for the tiny backbone shipped with the package; `hub:OWNER/REPO`,
@@ -90,7 +91,7 @@ class BackboneOptions:
         keep_head: take the head from the file too; it must have K classes and the same kind.
         interpolate_from: token grid (t, h, w) of the pre-training whose position table is to be
             interpolated, of a tubelet ViT; default: the table is recomputed for this model's
-            number of tokens.
+            number of tokens. Of ViViT: that of the file's table, see `fit_vivit`.
         segments: runs of frames of a clip that are encoded each for itself, by V-JEPA.
         from_image: how an image model becomes a video model: `inflate` (default) or `frames`.
         inflation: how its patch embedding becomes that of tubelets: `average` (default) or

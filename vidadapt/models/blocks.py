@@ -54,16 +54,23 @@ class Slot:
         index: place in `container`.
         width: D of the block's tokens.
         stage: resolution stage from 0; only hierarchical backbones have more than one.
+        befores: what runs on the tokens before each block, which methods leave where it is (the
+            time attention of TimeSformer); None or empty: nothing.
     """
 
     container: nn.ModuleList | nn.Sequential
     index: int
     width: int
     stage: int = 0
+    befores: nn.ModuleList | None = None
 
     @property
     def block(self) -> Block:
         return cast(Block, self.container[self.index])
+
+    @property
+    def before(self) -> nn.Module | None:
+        return self.befores[self.index] if self.befores else None
 
     def put(self, module: nn.Module) -> None:
         """Replace the block, as a rule by a wrapper that holds it."""

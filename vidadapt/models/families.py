@@ -7,7 +7,8 @@ its names in `BACKBONES`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import timm
@@ -19,13 +20,19 @@ from vidadapt.models.backbone import (
     require_one_segment,
     require_unset,
 )
-from vidadapt.models.coverage import LoadReport
+from vidadapt.models.coverage import LoadReport, State
+from vidadapt.models.encoder import ClipEncoder
+from vidadapt.models.encoder_files import TIMESFORMER_FILES, VIVIT_FILES
+from vidadapt.models.encoder_weights import EncoderFiles, load_encoder
 from vidadapt.models.from_image import video_from_image
 from vidadapt.models.heads import HEADS
 from vidadapt.models.hub import weights_file
 from vidadapt.models.image import PREFIX
-from vidadapt.models.positions import interpolated_table
+from vidadapt.models.learned_positions import fit_timesformer, fit_vivit
+from vidadapt.models.positions import Grid, interpolated_table
+from vidadapt.models.timesformer import TIMESFORMER_SIZES, TimeSformer
 from vidadapt.models.vit import SIZES, VideoViT
+from vidadapt.models.vivit import VIVIT_SIZES, ViViT
 from vidadapt.models.vjepa import VJEPA_SIZES, VJepaViT
 from vidadapt.models.vjepa_weights import load_vjepa_weights
 from vidadapt.models.weights import load_weights
@@ -85,6 +92,75 @@ def vjepa(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport |
     return vit, load_vjepa_weights(vit, path, key=options.weights_key, keep_head=options.keep_head)
 
 
+def timesformer(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport | None]:
+    """Return a `TimeSformer` of one of `TIMESFORMER_SIZES`, and the loading report."""
+    _require_one_frame_a_token(name, options)
+    require_unset(
+        f"is for position tables that it reads; leave it out with {name}, which resizes its own",
+        position_grid=options.interpolate_from,
+    )
+    model = TimeSformer(**_encoder_sizes(name, options, TIMESFORMER_SIZES))
+    return _loaded(model, name, options, TIMESFORMER_FILES, fit_timesformer)
+
+
+def vivit(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport | None]:
+    """Return a `ViViT` of one of `VIVIT_SIZES`, and the loading report."""
+    sizes = _encoder_sizes(name, options, VIVIT_SIZES)
+    model = ViViT(tubelet_size=options.tubelet_size, **sizes)
+    fit = partial(fit_vivit, table_grid=options.interpolate_from)
+    return _loaded(model, name, options, VIVIT_FILES, fit)
+
+
+def _encoder_sizes(
+    name: str, options: BackboneOptions, sizes: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Arguments of a `ClipEncoder`, after the check of options that none has."""
+    _require_no_image_options(name, options)
+    require_one_segment(name, options)
+    chosen = dict(sizes[name])
+    if options.patch_size is not None:
+        chosen["patch_size"] = options.patch_size
+    return {
+        "num_frames": options.num_frames,
+        "crop_size": options.crop_size,
+        "drop_path": options.drop_path,
+        "num_classes": options.num_classes,
+        **chosen,
+    }
+
+
+def _loaded(
+    model: ClipEncoder,
+    name: str,
+    options: BackboneOptions,
+    files: EncoderFiles,
+    fit: Callable[[State, Grid], tuple[str, ...]],
+) -> tuple[VideoModel, LoadReport | None]:
+    """Name a model, give it the chosen head, and load its weights."""
+    model.name = name
+    options.put_head(model)
+    path = weights_file(options.weights)
+    if path is None:
+        return model, None
+    return model, load_encoder(
+        model,
+        path,
+        files,
+        key=options.weights_key,
+        keep_head=options.keep_head,
+        fit=lambda state: fit(state, model.grid),
+        read_class_token=model.read_class_token,
+    )
+
+
+def _require_one_frame_a_token(name: str, options: BackboneOptions) -> None:
+    if options.tubelet_size not in (1, BackboneOptions.tubelet_size):
+        raise ValueError(
+            f"model.tubelet_size: {options.tubelet_size} is for tubelets; leave it out with "
+            f"{name}, whose tokens are of one frame"
+        )
+
+
 def _require_no_image_options(name: str, options: BackboneOptions) -> None:
     require_unset(
         f"is for image models (model.backbone: {PREFIX}NAME); leave it out with {name}",
@@ -97,6 +173,8 @@ def _require_no_image_options(name: str, options: BackboneOptions) -> None:
 BACKBONES: dict[str, Family] = {
     **dict.fromkeys(SIZES, tubelet_vit),
     **dict.fromkeys(VJEPA_SIZES, vjepa),
+    **dict.fromkeys(TIMESFORMER_SIZES, timesformer),
+    **dict.fromkeys(VIVIT_SIZES, vivit),
     PREFIX: video_from_image,
 }
 

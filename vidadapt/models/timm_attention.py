@@ -69,10 +69,14 @@ class TokenAttention(nn.Module):
         q, k = self.q_norm(q), self.k_norm(k)
         if self.rotary is not None:
             q, k = self._rotated(q, self.rotary), self._rotated(k, self.rotary)
-        out = self.norm(rearrange(attention(q, k, v), "b h n d -> b n (h d)"))
+        out = self.norm(rearrange(self._attended(q, k, v), "b h n d -> b n (h d)"))
         if self.gate is not None:
             out = out * self.gate(x).sigmoid()
         return self.proj(out)
+
+    def _attended(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Weighted means of v (rows, heads, N, D / heads)."""
+        return attention(q, k, v)
 
     def _rotated(self, x: Tensor, rotary: Tensor) -> Tensor:
         """Queries or keys (rows, heads, N, D / heads), the last len(rotary) rotated."""

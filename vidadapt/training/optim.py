@@ -94,15 +94,17 @@ def highest_rate(recipe: TrainConfig, steps: int) -> float:
 def layers_of(model: nn.Module, depth: int) -> dict[str, int]:
     """Number the layer of every parameter for layer-wise decay (VideoMAE, BEiT), by name.
 
-    The blocks have the numbers 1 to depth, in the order of `model.slots()`. What the model holds
-    before its first block (patch embedding, positions, class token) is layer 0, what it holds
-    between two blocks belongs to the second of them, and everything after the last one is layer
-    depth + 1. A parameter that several blocks share has the first one's number.
+    The blocks have the numbers 1 to depth, in the order of `model.slots()`, each with its
+    `Slot.before`. What the model holds before its first block (patch embedding, positions, class
+    token) is layer 0, what it holds between two blocks belongs to the second of them, and
+    everything after the last one is layer depth + 1. A parameter that several blocks share has the
+    first one's number.
     """
     slots = model.slots()  # type: ignore[operator]
     number_of: dict[int, int] = {}
     for number, slot in enumerate(slots, start=1):
-        for parameter in slot.block.parameters():
+        before = [] if slot.before is None else [*slot.before.parameters()]
+        for parameter in (*before, *slot.block.parameters()):
             number_of.setdefault(id(parameter), number)
     layers = {}
     reached = 0  # the last block passed so far

@@ -53,6 +53,7 @@ KINDS: dict[str, dict] = {
     "V-JEPA 2": {"backbone": "vjepa2_tiny"},
     "TimeSformer": {"backbone": "timesformer_tiny"},
     "ViViT": {"backbone": "vivit_tiny"},
+    "VideoPrism": {"backbone": "videoprism_tiny", "patch_size": 16},
     "inflated ViT": {"backbone": "timm/small_visiontransformer", **INFLATED},
     "inflated EVA": {"backbone": "timm/small_eva", **INFLATED},
     "frame-wise ViT": {"backbone": "timm/small_visiontransformer", **FRAMES},

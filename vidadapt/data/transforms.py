@@ -27,6 +27,8 @@ NORMALIZATIONS = {
         (0.48145466, 0.4578275, 0.40821073),
         (0.26862954, 0.26130258, 0.27577711),
     ),
+    "slowfast": ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225)),
+    "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 TRAIN_CROPS = ("multi_scale", "random_resized")
 SCALES = (1.0, 0.875, 0.75, 0.66)
@@ -44,7 +46,8 @@ def normalize(clip: torch.Tensor, name: str) -> torch.Tensor:
     contiguous whatever the memory layout of the clips.
 
     `name` is a key of `NORMALIZATIONS`: `imagenet` is what VideoMAE and AdaptFormer train with,
-    `half` what SigLIP and many ImageNet-21k ViTs do, `clip` what OpenAI's CLIP and EVA do.
+    `half` what SigLIP, ViViT and many ImageNet-21k ViTs do, `clip` what OpenAI's CLIP and EVA do,
+    `slowfast` what TimeSformer does, `unit` (from 0 to 1) what VideoPrism does.
     """
     scale, offset = _constants(name, clip.device)
     result = torch.empty(clip.shape, dtype=torch.float32, device=clip.device)

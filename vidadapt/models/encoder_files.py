@@ -1,19 +1,20 @@
-"""What files of TimeSformer and ViViT hold, see `EncoderFiles`."""
+"""What files of TimeSformer, ViViT and VideoPrism hold, see `EncoderFiles`."""
 
 from __future__ import annotations
 
 from vidadapt.models.encoder_weights import EncoderFiles
-from vidadapt.models.layouts import TIMESFORMER, VIVIT
+from vidadapt.models.layouts import TIMESFORMER, VIDEOPRISM, VIVIT
 from vidadapt.models.timesformer import TIMESFORMER_SIZES
+from vidadapt.models.videoprism import VIDEOPRISM_SIZES
 from vidadapt.models.vivit import VIVIT_SIZES
 
-PARTS = ("cls_token", "pos_embed", "patch_embed.", "blocks.", "norm.")
+PARTS = ("cls_token", "pos_embed", "patch_embed.", "befores.", "blocks.", "norm.")
 
 TIMESFORMER_FILES = EncoderFiles(
     backbone=TIMESFORMER,
     title=lambda state: "TimeSformer",
     sizes=TIMESFORMER_SIZES,
-    parts=(*PARTS, "time_pos_embed", "befores."),
+    parts=(*PARTS, "time_pos_embed"),
     unused={},
 )
 
@@ -23,4 +24,15 @@ VIVIT_FILES = EncoderFiles(
     sizes=VIVIT_SIZES,
     parts=PARTS,
     unused={"pooler of the base model, which no classifier reads": r"pooler\."},
+)
+
+VIDEOPRISM_FILES = EncoderFiles(
+    backbone=VIDEOPRISM,
+    title=lambda state: "VideoPrism",
+    sizes=VIDEOPRISM_SIZES,
+    parts=PARTS,
+    unused={
+        "pool and layers behind the encoder": r"pooler\.",
+        "text tower": r"text_model\.",
+    },
 )

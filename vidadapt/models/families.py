@@ -22,15 +22,16 @@ from vidadapt.models.backbone import (
 )
 from vidadapt.models.coverage import LoadReport, State
 from vidadapt.models.encoder import ClipEncoder
-from vidadapt.models.encoder_files import TIMESFORMER_FILES, VIVIT_FILES
+from vidadapt.models.encoder_files import TIMESFORMER_FILES, VIDEOPRISM_FILES, VIVIT_FILES
 from vidadapt.models.encoder_weights import EncoderFiles, load_encoder
 from vidadapt.models.from_image import video_from_image
 from vidadapt.models.heads import HEADS
 from vidadapt.models.hub import weights_file
 from vidadapt.models.image import PREFIX
-from vidadapt.models.learned_positions import fit_timesformer, fit_vivit
+from vidadapt.models.learned_positions import fit_timesformer, fit_videoprism, fit_vivit
 from vidadapt.models.positions import Grid, interpolated_table
 from vidadapt.models.timesformer import TIMESFORMER_SIZES, TimeSformer
+from vidadapt.models.videoprism import VIDEOPRISM_SIZES, VideoPrism
 from vidadapt.models.vit import SIZES, VideoViT
 from vidadapt.models.vivit import VIVIT_SIZES, ViViT
 from vidadapt.models.vjepa import VJEPA_SIZES, VJepaViT
@@ -94,13 +95,16 @@ def vjepa(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport |
 
 def timesformer(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport | None]:
     """Return a `TimeSformer` of one of `TIMESFORMER_SIZES`, and the loading report."""
-    _require_one_frame_a_token(name, options)
-    require_unset(
-        f"is for position tables that it reads; leave it out with {name}, which resizes its own",
-        position_grid=options.interpolate_from,
-    )
+    _require_own_tables(name, options)
     model = TimeSformer(**_encoder_sizes(name, options, TIMESFORMER_SIZES))
     return _loaded(model, name, options, TIMESFORMER_FILES, fit_timesformer)
+
+
+def videoprism(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport | None]:
+    """Return a `VideoPrism` of one of `VIDEOPRISM_SIZES`, and the loading report."""
+    _require_own_tables(name, options)
+    model = VideoPrism(**_encoder_sizes(name, options, VIDEOPRISM_SIZES))
+    return _loaded(model, name, options, VIDEOPRISM_FILES, fit_videoprism)
 
 
 def vivit(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport | None]:
@@ -153,7 +157,12 @@ def _loaded(
     )
 
 
-def _require_one_frame_a_token(name: str, options: BackboneOptions) -> None:
+def _require_own_tables(name: str, options: BackboneOptions) -> None:
+    """Refuse options of tubelets, and the grid of a table that says its grid itself."""
+    require_unset(
+        f"is for vit_... and vivit_...; leave it out with {name}, whose tables say their grid",
+        position_grid=options.interpolate_from,
+    )
     if options.tubelet_size not in (1, BackboneOptions.tubelet_size):
         raise ValueError(
             f"model.tubelet_size: {options.tubelet_size} is for tubelets; leave it out with "
@@ -175,6 +184,7 @@ BACKBONES: dict[str, Family] = {
     **dict.fromkeys(VJEPA_SIZES, vjepa),
     **dict.fromkeys(TIMESFORMER_SIZES, timesformer),
     **dict.fromkeys(VIVIT_SIZES, vivit),
+    **dict.fromkeys(VIDEOPRISM_SIZES, videoprism),
     PREFIX: video_from_image,
 }
 

@@ -6,6 +6,8 @@ and `value.bias`.
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from vidadapt.models.coverage import State
@@ -77,6 +79,47 @@ VIVIT_NAMES = {
 def from_vivit(state: State) -> State:
     """ViViT: the model or a classifier."""
     return fuse_qkv(renamed(state, by_patterns(VIVIT_NAMES)))
+
+
+VIDEOPRISM_NAMES = {
+    r"^(video_model\.)?vision_model\.": "",
+    r"^(video_model\.)?(head|head_layernorm|auxiliary_layers)\.": r"pooler.\2.",
+    r"^classifier\.": "head.",
+    r"^spatial_embeddings\.patch_embeddings\.projection\.": "patch_embed.proj.",
+    r"^spatial_embeddings\.position_embeddings$": "pos_embed",
+    r"^layernorm2\.": "norm.",
+    r"^spatial_layers\.": "blocks.",
+    r"^(blocks\.\d+)\.layernorm_before\.": r"\1.norm1.",
+    r"^(blocks\.\d+)\.layernorm_after\.": r"\1.norm2.",
+    r"^(blocks\.\d+)\.attention\.o_proj\.": r"\1.attn.proj.",
+    r"^(blocks\.\d+)\.attention\.([qkv])_proj\.": r"\1.attn.\2_proj.",
+}
+
+
+def from_videoprism(state: State) -> State:
+    """VideoPrism: the encoder alone, or with what classifies or compares with texts."""
+    found = [re.search(r"(?:^|\.)spatial_layers\.(\d+)\.", name) for name in state]
+    first = 1 + max((int(match[1]) for match in found if match), default=-1)
+
+    def of_time(name: str) -> str:
+        """Blocks over time come after those over space, and between them what enters time."""
+        name = re.sub(r"(^|\.)layernorm1\.", rf"\1befores.{first}.norm.", name)
+        name = re.sub(
+            r"(^|\.)temporal_embeddings\.position_embeddings$",
+            rf"\1befores.{first}.pos_embed",
+            name,
+        )
+        return re.sub(
+            r"(^|\.)temporal_layers\.(\d+)\.",
+            lambda match: f"{match[1]}spatial_layers.{first + int(match[2])}.",
+            name,
+        )
+
+    state = fuse_qkv(renamed(renamed(state, of_time), by_patterns(VIDEOPRISM_NAMES)))
+    norm = re.compile(r"(befores\.\d+\.norm|blocks\.\d+\.norm[12]|norm)\.weight$")
+    scales = [name for name, t in state.items() if norm.match(name) and t.is_floating_point()]
+    # Files hold a norm's scale less 1, with digits that half precision has not near 1.
+    return {**state, **{name: state[name].double() + 1 for name in scales}}
 
 
 VJEPA_NAMES = {

@@ -19,7 +19,7 @@ from vidadapt.models.tensor_files import TensorFile
 
 # The backbones that a layout is of.
 TUBELET_VIT, VJEPA = "vit_...", "vjepa2_..."
-TIMESFORMER, VIVIT = "timesformer_...", "vivit_..."
+TIMESFORMER, VIVIT, VIDEOPRISM = "timesformer_...", "vivit_...", "videoprism_..."
 
 
 def _from_videomae(state: State) -> State:
@@ -70,6 +70,12 @@ LAYOUTS = {
         huggingface.from_timesformer,
     ),
     "TimeSformer": Layout(TIMESFORMER, r"^befores\.0\.attn\.qkv\.weight$", dict),
+    "Hugging Face VideoPrism": Layout(
+        VIDEOPRISM,
+        r"^((video_model\.)?vision_model\.)?spatial_embeddings\.position_embeddings$",
+        huggingface.from_videoprism,
+    ),
+    "VideoPrism": Layout(VIDEOPRISM, r"^befores\.\d+\.pos_embed$", dict),
     "Hugging Face ViViT": Layout(
         VIVIT, r"^(vivit\.)?embeddings\.position_embeddings$", huggingface.from_vivit
     ),

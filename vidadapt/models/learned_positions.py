@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -24,14 +26,38 @@ def fit_timesformer(state: State, grid: Grid) -> tuple[str, ...]:
     notes = []
     t, h, w = grid
     places, times = state.get("pos_embed"), state.get("time_pos_embed")
-    if places is not None and places.ndim == 3 and places.shape[1] != 1 + h * w:
+    if _is_table(places) and places.shape[1] != 1 + h * w:
         side = math.isqrt(places.shape[1] - 1)
-        if side * side == places.shape[1] - 1 and side > 0:
+        if side * side == places.shape[1] - 1 > 0:
             state["pos_embed"] = _resized(places, (1, side, side), (h, w), "nearest")
             notes.append(f"positions of {side} x {side} places resized to {h} x {w} (nearest)")
-    if times is not None and times.ndim == 3 and times.shape[1] != t:
+    if _is_table(times) and times.shape[1] != t:
         state["time_pos_embed"] = _interpolated(times.mT, (t,), "nearest").mT
         notes.append(f"positions of {times.shape[1]} frames resized to {t} (nearest)")
+    return tuple(notes)
+
+
+def fit_videoprism(state: State, grid: Grid) -> tuple[str, ...]:
+    """Resize VideoPrism's tables to a grid, bilinear with antialiasing; returns notes.
+
+    A table that is missing or of no square is left for the check of shapes.
+    """
+    notes = []
+    t, h, w = grid
+    places = state.get("pos_embed")
+    if _is_table(places) and places.shape[1] != h * w:
+        side = math.isqrt(places.shape[1])
+        if side * side == places.shape[1]:
+            maps = rearrange(places, "1 (h w) d -> 1 d h w", h=side)
+            maps = _interpolated(maps, (h, w), "bilinear", antialias=True)
+            state["pos_embed"] = rearrange(maps, "1 d h w -> 1 (h w) d")
+            notes.append(f"positions of {side} x {side} places resized to {h} x {w} (bilinear)")
+    for name in [name for name in state if re.fullmatch(r"befores\.\d+\.pos_embed", name)]:
+        times = state[name]
+        if _is_table(times) and times.shape[1] != t:
+            rows = _interpolated(times[None], (t, times.shape[2]), "bilinear", antialias=True)
+            state[name] = rows[0]
+            notes.append(f"positions of {times.shape[1]} frames resized to {t} (linear)")
     return tuple(notes)
 
 
@@ -47,7 +73,7 @@ def fit_vivit(state: State, grid: Grid, table_grid: Grid | None) -> tuple[str, .
         ValueError: another number of rows than `table_grid` has, or fewer times than `grid` has.
     """
     table = state.get("pos_embed")
-    if table is None or table.ndim != 3:
+    if not _is_table(table):
         return ()
     rows = table.shape[1] - 1
     if table_grid is None:
@@ -73,15 +99,25 @@ def fit_vivit(state: State, grid: Grid, table_grid: Grid | None) -> tuple[str, .
     )
 
 
+def _is_table(tensor: Tensor | None) -> TypeGuard[Tensor]:
+    """Check that there is a table (1, rows, D); what is not is left to the check of shapes."""
+    return tensor is not None and tensor.ndim == 3 and len(tensor) == 1 and tensor.numel() > 0
+
+
 def _resized(table: Tensor, grid: Grid, size: tuple[int, int], mode: str, times: int = 1) -> Tensor:
     """Table (1, 1 + t * h * w, D) with the first `times` of t, and places resized to `size`."""
     t, h, w = grid
     maps = rearrange(table[0, 1:], "(t h w) d -> t d h w", t=t, h=h, w=w)[:times]
     if (h, w) != size:
         maps = _interpolated(maps, size, mode)
-    return torch.cat([table[:, :1], rearrange(maps, "t d h w -> 1 (t h w) d")], dim=1)
+    rows = rearrange(maps, "t d h w -> 1 (t h w) d")
+    return torch.cat([table[:, :1].to(rows.dtype), rows], dim=1)
 
 
-def _interpolated(x: Tensor, size: tuple[int, ...], mode: str) -> Tensor:
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))  # in half precision it would round
-    return F.interpolate(wide, size=size, mode=mode).to(x.dtype)
+def _interpolated(
+    x: Tensor, size: tuple[int, ...], mode: str, *, antialias: bool = False
+) -> Tensor:
+    """Resize floats, in float64, which loading rounds once; others are left to its check."""
+    if not x.is_floating_point():
+        return x
+    return F.interpolate(x.double(), size=size, mode=mode, antialias=antialias)

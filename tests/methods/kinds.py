@@ -51,6 +51,7 @@ INFLATED, FRAMES = {"from_image": "inflate"}, {"from_image": "frames"}
 KINDS: dict[str, dict] = {
     "tubelet ViT": {"backbone": "vit_tiny"},
     "V-JEPA 2": {"backbone": "vjepa2_tiny"},
+    "InternVideo2": {"backbone": "internvideo2_tiny", "patch_size": 16},
     "TimeSformer": {"backbone": "timesformer_tiny"},
     "ViViT": {"backbone": "vivit_tiny"},
     "VideoPrism": {"backbone": "videoprism_tiny", "patch_size": 16},
@@ -73,7 +74,11 @@ def chosen(method: str, kind: str) -> dict:
 @functools.cache
 def _built(kind: str) -> VideoModel:
     torch.manual_seed(0)
-    return build(num_frames=4, crop_size=32, num_classes=NUM_CLASSES, **KINDS[kind])[0]
+    model = build(num_frames=4, crop_size=32, num_classes=NUM_CLASSES, **KINDS[kind])[0]
+    for name, parameter in model.named_parameters():
+        if name.endswith(".gamma"):  # untrained, LayerScale lets hardly any gradient pass
+            parameter.data.fill_(1.0)
+    return model
 
 
 def fresh(kind: str) -> VideoModel:

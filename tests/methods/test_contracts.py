@@ -36,6 +36,7 @@ PAIRS = [(m, k) for m in methods.METHODS for k in KINDS if (m, k) not in UNDEFIN
 UNMERGEABLE = {
     ("arc", "frame-wise Swin"): "residual stream",
     ("arc", "frame-wise Mixer"): "TokenMixing",
+    ("arc", "InternVideo2"): "adapter's bias",  # its norms and its qkv have none
 }
 
 # The options with which a pair that is not merged by default is.

@@ -75,8 +75,8 @@ class SSF(nn.Module):
 def inject(model: VideoModel, *, init: Literal["identity", "released"] = "identity") -> None:
     """Scale and shift the output of every operation of a frozen backbone.
 
-    The operations are: the patch embedding, every LayerNorm outside `fc_norm` and the head, and
-    every linear layer of the blocks (qkv, proj, fc1, fc2) and of what runs before them. On a
+    The operations are: the patch embedding, every norm outside `fc_norm` and the head, and every
+    linear layer of the blocks (qkv, proj, fc1, fc2) and of what runs before them. On a
     tubelet ViT with MLP ratio 4 that is 2 D for the patch embedding and 22 D for each of L blocks,
     D (22 L + 2) parameters together: 204,288 on ViT-B. A scale keeps its input for the backward
     pass, so SSF needs more memory for activations than training all parameters: 5 D more per token
@@ -114,11 +114,12 @@ def _operations(model: VideoModel) -> list[tuple[Place, int, bool]]:
                 has_shift = linear.bias is not None
             found.append((place, linear.out_features, has_shift))
     readout = {*model.fc_norm.modules(), *model.head.modules()}
-    for place in places(model, nn.LayerNorm):
+    for place in places(model, (nn.LayerNorm, nn.RMSNorm)):
         norm = place.module
-        assert isinstance(norm, nn.LayerNorm)
+        assert isinstance(norm, nn.LayerNorm | nn.RMSNorm)
         if norm not in readout and norm.weight is not None:
-            found.append((place, norm.weight.numel(), norm.bias is not None))
+            has_shift = isinstance(norm, nn.LayerNorm) and norm.bias is not None
+            found.append((place, norm.weight.numel(), has_shift))
     for place in _patch_projections(model):
         conv = _convolution(place.module)
         found.append((place, conv.out_channels, conv.bias is not None))
@@ -157,14 +158,15 @@ def merge(model: VideoModel) -> None:
         elif isinstance(frozen, nn.Linear):
             folding.write_linear(frozen, *delta.fold(*folding.read_linear(frozen)))
         else:
-            layer = frozen if isinstance(frozen, nn.LayerNorm) else _convolution(frozen)
-            _write(layer, delta)
+            norms = nn.LayerNorm | nn.RMSNorm
+            _write(frozen if isinstance(frozen, norms) else _convolution(frozen), delta)
 
 
 @torch.no_grad()
-def _write(layer: nn.LayerNorm | nn.Conv2d | nn.Conv3d, delta: ScaleShift) -> None:
-    bias = layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias
+def _write(layer: nn.LayerNorm | nn.RMSNorm | nn.Conv2d | nn.Conv3d, delta: ScaleShift) -> None:
+    own = None if isinstance(layer, nn.RMSNorm) else layer.bias
+    bias = layer.weight.new_zeros(len(layer.weight)) if own is None else own
     weight, bias = delta.fold(layer.weight.double(), bias.double())
     layer.weight.copy_(weight)
-    if layer.bias is not None:
-        layer.bias.copy_(bias)
+    if own is not None:
+        own.copy_(bias)

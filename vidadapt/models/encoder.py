@@ -63,7 +63,7 @@ class ClipEncoder(VideoModel):
         self.patch_embed = PatchEmbed(tubelet_size, patch_size, width)
         self.befores = nn.ModuleList()
         self.blocks = nn.ModuleList()
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm: nn.Module = nn.LayerNorm(width, eps=NORM_EPS)
         self.fc_norm: nn.Module = nn.LayerNorm(width, eps=NORM_EPS)
         self.head = linear(width, num_classes)
 

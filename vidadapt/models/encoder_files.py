@@ -1,9 +1,10 @@
-"""What files of TimeSformer, ViViT and VideoPrism hold, see `EncoderFiles`."""
+"""What files of TimeSformer, ViViT, InternVideo2 and VideoPrism hold, see `EncoderFiles`."""
 
 from __future__ import annotations
 
 from vidadapt.models.encoder_weights import EncoderFiles
-from vidadapt.models.layouts import TIMESFORMER, VIDEOPRISM, VIVIT
+from vidadapt.models.internvideo2 import INTERNVIDEO2_SIZES
+from vidadapt.models.layouts import INTERNVIDEO2, TIMESFORMER, VIDEOPRISM, VIVIT
 from vidadapt.models.timesformer import TIMESFORMER_SIZES
 from vidadapt.models.videoprism import VIDEOPRISM_SIZES
 from vidadapt.models.vivit import VIVIT_SIZES
@@ -34,5 +35,19 @@ VIDEOPRISM_FILES = EncoderFiles(
     unused={
         "pool and layers behind the encoder": r"pooler\.",
         "text tower": r"text_model\.",
+    },
+)
+
+INTERNVIDEO2_FILES = EncoderFiles(
+    backbone=INTERNVIDEO2,
+    title=lambda state: "InternVideo2",
+    sizes=INTERNVIDEO2_SIZES,
+    parts=tuple(part for part in PARTS if part != "norm."),
+    unused={
+        "attention pool of the release (the mean over the patches stands in its place)": (
+            r"clip_projector\."
+        ),
+        "decoders of the pre-training": r"(final_clip|clip|mae)_decoder\.",
+        "positions of these decoders": r"(clip|mae)_pos_embed$",
     },
 )

@@ -22,13 +22,24 @@ from vidadapt.models.backbone import (
 )
 from vidadapt.models.coverage import LoadReport, State
 from vidadapt.models.encoder import ClipEncoder
-from vidadapt.models.encoder_files import TIMESFORMER_FILES, VIDEOPRISM_FILES, VIVIT_FILES
+from vidadapt.models.encoder_files import (
+    INTERNVIDEO2_FILES,
+    TIMESFORMER_FILES,
+    VIDEOPRISM_FILES,
+    VIVIT_FILES,
+)
 from vidadapt.models.encoder_weights import EncoderFiles, load_encoder
 from vidadapt.models.from_image import video_from_image
 from vidadapt.models.heads import HEADS
 from vidadapt.models.hub import weights_file
 from vidadapt.models.image import PREFIX
-from vidadapt.models.learned_positions import fit_timesformer, fit_videoprism, fit_vivit
+from vidadapt.models.internvideo2 import INTERNVIDEO2_SIZES, InternVideo2
+from vidadapt.models.learned_positions import (
+    fit_internvideo2,
+    fit_timesformer,
+    fit_videoprism,
+    fit_vivit,
+)
 from vidadapt.models.positions import Grid, interpolated_table
 from vidadapt.models.timesformer import TIMESFORMER_SIZES, TimeSformer
 from vidadapt.models.videoprism import VIDEOPRISM_SIZES, VideoPrism
@@ -105,6 +116,18 @@ def videoprism(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadRep
     _require_own_tables(name, options)
     model = VideoPrism(**_encoder_sizes(name, options, VIDEOPRISM_SIZES))
     return _loaded(model, name, options, VIDEOPRISM_FILES, fit_videoprism)
+
+
+def internvideo2(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport | None]:
+    """Return an `InternVideo2` of one of `INTERNVIDEO2_SIZES`, and the loading report."""
+    _require_own_tables(name, options)
+    if options.keep_head:
+        raise ValueError(
+            f"keep_head: {name} gets a new head; the release's reads an attention pool that is "
+            "left out here"
+        )
+    model = InternVideo2(**_encoder_sizes(name, options, INTERNVIDEO2_SIZES))
+    return _loaded(model, name, options, INTERNVIDEO2_FILES, fit_internvideo2)
 
 
 def vivit(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport | None]:
@@ -185,6 +208,7 @@ BACKBONES: dict[str, Family] = {
     **dict.fromkeys(TIMESFORMER_SIZES, timesformer),
     **dict.fromkeys(VIVIT_SIZES, vivit),
     **dict.fromkeys(VIDEOPRISM_SIZES, videoprism),
+    **dict.fromkeys(INTERNVIDEO2_SIZES, internvideo2),
     PREFIX: video_from_image,
 }
 

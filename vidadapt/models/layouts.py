@@ -2,7 +2,7 @@
 
 A layout is recognised by its tensor names, never by the file's name. Sources of the names:
 MCG-NJU/VideoMAE and OpenGVLab/VideoMAEv2 (the same names), ShoufaChen/AdaptFormer (`convert.py`),
-facebookresearch/vjepa2; Hugging Face's, see `huggingface`.
+facebookresearch/vjepa2, OpenGVLab/InternVideo; Hugging Face's, see `huggingface`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from vidadapt.models.tensor_files import TensorFile
 # The backbones that a layout is of.
 TUBELET_VIT, VJEPA = "vit_...", "vjepa2_..."
 TIMESFORMER, VIVIT, VIDEOPRISM = "timesformer_...", "vivit_...", "videoprism_..."
+INTERNVIDEO2 = "internvideo2_..."
 
 
 def _from_videomae(state: State) -> State:
@@ -79,6 +80,7 @@ LAYOUTS = {
     "Hugging Face ViViT": Layout(
         VIVIT, r"^(vivit\.)?embeddings\.position_embeddings$", huggingface.from_vivit
     ),
+    "InternVideo2": Layout(INTERNVIDEO2, r"^blocks\.0\.attn\.q_norm\.weight$", dict),
     "ViViT": Layout(VIVIT, r"^cls_token$", dict),
     "Hugging Face VideoMAE": Layout(
         TUBELET_VIT,

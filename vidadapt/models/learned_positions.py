@@ -104,6 +104,28 @@ def _is_table(tensor: Tensor | None) -> TypeGuard[Tensor]:
     return tensor is not None and tensor.ndim == 3 and len(tensor) == 1 and tensor.numel() > 0
 
 
+def fit_internvideo2(state: State, grid: Grid) -> tuple[str, ...]:
+    """Resize InternVideo2's table as its fine-tuning does: times linearly, places bicubic.
+
+    Its pre-training has 8 frames; a table that is no 8 squares may be 4 or 16 of them.
+    """
+    table = state.get("pos_embed")
+    if table is None or table.ndim != 3 or table.shape[1] == 1 + math.prod(grid):
+        return ()
+    rows = table.shape[1] - 1
+    found = [t for t in (8, 4, 16) if rows % t == 0 and math.isqrt(rows // t) ** 2 == rows // t]
+    if not found or rows < 1:
+        return ()
+    t, side = found[0], math.isqrt(rows // found[0])
+    if t != grid[0]:
+        places = rearrange(table[:, 1:], "1 (t n) d -> n d t", t=t)
+        places = _interpolated(places, (grid[0],), "linear")
+        table = torch.cat([table[:, :1], rearrange(places, "n d t -> 1 (t n) d")], dim=1)
+    state["pos_embed"] = _resized(table, (grid[0], side, side), grid[1:], "bicubic", times=grid[0])
+    said = " x ".join(map(str, grid))
+    return (f"positions of {t} x {side} x {side} tokens resized to {said} (linear, bicubic)",)
+
+
 def _resized(table: Tensor, grid: Grid, size: tuple[int, int], mode: str, times: int = 1) -> Tensor:
     """Table (1, 1 + t * h * w, D) with the first `times` of t, and places resized to `size`."""
     t, h, w = grid

@@ -128,6 +128,9 @@ class ModelConfig:
             load report names the others.
         tubelet_size: frames of one token; unused if an image model runs frame by frame.
         patch_size: side of one token in pixels, of a tubelet ViT; default: the backbone's.
+        num_heads: attention heads of a tubelet ViT or V-JEPA; default: the backbone's. No tensor
+            tells it: where config.json beside the weights says another number, give the one that
+            the file was trained with.
         drop_path: stochastic depth rate of the last block, rising linearly from 0.
         position_grid: token grid [t, h, w] of the pre-training, to interpolate its position table;
             default: the table is computed anew for this model's tokens, as VideoMAE does.
@@ -144,6 +147,7 @@ class ModelConfig:
     weights_key: str | None = None
     tubelet_size: int = 2
     patch_size: int | None = None
+    num_heads: Annotated[int | None, Within("[1, inf)")] = None
     drop_path: float = 0.0
     position_grid: list[int] | None = None
     from_image: Literal["inflate", "frames"] | None = None

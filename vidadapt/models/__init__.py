@@ -5,7 +5,7 @@ from vidadapt.models.backbone import BackboneOptions, VideoModel
 from vidadapt.models.batchnorm import over_all_processes, require_two_clips, without_clips
 from vidadapt.models.blocks import Block, Slot
 from vidadapt.models.clip_shape import require_shape
-from vidadapt.models.coverage import require_match
+from vidadapt.models.coverage import Pixels, require_match
 from vidadapt.models.families import BACKBONES, build
 from vidadapt.models.frame_by_frame import FrameByFrame
 from vidadapt.models.heads import HEADS, READ_OUT, pools
@@ -38,6 +38,7 @@ __all__ = [
     "LoadReport",
     "NonFinite",
     "PatchEmbed",
+    "Pixels",
     "Precision",
     "QkvLinear",
     "ShiftedWindowAttention",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,8 @@ class BackboneOptions:
         head_depth: blocks of `vjepa_attentive`; default: 4.
         tubelet_size: frames of one token; not used frame by frame.
         patch_size: side of one token in pixels, of a tubelet ViT; default: the backbone's.
+        num_heads: attention heads of a tubelet ViT or V-JEPA, which no tensor tells; default: the
+            backbone's.
         drop_path: stochastic depth rate of the last block.
         weights: checkpoint file of any recognised family, the index of one in several files, or
             their folder; `demo` for the tiny backbone shipped with the package; `hub:OWNER/REPO`,
@@ -104,6 +107,7 @@ class BackboneOptions:
     head_depth: int | None = None
     tubelet_size: int = 2
     patch_size: int | None = None
+    num_heads: int | None = None
     drop_path: float = 0.0
     weights: str | Path | None = None
     weights_key: str | None = None
@@ -127,6 +131,11 @@ class BackboneOptions:
         why = f"is for model.head: vjepa_attentive; leave it out with {self.head}"
         require_unset(why, head_depth=self.head_depth)
         model.head = HEADS[self.head](model.width, self.num_classes)
+
+    def of_a_vit(self, sizes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the sizes of a backbone with the patch and the heads that were asked for."""
+        asked = {"patch_size": self.patch_size, "num_heads": self.num_heads}
+        return {**sizes, **{key: size for key, size in asked.items() if size is not None}}
 
 
 def require_unset(why: str, **options: Any) -> None:

@@ -8,6 +8,7 @@ its names in `BACKBONES`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import timm
@@ -19,6 +20,7 @@ from vidadapt.models.backbone import (
     require_one_segment,
     require_unset,
 )
+from vidadapt.models.config_json import compare
 from vidadapt.models.coverage import LoadReport
 from vidadapt.models.from_image import video_from_image
 from vidadapt.models.heads import HEADS
@@ -37,9 +39,7 @@ def tubelet_vit(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadRe
     """Return a `VideoViT` of one of `SIZES`, and the loading report."""
     _require_no_image_options(name, options)
     require_one_segment(name, options)
-    sizes = dict(SIZES[name])
-    if options.patch_size is not None:
-        sizes["patch_size"] = options.patch_size
+    sizes = options.of_a_vit(SIZES[name])
     vit = VideoViT(
         num_frames=options.num_frames,
         crop_size=options.crop_size,
@@ -55,7 +55,9 @@ def tubelet_vit(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadRe
     path = weights_file(options.weights)
     if path is None:
         return vit, None
-    return vit, load_weights(vit, path, key=options.weights_key, keep_head=options.keep_head)
+    said, pixels = compare(path, "videomae", name, sizes, options, SIZES)
+    report = load_weights(vit, path, key=options.weights_key, keep_head=options.keep_head)
+    return vit, replace(report, notes=(*report.notes, *said), pixels=pixels)
 
 
 def vjepa(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport | None]:
@@ -65,9 +67,7 @@ def vjepa(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport |
         f"is for position tables; leave it out with {name}, which rotates instead",
         position_grid=options.interpolate_from,
     )
-    sizes = dict(VJEPA_SIZES[name])
-    if options.patch_size is not None:
-        sizes["patch_size"] = options.patch_size
+    sizes = options.of_a_vit(VJEPA_SIZES[name])
     vit = VJepaViT(
         num_frames=options.num_frames,
         crop_size=options.crop_size,
@@ -82,7 +82,9 @@ def vjepa(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport |
     path = weights_file(options.weights)
     if path is None:
         return vit, None
-    return vit, load_vjepa_weights(vit, path, key=options.weights_key, keep_head=options.keep_head)
+    said, pixels = compare(path, "vjepa2", name, sizes, options, VJEPA_SIZES)
+    report = load_vjepa_weights(vit, path, key=options.weights_key, keep_head=options.keep_head)
+    return vit, replace(report, notes=(*report.notes, *said), pixels=pixels)
 
 
 def _require_no_image_options(name: str, options: BackboneOptions) -> None:
@@ -117,6 +119,8 @@ def build(backbone: str, **options: Any) -> tuple[VideoModel, LoadReport | None]
     require_known("model.head", chosen.head, HEADS)
     if backbone not in BACKBONES and timm.is_model(backbone):
         raise ValueError(f"model.backbone: write {PREFIX}{backbone} for this model of timm's")
+    if chosen.num_heads is not None and backbone not in (*SIZES, *VJEPA_SIZES):
+        require_unset("is for vit_... and vjepa2_...; leave it out", num_heads=chosen.num_heads)
     prefix = f"{backbone.partition('/')[0]}/"
     key = prefix if prefix in BACKBONES else backbone
     return BACKBONES[require_known("model.backbone", key, BACKBONES)](backbone, chosen)

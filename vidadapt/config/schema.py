@@ -138,8 +138,13 @@ class ModelConfig:
             tubelets and attends over space and time, `frames` runs it on every frame and averages.
         inflation: how an image model's patch embedding becomes that of a tubelet: `average`
             (default; its weights divided among the frames) or `centre` (all on the middle one).
-        head: key of `vidadapt.models.heads.HEADS`.
+        head: key of `vidadapt.models.heads.HEADS`; or `from_file`: the classifier in the weights
+            file, of the kind that it has, with what it has learned.
         head_depth: blocks of `vjepa_attentive`, the last of which gathers; default: 4.
+        head_heads: attention heads of `vjepa_attentive`; default: 16.
+        keep_head: begin with the head of the weights file; `head from_file` sets it.
+        class_order: how classes of `from_file` are those of the list; default: their names are to
+            agree. `by_name` puts them in the list's order, `by_number` does not compare names.
     """
 
     backbone: str = "vit_base"
@@ -154,6 +159,9 @@ class ModelConfig:
     inflation: Literal["average", "centre"] | None = None
     head: str = "batchnorm_linear"
     head_depth: int | None = None
+    head_heads: Annotated[int | None, Within("[1, inf)")] = None
+    keep_head: bool = False
+    class_order: Literal["by_name", "by_number"] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vidadapt.models.blocks import AttentionKind, Slot
 from vidadapt.models.heads import HEADS
-from vidadapt.models.vjepa_head import DEPTH, VJepaHead
+from vidadapt.models.vjepa_head import DEPTH, NUM_HEADS, VJepaHead
 
 
 class VideoModel(nn.Module):
@@ -79,6 +79,7 @@ class BackboneOptions:
         num_classes: K.
         head: key of `HEADS`.
         head_depth: blocks of `vjepa_attentive`; default: 4.
+        head_heads: attention heads of `vjepa_attentive`; default: 16.
         tubelet_size: frames of one token; not used frame by frame.
         patch_size: side of one token in pixels, of a tubelet ViT; default: the backbone's.
         num_heads: attention heads of a tubelet ViT or V-JEPA, which no tensor tells; default: the
@@ -105,6 +106,7 @@ class BackboneOptions:
     num_classes: int
     head: str = "batchnorm_linear"
     head_depth: int | None = None
+    head_heads: int | None = None
     tubelet_size: int = 2
     patch_size: int | None = None
     num_heads: int | None = None
@@ -125,11 +127,12 @@ class BackboneOptions:
         """
         if self.head == "vjepa_attentive":
             depth = DEPTH if self.head_depth is None else self.head_depth
-            model.head = VJepaHead(model.width, self.num_classes, depth)
+            heads = NUM_HEADS if self.head_heads is None else self.head_heads
+            model.head = VJepaHead(model.width, self.num_classes, depth, heads)
             model.fc_norm = nn.Identity()
             return
         why = f"is for model.head: vjepa_attentive; leave it out with {self.head}"
-        require_unset(why, head_depth=self.head_depth)
+        require_unset(why, head_depth=self.head_depth, head_heads=self.head_heads)
         model.head = HEADS[self.head](model.width, self.num_classes)
 
     def of_a_vit(self, sizes: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from vidadapt.runs.folder import (
     environment,
 )
 from vidadapt.runs.from_hub import fetched
+from vidadapt.runs.published import class_names, head_of_file, is_published, to_train_on
 from vidadapt.runs.resume import (
     check_resumable,
     check_startable,
@@ -49,11 +50,14 @@ __all__ = [
     "check_resumable",
     "check_startable",
     "check_writable",
+    "class_names",
     "create",
     "describe_adapter",
     "drop_lines_from",
     "environment",
     "fetched",
+    "head_of_file",
+    "is_published",
     "kept_settings",
     "load_adapted_model",
     "load_adapter",
@@ -62,4 +66,5 @@ __all__ = [
     "refuse_differences",
     "shared_among",
     "start_folder",
+    "to_train_on",
 ]

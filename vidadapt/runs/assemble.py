@@ -47,6 +47,8 @@ def adapted_model(
             drop_path=chosen.drop_path,
             head=chosen.head,
             head_depth=chosen.head_depth,
+            head_heads=chosen.head_heads,
+            keep_head=chosen.keep_head,
             segments=plan.sampling.segments,
             interpolate_from=_grid(chosen.position_grid),
             from_image=chosen.from_image,
@@ -54,6 +56,15 @@ def adapted_model(
             weights=chosen.weights if load_backbone else None,
             weights_key=chosen.weights_key,
         )
+    if report is not None and chosen.keep_head and chosen.class_order == "by_name":
+        stated = models.stated_beside(report.path)
+        own, names = () if stated is None else stated.label_names or (), plan.label_names or ()
+        if not own or sorted(own) != sorted(names):
+            raise ConfigError(
+                f"model.class_order: by_name needs the same class names in config.json beside "
+                f"{report.path} and in data.label_names; leave it out, or restore the file"
+            )
+        models.reorder_classes(model.head, [own.index(name) for name in names])
     if report is not None and report.pixels is not None:
         report = replace(report, notes=(*report.notes, *_pixel_notes(report.pixels, plan)))
     backbone = fingerprint(model)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from vidadapt import methods
 from vidadapt.config import Config, ModelConfig
 from vidadapt.data import normalize
-from vidadapt.models import HEADS, READ_OUT, VideoModel
+from vidadapt.models import READ_OUT, BackboneOptions, VideoModel
 from vidadapt.runs import (
     SavedAdapter,
     adapted_model,
@@ -73,7 +73,9 @@ class AdapterBank:
         crop_size: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.config = replace(model, head="linear", drop_path=0.0)
+        self.config = replace(
+            model, head="linear", head_depth=None, head_heads=None, keep_head=False, drop_path=0.0
+        )
         self.num_frames, self.crop_size = num_frames, crop_size
         self.device = torch.device(device)
         plain, _, self.fingerprint = adapted_model(
@@ -127,7 +129,15 @@ class AdapterBank:
             ),
         )
         model = _sharing_copy(self._plain)
-        model.head = HEADS[adapter.config.model.head](model.width, plan.num_classes)
+        chosen = adapter.config.model
+        BackboneOptions(
+            num_frames=self.num_frames,
+            crop_size=self.crop_size,
+            num_classes=plan.num_classes,
+            head=chosen.head,
+            head_depth=chosen.head_depth,
+            head_heads=chosen.head_heads,
+        ).put_head(model)
         methods.apply(model, adapter.config.method)
         if not adapters.holds_all(model, adapter.tensors):
             weights = f"the bank's ({self.config.weights})"

@@ -82,7 +82,7 @@ def read_command(words: Sequence[str], world: World) -> tuple[Config, TrainOptio
         ConfigError, ValueError: an option that does not hold, naming it.
     """
     cfg, options = parse_train(list(words), methods.METHODS)
-    cfg = replace(cfg, data=with_lists(cfg.data))
+    cfg = runs.to_train_on(replace(cfg, data=with_lists(cfg.data)))
     config.check(cfg, world.size)
     if options.profile:  # which trains nothing that could be drawn
         cfg = replace(cfg, train=replace(cfg.train, trackers=[]))

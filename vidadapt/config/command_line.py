@@ -324,6 +324,8 @@ def parse_evaluate(
     parsed = parse(parser, argv)
     # A run's config.yaml names the folder of its training, which may have moved.
     options = options_of(EvaluateOptions, parsed, run_dir=run_dir, fusion=parsed.eval.fusion)
+    if "method.start" in typed(given):
+        raise ConfigError("--method.start: is where a training run begins; leave it out here")
     named = [run_dir, options.adapter, options.from_scores]
     published = parsed.model.head == PUBLISHED[1] and run_dir is None
     if [*named, published or None].count(None) != 3:

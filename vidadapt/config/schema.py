@@ -288,6 +288,7 @@ class Config:
     Attributes:
         run_dir: folder that the run writes.
         method: `name` and the method's options.
+        start: adapter that the method's own weights begin with; it is written as `method.start`.
         plugins: modules that were imported first, see `plugins`.
     """
 
@@ -299,13 +300,20 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     plugins: list[str] = field(default_factory=list)
+    start: str | None = None
 
 
 def as_dict(config: Config) -> dict[str, Any]:
-    """Return the configuration as nested plain dicts; `plugins` only where there are some."""
+    """Return the configuration as nested plain dicts; `plugins` and `start` only if given."""
     sections = {key: dict(vars(getattr(config, key))) for key in SECTIONS}
     plugins = {"plugins": list(config.plugins)} if config.plugins else {}
-    return {"run_dir": config.run_dir, **plugins, "method": dict(config.method), **sections}
+    start = {"start": config.start} if config.start is not None else {}
+    return {
+        "run_dir": config.run_dir,
+        **plugins,
+        "method": {**config.method, **start},
+        **sections,
+    }
 
 
 SECTIONS: dict[str, type] = {

@@ -33,6 +33,7 @@ from vidadapt.runs.resume import (
     shared_among,
     start_folder,
 )
+from vidadapt.runs.start import start_from_adapter
 
 __all__ = [
     "ENVIRONMENT",
@@ -66,5 +67,6 @@ __all__ = [
     "refuse_differences",
     "shared_among",
     "start_folder",
+    "start_from_adapter",
     "to_train_on",
 ]

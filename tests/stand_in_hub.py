@@ -63,7 +63,7 @@ class StandIn:
 
 
 class Refused(Exception):
-    """An answer other than 200: status and the hub's own code of the error."""
+    """An answer other than 200: status, the hub's own code of the error, and further headers."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -82,8 +82,9 @@ class Handler(BaseHTTPRequestHandler):
             headers, content = self.content(path, body)
             status = 200
         except Refused as refused:
-            status, code = refused.args
+            status, code, *more = refused.args
             headers, content = {"X-Error-Code": code, "X-Error-Message": code}, b"{}"
+            headers |= more[0] if more else {}
         self.send_response(status)
         for key, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(key, value)
@@ -188,7 +189,7 @@ class Handler(BaseHTTPRequestHandler):
         if sha not in commits:
             raise Refused(404, "RevisionNotFound")
         if name not in commits[sha]:
-            raise Refused(404, "EntryNotFound")
+            raise Refused(404, "EntryNotFound", {"X-Repo-Commit": sha})
         content = commits[sha][name]
         digest = hashlib.sha256(content).hexdigest()
         tag = digest if name.endswith(LARGE) else hashlib.sha1(content).hexdigest()

@@ -17,7 +17,8 @@ from vidadapt.apps.report.prediction_sheet import MARGIN, THUMB
 from vidadapt.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
 from vidadapt.evaluation import fuse, load_scores
 from vidadapt.lists import VIDEO_ENDINGS, ListError, Prepared, write_prepared
-from vidadapt.serving import GivenVideo, Predictor, find_videos, names_of
+from vidadapt.runs import load_adapter
+from vidadapt.serving import AdapterBank, GivenVideo, Predictor, find_videos, names_of
 from vidadapt.video import frame_times
 
 
@@ -90,6 +91,30 @@ def test_adapters_whose_clips_are_cut_alike_share_decoding_and_backbone(folders)
     chosen = Predictor(folders)
     assert [group.bank.names for group in chosen._groups] == [("probe", "side"), ("inside",)]
     assert len(Predictor(folders, num_clips=2, num_crops=1)._groups) == 1
+
+
+def test_a_bank_reads_out_as_the_adapter_does_with_an_attentive_head_of_any_depth(
+    tiny_set, tmp_path
+):
+    cfg = Config(
+        run_dir="",
+        method={"name": "linear"},
+        data=DataConfig(label_names=str(tiny_set.root / "labels.txt"), num_frames=4, crop_size=32),
+        model=ModelConfig(
+            backbone="vit_tiny",
+            weights=str(tiny_set.weights),
+            head="vjepa_attentive",
+            head_depth=2,
+            head_heads=3,
+        ),
+    )
+    write_adapter(tmp_path / "best", cfg, seed=0)
+    bank = AdapterBank.for_adapter(tmp_path / "best")
+    bank.add("own", tmp_path / "best")
+    model, _ = load_adapter(tmp_path / "best")
+    clips = torch.randint(0, 256, (2, *model.clip_shape), dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.allclose(bank.logits(clips, "own"), model(clips), atol=1e-5)
 
 
 def test_unreadable_videos_are_listed_and_the_rest_comes(tiny_set, folders, capsys, tmp_path):

@@ -9,7 +9,7 @@ import time
 from vidadapt import launching
 from vidadapt.apps.prepare.commands.options import add_time_limit
 from vidadapt.apps.report import write_prediction_sheets
-from vidadapt.config import import_plugins, spelt
+from vidadapt.config import import_plugins, spelt, split_published
 from vidadapt.serving import predict_command
 
 
@@ -35,7 +35,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     import_plugins(words)
     predict_command.add_options(parser)
     add_time_limit(parser)
-    options = parser.parse_args(words)
+    published, others = split_published(words)
+    options = parser.parse_args(others)
+    options.published = published
     predict_command.check_options(parser, options)
     return options
 

@@ -7,7 +7,9 @@ from vidadapt.config.command_line import (
     TrainOptions,
     parse_browse,
     parse_evaluate,
+    parse_published,
     parse_train,
+    split_published,
 )
 from vidadapt.config.constraints import check, check_evaluation
 from vidadapt.config.parsing import spelt
@@ -53,8 +55,10 @@ __all__ = [
     "out_of_range",
     "parse_browse",
     "parse_evaluate",
+    "parse_published",
     "parse_train",
     "require_imported",
     "shipped",
     "spelt",
+    "split_published",
 ]

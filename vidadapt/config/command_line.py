@@ -7,6 +7,7 @@ options of the method that was chosen. Options are spelt with underscores; dashe
 from __future__ import annotations
 
 import argparse
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,7 +25,14 @@ from vidadapt.config.parsing import (
     value_of,
 )
 from vidadapt.config.plugins import import_plugins, named_in, require_imported
-from vidadapt.config.schema import Config, ConfigError, DataConfig, EvalConfig, as_dict
+from vidadapt.config.schema import (
+    SECTIONS,
+    Config,
+    ConfigError,
+    DataConfig,
+    EvalConfig,
+    as_dict,
+)
 from vidadapt.config.typed import Within, out_of_range
 from vidadapt.config.yaml_files import flattened, read_yaml
 
@@ -139,11 +147,14 @@ EVALUATE_HELP = """Evaluate on a list, several clips x crops a video, exactly.
     vidadapt evaluate --run_dir runs/ssv2_adaptformer --data.lists OTHER_LISTS_OF_PREPARE
     vidadapt evaluate --adapter ssv2_adapter --data.root VIDEOS --data.test_list test.txt \\
         --model.weights videomae_vit_b.pth
+    vidadapt evaluate --model.weights FOLDER --model.head from_file --data.dataset ssv2 \\
+        --data.lists LISTS_OF_PREPARE --data.sampling videomae_ssv2
     vidadapt evaluate --from_scores runs/.../scores.npz --eval.fusion logits
     vidadapt evaluate --folds LISTS_OF_PREPARE --from_scores 'runs/fold*/eval_*/scores.npz'
 
 The configuration of the run or the adapter is the default of every option below. A run knows its
-classes, and where its relative paths begin; --data.lists takes the place of its lists.
+classes, and where its relative paths begin; --data.lists takes the place of its lists. With
+--model.head from_file a published classifier is scored as it is, without a run: docs/evaluation.md.
 Exit statuses, and failure.json in the folder of results: docs/failures.md.
 """
 
@@ -174,6 +185,16 @@ EVALUATION_KEYS = (
     *("model.weights", "model.weights_key", "train.precision"),
     *(f"eval.{key}" for key in EvalConfig.__dataclass_fields__),
 )
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Options of a command that has only keys of the configuration."""
+
+
+# Options of a published classifier, with those of the data, the model and the views.
+PUBLISHED = ("--model.head", "from_file")
+PUBLISHED_SECTIONS = ("data", "model", "eval")
 
 
 def parse_train(argv: list[str], methods: Methods) -> tuple[Config, TrainOptions]:
@@ -303,8 +324,18 @@ def parse_evaluate(
     parsed = parse(parser, argv)
     # A run's config.yaml names the folder of its training, which may have moved.
     options = options_of(EvaluateOptions, parsed, run_dir=run_dir, fusion=parsed.eval.fusion)
-    if [run_dir, options.adapter, options.from_scores].count(None) != 2:
-        raise ConfigError("give one of --run_dir FOLDER, --adapter FOLDER and --from_scores FILE")
+    if "method.start" in typed(given):
+        raise ConfigError("--method.start: is where a training run begins; leave it out here")
+    named = [run_dir, options.adapter, options.from_scores]
+    published = parsed.model.head == PUBLISHED[1] and run_dir is None
+    if [*named, published or None].count(None) != 3:
+        raise ConfigError(
+            "give one of --run_dir FOLDER, --adapter FOLDER and --from_scores FILE; or "
+            "--model.weights FILE --model.head from_file, for the classifier in that file"
+        )
+    if published:
+        _refuse_of_training(given)
+        return config_of(parsed, ".", methods, imported), options
     if options.folds is not None and options.from_scores is None:
         raise ConfigError("--folds: name the scores of each fold with --from_scores 'PATTERN'")
     if options.from_scores is not None:
@@ -316,6 +347,58 @@ def parse_evaluate(
     assert home is not None
     both = list(dict.fromkeys([*recorded, *imported]))
     return config_of(parsed, home, methods, both), options
+
+
+def parse_published(argv: list[str], methods: Methods) -> Config:
+    """Parse the options of a published classifier: `--config`, data, model and views.
+
+    Raises:
+        ConfigError: unknown or malformed keys, or no classifier is asked for.
+    """
+    _, argv, _ = choose_method(argv, methods)
+    parser = new_parser("vidadapt predict", "", NoOptions, methods, Config("").method["name"])
+    parsed = parse(parser, argv)
+    if parsed.model.head != PUBLISHED[1]:
+        raise ConfigError(
+            "give --adapter FOLDER, or --model.weights FILE --model.head from_file for the "
+            "classifier in a weights file"
+        )
+    _refuse_of_training(argv)
+    return config_of(parsed, ".", methods, ())
+
+
+def split_published(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Take the words of `parse_published` out of a command line: these words, and the others.
+
+    >>> split_published(["a.mp4", "--model.head", "from_file", "--top", "3", "--data.stride=2"])
+    (['--model.head', 'from_file', '--data.stride=2'], ['a.mp4', '--top', '3'])
+    """
+    own, others, words = list[str](), list[str](), iter(argv)
+    for word in words:
+        option, equals, _ = word.partition("=")
+        section, dot, _ = option.removeprefix("--").partition(".")
+        if word.startswith("--") and ((dot and section in SECTIONS) or option == "--config"):
+            own.append(word)
+            own += [] if equals else itertools.islice(words, 1)
+        else:
+            others.append(word)
+    return own, others
+
+
+def _refuse_of_training(argv: list[str]) -> None:
+    keys = sorted(
+        key
+        for key in typed(argv)
+        if (section := key.partition(".")[0]) in (*SECTIONS, "method")
+        and section not in PUBLISHED_SECTIONS
+        and "." in key
+        and key != "train.precision"
+    )
+    if keys:
+        raise ConfigError(
+            f"{', '.join(f'--{key}' for key in keys)}: has no effect on a published classifier "
+            "(--model.head from_file), which is not trained; leave it out"
+        )
 
 
 def _refuse_other_options(argv: list[str], taken: set[str], mode: str) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # imported where it is used: loader processes, which import t
     from jsonargparse import ArgumentParser, Namespace
 
 HELP_ALL = "--help_all"
+START = "--method.start"
 # Keys that `--help` lists, in place of over a hundred.
 BASIC = frozenset(
     [f"data.{key}" for key in ("dataset", "lists", "root", "train_list", "dev_list", "test_list")]
@@ -146,6 +147,13 @@ def new_parser(
         help=f"one of {', '.join(methods)}",
     )
     parser.add_function_arguments(methods[method], "method", skip={"model"})
+    parser.add_argument(
+        START,
+        type=Any,
+        metavar="ADAPTER",
+        help="train: adapter of another task with the same backbone, method and options, whose "
+        "weights are the start of the method's own; the head is new",
+    )
     for name in sorted(SECTIONS, key=lambda name: name != first):
         parser.add_class_arguments(SECTIONS[name], name)
     for action in parser._actions:
@@ -207,9 +215,11 @@ def config_of(parsed: Namespace, run_dir: str, methods: Methods, imported: Seque
         if not isinstance(parsed[name], Namespace):
             raise ConfigError(f"{name}: holds no keys and values; leave it out, or give some")
     inject = methods[require_known("method.name", str(parsed.method.name), methods)]
-    problems = []
-    for name, of in {"method": inject, **SECTIONS}.items():
-        values = vars(parsed[name])
+    start = parsed.method.pop("start", None)
+    asked: list[tuple[str, dict[str, Any], Any]] = [("method", {"start": start}, Config)]
+    asked += [(name, vars(parsed[name]), of) for name, of in SECTIONS.items()]
+    problems = list[str]()
+    for name, values, of in [("method", vars(parsed.method), inject), *asked]:
         problems += misfits(values, hints_of(of), f"{name}.")
         problems += [
             f"{name}.{key}: {value!r} holds a control character"
@@ -219,4 +229,10 @@ def config_of(parsed: Namespace, run_dir: str, methods: Methods, imported: Seque
     if problems:
         raise ConfigError("; ".join(problems))
     sections = {name: of(**vars(parsed[name])) for name, of in SECTIONS.items()}
-    return Config(run_dir=run_dir, method=vars(parsed.method), plugins=list(imported), **sections)
+    return Config(
+        run_dir=run_dir,
+        method=vars(parsed.method),
+        plugins=list(imported),
+        start=start,
+        **sections,
+    )

@@ -129,6 +129,9 @@ class ModelConfig:
         tubelet_size: frames of one token; unused if an image model runs frame by frame, and by
             backbones whose tokens are of one frame.
         patch_size: side of one token in pixels, of a video model; default: the backbone's.
+        num_heads: attention heads of a tubelet ViT or V-JEPA; default: the backbone's. No tensor
+            tells it: where config.json beside the weights says another number, give the one that
+            the file was trained with.
         drop_path: stochastic depth rate of the last block, rising linearly from 0.
         position_grid: token grid [t, h, w] of the pre-training, to interpolate its position table;
             default: the table is computed anew for this model's tokens, as VideoMAE does. Of ViViT:
@@ -137,8 +140,13 @@ class ModelConfig:
             tubelets and attends over space and time, `frames` runs it on every frame and averages.
         inflation: how an image model's patch embedding becomes that of a tubelet: `average`
             (default; its weights divided among the frames) or `centre` (all on the middle one).
-        head: key of `vidadapt.models.heads.HEADS`.
+        head: key of `vidadapt.models.heads.HEADS`; or `from_file`: the classifier in the weights
+            file, of the kind that it has, with what it has learned.
         head_depth: blocks of `vjepa_attentive`, the last of which gathers; default: 4.
+        head_heads: attention heads of `vjepa_attentive`; default: 16.
+        keep_head: begin with the head of the weights file; `head from_file` sets it.
+        class_order: how classes of `from_file` are those of the list; default: their names are to
+            agree. `by_name` puts them in the list's order, `by_number` does not compare names.
     """
 
     backbone: str = "vit_base"
@@ -146,12 +154,16 @@ class ModelConfig:
     weights_key: str | None = None
     tubelet_size: int = 2
     patch_size: int | None = None
+    num_heads: Annotated[int | None, Within("[1, inf)")] = None
     drop_path: float = 0.0
     position_grid: list[int] | None = None
     from_image: Literal["inflate", "frames"] | None = None
     inflation: Literal["average", "centre"] | None = None
     head: str = "batchnorm_linear"
     head_depth: int | None = None
+    head_heads: Annotated[int | None, Within("[1, inf)")] = None
+    keep_head: bool = False
+    class_order: Literal["by_name", "by_number"] | None = None
 
 
 @dataclass(frozen=True)
@@ -278,6 +290,7 @@ class Config:
     Attributes:
         run_dir: folder that the run writes.
         method: `name` and the method's options.
+        start: adapter that the method's own weights begin with; it is written as `method.start`.
         plugins: modules that were imported first, see `plugins`.
     """
 
@@ -289,13 +302,20 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     plugins: list[str] = field(default_factory=list)
+    start: str | None = None
 
 
 def as_dict(config: Config) -> dict[str, Any]:
-    """Return the configuration as nested plain dicts; `plugins` only where there are some."""
+    """Return the configuration as nested plain dicts; `plugins` and `start` only if given."""
     sections = {key: dict(vars(getattr(config, key))) for key in SECTIONS}
     plugins = {"plugins": list(config.plugins)} if config.plugins else {}
-    return {"run_dir": config.run_dir, **plugins, "method": dict(config.method), **sections}
+    start = {"start": config.start} if config.start is not None else {}
+    return {
+        "run_dir": config.run_dir,
+        **plugins,
+        "method": {**config.method, **start},
+        **sections,
+    }
 
 
 SECTIONS: dict[str, type] = {

@@ -95,6 +95,19 @@ def first_download(repository: str, names: tuple[str, ...]) -> tuple[str, Path]:
     raise _none_of(repository, names)
 
 
+def download_if_there(repository: str, name: str, revision: str) -> None:
+    """Fetch a file into the hub's cache, if the repository has it; ask once for each revision.
+
+    Raises:
+        HubError: see `download`.
+    """
+    with _refused(repository, revision):
+        known = try_to_load_from_cache(repository, name, revision=revision)
+    if known is None:  # neither a path, nor the mark of a file that is not in the repository
+        with contextlib.suppress(EntryNotFoundError):
+            download(repository, name, revision=revision)
+
+
 def first_stated(repository: str, names: tuple[str, ...]) -> tuple[str, Stated]:
     """Return the first of these files that the repository has, and what the hub states of it.
 

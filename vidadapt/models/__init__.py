@@ -5,7 +5,8 @@ from vidadapt.models.backbone import BackboneOptions, VideoModel, put_head
 from vidadapt.models.batchnorm import over_all_processes, require_two_clips, without_clips
 from vidadapt.models.blocks import Block, Slot
 from vidadapt.models.clip_shape import require_shape
-from vidadapt.models.coverage import require_match
+from vidadapt.models.config_json import stated_beside
+from vidadapt.models.coverage import Pixels, require_match
 from vidadapt.models.families import BACKBONES, build
 from vidadapt.models.frame_by_frame import FrameByFrame
 from vidadapt.models.heads import HEADS, READ_OUT, pools
@@ -19,6 +20,7 @@ from vidadapt.models.precision import (
     cast_frozen,
     resolved_precision,
 )
+from vidadapt.models.published_head import PublishedHead, published_head, reorder_classes
 from vidadapt.models.timm_attention import ShiftedWindowAttention, TokenAttention
 from vidadapt.models.to_huggingface import huggingface_form
 from vidadapt.models.vit import SIZES, PatchEmbed, VideoViT
@@ -40,7 +42,9 @@ __all__ = [
     "LoadReport",
     "NonFinite",
     "PatchEmbed",
+    "Pixels",
     "Precision",
+    "PublishedHead",
     "QkvLinear",
     "ShiftedWindowAttention",
     "Slot",
@@ -59,11 +63,14 @@ __all__ = [
     "over_all_processes",
     "plain_state",
     "pools",
+    "published_head",
     "put_head",
+    "reorder_classes",
     "require_match",
     "require_shape",
     "require_two_clips",
     "resolved_precision",
+    "stated_beside",
     "weights_file",
     "without_clips",
     "write_plain",

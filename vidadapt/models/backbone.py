@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,12 @@ class BackboneOptions:
         num_classes: K.
         head: key of `HEADS`.
         head_depth: blocks of `vjepa_attentive`; default: 4.
+        head_heads: attention heads of `vjepa_attentive`; default: 16, or D / 64 if less.
         tubelet_size: frames of one token; not used frame by frame, nor where a token is of one
             frame.
         patch_size: side of one token in pixels, of a video model; default: the backbone's.
+        num_heads: attention heads of a tubelet ViT or V-JEPA, which no tensor tells; default: the
+            backbone's.
         drop_path: stochastic depth rate of the last block.
         weights: checkpoint file of any recognised family, the index of one in several files, or
             their folder; `demo` for the tiny backbone shipped with the package; `hub:OWNER/REPO`,
@@ -103,8 +107,10 @@ class BackboneOptions:
     num_classes: int
     head: str = "batchnorm_linear"
     head_depth: int | None = None
+    head_heads: int | None = None
     tubelet_size: int = 2
     patch_size: int | None = None
+    num_heads: int | None = None
     drop_path: float = 0.0
     weights: str | Path | None = None
     weights_key: str | None = None
@@ -116,24 +122,38 @@ class BackboneOptions:
 
     def put_head(self, model: VideoModel) -> None:
         """Give the model its head, see the function `put_head`."""
-        put_head(model, self.head, self.num_classes, self.head_depth)
+        put_head(model, self.head, self.num_classes, self.head_depth, self.head_heads)
+
+    def of_a_vit(self, sizes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the sizes of a backbone with the patch and the heads that were asked for."""
+        asked = {"patch_size": self.patch_size, "num_heads": self.num_heads}
+        return {**sizes, **{key: size for key, size in asked.items() if size is not None}}
 
 
-def put_head(model: VideoModel, name: str, num_classes: int, depth: int | None = None) -> None:
+def put_head(
+    model: VideoModel,
+    name: str,
+    num_classes: int,
+    depth: int | None = None,
+    num_heads: int | None = None,
+) -> None:
     """Give a model a new head. V-JEPA's has norms of its own, so that `fc_norm` goes.
 
     Args:
         name: key of `HEADS`.
         depth: blocks of `vjepa_attentive`; default: 4.
+        num_heads: of `vjepa_attentive`; default: 16, or D / 64 if less.
 
     Raises:
-        ValueError: a depth for a head that has none, or a width that the head cannot have.
+        ValueError: a depth or heads for a head that has none, or a width that the head cannot have.
     """
     if name == "vjepa_attentive":
-        model.head = VJepaHead(model.width, num_classes, DEPTH if depth is None else depth)
+        depth = DEPTH if depth is None else depth
+        model.head = VJepaHead(model.width, num_classes, depth, num_heads)
         model.fc_norm = nn.Identity()
         return
-    require_unset(f"is for model.head: vjepa_attentive; leave it out with {name}", head_depth=depth)
+    why = f"is for model.head: vjepa_attentive; leave it out with {name}"
+    require_unset(why, head_depth=depth, head_heads=num_heads)
     model.head = HEADS[name](model.width, num_classes)
 
 

@@ -19,6 +19,24 @@ NOT_BACKBONE = ("fc_norm.", "head.", "time_embed.")
 
 
 @dataclass(frozen=True)
+class Pixels:
+    """How the pixels were made that a model was trained on, as a file beside its weights states.
+
+    Attributes:
+        path: the file.
+        mean, std: of red, green and blue, where black is 0 and white 1.
+        crop: side of the square in pixels; None: not stated.
+        short_side: of the frames before the crop; None: not stated.
+    """
+
+    path: Path
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    crop: int | None
+    short_side: int | None
+
+
+@dataclass(frozen=True)
 class LoadReport:
     """The tensors that were taken from a weights file, and those that were not, with the reasons.
 
@@ -30,6 +48,7 @@ class LoadReport:
         fresh: names of the model's tensors that the file lacks and that keep their initial values.
         dropped: reason to the file's tensor names that are not used.
         notes: further facts about the loading, a line each.
+        pixels: that the weights were trained on, where a file beside them states it.
     """
 
     path: Path
@@ -39,6 +58,7 @@ class LoadReport:
     fresh: tuple[str, ...] = field(repr=False)
     dropped: dict[str, tuple[str, ...]] = field(repr=False)
     notes: tuple[str, ...] = ()
+    pixels: Pixels | None = None
 
     def __str__(self) -> str:
         count = f"{len(self.loaded)} tensors, {self.loaded_values:,} values"

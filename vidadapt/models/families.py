@@ -8,6 +8,7 @@ its names in `BACKBONES`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from vidadapt.models.backbone import (
     require_one_segment,
     require_unset,
 )
+from vidadapt.models.config_json import compare
 from vidadapt.models.coverage import LoadReport, State
 from vidadapt.models.encoder import ClipEncoder
 from vidadapt.models.encoder_files import (
@@ -56,9 +58,7 @@ def tubelet_vit(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadRe
     """Return a `VideoViT` of one of `SIZES`, and the loading report."""
     _require_no_image_options(name, options)
     require_one_segment(name, options)
-    sizes = dict(SIZES[name])
-    if options.patch_size is not None:
-        sizes["patch_size"] = options.patch_size
+    sizes = options.of_a_vit(SIZES[name])
     vit = VideoViT(
         num_frames=options.num_frames,
         crop_size=options.crop_size,
@@ -74,7 +74,9 @@ def tubelet_vit(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadRe
     path = weights_file(options.weights)
     if path is None:
         return vit, None
-    return vit, load_weights(vit, path, key=options.weights_key, keep_head=options.keep_head)
+    said, pixels = compare(path, "videomae", name, sizes, options, SIZES)
+    report = load_weights(vit, path, key=options.weights_key, keep_head=options.keep_head)
+    return vit, replace(report, notes=(*report.notes, *said), pixels=pixels)
 
 
 def vjepa(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport | None]:
@@ -84,9 +86,7 @@ def vjepa(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport |
         f"is for position tables; leave it out with {name}, which rotates instead",
         position_grid=options.interpolate_from,
     )
-    sizes = dict(VJEPA_SIZES[name])
-    if options.patch_size is not None:
-        sizes["patch_size"] = options.patch_size
+    sizes = options.of_a_vit(VJEPA_SIZES[name])
     vit = VJepaViT(
         num_frames=options.num_frames,
         crop_size=options.crop_size,
@@ -101,14 +101,16 @@ def vjepa(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport |
     path = weights_file(options.weights)
     if path is None:
         return vit, None
-    return vit, load_vjepa_weights(vit, path, key=options.weights_key, keep_head=options.keep_head)
+    said, pixels = compare(path, "vjepa2", name, sizes, options, VJEPA_SIZES)
+    report = load_vjepa_weights(vit, path, key=options.weights_key, keep_head=options.keep_head)
+    return vit, replace(report, notes=(*report.notes, *said), pixels=pixels)
 
 
 def timesformer(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport | None]:
     """Return a `TimeSformer` of one of `TIMESFORMER_SIZES`, and the loading report."""
     _require_own_tables(name, options)
     model = TimeSformer(**_encoder_sizes(name, options, TIMESFORMER_SIZES))
-    return _loaded(model, name, options, TIMESFORMER_FILES, fit_timesformer)
+    return _loaded(model, name, options, TIMESFORMER_FILES, fit_timesformer, "timesformer")
 
 
 def videoprism(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport | None]:
@@ -135,7 +137,7 @@ def vivit(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport |
     sizes = _encoder_sizes(name, options, VIVIT_SIZES)
     model = ViViT(tubelet_size=options.tubelet_size, **sizes)
     fit = partial(fit_vivit, table_grid=options.interpolate_from)
-    return _loaded(model, name, options, VIVIT_FILES, fit)
+    return _loaded(model, name, options, VIVIT_FILES, fit, "vivit")
 
 
 def _encoder_sizes(
@@ -144,15 +146,12 @@ def _encoder_sizes(
     """Arguments of a `ClipEncoder`, after the check of options that none has."""
     _require_no_image_options(name, options)
     require_one_segment(name, options)
-    chosen = dict(sizes[name])
-    if options.patch_size is not None:
-        chosen["patch_size"] = options.patch_size
     return {
         "num_frames": options.num_frames,
         "crop_size": options.crop_size,
         "drop_path": options.drop_path,
         "num_classes": options.num_classes,
-        **chosen,
+        **options.of_a_vit(sizes[name]),
     }
 
 
@@ -162,14 +161,24 @@ def _loaded(
     options: BackboneOptions,
     files: EncoderFiles,
     fit: Callable[[State, Grid], tuple[str, ...]],
+    kind: str | None = None,
 ) -> tuple[VideoModel, LoadReport | None]:
-    """Name a model, give it the chosen head, and load its weights."""
+    """Name a model, give it the chosen head, and load its weights.
+
+    Args:
+        kind: `model_type` of a config.json beside the weights; None: none is looked for.
+    """
     model.name = name
     options.put_head(model)
     path = weights_file(options.weights)
     if path is None:
         return model, None
-    return model, load_encoder(
+    said: tuple[str, ...] = ()
+    pixels = None
+    if kind is not None:
+        sizes = options.of_a_vit(files.sizes[name])
+        said, pixels = compare(path, kind, name, sizes, options, files.sizes)
+    report = load_encoder(
         model,
         path,
         files,
@@ -178,6 +187,7 @@ def _loaded(
         fit=lambda state: fit(state, model.grid),
         read_class_token=model.read_class_token,
     )
+    return model, replace(report, notes=(*report.notes, *said), pixels=pixels)
 
 
 def _require_own_tables(name: str, options: BackboneOptions) -> None:
@@ -229,6 +239,8 @@ def build(backbone: str, **options: Any) -> tuple[VideoModel, LoadReport | None]
     require_known("model.head", chosen.head, HEADS)
     if backbone not in BACKBONES and timm.is_model(backbone):
         raise ValueError(f"model.backbone: write {PREFIX}{backbone} for this model of timm's")
+    if chosen.num_heads is not None and backbone not in (*SIZES, *VJEPA_SIZES):
+        require_unset("is for vit_... and vjepa2_...; leave it out", num_heads=chosen.num_heads)
     prefix = f"{backbone.partition('/')[0]}/"
     key = prefix if prefix in BACKBONES else backbone
     return BACKBONES[require_known("model.backbone", key, BACKBONES)](backbone, chosen)

@@ -8,7 +8,15 @@ from pathlib import Path
 import timm
 from huggingface_hub.errors import EntryNotFoundError
 
-from vidadapt.hub import FILES, PREFIX, HubError, download, first_download
+from vidadapt.hub import (
+    FILES,
+    PREFIX,
+    HubError,
+    download,
+    download_if_there,
+    first_download,
+)
+from vidadapt.models.config_json import COMPANIONS
 from vidadapt.models.shards import INDEX, shards_of
 
 HUB = "hub"
@@ -44,7 +52,8 @@ def is_hub_name(weights: str) -> bool:
 def hub_file(weights: str, timm_name: str | None) -> Path:
     """Return the local copy of a hub file, from the cache or downloaded into it.
 
-    For a model in several files: the index, with the other files beside it.
+    For a model in several files: the index, with the other files beside it. For a video model also
+    config.json and what states the preprocessing, where the repository has them.
 
     Args:
         weights: `hub:OWNER/REPO` (the first of `FILES` that it has), `hub:OWNER/REPO/FILE`, or
@@ -59,6 +68,8 @@ def hub_file(weights: str, timm_name: str | None) -> Path:
         name, local = first_download(repository, names)
         if name.endswith(INDEX):
             _fetch_shards(repository, name, local)
+        if timm_name is None:
+            _fetch_companions(repository, name, local)
     except HubError as error:
         raise ValueError(
             f"model.weights: {error}. Or fetch the file elsewhere and give its path: "
@@ -67,10 +78,22 @@ def hub_file(weights: str, timm_name: str | None) -> Path:
     return local
 
 
+def _fetch_companions(repository: str, name: str, weights: Path) -> None:
+    """Fetch what describes a file of the hub's cache, beside it."""
+    folders, revision = _place(name, weights)
+    for companion in COMPANIONS:
+        download_if_there(repository, "/".join([*folders, companion]), revision)
+
+
+def _place(name: str, local: Path) -> tuple[list[str], str]:
+    """Folders in the repository, and the revision, of a file of the hub's cache."""
+    *folders, _ = name.split("/")
+    return folders, local.parents[len(folders)].name
+
+
 def _fetch_shards(repository: str, name: str, index: Path) -> None:
     """Fetch the files that an index of the hub's cache names, beside it."""
-    *folders, _ = name.split("/")
-    revision = index.parents[len(folders)].name  # of the snapshot in the hub's cache
+    folders, revision = _place(name, index)
     for shard in shards_of(index):
         if not index.with_name(shard).exists():
             # If the repository lacks the file, reading the index reports it.

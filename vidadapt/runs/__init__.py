@@ -24,6 +24,7 @@ from vidadapt.runs.folder import (
     environment,
 )
 from vidadapt.runs.from_hub import fetched
+from vidadapt.runs.published import class_names, head_of_file, is_published, to_train_on
 from vidadapt.runs.resume import (
     check_resumable,
     check_startable,
@@ -32,6 +33,7 @@ from vidadapt.runs.resume import (
     shared_among,
     start_folder,
 )
+from vidadapt.runs.start import start_from_adapter
 
 __all__ = [
     "ENVIRONMENT",
@@ -49,11 +51,14 @@ __all__ = [
     "check_resumable",
     "check_startable",
     "check_writable",
+    "class_names",
     "create",
     "describe_adapter",
     "drop_lines_from",
     "environment",
     "fetched",
+    "head_of_file",
+    "is_published",
     "kept_settings",
     "load_adapted_model",
     "load_adapter",
@@ -62,4 +67,6 @@ __all__ = [
     "refuse_differences",
     "shared_among",
     "start_folder",
+    "start_from_adapter",
+    "to_train_on",
 ]

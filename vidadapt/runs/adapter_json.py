@@ -26,6 +26,7 @@ LARGEST = {"num_frames": 4096, "crop_size": 4096, "num_classes": 1_000_000}
 LARGEST |= {"stride": 100_000, "num_clips": 10_000, "num_crops": 10_000}
 LARGEST |= {"tubelet_size": 4096, "patch_size": 4096, "position_grid": 4096}
 LARGEST |= {"segments": 4096, "head_depth": 64}
+LARGEST |= {"num_heads": 4096, "head_heads": 4096}
 
 
 def describe_adapter(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
 import torch
 
-from vidadapt import methods, models
+from vidadapt import data, methods, models
 from vidadapt.config import Config, ConfigError
 from vidadapt.data import DataPlan
-from vidadapt.models import LoadReport, VideoModel, fingerprint
+from vidadapt.models import LoadReport, Pixels, VideoModel, fingerprint
 
 
 def adapted_model(
@@ -40,9 +43,12 @@ def adapted_model(
             num_classes=plan.num_classes,
             tubelet_size=chosen.tubelet_size,
             patch_size=chosen.patch_size,
+            num_heads=chosen.num_heads,
             drop_path=chosen.drop_path,
             head=chosen.head,
             head_depth=chosen.head_depth,
+            head_heads=chosen.head_heads,
+            keep_head=chosen.keep_head,
             segments=plan.sampling.segments,
             interpolate_from=_grid(chosen.position_grid),
             from_image=chosen.from_image,
@@ -50,9 +56,49 @@ def adapted_model(
             weights=chosen.weights if load_backbone else None,
             weights_key=chosen.weights_key,
         )
+    if report is not None and chosen.keep_head and chosen.class_order == "by_name":
+        stated = models.stated_beside(report.path)
+        own, names = () if stated is None else stated.label_names or (), plan.label_names or ()
+        if not own or sorted(own) != sorted(names):
+            raise ConfigError(
+                f"model.class_order: by_name needs the same class names in config.json beside "
+                f"{report.path} and in data.label_names; leave it out, or restore the file"
+            )
+        models.reorder_classes(model.head, [own.index(name) for name in names])
+    if report is not None and report.pixels is not None:
+        report = replace(report, notes=(*report.notes, *_pixel_notes(report.pixels, plan)))
     backbone = fingerprint(model)
     methods.apply(model, config.method)
     return model, report, backbone
+
+
+def _pixel_notes(stated: Pixels, plan: DataPlan) -> Iterator[str]:
+    """Say whether clips are normalised and cut as a file beside the weights states."""
+    theirs, name = (stated.mean, stated.std), stated.path.name
+    fits = [key for key, ours in data.NORMALIZATIONS.items() if _alike(theirs, ours)]
+    if plan.normalization in fits:
+        yield f"{name} agrees: data.normalization {plan.normalization}"
+    else:
+        mend = f"give --data.normalization {fits[0]}" if fits else "none of this package is so"
+        mean, std = (", ".join(f"{value:.4g}" for value in values) for values in theirs)
+        yield (
+            f"{name}: OTHER NORMALISATION: trained with mean ({mean}) and std ({std}), "
+            f"data.normalization is {plan.normalization}; {mend}"
+        )
+    crop, side = stated.crop, stated.short_side
+    if crop not in (None, plan.crop_size) or side not in (None, plan.crop_size):
+        yield (
+            f"{name}: its frames have a short side of {side or crop} and a crop of {crop or side} "
+            f"pixels; here both are {plan.crop_size} (data.crop_size)"
+        )
+
+
+def _alike(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> bool:
+    return all(
+        abs(a - b) < 1e-3
+        for p, q in zip(one, other, strict=True)
+        for a, b in zip(p, q, strict=True)
+    )
 
 
 def _grid(sizes: list[int] | None) -> tuple[int, int, int] | None:

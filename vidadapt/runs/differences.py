@@ -13,7 +13,11 @@ from vidadapt.data import DataPlan
 
 # Keys of the model's configuration that an already built backbone does not depend on. Whether the
 # first three agree, its fingerprint says.
-NOT_OF_THE_BACKBONE = ("weights", "weights_key", "drop_path", "head", "head_depth")
+NOT_OF_THE_BACKBONE = (
+    *("weights", "weights_key", "drop_path"),
+    *("head", "head_depth", "head_heads", "keep_head", "class_order"),
+)
+OF_THE_HEAD = ("model.head", "model.head_depth", "model.head_heads")
 IN_FILE = "{key}: {old!r} in the file, {new!r} "
 
 
@@ -41,14 +45,13 @@ def differences(about: dict[str, Any], config: Config, plan: DataPlan) -> list[s
         trained, asked = ({"name": one["name"]} for one in (trained, asked))
     in_file = {
         **{f"method.{key}": value for key, value in trained.items()},
-        "model.head": about["model"].get("head", ModelConfig.head),
+        **{key: about["model"].get(key[6:], getattr(ModelConfig, key[6:])) for key in OF_THE_HEAD},
         "data.normalization": about["clip"]["normalization"],
         "num_classes": about["num_classes"],
     }
     here = {
         **{f"method.{key}": value for key, value in asked.items()},
-        "model.head": config.model.head,
-        "model.head_depth": config.model.head_depth,
+        **{key: getattr(config.model, key[6:]) for key in OF_THE_HEAD},
         "data.normalization": plan.normalization,
         "num_classes": plan.num_classes,
     }

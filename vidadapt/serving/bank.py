@@ -75,7 +75,9 @@ class AdapterBank:
         segments: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.config = replace(model, head="linear", head_depth=None, drop_path=0.0)
+        self.config = replace(
+            model, head="linear", head_depth=None, head_heads=None, keep_head=False, drop_path=0.0
+        )
         self.plan = adapters.bare_plan(num_frames, crop_size, segments)
         self.device = torch.device(device)
         plain, _, self.fingerprint = adapted_model(
@@ -129,7 +131,7 @@ class AdapterBank:
         )
         model = _sharing_copy(self._plain)
         own = adapter.config.model
-        put_head(model, own.head, plan.num_classes, own.head_depth)
+        put_head(model, own.head, plan.num_classes, own.head_depth, own.head_heads)
         methods.apply(model, adapter.config.method)
         if not adapters.holds_all(model, adapter.tensors):
             weights = f"the bank's ({self.config.weights})"

@@ -35,6 +35,8 @@ def evaluate(world: World, loaded: Loaded, job: Scoring, out: Path, began: float
         job: of these scores, see `trained.job`.
         began: time of the start, by `time.monotonic`.
     """
+    if world.is_main and loaded.report:
+        print(loaded.report)
     parts = take_up(out / "parts", job, world)
     scoring, scored = time.monotonic(), len(parts.left)
     changes = Changes(out / "parts" / CHANGED, loaded.trained.config.data.changed)
@@ -115,6 +117,14 @@ def say(out: Path | None, result: dict[str, Any]) -> None:
             f"mean over {len(result['folds'])} folds {result['mean_over_folds']:.2f} ± "
             f"{result['std_over_folds']:.2f}; 95 % interval of top-1 over "
             f"{len(result['by_group'])} groups: {low:.2f} to {high:.2f}"
+        )
+    if "head" in result:
+        print(
+            printable(
+                f"published classifier {result['weights_file']}: {result['head']}; its classes: "
+                f"{result['class_order']}; sampling {result['sampling']}, {result['num_frames']} "
+                f"frames of {result['crop_size']} pixels, normalisation {result['normalization']}"
+            )
         )
     unreadable = result["unreadable"]
     if unreadable:

@@ -24,6 +24,7 @@ from vidadapt.models import NonFinite, autocast, resolved_precision
 from vidadapt.runs import NOT_OF_THE_BACKBONE, SavedAdapter, adapters
 from vidadapt.serving.bank import AdapterBank
 from vidadapt.serving.given import GivenVideo
+from vidadapt.serving.published import Published, PublishedBank
 from vidadapt.video import frame_times
 
 
@@ -75,7 +76,7 @@ class _Group:
 
     config: Config
     plan: DataPlan
-    bank: AdapterBank
+    bank: AdapterBank | PublishedBank
     precision: str
 
 
@@ -105,11 +106,14 @@ class Predictor:
         self.device = torch.device(device)
         self.names = list(folders)
         groups: dict[Any, _Group] = {}
+        banks: dict[Any, AdapterBank] = {}
         for name, folder in folders.items():
             adapter = adapters.read_adapter(folder)
             plan = adapters.with_views(adapter.plan, num_clips, num_crops)
             key = _key(adapter, plan)
-            if key not in groups:
+            if key in groups:
+                bank = banks[key]
+            else:
                 config = adapters.with_weights(adapter, weights)
                 bank = AdapterBank(
                     config.model,
@@ -119,10 +123,31 @@ class Predictor:
                     device=self.device,
                 )
                 precision = resolved_precision(self.device, config.train.precision)
+                banks[key] = bank
                 groups[key] = _Group(config, plan, bank, precision)
-            groups[key].bank.add(name, folder)
+            bank.add(name, folder)
         self._groups = list(groups.values())
-        self.views = {
+
+    @classmethod
+    def of_published(
+        cls, found: Published, device: torch.device | str = "cpu"
+    ) -> tuple[Predictor, str]:
+        """Make one of a published classifier; also what was loaded, in words.
+
+        Raises:
+            ValueError, FileNotFoundError: weights that do not fit.
+        """
+        made = cls({}, device=device)
+        bank = PublishedBank(found, made.device)
+        precision = resolved_precision(made.device, found.config.train.precision)
+        made._groups = [_Group(found.config, found.plan, bank, precision)]
+        made.names = list(bank.names)
+        return made, bank.report
+
+    @property
+    def views(self) -> dict[str, str]:
+        """Name -> e.g. "4 clips x 3 crops"."""
+        return {
             name: f"{group.plan.num_clips} clips x {group.plan.num_crops} crops"
             for group in self._groups
             for name in group.bank.names

@@ -11,22 +11,29 @@ from typing import Any
 
 import torch
 
-from vidadapt.config import plugins
+from vidadapt import methods
+from vidadapt.config import check_evaluation, parse_published, plugins
 from vidadapt.console import duration, printable, track
 from vidadapt.files import as_json
+from vidadapt.lists import read_label_names
 from vidadapt.runs import adapters, from_hub
 from vidadapt.serving.given import LISTS, find_videos, names_of
 from vidadapt.serving.predict import Prediction, Predictor, workers_for
+from vidadapt.serving.published import find_published
 
 EPILOG = f"""examples:
   vidadapt predict clip.mp4 --adapter runs/ssv2_adaptformer
   vidadapt predict VIDEOS/ --adapter ssv2_adapter --weights videomae_vit_b.pth --json
   vidadapt predict test.txt --root VIDEOS --adapter runs/ssv2 --adapter runs/hmdb51 \\
       --sheet out.png
+  vidadapt predict VIDEOS/ --model.weights FOLDER --model.head from_file \\
+      --data.sampling videomae_dense
 
 A video is looked at as in the adapter's evaluation: its own clips, crops, normalisation and fusion.
 Adapters of one backbone whose clips are cut alike share the decoding, and linear probes and LoSA
-also one pass of the backbone. Lists ({", ".join(LISTS)}) hold lines `path label` or
+also one pass of the backbone. In the place of adapters, --model.head from_file takes the
+classifier in a weights file, with the keys of vidadapt evaluate for data, model and views.
+Lists ({", ".join(LISTS)}) hold lines `path label` or
 `path`; with labels, the summary says how many predictions agree, unless the
 adapters have different classes. Hidden files of a folder (`.x`) are passed over. Videos that
 cannot be read are listed at the end, and the exit status is 1 then (others: docs/failures.md).
@@ -37,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add all options but the time limit of counting."""
     parser.add_argument("videos", nargs="+", help="video files, folders (at any depth), or lists")
     parser.add_argument(
-        "--adapter", action="append", required=True, metavar="DIR",
+        "--adapter", action="append", metavar="DIR",
         help="adapter folder, e.g. runs/mine/best; a run's folder (its best, else its last); or "
         "hub:OWNER/NAME[@REVISION], which is fetched; "
         "may be given several times",
@@ -84,6 +91,14 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         value = getattr(options, name)
         if value is not None and value < least:
             parser.error(f"--{name}: expected {least} or more, got {value}")
+    if options.adapter is None and not options.published:
+        parser.error(
+            "give --adapter DIR, or --model.weights FILE --model.head from_file for the classifier "
+            "in a weights file"
+        )
+    for name in ("adapter", "weights") if options.published else ():
+        if getattr(options, name) is not None:
+            parser.error(f"--{name}: is for adapters; leave it out with --model.head from_file")
     sheet = options.sheet
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise ValueError(f"--sheet: expected a file that ends in .png, got {sheet}")
@@ -94,18 +109,7 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
 def predictions(options: argparse.Namespace) -> list[Prediction]:
     """Predict as the options say; each is printed as it comes, unless a picture is wanted."""
     videos = find_videos(options.videos, options.root, options.allow_outside_root)
-    folders = [adapters.find_adapter(folder) for folder in options.adapter]
-    shown = [
-        Path(given) if from_hub.is_reference(given) else folder
-        for given, folder in zip(options.adapter, folders, strict=True)
-    ]
-    predictor = Predictor(
-        dict(zip(names_of(shown), folders, strict=True)),
-        weights=options.weights,
-        num_clips=options.num_clips,
-        num_crops=options.num_crops,
-        device=options.device,
-    )
+    predictor = _published(options) if options.published else _adapters(options)
     if len({predictor.adapter(name).classes for name in predictor.names}) > 1 and any(
         video.label is not None for video in videos
     ):
@@ -124,6 +128,36 @@ def predictions(options: argparse.Namespace) -> list[Prediction]:
     )
     found = track(found, total=len(videos), label="predict", unit="videos")
     return list(found if sheet else _printed(found, options.json))
+
+
+def _adapters(options: argparse.Namespace) -> Predictor:
+    folders = [adapters.find_adapter(folder) for folder in options.adapter]
+    shown = [
+        Path(given) if from_hub.is_reference(given) else folder
+        for given, folder in zip(options.adapter, folders, strict=True)
+    ]
+    return Predictor(
+        dict(zip(names_of(shown), folders, strict=True)),
+        weights=options.weights,
+        num_clips=options.num_clips,
+        num_crops=options.num_crops,
+        device=options.device,
+    )
+
+
+def _published(options: argparse.Namespace) -> Predictor:
+    config = parse_published(options.published, methods.METHODS)
+    given = {"num_clips": options.num_clips, "num_crops": options.num_crops}
+    views = {key: number for key, number in given.items() if number is not None}
+    config = replace(config, eval=replace(config.eval, **views))
+    check_evaluation(config)
+    names = config.data.label_names
+    found = find_published(config, None if names is None else read_label_names(names))
+    predictor, report = Predictor.of_published(found, options.device)
+    print(report, file=sys.stderr)
+    said = f"{found.head}; its classes: {found.class_order}"
+    print(printable(f"published classifier {found.name}: {said}"), file=sys.stderr)
+    return predictor
 
 
 def conclude(found: Sequence[Prediction], seconds: float, json_lines: bool) -> int:

@@ -22,9 +22,18 @@ from vidadapt.data import Changes, DataPlan, VideoList
 from vidadapt.distributed import World, from_main, gather_objects, together
 from vidadapt.evaluation import Parts, Scores, Scoring, score_views
 from vidadapt.files import checksum, warn_of_retries
-from vidadapt.lists import Sample, Samples, check_label_names, read_list, with_lists
+from vidadapt.lists import (
+    LABELS_FILE,
+    Sample,
+    Samples,
+    check_label_names,
+    read_label_names,
+    read_list,
+    with_lists,
+)
 from vidadapt.models import WITHOUT_FILE, VideoModel, cast_frozen, resolved_precision
 from vidadapt.runs import SavedAdapter, adapters, checkpoints, from_hub
+from vidadapt.serving.published import METHOD, Published, find_published, load_published
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class Trained:
         checkpoint: folder of adapter.safetensors and adapter.json.
         split: which list, `test` or `dev`.
         listed: its path.
+        published: a classifier in the place of a checkpoint, which is its weights file then.
     """
 
     config: Config
@@ -44,6 +54,12 @@ class Trained:
     checkpoint: Path
     split: str
     listed: str
+    published: Published | None = None
+
+    @property
+    def name(self) -> str:
+        """For a folder of results."""
+        return self.checkpoint.name if self.published is None else self.published.name
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,7 @@ class Loaded:
 
     Attributes:
         trainable: number of parameters that were trained.
+        report: what was loaded of a published classifier, in words; empty: it is another model.
     """
 
     trained: Trained
@@ -59,6 +76,7 @@ class Loaded:
     trainable: int
     precision: str
     videos: VideoList
+    report: str = ""
 
 
 def asked(argv: list[str]) -> tuple[Config | None, EvaluateOptions, SavedAdapter | None]:
@@ -82,7 +100,7 @@ def asked(argv: list[str]) -> tuple[Config | None, EvaluateOptions, SavedAdapter
         config.check_evaluation(cfg)
         if adapter is not None and cfg.model.weights is None and cfg.method["name"] != "full":
             adapters.with_weights(adapter, None)  # raises an error that says which
-    if cfg is not None and adapter is None:
+    if cfg is not None and options.run_dir is not None:
         cfg = _from_here(cfg, command_line.typed(argv))
     return cfg, options, adapter
 
@@ -132,8 +150,13 @@ def find(cfg: Config, options: EvaluateOptions, adapter: SavedAdapter | None) ->
         ValueError: no such checkpoint, the list is not set, options that do not go together.
     """
     named = cfg.data.label_names is not None
-    cfg = replace(cfg, data=with_lists(cfg.data, same_dataset=adapter is None))
-    if adapter is None:
+    published = None
+    is_run = options.run_dir is not None
+    cfg = replace(cfg, data=with_lists(cfg.data, same_dataset=is_run))
+    if not is_run and adapter is None:
+        published = find_published(cfg, _names_of_list(cfg.data, options.split))
+        cfg, plan, checkpoint = published.config, published.plan, published.head.path
+    elif adapter is None:
         checkpoint = adapters.checkpoint_folder(Path(cfg.run_dir), options.checkpoint)
         names = None if named else checkpoints.load_checkpoint(checkpoint)[1].get("label_names")
         plan = data.resolve(cfg.data, cfg.eval, names)
@@ -152,7 +175,16 @@ def find(cfg: Config, options: EvaluateOptions, adapter: SavedAdapter | None) ->
                 f"{key}: {path} is not there, seen from {Path.cwd()}; where it has moved, give it "
                 "with " + mend.format(split=options.split)
             )
-    return Trained(cfg, plan, checkpoint, options.split, listed)
+    return Trained(cfg, plan, checkpoint, options.split, listed, published)
+
+
+def _names_of_list(of: DataConfig, split: str) -> list[str] | None:
+    """Class names of the list to score, if it has some: as given, else of the file beside it."""
+    listed = of.test_list if split == "test" else of.dev_list
+    beside = None if listed is None else Path(listed).with_name(LABELS_FILE)
+    if of.label_names is not None:
+        return list(read_label_names(of.label_names))
+    return None if beside is None or not beside.is_file() else list(read_label_names(beside))
 
 
 def samples_of(trained: Trained) -> Samples:
@@ -188,15 +220,19 @@ def load(trained: Trained, world: World, samples: Sequence[Sample] | None = None
     Raises:
         ValueError, OSError, ReadError: what cannot be used, naming file, line or key.
     """
-    cfg, plan = trained.config, trained.plan
+    cfg, plan, report = trained.config, trained.plan, ""
     with together(world):
-        model = adapters.load_adapted_model(cfg, plan, trained.checkpoint).to(world.device)
+        if trained.published is not None:
+            model, report = load_published(trained.published, world.device)
+        else:
+            model = adapters.load_adapted_model(cfg, plan, trained.checkpoint)
+            model.to(world.device)
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         model.requires_grad_(False)
         precision = resolved_precision(world.device, cfg.train.precision)
         cast_frozen(model, world.device, precision)
     videos = from_main(world, lambda: videos_of(trained, samples))
-    return Loaded(trained, model, trainable, precision, videos)
+    return Loaded(trained, model, trainable, precision, videos, report)
 
 
 def score(
@@ -283,11 +319,22 @@ def _digest(model: nn.Module) -> str:
 def about(loaded: Loaded) -> dict[str, Any]:
     """Origin of scores, as JSON: run, method, checkpoint, list and its hash, clips, precision."""
     trained, plan = loaded.trained, loaded.trained.plan
+    if trained.published is not None:
+        origin: dict[str, Any] = {
+            "run_dir": None,
+            "method": METHOD,
+            "checkpoint": trained.name,
+            **trained.published.about,
+        }
+    else:
+        origin = {
+            "run_dir": trained.config.run_dir,
+            "method": trained.config.method["name"],
+            "checkpoint": trained.checkpoint.name,
+            "adapter_sha256": checksum(trained.checkpoint / checkpoints.TENSORS),
+        }
     return {
-        "run_dir": trained.config.run_dir,
-        "method": trained.config.method["name"],
-        "checkpoint": trained.checkpoint.name,
-        "adapter_sha256": checksum(trained.checkpoint / checkpoints.TENSORS),
+        **origin,
         "list": str(trained.listed),
         "root": os.path.abspath(trained.config.data.root),  # noqa: PTH100 (as readers name files)
         "manifest": loaded.videos.manifest,
@@ -311,7 +358,7 @@ def output_folder(found: Trained, kind: str, out: str | None) -> Path:
         RunError: the folder cannot be written.
     """
     views = f"{found.plan.num_clips}x{found.plan.num_crops}"
-    name = f"{kind}_{found.split}_{found.checkpoint.name}_{views}"
+    name = f"{kind}_{found.split}_{found.name}_{views}"
     home = Path(found.config.run_dir)
     if from_hub.is_reference(home):
         home = Path(from_hub.parts_of(home)[0].replace("/", "--"))

@@ -112,6 +112,8 @@ def say_start(setup: Setup, dropped: Sequence[str], world: World, grid: str = ""
     lr = effective_lr(cfg.train.base_lr, global_batch)
     rate = f"lr {lr:g} (base_lr {cfg.train.base_lr:g} x global batch {global_batch} / 256)"
     print(f"{setup.report}\n" if setup.report else RANDOM_WEIGHTS)
+    if cfg.start is not None:
+        print(printable(f"{cfg.method['name']} began with the weights of {cfg.start}, a new head"))
     print(
         f"{cfg.method['name']}: {trainable:,} of {total:,} parameters train "
         f"({100 * trainable / total:.2f} %); {grid or rate}; {len(train.samples)} videos, "
@@ -155,6 +157,7 @@ def summarise(
     trainable, total = count_parameters(setup.model)
     summary = {
         "method": setup.cfg.method["name"],
+        "start": setup.cfg.start,
         "trainable": trainable,
         "total": total,
         "side_by_side": 1,

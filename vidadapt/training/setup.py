@@ -82,7 +82,7 @@ def read_command(words: Sequence[str], world: World) -> tuple[Config, TrainOptio
         ConfigError, ValueError: an option that does not hold, naming it.
     """
     cfg, options = parse_train(list(words), methods.METHODS)
-    cfg = replace(cfg, data=with_lists(cfg.data))
+    cfg = runs.to_train_on(replace(cfg, data=with_lists(cfg.data)))
     config.check(cfg, world.size)
     if options.profile:  # which trains nothing that could be drawn
         cfg = replace(cfg, train=replace(cfg.train, trackers=[]))
@@ -116,6 +116,9 @@ def set_up(
         recipe = replace(cfg.train, precision=resolved_precision(world.device, cfg.train.precision))
         torch.manual_seed(recipe.seed)
         model, report, backbone = runs.adapted_model(cfg, plan)
+        # Of a grid some runs may have a checkpoint, which replaces this, and others none.
+        if cfg.start is not None and (saved is None or cut_for is not None):
+            runs.start_from_adapter(model, cfg, backbone)
         model.to(world.device)
         if recipe.sync_batchnorm and world.size > 1:
             over_all_processes(model.head, lambda sums: distributed.total_over_ranks(world, sums))

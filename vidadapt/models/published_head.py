@@ -1,0 +1,139 @@
+"""The classifier in a weights file: its kind, classes and names, before a model is built."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vidadapt.models.config_json import stated_beside
+from vidadapt.models.coverage import State, listed
+from vidadapt.models.encoder_files import TIMESFORMER_FILES, VIVIT_FILES
+from vidadapt.models.heads import pools
+from vidadapt.models.layouts import TUBELET_VIT, our_names
+from vidadapt.models.tensor_files import MODEL_KEYS, read_tensors
+from vidadapt.models.vit import SIZES
+from vidadapt.models.vjepa_head import NUM_HEADS
+from vidadapt.models.vjepa_weights import VJEPA_FILES
+
+# Backbones whose classifiers are known: layout of files, entries that hold the model, heads.
+KNOWN = {
+    **{name: (TUBELET_VIT, MODEL_KEYS, size["num_heads"]) for name, size in SIZES.items()},
+    **{
+        name: (files.backbone, files.entries, size["num_heads"])
+        for files in (VJEPA_FILES, TIMESFORMER_FILES, VIVIT_FILES)
+        for name, size in files.sizes.items()
+    },
+}
+
+# The last layer of each kind of head, by our names.
+LAST_LAYERS = {
+    "head.weight": "linear",
+    "head.1.weight": "batchnorm_linear",
+    "head.classifier.weight": "attentive",
+}
+
+
+@dataclass(frozen=True)
+class PublishedHead:
+    """A classifier of a weights file.
+
+    Attributes:
+        path: the file, or the index of several files.
+        kind: key of `HEADS`.
+        depth: blocks of `vjepa_attentive`; None: another kind.
+        heads: attention heads of `vjepa_attentive`; None: another kind.
+        num_classes: K.
+        first_token: it reads the first token in place of the mean (`use_mean_pooling` false), which
+            is the class token where there is one.
+        label_names: of config.json; None: there are none.
+    """
+
+    path: Path
+    kind: str
+    depth: int | None
+    heads: int | None
+    num_classes: int
+    first_token: bool
+    label_names: tuple[str, ...] | None
+
+    def __str__(self) -> str:
+        reads = "its first token" if self.first_token else "the mean of all tokens"
+        if self.kind in ("attentive", "vjepa_attentive"):
+            reads = "all tokens"
+        size = "" if self.depth is None else f" of {self.depth} blocks, {self.heads} heads"
+        return f"{self.kind}{size} from the file, {self.num_classes} classes, reads {reads}"
+
+
+def published_head(
+    weights: Path, backbone: str, num_heads: int | None, key: str | None = None
+) -> PublishedHead:
+    """Find the classifier in a weights file.
+
+    Args:
+        weights: file, index or folder.
+        backbone: key of `KNOWN`.
+        num_heads: of the backbone; default: its own.
+        key: entry of the file, see `read_tensors`.
+
+    Raises:
+        ValueError: a backbone or file without a classifier, or names that do not agree with it.
+        FileNotFoundError: no such file.
+    """
+    if backbone not in KNOWN:
+        families = ", ".join(dict.fromkeys(family for family, *_ in KNOWN.values()))
+        raise ValueError(f"model.head: from_file is for backbones {families}, not {backbone}")
+    family, entries, usual_heads = KNOWN[backbone]
+    file = read_tensors(weights, key, entries)
+    layout, state = our_names(file, family)
+    last = next((name for name in LAST_LAYERS if name in state and state[name].ndim == 2), None)
+    if last is None:
+        found = listed([name for name in state if name.startswith("head.")]) or "none"
+        raise ValueError(
+            f"model.head: from_file: {file.path} holds no classifier (tensors of a head: {found}); "
+            "give a fine-tuned file, or train a head of your own: --model.head linear"
+        )
+    kind, depth, heads = LAST_LAYERS[last], None, None
+    if "head.query_tokens" in state:
+        kind, depth = "vjepa_attentive", 1 + _count(state, r"head\.blocks\.(\d+)\.")
+        # Transformers' pooler has as many as the encoder, those of Meta 16, whatever the width.
+        encoder = num_heads or usual_heads
+        heads = encoder if layout.startswith("Hugging Face") else NUM_HEADS
+    stated = stated_beside(weights)
+    names = None if stated is None else stated.label_names
+    of_tokens = depth is None and "fc_norm.weight" not in state
+    first_token = of_tokens and "norm.weight" in state
+    if names is not None and len(names) != len(state[last]):
+        raise ValueError(
+            f"{stated and stated.path}: id2label: {len(names)} names, but the classifier in "
+            f"{file.path.name} has {len(state[last])} classes; the two are not of one model: "
+            "fetch both again"
+        )
+    if stated is not None and stated.kind == "videomae" and kind == "linear":
+        pooling = stated.get("use_mean_pooling")
+        if pooling is not (not first_token):
+            raise ValueError(
+                f"{stated.path}: use_mean_pooling: {pooling} in the file, but the norms in "
+                f"{file.path.name} are those of a classifier with {not first_token}; the two are "
+                "not of one model: fetch both again"
+            )
+    return PublishedHead(file.path, kind, depth, heads, len(state[last]), first_token, names)
+
+
+def reorder_classes(head: nn.Module, order: Sequence[int]) -> None:
+    """Put class `order[k]` of a trained head in place k."""
+    last = head.classifier if pools(head) else head
+    if isinstance(last, nn.Sequential):
+        last = last[-1]
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        last.weight.copy_(last.weight[list(order)])
+        last.bias.copy_(last.bias[list(order)])
+
+
+def _count(state: State, pattern: str) -> int:
+    return len({found[1] for name in state if (found := re.match(pattern, name))})

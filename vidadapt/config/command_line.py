@@ -195,6 +195,10 @@ class NoOptions:
 # Options of a published classifier, with those of the data, the model and the views.
 PUBLISHED = ("--model.head", "from_file")
 PUBLISHED_SECTIONS = ("data", "model", "eval")
+PUBLISHED_KEYS = (
+    *("model.head", "model.backbone", "model.num_heads", "model.class_order", "data.dataset"),
+    *("data.num_frames", "data.crop_size", "data.normalization"),
+)
 
 
 def parse_train(argv: list[str], methods: Methods) -> tuple[Config, TrainOptions]:
@@ -315,7 +319,7 @@ def parse_evaluate(
         methods,
         method if adapter is None else adapter.method["name"],
         everything=HELP_ALL in argv,
-        shown={*EVALUATION_KEYS, *RUN_KEYS, *ADAPTER_KEYS},
+        shown={*EVALUATION_KEYS, *RUN_KEYS, *ADAPTER_KEYS, *PUBLISHED_KEYS},
         skip=frozenset({"fusion"}),
         first="eval",
     )

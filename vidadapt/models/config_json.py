@@ -58,6 +58,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 SHOWN = (
     *("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads"),
     *("intermediate_size", "mlp_ratio", "patch_size", "tubelet_size", "layer_norm_eps"),
+    "use_mean_pooling",
 )
 
 
@@ -220,7 +221,8 @@ def _contradictions(
         if theirs is not None and not _equal(theirs, ours):
             yield _line(stated, key, theirs, f"{ours} with model.backbone {name}", mend)
     heads = stated.get("num_attention_heads")
-    if heads != sizes["num_heads"] and options.num_heads is None:
+    same_size = size == (width, sizes["depth"])
+    if heads != sizes["num_heads"] and options.num_heads is None and same_size:
         mend = f"if the file was trained with {heads}, give --model.num_heads {heads}"
         if (width, heads, sizes["num_heads"]) == (384, 16, 6):
             mend = (

@@ -128,7 +128,7 @@ def test_features_equal_those_of_transformers(kind, frames, side, tmp_path):
             wide, _ = ours(kind, tmp_path, frames, side)
             expected = their_features(kind, theirs.double(), clip.double())
             assert (wide.forward_features(clip.double()) - expected).abs().max() < 1e-10
-    assert not report.notes
+    assert not [note for note in report.notes if "resized" in note]
 
 
 @CLASSIFIERS
@@ -163,7 +163,8 @@ def test_tables_are_resized_as_transformers_does(kind, frames, side, tmp_path):
         model, report = ours(kind, tmp_path, frames, side)
         expected = their_features(kind, theirs.double(), clip, **options)
         assert (model.forward_features(clip) - expected).abs().max() < 1e-10
-    assert len(report.notes) == (frames != 4) + (side != 3)
+    resized = [note for note in report.notes if "resized" in note]
+    assert len(resized) == (frames != 4) + (side != 3)
 
 
 @pytest.mark.parametrize(("frames", "side"), [(8, 2), (4, 3), (2, 5), (8, 4)])
@@ -185,7 +186,7 @@ def test_vivit_at_other_shapes_than_its_file(frames, side, tmp_path):
     with torch.no_grad():
         expected = their_features("vivit", theirs, clip)
         assert (model.forward_features(clip) - expected).abs().max() < 1e-4
-    assert len(report.notes) == 1
+    assert len([note for note in report.notes if "positions of" in note]) == 1
 
 
 def test_vivit_refuses_what_its_table_does_not_have(tmp_path):

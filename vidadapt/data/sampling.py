@@ -93,7 +93,9 @@ def shortest_video(sampling: Sampling) -> int:
     >>> shortest_video(SAMPLINGS["uniform8"]), shortest_video(SAMPLINGS["adaptformer"])
     (8, 29)
     """
-    return (sampling.num_frames // sampling.segments - 1) * sampling.stride + 1
+    if sampling.policy == "segments":  # parts that are no longer than a window repeat its end
+        return sampling.num_frames * sampling.stride + sampling.segments
+    return (sampling.num_frames - 1) * sampling.stride + 1
 
 
 def train_indices(

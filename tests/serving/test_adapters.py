@@ -27,6 +27,7 @@ from vidadapt.config import (
     TrainConfig,
     yaml_files,
 )
+from vidadapt.models import build
 from vidadapt.runs import adapters
 from vidadapt.runs.adapters import load_adapter, save_adapter
 from vidadapt.serving import AdapterBank, Predictor, trained
@@ -125,6 +126,26 @@ KINDS = {
     "frame by frame Swin": ("swin_tiny_patch4_window7_224", "frames", ["arc"]),
     "V-JEPA 2": ("vjepa2_tiny", None, ["arc", "vpt", "losa", "bitfit", "linear"]),
 }
+
+
+@pytest.mark.parametrize("backbone", ["timesformer_tiny", "vivit_tiny", "videoprism_tiny"])
+def test_video_backbones_serve_mixed_batches_too(make, tmp_path, backbone):
+    side = {"crop_size": SIDE, "patch_size": 16}
+    torch.manual_seed(0)
+    plain, _ = build(backbone, num_frames=FRAMES, num_classes=2, head="linear", **side)
+    save_file(plain.state_dict(), tmp_path / "video.safetensors")
+    model = {"backbone": backbone, "patch_size": 16, "weights": str(tmp_path / "video.safetensors")}
+    names, models, bank = ["small", "wide", "arc", "vpt", "losa", "bitfit", "linear"], {}, None
+    for number, name in enumerate(names):
+        folder, models[name] = make(name, TASKS[name], 2 + number, **model)
+        bank = bank or AdapterBank.for_adapter(folder)
+        bank.add(name, folder)
+    clips = random_clips(len(names))
+    for i, found in enumerate(bank.logits(clips, names)):
+        alone = expected(models[names[i]], clips[i : i + 1])[0]
+        torch.testing.assert_close(found, alone, rtol=0, atol=1e-5)
+    for name, found in bank.all_logits(clips[:2]).items():
+        torch.testing.assert_close(found, expected(models[name], clips[:2]), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -53,6 +53,8 @@ RECIPES: dict[str, dict[str, object]] = {
     "full_fp16": SGD | {"train__precision": "fp16"},
     "full_skipping": SGD | {"train__batch_size": 1, "data__max_skipped": 1},
     **{name: FROZEN | {"method__name": name} for name in ("arc", "losa", "vpt")},
+    "adaptformer_divided": FROZEN
+    | {"model__backbone": "timesformer_tiny", "model__weights": "random"},
     "lora_recomputed": FROZEN | {"method__name": "lora", "train__recompute": "mlp"},
     "adaptformer_bf16": FROZEN | {"train__precision": "bf16"},
     "adaptformer_skipping": FROZEN

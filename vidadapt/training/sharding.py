@@ -142,8 +142,10 @@ def _blocks(model: VideoModel) -> list[nn.Module]:
     blocks: list[nn.Module] = [slot.block for slot in model.slots()]
     if isinstance(blocks[0], SideNetwork):
         return list(blocks[0].blocks)
+    befores = [slot.before for slot in model.slots() if slot.before is not None]
     # A prompted block returns a view, behind which FSDP2's hooks could be lost.
-    return [block.block if isinstance(block, PromptedBlock) else block for block in blocks]
+    blocks = [block.block if isinstance(block, PromptedBlock) else block for block in blocks]
+    return [*blocks, *(before for before in befores if any(True for _ in before.parameters()))]
 
 
 def _sharded(model: nn.Module) -> list[FSDPModule]:

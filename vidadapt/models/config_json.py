@@ -54,6 +54,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         **{"image_size": 224, "num_frames": 32},
     },
 }
+FAMILIES = {
+    "videomae": "vit_...",
+    "vjepa2": "vjepa2_...",
+    "timesformer": "timesformer_...",
+    "vivit": "vivit_...",
+}
 # Shown in the load report.
 SHOWN = (
     *("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads"),
@@ -198,7 +204,7 @@ def _contradictions(
     if stated.kind != kind:
         yield (
             f"{stated.path}: model_type: {stated.kind} in the file, {kind} with model.backbone "
-            f"{name}; choose a backbone of the file's family, or another file"
+            f"{name}; choose model.backbone {FAMILIES[stated.kind or kind]}, or another file"
         )
         return
     size = stated.get("hidden_size"), stated.get("num_hidden_layers")

@@ -17,7 +17,7 @@ from vidadapt.models.heads import pools
 from vidadapt.models.layouts import TUBELET_VIT, our_names
 from vidadapt.models.tensor_files import MODEL_KEYS, read_tensors
 from vidadapt.models.vit import SIZES
-from vidadapt.models.vjepa_head import NUM_HEADS
+from vidadapt.models.vjepa_head import usual_heads
 from vidadapt.models.vjepa_weights import VJEPA_FILES
 
 # Backbones whose classifiers are known: layout of files, entries that hold the model, heads.
@@ -87,7 +87,7 @@ def published_head(
     if backbone not in KNOWN:
         families = ", ".join(dict.fromkeys(family for family, *_ in KNOWN.values()))
         raise ValueError(f"model.head: from_file is for backbones {families}, not {backbone}")
-    family, entries, usual_heads = KNOWN[backbone]
+    family, entries, own_heads = KNOWN[backbone]
     file = read_tensors(weights, key, entries)
     layout, state = our_names(file, family)
     last = next((name for name in LAST_LAYERS if name in state and state[name].ndim == 2), None)
@@ -100,9 +100,10 @@ def published_head(
     kind, depth, heads = LAST_LAYERS[last], None, None
     if "head.query_tokens" in state:
         kind, depth = "vjepa_attentive", 1 + _count(state, r"head\.blocks\.(\d+)\.")
-        # Transformers' pooler has as many as the encoder, those of Meta 16, whatever the width.
-        encoder = num_heads or usual_heads
-        heads = encoder if layout.startswith("Hugging Face") else NUM_HEADS
+        # Transformers' pooler has as many as the encoder, which Meta's and ours need not have.
+        encoder = num_heads or own_heads
+        width = state["head.query_tokens"].shape[-1]
+        heads = encoder if layout.startswith("Hugging Face") else usual_heads(width)
     stated = stated_beside(weights)
     names = None if stated is None else stated.label_names
     of_tokens = depth is None and "fc_norm.weight" not in state

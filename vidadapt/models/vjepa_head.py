@@ -16,6 +16,15 @@ DEPTH = 4
 NUM_HEADS = 16  # of every published probe: on widths of 1,024 and more
 
 
+def usual_heads(width: int) -> int:
+    """Attention heads of a probe on features of this width.
+
+    >>> usual_heads(1408), usual_heads(768)
+    (16, 12)
+    """
+    return max(min(NUM_HEADS, width // 64), 1)
+
+
 class CrossAttentionBlock(nn.Module):
     """A query (1, 1, D) attends to the norm of tokens (B, N, D): (B, D), with residual and MLP.
 
@@ -57,8 +66,7 @@ class VJepaHead(nn.Module):
         self, width: int, num_classes: int, depth: int = DEPTH, num_heads: int | None = None
     ) -> None:
         super().__init__()
-        if num_heads is None:
-            num_heads = max(min(NUM_HEADS, width // 64), 1)
+        num_heads = usual_heads(width) if num_heads is None else num_heads
         if depth < 1:
             raise ValueError(f"model.head_depth: expected 1 or more, got {depth}")
         if width % num_heads:

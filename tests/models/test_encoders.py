@@ -219,13 +219,14 @@ class Adapted(nn.Module):
 def test_gradients_of_an_adapter_equal_those_through_transformers(kind, tmp_path):
     theirs = reference(kind, 4, 3)
     model, _ = ours(kind, saved(theirs, tmp_path), 4, 3)
+    torch.manual_seed(0)
     methods.apply(model, {"name": "adaptformer", "bottleneck": 8})
     adapters: list[Any] = [slot.block.adapter for slot in model.slots()]
     for number, adapter in enumerate(adapters):
         adapter.up.weight.data.normal_(generator=torch.Generator().manual_seed(number), std=0.1)
     weighted = torch.randn(48, generator=torch.Generator().manual_seed(2))
     clip = clips(kind, 4, 3)
-    (model.forward_features(clip) * weighted).square().mean().backward()
+    (model.forward_features(clip) * weighted).square().sum().backward()
     found = [adapter.down.weight.grad.clone() for adapter in adapters]
     model.zero_grad()
     left = iter(adapters)
@@ -239,10 +240,11 @@ def test_gradients_of_an_adapter_equal_those_through_transformers(kind, tmp_path
         layers = [Adapted(kind, layer, next(left)) for layer in getattr(holder, name)]
         setattr(holder, name, nn.ModuleList(layers))
     assert next(left, None) is None
-    (their_features(kind, theirs, clip) * weighted).square().mean().backward()
+    (their_features(kind, theirs, clip) * weighted).square().sum().backward()
     for adapter, gradient in zip(adapters, found, strict=True):
-        assert adapter.down.weight.grad.abs().max() > 1e-4
-        assert (gradient - adapter.down.weight.grad).abs().max() < 1e-6
+        expected = adapter.down.weight.grad
+        assert expected.abs().max() > 0.1
+        assert (gradient - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 # --- files ---------------------------------------------------------------------------------------

@@ -122,22 +122,25 @@ def test_gradients_of_an_adapter_equal_those_through_transformers(tmp_path, monk
     theirs = reference(4, 48)
     theirs.save_pretrained(tmp_path)
     model, _ = ours(monkeypatch, tmp_path, 4, 48)
+    torch.manual_seed(0)
     methods.apply(model, {"name": "adaptformer", "bottleneck": 8})
     adapters = [slot.block.adapter for slot in model.slots()]
     for number, adapter in enumerate(adapters):
         adapter.up.weight.data.normal_(generator=torch.Generator().manual_seed(number), std=0.1)
     clip = clips(4, 48)
-    model.forward_features(clip).square().mean().backward()
+    towards = torch.randn(2, 18, 64, generator=torch.Generator().manual_seed(2))
+    (model.forward_features(clip) * towards).sum().backward()
     found = [adapter.down.weight.grad.clone() for adapter in adapters]
     model.zero_grad()
     encoder = theirs.vjepa2.encoder
     encoder.layer = nn.ModuleList(
         Adapted(layer, adapter) for layer, adapter in zip(encoder.layer, adapters, strict=True)
     )
-    encoder(clip.transpose(1, 2)).last_hidden_state.square().mean().backward()
+    (encoder(clip.transpose(1, 2)).last_hidden_state * towards).sum().backward()
     for adapter, gradient in zip(adapters, found, strict=True):
-        assert adapter.down.weight.grad.abs().max() > 1e-4
-        assert (gradient - adapter.down.weight.grad).abs().max() < 1e-6
+        expected = adapter.down.weight.grad
+        assert expected.abs().max() > 0.1
+        assert (gradient - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 def test_version_2_1_turns_pairs_by_their_stretched_places():

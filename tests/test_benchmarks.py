@@ -89,7 +89,7 @@ def test_a_model_that_does_not_fit_is_a_row(tmp_path, capsys):
     ("spec", "message"),
     [
         ("adaptfomer", "expected one of adaptformer"),
-        ("transformers-adaptformer", "transformers-full"),
+        ("transformers-vpt", "full, lora"),
         ("full+fast", "got fast"),
         ("transformers-full+mlp", "got mlp"),
         ("full+mlp+block", "exclude each other"),

@@ -112,6 +112,8 @@ def test_segments_of_training_begin_anywhere_in_their_part():
 def test_segments_are_read_as_one_clip():
     with pytest.raises(ValueError, match="num_clips"):
         eval_indices(SEGMENTS, 100, 2)
+    with pytest.raises(ValueError, match="num_clips"):  # also before any video is read
+        replace(SEGMENTS, num_clips=2)
     with pytest.raises(ValueError, match="multiple of 2"):
         replace(SEGMENTS, num_frames=15)
 

@@ -69,6 +69,11 @@ class Sampling:
                 f"num_frames is {self.num_frames}, of all {self.segments} segments of a clip "
                 f"together; give a multiple of {self.segments}"
             )
+        if self.policy == "segments" and self.num_clips != 1:
+            raise ValueError(
+                f"num_clips is {self.num_clips}: this sampling reads the {self.segments} segments "
+                "of a video together, as one clip; leave it at 1"
+            )
         if self.policy == "uniform" and self.stride != 1:
             raise ValueError(
                 f"stride {self.stride} has no meaning in uniform sampling (its frames are one per "

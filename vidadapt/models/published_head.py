@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,19 +17,20 @@ from vidadapt.models.encoder_files import TIMESFORMER_FILES, VIVIT_FILES
 from vidadapt.models.heads import pools
 from vidadapt.models.layouts import TUBELET_VIT, our_names
 from vidadapt.models.tensor_files import MODEL_KEYS, read_tensors
+from vidadapt.models.timesformer import TIMESFORMER_SIZES
 from vidadapt.models.vit import SIZES
+from vidadapt.models.vivit import VIVIT_SIZES
+from vidadapt.models.vjepa import VJEPA_SIZES
 from vidadapt.models.vjepa_head import usual_heads
 from vidadapt.models.vjepa_weights import VJEPA_FILES
 
-# Backbones whose classifiers are known: layout of files, entries that hold the model, heads.
-KNOWN = {
-    **{name: (TUBELET_VIT, MODEL_KEYS, size["num_heads"]) for name, size in SIZES.items()},
-    **{
-        name: (files.backbone, files.entries, size["num_heads"])
-        for files in (VJEPA_FILES, TIMESFORMER_FILES, VIVIT_FILES)
-        for name, size in files.sizes.items()
-    },
-}
+# Families whose classifiers are known: their backbones -> layout of files, entries with the model.
+KNOWN: tuple[tuple[Mapping[str, Mapping[str, Any]], str, Sequence[str]], ...] = (
+    (SIZES, TUBELET_VIT, MODEL_KEYS),
+    (VJEPA_SIZES, VJEPA_FILES.backbone, VJEPA_FILES.entries),
+    (TIMESFORMER_SIZES, TIMESFORMER_FILES.backbone, TIMESFORMER_FILES.entries),
+    (VIVIT_SIZES, VIVIT_FILES.backbone, VIVIT_FILES.entries),
+)
 
 # The last layer of each kind of head, by our names.
 LAST_LAYERS = {
@@ -76,7 +78,7 @@ def published_head(
 
     Args:
         weights: file, index or folder.
-        backbone: key of `KNOWN`.
+        backbone: of one of `KNOWN`.
         num_heads: of the backbone; default: its own.
         key: entry of the file, see `read_tensors`.
 
@@ -84,10 +86,11 @@ def published_head(
         ValueError: a backbone or file without a classifier, or names that do not agree with it.
         FileNotFoundError: no such file.
     """
-    if backbone not in KNOWN:
-        families = ", ".join(dict.fromkeys(family for family, *_ in KNOWN.values()))
+    known = [row for row in KNOWN if backbone in row[0]]
+    if not known:
+        families = ", ".join(family for _, family, _ in KNOWN)
         raise ValueError(f"model.head: from_file is for backbones {families}, not {backbone}")
-    family, entries, own_heads = KNOWN[backbone]
+    [(sizes, family, entries)] = known
     file = read_tensors(weights, key, entries)
     layout, state = our_names(file, family)
     last = next((name for name in LAST_LAYERS if name in state and state[name].ndim == 2), None)
@@ -101,7 +104,7 @@ def published_head(
     if "head.query_tokens" in state:
         kind, depth = "vjepa_attentive", 1 + _count(state, r"head\.blocks\.(\d+)\.")
         # Transformers' pooler has as many as the encoder, which Meta's and ours need not have.
-        encoder = num_heads or own_heads
+        encoder = num_heads or sizes[backbone]["num_heads"]
         width = state["head.query_tokens"].shape[-1]
         heads = encoder if layout.startswith("Hugging Face") else usual_heads(width)
     stated = stated_beside(weights)

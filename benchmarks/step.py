@@ -106,7 +106,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 flash and plain force an attention kernel, compile is torch.compile
 examples:
   python -m benchmarks.step --contenders adaptformer transformers-lora --precision fp32
-  python -m benchmarks.step --backbone vjepa2_large --crop_size 256 --batch_size 1 --contenders \\
+  python -m benchmarks.step --backbone vjepa2_large --crop_size 256 --batch_size 2 --contenders \\
     linear transformers-linear adaptformer transformers-adaptformer
   python -m benchmarks.step --device cuda --precision bf16 --batch_size 64 --steps 20 \\
     --contenders full adaptformer adaptformer+plain adaptformer+compile losa""",

@@ -90,7 +90,7 @@ def title(size: Size) -> str:
 
 def notes(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
-        "`transformers-`: its VideoMAEForVideoClassification, `lora` with peft (rank 8, queries "
+        "`transformers-`: its model of the same family, `lora` with peft (rank 8, queries "
         "and values); same batch, loss, autocast and optimiser (SGD with momentum) for all, random "
         "weights in float32. Share: of the rate at which plain matrix products of the model's "
         "layers run in the same round and precision, FLOPs being those of the method without what "

@@ -57,6 +57,20 @@ def videomae(**changes: Any) -> Any:
     return disturbed(transformers.VideoMAEForVideoClassification(config))
 
 
+def with_class_token(kind: str) -> Any:
+    torch.manual_seed(0)
+    config, model = {
+        "timesformer": (
+            transformers.TimesformerConfig,
+            transformers.TimesformerForVideoClassification,
+        ),
+        "vivit": (transformers.VivitConfig, transformers.VivitForVideoClassification),
+    }[kind]
+    sizes = {"hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 3}
+    shape = {"image_size": CROP, "num_frames": FRAMES, "intermediate_size": 768}
+    return disturbed(model(config(**sizes, **shape, **labels())))
+
+
 def vjepa(**changes: Any) -> Any:
     torch.manual_seed(0)
     config = transformers.VJEPA2Config(
@@ -119,7 +133,10 @@ LAYOUTS: dict[str, tuple[Callable[[], Any], str, str | None]] = {
     "official_deepspeed": (videomae, "vit_tiny", "module"),
     "official_v2": (videomae, "vit_tiny", "model"),
     "vjepa2": (vjepa, "vjepa2_large", None),
+    "timesformer": (lambda: with_class_token("timesformer"), "timesformer_tiny", None),
+    "vivit": (lambda: with_class_token("vivit"), "vivit_tiny", None),
 }
+FIRST_TOKEN = ("videomae_first_token", "timesformer", "vivit")
 
 
 @pytest.mark.slow
@@ -152,7 +169,7 @@ def test_scores_and_predictions_are_those_of_the_makers_code(
     found = json.loads((out / "metrics.json").read_text())
     assert found["label_names"] == about["label_names"] == list(NAMES)
     assert found["method"] == "published" and found["weights"] == str(weights)
-    assert ("first token" in found["head"]) == (layout == "videomae_first_token")
+    assert ("first token" in found["head"]) == (layout in FIRST_TOKEN)
     assert ("by number" in found["class_order"]) == (key is not None)
     for fact in (str(weights), found["head"], "videomae_ssv2", "4 frames of 32 pixels", "imagenet"):
         assert fact in said

@@ -13,20 +13,16 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import targets_table
-from benchmarks.small_runs import add_shape, generated, train
+from benchmarks.small_runs import add_shape, check, finish, generated, train
 from benchmarks.timing import Target
-from vidadapt import runs
 from vidadapt.apps.report import markdown_table
 from vidadapt.apps.study.benchmark import spread_percent
 from vidadapt.console import track
-from vidadapt.files import write_json
 
 METHODS = {  # name: (method.name, model.head, how many times cheaper later epochs are to be)
     "linear": ("linear", "batchnorm_linear", 20.0),
@@ -37,14 +33,7 @@ METHODS = {  # name: (method.name, model.head, how many times cheaper later epoc
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    try:
-        for key, least in {"clips": 4, "epochs": 2, "batch_size": 2}.items():
-            if getattr(args, key) < least:
-                raise ValueError(f"--{key}: expected {least} or more, got {getattr(args, key)}")
-        if args.json is not None:
-            runs.check_writable("--json", args.json.absolute().parent)
-    except (ValueError, OSError) as error:
-        sys.exit(f"cache: {error}")
+    check(args, "cache", {"clips": 4, "epochs": 2, "batch_size": 2})
     with tempfile.TemporaryDirectory() as folder:
         generated(Path(folder) / "videos", args.clips)
         methods = track(args.methods, total=len(args.methods), label="trained", unit="methods")
@@ -55,15 +44,10 @@ def main(argv: list[str] | None = None) -> None:
             METHODS[row["method"]][2],
             ">=",
             row["times_cheaper"],
-        ).as_dict()
+        )
         for row in rows
     ]
-    print("\n\n".join([title(args), table(rows)]))
-    print(targets_table(targets), file=sys.stderr)
-    if args.json is not None:
-        settings = {key: value for key, value in vars(args).items() if key != "json"}
-        result = {"table": "cache", "settings": settings, "rows": rows, "targets": targets}
-        write_json(args.json, result)
+    finish(args, "cache", rows, targets, "\n\n".join([title(args), table(rows)]))
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

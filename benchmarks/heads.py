@@ -13,20 +13,17 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import targets_table
-from benchmarks.small_runs import add_shape, generated, train
+from benchmarks.small_runs import add_shape, check, finish, generated, train
 from benchmarks.timing import Target, take_turns, times_as_fast
-from vidadapt import runs
 from vidadapt.apps.report import markdown_table
 from vidadapt.apps.study.benchmark import spread_percent
-from vidadapt.files import write_json, write_text
+from vidadapt.files import write_text
 
 HEADS = {"linear": "batchnorm_linear", "attentive": "attentive"}  # name: model.head
 RATES = (5e-3, 3e-3, 1e-3, 3e-4, 1e-4)
@@ -37,15 +34,7 @@ ONE, ALL = "one", "grid"
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    try:
-        least_of = {"clips": 2, "dev_clips": 1, "epochs": 2, "batch_size": 2, "rounds": 1}
-        for key, least in least_of.items():
-            if getattr(args, key) < least:
-                raise ValueError(f"--{key}: expected {least} or more, got {getattr(args, key)}")
-        if args.json is not None:
-            runs.check_writable("--json", args.json.absolute().parent)
-    except (ValueError, OSError) as error:
-        sys.exit(f"heads: {error}")
+    check(args, "heads", {"clips": 2, "dev_clips": 1, "epochs": 2, "batch_size": 2, "rounds": 1})
     with tempfile.TemporaryDirectory() as folder:
         split(Path(folder) / "videos", args.clips, args.dev_clips)
         rows = [measured(head, args, Path(folder)) for head in args.heads]
@@ -55,15 +44,10 @@ def main(argv: list[str] | None = None) -> None:
             MOST,
             "<=",
             row["ratio"],
-        ).as_dict()
+        )
         for row in rows
     ]
-    print("\n\n".join([title(args), table(rows)]))
-    print(targets_table(targets), file=sys.stderr)
-    if args.json is not None:
-        settings = {key: value for key, value in vars(args).items() if key != "json"}
-        result = {"table": "heads", "settings": settings, "rows": rows, "targets": targets}
-        write_json(args.json, result)
+    finish(args, "heads", rows, targets, "\n\n".join([title(args), table(rows)]))
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.footage import FOOTAGE, generate
-from vidadapt.files import write_text
+from benchmarks.report import targets_table
+from benchmarks.timing import Target
+from vidadapt import runs
+from vidadapt.files import write_json, write_text
 from vidadapt.models import SIZES
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +34,35 @@ def add_shape(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num_frames", type=int, default=8, metavar="T")
     parser.add_argument("--crop_size", type=int, default=224, metavar="S")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+
+
+def check(args: argparse.Namespace, table: str, least_of: Mapping[str, int]) -> None:
+    """End the benchmark with a message if an option is too small or --json cannot be written."""
+    try:
+        for key, least in least_of.items():
+            if getattr(args, key) < least:
+                raise ValueError(f"--{key}: expected {least} or more, got {getattr(args, key)}")
+        if args.json is not None:
+            runs.check_writable("--json", args.json.absolute().parent)
+    except (ValueError, OSError) as error:
+        sys.exit(f"{table}: {error}")
+
+
+def finish(
+    args: argparse.Namespace,
+    table: str,
+    rows: Sequence[Mapping[str, Any]],
+    targets: Sequence[Target],
+    markdown: str,
+) -> None:
+    """Print a table and its targets, and write both where --json asks for them."""
+    reached = [target.as_dict() for target in targets]
+    print(markdown)
+    print(targets_table(reached), file=sys.stderr)
+    if args.json is not None:
+        settings = {key: value for key, value in vars(args).items() if key != "json"}
+        result = {"table": table, "settings": settings, "rows": rows, "targets": reached}
+        write_json(args.json, result)
 
 
 def train(

@@ -20,7 +20,7 @@ NOT_BACKBONE = ("fc_norm.", "head.", "time_embed.")
 
 @dataclass(frozen=True)
 class Pixels:
-    """How the pixels were made that a model was trained on, as a file beside its weights states.
+    """Recipe of the pixels that a model was trained on, as a file beside its weights states.
 
     Attributes:
         path: the file.

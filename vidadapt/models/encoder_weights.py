@@ -18,7 +18,7 @@ OLD_HEAD = {"old head (a new one is trained)": r"(head|fc_norm)\."}
 
 @dataclass(frozen=True)
 class EncoderFiles:
-    """What files of a family hold.
+    """Contents of a family's files.
 
     Attributes:
         backbone: of their layouts, see `layouts`.

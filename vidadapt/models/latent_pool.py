@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def attended(tokens: Tensor, query: Tensor, kv: nn.Linear, num_heads: int) -> Tensor:
-    """What one projected query (1, D) attends to in tokens (B, N, D): (B, D), its heads joined.
+    """Attend with one projected query (1, D) to tokens (B, N, D): (B, D), its heads joined.
 
     With a query q per head, the scores of tokens x are x (W_k^T q), and what is attended is
     W_v (sum of a x) + b_v: products with D x heads values for each token in the place of D x 2 D.

@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 import torch
 from einops import rearrange
-from timm.layers import Attention, DropPath, Mlp
+from timm.layers import Attention
 from torch import Tensor, nn
 
 from vidadapt.models.backbone import VideoModel
-from vidadapt.models.blocks import NORM_EPS, Block, Slot
+from vidadapt.models.blocks import NORM_EPS, Slot
 from vidadapt.models.clip_shape import require_clip, require_divides
+from vidadapt.models.encoder import drop_path_rates, encoder_block
 from vidadapt.models.heads import linear, read_out
 from vidadapt.models.positions import Grid
 from vidadapt.models.timm_attention import TokenAttention
@@ -130,8 +131,6 @@ class VJepaViT(VideoModel):
         require_divides("width", width, "num_heads", num_heads)
         if num_classes < 1:
             raise ValueError(f"num_classes is {num_classes}; a model needs at least 1 class")
-        if not 0 <= drop_path < 1:
-            raise ValueError(f"drop_path is {drop_path}; it is a probability below 1")
         side = crop_size // patch_size
         if version == "2.1" and side < 2:
             raise ValueError(
@@ -148,9 +147,12 @@ class VJepaViT(VideoModel):
         self.register_parameter("video_embed", embed)
         rotary = rotary_table(self.grid, width // num_heads, version)
         rotary = rotary.to(torch.get_default_dtype())
-        rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nn.ModuleList(
-            _block(width, num_heads, mlp_ratio, rate, rotary) for rate in rates
+            encoder_block(
+                TokenAttention(Attention(width, num_heads, qkv_bias=True), rotary),
+                *(width, mlp_ratio, rate),
+            )
+            for rate in drop_path_rates(drop_path, depth)
         )
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.fc_norm = nn.LayerNorm(width, eps=NORM_EPS)
@@ -197,14 +199,3 @@ class VJepaViT(VideoModel):
             block: Any = slot.block
             for layer in (block.attn.proj, block.mlp.fc2):
                 layer.weight.data.div_((2 * number) ** 0.5)
-
-
-def _block(width: int, num_heads: int, mlp_ratio: float, drop_path: float, rotary: Tensor) -> Block:
-    return Block(
-        norm1=nn.LayerNorm(width, eps=NORM_EPS),
-        attn=TokenAttention(Attention(width, num_heads, qkv_bias=True), rotary),
-        drop_path1=DropPath(drop_path) if drop_path > 0 else None,
-        norm2=nn.LayerNorm(width, eps=NORM_EPS),
-        mlp=Mlp(width, round(width * mlp_ratio)),
-        drop_path2=DropPath(drop_path) if drop_path > 0 else None,
-    )

@@ -55,7 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     """Check as the arguments say; the exit status: 1 if some file cannot be read."""
     args = parse(argv)
     found: list[Checked] = []
-    for plan in plan_checks(args.lists, args.root, args.out, args.allow_outside_root):
+    for plan in plan_checks(
+        args.lists, args.root, args.out, args.allow_outside_root, args.multi_label
+    ):
         found.append(check(plan, args.reader, args.processes, args.time_limit, found))
         print(printable_lines(summary(found[-1])), flush=True)
     print(printable_lines(advice(found)), end="")

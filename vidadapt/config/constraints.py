@@ -110,6 +110,22 @@ def _classes(config: Config, world_size: int) -> Iterator[str]:
         )
 
 
+def _multi_label(config: Config, world_size: int) -> Iterator[str]:
+    if not config.data.multi_label:
+        return
+    if config.train.label_smoothing > 0:
+        yield (
+            "train.label_smoothing: a video of several labels has no share of one to spread over "
+            "the others; set it to 0, or data.multi_label to false"
+        )
+    if config.data.class_balanced_sampling or config.train.class_weights != "none":
+        key = "train.class_weights" if config.train.class_weights != "none" else ""
+        yield (
+            f"{key or 'data.class_balanced_sampling'}: a video of several labels belongs to no "
+            "single class; leave it out, or set data.multi_label to false"
+        )
+
+
 def _early_stopping(config: Config, world_size: int) -> Iterator[str]:
     if config.train.early_stopping_patience and config.data.dev_list is None:
         yield (

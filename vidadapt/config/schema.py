@@ -36,6 +36,9 @@ class DataConfig:
         dev_list: development split for choosing the best epoch; never the test list.
         test_list: list whose results are reported.
         label_names: file with one class name a line, in label order; required by `custom`.
+        multi_label: a video has any number of labels, and lines of the lists are `path 3,17,42`
+            (`path -`: none). The loss is binary cross-entropy over the classes, the best epoch the
+            one with the highest mAP, and thresholds are chosen on dev_list.
         sampling: sampling preset; default: the data set's.
         num_frames: T, frames of one clip; default: the preset's.
         stride: step from one frame of a dense clip to the next, in frames; default: the preset's.
@@ -89,6 +92,7 @@ class DataConfig:
     dev_list: str | None = None
     test_list: str | None = None
     label_names: str | None = None
+    multi_label: bool = False
     sampling: str | None = None
     num_frames: int | None = None
     stride: int | None = None

@@ -21,7 +21,7 @@ from vidadapt.data.loading import (
     train_loader,
 )
 from vidadapt.data.mixing import mix_batch
-from vidadapt.data.plan import DataPlan, resolve
+from vidadapt.data.plan import DataPlan, require_one_label, resolve
 from vidadapt.data.sampling import SAMPLINGS, Sampling, eval_indices, train_indices
 from vidadapt.data.seeding import seeded
 from vidadapt.data.skips import SKIPPED, SkipLog, most_skipped, read_skips
@@ -80,6 +80,7 @@ __all__ = [
     "read_frames",
     "read_skips",
     "read_splits",
+    "require_one_label",
     "resolve",
     "seeded",
     "shared_out",

@@ -21,7 +21,9 @@ class Batches(Protocol):
         """Number of batches that this process has left in the epoch."""
 
     def __iter__(self) -> Iterator[dict[str, Any] | None]:
-        """Yield batches {"label": int64 (B,), "index": int64 (B,), ...}, the rest for `prepare`.
+        """Yield batches {"label": int64 (B,) or bool (B, K), "index": int64 (B,), ...}.
+
+        The rest is for `prepare`.
 
         A batch may be smaller than asked for, or None: what was skipped counts in no mean.
         """

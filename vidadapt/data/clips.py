@@ -35,7 +35,7 @@ class TrainClips(Dataset[dict[str, Any]]):
     An item depends on (seed, epoch, index, copy) and its file alone, never on the worker, the
     process or the batch that asks for it. An item is a dict:
         clip: (3, T, S, S) uint8, see `transforms.train_clip` for its memory.
-        label: int.
+        label: int; of a multi-label list (K,) bool.
         index: int, place in `samples`.
         again: error of the first try to read it, if it was tried again; else empty.
         changed: why the file may not be the one that was counted, see `read_frames`; else empty.
@@ -69,7 +69,7 @@ class TrainClips(Dataset[dict[str, Any]]):
             frames, changed = self.patience.call(read, (TransientReadError,))
             clip = train_clip(frames, self.crop_size, self.augmentation)
         about = {"again": self.patience.first(), "changed": changed}
-        return {"clip": clip, "label": int(self.samples.labels[index]), "index": index, **about}
+        return {"clip": clip, "label": self.samples.labels[index], "index": index, **about}
 
 
 VIEWS = ("frames", "clips", "corners", "view_of")
@@ -86,7 +86,6 @@ class EvalViews(Dataset[dict[str, Any]]):
         corners: (R', 2) int64, top and left of the distinct crops.
         view_of: (V,) int64, number clip * R' + crop of the distinct view for each view, which has
             the number clip * num_crops + crop.
-        label: int.
         index: int, place in `samples`.
         error: why the video cannot be read; empty where it can.
         again: error of the first try to read it, if it was tried again; else empty.
@@ -126,8 +125,8 @@ class EvalViews(Dataset[dict[str, Any]]):
         return self._without_views(index, f"{self.samples.file(index)}: {cause}")
 
     def _without_views(self, index: int, error: str) -> dict[str, Any]:
-        about = {"label": int(self.samples.labels[index]), "index": index}
-        return {**dict.fromkeys(VIEWS), **about, "error": error, "again": "", "changed": ""}
+        about = {"index": index, "error": error, "again": "", "changed": ""}
+        return {**dict.fromkeys(VIEWS), **about}
 
     def _views(self, file: str, facts: VideoFacts) -> dict[str, Any]:
         indices = eval_indices(self.sampling, facts.num_frames, self.num_clips)

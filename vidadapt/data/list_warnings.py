@@ -25,12 +25,14 @@ def list_warnings(
         lists: by split, with "train".
         balanced: whether the run makes up for classes of different sizes.
     """
-    counts = np.bincount(lists["train"].samples.labels, minlength=plan.num_classes)
+    labels = lists["train"].samples.labels
+    several = labels.ndim == 2
+    counts = labels.sum(0) if several else np.bincount(labels, minlength=plan.num_classes)
     found = [*_missing_classes(counts, plan)]
-    if not balanced:
+    if not balanced and not several:
         found += _uneven_classes(counts, plan)
     if "dev" in lists:
-        found += _few_videos(len(lists["dev"].samples))
+        found += _few_videos(len(lists["dev"].samples), "dev_map" if several else "dev_top1")
     for split, videos in lists.items():
         found += _short_videos(split, videos, plan)
     return tuple(found)
@@ -58,11 +60,11 @@ def _uneven_classes(counts: np.ndarray, plan: DataPlan) -> Iterator[str]:
         )
 
 
-def _few_videos(count: int) -> Iterator[str]:
+def _few_videos(count: int, judged_by: str) -> Iterator[str]:
     if count < FEW_VIDEOS:
         yield (
             f"data.dev_list holds {count} videos, so that one video is {100 / count:.3g} % of "
-            "dev_top1: `best` is an epoch chosen largely by chance"
+            f"{judged_by}: `best` is an epoch chosen largely by chance"
         )
 
 

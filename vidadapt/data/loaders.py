@@ -249,8 +249,9 @@ def _batch_of(joined: dict[str, Any], data: np.ndarray) -> dict[str, Any]:
     if "clip" not in joined:
         return joined
     clips = torch.from_numpy(data).view(-1, *joined["clip"]).permute(0, 4, 1, 2, 3)
-    numbers = {name: torch.tensor(joined[name]) for name in ("label", "index")}
-    return {**joined, **numbers, "clip": clips}
+    label = torch.from_numpy(np.stack(joined["label"]))
+    label = label.long() if label.ndim == 1 else label
+    return {**joined, "label": label, "index": torch.tensor(joined["index"]), "clip": clips}
 
 
 def _joined_views(items: list[dict[str, Any]]) -> tuple[dict[str, Any], list[np.ndarray]]:

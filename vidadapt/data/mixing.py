@@ -33,17 +33,18 @@ def mix_batch(
 
     Args:
         clips: (B, 3, T, H, W) float, normalised.
-        labels: (B,) int64, on the clips' device.
+        labels: (B,) int64, or (B, K) bool of several labels each; on the clips' device.
         num_classes: K.
         mixup_alpha: of the Beta distribution of the mixing ratio; 0 is off.
         cutmix_alpha: the same for CutMix; 0 is off.
         label_smoothing: share of the target that is spread over all K classes.
 
     Returns:
-        Clips like the input, and targets (B, K) float32, each summing to 1. With both alphas 0, or
-        with one clip, the clips are returned unchanged, with smoothed one-hot targets.
+        Clips like the input, and targets (B, K) float32: shares that sum to 1, or of several labels
+        the mixed presence of each class in [0, 1]. With both alphas 0, or with one clip, the clips
+        are returned unchanged, with the targets of one clip each.
     """
-    smoothed = one_hot(labels, num_classes).float()
+    smoothed = labels.float() if labels.ndim == 2 else one_hot(labels, num_classes).float()
     smoothed = smoothed * (1 - label_smoothing) + label_smoothing / num_classes
     if len(clips) < 2 or (mixup_alpha <= 0 and cutmix_alpha <= 0):
         return clips, smoothed

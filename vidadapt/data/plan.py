@@ -22,6 +22,7 @@ class DataPlan:
     Attributes:
         dataset: key of `DATASETS`.
         num_classes: K.
+        multi_label: a video has any number of labels.
         label_names: K class names in label order; None without a label file.
         sampling: the preset with the overrides of num_frames and stride.
         augmentation: of training clips, with the data set's rule of mirroring.
@@ -40,6 +41,7 @@ class DataPlan:
     num_crops: int
     crop_size: int
     normalization: str
+    multi_label: bool = False
 
 
 def resolve(
@@ -101,7 +103,20 @@ def resolve(
         num_crops=sampling.num_crops,
         crop_size=data.crop_size,
         normalization=data.normalization,
+        multi_label=data.multi_label,
     )
+
+
+def require_one_label(data: DataConfig | DataPlan, what: str) -> None:
+    """Refuse multi-label lists where something knows one label a video.
+
+    Raises:
+        ValueError: names it.
+    """
+    if data.multi_label:
+        raise ValueError(
+            f"data.multi_label: {what} takes lists with one label a video; leave it out"
+        )
 
 
 def _check_ranges(data: DataConfig) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from vidadapt.data.epochs import SampleKey
 from vidadapt.files import writing
-from vidadapt.lists import Sample, listing
+from vidadapt.lists import Label, Sample, listing
 from vidadapt.video import ReadError
 
 SKIPPED = "skipped.jsonl"
@@ -37,7 +37,7 @@ class Skip:
 
     epoch: int
     path: str
-    label: int
+    label: Label | list[int]  # JSON has a list for several
     reason: str
     seconds: float
     index: int

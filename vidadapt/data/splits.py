@@ -14,6 +14,8 @@ from vidadapt.lists import (
     Samples,
     Videos,
     check_label_names,
+    label_at,
+    label_text,
     read_list,
     read_quarantine,
     shared_paths,
@@ -32,7 +34,13 @@ def read_splits(data: DataConfig, plan: DataPlan) -> dict[str, Samples]:
         check_label_names(path, plan.label_names)
     read_quarantine(data.quarantine)
     splits = {
-        split: read_list(path, data.root, plan.num_classes, data.allow_outside_root)
+        split: read_list(
+            path,
+            data.root,
+            plan.num_classes,
+            data.allow_outside_root,
+            multi_label=plan.multi_label,
+        )
         for split, path in given.items()
         if path is not None
     }
@@ -66,7 +74,19 @@ def load_splits(
 
 
 def check_classes(samples: Samples | Videos, plan: DataPlan, data: DataConfig) -> None:
-    """Refuse a training list with videos of one class alone, from which nothing can be learned."""
+    """Refuse a training list with videos of one class alone, from which nothing can be learned.
+
+    In a multi-label list: of one set of labels alone.
+    """
+    first = samples.labels[0]
+    if plan.multi_label and (samples.labels == first).all():
+        raise ConfigError(
+            f"data.train_list: all {len(samples)} videos of {data.train_list} that can be read "
+            f"have the labels {label_text(label_at(samples.labels, 0))}, so that there is nothing "
+            "to tell apart; see to its labels, or to what was left out"
+        )
+    if plan.multi_label:
+        return
     labels = set(samples.labels.tolist())
     if len(labels) == 1 and plan.num_classes > 1:
         [label] = labels

@@ -10,14 +10,18 @@ from vidadapt.evaluation.folds import (
 )
 from vidadapt.evaluation.metrics import (
     METRICS,
+    MULTI_LABEL_METRICS,
     Fusion,
     Judged,
     Metric,
+    best_thresholds,
     fuse,
     in_percent,
     judge,
     label_ranks,
     measure,
+    metrics_in,
+    metrics_of,
     top,
 )
 from vidadapt.evaluation.parts import Parts, PartsError, Scoring, take_up
@@ -37,6 +41,7 @@ from vidadapt.evaluation.views import collected, score_views
 __all__ = [
     "CONFUSION",
     "METRICS",
+    "MULTI_LABEL_METRICS",
     "PREDICTIONS",
     "Difference",
     "Fusion",
@@ -47,6 +52,7 @@ __all__ = [
     "Reliability",
     "Scores",
     "Scoring",
+    "best_thresholds",
     "collected",
     "confusion_matrix",
     "cross_validated",
@@ -60,6 +66,8 @@ __all__ = [
     "label_ranks",
     "load_scores",
     "measure",
+    "metrics_in",
+    "metrics_of",
     "pooled",
     "predicted_classes",
     "probabilities",

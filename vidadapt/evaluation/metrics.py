@@ -1,12 +1,13 @@
 """Fuse the views of each video to one score, and compute exact metrics from the scores.
 
 `METRICS` says all that validation, evaluation and the studies need: a new metric is one entry.
+Of multi-label lists it is `MULTI_LABEL_METRICS`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from vidadapt.evaluation import multi_label
 from vidadapt.evaluation.scores import Scores
 
 Fusion = Literal["softmax", "logits"]
@@ -29,8 +31,10 @@ class Judged:
         scores: (N, K) float64, see `fuse`.
         log_shares: (N, K) float64, log of the probabilities that the views' fusion gives.
         ranks: (N,) int64, see `label_ranks`; 0 is a top-1 hit.
-        labels: (N,) int64 in [0, K), N >= 1.
+        labels: (N,) int64 in [0, K), N >= 1; of a multi-label list (N, K) bool.
         readable: (N,) bool; at least one is.
+        log_others: (N, K) float64, log of 1 - the probabilities; of a multi-label list, else None.
+        thresholds: (K,) float64: a class is predicted from this probability on; likewise.
     """
 
     scores: np.ndarray
@@ -38,6 +42,8 @@ class Judged:
     ranks: np.ndarray
     labels: np.ndarray
     readable: np.ndarray
+    log_others: np.ndarray | None = None
+    thresholds: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -87,36 +93,95 @@ METRICS = {
 }
 
 
+def _several(found: Callable[..., float]) -> Callable[[Judged], float]:
+    """Give a function of `multi_label` what it takes of `Judged`."""
+
+    def of(judged: Judged) -> float:
+        return found(np.exp(judged.log_shares), judged.labels, judged.readable, judged.thresholds)
+
+    return of
+
+
+MULTI_LABEL_METRICS = {
+    "map": Metric("mAP", "%", "up", _several(multi_label.mean_average_precision)),
+    "micro_map": Metric("micro mAP", "%", "up", _several(multi_label.micro_average_precision)),
+    "f1": Metric("F1", "%", "up", _several(multi_label.mean_f1)),
+    "micro_f1": Metric("micro F1", "%", "up", _several(multi_label.micro_f1)),
+    "loss": Metric("loss", "nats", "down", lambda judged: multi_label_loss(judged)),
+}
+
+
+def multi_label_loss(judged: Judged) -> float:
+    """Mean over readable videos and classes of the binary cross-entropy, in nats."""
+    assert judged.log_others is not None
+    right = np.where(judged.labels, judged.log_shares, judged.log_others)
+    return float(-right[judged.readable].mean())
+
+
+def best_thresholds(judged: Judged) -> list[float]:
+    """Return the K thresholds with the highest F1 of each class, see `multi_label`."""
+    return multi_label.best_thresholds(np.exp(judged.log_shares), judged.labels).tolist()
+
+
+def metrics_of(labels: np.ndarray) -> dict[str, Metric]:
+    """Return the metrics for labels (N,), or (N, K) of a multi-label list."""
+    return METRICS if labels.ndim == 1 else MULTI_LABEL_METRICS
+
+
+def metrics_in(results: Mapping[str, Any]) -> dict[str, Metric]:
+    """Return the metrics that results of an evaluation hold."""
+    known = MULTI_LABEL_METRICS if "map" in results else METRICS
+    return {name: metric for name, metric in known.items() if name in results}
+
+
 def in_percent() -> dict[str, Metric]:
     """Return the metrics that tables show and that evaluations are compared by."""
     return {name: metric for name, metric in METRICS.items() if metric.unit == "%"}
 
 
-def measure(scores: Scores, fusion: Fusion) -> dict[str, Any]:
+def measure(
+    scores: Scores, fusion: Fusion, thresholds: Sequence[float] | None = None
+) -> dict[str, Any]:
     """Compute what an evaluation reports.
 
+    Args:
+        thresholds: K probabilities from which on a class is predicted, of a multi-label list;
+            default: 0.5.
+
     Returns:
-        Each of `METRICS` by its name; num_videos; views; fusion; unreadable, a list of path and
-        error; per_class, see there.
+        Each of `metrics_of` the labels by its name; num_videos; views; fusion; unreadable, a list
+        of path and error; per_class, see there; of a multi-label list thresholds.
     """
-    judged = judge(scores, fusion)
+    judged = judge(scores, fusion, thresholds)
     num_clips, num_crops = int(scores.clips.max()) + 1, int(scores.crops.max()) + 1
     return {
-        **{name: metric.of(judged) for name, metric in METRICS.items()},
+        **{name: metric.of(judged) for name, metric in metrics_of(judged.labels).items()},
         "num_videos": len(scores.paths),
         "views": f"{num_clips} clips x {num_crops} crops",
         "fusion": fusion,
         "unreadable": [{"path": path, "error": why} for path, why in scores.errors.items()],
         "per_class": per_class(judged),
+        **({} if judged.thresholds is None else {"thresholds": judged.thresholds.tolist()}),
     }
 
 
-def judge(scores: Scores, fusion: Fusion) -> Judged:
-    """Fuse the views of each video, and rank its label."""
+def judge(scores: Scores, fusion: Fusion, thresholds: Sequence[float] | None = None) -> Judged:
+    """Fuse the views of each video, and rank its label.
+
+    Args:
+        thresholds: see `measure`.
+    """
     readable = np.array([path not in scores.errors for path in scores.paths])
     logits, labels = scores.logits[readable], scores.labels[readable]
     fused = np.full((len(readable), logits.shape[2]), np.nan)
     log_shares, ranks = fused.copy(), np.full(len(readable), -1)
+    if labels.ndim == 2:
+        log_others = fused.copy()
+        log_shares[readable] = multi_label.log_shares(logits, fusion)
+        log_others[readable] = multi_label.log_shares(-logits, fusion)
+        fused = np.exp(log_shares)
+        at = np.full(logits.shape[2], 0.5) if thresholds is None else np.array(thresholds)
+        return Judged(fused, log_shares, ranks, scores.labels, readable, log_others, at)
     fused[readable] = fuse(logits, fusion)
     log_shares[readable] = _log_shares(logits, fusion)
     ranks[readable] = label_ranks(fused[readable], labels)
@@ -168,8 +233,12 @@ def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def per_class(judged: Judged) -> list[dict[str, Any]]:
     """Label, num_videos and top1 (per cent) of every class.
 
-    top1 is 0 where all videos are unreadable, and None for a class that does not occur.
+    top1 is 0 where all videos are unreadable, and None for a class that does not occur. Of a
+    multi-label list see `multi_label.per_class`.
     """
+    if judged.thresholds is not None:
+        shares = np.exp(judged.log_shares)
+        return multi_label.per_class(shares, judged.labels, judged.readable, judged.thresholds)
     totals, correct = (
         np.bincount(labels, minlength=judged.scores.shape[1]).tolist()
         for labels in (judged.labels, judged.labels[judged.ranks == 0])

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vidadapt.console import class_name
-from vidadapt.evaluation.metrics import Fusion, Judged, judge
+from vidadapt.evaluation.metrics import Fusion, Judged, judge, per_class
+from vidadapt.evaluation.multi_label import predicted as predicted_sets
 from vidadapt.evaluation.scores import Scores
 from vidadapt.files import replaced
+from vidadapt.lists import label_text
 
-PREDICTIONS, CONFUSION = "predictions.csv", "confusion.csv"
+PREDICTIONS, CONFUSION, CLASSES = "predictions.csv", "confusion.csv", "classes.csv"
+if TYPE_CHECKING:
+    import pandas as pd
+
 BINS = 15  # of confidence, as in Guo et al. 2017
 
 
@@ -76,7 +82,11 @@ def reliability(judged: Judged) -> Reliability:
 
 
 def write_tables(
-    folder: Path, scores: Scores, fusion: Fusion, label_names: Sequence[str] | None
+    folder: Path,
+    scores: Scores,
+    fusion: Fusion,
+    label_names: Sequence[str] | None,
+    thresholds: Sequence[float] | None = None,
 ) -> None:
     """Write the predictions and confusions of an evaluation as CSV files into its folder.
 
@@ -87,14 +97,31 @@ def write_tables(
     confusion.csv has a line a class of the label: label, name, counts of videos by predicted class
     under its name, and unreadable ones.
 
+    Of a multi-label list predictions.csv has path; labels and predicted, as lists have them;
+    label_names and predicted_names; error; and a column with the probability of each class. In the
+    place of confusion.csv, classes.csv has a line a class: label, name and what `per_class` gives,
+    with its threshold.
+
+    Args:
+        thresholds: see `measure`.
+
     Raises:
         WriteError: the disk refused a file.
     """
     import pandas as pd  # half a second, for the main process alone
 
-    judged = judge(scores, fusion)
+    judged = judge(scores, fusion, thresholds)
     num_classes = judged.scores.shape[1]
     names = np.array([class_name(label, label_names) for label in range(num_classes)], object)
+    if judged.labels.ndim == 2:
+        tables = {
+            PREDICTIONS: _predicted_sets(scores, judged, names),
+            CLASSES: pd.DataFrame(per_class(judged)),
+        }
+        tables[CLASSES].insert(1, "name", names)
+        tables[CLASSES]["threshold"] = judged.thresholds
+        _write(folder, tables)
+        return
     predicted, readable = predicted_classes(judged), judged.readable
     predictions = pd.DataFrame(
         {
@@ -114,7 +141,33 @@ def write_tables(
     confusion.insert(1, "name", names, allow_duplicates=True)
     unreadable = np.bincount(judged.labels[~readable], minlength=num_classes)
     confusion.insert(num_classes + 2, "unreadable", unreadable, allow_duplicates=True)
-    for name, table in ((PREDICTIONS, predictions), (CONFUSION, confusion)):
+    _write(folder, {PREDICTIONS: predictions, CONFUSION: confusion})
+
+
+def _predicted_sets(scores: Scores, judged: Judged, names: np.ndarray) -> pd.DataFrame:
+    """The table of predictions of a multi-label list."""
+    import pandas as pd
+
+    assert judged.thresholds is not None
+    shares = np.exp(judged.log_shares)
+    found: dict[str, Any] = {"path": scores.paths}
+    for title, sets in (
+        ("label", judged.labels),
+        ("predicted", predicted_sets(shares, judged.thresholds)),
+    ):
+        each = [tuple(np.flatnonzero(row).tolist()) for row in sets]
+        plural = "labels" if title == "label" else title
+        found[plural] = [label_text(labels) for labels in each]
+        found[f"{title}_names"] = ["; ".join(names[list(labels)]) for labels in each]
+    found["error"] = [scores.errors.get(path) for path in scores.paths]
+    for title in ("predicted", "predicted_names"):
+        found[title] = _known(np.array(found[title], object), judged.readable)
+    table = pd.DataFrame(found)
+    return pd.concat([table, pd.DataFrame(shares, columns=list(names))], axis=1)
+
+
+def _write(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
+    for name, table in tables.items():
         with replaced(folder / name) as partial:
             table.to_csv(partial, index=False, float_format="%.6g", errors="surrogateescape")
 

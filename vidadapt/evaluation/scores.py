@@ -21,11 +21,11 @@ from vidadapt.video import control_character
 
 # Array -> dimensions and kind of the values, by NumPy's letters. Texts without dimensions are JSON.
 ARRAYS = {
+    "label": (1, "i"),  # or (2, "b"): of a multi-label list, a row of all classes for each
     "id": (1, "U"),
     "clip": (1, "i"),
     "crop": (1, "i"),
     "logits": (2, "f"),
-    "label": (1, "i"),
     "errors": (0, "U"),
     "about": (0, "U"),
 }
@@ -40,7 +40,7 @@ class Scores:
 
     Attributes:
         paths: (N,) list paths, in list order.
-        labels: (N,) int64 in [0, K).
+        labels: (N,) int64 in [0, K); of a multi-label list (N, K) bool.
         clips, crops: (V,) int64: which clip and crop each view is.
         logits: (N, V, K) float32; NaN for an unreadable video.
         errors: path -> why it could not be read.
@@ -77,7 +77,9 @@ def in_list_order(
             row[:] = values
     errors = {paths[index]: error for index, values, error in entries if values is None}
     chosen = [paths[index] for index in places]
-    return Scores(chosen, np.asarray(labels, np.int64)[places], clips, crops, logits, errors)
+    kept = np.asarray(labels)[places]
+    kept = kept if kept.ndim == 2 else kept.astype(np.int64)
+    return Scores(chosen, kept, clips, crops, logits, errors)
 
 
 def save_scores(
@@ -100,7 +102,7 @@ def save_scores(
             clip=np.tile(scores.clips, num_videos),
             crop=np.tile(scores.crops, num_videos),
             logits=scores.logits.reshape(num_videos * num_views, -1),
-            label=np.repeat(scores.labels, num_views),
+            label=np.repeat(scores.labels, num_views, axis=0),
             errors=np.array(json.dumps(scores.errors)),
             about=np.array(json.dumps(about)),
         )
@@ -141,9 +143,11 @@ def _by_video(rows: Mapping[str, Any]) -> Scores:
         crops.reshape(-1, num_views) != of_crop
     ).any():
         raise ValueError("the views of a video are not those of every other, in their order")
-    if (labels != np.repeat(labels[::num_views], num_views)).any():
+    if (labels != np.repeat(labels[::num_views], num_views, axis=0)).any():
         raise ValueError("a video has different labels")
-    if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
+    if labels.ndim == 2 and labels.shape[1] != logits.shape[1]:
+        raise ValueError(f"labels of {labels.shape[1]} classes, scores of {logits.shape[1]}")
+    if labels.ndim == 1 and (int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]):
         raise ValueError(f"labels lie outside 0..{logits.shape[1] - 1}")
     errors = {name: printable(str(why)) for name, why in rows["errors"].items()}
     names = rows["about"].get("label_names")
@@ -180,6 +184,8 @@ def _arrays(path: Path) -> dict[str, Any]:
                     np.lib.format.read_magic(file)
                     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
                     promised = file.tell() + dtype.itemsize * int(np.prod(shape, dtype=object))
+                if name == "label" and dtype.kind == "b":
+                    dimensions, kind = 2, "b"
                 if len(shape) != dimensions or dtype.kind != kind or promised != size:
                     raise ValueError(f"{name}: {dtype} of shape {shape} in {size} bytes")
         found: dict[str, Any] = {}
@@ -189,7 +195,9 @@ def _arrays(path: Path) -> dict[str, Any]:
                     found[name] = file[name] if dimensions else json.loads(str(file[name]))
                 else:
                     wanted = np.int64 if kind == "i" else np.float32
-                    found[name] = file[name].astype(wanted, copy=False)
+                    values = file[name]
+                    kept = values.dtype == bool
+                    found[name] = values if kept else values.astype(wanted, copy=False)
     except Exception as error:  # zipfile, zlib and NumPy's parser of headers may fail in any way
         raise ValueError(str(error)) from error
     if not all(isinstance(found[name], dict) for name in ("errors", "about")):

@@ -33,20 +33,21 @@ def _row_of(key: SampleKey, samples: int, draws: int, repeats: int) -> int:
 class CachedBatches:
     """Batches of features instead of the training loader's clips, in the same order.
 
-    A batch is a dict: `features`, a tuple of tensors (B, ...) in the stored types; `label` and
-    `index` (B,) int64. A thread gathers the next one while one is used.
+    A batch is a dict: `features`, a tuple of tensors (B, ...) in the stored types; `label` (B,)
+    int64 or (B, K) bool, and `index` (B,) int64. A thread gathers the next one while one is used.
 
     Args:
         cached: filled.
         labels: of the training samples.
     """
 
-    def __init__(self, cached: Cache, labels: Sequence[int] | np.ndarray) -> None:
+    def __init__(self, cached: Cache, labels: np.ndarray) -> None:
         loader = cached.loaders["train"]
         self.cached, self.reader = cached, _whole(cached.stores["train"])
         self.batch_sampler = cast(EpochBatches, loader.batch_sampler)
         self.pin_memory = loader.pin_memory
-        self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.labels = torch.from_numpy(labels)
+        self.labels = self.labels.long() if labels.ndim == 1 else self.labels
 
     def __len__(self) -> int:
         return len(self.batch_sampler)

@@ -28,6 +28,7 @@ class Prepared:
         label_names: file name of the class names; None: there are none.
         manifests: by the same keys as `lists`, see `vidadapt.lists.reading.manifest_hash`.
         made_by: command and options that made the folder.
+        multi_label: a video has any number of labels.
     """
 
     dataset: str
@@ -36,13 +37,17 @@ class Prepared:
     label_names: str | None
     manifests: dict[str, str]
     made_by: dict[str, Any]
+    multi_label: bool = False
 
 
 def write_prepared(folder: str | Path, prepared: Prepared) -> None:
     """Write the folder's record, replacing an older one atomically."""
     record = Path(folder) / PREPARED_FILE
     with replaced(record) as partial:
-        partial.write_text(json.dumps(asdict(prepared), indent=2) + "\n", encoding="utf-8")
+        found = asdict(prepared)
+        if not prepared.multi_label:
+            del found["multi_label"]  # so that versions without it read the folder
+        partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def read_prepared(folder: str | Path) -> Prepared:
@@ -92,6 +97,12 @@ def known_root(list_path: str | Path, given: str | Path | None = None) -> Path:
     return Path(os.path.abspath(found))  # noqa: PTH100 (as readers name files)
 
 
+def known_multi_label(list_path: str | Path) -> bool:
+    """Return whether the folder of a list was prepared as a multi-label one."""
+    folder = Path(list_path).parent
+    return (folder / PREPARED_FILE).is_file() and read_prepared(folder).multi_label
+
+
 def with_lists(data: DataConfig, *, same_dataset: bool = True) -> DataConfig:
     """Replace `data.lists` in the data options by its lists, label names and root of videos.
 
@@ -127,4 +138,5 @@ def with_lists(data: DataConfig, *, same_dataset: bool = True) -> DataConfig:
         dev_list=lists.get("dev"),
         test_list=lists.get("test"),
         label_names=str(folder / prepared.label_names) if prepared.label_names else None,
+        multi_label=prepared.multi_label or data.multi_label,
     )

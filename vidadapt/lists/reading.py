@@ -4,6 +4,9 @@ One video a line: the path relative to the data root, then the label, which is t
 separated by a space, a tab or a comma. Everything before that separator is the path, unchanged
 (spaces, `#`, `[`, quotes and commas included: there is no quoting). Empty lines are skipped, and so
 is a header, which is a first line whose last field is one of `HEADER_FIELDS`.
+
+In a multi-label list the last field has all labels of a video, `path 3,17,42`, or is `-` where it
+has none; a space or a tab is before it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import itertools
 import json
 import os
 import re
+import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,10 +32,15 @@ from vidadapt.video import ALLOW_OUTSIDE, control_character, leads_outside
 
 HEADER_FIELDS = ("label", "labels", "label_id", "class", "class_id", "target")
 LABELS_FILE = "labels.txt"  # class names beside a list
+MANY = sys.maxsize  # classes, where labels do not matter
 AT_ONCE = 4096  # samples that are hashed together
 MOST_LISTED = 10  # offenders listed in one error
 _LINE = re.compile(r"(?P<path>.+?)(?:[ \t]*,[ \t]*|[ \t]+)(?P<label>[^ \t,]+)")
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
+_LABELS = re.compile(r"(?P<path>.+?)[ \t]+(?P<labels>[0-9]{1,18}(,[0-9]{1,18})*|-)")
+NO_LABEL = "-"
+
+Label = int | tuple[int, ...]  # a tuple in a multi-label list: all labels of a video, ascending
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,34 +48,85 @@ class Sample:
     """One line of a list: `path` relative to the data root, `label` in [0, number of classes)."""
 
     path: str
-    label: int
+    label: Label
+
+
+def label_at(labels: np.ndarray, place: int) -> Label:
+    """Return the label in a row of labels (N,), or all labels in one of (N, K) bool."""
+    if labels.ndim == 1:
+        return int(labels[place])
+    return tuple(np.flatnonzero(labels[place]).tolist())
+
+
+def label_text(label: Label) -> str:
+    """Return a label as lists have it.
+
+    >>> label_text(3), label_text((3, 17)), label_text(())
+    ('3', '3,17', '-')
+    """
+    if isinstance(label, int):
+        return str(label)
+    return ",".join(map(str, label)) or NO_LABEL
+
+
+def label_named(label: Label, names: Sequence[str]) -> str:
+    """Return the name of a label, or all names.
+
+    >>> label_named(1, "ab"), label_named((0, 1), "ab"), label_named((), "ab")
+    ('b', 'a, b', 'no label')
+    """
+    if isinstance(label, int):
+        return names[label]
+    return ", ".join(names[each] for each in label) or "no label"
 
 
 class Samples(Sequence[Sample]):
     """The lines of a list, in little memory: each becomes a `Sample` only when it is looked up.
 
     Attributes:
-        labels: (N,) int64.
+        labels: (N,) int64; of a multi-label list (N, K) bool.
         lines: (N,) int64, line numbers in the list.
     """
 
-    def __init__(self, samples: Iterable[tuple[str, int, int]] = ()) -> None:
-        """Keep path, label and line of each sample."""
+    def __init__(
+        self, samples: Iterable[tuple[str, Label, int]] = (), num_classes: int | None = None
+    ) -> None:
+        """Keep path, label and line of each sample.
+
+        Args:
+            num_classes: K of a multi-label list, `MANY`: as its labels need; None: each sample has
+                one label.
+        """
         texts, ends, labels, lines = bytearray(), array("Q"), array("q"), array("q")
+        rows = array("q")  # of each label in `labels`, where samples have several
         for path, label, line in samples:
             texts += path.encode("utf-8", "surrogateescape")
             ends.append(len(texts))
-            labels.append(label)
+            if isinstance(label, int):
+                labels.append(label)
+            else:
+                labels.extend(label)
+                rows.extend([len(lines)] * len(label))
             lines.append(line)
         self._texts, self._ends = bytes(texts), ends
         self.labels, self.lines = np.array(labels, np.int64), np.array(lines, np.int64)
+        if num_classes is not None:
+            width = 1 + int(self.labels.max(initial=-1)) if num_classes == MANY else num_classes
+            several = np.zeros((len(lines), width), bool)
+            several[np.array(rows, np.int64), self.labels] = True
+            self.labels = several
 
     @classmethod
     def of(cls, samples: Iterable[Sample]) -> Samples:
         """Return `Samples` as they are; make others into a list, with lines from 1."""
         if isinstance(samples, Samples):
             return samples
-        return cls((one.path, one.label, line) for line, one in enumerate(samples, start=1))
+        listed = list(samples)
+        labels = labels_of(listed)
+        return cls(
+            ((one.path, one.label, line) for line, one in enumerate(listed, start=1)),
+            labels.shape[1] if labels.ndim == 2 else None,
+        )
 
     def path(self, place: int) -> str:
         """List path at a place from 0 to N - 1."""
@@ -84,7 +144,10 @@ class Samples(Sequence[Sample]):
         return len(self._ends)
 
     def __iter__(self) -> Iterator[Sample]:
-        return map(Sample, self.paths(), self.labels.tolist())
+        if self.labels.ndim == 1:
+            return map(Sample, self.paths(), self.labels.tolist())
+        every = (label_at(self.labels, place) for place in range(len(self)))
+        return map(Sample, self.paths(), every)
 
     @overload
     def __getitem__(self, place: int) -> Sample: ...
@@ -94,12 +157,24 @@ class Samples(Sequence[Sample]):
         if isinstance(place, slice):
             return [self[one] for one in range(len(self))[place]]
         place = range(len(self))[place]
-        return Sample(self.path(place), int(self.labels[place]))
+        return Sample(self.path(place), label_at(self.labels, place))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def labels_of(samples: Sequence[Sample]) -> np.ndarray:
+    """Return labels (N,) int64; of samples with several (N, K) bool, with K up to the largest."""
+    found = [sample.label for sample in samples]
+    if all(isinstance(label, int) for label in found):
+        return np.array(found, np.int64)
+    sets = [(label,) if isinstance(label, int) else label for label in found]
+    several = np.zeros((len(sets), 1 + max(max(each, default=-1) for each in sets)), bool)
+    for row, each in zip(several, sets, strict=True):
+        row[list(each)] = True
+    return several
 
 
 class ListError(ValueError):
@@ -120,8 +195,26 @@ def parse_line(line: str) -> tuple[str, str] | None:
     return (match["path"], match["label"]) if match and match["path"].strip(" \t,") else None
 
 
+def parse_labels(line: str) -> tuple[str, tuple[int, ...]] | None:
+    """The path and the labels, in ascending order, of a line of a multi-label list; None: neither.
+
+    >>> parse_labels("a b.mp4 17,3"), parse_labels("a.mp4 -"), parse_labels("a.mp4")
+    (('a b.mp4', (3, 17)), ('a.mp4', ()), None)
+    """
+    match = _LABELS.fullmatch(line.strip())
+    if match is None:
+        return None
+    labels = [] if match["labels"] == NO_LABEL else match["labels"].split(",")
+    return match["path"], tuple(sorted(map(int, labels)))
+
+
 def read_list(
-    list_path: str | Path, root: str | Path, num_classes: int, allow_outside_root: bool = False
+    list_path: str | Path,
+    root: str | Path,
+    num_classes: int,
+    allow_outside_root: bool = False,
+    *,
+    multi_label: bool = False,
 ) -> Samples:
     """Read a `path label` list in its order, without looking at the listed files.
 
@@ -131,6 +224,7 @@ def read_list(
             are).
         num_classes: labels must be in [0, num_classes).
         allow_outside_root: the list is trusted: its paths may lead out of the root.
+        multi_label: lines are `path 3,17,42`.
 
     Raises:
         ListError: the list is missing or empty, or lines are malformed, out of range, duplicates of
@@ -141,7 +235,8 @@ def read_list(
     refuse_folder(list_path)
     try:
         with Path(list_path).open(encoding="utf-8-sig") as file:
-            samples = Samples(_lines(file, str(root), num_classes, allow_outside_root, problems))
+            read = _lines(file, str(root), num_classes, allow_outside_root, multi_label, problems)
+            samples = Samples(read, num_classes if multi_label else None)
     except (OSError, UnicodeDecodeError) as error:
         raise ListError(f"cannot read {list_path}: {error}") from error
     problems += _repeated(samples)
@@ -158,13 +253,19 @@ def _lines(
     root: str,
     num_classes: int,
     allow_outside_root: bool,
+    multi_label: bool,
     problems: list[tuple[int, str]],
-) -> Iterator[tuple[str, int, int]]:
+) -> Iterator[tuple[str, Label, int]]:
     """Path, label and number of each good line; the others are added to `problems`."""
     header_possible = True
     for number, line in enumerate(file, start=1):
         path, _, label = line.strip().rpartition(" ")
-        plain = label.isdecimal() and line.isascii() and path[-1:] not in ("", " ", "\t", ",")
+        plain = (
+            not multi_label
+            and label.isdecimal()
+            and line.isascii()
+            and path[-1:] not in ("", " ", "\t", ",")
+        )
         plain = plain and ".." not in path and path[0] != "/" and path.isprintable()
         if plain and len(label) < 18 and int(label) < num_classes:
             header_possible = False
@@ -177,7 +278,10 @@ def _lines(
         header_possible = False
         if is_header:
             continue
-        sample = _sample_of(fields, num_classes)
+        if multi_label:
+            sample = _sample_of_several(line, num_classes)
+        else:
+            sample = _sample_of(fields, num_classes)
         if isinstance(sample, str):
             problems.append((number, f"{sample} (line: {_start(line)!r})"))
         elif not allow_outside_root and leads_outside(sample[0], root):
@@ -224,8 +328,12 @@ def write_list(list_path: str | Path, samples: Iterable[Sample]) -> None:
     """
     lines = []
     for sample in samples:
-        line = f"{sample.path} {sample.label}"
-        read_back = parse_line(line) == (sample.path, str(sample.label))
+        text = label_text(sample.label)
+        line = f"{sample.path} {text}"
+        if isinstance(sample.label, int):
+            read_back = parse_line(line) == (sample.path, text)
+        else:
+            read_back = parse_labels(line) == (sample.path, tuple(sorted(sample.label)))
         if control_character(sample.path) or not read_back:
             raise ListError(f"{list_path}: the path {sample.path!r} cannot be written in a list")
         lines.append(line + "\n")
@@ -292,29 +400,51 @@ def manifest_hash(samples: Iterable[Sample], label_names: Sequence[str] | None) 
     """SHA-256 (64 hex digits) over paths, labels, their order and the label names.
 
     It identifies what was trained or evaluated on, wherever the list file and the root are. The
-    JSON `{"label_names": [...], "samples": [["path", label], ...]}` is hashed, in pieces.
+    JSON `{"label_names": [...], "samples": [["path", label], ...]}` is hashed, in pieces; several
+    labels are `[3, 17]`.
     """
     names = json.dumps(None if label_names is None else list(label_names))
     digest = hashlib.sha256(f'{{"label_names": {names}, "samples": ['.encode())
     left, between = iter(samples), ""
     while part := list(itertools.islice(left, AT_ONCE)):
-        lines = [f"[{encode_basestring_ascii(one.path)}, {one.label}]" for one in part]
+        lines = [f"[{encode_basestring_ascii(one.path)}, {_json(one.label)}]" for one in part]
         digest.update((between + ", ".join(lines)).encode())
         between = ", "
     digest.update(b"]}")
     return digest.hexdigest()
 
 
-def _sample_of(fields: tuple[str, str] | None, num_classes: int) -> tuple[str, int] | str:
+def _json(label: Label) -> Label | list[int]:
+    return label if isinstance(label, int) else list(label)
+
+
+def _sample_of(fields: tuple[str, str] | None, num_classes: int) -> tuple[str, Label] | str:
     """Path and label of a parsed line, or what is wrong with it."""
     if fields is None or not _INTEGER.fullmatch(fields[1]):
         return "expected 'path label' with an integer label as the last field"
     path, label = fields[0], int(fields[1])
-    if not 0 <= label < num_classes:
-        return f"label {label} is outside 0..{num_classes - 1} ({num_classes} classes)"
+    return _fault(path, [label], num_classes) or (path, label)
+
+
+def _sample_of_several(line: str, num_classes: int) -> tuple[str, Label] | str:
+    """Path and labels of a line, or what is wrong with it."""
+    found = parse_labels(line)
+    if found is None:
+        return f"expected 'path 3,17' with all labels of the video, or 'path {NO_LABEL}'"
+    path, labels = found
+    if len(set(labels)) < len(labels):
+        return "a label comes twice"
+    return _fault(path, labels, num_classes) or found
+
+
+def _fault(path: str, labels: Sequence[int], num_classes: int) -> str:
+    """What is wrong with a line's path or labels; empty: nothing."""
+    for label in labels:
+        if not 0 <= label < num_classes:
+            return f"label {label} is outside 0..{num_classes - 1} ({num_classes} classes)"
     if not (path.isascii() and path.isprintable()) and (character := control_character(path)):
         return f"the path holds the control character {character}; rename the file"
-    return path, label
+    return ""
 
 
 def _start(line: str) -> str:

@@ -11,7 +11,7 @@ from typing import overload
 import numpy as np
 
 from vidadapt.lists.index import Index
-from vidadapt.lists.reading import Sample
+from vidadapt.lists.reading import Sample, label_at, labels_of
 from vidadapt.video import VideoFacts
 
 
@@ -22,7 +22,7 @@ class Videos(Sequence[Sample]):
 
     Attributes:
         root: folder that the paths are relative to.
-        labels: (N,) int32 or int64.
+        labels: (N,) int32 or int64; of a multi-label list (N, K) bool.
         rows: (N,) int32, row in the index; -1: the video is in `loose`.
         loose: facts, by place, of videos that the index does not keep.
         known: the index; None: all are loose.
@@ -39,8 +39,10 @@ class Videos(Sequence[Sample]):
         loose: Mapping[int, VideoFacts],
         known: Index | None,
     ) -> None:
-        small = len(labels) == 0 or labels.max() < 2**31
-        self.root, self.labels = root, labels.astype(np.int32 if small else np.int64)
+        if labels.ndim == 1:
+            small = len(labels) == 0 or labels.max() < 2**31
+            labels = labels.astype(np.int32 if small else np.int64)
+        self.root, self.labels = root, labels
         self.rows, self.loose, self.known = rows.astype(np.int32), dict(loose), known
 
     @classmethod
@@ -51,7 +53,7 @@ class Videos(Sequence[Sample]):
             facts: by list path, of all of them; their errors name the file.
         """
         listed = list(samples)
-        labels = np.array([sample.label for sample in listed], np.int64)
+        labels = labels_of(listed)
         loose = {place: facts[sample.path] for place, sample in enumerate(listed)}
         return cls(root, labels, np.full(len(listed), -1), loose, None)
 
@@ -66,7 +68,7 @@ class Videos(Sequence[Sample]):
         if isinstance(place, slice):
             return [self[one] for one in range(len(self))[place]]
         place = range(len(self))[place]
-        return Sample(self.path(place), int(self.labels[place]))
+        return Sample(self.path(place), label_at(self.labels, place))
 
     def path(self, place: int) -> str:
         """List path of a video."""

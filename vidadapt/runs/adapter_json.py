@@ -20,7 +20,8 @@ from vidadapt.console import require_known
 from vidadapt.data import DATASETS, NORMALIZATIONS, Augmentation, DataPlan, Sampling
 from vidadapt.video import READERS, control_character
 
-FORMATS = ("vidadapt-adapter-1", "vidadapt-adapter-2")  # the last is written
+# The second is written; the third for a multi-label list, which older versions cannot predict.
+FORMATS = ("vidadapt-adapter-1", "vidadapt-adapter-2", "vidadapt-adapter-3")
 # Any adapter stays far below these: more is damage, or an attempt to use up the memory.
 LARGEST = {"num_frames": 4096, "crop_size": 4096, "num_classes": 1_000_000}
 LARGEST |= {"stride": 100_000, "num_clips": 10_000, "num_crops": 10_000}
@@ -40,7 +41,7 @@ def describe_adapter(
     """
     model = {key: value for key, value in vars(config.model).items() if key != "drop_path"}
     return {
-        "format": FORMATS[-1],
+        "format": FORMATS[2 if plan.multi_label else 1],
         **({"plugins": list(config.plugins)} if config.plugins else {}),
         "method": dict(config.method),
         "model": {**model, "fingerprint": backbone},
@@ -63,6 +64,7 @@ def describe_adapter(
         "reader": config.data.reader,
         "dataset": plan.dataset,
         "num_classes": plan.num_classes,
+        **({"multi_label": True} if plan.multi_label else {}),
         "label_names": None if plan.label_names is None else list(plan.label_names),
         "train_manifest": manifest,
         "metrics": {},
@@ -83,6 +85,7 @@ def config_of(about: dict[str, Any], run_dir: str) -> Config:
             crop_size=clip["crop_size"],
             normalization=clip["normalization"],
             reader=about["reader"],
+            multi_label=about.get("multi_label", False),
         ),
         model=ModelConfig(**{k: v for k, v in about["model"].items() if k != "fingerprint"}),
         train=TrainConfig(precision=evaluation["precision"]),
@@ -105,7 +108,13 @@ def plan_of(about: dict[str, Any]) -> DataPlan:
         num_crops=views[1],
         crop_size=clip["crop_size"],
         normalization=clip["normalization"],
+        multi_label=about.get("multi_label", False),
     )
+
+
+def thresholds_of(about: dict[str, Any]) -> list[float] | None:
+    """Read the probabilities from which on classes are predicted; None: not known, or one label."""
+    return about["metrics"].get("dev_thresholds")
 
 
 def check_description(about: dict[str, Any], config: Config, plan: DataPlan) -> None:
@@ -144,6 +153,13 @@ def check_description(about: dict[str, Any], config: Config, plan: DataPlan) -> 
         problems.append("label_names: an empty name")
     if doubled := [name for name, count in Counter(names).items() if count > 1]:
         problems.append(f"label_names: {doubled[0]!r} names two classes")
+    at = thresholds_of(about)
+    if at is not None and not (
+        isinstance(at, list)
+        and len(at) == plan.num_classes
+        and all(isinstance(each, float | int) and 0 <= each <= 1 for each in at)
+    ):
+        problems.append(f"metrics.dev_thresholds: expected {plan.num_classes} probabilities")
     if problems:
         raise ValueError("; ".join(problems[:5]))
     for key, value, known in (

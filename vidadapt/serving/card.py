@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vidadapt.console import printable
 from vidadapt.data import DataPlan
-from vidadapt.evaluation import METRICS, in_percent
+from vidadapt.evaluation import METRICS, MULTI_LABEL_METRICS
 from vidadapt.models import WITHOUT_FILE, is_hub_name
 from vidadapt.weights import Published, of_weights
 
@@ -42,12 +42,18 @@ def model_card(
         about=about,
         plan=plan,
         figures=figures,
-        metrics=METRICS,
+        metrics=MULTI_LABEL_METRICS if plan.multi_label else METRICS,
+        trained=figures_of_training(about),
         published=published,
         whole=about["method"]["name"] == "full",
         named=_named(weights),
         shipped=weights in WITHOUT_FILE,
     )
+
+
+def figures_of_training(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what adapter.json says of its epoch; lists, as of thresholds, are left out."""
+    return {key: value for key, value in about["metrics"].items() if not isinstance(value, list)}
 
 
 def markdown_templates(package: str) -> Environment:
@@ -71,14 +77,15 @@ def _front_matter(
     published: Published | None,
 ) -> str:
     """Return the YAML that the hub reads, without its lines of dashes."""
+    key, title = ("map", "mAP") if plan.multi_label else ("top1", "top-1")
     results = [
         EvalResult(
             task_type="video-classification",
             dataset_type=plan.dataset,
             dataset_name=f"{plan.dataset}, {figure['list']}",
-            metric_type="accuracy",
-            metric_name=f"top-1, {figure['views']}, {figure['fusion']} averaged",
-            metric_value=round(figure["top1"], 2),
+            metric_type="mean_average_precision" if plan.multi_label else "accuracy",
+            metric_name=f"{title}, {figure['views']}, {figure['fusion']} averaged",
+            metric_value=round(figure[key], 2),
         )
         for figure in figures
     ]
@@ -103,5 +110,6 @@ def _named(weights: str | None) -> str:
 def _cell(value: Any, metric: str | None = None) -> str:
     """Format a value for a table; accuracies in per cent have two decimals."""
     if metric is not None:
-        return f"{value:.2f}" if metric in in_percent() else f"{value:.4g}"
+        unit = (METRICS | MULTI_LABEL_METRICS)[metric].unit
+        return f"{value:.2f}" if unit == "%" else f"{value:.4g}"
     return printable(str(value)).replace("|", "\\|")

@@ -14,10 +14,10 @@ from vidadapt.console import duration, printable
 from vidadapt.data import CHANGED, Changes, read_changes
 from vidadapt.distributed import World, together
 from vidadapt.evaluation import (
-    METRICS,
     Scoring,
     load_scores,
     measure,
+    metrics_in,
     save_scores,
     take_up,
     write_tables,
@@ -48,12 +48,13 @@ def evaluate(world: World, loaded: Loaded, job: Scoring, out: Path, began: float
             changed = read_changes(out / "parts" / CHANGED).values()
             warnings = [*loaded.videos.warnings, *parts.warnings, *changed]
             fusion = loaded.trained.config.eval.fusion
-            result = {**measure(scores, fusion), **about, "warnings": warnings}
+            thresholds = about.get("thresholds")
+            result = {**about, **measure(scores, fusion, thresholds), "warnings": warnings}
             result["seconds"] = time.monotonic() - began
             # Of what this call scored, and not one before it that was stopped.
             result["seconds_per_video"] = seconds / scored if scored else None
             save_scores(out / "scores.npz", scores, about)
-            write_tables(out, scores, fusion, about["label_names"])
+            write_tables(out, scores, fusion, about["label_names"], thresholds)
             write_json(out / "metrics.json", result)
             say(out, result)
     parts.remove()
@@ -94,10 +95,11 @@ def rescore(options: EvaluateOptions) -> None:
             result = join_scores(Path(options.folds), files, options.fusion, out)
         else:
             scores, about = load_scores(Path(options.from_scores))
-            result = {**measure(scores, options.fusion), **about}
+            thresholds = about.get("thresholds")
+            result = {**about, **measure(scores, options.fusion, thresholds)}
             result["from_scores"] = options.from_scores
             if out is not None:
-                write_tables(out, scores, options.fusion, about.get("label_names"))
+                write_tables(out, scores, options.fusion, about.get("label_names"), thresholds)
         if out is not None:
             write_json(out / "metrics.json", result)
     say(out, result)
@@ -106,7 +108,7 @@ def rescore(options: EvaluateOptions) -> None:
 def say(out: Path | None, result: dict[str, Any]) -> None:
     """Print the metrics, and the videos that could not be read."""
     print(
-        ", ".join(f"{metric.title} {result[name]:.2f}" for name, metric in METRICS.items())
+        ", ".join(f"{one.title} {result[name]:.2f}" for name, one in metrics_in(result).items())
         + f" on {result['num_videos']} videos of {result['list']} ({result['views']}, "
         f"{result['fusion']} averaged)"
         + (f" in {duration(result['seconds'])}" if "seconds" in result else "")

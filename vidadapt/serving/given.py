@@ -15,10 +15,12 @@ from vidadapt.lists import (
     PATH_COLUMNS,
     PREPARED_FILE,
     VIDEO_ENDINGS,
+    Label,
     ListError,
     is_video,
     known_root,
     other_spelling,
+    parse_labels,
     parse_line,
     spelled,
     with_lists,
@@ -33,11 +35,18 @@ class GivenVideo:
     """A video as the user names it, with its label where a list gives one."""
 
     path: str
-    label: int | None = None
+    label: Label | None = None
+
+    def has(self, label: int) -> bool:
+        """Return whether the list gives this label, alone or among others."""
+        return label in self.label if isinstance(self.label, tuple) else label == self.label
 
 
 def find_videos(
-    arguments: Sequence[str], root: str | None = None, allow_outside_root: bool = False
+    arguments: Sequence[str],
+    root: str | None = None,
+    allow_outside_root: bool = False,
+    multi_label: bool = False,
 ) -> list[GivenVideo]:
     """List the videos that files, folders (at any depth) and lists name, each once, in their order.
 
@@ -47,6 +56,7 @@ def find_videos(
         root: folder that the paths of lists are relative to; default: what `prepared.json` beside
             the list says, else the list's own.
         allow_outside_root: the paths of lists may lead out of it, see `bounds.leads_outside`.
+        multi_label: lines of lists are `path 3,17,42` or `path`.
 
     Raises:
         ListError: a list that cannot be read or leads out of its root, or a folder or a list
@@ -66,7 +76,7 @@ def find_videos(
             folder = path.parent if root is None else Path(root)
             if root is None and (path.parent / PREPARED_FILE).is_file():
                 folder = known_root(path)
-            inside = _listed(path, folder, allow_outside_root)
+            inside = _listed(path, folder, allow_outside_root, multi_label)
         else:
             inside = [GivenVideo(argument)]
         for video in inside:
@@ -132,12 +142,15 @@ def list_with_labels(
     return (options if root is None else replace(options, root=os.fspath(root))), listed
 
 
-def _listed(path: Path, root: Path, allow_outside_root: bool) -> list[GivenVideo]:
+def _listed(
+    path: Path, root: Path, allow_outside_root: bool, multi_label: bool
+) -> list[GivenVideo]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ListError(f"cannot read {path}: {error}") from error
     videos: list[GivenVideo] = []
+    label: Label | None
     respelled = []
     for number, line in enumerate((line.strip() for line in lines), start=1):
         fields = parse_line(line)
@@ -147,8 +160,11 @@ def _listed(path: Path, root: Path, allow_outside_root: bool) -> list[GivenVideo
             raise ListError(f"{path}:{number}: {problem} (line: {line!r:.300})")
         name, label = line, None
         # A path may end in a number, too: if there is such a file, the line means it.
-        if fields is not None and fields[1].isdigit() and not (root / line).is_file():
-            name, label = fields[0], int(fields[1])
+        if not (root / line).is_file():
+            if multi_label and (labelled := parse_labels(line)) is not None:
+                name, label = labelled
+            elif not multi_label and fields is not None and fields[1].isdigit():
+                name, label = fields[0], int(fields[1])
         if not (root / name).is_file() and (other := other_spelling(root, name)):
             respelled.append(f"{spelled(name)} is {spelled(other)}")
             name = other

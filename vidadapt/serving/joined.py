@@ -81,6 +81,8 @@ def _by_fold(
     found: dict[str, Found] = {}
     for file in files:
         scores, about = load_scores(file)
+        if scores.labels.ndim == 2:
+            raise ConfigError(f"--from_scores: {file} is multi-label; --folds joins single labels")
         held = dict(zip(scores.paths, scores.labels.tolist(), strict=True))
         name = next((name for name, own in listed.items() if own == held), None)
         if name is None:

@@ -30,6 +30,7 @@ from vidadapt.evaluation import measure
 from vidadapt.models import VideoModel, autocast, cast_frozen, resolved_precision
 from vidadapt.runs import SavedAdapter, adapters, checkpoints
 from vidadapt.serving import trained
+from vidadapt.serving.card import figures_of_training
 from vidadapt.serving.given import find_videos, list_with_labels
 from vidadapt.serving.head_inputs import head_inputs, score_with_features
 from vidadapt.serving.predict import Guess, counted, most_probable, workers_for
@@ -183,8 +184,8 @@ class Model:
             num_workers: decoding processes; default: chosen from the cores.
 
         Returns:
-            Each of `METRICS` by its name; `per_class`, `unreadable`, `views` and what else
-            metrics.json of an evaluation holds.
+            Each of `metrics_of` the labels by its name; `per_class`, `unreadable`, `views` and what
+            else metrics.json of an evaluation holds.
 
         Raises:
             ValueError, OSError, ReadError: a list that cannot be used, or whose classes are others.
@@ -198,7 +199,7 @@ class Model:
         loaded = self._loaded(found, trained.videos_of(found))
         scores = trained.score(loaded, self._alone)
         about = {**trained.about(loaded), "warnings": list(loaded.videos.warnings)}
-        return {**measure(scores, config.eval.fusion), **about}
+        return {**about, **measure(scores, config.eval.fusion, about.get("thresholds"))}
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the adapter's files into a new folder, for `load`; returns the folder.
@@ -238,7 +239,7 @@ class Model:
             f"{len(labels)} classes": ", ".join(labels[:MOST_NAMED]) + more,
             "clip": f"{plan.sampling.num_frames} frames of {plan.crop_size} pixels",
             "views": f"{plan.num_clips} clips x {plan.num_crops} crops",
-            **self.adapter.about["metrics"],
+            **figures_of_training(self.adapter.about),
         }
         return IN_A_NOTEBOOK.render(
             title=type(self).__name__,

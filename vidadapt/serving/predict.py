@@ -19,9 +19,11 @@ from vidadapt import data
 from vidadapt.config import Config, DataConfig
 from vidadapt.data import DataPlan, VideoList, cut_views, eval_indices, view_chunks
 from vidadapt.evaluation import fuse
-from vidadapt.lists import Sample, Videos
+from vidadapt.evaluation.multi_label import log_shares
+from vidadapt.lists import Sample, Videos, label_named
 from vidadapt.models import NonFinite, autocast, resolved_precision
 from vidadapt.runs import NOT_OF_THE_BACKBONE, SavedAdapter, adapters
+from vidadapt.runs.adapter_json import thresholds_of
 from vidadapt.serving.bank import AdapterBank
 from vidadapt.serving.given import GivenVideo
 from vidadapt.serving.published import Published, PublishedBank
@@ -30,11 +32,17 @@ from vidadapt.video import frame_times
 
 @dataclass(frozen=True)
 class Guess:
-    """One label, with its name and the probability that an adapter gives it."""
+    """One label, with its name and the probability that an adapter gives it.
+
+    Attributes:
+        predicted: by a multi-label adapter: whether the probability reaches the class's threshold;
+            None: there is one label a video.
+    """
 
     label: int
     name: str
     probability: float
+    predicted: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,16 @@ class Prediction:
     views: dict[str, str]
     shown: Shown | None
     given: str = ""
+
+    def is_right(self, adapter: str) -> bool:
+        """Return whether its best guess is the list's label, or its predicted ones are the labels.
+
+        The latter of a multi-label list: all of them, and no other.
+        """
+        guesses, label = self.guesses[adapter], self.video.label
+        if not isinstance(label, tuple):
+            return guesses[0].label == label
+        return {guess.label for guess in guesses if guess.predicted} == set(label)
 
 
 @dataclass(frozen=True)
@@ -198,7 +216,9 @@ class Predictor:
                 number = of_groups[0].samples.facts(int(items[0]["index"])).num_frames
                 clip = _middle(self._groups[0].plan, items[0], number, video)
             guesses = {name: found[name] for name in self.names}
-            given = "" if video.label is None else self.adapter(self.names[0]).label(video.label)
+            first = self.adapter(self.names[0])
+            names = [first.label(number) for number in range(first.plan.num_classes)]
+            given = "" if video.label is None else label_named(video.label, names)
             yield Prediction(video, "", guesses, self.views, clip, given)
 
     def _guesses(
@@ -250,14 +270,27 @@ def counted(
 
 
 def most_probable(adapter: SavedAdapter, logits: np.ndarray, top: int) -> list[Guess]:
-    """The `top` most probable labels, best first, from logits (V, K) of a video's views."""
-    shares = probabilities(logits, adapter.config.eval.fusion)
-    best = np.argsort(-shares, kind="stable")[:top]
-    return [Guess(int(k), adapter.label(int(k)), float(shares[k])) for k in best]
+    """The `top` most probable labels, best first, from logits (V, K) of a video's views.
+
+    Of a multi-label adapter all predicted ones, too, if they are more.
+    """
+    several = adapter.plan.multi_label
+    shares = probabilities(logits, adapter.config.eval.fusion, several)
+    order = np.argsort(-shares, kind="stable")
+    if not several:
+        return [Guess(int(k), adapter.label(int(k)), float(shares[k])) for k in order[:top]]
+    chosen = shares >= np.array(thresholds_of(adapter.about) or 0.5)
+    return [
+        Guess(int(k), adapter.label(int(k)), float(shares[k]), bool(chosen[k]))
+        for place, k in enumerate(order)
+        if place < top or chosen[k]
+    ]
 
 
-def probabilities(logits: np.ndarray, fusion: Any) -> np.ndarray:
+def probabilities(logits: np.ndarray, fusion: Any, multi_label: bool = False) -> np.ndarray:
     """Logits (V, K) of a video's views to probabilities (K,), fused as in the evaluation."""
+    if multi_label:
+        return np.exp(log_shares(logits[None], fusion)[0])
     scores = fuse(logits[None], fusion)[0]
     return scores if fusion == "softmax" else fuse(scores[None, None], "softmax")[0]
 

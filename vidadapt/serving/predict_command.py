@@ -15,10 +15,10 @@ from vidadapt import methods
 from vidadapt.config import check_evaluation, parse_published, plugins
 from vidadapt.console import duration, printable, track
 from vidadapt.files import as_json
-from vidadapt.lists import read_label_names
+from vidadapt.lists import label_text, read_label_names
 from vidadapt.runs import adapters, from_hub
 from vidadapt.serving.given import LISTS, find_videos, names_of
-from vidadapt.serving.predict import Prediction, Predictor, workers_for
+from vidadapt.serving.predict import Guess, Prediction, Predictor, workers_for
 from vidadapt.serving.published import find_published
 
 EPILOG = f"""examples:
@@ -108,11 +108,12 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
 
 def predictions(options: argparse.Namespace) -> list[Prediction]:
     """Predict as the options say; each is printed as it comes, unless a picture is wanted."""
-    videos = find_videos(options.videos, options.root, options.allow_outside_root)
     predictor = _published(options) if options.published else _adapters(options)
-    if len({predictor.adapter(name).classes for name in predictor.names}) > 1 and any(
-        video.label is not None for video in videos
-    ):
+    kinds = {predictor.adapter(name).plan.multi_label for name in predictor.names}
+    where = options.root, options.allow_outside_root
+    videos = find_videos(options.videos, *where, multi_label=kinds == {True})
+    different = len({predictor.adapter(name).classes for name in predictor.names}) > 1
+    if (different or len(kinds) > 1) and any(video.label is not None for video in videos):
         print(
             "labels of the list are left out: the adapters have different classes, so the same "
             "number means different things to them",
@@ -186,23 +187,29 @@ def _as_dict(prediction: Prediction) -> dict[str, Any]:
     if prediction.error:
         return {**about, "error": prediction.error}
     said = {
-        name: {"views": prediction.views[name], "top": [asdict(guess) for guess in guesses]}
+        name: {"views": prediction.views[name], "top": [_guess(guess) for guess in guesses]}
         for name, guesses in prediction.guesses.items()
     }
     return {**about, "predictions": said}
 
 
+def _guess(guess: Guess) -> dict[str, Any]:
+    return {key: value for key, value in asdict(guess).items() if value is not None}
+
+
 def _as_table(prediction: Prediction) -> str:
     given = prediction.video.label
     shown = printable(prediction.video.path)
-    lines = [shown + ("" if given is None else f"  (label {given} in the list)")]
+    named = "" if given is None else f"  (label {label_text(given)} in the list)"
+    lines = [shown + named]
     if prediction.error:
         lines.append("  cannot be read")
     for name, guesses in prediction.guesses.items():
         lines.append(printable(f"  {name} ({prediction.views[name]})"))
         lines += [
             f"  {100 * guess.probability:6.1f} %  {printable(guess.name)}"
-            + ("  <- the list's" if guess.label == given else "")
+            + ", predicted" * bool(guess.predicted)
+            + "  <- the list's" * prediction.video.has(guess.label)
             for guess in guesses
         ]
     return "\n".join(lines)
@@ -213,9 +220,10 @@ def _summary(predictions: Sequence[Prediction], seconds: float) -> str:
     said = f"{len(read)} of {len(predictions)} videos in {duration(seconds)}"
     labelled = [prediction for prediction in read if prediction.video.label is not None]
     if labelled:
-        said += "; the first label is the list's: " + ", ".join(
-            f"{name} {sum(p.guesses[name][0].label == p.video.label for p in labelled)} of "
-            f"{len(labelled)}"
+        several = isinstance(labelled[0].video.label, tuple)
+        said += "; the predicted labels are" if several else "; the first label is"
+        said += " the list's: " + ", ".join(
+            f"{name} {sum(p.is_right(name) for p in labelled)} of {len(labelled)}"
             for name in labelled[0].guesses
         )
     return said

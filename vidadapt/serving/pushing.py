@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vidadapt.console import printable
-from vidadapt.evaluation import METRICS
+from vidadapt.evaluation import metrics_in
 from vidadapt.files import checksum, write_json, write_text, writing
 from vidadapt.hub import publish
 from vidadapt.models import WITHOUT_FILE, is_hub_name
@@ -154,7 +154,7 @@ def figures_of(adapter: SavedAdapter) -> tuple[list[dict[str, Any]], list[str]]:
             figures.append(
                 {
                     "list": Path(found["list"]).name,
-                    **{name: found[name] for name in METRICS},
+                    **{name: found[name] for name in metrics_in(found)},
                     **{key: found[key] for key in MEASURED},
                     "unreadable": len(found["unreadable"]),
                 }

@@ -32,7 +32,7 @@ from vidadapt.lists import (
     with_lists,
 )
 from vidadapt.models import WITHOUT_FILE, VideoModel, cast_frozen, resolved_precision
-from vidadapt.runs import SavedAdapter, adapters, checkpoints, from_hub
+from vidadapt.runs import SavedAdapter, adapter_json, adapters, checkpoints, from_hub
 from vidadapt.serving.published import METHOD, Published, find_published, load_published
 
 
@@ -195,7 +195,13 @@ def samples_of(trained: Trained) -> Samples:
     """
     of = trained.config.data
     check_label_names(trained.listed, trained.plan.label_names, of.label_names)
-    return read_list(trained.listed, of.root, trained.plan.num_classes, of.allow_outside_root)
+    return read_list(
+        trained.listed,
+        of.root,
+        trained.plan.num_classes,
+        of.allow_outside_root,
+        multi_label=trained.plan.multi_label,
+    )
 
 
 def videos_of(trained: Trained, samples: Sequence[Sample] | None = None) -> VideoList:
@@ -339,11 +345,19 @@ def about(loaded: Loaded) -> dict[str, Any]:
         "root": os.path.abspath(trained.config.data.root),  # noqa: PTH100 (as readers name files)
         "manifest": loaded.videos.manifest,
         "label_names": plan.label_names,
+        **({"thresholds": _thresholds(trained)} if plan.multi_label else {}),
         "num_frames": plan.sampling.num_frames,
         "crop_size": plan.crop_size,
         "normalization": plan.normalization,
         "precision": loaded.precision,
     }
+
+
+def _thresholds(trained: Trained) -> list[float] | None:
+    """Probabilities from which on classes are predicted, chosen on the development list."""
+    if trained.published is not None:
+        return None
+    return adapter_json.thresholds_of(checkpoints.load_checkpoint(trained.checkpoint)[1])
 
 
 def output_folder(found: Trained, kind: str, out: str | None) -> Path:

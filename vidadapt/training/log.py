@@ -23,7 +23,7 @@ from vidadapt.training.state import Progress, StepRecord
 from vidadapt.training.trackers import Trackers
 
 SUMMARY = "summary.json"
-SAID = {"top1": "top-1 {:.2f}", "loss": "loss {:.4f}"}  # results that an epoch's line has
+SAID = {"top1": "top-1 {:.2f}", "map": "mAP {:.2f}", "loss": "loss {:.4f}"}  # of an epoch's line
 RANDOM_WEIGHTS = "BACKBONE: RANDOM WEIGHTS, NOTHING IS PRE-TRAINED"
 
 
@@ -67,7 +67,7 @@ def write_log(
         trackers.log(first + number, curves)
         for key, value in curves.items():
             board.add_scalar(key, value, first + number)
-    curves = {f"epoch/{key}": value for key, value in latest.items()}
+    curves = {f"epoch/{key}": value for key, value in latest.items() if not isinstance(value, list)}
     trackers.log(steps - 1, curves)
     for key, value in curves.items():
         board.add_scalar(key, value, epoch)
@@ -196,14 +196,15 @@ def say_defects(name: str, videos: VideoList) -> None:
 def say_summary(run_dir: Path, summary: dict[str, Any]) -> None:
     """Print how a run ended, and where its files are."""
     last, best = summary["last"], summary["best"]
-    accuracies = {key: value for key, value in last.items() if key.endswith("_top1")}
+    accuracies = {key: value for key, value in last.items() if key.endswith(("_top1", "_map"))}
     early = ", and stopped early" * summary["stopped_early"]
     print(f"trained {summary['epochs']} epochs in {duration(summary['seconds'])}{early}")
     for key, value in accuracies.items():
         print(f"  last: epoch {last['epoch']}, {key} {value:.2f}")
     if best is not None:
         loss = f", dev_loss {best['dev_loss']:.4f}" if "dev_loss" in best else ""
-        print(f"  best: epoch {best['epoch']}, dev_top1 {best['dev_top1']:.2f}{loss}")
+        key = "dev_map" if "dev_map" in best else "dev_top1"
+        print(f"  best: epoch {best['epoch']}, {key} {best[key]:.2f}{loss}")
     if summary["changed"]:
         print(f"  changed since they were counted: {len(summary['changed'])} files, see {CHANGED}")
     if summary["skipped"]:

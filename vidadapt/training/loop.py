@@ -30,7 +30,7 @@ from vidadapt.models import VideoModel, require_two_clips, without_clips
 from vidadapt.runs import CheckpointWriter
 from vidadapt.training.heeding import close_epoch, end_steps, heed, told_of
 from vidadapt.training.log import open_board, say_epoch
-from vidadapt.training.losses import classification_loss
+from vidadapt.training.losses import classification_loss, multi_label_loss
 from vidadapt.training.optim import scheduled_lr, set_lr
 from vidadapt.training.sharding import (
     divide_gradients,
@@ -266,16 +266,26 @@ def forward_backward(
     class_weights: torch.Tensor | None,
     phase: Phase,
 ) -> torch.Tensor:
-    """Forward and backward pass of a batch; return its part of the step's loss, and hits, (2,)."""
+    """Forward and backward pass of a batch; return its part of the step's loss, and hits, (2,).
+
+    Hits are NaN where a clip has no single label: mixed, or of a multi-label list.
+    """
     with phase("forward"):
         with state.computing(recipe.precision):
             logits = state.model(inputs)
-        loss = classification_loss(logits.float(), targets, recipe.label_smoothing, class_weights)
+        if labels.ndim == 2:
+            loss = multi_label_loss(logits.float(), targets)
+        else:
+            smoothing = recipe.label_smoothing
+            loss = classification_loss(logits.float(), targets, smoothing, class_weights)
         loss = loss * (len(labels) / recipe.batch_size) / recipe.accumulation
     with phase("backward"):
         state.scaler.scale(loss).backward()
-    hits = (logits.detach().argmax(1) == labels).sum()
-    return torch.stack([loss.detach(), hits.to(loss.dtype)])
+    if targets.ndim == 1:
+        hits = (logits.detach().argmax(1) == targets).sum().to(loss.dtype)
+    else:
+        hits = loss.new_full((), torch.nan)
+    return torch.stack([loss.detach(), hits])
 
 
 def pass_without_clips(state: TrainingState, recipe: TrainConfig) -> None:

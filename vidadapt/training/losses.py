@@ -53,3 +53,12 @@ def classification_loss(
     else:
         of_clips = targets @ class_weights
     return (losses * of_clips).mean()
+
+
+def multi_label_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean over clips and classes of the binary cross-entropy of logits (B, K).
+
+    Args:
+        targets: (B, K) bool, or presence of each class in [0, 1] as mixing gives it.
+    """
+    return functional.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype))

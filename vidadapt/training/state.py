@@ -168,7 +168,8 @@ class Progress:
 
 def _worth(results: dict[str, Any]) -> tuple[float, float]:
     """Return what epochs are ordered by."""
-    return results["dev_top1"], -results.get("dev_loss", math.inf)
+    accuracy = results["dev_map" if "dev_map" in results else "dev_top1"]
+    return accuracy, -results.get("dev_loss", math.inf)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ class Step:
         lr: learning rate.
         files: list paths of this process's clips.
         figures: (7,) on the device: the sum of this process's losses over its number of clips if
-            none was skipped; how many of its clips the model was right about; and summed over all
+            none was skipped; how many of its clips the model was right about (NaN: clips have no
+            single label); and summed over all
             processes the share of the clips that were there, those whose loss is not finite, and
             what was `Told`.
     """
@@ -106,7 +107,7 @@ class Stretch:
 
     def __init__(self, device: torch.device, recipe: TrainConfig) -> None:
         self.steps: list[Step] = []
-        self._clips = None if mixes(recipe) else recipe.batch_size * recipe.accumulation
+        self._clips = recipe.batch_size * recipe.accumulation
         self._lag = figures_lag(device)
         self.waited, self._began = 0.0, time.monotonic()
 
@@ -133,10 +134,11 @@ class Stretch:
 
     def _accuracies(self, hits: torch.Tensor, share: torch.Tensor) -> list[float | None]:
         """Return the per cent of hits (N,) among the clips that were there, of N steps."""
-        if self._clips is None:
-            return [None] * len(hits)
         counts = zip(hits.tolist(), (share * self._clips).tolist(), strict=True)
-        return [100 * round(right) / round(clips) for right, clips in counts]
+        return [
+            None if math.isnan(right) else 100 * round(right) / round(clips)
+            for right, clips in counts
+        ]
 
 
 def followed(

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from vidadapt.distributed import World
-from vidadapt.evaluation import METRICS, Scores, measure, score_views
+from vidadapt.evaluation import Scores, best_thresholds, judge, measure, metrics_of, score_views
 from vidadapt.features import score_features
 from vidadapt.training.setup import Setup
 
@@ -27,18 +27,25 @@ class Validation:
     split: str
     world: World
 
-    def results(self, model: nn.Module) -> dict[str, float]:
+    def results(self, model: nn.Module) -> dict[str, Any]:
         """Score the list with the weights as they are, all processes together.
 
         Returns:
-            By `SPLIT_NAME`, for each of `METRICS`: per cent, and the mean cross-entropy.
+            By `SPLIT_NAME`, for each of `metrics_of` the labels: per cent, and the mean loss. Of a
+            multi-label development list `dev_thresholds`, too: see `best_thresholds`; F1 is with
+            them, and so a little too good.
         """
         return self.measured(self.scores(model))
 
-    def measured(self, scores: Scores) -> dict[str, float]:
+    def measured(self, scores: Scores) -> dict[str, Any]:
         """Return what `results` does from scores of the list."""
-        found = measure(scores, self.setup.cfg.eval.fusion)
-        return {f"{self.split}_{name}": found[name] for name in METRICS}
+        fusion, thresholds = self.setup.cfg.eval.fusion, None
+        names = [*metrics_of(scores.labels)]
+        if scores.labels.ndim == 2 and self.split == "dev":
+            thresholds = best_thresholds(judge(scores, fusion))
+            names.append("thresholds")
+        found = measure(scores, fusion, thresholds)
+        return {f"{self.split}_{name}": found[name] for name in names}
 
     def scores(self, model: nn.Module, models: int = 1) -> Scores:
         """Score the list; with `models` times as many classes where several are joined in one."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vidadapt.apps.prepare.report import Report
 from vidadapt.data import DATASETS
-from vidadapt.lists import composed, spelled
+from vidadapt.lists import Label, composed, spelled
 
 SPLITS = ("train", "dev", "val", "test")
 SPLIT_OF = {  # by a name that tables and folders have for it
@@ -28,16 +28,21 @@ class Entry:
     Attributes:
         key: names the video: its path below the folder of videos, with or without its ending, or
             an id that is the file's stem, wherever the file is.
-        label: in [0, number of classes).
+        label: in [0, number of classes); of a multi-label source all labels.
         group: what it was cut from, e.g. a film: videos of one group are never on both sides of a
             split that is made here. Empty: a group of its own.
         source: where the annotation says so, as "file:line" or "file, record 12".
     """
 
     key: str
-    label: int
+    label: Label
     group: str
     source: str
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Labels, as splits count them; (-1,): it has none."""
+        return (self.label,) if isinstance(self.label, int) else self.label or (-1,)
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Annotations:
         unlisted: keys of videos that the source names but puts in none of `splits` (test videos
             without labels, clips that a split skips): they may be among the others, unreported.
         unlisted_are: what they are, in words, if their paths are to be written to `UNLABELLED`.
+        multi_label: a video has any number of labels.
     """
 
     dataset: str
@@ -60,6 +66,7 @@ class Annotations:
     expected: dict[str, int]
     unlisted: tuple[str, ...] = ()
     unlisted_are: str = ""
+    multi_label: bool = False
 
 
 def read_text(path: Path, expected: str) -> str:

@@ -13,7 +13,15 @@ from vidadapt.apps.prepare.annotations import SPLITS, Annotations, Entry, check_
 from vidadapt.apps.prepare.report import Report
 from vidadapt.apps.prepare.splits import group_of, merge_groups, take_out
 from vidadapt.apps.prepare.write import UNFINISHED, UNLABELLED, fits_a_line, write_lists
-from vidadapt.lists import Prepared, Sample, counted_videos, index_path, parse_line, write_prepared
+from vidadapt.lists import (
+    Prepared,
+    Sample,
+    counted_videos,
+    index_path,
+    label_named,
+    parse_line,
+    write_prepared,
+)
 
 REPORT = "report.txt"
 COUNTED = ".counted"  # stem of the list whose index holds what is counted before the split
@@ -177,7 +185,9 @@ def _locate(
             if path in first:
                 line = f"{entry.source}: {path} is already in {first[path].source}, which counts"
                 if entry.label != first[path].label:
-                    names = [annotations.label_names[e.label] for e in (first[path], entry)]
+                    names = [
+                        label_named(e.label, annotations.label_names) for e in (first[path], entry)
+                    ]
                     line += f" (as {names[0]}, here {names[1]})"
                 report.problem(f"one video twice in {split}", line)
             elif not _can_be_listed(path):
@@ -225,8 +235,8 @@ def _check_classes(
                 line += f", with those taken out for {' and '.join(taken_out)}"
             report.lack("videos by split", line)
     for split, entries in annotations.splits.items():
-        annotated = Counter(entry.label for entry in entries)
-        here = {entry.label for entry in found[split]}
+        annotated = Counter(label for entry in entries for label in entry.classes)
+        here = {label for entry in found[split] for label in entry.classes}
         for label, name in enumerate(annotations.label_names):
             if label in here:
                 continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,18 +10,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+
 from vidadapt.apps.report import class_counts, write_check_picture
 from vidadapt.console import class_name
 from vidadapt.files import replaced
 from vidadapt.lists import (
     LABELS_FILE,
+    MANY,
     MOST_LISTED,
     CountJob,
     Samples,
     count_file,
     counted_videos,
     facts_of_failure,
+    known_multi_label,
     known_root,
+    label_text,
     read_index,
     read_label_names,
     read_list,
@@ -84,14 +88,18 @@ class Checked:
 
 
 def plan_checks(
-    lists: Sequence[Path], root: Path | None, out: Path | None, allow_outside_root: bool = False
+    lists: Sequence[Path],
+    root: Path | None,
+    out: Path | None,
+    allow_outside_root: bool = False,
+    multi_label: bool = False,
 ) -> list[Plan]:
     """Read the lists and plan all files; what would stop a check later is raised here.
 
     Args:
         root: of all the lists; None: what prepared.json beside a list says.
         out: folder for the files that a check writes; None: beside each list.
-        allow_outside_root: see `read_list`.
+        allow_outside_root, multi_label: see `read_list`.
 
     Raises:
         ValueError: a list or its labels.txt cannot be used, no root is known, none of a list's
@@ -103,7 +111,8 @@ def plan_checks(
     for path in lists:
         found = known_root(path, root)
         # Labels matter only to training, and a missing file is a row of the table.
-        samples = read_list(path, found, sys.maxsize, allow_outside_root)
+        several = multi_label or known_multi_label(path)
+        samples = read_list(path, found, MANY, allow_outside_root, multi_label=several)
         if not any(file_of(found / sample.path).exists() for sample in samples):
             raise ValueError(
                 f"{path}: none of its {len(samples):,} videos is there, {found / samples[0].path} "
@@ -174,13 +183,19 @@ def check(
         one = videos.facts(place)
         facts.append(replace(one, error=one.error.removeprefix(f"{videos.file(place)}: ")))
     checked = Checked(plan, tuple(facts), len(videos) - len(videos.loose) - videos.decoded)
-    labels = plan.samples.labels.tolist()
-    write_table(plan.file("check.csv"), facts, labels)
+    write_table(plan.file("check.csv"), facts, [label_text(one.label) for one in plan.samples])
+    labels = _of_all(plan.samples)
     causes = {one.path: one.error for one in checked.unreadable()}
     write_quarantine(plan.file("quarantine.txt"), causes)
     title = plan.list_path.name
     write_check_picture(plan.file("check.png"), title, facts, labels, plan.label_names)
     return checked
+
+
+def _of_all(samples: Samples) -> list[int]:
+    """Labels of all videos, one after another; of a multi-label list all that each has."""
+    labels = samples.labels
+    return (labels if labels.ndim == 1 else np.nonzero(labels)[1]).tolist()
 
 
 def decode_whole(job: CountJob) -> VideoFacts:
@@ -202,7 +217,7 @@ def decode_whole(job: CountJob) -> VideoFacts:
     return replace(found, container="tar", width=width, height=height)
 
 
-def write_table(path: Path, facts: Sequence[VideoFacts], labels: Sequence[int]) -> None:
+def write_table(path: Path, facts: Sequence[VideoFacts], labels: Sequence[str]) -> None:
     """Write a row a video as CSV, replacing the table at once. Nothing reads it back.
 
     An empty cell means unknown; `error` is the first error that was met, for an unreadable file the
@@ -321,7 +336,7 @@ def _common(values: Iterable[str]) -> str:
 def _classes(plan: Plan) -> list[str]:
     """Return lines on how many videos the classes have."""
     names = plan.label_names
-    counts = class_counts(plan.samples.labels.tolist(), names)
+    counts = class_counts(_of_all(plan.samples), names)
     (least, smallest), (most, largest) = counts[0], counts[-1]
     lines = [
         f"  classes: {len(counts):,}, of {least:,} ({class_name(smallest, names)}) to {most:,} "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,13 @@ from typing import Any
 from vidadapt.files import replaced
 from vidadapt.lists import (
     LABELS_FILE,
+    MANY,
     PREPARED_FILE,
     Prepared,
     Sample,
     add_to_index,
     index_path,
+    known_multi_label,
     known_root,
     manifest_hash,
     read_label_names,
@@ -40,6 +41,7 @@ class Originals:
         roles: file name by what a run calls the list, see `Prepared.lists`.
         dataset: key of `vidadapt.data.DATASETS`.
         labels: file of the class names; None where there is none beside the lists.
+        multi_label: a video has any number of labels.
     """
 
     root: Path
@@ -47,6 +49,7 @@ class Originals:
     roles: dict[str, str]
     dataset: str
     labels: Path | None
+    multi_label: bool
 
     @property
     def paths(self) -> list[str]:
@@ -55,13 +58,16 @@ class Originals:
 
 
 def read_originals(
-    list_paths: Sequence[Path], root: Path | None, allow_outside_root: bool = False
+    list_paths: Sequence[Path],
+    root: Path | None,
+    allow_outside_root: bool = False,
+    multi_label: bool = False,
 ) -> Originals:
     """Read the lists; a missing video is found and reported later.
 
     Args:
         root: of the videos; None: the one that the lists' prepared folders name.
-        allow_outside_root: see `read_list`.
+        allow_outside_root, multi_label: see `read_list`.
 
     Raises:
         ValueError: a list cannot be read, two have one name or role, a root is not known, or roots
@@ -72,12 +78,16 @@ def read_originals(
     roots: dict[Path, Path] = {}
     labels: dict[str, Path] = {}
     datasets: set[str] = set()
+    kinds: set[bool] = set()
     for path in list_paths:
         if path.name in lists:
             raise ValueError(f"{path}: another list is called {path.name}, too; rename one of them")
         known = known_root(path, root)
         roots.setdefault(known, path)
-        lists[path.name] = tuple(read_list(path, known, sys.maxsize, allow_outside_root))
+        several = multi_label or known_multi_label(path)
+        kinds.add(several)
+        samples = read_list(path, known, MANY, allow_outside_root, multi_label=several)
+        lists[path.name] = tuple(samples)
         role = path.stem
         if (path.parent / PREPARED_FILE).is_file():
             prepared = read_prepared(path.parent)
@@ -91,6 +101,8 @@ def read_originals(
             labels.setdefault(names, path.with_name(LABELS_FILE))
     if "val" in roles and "test" not in roles:
         roles["test"] = roles.pop("val")  # as a preparation would call it
+    if len(kinds) > 1:
+        raise ValueError("some of the lists are multi-label, others not: copy them in two calls")
     if len(roots) > 1 or len(labels) > 1:
         what, files = ("roots", roots.values()) if len(roots) > 1 else ("names", labels.values())
         raise ValueError(
@@ -103,6 +115,7 @@ def read_originals(
         roles=roles,
         dataset=datasets.pop() if len(datasets) == 1 else "custom",
         labels=next(iter(labels.values()), None),
+        multi_label=kinds == {True},
     )
 
 
@@ -148,6 +161,7 @@ def write_copied(
             label_names=LABELS_FILE if names is not None else None,
             manifests=manifests,
             made_by=dict(made_by),
+            multi_label=originals.multi_label,
         ),
     )
     return written

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vidadapt.apps.prepare.report import Report
 from vidadapt.console import track
-from vidadapt.lists import Sample
+from vidadapt.lists import Label, Sample, label_named
 
 PROBE = 4096  # bytes from the middle of a file, compared before whole files
 
@@ -65,7 +65,7 @@ def check_overlap(
         official: the lists are what they are; of other lists, the same video under several labels
             is a problem, for one of the labels is wrong.
     """
-    places: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    places: dict[str, list[tuple[str, Label]]] = defaultdict(list)
     for split, samples in splits.items():
         for sample in samples:
             places[sample.path].append((split, sample.label))
@@ -74,10 +74,10 @@ def check_overlap(
         found = [(path, *place) for path in paths for place in places[path]]
         names = list(dict.fromkeys(split for _, split, _ in found))
         line = ", ".join(f"{split}: {path}" for path, split, _ in found)
-        labels = sorted({label for _, _, label in found})
+        labels = sorted({label_named(label, label_names) for _, _, label in found})
         differing = ", under different labels" if len(labels) > 1 else ""
         if differing:
-            line += f" ({' / '.join(label_names[label] for label in labels)})"
+            line += f" ({' / '.join(labels)})"
         if len(names) > 1:
             report.problem(f"the same video in {' and '.join(names)}{differing}", line)
         elif len(found) > 1:

@@ -45,13 +45,14 @@ def take_out(
     chosen = choose_groups(members, fraction, seed)
     kept = tuple(entry for entry in entries if group_of(entry) not in chosen)
     taken = tuple(entry for entry in entries if group_of(entry) in chosen)
-    got = Counter(entry.label for entry in taken)
-    for label, count in sorted(Counter(entry.label for entry in entries).items()):
+    got = Counter(label for entry in taken for label in entry.classes)
+    for label, count in sorted(Counter(label for e in entries for label in e.classes).items()):
         if not got[label]:
             groups = sum(1 for found in members.values() if found[label])
             report.note(
                 f"classes without a video in {name}",
-                f"{label_names[label]}: {count} videos in {groups} groups",
+                f"{label_names[label] if label >= 0 else 'no label'}: {count} videos in {groups} "
+                "groups",
             )
     return kept, taken
 
@@ -60,7 +61,7 @@ def members_of(entries: Iterable[Entry]) -> dict[str, Counter[int]]:
     """Return by group the number of videos of each label."""
     members: dict[str, Counter[int]] = defaultdict(Counter)
     for entry in entries:
-        members[group_of(entry)][entry.label] += 1
+        members[group_of(entry)].update(entry.classes)
     return members
 
 

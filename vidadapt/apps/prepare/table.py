@@ -6,12 +6,16 @@
 
 `path` and `label` are required. Labels are names, whose ids are those of the sorted names, or
 numbers, which are kept. Videos of one `group` are never on both sides of a split made here.
+
+With --multi_label a cell under `label` holds any number of labels, `run;jump`; with
+--label_columns there is a column of 0 and 1 for each class instead.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from vidadapt.apps.prepare.annotations import SPLIT_OF, SPLITS, Annotations, Entry, table_lines
@@ -31,6 +35,7 @@ BEGINNINGS = (
     "start, start_time, time_start, start_frame, start_sec, start_seconds, t_start, from, begin"
 )
 ENDS = "end, end_time, time_end, end_frame, end_sec, end_seconds, t_end, to, stop"
+SEPARATOR = ";"  # of labels in a cell
 _INTEGER = re.compile(r"-?[0-9]+")
 
 
@@ -41,6 +46,8 @@ def read(
     *,
     columns: dict[str, str | None],
     label_names: Path | None = None,
+    multi_label: bool = False,
+    label_columns: Sequence[str] = (),
 ) -> Annotations:
     """Read a table: the splits that it names, or `train` alone.
 
@@ -50,23 +57,33 @@ def read(
         report: gets rows that cannot be used.
         columns: by key of `COLUMNS`, the column's name; None: the first of the usual names.
         label_names: file with one class name a line, in label order.
+        multi_label: labels of a video are separated by `SEPARATOR`, or it has none.
+        label_columns: classes with a column of 0 and 1 each, in label order; empty: there is one
+            column of labels.
 
     Raises:
         ValueError: no header, no such column, parts of films, no usable row, or labels that are no
             class ids or only one class.
     """
-    rows = _rows(table, columns, report)
-    names, label_of = _classes(table, [row["label"] for _, row in rows], label_names, report)
+    multi_label = multi_label or bool(label_columns)
+    rows = _rows(table, columns, report, label_columns, may_lack_labels=multi_label)
+    written = [_written(row["label"], multi_label) for _, row in rows]
+    if label_columns:
+        names = tuple(label_columns)
+        label_of = {name: label for label, name in enumerate(names)}
+    else:
+        every = [label for labels in written for label in labels]
+        names, label_of = _classes(table, every, label_names, report)
     if len(names) < 2:
         raise ValueError(f"{table}: expected at least two classes, found {names[0]!r} alone")
     videos = set(files.videos)
     entries: dict[str, list[Entry]] = {split: [] for split in SPLITS}
-    for source, row in rows:
-        label, split = row["label"], SPLIT_OF.get(row["split"].lower() or "train")
+    for (source, row), labels in zip(rows, written, strict=True):
+        split = SPLIT_OF.get(row["split"].lower() or "train")
         path = _below_root(row["path"], table, files.root, videos)
-        if label not in label_of:
-            hint = did_you_mean(label, label_of)
-            report.problem("unknown labels", f"{source}: {label!r} {hint}".rstrip())
+        if unknown := [label for label in labels if label not in label_of]:
+            hint = did_you_mean(unknown[0], label_of)
+            report.problem("unknown labels", f"{source}: {unknown[0]!r} {hint}".rstrip())
         elif split is None:
             wanted = "train, dev, val or test"
             report.problem("unknown splits", f"{source}: {row['split']!r}, expected {wanted}")
@@ -74,22 +91,47 @@ def read(
             line = f"{source}: {row['path']} is not below {files.root}"
             report.problem("videos outside the folder of videos", line)
         else:
-            entries[split].append(Entry(path, label_of[label], row["group"], source))
+            numbers = tuple(sorted(label_of[label] for label in labels))
+            label = numbers if multi_label else numbers[0]
+            entries[split].append(Entry(path, label, row["group"], source))
     return Annotations(
         dataset="custom",
         label_names=names,
         splits={split: tuple(found) for split, found in entries.items() if found},
         expected={},
+        multi_label=multi_label,
     )
 
 
+def _written(cell: str, multi_label: bool) -> list[str]:
+    """Return the labels of a cell, each once.
+
+    >>> _written("run; jump;run", True), _written("", True), _written("a;b", False)
+    (['run', 'jump'], [], ['a;b'])
+    """
+    if not multi_label:
+        return [cell]
+    return list(dict.fromkeys(part.strip() for part in cell.split(SEPARATOR) if part.strip()))
+
+
 def _rows(
-    table: Path, columns: dict[str, str | None], report: Report
+    table: Path,
+    columns: dict[str, str | None],
+    report: Report,
+    label_columns: Sequence[str],
+    *,
+    may_lack_labels: bool,
 ) -> list[tuple[str, dict[str, str]]]:
-    """Return source and cells by key of `COLUMNS` of the usable rows; report the others."""
+    """Return source and cells by key of `COLUMNS` of the usable rows; report the others.
+
+    Of `label_columns`, the names of those with a 1 are put together into the label.
+    """
     lines = list(table_lines(table, "a csv file in UTF-8", ",;\t"))
     header = lines[0][1] if lines else []
+    if label_columns:
+        columns = {**columns, "label": label_columns[0]}
     chosen = {key: _column(table, header, key, columns.get(key)) for key in COLUMNS}
+    classes = {name: _column(table, header, "label", name) for name in label_columns}
     _check_segments(table, header, chosen["path"], [cells for _, cells in lines[1:]], report)
     rows = []
     for source, cells in lines[1:]:
@@ -100,9 +142,17 @@ def _rows(
             report.problem("unusable rows", line)
             continue
         values = {key: "" if at is None else cells[at] for key, at in chosen.items()}
-        needed = [at for key, at in chosen.items() if at is not None and key != "group"]
+        marks = {name: cells[at] for name, at in classes.items() if at is not None}
+        if wrong := [name for name, mark in marks.items() if mark not in ("0", "1")]:
+            line = f"{source}: {marks[wrong[0]]!r} under {wrong[0]}, expected 0 or 1"
+            report.problem("unusable rows", line)
+            continue
+        if marks:
+            values["label"] = SEPARATOR.join(name for name, mark in marks.items() if mark == "1")
+        optional = {"group", *(["label"] if may_lack_labels else [])}
+        needed = [at for key, at in chosen.items() if at is not None and key not in optional]
         if any(not cells[at] for at in needed):
-            empty = [header[at] for at in chosen.values() if at is not None and not cells[at]]
+            empty = [header[at] for at in needed if not cells[at]]
             report.problem("unusable rows", f"{source}: nothing under {', '.join(empty)}")
         else:
             rows.append((source, values))

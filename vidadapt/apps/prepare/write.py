@@ -105,6 +105,7 @@ def write_lists(
         label_names=LABELS_FILE,
         manifests={s: manifest_hash(kept[name], names) for s, name in _roles(kept).items()},
         made_by={**made_by, **({"unlabelled": len(unlabelled)} if unlabelled else {})},
+        multi_label=annotations.multi_label,
     )
 
 

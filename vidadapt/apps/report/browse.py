@@ -36,6 +36,7 @@ def browse_list(cfg: Config, options: BrowseOptions) -> int:
     began = time.monotonic()
     list_path = Path(options.list_path)
     settings = _settings(cfg.data, list_path)
+    data.require_one_label(settings, "vidadapt browse")
     plan = _plan(cfg, settings, list_path)
     samples = read_list(list_path, settings.root, plan.num_classes, settings.allow_outside_root)
     out = Path(options.out or Path("browse") / list_path.stem)
@@ -73,7 +74,7 @@ def _plan(cfg: Config, settings: DataConfig, list_path: Path) -> DataPlan:
         check_label_names(list_path, plan.label_names)
         return plan
     samples = read_list(list_path, settings.root, MANY, settings.allow_outside_root)
-    numbers = range(max(sample.label for sample in samples) + 1)
+    numbers = range(int(samples.labels.max()) + 1)
     plan = data.resolve(settings, cfg.eval, label_names=[str(number) for number in numbers])
     return replace(plan, label_names=None)
 

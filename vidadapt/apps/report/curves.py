@@ -90,6 +90,7 @@ CHARTS = (
         "%",
         {"train_top1": "train", "dev_top1": "dev", "test_top1": "test"},
     ),
+    ("Mean average precision", "%", {"dev_map": "dev", "test_map": "test"}),
     ("Learning rate", "", {"lr": ""}),
     ("Speed of training", "clips/s", {"clips_per_second": ""}),
 )

@@ -12,7 +12,6 @@ import numpy as np
 
 from vidadapt.console import class_name
 from vidadapt.evaluation import (
-    METRICS,
     Judged,
     Reliability,
     Scores,
@@ -20,6 +19,7 @@ from vidadapt.evaluation import (
     judge,
     load_scores,
     measure,
+    metrics_in,
     predicted_classes,
     probabilities,
     reliability,
@@ -35,7 +35,8 @@ class ClassResult:
 
     Attributes:
         num_videos: of this label.
-        accuracy: share of right predictions in per cent; None: the list has none of its videos.
+        accuracy: share of right predictions in per cent; of a multi-label list the average
+            precision; None: the list has none of its videos.
         taken_for: the class that most of the wrong ones were taken for; empty: none or not known.
         times: how many were.
     """
@@ -107,7 +108,7 @@ class Evaluated:
         results: content of metrics.json, with figures computed anew where there are scores.
         root: folder of the videos, where that is known.
         classes: one each, in the order of the labels.
-        details: None: there are no scores.
+        details: None: there are no scores, or they are of a multi-label list.
     """
 
     folder: Path
@@ -130,20 +131,24 @@ def read_evaluation(folder: Path, root: Path | None) -> Evaluated:
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         source = Path(results.get("from_scores", folder / SCORES_FILE))
-        known = {key: float(results[key]) for key in METRICS if key in results}
-        if "top1" not in known or results["fusion"] not in ("softmax", "logits"):
+        known = {key: float(results[key]) for key in metrics_in(results)}
+        main = "map" if "map" in known else "top1"
+        if main not in known or results["fusion"] not in ("softmax", "logits"):
             raise ValueError("top1 or fusion is missing")
         named = results.get("root")
         root = Path(named) if isinstance(named, str) else root
         scores = load_scores(source)[0] if source.is_file() else None
         names = names_of(results, len(results["per_class"]))
-        if scores is None:
+        if scores is not None:
+            thresholds = results.get("thresholds")
+            results = {**results, **measure(scores, results["fusion"], thresholds)}
+        if scores is None or main == "map":
+            key = "ap" if main == "map" else "top1"
             classes = tuple(
-                ClassResult(number, class_name(number, names), one["num_videos"], one["top1"])
+                ClassResult(number, class_name(number, names), one["num_videos"], one[key])
                 for number, one in enumerate(results["per_class"])
             )
             return Evaluated(folder, results, root, classes, None)
-        results = {**results, **measure(scores, results["fusion"])}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path}: not the results of an evaluation ({error!r}); evaluate again, or give "

@@ -22,7 +22,7 @@ from vidadapt.apps.report.figures import (
 )
 
 if TYPE_CHECKING:  # else every user of the room would import the models, too
-    from vidadapt.serving import Guess, Prediction, Shown
+    from vidadapt.serving import GivenVideo, Guess, Prediction, Shown
 
 MARGIN, GAP = 24, 4
 THUMB, COLUMNS = 132, 8
@@ -95,11 +95,11 @@ def _row(prediction: Prediction, columns: int, width: int) -> Image.Image:
         draw.text((left, HEADER - 2), title, fill=INK, font=font(15, title))
         draw.text((left + PANEL, HEADER), views, fill=GREY, font=font(12), anchor="ra")
         if prediction.given:
-            right = guesses[0].label == prediction.video.label
+            right = prediction.is_right(adapter)
             place = left + draw.textlength(title, font=font(15, title)) + 10
             said, colour = ("right", RIGHT) if right else ("wrong", RED)
             draw.text((place, HEADER - 2), said, fill=colour, font=font(15, said))
-        _draw_bars(draw, guesses, prediction.video.label, left)
+        _draw_bars(draw, guesses, prediction.video, left)
         left += PANEL + MARGIN
     return row
 
@@ -119,14 +119,14 @@ def _draw_frames(row: Image.Image, draw: ImageDraw.ImageDraw, shown: Shown, colu
 
 
 def _draw_bars(
-    draw: ImageDraw.ImageDraw, guesses: Sequence[Guess], given: int | None, left: int
+    draw: ImageDraw.ImageDraw, guesses: Sequence[Guess], video: GivenVideo, left: int
 ) -> None:
     """A bar as long as the probability behind each label; green: the label that the list gives."""
     for number, guess in enumerate(guesses):
         upper = HEADER + LINE + number * (BAR + GAP)
         draw.rectangle((left, upper, left + PANEL, upper + BAR), fill=BEHIND)
         colour = BEST if number == 0 else OTHER
-        colour = GREEN if guess.label == given else colour
+        colour = GREEN if video.has(guess.label) else colour
         length = round(PANEL * guess.probability)
         if length > 0:
             draw.rectangle((left, upper, left + length, upper + BAR), fill=colour)

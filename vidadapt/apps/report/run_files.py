@@ -15,10 +15,9 @@ from vidadapt.apps.report.evaluated import METRICS_FILE, Evaluated, read_evaluat
 from vidadapt.config import yaml_files
 from vidadapt.data import CHANGED, SKIPPED, read_changes, read_skips
 from vidadapt.launching import read_failure
-from vidadapt.lists import ListError, read_list
+from vidadapt.lists import MANY, ListError, read_list
 
 CONFIG, LOG, SUMMARY = "config.yaml", "log.jsonl", "summary.json"
-MANY = 100_000  # more classes than any list has
 
 
 @dataclass(frozen=True)
@@ -138,15 +137,17 @@ def _lists(settings: Mapping[str, Any], summary: Mapping[str, Any], home: Path) 
             continue
         number = used.get(split) if isinstance(used, dict) else None
         if number is None:
-            number = _lines(located(home, str(path)))
+            several = bool(settings.get("data.multi_label", False))
+            number = _lines(located(home, str(path)), several)
         manifest = manifests.get(split) if isinstance(manifests, dict) else None
         found.append(ListFacts(split, str(path), number, manifest))
     return found
 
 
-def _lines(path: Path) -> int | None:
+def _lines(path: Path, multi_label: bool) -> int | None:
     try:
-        return len(read_list(path, ".", MANY, allow_outside_root=True))
+        listed = read_list(path, ".", MANY, allow_outside_root=True, multi_label=multi_label)
+        return len(listed)
     except ListError:
         return None
 

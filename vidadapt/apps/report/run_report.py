@@ -18,6 +18,7 @@ from vidadapt.apps.report.run_tables import (
     changed_settings,
     different_settings,
     groups_of,
+    metrics_shown,
     notes_of,
     result_columns,
     result_row,
@@ -71,11 +72,12 @@ def page_values(runs: Sequence[Run], *, pictures: bool) -> dict[str, Any]:
     each = max(1, MOST_PICTURES // max(1, len(evaluations)))
     shown = min(MISTAKES, each) if pictures else 0
     sections, results = [], []
+    figures = metrics_shown(one for _, _, _, one in evaluations)
     for number, place, run, one in evaluations:
         id = f"e{number}-{place}"
         name = f"{run.name}: {one.folder.name}" if several else one.folder.name
         sections.append({"id": id, "title": name, **_section(run, one, shown)})
-        results.append((run.name, id, result_row(one)))
+        results.append((run.name, id, result_row(one, figures)))
     return {
         "title": _title(runs),
         "subtitle": f"{', '.join(str(run.folder) for run in runs)}; "
@@ -84,7 +86,7 @@ def page_values(runs: Sequence[Run], *, pictures: bool) -> dict[str, Any]:
         "notes": notes_of(runs),
         "size": curves,
         "charts": curves.charts_of(runs),
-        "columns": result_columns(),
+        "columns": result_columns(figures),
         "results": results,
         "different": different_settings(runs) if several else {},
         "groups": groups_of(runs),
@@ -115,6 +117,7 @@ def _section(run: Run, one: Evaluated, num_pictures: int) -> dict[str, Any]:
         f"{of.get('checkpoint')}, {of.get('views')}, {of.get('fusion')} averaged; manifest "
         f"{str(of.get('manifest'))[:12]}, precision {of.get('precision')}",
         "classes": one.classes,
+        "by_class": "Average precision" if "map" in of else "Accuracy",
         "files": {title: lines for title, lines in files.items() if lines},
         "matrix": None if details is None else _matrix(one, details),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from statistics import median
 from typing import Any
@@ -12,7 +12,7 @@ from vidadapt.apps.report.evaluated import Evaluated
 from vidadapt.apps.report.run_files import Run
 from vidadapt.console import duration
 from vidadapt.data import DATASETS, SAMPLINGS
-from vidadapt.evaluation import METRICS
+from vidadapt.evaluation import METRICS, Metric, metrics_in
 
 # Title -> one value for each run; empty: not known, or without a meaning for it.
 Rows = Mapping[str, Sequence[str]]
@@ -170,18 +170,24 @@ def said(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def result_columns() -> list[str]:
+def metrics_shown(evaluations: Iterable[Evaluated]) -> dict[str, Metric]:
+    """Return the metrics that some of the evaluations have; without any, those of one label."""
+    found = {key: one for each in evaluations for key, one in metrics_in(each.results).items()}
+    return found or METRICS
+
+
+def result_columns(shown: Mapping[str, Metric]) -> list[str]:
     """Headings of `result_row`."""
-    figures = [f"{metric.title} {metric.unit}" for metric in METRICS.values()]
+    figures = [f"{metric.title} {metric.unit}" for metric in shown.values()]
     return ["List", "Checkpoint", "Views", "Fusion", "Videos", "Unreadable", *figures, "ECE %"]
 
 
-def result_row(one: Evaluated) -> list[str]:
+def result_row(one: Evaluated, shown: Mapping[str, Metric]) -> list[str]:
     """The protocol of an evaluation and its figures."""
     of = one.results
     frames, side = of.get("num_frames"), of.get("crop_size")
     clip = f", {frames} frames of {side} pixels" if frames and side else ""
-    figures = [f"{of[name]:.2f}" if name in of else "" for name in METRICS]
+    figures = [f"{of[name]:.2f}" if name in of else "" for name in shown]
     return [
         PurePath(str(of.get("list", ""))).name or one.folder.name,
         str(of.get("checkpoint", "")),

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vidadapt import config, methods, runs
+from vidadapt import config, data, methods, runs
 from vidadapt.apps.study import cells, cost
 from vidadapt.apps.study.cell_of_folds import cell_of_folds
 from vidadapt.apps.study.matrix import Cell, Matrix, read_matrix
@@ -128,6 +128,7 @@ def _check_possible(cfg: Config, asked: MatrixOptions) -> None:
         path = getattr(cfg.data, f"{split}_list")
         if path is not None and not Path(path).is_file():
             raise ConfigError(f"data.{split}_list: {path}: no such file")
+    data.require_one_label(cfg.data, "vidadapt bench_frames")
     if cfg.data.test_list is None and cfg.data.dev_list is None:
         raise ConfigError("data.test_list: is not set; nothing could be evaluated")
     if not asked.cost_only and not cfg.model.weights:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from glob import glob
 from pathlib import Path
 
+from vidadapt import data
 from vidadapt.config import ConfigError
 from vidadapt.console import printable
 from vidadapt.lists import Samples
@@ -29,6 +30,7 @@ def find_models(given: Sequence[tuple[str, str]], words: Sequence[str]) -> dict[
         cfg, asked, adapter = trained.asked([*model, *words])
         assert cfg is not None
         found[name] = trained.find(cfg, asked, adapter)
+        data.require_one_label(found[name].plan, options)
     return found
 
 

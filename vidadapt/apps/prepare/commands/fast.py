@@ -107,7 +107,7 @@ def _frames(args: argparse.Namespace) -> None:
 
 def _copy(args: argparse.Namespace, settings: Settings, claim: Mapping[str, int]) -> None:
     """Copy, write lists and report, and print costs and gain; exit status 1 on problems."""
-    originals = read_originals(args.lists, args.root, args.allow_outside_root)
+    originals = read_originals(args.lists, args.root, args.allow_outside_root, args.multi_label)
     command = "transcode" if settings.encoder == "h264" else "frames"
     made_by = {"command": command, "root": str(originals.root), "short_side": args.short_side}
     made_by |= claim

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,10 +12,12 @@ from vidadapt.apps.prepare.check import COLUMNS, cells
 from vidadapt.apps.prepare.commands import options
 from vidadapt.console import printable, printable_lines
 from vidadapt.lists import (
+    MANY,
     MOST_LISTED,
     Videos,
     counted_videos,
     index_path,
+    known_multi_label,
     known_root,
     read_index,
     read_list,
@@ -52,7 +53,9 @@ def _index(args: argparse.Namespace) -> None:
             continue
         root = known_root(list_path, args.root)
         # Labels matter only to training, and a missing file is a line of the summary.
-        samples = read_list(list_path, root, sys.maxsize, args.allow_outside_root)
+        several = args.multi_label or known_multi_label(list_path)
+        outside = args.allow_outside_root
+        samples = read_list(list_path, root, MANY, outside, multi_label=several)
         videos = counted_videos(
             list_path,
             root,

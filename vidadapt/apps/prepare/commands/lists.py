@@ -7,10 +7,11 @@ import copy
 import shlex
 import sys
 import textwrap
-from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from vidadapt.apps.prepare import archives, folder, table, videos
 from vidadapt.apps.prepare.annotations import Annotations
@@ -77,6 +78,10 @@ def add(commands: options.Commands[options.Parser]) -> None:
         options.add_option(parser, f"--{key}_column", str, None, about)
     about = "file of class names, one a line in label order (default: the table's, sorted)"
     options.add_option(parser, "--label_names", Path, None, about)
+    about = f"a cell of the label column holds any number of labels, with {table.SEPARATOR} between"
+    options.add_switch(parser, "--multi_label", about)
+    about = "multi-label: names of columns of 0 and 1, one for each class, in label order"
+    parser.add_argument("--label_columns", nargs="+", default=(), metavar="NAME", help=about)
     _add_fractions(parser)
     _add_shared(parser)
 
@@ -176,6 +181,9 @@ def _write(args: argparse.Namespace, advise: bool = True) -> tuple[bool, bool]:
         Whether there are problems, and whether files are missing.
     """
     folds = getattr(args, "folds", None)
+    several = getattr(args, "multi_label", False) or getattr(args, "label_columns", ())
+    if folds is not None and several:
+        raise ValueError("--folds: is for lists with one label a video; leave it out")
     if folds is not None and args.test_fraction:
         raise ValueError("--test_fraction: the folds of --folds are the test lists; leave it out")
     splits = {args.out: args.split}
@@ -258,7 +266,20 @@ def _read(args: argparse.Namespace, split: str, files: videos.Files, report: Rep
         return folder.read(files, report)
     if args.command == "csv":
         columns = {key: getattr(args, f"{key}_column") for key in table.COLUMNS}
-        return table.read(args.table, files, report, columns=columns, label_names=args.label_names)
+        if args.label_columns and (args.label_column or args.label_names or args.multi_label):
+            raise ValueError(
+                "--label_columns: says all labels; leave --label_column, --label_names and "
+                "--multi_label out"
+            )
+        return table.read(
+            args.table,
+            files,
+            report,
+            columns=columns,
+            label_names=args.label_names,
+            multi_label=args.multi_label,
+            label_columns=args.label_columns,
+        )
     if not args.annotations.exists():
         raise ValueError(f"{args.annotations}: no such folder; expected the official files")
     return SOURCES[args.command].read(args.annotations, int(split or 1), files, report)
@@ -277,8 +298,10 @@ def _summary(out: Path, prepared: Prepared, report: Report) -> str:
     names = read_label_names(out / LABELS_FILE)
     lines = [f"{out}: {prepared.dataset}, {len(names)} classes, videos in {prepared.root}"]
     for name, file in prepared.lists.items():
-        samples = read_list(out / file, prepared.root, len(names))
-        counts = Counter(sample.label for sample in samples)
+        several = prepared.multi_label
+        samples = read_list(out / file, prepared.root, len(names), multi_label=several)
+        labels = samples.labels
+        counts = labels.sum(0) if several else np.bincount(labels, minlength=len(names))
         least, most = (pick(range(len(names)), key=lambda i: counts[i]) for pick in (min, max))
         spread = f"{counts[least]} of each class"
         if counts[least] != counts[most]:
@@ -296,7 +319,10 @@ def _command(out: Path, prepared: Prepared, folds: int | str | None) -> str:
     if folds is not None:
         words = ["bench_frames", "--config", "CONFIG.yaml", "--methods", "linear", "adaptformer"]
         return shlex.join(["vidadapt", *words, "--folds", str(out), "--out", "RUNS"])
-    config = DATASETS[prepared.dataset].config
+    if prepared.multi_label:
+        config: str | None = "multi_label"
+    else:
+        config = DATASETS[prepared.dataset].config
     words = ["vidadapt", "train", "--config", config or "custom"]
     if not config and prepared.dataset != DataConfig.dataset:
         words += ["--data.dataset", prepared.dataset]

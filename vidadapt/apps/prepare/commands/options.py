@@ -33,6 +33,8 @@ def add_lists(parser: Parser) -> None:
     add_option(parser, "--root", Path, None, about)
     about = "the lists are trusted: their paths may lead out of the root"
     add_switch(parser, "--allow_outside_root", about)
+    about = "lines are 'path 3,17,42' (default: what prepared.json beside a list says)"
+    add_switch(parser, "--multi_label", about)
 
 
 def add_reader(parser: Parser) -> None:

@@ -23,7 +23,7 @@ from vidadapt.data.transforms import (
     train_clip,
 )
 from vidadapt.files import PATIENCE, Patience
-from vidadapt.lists import Videos
+from vidadapt.lists import Videos, label_at
 from vidadapt.video import ReadError, TransientReadError, VideoFacts, file_of, open_counted
 
 RECOUNT = "The next start counts it anew"
@@ -86,6 +86,7 @@ class EvalViews(Dataset[dict[str, Any]]):
         corners: (R', 2) int64, top and left of the distinct crops.
         view_of: (V,) int64, number clip * R' + crop of the distinct view for each view, which has
             the number clip * num_crops + crop.
+        label: int; of a multi-label list a tuple of all.
         index: int, place in `samples`.
         error: why the video cannot be read; empty where it can.
         again: error of the first try to read it, if it was tried again; else empty.
@@ -125,7 +126,8 @@ class EvalViews(Dataset[dict[str, Any]]):
         return self._without_views(index, f"{self.samples.file(index)}: {cause}")
 
     def _without_views(self, index: int, error: str) -> dict[str, Any]:
-        about = {"index": index, "error": error, "again": "", "changed": ""}
+        label = label_at(self.samples.labels, index)
+        about = {"label": label, "index": index, "error": error, "again": "", "changed": ""}
         return {**dict.fromkeys(VIEWS), **about}
 
     def _views(self, file: str, facts: VideoFacts) -> dict[str, Any]:

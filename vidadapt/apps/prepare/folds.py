@@ -68,7 +68,7 @@ def build_folds(
     entries = merge_groups(found["train"], same)
     folds = choose_folds(members_of(entries), num_folds, options.seed)
     placed = {entry.key: f"fold{folds[group_of(entry)]}" for entry in entries}
-    rows = [FoldedVideo(e.key, e.label, group_of(e), placed[e.key]) for e in entries]
+    rows = [FoldedVideo(e.key, e.classes[0], group_of(e), placed[e.key]) for e in entries]
     names = fold_names(rows)
     _check_out(out, names, str(made_by["command"]))
     (out / FOLDS_FILE).unlink(missing_ok=True)  # no cross-validation until all is written
@@ -119,5 +119,5 @@ def _check_trained(
     train: Sequence[Entry], others: Sequence[Entry], label_names: Sequence[str], report: Report
 ) -> None:
     """Report classes of dev and test of which train has no video."""
-    for label in sorted({entry.label for entry in others} - {entry.label for entry in train}):
+    for label in sorted({e.classes[0] for e in others} - {e.classes[0] for e in train}):
         report.problem("classes that train has not", label_names[label])

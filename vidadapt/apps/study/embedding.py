@@ -17,7 +17,7 @@ import numpy as np
 
 from vidadapt.console import class_name, require_known
 from vidadapt.distributed import World
-from vidadapt.lists import Sample
+from vidadapt.lists import Sample, labels_of
 from vidadapt.serving import Loaded, score_with_features
 
 LEAST_VIDEOS = 4  # below, no perplexity of 1 or more is left
@@ -105,7 +105,7 @@ def chosen_classes(
     >>> chosen_classes(videos, None, ["1"], 2)
     ([0], 'the first of 3 classes')
     """
-    sizes = Counter(sample.label for sample in samples)
+    sizes = Counter(labels_of(samples).tolist())
     there = sorted(sizes)
     if wanted is None:
         if len(there) <= most:

@@ -5,6 +5,8 @@ source's motions, `composed` puts them one after the other. The two actions of a
 time-reversed pair cannot be told apart by a frame of unknown time (see `actions`, also for those
 without a partner). `target` and `composed` share no class, shape, object pattern, colour
 range or background with `source`. In `appearance` the class is the shape, so one frame suffices.
+In `together` two motions of `target` are seen at once, each of an object of its own: a video has
+two labels.
 Every video is a pure function of (action, family, seed, difficulty).
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -36,7 +39,12 @@ NUM_FRAMES = (24, 80)
 
 @dataclass(frozen=True)
 class Family:
-    """Classes and looks of one kind of video. `hues`: ranges, in turns of the colour circle."""
+    """Classes and looks of one kind of video.
+
+    Attributes:
+        hues: ranges, in turns of the colour circle.
+        at_once: classes of one video.
+    """
 
     actions: Mapping[str, Action]
     shapes: tuple[str, ...]
@@ -44,6 +52,7 @@ class Family:
     backgrounds: tuple[str, ...]
     hues: tuple[tuple[float, float], ...]
     shape_of_action: Mapping[str, str] | None = None
+    at_once: int = 1
 
 
 _APPEARANCE = {
@@ -68,6 +77,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "target": Family(TARGET_ACTIONS, **_UNSEEN_LOOKS),
     "composed": Family(COMPOSED_ACTIONS, **_UNSEEN_LOOKS),
+    "together": Family(TARGET_ACTIONS, **_UNSEEN_LOOKS, at_once=2),
     "appearance": Family(
         dict.fromkeys(_APPEARANCE, wandering),
         shapes=tuple(_APPEARANCE.values()),
@@ -84,6 +94,12 @@ def labels(family: str) -> list[str]:
     return list(_family(family).actions)
 
 
+def classes_at_once(family: str) -> list[tuple[int, ...]]:
+    """Return the labels that a video of the family may have, each set once."""
+    look = _family(family)
+    return list(combinations(range(len(look.actions)), look.at_once))
+
+
 def _family(name: str) -> Family:
     if name not in FAMILIES:
         raise ValueError(f"family {name!r} is unknown; known: {', '.join(FAMILIES)}")
@@ -91,7 +107,7 @@ def _family(name: str) -> Family:
 
 
 def render(
-    action: str,
+    action: str | Sequence[str],
     family: str,
     seed: int | Sequence[int],
     difficulty: float = 0.3,
@@ -101,21 +117,27 @@ def render(
     """Frames (T, H, W, 3) uint8 RGB and frames per second of one video.
 
     Args:
+        action: a class of the family; of `together` two.
         difficulty: from 0 (plain background, steady camera) to 1 (strong texture, up to six
             distractors, camera shake).
         num_frames: paint only this many frames, evenly spaced from first to last; default: all
             24-80.
     Raises:
-        ValueError: unknown family or action, difficulty outside [0, 1].
+        ValueError: unknown family or action, another number of them, difficulty outside [0, 1].
     """
     look = _family(family)
-    if action not in look.actions:
-        raise ValueError(
-            f"family {family!r} has no action {action!r}; it has: {', '.join(look.actions)}"
-        )
+    actions = (action,) if isinstance(action, str) else tuple(action)
+    for each in actions:
+        if each not in look.actions:
+            raise ValueError(
+                f"family {family!r} has no action {each!r}; it has: {', '.join(look.actions)}"
+            )
+    if len(actions) != look.at_once:
+        raise ValueError(f"family {family!r} shows {look.at_once} actions, got {len(actions)}")
     if not 0 <= difficulty <= 1:
         raise ValueError(f"difficulty must be in [0, 1], got {difficulty}")
-    rng = np.random.default_rng([*np.atleast_1d(seed).tolist(), list(look.actions).index(action)])
+    numbers = [list(look.actions).index(each) for each in actions]
+    rng = np.random.default_rng([*np.atleast_1d(seed).tolist(), *numbers])
 
     short, aspect = int(rng.choice(SHORT_SIDES)), float(rng.choice(ASPECTS))
     long = 2 * round(short * max(aspect, 1 / aspect) / 2)
@@ -124,14 +146,14 @@ def render(
     start, end = rng.uniform(0, 0.12), 1 - rng.uniform(0, 0.12)
     time = np.arange(total) / (total - 1)
     progress = np.clip((time - start) / (end - start), 0, 1)
-    actors = look.actions[action](rng, progress)
+    actors = [actor for each in actions for actor in look.actions[each](rng, progress)]
     shake = 0.09 * difficulty * _smooth_noise(rng, time)
     chosen = np.arange(total)
     if num_frames is not None:
         chosen = np.linspace(0, total - 1, num_frames).round().astype(int)
 
     back_hue, canvas = _background(rng, look, height, width, shake[:, chosen], difficulty)
-    shape = look.shape_of_action[action] if look.shape_of_action else None
+    shape = look.shape_of_action[actions[0]] if look.shape_of_action else None
     radius = rng.uniform(0.28, 0.36)
     distractors = [
         (_resting_track(rng, time, difficulty), rng.uniform(0.08, 0.16))

@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vidadapt.apps.synthetic.encoding import CODECS, in_processes, write_video
-from vidadapt.apps.synthetic.rendering import labels, render
+from vidadapt.apps.synthetic.rendering import classes_at_once, labels, render
 from vidadapt.files import replaced
-from vidadapt.lists import LABELS_FILE, Sample, write_list
+from vidadapt.lists import LABELS_FILE, Label, Sample, write_list
 
 RECORD = "set.json"
 
@@ -34,26 +34,34 @@ def contact_sheet(
     difficulty: float = 0.3,
 ) -> None:
     """Write a PNG: `videos` rows a class, of `columns` frames from first to last, 96 px cells."""
-    names = [name for name in labels(family) for _ in range(videos)]
+    names = labels(family)
+    # Of a family whose videos have several classes, those of each class first.
+    first = {sets[0]: sets for sets in reversed(classes_at_once(family))}
+    rows = [[names[k] for k in first[n]] for n in sorted(first) for _ in range(videos)]
     cell = 96
-    sheet = Image.new("RGB", (columns * (cell + 2) + 230, len(names) * (cell + 2)), "white")
+    sheet = Image.new("RGB", (columns * (cell + 2) + 230, len(rows) * (cell + 2)), "white")
     draw = ImageDraw.Draw(sheet)
-    for row, name in enumerate(names):
-        clip, _ = render(name, family, (seed, row), difficulty, num_frames=columns)
+    for row, actions in enumerate(rows):
+        clip, _ = render(actions, family, (seed, row), difficulty, num_frames=columns)
         for column, frame in enumerate(clip):
             image = Image.fromarray(frame)
             image.thumbnail((cell, cell))
             sheet.paste(image, (230 + column * (cell + 2), row * (cell + 2)))
-        draw.text((4, row * (cell + 2) + cell // 2), name, fill="black")
+        draw.text((4, row * (cell + 2) + cell // 2), "\n".join(actions), fill="black")
     sheet.save(path)
 
 
 @dataclass(frozen=True)
 class _Video:
     path: str
-    label: int
+    labels: tuple[int, ...]
     seed: tuple[int, int, int]
     difficulty: float
+
+    @property
+    def label(self) -> Label:
+        """As lists have it."""
+        return self.labels if len(self.labels) > 1 else self.labels[0]
 
 
 def make_set(
@@ -70,7 +78,8 @@ def make_set(
 ) -> Path:
     """Render a set: `videos/`, one `path label` list a split, `labels.txt` (names in label order).
 
-    Classes take turns, so every split is balanced. Videos are written atomically and those already
+    Classes, of `together` all pairs of them in a random order, take turns, so that every split is
+    balanced. Videos are written atomically and those already
     there are kept, so an interrupted call resumes; the lists are written last.
 
     Args:
@@ -120,6 +129,11 @@ def _check(settings: Mapping[str, Any]) -> None:
         )
     if settings["layout"] not in ("flat", "class_folders"):
         raise ValueError(f"layout {settings['layout']!r} is unknown; known: flat, class_folders")
+    if settings["layout"] != "flat" and len(classes_at_once(settings["family"])[0]) > 1:
+        raise ValueError(
+            f"layout {settings['layout']!r}: a video of {settings['family']} has several classes; "
+            "use flat"
+        )
     if settings["suffix"] not in CODECS:
         raise ValueError(
             f"cannot write {settings['suffix']!r} videos; choose one of {', '.join(CODECS)}"
@@ -159,16 +173,21 @@ def _plan(settings: Mapping[str, Any], names: list[str], split: str) -> list[_Vi
     number, rank = settings["counts"][split], list(settings["counts"]).index(split)
     seed, (low, high) = (settings["seed"], rank), settings["difficulty"]
     hardness = np.random.default_rng([*seed, 1]).uniform(low, high, size=number)
+    sets = classes_at_once(settings["family"])
+    if len(sets) > len(names):
+        order = np.random.default_rng([*seed, 2]).permutation(len(sets))
+        sets = [sets[place] for place in order]
     videos = []
     for i in range(number):
-        label = i % len(names)
+        labels = sets[i % len(sets)]
         flat = settings["layout"] == "flat"
-        folder = "" if flat else names[label].replace(",", "").replace(" ", "_") + "/"
+        folder = "" if flat else names[labels[0]].replace(",", "").replace(" ", "_") + "/"
         path = f"videos/{folder}{split}_{i:05d}{settings['suffix']}"
-        videos.append(_Video(path, label, (*seed, i), float(hardness[i])))
+        videos.append(_Video(path, labels, (*seed, i), float(hardness[i])))
     return videos
 
 
 def _write_rendered(out: Path, family: str, names: list[str], video: _Video) -> None:
-    frames, fps = render(names[video.label], family, video.seed, video.difficulty)
+    actions = [names[label] for label in video.labels]
+    frames, fps = render(actions, family, video.seed, video.difficulty)
     write_video(out / video.path, frames, fps)

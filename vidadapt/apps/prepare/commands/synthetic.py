@@ -52,7 +52,8 @@ def add(commands: options.Commands[options.Parser]) -> None:
     parser.add_argument("out", type=Path, help=about)
     about = "source, target: actions, most in mirrored or time-reversed pairs that a frame of "
     about += "unknown time cannot tell apart, with no class, shape, colour range or background in "
-    about += "common; appearance: classes told apart by one frame"
+    about += "common; together: two actions of target at once, so that a video has two labels; "
+    about += "appearance: classes told apart by one frame"
     families = list(FAMILIES)
     parser.add_argument("--family", choices=families, default="source", help=about)
     about = "splits and how many videos each gets; classes take turns"

@@ -132,3 +132,23 @@ def test_manifest_hash_sees_paths_labels_order_and_names():
     hashes = [manifest_hash(*variant) for variant in variants]
     assert len(set(hashes)) == len(variants) and all(len(h) == 64 for h in hashes)
     assert manifest_hash(tuple(base), ("x", "y")) == hashes[0]
+
+
+def test_multi_label_lists_read_back_and_name_their_offenders(tmp_path):
+    samples = [Sample("a b.mp4", (0, 3)), Sample("c,1", ()), Sample("d 7", (2,))]
+    listed = tmp_path / "list.txt"
+    write_list(listed, samples)
+    found = read_list(listed, tmp_path, 4, multi_label=True)
+    assert list(found) == samples
+    assert found.labels.tolist() == [
+        [True, False, False, True],
+        [False] * 4,
+        [False, False, True, False],
+    ]
+    assert manifest_hash(found, None) == manifest_hash(samples, None)
+    assert manifest_hash(found, None) != manifest_hash([*samples[:2], Sample("d 7", (1,))], None)
+    listed.write_text("path labels\na.mp4 4\nb.mp4 1,1\nc.mp4 1 2;3\nd.mp4,1\ne.mp4 3,0\n")
+    with pytest.raises(ListError) as error:
+        read_list(listed, tmp_path, 4, multi_label=True)
+    assert all(f":{line}:" in str(error.value) for line in (2, 3, 4, 5))
+    assert ":6:" not in str(error.value)

@@ -18,6 +18,7 @@ from conftest import load_tool
 
 from vidadapt.apps.prepare import build
 from vidadapt.apps.synthetic import write_video
+from vidadapt.config import DataConfig
 from vidadapt.lists import (
     PREPARED_FILE,
     VIDEO_ENDINGS,
@@ -26,6 +27,7 @@ from vidadapt.lists import (
     read_label_names,
     read_list,
     read_prepared,
+    with_lists,
 )
 
 
@@ -541,3 +543,49 @@ def test_lists_that_are_split_here_have_readable_videos_alone(own, tmp_path: Pat
     assert Counter(label for _, label in lists["test"]) == {0: 3, 1: 3, 2: 3}
     again = prepare(*command[:2], tmp_path / "again", *command[3:], "--reader", "pyav", index=True)
     assert again.status == 1 and lines_of(tmp_path / "again" / "dev.txt") == lists["dev"]
+
+
+@pytest.mark.parametrize("form", ["cells", "columns"])
+def test_a_table_with_several_labels_a_video(form, own, tmp_path: Path) -> None:
+    """Groups stay whole, every class has its share in each list, and both forms say the same."""
+    classes = ("jump", "run far", "walk")
+    sets = {
+        f"{n}/{n} {i}.mp4": {k for k in range(3) if (k + 2 * j + i) % 3 == 0 or i == 7} - {i % 4}
+        for j, n in enumerate(classes)
+        for i in range(10)
+    }
+    if form == "cells":
+        rows = [["path", "label", "group"]]
+        rows += [[p, ";".join(classes[k] for k in s), p[:6]] for p, s in sets.items()]
+        words: list[str] = ["--multi_label"]
+    else:
+        rows = [["path", *classes, "group"]]
+        rows += [[p, *(str(int(k in s)) for k in range(3)), p[:6]] for p, s in sets.items()]
+        words = ["--label_columns", *classes]
+    table, out = tmp_path / "clips.csv", tmp_path / "out"
+    table.write_text("".join(",".join(row) + "\n" for row in rows))
+    done = prepare("csv", table, out, "--videos", own, *words, "--dev_fraction", "0.3")
+    assert done.status == 0, done.told
+    assert read_label_names(out / "labels.txt") == list(classes)
+    lists = {
+        name: list(read_list(out / f"{name}.txt", own, 3, multi_label=True))
+        for name in ("train", "dev", "test")
+    }
+    found = {sample.path: set(sample.label) for listed in lists.values() for sample in listed}
+    assert found == sets
+    assert with_lists(DataConfig(lists=str(out))).multi_label
+    for listed in lists.values():
+        assert {label for sample in listed for label in sample.label} == {0, 1, 2}
+
+
+def test_a_table_whose_marks_are_not_0_or_1(own, tmp_path: Path) -> None:
+    table = tmp_path / "clips.csv"
+    rows = "".join(f"jump/jump {i}.mp4,1,0\nwalk/walk {i}.mp4,0,1\n" for i in range(8))
+    table.write_text(f"path,jump,walk\n{rows}jump/jump 9.mp4,yes,0\n")
+    done = prepare(
+        "csv", table, tmp_path / "out", "--videos", own, "--label_columns", "jump", "walk"
+    )
+    assert done.status == 1
+    assert done.listed("problem: unusable rows") == [
+        "clips.csv:18: 'yes' under jump, expected 0 or 1"
+    ]

@@ -16,6 +16,7 @@ from vidadapt.apps.synthetic import FAMILIES, labels, make_set, render, write_vi
 from vidadapt.apps.synthetic.actions import COMPOSED_ACTIONS, SOURCE_ACTIONS, TARGET_ACTIONS
 from vidadapt.apps.synthetic.drawing import BACKGROUNDS, PATTERNS, SHAPES
 from vidadapt.apps.synthetic.rendering import FRAME_RATES, SHORT_SIDES
+from vidadapt.lists import read_list
 
 pytestmark = pytest.mark.slow  # whole commands
 
@@ -63,7 +64,9 @@ def test_every_action_renders_within_the_promised_ranges(family: str) -> None:
     look = FAMILIES[family]
     assert set(look.shapes) <= set(SHAPES) and set(look.patterns) <= set(PATTERNS)
     assert set(look.backgrounds) <= set(BACKGROUNDS)
-    for i, action in enumerate(look.actions):
+    names = list(look.actions)
+    for i in range(len(names)):
+        action = [names[(i + n) % len(names)] for n in range(look.at_once)]
         frames, fps = render(action, family, i, difficulty=(i % 3) / 2)
         assert frames.dtype == np.uint8 and frames.shape[3] == 3
         assert 24 <= frames.shape[0] <= 80 and fps in FRAME_RATES
@@ -263,3 +266,13 @@ def test_the_same_frames_give_the_same_bytes_whatever_memory_held(tmp_path, suff
         write_video(tmp_path / f"{number}{suffix}", frames, 12)
         found.add((tmp_path / f"{number}{suffix}").read_bytes())
     assert len(found) == 1
+
+
+@pytest.mark.slow  # renders 69 videos
+def test_two_actions_at_once_are_two_labels_and_every_class_comes_as_often(tmp_path: Path) -> None:
+    out = make_set(tmp_path / "set", "together", {"train": 66, "dev": 3}, difficulty=0.0)
+    samples = read_list(out / "train.txt", out, 12, multi_label=True)
+    assert len({sample.label for sample in samples}) == 66
+    assert samples.labels.sum(0).tolist() == [11] * 12
+    with pytest.raises(ValueError, match="shows 2 actions"):
+        render(labels("together")[0], "together", 0)

@@ -47,10 +47,12 @@ class DataConfig:
         random_erasing: probability of erasing one box of the clip.
         repeated_augmentation: how many independently augmented copies of a video an epoch holds,
             adjacent in the batch.
-        class_balanced_sampling: draw equally many training videos of each class in an epoch, which
-            stays as long: those of small classes come several times (other crops and frames each
-            time; from a cache, its draws in turn), of large ones a random part. Not with
-            train.class_weights.
+        class_sampling: how many training videos of each class an epoch draws; it stays as long.
+            `natural`: every video once. `balanced`: equally many of each class. `square_root`: in
+            proportion to the square root of the class's number of videos. Videos of small classes
+            come several times (other crops and frames each time; from a cache, its draws in turn),
+            of large ones a random part. Only `natural` with train.class_weights and
+            train.logit_adjustment.
         normalization: key of `vidadapt.data.transforms.NORMALIZATIONS`.
         reader: key of `vidadapt.video.readers.READERS`; `auto`: the faster of PyAV's two for a
             file's container and codec.
@@ -98,7 +100,7 @@ class DataConfig:
     rand_augment: bool = False
     random_erasing: float = 0.0
     repeated_augmentation: int = 1
-    class_balanced_sampling: bool = False
+    class_sampling: Literal["natural", "square_root", "balanced"] = "natural"
     normalization: str = "imagenet"
     reader: str = "auto"
     num_workers: int | None = None
@@ -187,6 +189,10 @@ class TrainConfig:
         class_weights: `balanced`: a clip's loss counts N / (K n) for its class with n of the N
             training videos of K classes, and so on average 1; mixed and smoothed labels, the mean
             of their classes' weights. `none`: every clip counts the same.
+        logit_adjustment: tau; the loss is that of the logits plus tau x log(n / N) for a class with
+            n of the N training videos, so that small classes are not scored low for being rare;
+            1 is the usual value, 0 is off. Evaluation takes the logits as they are. See
+            `vidadapt.training.losses.logit_shifts`.
         mixup: alpha of mixup; 0 is off.
         cutmix: alpha of cutmix; 0 is off.
         ema: decay of an average of the trainable tensors that is evaluated and saved; 0 is off. At
@@ -201,6 +207,8 @@ class TrainConfig:
         compile: compile the model with `torch.compile`.
         recompute: what backward computes again instead of keeping it, with the same results:
             `mlp`, norm2 and the MLP; or `block`, whole blocks, which keeps the least.
+        select: metric on data.dev_list by which the best epoch and the best run of a grid are
+            chosen: `top1`, or `mean_class_accuracy`, which counts each class the same.
         early_stopping_patience: epochs without a better result on data.dev_list (of equal
             accuracies, the lower loss) after which the run ends; 0: it trains all its epochs.
         trackers: keys of `vidadapt.training.TRACKERS` that the curves go to beside TensorBoard,
@@ -226,6 +234,7 @@ class TrainConfig:
     layer_decay: Annotated[float, Within("(0, 1]")] = 1.0
     label_smoothing: Share = 0.0
     class_weights: Literal["none", "balanced"] = "none"
+    logit_adjustment: NotNegative = 0.0
     mixup: NotNegative = 0.0
     cutmix: NotNegative = 0.0
     ema: Share = 0.0
@@ -235,6 +244,7 @@ class TrainConfig:
     shard: bool = False
     compile: bool = False
     recompute: Literal["none", "mlp", "block"] = "none"
+    select: Literal["top1", "mean_class_accuracy"] = "top1"
     early_stopping_patience: WholeNumber = 0
     trackers: list[str] = field(default_factory=list)
     seed: WholeNumber = 0

@@ -54,7 +54,7 @@ def _uneven_classes(counts: np.ndarray, plan: DataPlan) -> Iterator[str]:
         )
         yield (
             f"data.train_list: classes are unbalanced: {most} videos, {least}; consider "
-            "data.class_balanced_sampling, or train.class_weights balanced"
+            "data.class_sampling, train.logit_adjustment or train.class_weights"
         )
 
 

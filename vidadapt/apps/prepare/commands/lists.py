@@ -29,6 +29,7 @@ from vidadapt.lists import (
     LABELS_FILE,
     VIDEO_ENDINGS,
     Prepared,
+    class_sizes,
     read_label_names,
     read_list,
 )
@@ -279,11 +280,8 @@ def _summary(out: Path, prepared: Prepared, report: Report) -> str:
     for name, file in prepared.lists.items():
         samples = read_list(out / file, prepared.root, len(names))
         counts = Counter(sample.label for sample in samples)
-        least, most = (pick(range(len(names)), key=lambda i: counts[i]) for pick in (min, max))
-        spread = f"{counts[least]} of each class"
-        if counts[least] != counts[most]:
-            spread = f"{counts[least]} ({names[least]}) to {counts[most]} ({names[most]}) a class"
-        lines.append(f"  {file} ({name}): {len(samples):,} videos, {spread}")
+        sizes = class_sizes({title: counts[label] for label, title in enumerate(names)})
+        lines.append(f"  {file} ({name}): {len(samples):,} videos, {sizes}")
     return "\n".join([*lines, *_findings(out, report)])
 
 

@@ -60,7 +60,7 @@ def finish(
     print(markdown)
     print(targets_table(reached), file=sys.stderr)
     if args.json is not None:
-        settings = {key: value for key, value in vars(args).items() if key != "json"}
+        settings = {key: value for key, value in vars(args).items() if key not in ("json", "work")}
         result = {"table": table, "settings": settings, "rows": rows, "targets": reached}
         write_json(args.json, result)
 

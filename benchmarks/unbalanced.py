@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     for seed in args.seeds:
         order = shrink(videos, args.work / f"train{seed}.txt", args.largest, seed)
-        rows += [measured(name, seed, order, args) for name in WAYS]
+        rows += [measured(name, seed, order, args) for name in args.ways]
     finish(args, "unbalanced", rows, [], "\n\n".join([title(args), table(rows)]))
 
 
@@ -56,6 +56,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, default=Path("runs/unbalanced"), metavar="FOLDER")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=40, help="(%(default)s)")
     parser.add_argument("--draws", type=int, default=4, help="clips of a video (%(default)s)")
@@ -137,7 +138,7 @@ def measured(
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """One line a way: means over the seeds."""
     shown = []
-    for name in WAYS:
+    for name in dict.fromkeys(row["way"] for row in rows):
         own = [row for row in rows if row["way"] == name]
         values = [row["mean_class_accuracy"] for row in own]
         spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""

@@ -371,6 +371,17 @@ def test_best_and_early_stopping_follow_the_metric_that_was_asked_for(
     assert f"best: epoch {best}, dev_{select}" in capsys.readouterr().out
     found = {"top1": "top-1", "mean_class_accuracy": "mean class"}[select]
     assert f"{best}, by {found} on the development list" in (run / "report.html").read_text()
+    assert summary["class_counts"] == {"red": 4, "green": 4, "blue": 4}
+
+
+def test_epochs_are_chosen_by_a_development_list_alone():
+    cfg = Config(
+        "runs/x",
+        data=config.DataConfig(train_list="x"),
+        train=TrainConfig(select="mean_class_accuracy"),
+    )
+    assert "data.dev_list" in problems_of(cfg)
+    config.check(replace(cfg, data=replace(cfg.data, dev_list="y")), 1)
 
 
 def test_a_grid_is_chosen_by_the_metric_that_was_asked_for(tiny_set, run_tool, tmp_path):

@@ -60,7 +60,7 @@ def finish(
     print(markdown)
     print(targets_table(reached), file=sys.stderr)
     if args.json is not None:
-        settings = {key: value for key, value in vars(args).items() if key != "json"}
+        settings = {key: value for key, value in vars(args).items() if key not in ("json", "work")}
         result = {"table": table, "settings": settings, "rows": rows, "targets": reached}
         write_json(args.json, result)
 
@@ -94,6 +94,10 @@ def train(
         "train.precision": args.precision,
         **options,
     }
-    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    command = [sys.executable, str(ROOT / "tools" / "train.py"), *words]
+    tool("train", [word for key, value in options.items() for word in (f"--{key}", value)])
+
+
+def tool(name: str, words: Sequence[object]) -> None:
+    """Run a tool without its output; its errors are shown, and end the benchmark."""
+    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, words)]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)

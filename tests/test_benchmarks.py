@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cache, heads, run, step
+from benchmarks import cache, heads, run, step, unbalanced
 from benchmarks.memory import peak_bytes
 from benchmarks.step_contenders import read_contender
 from benchmarks.step_table import aimed_at
@@ -250,3 +250,22 @@ def test_every_table_is_a_script_that_explains_itself():
     for name in run.TABLES:
         script = (run.ROOT / "benchmarks" / f"{name}.py").read_text()
         assert ast.get_docstring(ast.parse(script)) and '__name__ == "__main__"' in script
+
+
+def test_an_unbalanced_set_is_trained_in_each_way_and_tested_on_every_class(tmp_path, capsys):
+    ways = ["natural", "logit_adjustment 1"]
+    words = ["--ways", *ways, "--seeds", 3, "--epochs", 1, "--draws", 1, "--largest", 10]
+    words += ["--dev", 12, "--test", 24, "--work", tmp_path / "work", "--json", tmp_path / "a.json"]
+    unbalanced.main([*map(str, words)])
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert [row["way"] for row in rows] == ways
+    listed = (tmp_path / "work" / "train3.txt").read_text().splitlines()
+    sizes = [sum(line.endswith(f" {label}") for line in listed) for label in range(12)]
+    assert sorted(sizes, reverse=True) == unbalanced.class_counts(10)
+    for row in rows:
+        top1 = [share for _, share in row["videos_and_top1"]]
+        assert [count for count, _ in row["videos_and_top1"]] == unbalanced.class_counts(10)
+        assert row["mean_class_accuracy"] == pytest.approx(sum(top1) / 12)
+        assert row["4 smallest"] == pytest.approx(sum(top1[8:]) / 4)
+    table = table_of(capsys.readouterr().out)
+    assert [row[0] for row in table[1:]] == ways

@@ -1,12 +1,21 @@
+import math
 from collections import Counter
+from fractions import Fraction
 from itertools import chain
 
 import numpy as np
 import pytest
 
-from vidadapt.data.epochs import EpochBatches, epoch_batches, steps_per_epoch
+from vidadapt.data.epochs import (
+    ClassDraws,
+    EpochBatches,
+    class_shares,
+    epoch_batches,
+    steps_per_epoch,
+)
 
 UNEVEN = np.repeat([4, 0, 2, 7], [60, 25, 13, 2])  # 100 labels of four classes
+SAMPLINGS = ("square_root", "balanced")
 
 
 def global_batches(num_samples, epoch, world_size, batch_size, accumulation, repeats=1, **more):
@@ -32,14 +41,15 @@ def global_batches(num_samples, epoch, world_size, batch_size, accumulation, rep
     ]
 
 
-@pytest.mark.parametrize("balanced_by", [None, UNEVEN], ids=["plain", "balanced"])
+@pytest.mark.parametrize("sampling", ["natural", *SAMPLINGS])
 @pytest.mark.parametrize("repeats", [1, 2, 3])
-def test_global_batches_do_not_depend_on_the_split(repeats, balanced_by):
+def test_global_batches_do_not_depend_on_the_split(repeats, sampling):
+    by_class = None if sampling == "natural" else ClassDraws(UNEVEN, sampling)
     splits = [(1, 12, 1), (2, 6, 1), (3, 4, 1), (1, 4, 3), (2, 3, 2), (1, 1, 12), (12, 1, 1)]
-    whole = global_batches(100, 3, *splits[0], repeats, balanced_by=balanced_by)
+    whole = global_batches(100, 3, *splits[0], repeats, by_class=by_class)
     assert len(whole) == 100 * repeats // 12
     for split in splits[1:]:
-        assert global_batches(100, 3, *split, repeats, balanced_by=balanced_by) == whole
+        assert global_batches(100, 3, *split, repeats, by_class=by_class) == whole
 
 
 def test_every_sample_once_an_epoch_in_a_new_order():
@@ -64,21 +74,40 @@ def test_copies_are_adjacent_and_numbered():
     assert sorted(key[1] for key in keys[::2]) == list(range(8))
 
 
-# --- as many samples of each class ----------------------------------------------------------------
+# --- draws by class -------------------------------------------------------------------------------
 
 
-def slow_balanced_keys(labels, epoch, seed, repeats):
+def slow_shares(counts, sampling, order):
+    """Draws of each class: exact fractions, and the remaining draws one at a time.
+
+    Args:
+        order: of classes, for those whose fractions are equal.
+    """
+    total = sum(counts)
+    of_each = [Fraction(1) if sampling == "balanced" else root(count) for count in counts]
+    exact = [total * one / sum(of_each) for one in of_each]
+    shares = [math.floor(one) for one in exact]
+    while sum(shares) < total:
+        shares[max(order, key=lambda c: exact[c] - shares[c])] += 1
+    return shares
+
+
+def root(count: int) -> Fraction:
+    """A square root to 60 digits."""
+    return Fraction(math.isqrt(count * 10**120), 10**60)
+
+
+def slow_keys(labels, sampling, epoch, seed, repeats):
     """Every key of an epoch in its order, drawn with dicts and loops."""
     rng = np.random.default_rng([seed, epoch])
     members: dict[int, list[int]] = {}
     for sample, label in enumerate(labels.tolist()):
         members.setdefault(label, []).append(sample)
     classes = sorted(members)
-    share, rest = divmod(len(labels), len(classes))
-    lucky = {classes[i] for i in rng.permutation(len(classes))[:rest]}
+    order = rng.permutation(len(classes)).tolist()
+    shares = slow_shares([len(members[label]) for label in classes], sampling, order)
     drawn = []
-    for label in classes:
-        left = share + (label in lucky)
+    for label, left in zip(classes, shares, strict=True):
         while left > 0:
             taken = rng.permutation(members[label]).tolist()[:left]
             drawn += taken
@@ -91,36 +120,60 @@ def slow_balanced_keys(labels, epoch, seed, repeats):
     return keys
 
 
+@pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("repeats", [1, 2])
 @pytest.mark.parametrize("epoch", [0, 1, 9])
-def test_a_balanced_epoch_is_that_of_a_slow_reference(epoch, repeats):
-    whole = epoch_batches(100, epoch, 5, batch_size=1, repeats=repeats, balanced_by=UNEVEN)
-    assert list(chain(*whole)) == slow_balanced_keys(UNEVEN, epoch, 5, repeats)
+def test_an_epoch_drawn_by_class_is_that_of_a_slow_reference(epoch, repeats, sampling):
+    by_class = ClassDraws(UNEVEN, sampling)
+    whole = epoch_batches(100, epoch, 5, batch_size=1, repeats=repeats, by_class=by_class)
+    assert list(chain(*whole)) == slow_keys(UNEVEN, sampling, epoch, 5, repeats)
 
 
-def test_a_balanced_epoch_has_each_class_and_within_it_each_sample_equally_often():
-    labels = UNEVEN[np.random.default_rng(0).permutation(len(UNEVEN))][:-1]
-    orders = []
-    for epoch in range(20):
-        keys = list(chain(*epoch_batches(99, epoch, 0, batch_size=1, balanced_by=labels)))
-        assert len(keys) == 99 == len(set(keys))
-        orders.append([index for _, index, _ in keys])
-        of_classes = Counter(labels[orders[-1]].tolist())
-        assert set(of_classes) == set(labels.tolist())
-        assert sorted(of_classes.values()) == [24, 25, 25, 25]
-        times = Counter(orders[-1])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_any_labels_are_drawn_as_often_as_they_should_be(sampling):
+    """Whole epochs of random lists: few and many classes, of equal and very different sizes."""
+    for trial in range(100):
+        rng = np.random.default_rng(trial)
+        num_classes = int(rng.integers(1, 40))
+        sizes = np.ceil(rng.pareto(0.7, num_classes)).clip(1, 300).astype(int)
+        labels = rng.permutation(np.repeat(rng.permutation(99)[:num_classes], sizes))
+        by_class = ClassDraws(labels, sampling)
+        keys = list(chain(*epoch_batches(len(labels), trial, 3, batch_size=1, by_class=by_class)))
+        assert len(keys) == len(labels) == len(set(keys))
+        assert keys == slow_keys(labels, sampling, trial, 3, 1)
+        times = Counter(index for _, index, _ in keys)
         for label in set(labels.tolist()):
             of_samples = [times[index] for index in np.flatnonzero(labels == label).tolist()]
-            assert max(of_samples) - min(of_samples) <= 1
+            assert max(of_samples) - min(of_samples) <= 1 <= sum(of_samples)
+
+
+def test_square_root_shares_are_between_the_natural_and_the_balanced_ones():
+    counts, rng = np.array([100, 25, 4, 1]), np.random.default_rng(0)
+    assert class_shares(counts, "square_root", rng).tolist() == [72, 36, 15, 7]
+    assert sorted(class_shares(counts, "balanced", rng).tolist()) == [32, 32, 33, 33]
+    assert class_shares(np.full(7, 9), "square_root", rng).tolist() == [9] * 7
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_an_epoch_has_the_shares_of_its_classes_and_other_parts_of_large_ones(sampling):
+    labels = UNEVEN[np.random.default_rng(0).permutation(len(UNEVEN))][:-1]
+    by_class, orders = ClassDraws(labels, sampling), []
+    for epoch in range(20):
+        keys = list(chain(*epoch_batches(99, epoch, 0, batch_size=1, by_class=by_class)))
+        orders.append([index for _, index, _ in keys])
+        of_classes = sorted(Counter(labels[orders[-1]].tolist()).values())
+        assert of_classes == ([24, 25, 25, 25] if sampling == "balanced" else [8, 19, 28, 44])
     assert {index for order in orders for index in order} == set(range(99))
     assert orders[0] != orders[1]
 
 
-def test_a_balanced_epoch_goes_on_where_it_was_left():
-    stream = list(chain(*epoch_batches(100, 3, 0, batch_size=4, balanced_by=UNEVEN)))
-    left = epoch_batches(100, 3, 0, batch_size=6, balanced_by=UNEVEN, consumed=32)
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_an_epoch_drawn_by_class_goes_on_where_it_was_left(sampling):
+    by_class = ClassDraws(UNEVEN, sampling)
+    stream = list(chain(*epoch_batches(100, 3, 0, batch_size=4, by_class=by_class)))
+    left = epoch_batches(100, 3, 0, batch_size=6, by_class=by_class, consumed=32)
     assert list(chain(*left)) == stream[32 : 32 + 66]
-    sampler = EpochBatches(100, 0, batch_size=6, balanced_by=UNEVEN)
+    sampler = EpochBatches(100, 0, batch_size=6, by_class=by_class)
     sampler.set_epoch(3, 32)
     assert list(sampler) == left and len(sampler) == len(left)
 

@@ -12,7 +12,7 @@ import torch
 import yaml
 from test_training import assert_same_state, log_of, trainer_of
 
-from vidadapt import methods
+from vidadapt import config, methods
 from vidadapt.config import SECTIONS, ConfigError
 from vidadapt.files import checksum, write_json
 from vidadapt.runs import RunError, adapters, checkpoints
@@ -124,6 +124,47 @@ def test_a_run_of_a_version_that_knew_less_goes_on(
     if steps % 3:
         epochs[steps // 3] = None
     assert [line.get("train_top1") for line in log_of(run)] == epochs
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_run_whose_keys_had_other_names_goes_on_and_is_evaluated(
+    options, tmp_path, monkeypatch, balanced
+):
+    """`data.class_balanced_sampling` is `data.class_sampling` now."""
+    now, run = tmp_path / "now", tmp_path / "run"
+    sampling = ["--data.class_sampling", "balanced" if balanced else "natural"]
+    run_here(monkeypatch, [*options, *sampling], now)
+    last = stopped_after(now, 2, run)
+    state = checkpoints.load_trainer(last)
+    del state["facts"]["settings"]["data.class_sampling"]
+    state["facts"]["settings"]["data.class_balanced_sampling"] = balanced
+    rewrite(last, state, checkpoints.load_checkpoint(last)[1])
+    written = yaml.safe_load((run / "config.yaml").read_text())
+    del written["data"]["class_sampling"]
+    written["data"]["class_balanced_sampling"] = balanced
+    (run / "config.yaml").write_text(yaml.safe_dump(written))
+    older = tmp_path / "older"
+    shutil.copytree(run, older)
+
+    with pytest.raises(ConfigError, match=r"data\.class_sampling"):
+        other = ["--data.class_sampling", "natural" if balanced else "balanced"]
+        run_here(monkeypatch, [*options, *other], run, "--resume")
+    run_here(monkeypatch, [*options, *sampling], run, "--resume")
+    assert_same_state(known_to_older(run), known_to_older(now))
+    cfg, _ = config.parse_evaluate(["--run_dir", str(older)], methods.METHODS)
+    assert cfg is not None and cfg.data.class_sampling == sampling[1]
+    assert cfg.train == config.parse_evaluate(["--run_dir", str(run)], methods.METHODS)[0].train
+
+
+def test_the_old_name_of_a_key_is_refused_with_the_new_one(options, tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("data: {class_balanced_sampling: true}\n")
+    for words in (
+        ["--data.class_balanced_sampling", "true"],
+        ["--config", str(file)],
+    ):
+        with pytest.raises(ConfigError, match=r"data\.class_sampling now"):
+            config.parse_train([*options, *words, "--run_dir", "x"], methods.METHODS)
 
 
 def test_of_an_older_run_what_differs_from_the_defaults_is_still_refused(

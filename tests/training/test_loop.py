@@ -21,6 +21,7 @@ from vidadapt.launching import StopRequest
 from vidadapt.lists import Sample
 from vidadapt.runs.checkpoints import CheckpointWriter
 from vidadapt.training import heeding, loop, steps
+from vidadapt.training.losses import ClassTerms
 from vidadapt.training.state import Progress, Saving, TrainingState
 
 
@@ -67,7 +68,7 @@ def one_epoch(
             recipe=recipe,
             num_classes=2,
             paths=["a.mp4"],
-            class_weights=None,
+            class_terms=ClassTerms(),
             saving=saving,
             request=request,
             skips=skips,

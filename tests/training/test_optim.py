@@ -138,10 +138,12 @@ def test_the_best_epoch_is_the_later_of_equal_losses_and_the_lower_loss_of_equal
     ]
     best, number = None, -1
     for epoch, results in enumerate(epochs):
-        if Progress(best=best).is_best(results):
+        if Progress(best=best).is_best(results, "top1"):
             best, number = results, epoch
     assert number == 4
-    assert Progress(best={"epoch": 1, "dev_top1": 75.0}).is_best(epochs[1])  # of an older version
+    assert Progress(best={"epoch": 1, "dev_top1": 75.0}).is_best(
+        epochs[1], "top1"
+    )  # of an older version
 
 
 def test_a_run_says_its_development_loss_and_that_the_list_is_small(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -69,11 +70,11 @@ def test_a_share_that_leaves_the_only_step_without_a_rate_is_refused(tiny_set, r
 # --- early stopping -------------------------------------------------------------------------------
 
 
-def slow_last_epoch(results: list[dict[str, float]], patience: int) -> int:
+def slow_last_epoch(results: list[dict[str, float]], patience: int, by: str = "dev_top1") -> int:
     """The epoch after which a run ends: all pairs of epochs are compared."""
 
     def worth(epoch: int) -> tuple[float, float]:
-        return results[epoch - 1]["dev_top1"], -results[epoch - 1]["dev_loss"]
+        return results[epoch - 1][by], -results[epoch - 1]["dev_loss"]
 
     for epoch in range(1, len(results) + 1):
         first_of_best = max(range(1, epoch + 1), key=worth)
@@ -96,8 +97,10 @@ def test_a_run_stalls_where_a_slow_reference_says_so():
             if progress.stalled(patience):
                 break
             progress.records, progress.train_seconds = [StepRecord(loss=1.0, lr=0.1)], 1.0
-            is_best = progress.is_best(found)
-            progress = progress.after_epoch(found, clips=4, validate_seconds=0.0, is_best=is_best)
+            is_best = progress.is_best(found, "top1")
+            progress = progress.after_epoch(
+                found, clips=4, validate_seconds=0.0, select="top1", is_best=is_best
+            )
             if progress.epoch == trial % 5:  # from a checkpoint
                 progress = Progress.of(asdict(progress))
         assert progress.epoch == slow_last_epoch(results, patience)
@@ -142,13 +145,15 @@ def test_a_run_ends_so_many_epochs_after_its_best_one_and_a_longer_patience_goes
     assert len(log_of(run)) == 5 and not summary_of(run)["stopped_early"]
 
 
-@pytest.mark.parametrize("steps", [4, 6, 11])
+@pytest.mark.parametrize(
+    ("steps", "sampling"), [(4, "balanced"), (6, "square_root"), (11, "square_root")]
+)
 def test_a_run_that_stops_early_resumes_exactly(
-    tiny_set, run_tool, tmp_path, scripted, monkeypatch, steps
+    tiny_set, run_tool, tmp_path, scripted, monkeypatch, steps, sampling
 ):
     options = tiny_set.options(
         train__epochs=5, train__early_stopping_patience=2, train__checkpoint_steps=1,
-        train__keep_checkpoints=30, model__head="linear", data__class_balanced_sampling="true",
+        train__keep_checkpoints=30, model__head="linear", data__class_sampling=sampling,
     )  # fmt: skip
     whole, run = tmp_path / "whole", tmp_path / "run"
     run_tool("train", *options, "--run_dir", whole)
@@ -204,15 +209,22 @@ def built_with(options: list[str], run: Path) -> training.Setup:
     return training.set_up(ALONE, cfg, data.resolve(cfg.data, cfg.eval), None)
 
 
-@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+TERMS: dict[str, dict[str, object]] = {
+    "plain": {},
+    "weighted": {"train__class_weights": "balanced"},
+    "adjusted": {"train__logit_adjustment": 1.5},
+}
+
+
+@pytest.mark.parametrize("terms", TERMS)
 def test_losses_and_accuracies_of_steps_are_those_of_the_clips_as_trained(
-    tiny_set, run_tool, tmp_path, uneven, weighted
+    tiny_set, run_tool, tmp_path, uneven, terms
 ):
     """The weights do not move at a rate of 0, so that another model gives the same scores."""
     options = tiny_set.options(
         data__train_list=uneven, train__base_lr=0, train__batch_size=2, train__accumulation=2,
         train__label_smoothing=0.1, model__head="linear", train__epochs=2,
-        train__class_weights="balanced" if weighted else "none",
+        **TERMS[terms],
     )  # fmt: skip
     run = tmp_path / "run"
     run_tool("train", *options, "--run_dir", run)
@@ -225,16 +237,20 @@ def test_losses_and_accuracies_of_steps_are_those_of_the_clips_as_trained(
         clips = []
         for batch in loader:
             with torch.no_grad():
-                shares = model(loader.prepare(batch, ALONE.device)).double().log_softmax(1)
-            clips += zip(shares.tolist(), batch["label"].tolist(), strict=True)
+                logits = model(loader.prepare(batch, ALONE.device)).double()
+            clips += zip(logits.tolist(), batch["label"].tolist(), strict=True)
         for step in (clips[:4], clips[4:]):
             hits, total = 0, 0.0
-            for shares, label in step:
+            for logits, label in step:
+                added = [1.5 * math.log(counts[k] / 8) * (terms == "adjusted") for k in range(3)]
+                scores = [own + more for own, more in zip(logits, added, strict=True)]
+                log_sum = math.log(sum(math.exp(score) for score in scores))
+                shares = [score - log_sum for score in scores]
                 target = [0.9 * (k == label) + 0.1 / 3 for k in range(3)]
                 entropy = -sum(t * share for t, share in zip(target, shares, strict=True))
                 of_class = [8 / (3 * counts[k]) for k in range(3)]
-                total += entropy * (np.dot(target, of_class) if weighted else 1)
-                hits += max(range(3), key=shares.__getitem__) == label
+                total += entropy * (np.dot(target, of_class) if terms == "weighted" else 1)
+                hits += max(range(3), key=logits.__getitem__) == label  # plain ones
             wanted.append((total / 4, 100 * hits / 4))
     found = steps_of(run)
     assert [step["loss"] for step in found] == pytest.approx([loss for loss, _ in wanted], abs=1e-5)
@@ -245,8 +261,9 @@ def test_losses_and_accuracies_of_steps_are_those_of_the_clips_as_trained(
         assert line["train_top1"] == sum(of_epoch) / 2
 
 
-def test_mixed_clips_have_no_accuracy(tiny_set, run_tool, tmp_path):
-    options = tiny_set.options(train__mixup=0.8, train__class_weights="balanced", train__epochs=1)
+@pytest.mark.parametrize("terms", TERMS)
+def test_mixed_clips_have_no_accuracy(tiny_set, run_tool, tmp_path, terms):
+    options = tiny_set.options(train__mixup=0.8, **TERMS[terms], train__epochs=1)
     run_tool("train", *options, "--run_dir", tmp_path / "run")
     assert {step["top1"] for step in steps_of(tmp_path / "run")} == {None}
     assert "train_top1" not in log_of(tmp_path / "run")[0]
@@ -255,7 +272,7 @@ def test_mixed_clips_have_no_accuracy(tiny_set, run_tool, tmp_path):
 
 def test_a_balanced_epoch_trains_each_class_equally_often(tiny_set, uneven, tmp_path):
     options = tiny_set.options(
-        data__train_list=uneven, train__batch_size=2, data__class_balanced_sampling="true"
+        data__train_list=uneven, train__batch_size=2, data__class_sampling="balanced"
     )
     loader = built_with(options, tmp_path / "run").loaders["train"]
     totals, blue = np.zeros(3, int), set()
@@ -269,14 +286,128 @@ def test_a_balanced_epoch_trains_each_class_equally_often(tiny_set, uneven, tmp_
     assert len(blue) == totals[2], "the clips of one video that comes again are cut anew"
 
 
-def test_balance_is_asked_for_once():
+@pytest.mark.parametrize(
+    ("sampling", "recipe", "named"),
+    [
+        ("balanced", {"class_weights": "balanced"}, "train.class_weights"),
+        ("square_root", {"logit_adjustment": 1.0}, "train.logit_adjustment"),
+        ("natural", {"class_weights": "balanced", "logit_adjustment": 1.0}, "train.class_weights"),
+    ],
+)
+def test_balance_is_asked_for_once(sampling, recipe, named):
+    data_asked = config.DataConfig(train_list="x", class_sampling=sampling)
+    said = problems_of(Config("runs/x", data=data_asked, train=TrainConfig(**recipe)))
+    other = "train.logit_adjustment" if sampling == "natural" else "data.class_sampling"
+    assert named in said and other in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more", [{"data__class_sampling": "square_root"}, {"train__logit_adjustment": 1}], ids=str
+)
+def test_two_processes_train_as_one_does(tiny_set, uneven, run_tool, tmp_path, more):
+    options = {"data__train_list": uneven, "model__head": "linear", "train__epochs": 2, **more}
+    run_tool(
+        "train", *tiny_set.options(**options, train__batch_size=4), "--run_dir", tmp_path / "one"
+    )
+    two = tiny_set.options(**options, train__batch_size=2)
+    launch("train", *two, "--run_dir", tmp_path / "two", processes=2)
+    losses = [[step["loss"] for step in steps_of(tmp_path / run)] for run in ("one", "two")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4) and len(losses[0]) == 4
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["videos", "cache"])
+def test_an_adjusted_run_is_the_same_alone_in_a_grid_and_after_an_interruption(
+    tiny_set, uneven, run_tool, tmp_path, cached
+):
+    options = tiny_set.options(
+        data__train_list=uneven, method__name="linear", train__batch_size=2, train__epochs=2,
+        train__logit_adjustment=1, train__checkpoint_steps=1, train__keep_checkpoints=20,
+        train__weight_decay=0, train__base_lr=0.2, train__select="mean_class_accuracy",
+        cache__dir=tmp_path / "cache" if cached else None,
+    )  # fmt: skip
+    whole, run, grid = (tmp_path / name for name in ("whole", "run", "grid"))
+    run_tool("train", *options, "--run_dir", whole)
+    run_tool("train", *options, "--run_dir", grid, "--grid.base_lr", "[0.1,0.2]")
+    assert_same_run(grid / "lr0.2_wd0", whole)
+    shutil.copytree(whole, run)
+    (run / "summary.json").unlink()
+    for folder in run.glob("last*"):
+        if checkpoints.load_trainer(folder)["progress"]["steps"] > 3:
+            shutil.rmtree(folder)
+    run_tool("train", *options, "--run_dir", run, "--resume")
+    assert_same_run(run, whole)
+
+
+# --- what `best` is chosen by ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def disagreeing(monkeypatch) -> list[dict[str, float]]:
+    """Development results whose top-1 is best in epoch 1, and whose mean of classes in epoch 3."""
+    figures = [(60.0, 30.0, 1.0), (50.0, 40.0, 1.0), (50.0, 45.0, 1.1), (40.0, 45.0, 1.2)]
+    results = [
+        {"dev_top1": top1, "dev_mean_class_accuracy": mean, "dev_loss": loss}
+        for top1, mean, loss in figures
+    ]
+    calls = iter(results * 3)
+    monkeypatch.setattr(Validation, "results", lambda self, model: next(calls))
+    return results
+
+
+@pytest.mark.parametrize(("select", "best"), [("top1", 1), ("mean_class_accuracy", 3)])
+def test_best_and_early_stopping_follow_the_metric_that_was_asked_for(
+    tiny_set, run_tool, tmp_path, disagreeing, capsys, select, best
+):
+    run = tmp_path / "run"
+    options = tiny_set.options(
+        train__epochs=4, train__early_stopping_patience=2, train__select=select
+    )
+    run_tool("train", *options, "--run_dir", run)
+    summary = summary_of(run)
+    assert (summary["best"]["epoch"], summary["select"]) == (best, select)
+    assert len(log_of(run)) == slow_last_epoch(disagreeing, 2, f"dev_{select}")
+    assert checkpoints.load_checkpoint(run / "best")[1]["metrics"]["epoch"] == best
+    assert f"best: epoch {best}, dev_{select}" in capsys.readouterr().out
+    found = {"top1": "top-1", "mean_class_accuracy": "mean class"}[select]
+    assert f"{best}, by {found} on the development list" in (run / "report.html").read_text()
+    assert summary["class_counts"] == {"red": 4, "green": 4, "blue": 4}
+
+
+def test_epochs_are_chosen_by_a_development_list_alone():
     cfg = Config(
         "runs/x",
-        data=config.DataConfig(train_list="x", class_balanced_sampling=True),
-        train=TrainConfig(class_weights="balanced"),
+        data=config.DataConfig(train_list="x"),
+        train=TrainConfig(select="mean_class_accuracy"),
     )
-    said = problems_of(cfg)
-    assert "data.class_balanced_sampling" in said and "train.class_weights" in said
+    assert "data.dev_list" in problems_of(cfg)
+    config.check(replace(cfg, data=replace(cfg.data, dev_list="y")), 1)
+
+
+def test_a_grid_is_chosen_by_the_metric_that_was_asked_for(tiny_set, run_tool, tmp_path):
+    """A development list with one video of two classes, so that accuracies and means differ."""
+    listed = [*read_list(tiny_set.lists["dev"], tiny_set.root, 3)]
+    listed += read_list(tiny_set.lists["test"], tiny_set.root, 3)
+    kept = {label: [one for one in listed if one.label == label] for label in range(3)}
+    write_list(tmp_path / "dev.txt", [*kept[0], kept[1][0], kept[2][0]])
+    for select in ("top1", "mean_class_accuracy"):
+        root = tmp_path / select
+        options = tiny_set.options(
+            data__dev_list=tmp_path / "dev.txt", data__test_list=None, method__name="linear",
+            train__select=select, train__epochs=2,
+        )  # fmt: skip
+        run_tool("train", *options, "--run_dir", root, "--grid.base_lr", "[0.001,0.1,1,10]")
+        grid = json.loads((root / "grid.json").read_text())
+        key = f"dev_{select}"
+        assert grid["select"] == select
+        for one in grid["runs"]:
+            best = summary_of(root / one["run"])["best"]
+            assert (one["best_epoch"], one[key]) == (best["epoch"], best[key])
+            lines = log_of(root / one["run"])
+            chosen = max(lines, key=lambda line: (line[key], -line["dev_loss"], line["epoch"]))
+            assert best["epoch"] == chosen["epoch"]
+        best_run = max(grid["runs"], key=lambda one: one[key])["run"]
+        assert grid["best"] == best_run
 
 
 # --- warnings before training ---------------------------------------------------------------------
@@ -341,9 +472,9 @@ def test_unbalanced_classes_are_said_unless_an_option_makes_up_for_them(tiny_set
     changes["data__label_names"] = tmp_path / "labels.txt"
     [line] = warnings_of(tiny_set, tmp_path, **changes)
     assert f"green has {len(relabelled)} videos, red has 1" in line and len(relabelled) > 10
-    assert "data.class_balanced_sampling" in line and "train.class_weights" in line
+    assert "data.class_sampling" in line and "train.class_weights" in line
     assert warnings_of(tiny_set, tmp_path, **changes, train__class_weights="balanced") == []
-    assert warnings_of(tiny_set, tmp_path, **changes, data__class_balanced_sampling="true") == []
+    assert warnings_of(tiny_set, tmp_path, **changes, data__class_sampling="balanced") == []
 
 
 def test_warnings_are_printed_before_training_and_kept_with_the_run(

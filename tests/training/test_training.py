@@ -21,7 +21,7 @@ from vidadapt import config, methods
 from vidadapt.config import command_line
 from vidadapt.models.precision import NonFinite
 from vidadapt.runs import checkpoints, resume
-from vidadapt.training.losses import classification_loss
+from vidadapt.training.losses import ClassTerms, classification_loss
 
 TIMES = ("clips_per_second", "loader_wait_share", "train_seconds", "validate_seconds")
 
@@ -191,8 +191,8 @@ def test_smoothing_and_soft_targets_are_the_textbook_cross_entropy():
     wanted = torch.full((4, 5), 0.1 / 5)
     wanted[torch.arange(4), labels] += 0.9
     by_hand = -(wanted * logits.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(classification_loss(logits, labels, 0.1), by_hand)
-    torch.testing.assert_close(classification_loss(logits, wanted, 0.1), by_hand)
+    torch.testing.assert_close(classification_loss(logits, labels, 0.1, ClassTerms()), by_hand)
+    torch.testing.assert_close(classification_loss(logits, wanted, 0.1, ClassTerms()), by_hand)
 
 
 # --- bad input: one clear error, before training, nothing overwritten -------------------------

@@ -11,7 +11,7 @@ from typing import Any
 from vidadapt import distributed, launching, methods, training
 from vidadapt.apps.prepare.commands.lists import prepare_folder
 from vidadapt.apps.report import write_report_after
-from vidadapt.config import SECTIONS, ConfigError, flattened, hints_of, import_named
+from vidadapt.config import SECTIONS, ConfigError, flattened, hints_of, import_named, new_name
 from vidadapt.console import did_you_mean, require_known
 from vidadapt.lists import PREPARED_FILE, read_prepared
 from vidadapt.serving import Model, load
@@ -119,7 +119,8 @@ def _full_keys(method: str, keys: Mapping[str, Any]) -> dict[str, Any]:
             known.setdefault(name, []).append(f"{section}.{name}")
     for name in keys:
         if name not in known:
-            raise ConfigError(f"{name}: no key of the configuration; {did_you_mean(name, known)}")
+            said = new_name(f"data.{name}") or did_you_mean(name, known)
+            raise ConfigError(f"{name}: no key of the configuration; {said}")
         if len(known[name]) > 1:
             raise ConfigError(
                 f"{name}: stands for {' and '.join(known[name])}; give the one in overrides"

@@ -14,6 +14,7 @@ from vidadapt.config.command_line import (
 from vidadapt.config.constraints import check, check_evaluation
 from vidadapt.config.parsing import spelt
 from vidadapt.config.plugins import import_named, import_plugins, require_imported
+from vidadapt.config.renamed import file_with_new_keys, new_name, with_new_keys
 from vidadapt.config.schema import (
     SECTIONS,
     CacheConfig,
@@ -47,11 +48,13 @@ __all__ = [
     "check",
     "check_evaluation",
     "config_file",
+    "file_with_new_keys",
     "flattened",
     "hints_of",
     "import_named",
     "import_plugins",
     "misfits",
+    "new_name",
     "out_of_range",
     "parse_browse",
     "parse_evaluate",
@@ -61,4 +64,5 @@ __all__ = [
     "shipped",
     "spelt",
     "split_published",
+    "with_new_keys",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from vidadapt.config.schema import SECTIONS, Config, ConfigError
+from vidadapt.config.schema import SECTIONS, Config, ConfigError, TrainConfig
 from vidadapt.config.typed import out_of_range
 
 
@@ -103,14 +103,35 @@ def _mixing(config: Config, world_size: int) -> Iterator[str]:
 
 
 def _classes(config: Config, world_size: int) -> Iterator[str]:
-    if config.data.class_balanced_sampling and config.train.class_weights != "none":
+    asked = {
+        "data.class_sampling": (config.data.class_sampling, "natural"),
+        "train.class_weights": (config.train.class_weights, "none"),
+        "train.logit_adjustment": (config.train.logit_adjustment, 0),
+    }
+    several = [f"{key} {value}" for key, (value, off) in asked.items() if value != off]
+    if len(several) > 1:
         yield (
-            "data.class_balanced_sampling: small classes would count twice, by their videos and by "
-            "train.class_weights; use one of the two"
+            f"{' with '.join(several)}: each makes up for classes of different sizes, which would "
+            "count twice; use one of them"
+        )
+
+
+def _selection(config: Config, world_size: int) -> Iterator[str]:
+    select = config.train.select
+    if select != TrainConfig.select and config.data.dev_list is None:
+        yield (
+            f"train.select: {select} chooses among epochs by data.dev_list, which is not set; give "
+            "one, or leave train.select out"
         )
 
 
 def _multi_label(config: Config, world_size: int) -> Iterator[str]:
+    if (config.train.select == "map") != config.data.multi_label:
+        yield (
+            f"train.select: {config.train.select} with data.multi_label "
+            f"{str(config.data.multi_label).lower()}; map (mean average precision) is for "
+            "multi-label lists, the others are for lists with one label a video"
+        )
     if not config.data.multi_label:
         return
     if config.train.label_smoothing > 0:
@@ -118,11 +139,15 @@ def _multi_label(config: Config, world_size: int) -> Iterator[str]:
             "train.label_smoothing: a video of several labels has no share of one to spread over "
             "the others; set it to 0, or data.multi_label to false"
         )
-    if config.data.class_balanced_sampling or config.train.class_weights != "none":
-        key = "train.class_weights" if config.train.class_weights != "none" else ""
+    asked = {
+        "data.class_sampling": (config.data.class_sampling, "natural"),
+        "train.class_weights": (config.train.class_weights, "none"),
+        "train.logit_adjustment": (config.train.logit_adjustment, 0),
+    }
+    for key in (key for key, (value, off) in asked.items() if value != off):
         yield (
-            f"{key or 'data.class_balanced_sampling'}: a video of several labels belongs to no "
-            "single class; leave it out, or set data.multi_label to false"
+            f"{key}: a video of several labels belongs to no single class; leave it out, or set "
+            "data.multi_label to false"
         )
 
 
@@ -160,6 +185,6 @@ def _cache(config: Config, world_size: int) -> Iterator[str]:
 
 
 CONSTRAINTS = (
-    *(_lists, _warmup, _frozen_backbone, _batchnorm, _mixing, _classes, _early_stopping),
-    *(_compiling, _sharding, _cache),
+    *(_lists, _warmup, _frozen_backbone, _batchnorm, _mixing, _classes, _multi_label, _selection),
+    *(_early_stopping, _compiling, _sharding, _cache),
 )

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vidadapt.config import plugins
+from vidadapt.config.renamed import file_with_new_keys, new_name
 from vidadapt.config.schema import SECTIONS, Config, ConfigError
 from vidadapt.config.shipped import config_file
 from vidadapt.config.typed import hints_of, misfits, out_of_range
-from vidadapt.config.yaml_files import read_yaml, without_key
+from vidadapt.config.yaml_files import as_yaml, read_yaml, without_key
 from vidadapt.console import did_you_mean, printable, printable_lines, require_known
 
 if TYPE_CHECKING:  # imported where it is used: loader processes, which import this room, need none
@@ -72,9 +73,10 @@ def choose_method(argv: list[str], methods: Methods) -> tuple[str, list[str], tu
 
     Returns:
         The method's name; the words, where each YAML file that names another method is replaced by
-        its text without the method; and a line for each such file that had options for it.
+        its text without the method, and that of an older version's run by its text with the keys
+        of today; and a line for each file that had options for another method.
     """
-    argv, files = list(argv), {}
+    argv, files, renewed = list(argv), {}, {}
     for place in range(1, len(argv)):
         if argv[place - 1] == "--config":
             argv[place] = config_file(argv[place])
@@ -86,6 +88,8 @@ def choose_method(argv: list[str], methods: Methods) -> tuple[str, list[str], tu
             section = content.get("method")
             if isinstance(section, dict) and "name" in section:
                 files[place] = section
+            if "run_dir" in content and file_with_new_keys(content) != content:
+                renewed[place] = file_with_new_keys(content)
     name = value_of(argv, "--method.name")
     if name is None:
         name = str([Config("").method, *files.values()][-1]["name"])
@@ -100,6 +104,11 @@ def choose_method(argv: list[str], methods: Methods) -> tuple[str, list[str], tu
                 f"{printable(file)}: {printable(options)} left out: options of "
                 f"{printable(str(section['name']))}, and method.name is {name}"
             )
+    for place, content in renewed.items():
+        is_other = place in files and files[place]["name"] != name
+        argv[place] = as_yaml(
+            {k: v for k, v in content.items() if not (is_other and k == "method")}
+        )
     return name, argv, tuple(dropped)
 
 
@@ -184,7 +193,7 @@ def parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
         unknown = [f"{group.group(1)}.{group.group(2)}"]
     else:
         unknown = re.findall(r"--([\w.]+)", said) if "nrecognized" in said else []
-    hints = {key: did_you_mean(key, known) for key in unknown}
+    hints = {key: new_name(key) or did_you_mean(key, known) for key in unknown}
     raise ConfigError("\n".join([said, *(f"{key}: {hint}" for key, hint in hints.items() if hint)]))
 
 

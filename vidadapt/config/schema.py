@@ -37,8 +37,8 @@ class DataConfig:
         test_list: list whose results are reported.
         label_names: file with one class name a line, in label order; required by `custom`.
         multi_label: a video has any number of labels, and lines of the lists are `path 3,17,42`
-            (`path -`: none). The loss is binary cross-entropy over the classes, the best epoch the
-            one with the highest mAP, and thresholds are chosen on dev_list.
+            (`path -`: none). The loss is binary cross-entropy over the classes, train.select is
+            map, and thresholds are chosen on dev_list.
         sampling: sampling preset; default: the data set's.
         num_frames: T, frames of one clip; default: the preset's.
         stride: step from one frame of a dense clip to the next, in frames; default: the preset's.
@@ -50,10 +50,12 @@ class DataConfig:
         random_erasing: probability of erasing one box of the clip.
         repeated_augmentation: how many independently augmented copies of a video an epoch holds,
             adjacent in the batch.
-        class_balanced_sampling: draw equally many training videos of each class in an epoch, which
-            stays as long: those of small classes come several times (other crops and frames each
-            time; from a cache, its draws in turn), of large ones a random part. Not with
-            train.class_weights.
+        class_sampling: how many training videos of each class an epoch draws; it stays as long.
+            `natural`: every video once. `balanced`: equally many of each class. `square_root`: in
+            proportion to the square root of the class's number of videos. Videos of small classes
+            come several times (other crops and frames each time; from a cache, its draws in turn),
+            of large ones a random part. Only `natural` with train.class_weights and
+            train.logit_adjustment.
         normalization: key of `vidadapt.data.transforms.NORMALIZATIONS`.
         reader: key of `vidadapt.video.readers.READERS`; `auto`: the faster of PyAV's two for a
             file's container and codec.
@@ -102,7 +104,7 @@ class DataConfig:
     rand_augment: bool = False
     random_erasing: float = 0.0
     repeated_augmentation: int = 1
-    class_balanced_sampling: bool = False
+    class_sampling: Literal["natural", "square_root", "balanced"] = "natural"
     normalization: str = "imagenet"
     reader: str = "auto"
     num_workers: int | None = None
@@ -191,6 +193,10 @@ class TrainConfig:
         class_weights: `balanced`: a clip's loss counts N / (K n) for its class with n of the N
             training videos of K classes, and so on average 1; mixed and smoothed labels, the mean
             of their classes' weights. `none`: every clip counts the same.
+        logit_adjustment: tau; the loss is that of the logits plus tau x log(n / N) for a class with
+            n of the N training videos, so that small classes are not scored low for being rare;
+            1 is the usual value, 0 is off. Evaluation takes the logits as they are. See
+            `vidadapt.training.losses.logit_shifts`.
         mixup: alpha of mixup; 0 is off.
         cutmix: alpha of cutmix; 0 is off.
         ema: decay of an average of the trainable tensors that is evaluated and saved; 0 is off. At
@@ -205,6 +211,9 @@ class TrainConfig:
         compile: compile the model with `torch.compile`.
         recompute: what backward computes again instead of keeping it, with the same results:
             `mlp`, norm2 and the MLP; or `block`, whole blocks, which keeps the least.
+        select: metric on data.dev_list by which the best epoch and the best run of a grid are
+            chosen: `top1`; `mean_class_accuracy`, which counts each class the same; or `map`, for
+            multi-label lists alone.
         early_stopping_patience: epochs without a better result on data.dev_list (of equal
             accuracies, the lower loss) after which the run ends; 0: it trains all its epochs.
         trackers: keys of `vidadapt.training.TRACKERS` that the curves go to beside TensorBoard,
@@ -230,6 +239,7 @@ class TrainConfig:
     layer_decay: Annotated[float, Within("(0, 1]")] = 1.0
     label_smoothing: Share = 0.0
     class_weights: Literal["none", "balanced"] = "none"
+    logit_adjustment: NotNegative = 0.0
     mixup: NotNegative = 0.0
     cutmix: NotNegative = 0.0
     ema: Share = 0.0
@@ -239,6 +249,7 @@ class TrainConfig:
     shard: bool = False
     compile: bool = False
     recompute: Literal["none", "mlp", "block"] = "none"
+    select: Literal["top1", "mean_class_accuracy", "map"] = "top1"
     early_stopping_patience: WholeNumber = 0
     trackers: list[str] = field(default_factory=list)
     seed: WholeNumber = 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from vidadapt.config.renamed import file_with_new_keys
 from vidadapt.config.schema import SECTIONS, Config, ConfigError, as_dict
 from vidadapt.console import printable
 
@@ -37,7 +38,7 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: see `read_yaml`.
     """
-    written = read_yaml(path, "run_dir")
+    written = file_with_new_keys(read_yaml(path, "run_dir"))
     for key in SECTIONS:
         if not isinstance(written.get(key) or {}, dict):
             raise ConfigError(

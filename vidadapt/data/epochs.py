@@ -6,12 +6,32 @@ dataset never reaches workers that persist over epochs. No key is twice in an ep
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from torch.utils.data import Sampler
 
 SampleKey = tuple[int, int, int]
+
+# What the share of a class in an epoch is in proportion to, of numbers of samples (C,).
+IN_PROPORTION_TO: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "square_root": np.sqrt,
+    "balanced": lambda counts: np.ones(len(counts)),
+}
+
+
+@dataclass(frozen=True)
+class ClassDraws:
+    """How an epoch draws its samples from the classes.
+
+    Attributes:
+        labels: (N,) int, classes of the samples.
+        sampling: key of `IN_PROPORTION_TO`.
+    """
+
+    labels: np.ndarray
+    sampling: str
 
 
 def epoch_batches(
@@ -24,12 +44,12 @@ def epoch_batches(
     world_size: int = 1,
     accumulation: int = 1,
     repeats: int = 1,
-    balanced_by: np.ndarray | None = None,
+    by_class: ClassDraws | None = None,
     consumed: int = 0,
 ) -> list[list[SampleKey]]:
     """The micro-batches of this rank in this epoch, each a list of `batch_size` keys.
 
-    The samples are permuted by (seed, epoch), or drawn class by class, see `balanced_draws`; each
+    The samples are permuted by (seed, epoch), or drawn class by class, see `drawn_by_class`; each
     occurs `repeats` times in a row, and the copies of a sample are numbered in the order of the
     epoch. This stream is cut into global batches of batch_size x world_size x accumulation keys:
     global batch k holds the same keys however many processes share it. Rank r takes the r-th equal
@@ -37,7 +57,7 @@ def epoch_batches(
     batch, is dropped for this epoch (another part in every epoch).
 
     Args:
-        balanced_by: labels (num_samples,) of the classes that an epoch has equally often.
+        by_class: how often an epoch has each class; None: each sample comes once.
         consumed: keys at the beginning of the stream that were trained on already; global batches
             of any size are cut from the rest.
 
@@ -63,10 +83,10 @@ def epoch_batches(
         repeats=repeats,
     )
     rng = np.random.default_rng([seed, epoch])
-    if balanced_by is None:
+    if by_class is None:
         order, before = rng.permutation(num_samples), np.zeros(num_samples, np.int64)
     else:
-        order, before = balanced_draws(balanced_by, rng)
+        order, before = drawn_by_class(by_class, rng)
 
     def key(place: int) -> SampleKey:
         draw, copy = divmod(place, repeats)
@@ -82,28 +102,49 @@ def epoch_batches(
     return batches
 
 
-def balanced_draws(labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw as many samples as there are, from each class equally many, in a random order.
+def class_shares(counts: np.ndarray, sampling: str, rng: np.random.Generator) -> np.ndarray:
+    """Divide an epoch of as many draws as there are samples among the classes.
 
-    What does not divide goes to classes chosen at random, one each. Of a class with more samples
-    than its share a random part is drawn; one with fewer gives all of its samples before one of
-    them comes again. Classes without a sample have no share.
+    A class's exact share is in proportion to `IN_PROPORTION_TO` of its number of samples. It gets
+    the whole part; the draws that are left go one each to the classes with the largest fractions,
+    of equal ones to some chosen at random. Every class has at least one draw.
 
     Args:
-        labels: (N,) int, classes of the samples.
+        counts: (C,) int, samples of each class, none of them 0.
 
     Returns:
-        Samples (N,) int64, places in `labels`; and how often each was drawn before (N,) int64.
+        (C,) int64 with the sum of `counts`.
 
-    >>> order, before = balanced_draws(np.array([5, 5, 5, 2]), np.random.default_rng(0))
-    >>> np.bincount(np.array([5, 5, 5, 2])[order]).tolist(), before[order == 3].tolist()
+    >>> class_shares(np.array([100, 25, 4]), "square_root", np.random.default_rng(0)).tolist()
+    [76, 38, 15]
+    """
+    of_each = IN_PROPORTION_TO[sampling](counts)
+    exact = counts.sum() * of_each / of_each.sum()
+    shares = np.floor(exact).astype(np.int64)
+    order = rng.permutation(len(counts))
+    order = order[np.argsort((shares - exact)[order], kind="stable")]
+    shares[order[: counts.sum() - shares.sum()]] += 1
+    return shares
+
+
+def drawn_by_class(of: ClassDraws, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw as many samples as there are, from each class its share, in a random order.
+
+    Of a class with more samples than its share (see `class_shares`) a random part is drawn; one
+    with fewer gives all of its samples before one of them comes again. Classes without a sample
+    have no share.
+
+    Returns:
+        Samples (N,) int64, places in the labels; and how often each was drawn before (N,) int64.
+
+    >>> labels = np.array([5, 5, 5, 2])
+    >>> order, before = drawn_by_class(ClassDraws(labels, "balanced"), np.random.default_rng(0))
+    >>> np.bincount(labels[order]).tolist(), before[order == 3].tolist()
     ([0, 0, 2, 0, 0, 2], [0, 1])
     """
-    classes, counts = np.unique(labels, return_counts=True)
-    share, rest = divmod(len(labels), len(classes))
-    shares = np.full(len(classes), share)
-    shares[rng.permutation(len(classes))[:rest]] += 1
-    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    _, counts = np.unique(of.labels, return_counts=True)
+    shares = class_shares(counts, of.sampling, rng)
+    by_class = np.split(np.argsort(of.labels, kind="stable"), np.cumsum(counts)[:-1])
     drawn = []
     for members, wanted in zip(by_class, shares.tolist(), strict=True):
         passes = [rng.permutation(members) for _ in range(-(-wanted // len(members)))]
@@ -188,7 +229,7 @@ class EpochBatches(Sampler[list[SampleKey]]):
         world_size: int = 1,
         accumulation: int = 1,
         repeats: int = 1,
-        balanced_by: np.ndarray | None = None,
+        by_class: ClassDraws | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is outside 0..{world_size - 1}")
@@ -202,7 +243,7 @@ class EpochBatches(Sampler[list[SampleKey]]):
             "accumulation": accumulation,
             "repeats": repeats,
         }
-        self._balanced_by = balanced_by
+        self._by_class = by_class
         self.steps = steps_per_epoch(num_samples, **self._split)
         self.global_batch = batch_size * world_size * accumulation
         self.keys_per_epoch = self.steps * self.global_batch
@@ -222,7 +263,7 @@ class EpochBatches(Sampler[list[SampleKey]]):
                 self.epoch,
                 self._seed,
                 rank=self._rank,
-                balanced_by=self._balanced_by,
+                by_class=self._by_class,
                 consumed=self.consumed,
                 **self._split,
             )

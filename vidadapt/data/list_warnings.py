@@ -10,6 +10,7 @@ from vidadapt.console import printable
 from vidadapt.data.loading import VideoList
 from vidadapt.data.plan import DataPlan
 from vidadapt.data.sampling import shortest_video
+from vidadapt.lists import counts_of
 
 FEW_VIDEOS = 30  # of a development list: one of fewer moves its accuracy by more than 3 %
 UNBALANCED = 10  # times as many videos in the largest class as in the smallest
@@ -27,7 +28,7 @@ def list_warnings(
     """
     labels = lists["train"].samples.labels
     several = labels.ndim == 2
-    counts = labels.sum(0) if several else np.bincount(labels, minlength=plan.num_classes)
+    counts = np.array(counts_of(labels, plan.num_classes))
     found = [*_missing_classes(counts, plan)]
     if not balanced and not several:
         found += _uneven_classes(counts, plan)
@@ -56,7 +57,7 @@ def _uneven_classes(counts: np.ndarray, plan: DataPlan) -> Iterator[str]:
         )
         yield (
             f"data.train_list: classes are unbalanced: {most} videos, {least}; consider "
-            "data.class_balanced_sampling, or train.class_weights balanced"
+            "data.class_sampling, train.logit_adjustment or train.class_weights"
         )
 
 

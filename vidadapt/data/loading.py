@@ -16,7 +16,7 @@ import torch
 from vidadapt.config import DataConfig
 from vidadapt.data.changes import Changes
 from vidadapt.data.clips import EvalViews, TrainClips
-from vidadapt.data.epochs import EpochBatches
+from vidadapt.data.epochs import ClassDraws, EpochBatches
 from vidadapt.data.loaders import EvalLoader, TrainLoader
 from vidadapt.data.plan import DataPlan
 from vidadapt.data.transforms import cut_views
@@ -161,6 +161,9 @@ def train_loader(
         seed=seed,
         patience=_patience(data),
     )
+    by_class = None
+    if data.class_sampling != "natural":
+        by_class = ClassDraws(videos.samples.labels, data.class_sampling)
     batches = EpochBatches(
         len(clips),
         seed,
@@ -169,7 +172,7 @@ def train_loader(
         world_size=world_size,
         accumulation=accumulation,
         repeats=data.repeated_augmentation,
-        balanced_by=videos.samples.labels if data.class_balanced_sampling else None,
+        by_class=by_class,
     )
     return TrainLoader(
         clips,

@@ -4,6 +4,7 @@
 once those that it does not know. An evaluation or a training run then takes the `Videos`.
 """
 
+from vidadapt.lists.balance import class_sizes, counts_of
 from vidadapt.lists.counting import counted_videos, frame_counts, known_rows, look_at
 from vidadapt.lists.file_counting import CountJob, count_file, facts_of_failure
 from vidadapt.lists.folds import (
@@ -80,9 +81,11 @@ __all__ = [
     "add_to_index",
     "barred_files",
     "check_label_names",
+    "class_sizes",
     "composed",
     "count_file",
     "counted_videos",
+    "counts_of",
     "facts_of_failure",
     "fold_names",
     "frame_counts",

@@ -7,7 +7,14 @@ from itertools import zip_longest
 from typing import Any
 
 from vidadapt import methods
-from vidadapt.config import SECTIONS, Config, ConfigError, ModelConfig, flattened
+from vidadapt.config import (
+    SECTIONS,
+    Config,
+    ConfigError,
+    ModelConfig,
+    file_with_new_keys,
+    flattened,
+)
 from vidadapt.console import differing
 from vidadapt.data import DataPlan
 
@@ -24,11 +31,13 @@ IN_FILE = "{key}: {old!r} in the file, {new!r} "
 def all_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """List every key of a configuration, "section.key", with its value; `run_dir` is left out.
 
-    A missing key has its default, which is what versions without that key did.
+    A missing key has its default, which is what versions without that key did; a key that has been
+    renamed has its new name.
 
     >>> all_settings({"method": {"name": "linear"}, "train": {"epochs": 3}})["train.accumulation"]
     1
     """
+    config = file_with_new_keys(config)
     method = {**Config("").method, **(config.get("method") or {})}
     known = methods.default_options(method["name"]) if method["name"] in methods.METHODS else {}
     sections = {key: {**vars(of()), **(config.get(key) or {})} for key, of in SECTIONS.items()}

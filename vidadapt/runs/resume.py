@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vidadapt.config import Config, ConfigError, TrainConfig, as_dict, yaml_files
+from vidadapt.config import Config, ConfigError, TrainConfig, as_dict, with_new_keys, yaml_files
 from vidadapt.console import differing
 from vidadapt.data import shared_out
 from vidadapt.distributed import World
@@ -93,7 +93,7 @@ def previous_run(run_dir: Path, cfg: Config, resume: bool) -> dict[str, Any] | N
     known = saved["facts"].get("settings")
     if known is not None:
         defaults = without_free(all_settings({"method": {"name": known["method.name"]}}))
-        if changed := differing({**defaults, **known}, now):
+        if changed := differing({**defaults, **with_new_keys(known)}, now):
             raise ConfigError(
                 f"--resume: {last} is a checkpoint of another run: {'; '.join(changed)}. Put that "
                 "of this run in its place, or use another run_dir"

@@ -153,7 +153,7 @@ def _train(
         paths=built.lists["train"].samples.paths,
         world=world,
         validation=validation,
-        class_weights=built.class_weights,
+        class_terms=built.class_terms,
         skips=skips,
     )
     for member in members:
@@ -255,6 +255,8 @@ def _reasons(world: World, members: Sequence[Member]) -> dict[str, str]:
 def _facts(members: Sequence[Member], reasons: dict[str, str]) -> dict[str, Any]:
     """Return the content of grid.json."""
     found: list[dict[str, Any]] = []
+    select = members[0].recipe.select
+    key = f"dev_{select}"
     for member in members:
         best = member.progress.best or {}
         found.append(
@@ -264,22 +266,25 @@ def _facts(members: Sequence[Member], reasons: dict[str, str]) -> dict[str, Any]
                 "weight_decay": member.recipe.weight_decay,
                 "best_epoch": best.get("epoch"),
                 "dev_top1": best.get("dev_top1"),
+                "dev_mean_class_accuracy": best.get("dev_mean_class_accuracy"),
+                **({"dev_map": best.get("dev_map")} if select == "map" else {}),
                 "epochs": member.progress.epoch,
                 "diverged": reasons.get(member.name),
             }
         )
-    whole = [one for one in found if one["diverged"] is None and one["dev_top1"] is not None]
-    chosen = max(whole, key=lambda one: one["dev_top1"])["run"] if whole else None  # the first
-    return {"best": chosen, "runs": found}
+    whole = [one for one in found if one["diverged"] is None and one[key] is not None]
+    chosen = max(whole, key=lambda one: one[key])["run"] if whole else None  # the first
+    return {"best": chosen, "select": select, "runs": found}
 
 
 def _say(root: Path, facts: dict[str, Any]) -> None:
     """Print how each run ended, and the best."""
+    key = f"dev_{facts['select']}"
     for one in facts["runs"]:
         if one["diverged"] is not None:
             print(f"  {one['run']}: diverged after {one['epochs']} epochs: {one['diverged']}")
         else:
-            print(f"  {one['run']}: dev_top1 {one['dev_top1']:.2f} in epoch {one['best_epoch']}")
+            print(f"  {one['run']}: {key} {one[key]:.2f} in epoch {one['best_epoch']}")
     if facts["best"] is not None:
         best = f"best on the development list: {root / facts['best']}"
         print(f"{best}; {root / runs.GRID} has all", flush=True)

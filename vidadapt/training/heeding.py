@@ -106,17 +106,19 @@ def close_epoch(
     *,
     clips: int,
     validate_seconds: float,
+    select: str,
     select_best: bool,
 ) -> Progress:
     """Log an epoch with these results, write its checkpoints, and return the next one's progress.
 
     Args:
         copies: what `Saving.taken` gave before validation.
+        select: see `Progress.is_best`.
     """
-    is_best = select_best and progress.is_best(results)
+    is_best = select_best and progress.is_best(results, select)
     records = progress.records
     progress = progress.after_epoch(
-        results, clips=clips, validate_seconds=validate_seconds, is_best=is_best
+        results, clips=clips, validate_seconds=validate_seconds, select=select, is_best=is_best
     )
     if board is not None:
         saving.check_lock()

@@ -10,10 +10,13 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from vidadapt.config import TrainConfig
 from vidadapt.console import duration, printable
 from vidadapt.data import CHANGED, SKIPPED, Batches, VideoList, read_changes, read_skips
 from vidadapt.distributed import World, gather_objects
+from vidadapt.evaluation import METRICS, MULTI_LABEL_METRICS
 from vidadapt.files import append_lines, warn_of_retries, write_json
+from vidadapt.lists import counts_of
 from vidadapt.methods import count_parameters
 from vidadapt.runs import checkpoints
 from vidadapt.training.memory import peak_memory, process_memory
@@ -23,7 +26,6 @@ from vidadapt.training.state import Progress, StepRecord
 from vidadapt.training.trackers import Trackers
 
 SUMMARY = "summary.json"
-SAID = {"top1": "top-1 {:.2f}", "map": "mAP {:.2f}", "loss": "loss {:.4f}"}  # of an epoch's line
 RANDOM_WEIGHTS = "BACKBONE: RANDOM WEIGHTS, NOTHING IS PRE-TRAINED"
 
 
@@ -74,23 +76,24 @@ def write_log(
     board.flush()
 
 
-def say_epoch(latest: dict[str, Any], seconds: float, epochs: int) -> None:
+def say_epoch(latest: dict[str, Any], seconds: float, recipe: TrainConfig) -> None:
     """Print a line: results, speed and the time that is left.
 
     Args:
         latest: the epoch's line of `log.jsonl`.
         seconds: of all epochs so far.
-        epochs: of the whole run.
+        recipe: of the run; the metric that it selects by is shown.
     """
-    left = seconds / latest["epoch"] * (epochs - latest["epoch"])
+    left = seconds / latest["epoch"] * (recipe.epochs - latest["epoch"])
+    digits, known = {"top1": 2, recipe.select: 2, "loss": 4}, METRICS | MULTI_LABEL_METRICS
     results = "".join(
-        f", {split} {SAID[name].format(value)}"
+        f", {split} {known[name].title} {value:.{digits[name]}f}"
         for key, value in latest.items()
-        for split, _, name in [key.rpartition("_")]
-        if name in SAID and key != "train_loss"
+        for split, _, name in [key.partition("_")]
+        if name in digits and key != "train_loss"
     )
     print(
-        f"epoch {latest['epoch']}/{epochs}: loss {latest['train_loss']:.4f}{results}, "
+        f"epoch {latest['epoch']}/{recipe.epochs}: loss {latest['train_loss']:.4f}{results}, "
         f"lr {latest['lr']:.3g}, {latest['clips_per_second']:.0f} clips/s, "
         f"loader wait {100 * latest['loader_wait_share']:.0f} %, {duration(left)} left",
         flush=True,
@@ -162,10 +165,12 @@ def summarise(
         "total": total,
         "side_by_side": 1,
         **result,
+        "select": setup.recipe.select,
         "peak_device_bytes": _most(device for device, _ in peaks),
         "peak_process_bytes": _most(process for _, process in peaks),
         "cache": filling,
         "videos": {name: len(videos.samples) for name, videos in setup.lists.items()},
+        "class_counts": _class_counts(setup),
         "left_out": list(setup.lists["train"].left_out),
         "skipped": len(read_skips(run_dir / SKIPPED)),
         "tried_again": again,
@@ -179,6 +184,13 @@ def summarise(
     write_json(run_dir / SUMMARY, summary)
     if said:
         say_summary(run_dir, summary)
+
+
+def _class_counts(setup: Setup) -> dict[str, int]:
+    """Return how many training videos each class has, by name, or else by number."""
+    plan, labels = setup.plan, setup.lists["train"].samples.labels
+    names = plan.label_names or [str(label) for label in range(plan.num_classes)]
+    return dict(zip(names, counts_of(labels, plan.num_classes), strict=True))
 
 
 def _most(found: Iterable[int | None]) -> int | None:
@@ -195,16 +207,16 @@ def say_defects(name: str, videos: VideoList) -> None:
 
 def say_summary(run_dir: Path, summary: dict[str, Any]) -> None:
     """Print how a run ended, and where its files are."""
-    last, best = summary["last"], summary["best"]
-    accuracies = {key: value for key, value in last.items() if key.endswith(("_top1", "_map"))}
+    last, best, select = summary["last"], summary["best"], summary["select"]
+    shown = ("_top1", f"_{select}")
+    accuracies = {key: value for key, value in last.items() if key.endswith(shown)}
     early = ", and stopped early" * summary["stopped_early"]
     print(f"trained {summary['epochs']} epochs in {duration(summary['seconds'])}{early}")
     for key, value in accuracies.items():
         print(f"  last: epoch {last['epoch']}, {key} {value:.2f}")
     if best is not None:
         loss = f", dev_loss {best['dev_loss']:.4f}" if "dev_loss" in best else ""
-        key = "dev_map" if "dev_map" in best else "dev_top1"
-        print(f"  best: epoch {best['epoch']}, {key} {best[key]:.2f}{loss}")
+        print(f"  best: epoch {best['epoch']}, dev_{select} {best[f'dev_{select}']:.2f}{loss}")
     if summary["changed"]:
         print(f"  changed since they were counted: {len(summary['changed'])} files, see {CHANGED}")
     if summary["skipped"]:

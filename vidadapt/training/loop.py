@@ -30,7 +30,7 @@ from vidadapt.models import VideoModel, require_two_clips, without_clips
 from vidadapt.runs import CheckpointWriter
 from vidadapt.training.heeding import close_epoch, end_steps, heed, told_of
 from vidadapt.training.log import open_board, say_epoch
-from vidadapt.training.losses import classification_loss, multi_label_loss
+from vidadapt.training.losses import ClassTerms, classification_loss, multi_label_loss
 from vidadapt.training.optim import scheduled_lr, set_lr
 from vidadapt.training.sharding import (
     divide_gradients,
@@ -62,7 +62,7 @@ def fit(
     resume_state: dict[str, Any] | None,
     validation: Validation | None,
     select_best: bool,
-    class_weights: torch.Tensor | None,
+    class_terms: ClassTerms,
     skips: SkipLog | None = None,
     lock: Lock | None = None,
     phase: Phase = record_function,
@@ -78,10 +78,10 @@ def fit(
         resume_state: what `checkpoints.load_trainer` gave; continues after its last step. Its
             tensors are dropped once they are in place.
         validation: done after each epoch.
-        select_best: keep the checkpoint with the best `dev_top1`; of equal ones that with the
-            lower `dev_loss`, of equal ones the later. After
+        select_best: keep the checkpoint with the best `recipe.select` on the development list;
+            of equal ones that with the lower `dev_loss`, of equal ones the later. After
             `recipe.early_stopping_patience` epochs without a better one the run ends.
-        class_weights: see `classification_loss`.
+        class_terms: of the loss, on `world.device`; see `classification_loss`.
         skips: of the batches; its cap holds for all processes together.
         lock: of the run folder; nothing is written once another process has taken it over.
         phase: entered with its name around each part of a step; e.g. `StepProfiler.phase`.
@@ -99,7 +99,6 @@ def fit(
         Held: the run folder's lock was lost.
     """
     sampler = batches.batch_sampler
-    class_weights = None if class_weights is None else class_weights.to(world.device)
     require_equal_weights(world, dict(model.named_parameters()))
     if recipe.shard:
         shard(model, world)
@@ -144,7 +143,7 @@ def fit(
                     recipe=recipe,
                     num_classes=num_classes,
                     paths=paths,
-                    class_weights=class_weights,
+                    class_terms=class_terms,
                     saving=saving,
                     request=request,
                     skips=skips,
@@ -168,10 +167,11 @@ def fit(
                     trackers,
                     clips=sampler.keys_per_epoch,
                     validate_seconds=time.monotonic() - began,
+                    select=recipe.select,
                     select_best=select_best,
                 )
                 if world.is_main:
-                    say_epoch(progress.latest, progress.seconds, recipe.epochs)
+                    say_epoch(progress.latest, progress.seconds, recipe)
     return {**progress.result(recipe.epochs), "trackers": trackers.summary()}
 
 
@@ -183,7 +183,7 @@ def train_epoch(
     recipe: TrainConfig,
     num_classes: int,
     paths: Sequence[str],
-    class_weights: torch.Tensor | None,
+    class_terms: ClassTerms,
     saving: Saving,
     request: StopRequest,
     skips: SkipLog | None,
@@ -215,7 +215,7 @@ def train_epoch(
                 require_two_clips(model.head, files, step)
             with phase("copy"):
                 given = prepared(batches, batch, recipe, num_classes, place, world.device)
-            figures += forward_backward(state, recipe, *given, class_weights, phase)
+            figures += forward_backward(state, recipe, *given, class_terms, phase)
             share += len(batch["index"]) / recipe.batch_size / recipe.accumulation
         else:
             pass_without_clips(state, recipe)
@@ -263,7 +263,7 @@ def forward_backward(
     inputs: Any,
     labels: torch.Tensor,
     targets: torch.Tensor,
-    class_weights: torch.Tensor | None,
+    class_terms: ClassTerms,
     phase: Phase,
 ) -> torch.Tensor:
     """Forward and backward pass of a batch; return its part of the step's loss, and hits, (2,).
@@ -277,7 +277,7 @@ def forward_backward(
             loss = multi_label_loss(logits.float(), targets)
         else:
             smoothing = recipe.label_smoothing
-            loss = classification_loss(logits.float(), targets, smoothing, class_weights)
+            loss = classification_loss(logits.float(), targets, smoothing, class_terms)
         loss = loss * (len(labels) / recipe.batch_size) / recipe.accumulation
     with phase("backward"):
         state.scaler.scale(loss).backward()

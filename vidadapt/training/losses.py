@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -27,12 +29,42 @@ def balanced_weights(labels: np.ndarray, num_classes: int) -> Tensor:
     return torch.from_numpy(found).float()
 
 
-def classification_loss(
-    logits: Tensor, targets: Tensor, label_smoothing: float, class_weights: Tensor | None = None
-) -> Tensor:
-    """Return the mean cross-entropy of logits (B, K).
+def logit_shifts(labels: np.ndarray, num_classes: int, tau: float) -> Tensor:
+    """Return what is added to the logits in training, (K,) float32: tau x log of the class's prior.
 
-    With `class_weights` the loss of each clip is multiplied by the mean of the weights under its
+    Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, equation 10. The prior is
+    n / N for a class with n of the N samples. A class without a sample is taken as one with a
+    single sample, since log 0 is not finite, and smoothed labels have a part of every class.
+
+    Args:
+        labels: (N,) int in [0, K).
+
+    >>> logit_shifts(np.array([0, 0, 0, 2]), 3, 1.0).exp().tolist()
+    [0.75, 0.25, 0.25]
+    """
+    counts = np.bincount(labels, minlength=num_classes).clip(min=1)
+    return torch.from_numpy(tau * np.log(counts / len(labels))).float()
+
+
+@dataclass(frozen=True)
+class ClassTerms:
+    """What a loss takes of the sizes of the classes; see `classification_loss`.
+
+    Attributes:
+        weights: (K,) float32, on the device of the logits; None: every clip counts the same.
+        shifts: (K,) float32, likewise; None: the logits are taken as they are.
+    """
+
+    weights: Tensor | None = None
+    shifts: Tensor | None = None
+
+
+def classification_loss(
+    logits: Tensor, targets: Tensor, label_smoothing: float, terms: ClassTerms
+) -> Tensor:
+    """Return the mean cross-entropy of logits (B, K), to which `terms.shifts` are added.
+
+    With `terms.weights` the loss of each clip is multiplied by the mean of the weights under its
     target, w = sum over classes of t_c w_c, and the sum divided by B: so it does not depend on how
     clips are put into batches, and a clip's loss is still least at its target. Differs from
     `functional.cross_entropy` with `weight`: there the sum is divided by the weights of the batch,
@@ -42,16 +74,16 @@ def classification_loss(
     Args:
         targets: class numbers (B,), which are smoothed here, or distributions (B, K) as mixing
             gives them, which are taken as they are.
-        class_weights: (K,) on the logits' device; None: every clip counts the same.
     """
     smoothing = label_smoothing if targets.ndim == 1 else 0.0
-    if class_weights is None:
+    logits = logits if terms.shifts is None else logits + terms.shifts
+    if terms.weights is None:
         return functional.cross_entropy(logits, targets, label_smoothing=smoothing)
     losses = functional.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
     if targets.ndim == 1:
-        of_clips = (1 - smoothing) * class_weights[targets] + smoothing * class_weights.mean()
+        of_clips = (1 - smoothing) * terms.weights[targets] + smoothing * terms.weights.mean()
     else:
-        of_clips = targets @ class_weights
+        of_clips = targets @ terms.weights
     return (losses * of_clips).mean()
 
 

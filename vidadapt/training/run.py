@@ -77,7 +77,7 @@ def _train(
         "resume_state": saved,
         "validation": validation_of(built, world),
         "select_best": "dev" in built.lists,
-        "class_weights": built.class_weights,
+        "class_terms": built.class_terms,
         "skips": skips,
         "lock": lock,
     }

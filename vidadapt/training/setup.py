@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from vidadapt import config, data, distributed, methods, runs
@@ -31,7 +32,7 @@ from vidadapt.features import (
 )
 from vidadapt.lists import with_lists
 from vidadapt.models import VideoModel, cast_frozen, over_all_processes, resolved_precision
-from vidadapt.training.losses import balanced_weights
+from vidadapt.training.losses import ClassTerms, balanced_weights, logit_shifts
 from vidadapt.training.optim import highest_rate
 from vidadapt.training.state import Progress
 from vidadapt.training.trackers import require_trackers
@@ -51,7 +52,7 @@ class Setup:
         lists: by split.
         loaders: of the training list, and of the list that is validated on, by split.
         cached: features in the place of the videos; None: they are read.
-        class_weights: (K,) of the loss; None: all classes count the same.
+        class_terms: of the loss.
         facts: what a checkpoint keeps, to be compared by a resume.
         highest: see `highest_rate`.
     """
@@ -65,7 +66,7 @@ class Setup:
     lists: dict[str, VideoList]
     loaders: dict[str, Any]
     cached: Cache | None
-    class_weights: torch.Tensor | None
+    class_terms: ClassTerms
     facts: dict[str, Any]
     highest: float
 
@@ -127,10 +128,8 @@ def set_up(
         parts = None if cut_for is None else cut_in_two(model, cfg.method["name"], cut_for)
         cast_frozen(model, world.device, recipe.precision)
     lists = distributed.from_main(world, lambda: load_lists(cfg, plan, recipe, world.size))
-    class_weights = None
-    if recipe.class_weights == "balanced":
-        class_weights = balanced_weights(lists["train"].samples.labels, plan.num_classes)
-    balanced = cfg.data.class_balanced_sampling or class_weights is not None
+    terms = class_terms(recipe, lists["train"].samples.labels, plan.num_classes, world.device)
+    balanced = cfg.data.class_sampling != "natural" or terms != ClassTerms()
     facts = {
         "processes": world.size,
         "global_batch": recipe.batch_size * recipe.accumulation * world.size,
@@ -166,8 +165,24 @@ def set_up(
     highest = highest_rate(recipe, loaders["train"].batch_sampler.steps)
     said = str(report) if report else ""
     return Setup(
-        cfg, recipe, plan, model, parts, said, lists, loaders, cached, class_weights, facts, highest
+        cfg, recipe, plan, model, parts, said, lists, loaders, cached, terms, facts, highest
     )
+
+
+def class_terms(
+    recipe: TrainConfig, labels: np.ndarray, num_classes: int, device: torch.device
+) -> ClassTerms:
+    """Return what the loss takes of the sizes of the classes in the training list.
+
+    Args:
+        labels: (N,) int in [0, num_classes), of the training videos.
+    """
+    weights, shifts = None, None
+    if recipe.class_weights == "balanced":
+        weights = balanced_weights(labels, num_classes).to(device)
+    if recipe.logit_adjustment > 0:
+        shifts = logit_shifts(labels, num_classes, recipe.logit_adjustment).to(device)
+    return ClassTerms(weights, shifts)
 
 
 def load_lists(

@@ -28,6 +28,7 @@ from vidadapt.distributed import (
     own_buffers,
     require_equal_weights,
 )
+from vidadapt.evaluation import METRICS, MULTI_LABEL_METRICS
 from vidadapt.features import Halves, Joined
 from vidadapt.launching import StopRequest, stop_requests
 from vidadapt.methods import train_mode
@@ -40,6 +41,7 @@ from vidadapt.training.loop import (
     prepared,
     take_step,
 )
+from vidadapt.training.losses import ClassTerms
 from vidadapt.training.members import Member, Running, begun
 from vidadapt.training.optim import scheduled_lr, set_lr
 from vidadapt.training.steps import Step, Stretch, batch_seed, followed
@@ -59,7 +61,7 @@ def fit_side_by_side(
     paths: Sequence[str],
     world: World,
     validation: Validation,
-    class_weights: torch.Tensor | None,
+    class_terms: ClassTerms,
     skips: SkipLog | None,
 ) -> dict[str, Any]:
     """Train all members that have not diverged; see `loop.fit`, whose errors it has.
@@ -75,7 +77,6 @@ def fit_side_by_side(
         Facts of a summary about trackers: grids have none.
     """
     recipe, sampler = members[0].recipe, batches.batch_sampler
-    class_weights = None if class_weights is None else class_weights.to(world.device)
     require_equal_weights(world, dict(members[0].parts.model.named_parameters()))
     with (
         ExitStack() as stack,
@@ -96,7 +97,7 @@ def fit_side_by_side(
                     recipe=recipe,
                     num_classes=num_classes,
                     paths=paths,
-                    class_weights=class_weights,
+                    class_terms=class_terms,
                     request=request,
                     skips=skips,
                 )
@@ -105,7 +106,7 @@ def fit_side_by_side(
                     _validate(here, validation, request, trackers, sampler.keys_per_epoch)
             here = [run for run in here if run.member.error is None]
             if world.is_main and here:
-                _say_epoch(here, recipe.epochs)
+                _say_epoch(here, recipe)
     return trackers.summary()
 
 
@@ -117,7 +118,7 @@ def _train_epoch(
     recipe: TrainConfig,
     num_classes: int,
     paths: Sequence[str],
-    class_weights: torch.Tensor | None,
+    class_terms: ClassTerms,
     request: StopRequest,
     skips: SkipLog | None,
 ) -> None:
@@ -164,7 +165,7 @@ def _train_epoch(
                 pass_without_clips(run.state, recipe)
                 continue
             run.figures += forward_backward(
-                run.state, recipe, features, labels, targets, class_weights, record_function
+                run.state, recipe, features, labels, targets, class_terms, record_function
             )
         if micro < recipe.accumulation - 1:
             continue
@@ -258,6 +259,7 @@ def _validate(
                 trackers,
                 clips=clips,
                 validate_seconds=seconds,
+                select=run.member.recipe.select,
                 select_best=True,
             )
 
@@ -293,14 +295,15 @@ def results_of(
     ]
 
 
-def _say_epoch(runs: Sequence[Running], epochs: int) -> None:
+def _say_epoch(runs: Sequence[Running], recipe: TrainConfig) -> None:
     """Print the best of the runs, their speed and the time that is left."""
-    best = max(runs, key=lambda run: run.progress.latest["dev_top1"])
+    key, title = f"dev_{recipe.select}", (METRICS | MULTI_LABEL_METRICS)[recipe.select].title
+    best = max(runs, key=lambda run: run.progress.latest[key])
     latest, seconds = best.progress.latest, best.progress.seconds
-    left = seconds / latest["epoch"] * (epochs - latest["epoch"])
+    left = seconds / latest["epoch"] * (recipe.epochs - latest["epoch"])
     print(
-        f"epoch {latest['epoch']}/{epochs}: {len(runs)} runs, the best {best.member.name} with "
-        f"dev top-1 {latest['dev_top1']:.2f}, loss {latest['train_loss']:.4f}; "
+        f"epoch {latest['epoch']}/{recipe.epochs}: {len(runs)} runs, the best {best.member.name} "
+        f"with dev {title} {latest[key]:.2f}, loss {latest['train_loss']:.4f}; "
         f"{latest['clips_per_second']:.0f} clips/s, loader wait "
         f"{100 * latest['loader_wait_share']:.0f} %, {duration(left)} left",
         flush=True,

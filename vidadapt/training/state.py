@@ -100,12 +100,15 @@ class Progress:
                 "run with the version that wrote it"
             ) from error
 
-    def is_best(self, results: dict[str, float]) -> bool:
+    def is_best(self, results: dict[str, float], select: str) -> bool:
         """Return whether results of validation are at least as good as the best ones before.
 
         A run that an older version began has no loss of its best epoch.
+
+        Args:
+            select: metric that decides, see `train.select`.
         """
-        return self.best is None or _worth(results) >= _worth(self.best)
+        return self.best is None or _worth(results, select) >= _worth(self.best, select)
 
     def stalled(self, patience: int) -> bool:
         """Return whether so many epochs have passed since the last better one; 0: never."""
@@ -122,16 +125,25 @@ class Progress:
         self.joined = False
 
     def after_epoch(
-        self, results: dict[str, float], *, clips: int, validate_seconds: float, is_best: bool
+        self,
+        results: dict[str, float],
+        *,
+        clips: int,
+        validate_seconds: float,
+        select: str,
+        is_best: bool,
     ) -> Progress:
         """Return the progress at the start of the next epoch.
 
         Args:
             results: of validation.
             clips: of the epoch, those of all processes together.
+            select: see `is_best`.
         """
         epoch = self.epoch + 1
-        is_better = is_best and (self.best is None or _worth(results) > _worth(self.best))
+        is_better = is_best and (
+            self.best is None or _worth(results, select) > _worth(self.best, select)
+        )
         hits = [record.top1 for record in self.records if record.top1 is not None]
         whole = len(hits) == len(self.records)
         latest = {
@@ -166,10 +178,9 @@ class Progress:
         }
 
 
-def _worth(results: dict[str, Any]) -> tuple[float, float]:
+def _worth(results: dict[str, Any], select: str) -> tuple[float, float]:
     """Return what epochs are ordered by."""
-    accuracy = results["dev_map" if "dev_map" in results else "dev_top1"]
-    return accuracy, -results.get("dev_loss", math.inf)
+    return results[f"dev_{select}"], -results.get("dev_loss", math.inf)
 
 
 @dataclass(frozen=True)

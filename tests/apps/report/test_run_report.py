@@ -162,7 +162,8 @@ def test_the_curves_are_the_log(run):
     of = {key: [line[key] for line in log] for key in log[0]}
     loss = [of["train_loss"], of["dev_loss"]]
     accuracy = [of[key] for key in ("train_top1", "dev_top1") if key in of]
-    assert drawn == [loss, accuracy, [of["lr"]], [of["clips_per_second"]]]
+    mean = [of["dev_mean_class_accuracy"]]
+    assert drawn == [loss, accuracy, mean, [of["lr"]], [of["clips_per_second"]]]
     assert [row[0] for row in charts[0]["rows"]] == of["epoch"] == [1, 2, 3]
 
 

@@ -346,7 +346,7 @@ def test_a_failed_tool_is_told_in_its_own_words(tmp_path, tiny_set):
     del base["variants"]
     cell = cell_of(base, {"data.train_list": "no.txt"})
     with pytest.raises(CellFailed, match=r"no\.txt") as failed:
-        Work(tmp_path, 1).dev_top1(cell)
+        Work(tmp_path, 1).dev_accuracy(cell)
     assert (failed.value.kind, failed.value.status) == ("usage", 2)
 
 
@@ -366,7 +366,7 @@ def test_a_rate_whose_clips_were_all_skipped_has_not_diverged(tmp_path, tiny_set
         os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     cell = cell_of(base, {"method.name": "linear", "train.precision": "fp16"})
     with pytest.raises(CellFailed) as failed:
-        Work(tmp_path, 1).dev_top1(cell)
+        Work(tmp_path, 1).dev_accuracy(cell)
     assert (failed.value.kind, failed.value.status) == ("data", 3)
     failure = json.loads((tmp_path / cell.name / "run" / "failure.json").read_text())
     assert (failure["kind"], failure["epoch"], failure["rank"]) == ("data", 1, 0)

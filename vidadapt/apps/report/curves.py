@@ -91,6 +91,11 @@ CHARTS = (
         {"train_top1": "train", "dev_top1": "dev", "test_top1": "test"},
     ),
     ("Mean average precision", "%", {"dev_map": "dev", "test_map": "test"}),
+    (
+        "Mean class accuracy",
+        "%",
+        {"dev_mean_class_accuracy": "dev", "test_mean_class_accuracy": "test"},
+    ),
     ("Learning rate", "", {"lr": ""}),
     ("Speed of training", "clips/s", {"clips_per_second": ""}),
 )

@@ -12,10 +12,12 @@ from vidadapt.apps.report.evaluated import Evaluated
 from vidadapt.apps.report.run_files import Run
 from vidadapt.console import duration
 from vidadapt.data import DATASETS, SAMPLINGS
-from vidadapt.evaluation import METRICS, Metric, metrics_in
+from vidadapt.evaluation import METRICS, MULTI_LABEL_METRICS, Metric, metrics_in
+from vidadapt.lists import class_sizes
 
 # Title -> one value for each run; empty: not known, or without a meaning for it.
 Rows = Mapping[str, Sequence[str]]
+KNOWN = METRICS | MULTI_LABEL_METRICS
 
 
 def groups_of(runs: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
@@ -61,11 +63,21 @@ def model_facts(run: Run) -> dict[str, str]:
             f"{said(of['train.optimizer'])}, base_lr {said(of['train.base_lr'])}, "
             f"{said(of['train.epochs'])} epochs, seed {said(of['train.seed'])}"
         ),
+        "Best epoch": best_epoch(run),
         "Batch x accumulation x processes": (
             f"{batch} x {processes}" if isinstance(processes, int) else batch
         ),
         "Precision": said(of["train.precision"]),
     }
+
+
+def best_epoch(run: Run) -> str:
+    """Say which epoch was chosen on the development list, and by which metric."""
+    best, select = run.summary.get("best"), str(run.settings["train.select"])
+    if not isinstance(best, dict) or f"dev_{select}" not in best or select not in KNOWN:
+        return ""
+    value, title = best[f"dev_{select}"], KNOWN[select].title
+    return f"{best['epoch']}, by {title} on the development list: {value:.2f} %"
 
 
 def data_facts(run: Run) -> dict[str, str]:
@@ -85,6 +97,9 @@ def data_facts(run: Run) -> dict[str, str]:
         number = "not there now" if one.num_videos is None else f"{one.num_videos:,} videos"
         manifest = f", manifest {one.manifest[:12]}" if isinstance(one.manifest, str) else ""
         found[f"{one.split} list"] = f"{one.path}: {number}{manifest}"
+    counts = run.summary.get("class_counts")
+    if isinstance(counts, dict) and counts and all(isinstance(n, int) for n in counts.values()):
+        found["Training videos of the classes"] = class_sizes(counts)
     return found
 
 

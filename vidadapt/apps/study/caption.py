@@ -64,6 +64,12 @@ def remarks(lines: Sequence[Line]) -> list[str]:
     if len(rates) > 1:
         tried = ", ".join(f"{rate:g}" for rate in rates)
         said.append(f"base_lr: of {tried}, the best on the development list at one seed.")
+    recipes = [(line["config"] or {}).get("train") or {} for line in lines]
+    if any(recipe.get("select") == "mean_class_accuracy" for recipe in recipes):
+        said.append(
+            "Epochs and base_lr are chosen by the mean class accuracy on the development list "
+            "where train.select asks for it."
+        )
     unreadable = max((line["unreadable"] or 0 for line in lines), default=0)
     if unreadable:
         said.append(f"Up to {unreadable} videos could not be read; they count as wrong.")

@@ -108,8 +108,10 @@ class Work:
         """Check whether its training run has ended well."""
         return self._summary(cell).exists()
 
-    def dev_top1(self, cell: Cell) -> float:
-        """Train, and return the best top-1 on the development list; 0 where the loss diverged.
+    def dev_accuracy(self, cell: Cell) -> float:
+        """Train, and return the accuracy of the best epoch on the development list.
+
+        It is that of `train.select`, in per cent; 0 where the loss diverged.
 
         Raises:
             CellFailed: training ended with another error, which says nothing about the rate.
@@ -122,7 +124,8 @@ class Work:
                 raise
             print(f"{cell.name}: {error}", flush=True)
             return 0.0
-        return float(summary["best"]["dev_top1"])
+        # A run of an older version has selected by top-1.
+        return float(summary["best"][f"dev_{summary.get('select', 'top1')}"])
 
     def _train(self, cell: Cell, epochs: int | None) -> dict[str, Any]:
         folder, summary = self.folder / cell.name, self._summary(cell)
@@ -175,12 +178,12 @@ def chosen_by(cell: Cell, grid: Mapping[float, float] | None) -> dict[str, Any]:
     """The keys of a line about the grid that chose the cell's rate; none without a grid.
 
     Args:
-        grid: top-1 on the development list by rate.
+        grid: accuracy on the development list by rate, that of `train.select`.
     """
     if grid is None:
         return {}
     return {
-        "grid": {f"{rate:g}": top1 for rate, top1 in grid.items()},
+        "grid": {f"{rate:g}": found for rate, found in grid.items()},
         "base_lr": cell.base_lr,
     }
 

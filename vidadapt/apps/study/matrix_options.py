@@ -21,8 +21,8 @@ class MatrixOptions:
         methods: variants or methods; default: all variants.
         frames: numbers of frames.
         seeds: seeds of training.
-        rates: grid over train.base_lr: every variant gets the one with the best top-1 on the
-            development list, at --rates_at frames and the first seed; of equal ones the first.
+        rates: grid over train.base_lr: every variant gets the one with the best train.select on
+            the development list, at --rates_at frames and the first seed; of equal ones the first.
             Those of a method that keeps the lower layers as they are train side by side.
         rates_at: number of frames; default: the last of --frames.
         processes: train and evaluate under torchrun with so many, batch_size clips each.

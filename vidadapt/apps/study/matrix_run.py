@@ -22,6 +22,7 @@ from vidadapt.apps.study.side_by_side_cells import train_side_by_side
 from vidadapt.apps.study.tool_calls import CellFailed, prepare
 from vidadapt.config import Config, ConfigError, parse_train, yaml_files
 from vidadapt.console import duration
+from vidadapt.evaluation import METRICS
 from vidadapt.files import held, write_json, write_text
 from vidadapt.launching import LISTED
 from vidadapt.lists import with_lists
@@ -296,7 +297,7 @@ def grid(
     work: cells.Work,
     configs: Mapping[tuple[str, int], Config],
 ) -> dict[tuple[str, str], dict[float, float]]:
-    """The best top-1 on the development list by rate, of every variant in every fold.
+    """The best development accuracy (`train.select`) by rate, of every variant in every fold.
 
     Empty without --rates.
     """
@@ -319,13 +320,15 @@ def grid(
         left = [cell for cell in left if cell not in trained]
         for rate, cell in zip(rates, together, strict=True):
             began = time.monotonic()
-            top1 = 0.0 if cell in diverged else work.dev_top1(cell)
+            accuracy = 0.0 if cell in diverged else work.dev_accuracy(cell)
             if cell in left:
                 left.remove(cell)
                 seconds.append(time.monotonic() - began)
             took = f", {duration(seconds[-1])}" if cell not in trained or cell in new else ""
-            found.setdefault(place, {})[rate] = top1
+            found.setdefault(place, {})[rate] = accuracy
             number = sum(map(len, found.values()))
             eta = time_left([frames] * len(left), {frames: seconds}, "for the grid")
-            print(f"grid {number}/{total} {cell.name}: dev top-1 {top1:.2f}{took}{eta}", flush=True)
+            title = METRICS[configs[place[0], frames].train.select].title
+            said = f"dev {title} {accuracy:.2f}{took}{eta}"
+            print(f"grid {number}/{total} {cell.name}: {said}", flush=True)
     return found

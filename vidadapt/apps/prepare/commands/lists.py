@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vidadapt.apps.prepare import archives, folder, table, videos
 from vidadapt.apps.prepare.annotations import Annotations
 from vidadapt.apps.prepare.build import REPORT, Options, build
@@ -30,6 +28,8 @@ from vidadapt.lists import (
     LABELS_FILE,
     VIDEO_ENDINGS,
     Prepared,
+    class_sizes,
+    counts_of,
     read_label_names,
     read_list,
 )
@@ -300,13 +300,8 @@ def _summary(out: Path, prepared: Prepared, report: Report) -> str:
     for name, file in prepared.lists.items():
         several = prepared.multi_label
         samples = read_list(out / file, prepared.root, len(names), multi_label=several)
-        labels = samples.labels
-        counts = labels.sum(0) if several else np.bincount(labels, minlength=len(names))
-        least, most = (pick(range(len(names)), key=lambda i: counts[i]) for pick in (min, max))
-        spread = f"{counts[least]} of each class"
-        if counts[least] != counts[most]:
-            spread = f"{counts[least]} ({names[least]}) to {counts[most]} ({names[most]}) a class"
-        lines.append(f"  {file} ({name}): {len(samples):,} videos, {spread}")
+        sizes = class_sizes(dict(zip(names, counts_of(samples.labels, len(names)), strict=True)))
+        lines.append(f"  {file} ({name}): {len(samples):,} videos, {sizes}")
     return "\n".join([*lines, *_findings(out, report)])
 
 

@@ -58,7 +58,8 @@ def finish(
     """Print a table and its targets, and write both where --json asks for them."""
     reached = [target.as_dict() for target in targets]
     print(markdown)
-    print(targets_table(reached), file=sys.stderr)
+    if reached:
+        print(targets_table(reached), file=sys.stderr)
     if args.json is not None:
         settings = {key: value for key, value in vars(args).items() if key not in ("json", "work")}
         result = {"table": table, "settings": settings, "rows": rows, "targets": reached}

@@ -32,9 +32,10 @@ def balanced_weights(labels: np.ndarray, num_classes: int) -> Tensor:
 def logit_shifts(labels: np.ndarray, num_classes: int, tau: float) -> Tensor:
     """Return what is added to the logits in training, (K,) float32: tau x log of the class's prior.
 
-    Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, equation 10. The prior is
-    n / N for a class with n of the N samples. A class without a sample is taken as one with a
-    single sample, since log 0 is not finite, and smoothed labels have a part of every class.
+    Menon et al., "Long-tail learning via logit adjustment", ICLR 2021: its logit
+    adjusted loss. The prior is n / N for a class with n of the N samples. A class without a sample
+    is taken as one with a single sample, since log 0 is not finite, and smoothed labels have a part
+    of every class.
 
     Args:
         labels: (N,) int in [0, K).

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 import torch
+import warm
 from conftest import ALONE, ROOT, launch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -167,3 +168,16 @@ def test_under_torchrun_the_last_line_helps(tiny_set, tmp_path):
     assert found is not None and found["kind"] == "data" and "labels.txt" in found["message"]
     last = [line for line in done.stderr.splitlines() if line.strip(" =")][-1]
     assert last.strip() in found["message"]
+
+
+def test_a_crash_in_native_code_names_the_calls(tmp_path):
+    script = tmp_path / "crash.py"
+    script.write_text(
+        "import os, signal\n"
+        "from vidadapt import launching\n"
+        "def crashing(world):\n    os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "launching.launch(crashing)\n"
+    )
+    done = warm.run(script)
+    assert done.returncode == -signal.SIGSEGV
+    assert "Segmentation fault" in done.stderr and "in crashing" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import hashlib
 import json
 import os
@@ -128,12 +129,15 @@ def joined() -> Iterator[World]:
 def launch(main: Callable[[World], int | None], goes_on: str = "") -> None:
     """Run a tool in this process, one of those that torchrun started or alone.
 
-    An error is printed as one line, a bug with its traceback; the exit status tells its kind, see
-    `failures`. Otherwise the exit status is what `main` returns.
+    An error is printed as one line, a bug with its traceback, a crash in native code with the calls
+    of all threads; the exit status tells its kind, see `failures`. Otherwise the exit status is
+    what `main` returns.
 
     Args:
         goes_on: added to the message if it is interrupted or stopped.
     """
+    if sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)
     world = World(0, 1, torch.device("cpu"))
     try:
         world = start()

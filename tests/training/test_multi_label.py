@@ -43,7 +43,8 @@ def colours(tmp_path_factory) -> TinySet:
 
 def options_of(tiny: TinySet, **changes: object) -> list[str]:
     wanted = {
-        "data__multi_label": "true", "train__select": "map", "train__epochs": 6, "train__base_lr": 2.0,
+        "data__multi_label": "true", "train__select": "map",
+        "train__epochs": 6, "train__base_lr": 2.0,
         "data__train_crop": "random_resized", "train__optimizer": "adamw",
     }  # fmt: skip
     return tiny.options(**{**wanted, **changes})

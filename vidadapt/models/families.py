@@ -121,7 +121,9 @@ def videoprism(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadRep
     """Return a `VideoPrism` of one of `VIDEOPRISM_SIZES`, and the loading report."""
     _require_own_tables(name, options)
     model = VideoPrism(**_encoder_sizes(name, options, VIDEOPRISM_SIZES))
-    return _loaded(model, name, options, VIDEOPRISM_FILES, fit_videoprism)
+    return _loaded(
+        model, name, options, VIDEOPRISM_FILES, fit_videoprism, "videoprism_vision_model"
+    )
 
 
 def internvideo2(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport | None]:

@@ -218,6 +218,40 @@ def test_a_file_that_is_no_json_is_named(name, text, folder):
         build(folder)
 
 
+@pytest.mark.parametrize("with_text", [False, True])
+def test_videoprisms_config_is_compared_too(with_text, tmp_path, monkeypatch):
+    sizes = {"width": 48, "depth": 4, "temporal_depth": 2, "num_heads": 3, "patch_size": 18}
+    monkeypatch.setitem(models.families.VIDEOPRISM_SIZES, "videoprism_base", sizes)
+    config = transformers.VideoPrismVisionConfig(
+        **{"image_size": 36, "num_frames": FRAMES, "hidden_size": 48, "num_spatial_layers": 2},
+        **{"num_temporal_layers": 2, "num_attention_heads": 3, "intermediate_size": 192},
+    )
+    transformers.VideoPrismVisionModel(config).save_pretrained(tmp_path)
+
+    def state(**changes: Any) -> None:
+        changed(tmp_path, **changes)
+        if with_text:
+            content = json.loads((tmp_path / "config.json").read_text())
+            whole = {"model_type": "videoprism", "vision_config": content}
+            (tmp_path / "config.json").write_text(json.dumps(whole))
+
+    original = (tmp_path / "config.json").read_text()
+    state()
+    _, report = build(tmp_path, "videoprism_base", crop_size=36)
+    assert "num_temporal_layers 2" in report and "num_attention_heads 3" in report
+    for changes, said in (
+        ({"num_attention_heads": 6}, "num_attention_heads: 6 in the file, 3"),
+        ({"num_spatial_layers": 3, "num_temporal_layers": 1}, r"(?s)num_spatial.*num_temporal"),
+        ({"attn_logit_softcapping": 30.0}, r"attn_logit_softcapping: 30\.0 in the file, 50"),
+        ({"tubelet_size": [2, 14, 14]}, "(?s)patch_size: 14.*tubelet_size: 2"),
+        ({"hidden_act": "gelu_new"}, "hidden_act: gelu_new"),
+    ):
+        (tmp_path / "config.json").write_text(original)
+        state(**changes)
+        with pytest.raises(ValueError, match=said):
+            build(tmp_path, "videoprism_base", crop_size=36)
+
+
 def test_v_jepas_config_is_compared_too(tmp_path, monkeypatch):
     sizes = {"width": 48, "depth": 2, "num_heads": 3}
     monkeypatch.setitem(models.families.VJEPA_SIZES, "vjepa2_large", sizes)

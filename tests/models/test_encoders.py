@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidadapt import methods
-from vidadapt.models import TokenAttention, build
+from vidadapt.models import TokenAttention, build, published_head
 from vidadapt.models.axis_attention import AxisAttention
 from vidadapt.models.encoder_files import TIMESFORMER_FILES, VIDEOPRISM_FILES, VIVIT_FILES
 from vidadapt.training.optim import layers_of
@@ -28,7 +28,7 @@ PATCH = {"timesformer": 16, "vivit": 16, "videoprism": 18}
 @pytest.fixture(autouse=True)
 def tiny_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind, files in FILES.items():
-        more = {"depth": 4, "temporal_depth": 2} if kind == "videoprism" else {}
+        more = {"depth": 4, "temporal_depth": 2, "patch_size": 18} if kind == "videoprism" else {}
         monkeypatch.setitem(files.sizes, f"{kind}_tiny", TINY | more)
 
 
@@ -326,6 +326,64 @@ def test_files_of_another_size_name_what_differs(kind, tmp_path):
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=r"norm1\.bias"):
         ours(kind, tmp_path, 4, 2)
+
+
+def official_timesformer(theirs: Any) -> dict[str, Any]:
+    """The file that facebookresearch/TimeSformer writes, with transformers' tensors."""
+    renames = {
+        "timesformer.embeddings.patch_embeddings.projection": "patch_embed.proj",
+        "timesformer.embeddings.position_embeddings": "pos_embed",
+        "timesformer.embeddings.time_embeddings": "time_embed",
+        "timesformer.embeddings.cls_token": "cls_token",
+        "timesformer.encoder.layer.": "blocks.",
+        "temporal_attention.attention.qkv": "temporal_attn.qkv",
+        "temporal_attention.output.dense": "temporal_attn.proj",
+        "temporal_layernorm": "temporal_norm1",
+        "temporal_dense": "temporal_fc",
+        "attention.attention.qkv": "attn.qkv",
+        "attention.output.dense": "attn.proj",
+        "layernorm_before": "norm1",
+        "layernorm_after": "norm2",
+        "intermediate.dense": "mlp.fc1",
+        "output.dense": "mlp.fc2",
+        "timesformer.layernorm": "norm",
+        "classifier": "head",
+    }
+    state = {}
+    for name, tensor in theirs.state_dict().items():
+        for old, new in renames.items():
+            name = name.replace(old, new)
+        state[f"model.{name}"] = tensor
+    return {"epoch": 15, "model_state": state, "optimizer_state": {"state": {}}, "cfg": "TRAIN:"}
+
+
+@pytest.mark.parametrize(("frames", "side"), [(4, 2), (8, 3)])
+def test_timesformers_own_files_are_those_of_hugging_face(frames, side, tmp_path):
+    theirs = reference("timesformer", 4, 2)
+    saved(theirs, tmp_path)
+    file = tmp_path / "own" / "TimeSformer_divST_8x32_224_K400.pyth"
+    file.parent.mkdir()
+    torch.save(official_timesformer(theirs), file)
+    clip = clips("timesformer", frames, side)
+    one, report = ours("timesformer", file, frames, side, keep_head=True)
+    other, _ = ours("timesformer", tmp_path, frames, side, keep_head=True)
+    with torch.no_grad():
+        assert torch.equal(one(clip), other(clip))
+        if (frames, side) == (4, 2):
+            assert (one(clip) - theirs(clip.transpose(1, 2)).logits).abs().max() < 1e-4
+    assert "model_state" in report.family and not report.fresh and not report.dropped
+    found = published_head(file, "timesformer_tiny", None)
+    assert (found.kind, found.num_classes, found.first_token) == ("linear", 5, True)
+
+
+def test_a_joint_timesformer_of_its_makers_is_refused(tmp_path):
+    content = official_timesformer(reference("timesformer", 4, 2))
+    content["model_state"] = {
+        k: v for k, v in content["model_state"].items() if "temporal" not in k
+    }
+    torch.save(content, tmp_path / "a.pyth")
+    with pytest.raises(ValueError, match=r"joint_space_time.* divided_space_time"):
+        ours("timesformer", tmp_path / "a.pyth", 4, 2)
 
 
 @pytest.mark.parametrize("attention", ["space_only", "joint_space_time"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vidadapt import methods
 from vidadapt.models import build
 from vidadapt.models.internvideo2 import INTERNVIDEO2_SIZES
 
@@ -44,8 +46,10 @@ def gelu(x: Tensor) -> Tensor:
     return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def slow_features(s: State, clip: Tensor, depth: int, heads: int) -> Tensor:
-    """Of one clip (3, T, S, S), in plain products."""
+def slow_features(
+    s: State, clip: Tensor, depth: int, heads: int, adapters: Sequence[State] | None = None
+) -> Tensor:
+    """Of one clip (3, T, S, S), in plain products, with AdaptFormer's beside each MLP if given."""
     kernel = s["patch_embed.proj.weight"][:, :, 0]
     side = kernel.shape[-1]
     rows = [s["cls_token"][0, 0]]
@@ -71,9 +75,14 @@ def slow_features(s: State, clip: Tensor, depth: int, heads: int) -> Tensor:
             found.append(scores.softmax(1) @ v[:, cut])
         change = torch.cat(found, 1) @ own["attn.proj.weight"].T + own["attn.proj.bias"]
         x = x + own["ls1.gamma"] * change
+        beside: Tensor | float = 0.0
+        if adapters is not None:
+            one = adapters[number]
+            low = torch.clamp(x @ one["down.weight"].T + one["down.bias"], min=0)
+            beside = 0.1 * (low @ one["up.weight"].T + one["up.bias"])
         hidden = rms(x, own["norm2.weight"]) @ own["mlp.fc1.weight"].T + own["mlp.fc1.bias"]
         change = gelu(hidden) @ own["mlp.fc2.weight"].T + own["mlp.fc2.bias"]
-        x = x + own["ls2.gamma"] * change
+        x = x + own["ls2.gamma"] * change + beside
     return x
 
 
@@ -91,6 +100,38 @@ def test_features_follow_the_equations(frames, crop):
         expected = torch.stack([slow_features(model.state_dict(), one, 2, 3) for one in clip])
     assert expected.std() > 0.5
     assert (found - expected).abs().max() < 1e-10
+
+
+def test_gradients_of_an_adapter_follow_the_equations():
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = disturbed(made()[0])
+        frozen = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        methods.apply(model, {"name": "adaptformer", "bottleneck": 8})
+        generator = torch.Generator().manual_seed(1)
+        clip = torch.randn(2, 3, 4, 28, 28, generator=generator)
+        towards = torch.randn(24, generator=generator)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    blocks: list[Any] = [slot.block for slot in model.slots()]
+    for block in blocks:
+        for parameter in block.adapter.parameters():
+            parameter.data.normal_(generator=generator, std=0.3)
+    (model.forward_features(clip) * towards).square().sum().backward()
+    adapters = [
+        {
+            name: parameter.detach().clone().requires_grad_()
+            for name, parameter in block.adapter.named_parameters()
+        }
+        for block in blocks
+    ]
+    expected = torch.stack([slow_features(frozen, one, 2, 3, adapters) for one in clip])
+    (expected * towards).square().sum().backward()
+    for block, slow in zip(blocks, adapters, strict=True):
+        for name, parameter in block.adapter.named_parameters():
+            gradient = slow[name].grad
+            assert gradient is not None and gradient.abs().max() > 0.1
+            assert (parameter.grad - gradient).abs().max() < 1e-10 * gradient.abs().max()
 
 
 def released(model: nn.Module) -> State:

@@ -171,6 +171,91 @@ def test_version_2_1_turns_pairs_by_their_stretched_places():
     assert (attn(x)[0] - expected).abs().max() < 1e-6  # the table is float32
 
 
+# --- probes in a file of their own ---------------------------------------------------------------
+
+SIXTEEN = {"width": 96, "depth": 2, "num_heads": 16}  # as many heads as Meta's probes have
+
+
+def meta_probe(theirs: Any) -> dict[str, Tensor]:
+    """The tensors of transformers' pooler and classifier as facebookresearch/vjepa2 names them."""
+    state = {f"module.{k}": v for k, v in theirs.state_dict().items() if "vjepa2." not in k}
+    renames = {
+        "self_attention_layers": "blocks",
+        "cross_attention_layer": "cross_attention_block",
+        "layer_norm": "norm",
+        "self_attn.out_proj": "attn.proj",
+        "cross_attn.q_proj": "xattn.q",
+        "module.classifier": "module.linear",
+    }
+    probe = {}
+    for name, tensor in state.items():
+        if "_proj" in name and "out_proj" not in name and "cross_attn.q_proj" not in name:
+            parts = ("k", "v") if "cross_attn" in name else ("q", "k", "v")
+            if f".{parts[0]}_proj" not in name:
+                continue
+            joined = [state[name.replace(f".{parts[0]}_proj", f".{p}_proj")] for p in parts]
+            tensor = torch.cat(joined)
+            name = name.replace(f"self_attn.{parts[0]}_proj", "attn.qkv")
+            name = name.replace(f"cross_attn.{parts[0]}_proj", "xattn.kv")
+        for old, new in renames.items():
+            name = name.replace(old, new)
+        probe[name] = tensor
+    return probe
+
+
+def write_probes(folder: Path, theirs: Any, *, place: int, count: int) -> tuple[Path, Path]:
+    """An encoder alone, and a file of several probes, of which one is that of `theirs`."""
+    theirs.vjepa2.save_pretrained(folder / "encoder")
+    probe = meta_probe(theirs)
+    probes = [{name: tensor + 1 for name, tensor in probe.items()} for _ in range(count)]
+    probes[place] = probe
+    moments = {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
+    content = {"classifiers": probes, "opt": [moments] * count, "scaler": None, "epoch": 20}
+    torch.save(content, folder / "ssv2-vitl-16x2x3.pt")
+    return folder / "encoder", folder / "ssv2-vitl-16x2x3.pt"
+
+
+@pytest.mark.parametrize(("place", "count"), [(0, 1), (0, 3), (2, 3)])
+@pytest.mark.parametrize("layers", [0, 2])
+def test_logits_of_metas_probes_equal_those_of_transformers(
+    layers, place, count, tmp_path, monkeypatch
+):
+    theirs = reference(4, 48, pooler_layers=layers, **SIXTEEN)
+    encoder, probes = write_probes(tmp_path, theirs, place=place, count=count)
+    head = {"head": "vjepa_attentive", "head_depth": 1 + layers, "head_heads": 16}
+    head |= {"head_weights": probes}
+    if place:
+        head["head_weights_key"] = f"classifiers.{place}"
+    model, report = ours(monkeypatch, encoder, 4, 48, sizes=SIXTEEN, **head)
+    clip = clips(4, 48)
+    with torch.no_grad():
+        expected = theirs(clip.transpose(1, 2)).logits
+        assert expected.std() > 0.05
+        assert (model(clip) - expected).abs().max() < 1e-4
+    assert not report.fresh
+    said = next(note for note in report.notes if str(probes) in note)
+    assert f"classifiers.{place}" in said and ("head_weights_key" in said) == (count > 1)
+
+
+def test_files_that_hold_no_fitting_probe_are_named(tmp_path, monkeypatch):
+    theirs = reference(4, 48, **SIXTEEN)
+    encoder, probes = write_probes(tmp_path, theirs, place=0, count=2)
+    head = {"head": "vjepa_attentive", "head_depth": 4, "head_heads": 16, "sizes": SIXTEEN}
+
+    def refused(match: str, path: Path = encoder, **options: Any) -> None:
+        with pytest.raises(ValueError, match=match):
+            ours(monkeypatch, path, 4, 48, **{**head, **options})
+
+    refused("head_weights_key: .*classifiers.1", head_weights=probes, head_weights_key="2")
+    refused(r"query_tokens is missing", head_weights=encoder)
+    refused("of another shape", head_weights=probes, num_classes=7)
+    refused(r"missing from the file: blocks", head_weights=probes, head_depth=6)
+    refused("from_file", head_weights=probes, head="linear", head_depth=None, head_heads=None)
+    refused("for model.head_weights", path=probes)
+    with pytest.raises(ValueError, match=r"head_weights.* is for vjepa2_"):
+        build("vit_tiny", num_frames=4, crop_size=48, num_classes=5, head_weights=probes)
+
+
 # --- files ---------------------------------------------------------------------------------------
 
 

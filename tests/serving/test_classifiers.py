@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, load_tool
+from conftest import ROOT, launch, load_tool
 
 from vidadapt import data, models
 from vidadapt.config import ConfigError, DataConfig, EvalConfig, yaml_files
 from vidadapt.data import normalize, view_chunks
 from vidadapt.evaluation import load_scores
+from vidadapt.files import checksum
 from vidadapt.lists import Sample, write_list
 from vidadapt.models.vjepa import VJEPA_SIZES
 from vidadapt.runs import load_adapter
@@ -98,6 +99,30 @@ def official(folder: Path, key: str) -> Path:
     file.parent.mkdir()
     torch.save({key: model.state_dict()}, file)
     return file
+
+
+def meta_probes(theirs: Any, folder: Path) -> tuple[Path, Path]:
+    """The encoder of a classifier alone, and Meta's file of two probes, the second of which is its.
+
+    The class `VJepaHead` has Meta's names, but for these.
+    """
+    theirs.save_pretrained(folder / "both")
+    model, _ = models.build(
+        "vjepa2_large", num_frames=FRAMES, crop_size=CROP, keep_head=True,
+        num_classes=theirs.config.num_labels, head="vjepa_attentive", head_depth=3, head_heads=3,
+        weights=folder / "both",
+    )  # fmt: skip
+    theirs.vjepa2.save_pretrained(folder / "encoder")
+    block = "module.pooler.cross_attention_block"
+    probe = {
+        f"module.pooler.{name}".replace(f"{block}.q.", f"{block}.xattn.q.")
+        .replace(f"{block}.kv.", f"{block}.xattn.kv.")
+        .replace("module.pooler.classifier.", "module.linear."): tensor
+        for name, tensor in model.head.state_dict().items()
+    }
+    other = {name: tensor * 0.5 for name, tensor in probe.items()}
+    torch.save({"classifiers": [other, probe], "epoch": 20}, folder / "probes.pt")
+    return folder / "encoder", folder / "probes.pt"
 
 
 @pytest.fixture
@@ -189,6 +214,68 @@ def test_scores_and_predictions_are_those_of_the_makers_code(
         assert [guess["name"] for guess in guesses["top"]] == [NAMES[k] for k in best]
 
 
+@pytest.mark.slow
+def test_two_processes_score_as_one_does(tiny_set, tmp_path):
+    videomae(**labels(COLOURS)).save_pretrained(tmp_path / "published")
+    found = []
+    for processes in (1, 2):
+        out = tmp_path / f"on_{processes}"
+        launch(
+            "evaluate", "--model.weights", tmp_path / "published", "--model.backbone", "vit_tiny",
+            "--model.head", "from_file", "--data.root", tiny_set.root,
+            "--data.test_list", tiny_set.lists["test"], "--out", out, *PROTOCOL,
+            processes=processes,
+        )  # fmt: skip
+        metrics = json.loads((out / "metrics.json").read_text())
+        for key in ("seconds", "seconds_per_video"):
+            metrics.pop(key)
+        found.append((load_scores(out / "scores.npz")[0], metrics))
+    (alone, of_one), (both, of_two) = found
+    assert of_one == of_two and of_one["num_videos"] == 7
+    assert np.array_equal(alone.logits, both.logits) and np.array_equal(alone.labels, both.labels)
+
+
+@pytest.mark.slow
+def test_a_probe_in_a_file_of_its_own(real, run_tool, capsys, tmp_path):
+    """Evaluated and predicted with as the classifier that it is part of, on real clips."""
+    theirs = vjepa()
+    encoder, probes = meta_probes(theirs, tmp_path)
+    (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
+    asked = [
+        *("--model.weights", encoder, "--model.backbone", "vjepa2_large"),
+        *("--model.head", "from_file", "--model.head_weights", probes, "--model.head_heads", 3),
+        *("--data.label_names", tmp_path / "names.txt", *PROTOCOL, "--eval.num_clips", 1),
+    ]
+    lists = ["--data.root", CLIPS, "--data.test_list", real]
+    out, key = tmp_path / "out", ["--model.head_weights_key", "classifiers.1"]
+    run_tool("evaluate", *asked, *key, *lists, "--out", out)
+    scores, _ = load_scores(out / "scores.npz")
+    expected = reference_logits(theirs, real, 1)
+    assert expected.std() > 0.05
+    assert np.abs(scores.logits - expected).max() < 2e-3
+    found = json.loads((out / "metrics.json").read_text())
+    assert "classifiers.1 of 2" in found["head"] and "head_weights_key" in found["head"]
+    assert found["weights"] == str(encoder) and found["head_file"] == str(probes)
+    assert found["head_sha256"] == checksum(probes) != found["weights_sha256"]
+    capsys.readouterr()
+
+    words = [*asked, *key, "--top", 7, "--json", "--device", "cpu", CLIPS / VIDEOS[0]]
+    words = [word for word in words if word not in ("--train.precision", "fp32")]
+    assert load_tool("predict").main([str(word) for word in words]) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    [guesses] = json.loads(line)["predictions"].values()
+    shares = torch.from_numpy(expected[0]).softmax(1).mean(0)
+    for guess in guesses["top"]:
+        assert abs(guess["probability"] - shares[guess["label"]].item()) < 1e-3
+
+    # Without a key the first is taken, and that is said.
+    run_tool("evaluate", *asked, *lists, "--out", tmp_path / "first")
+    first = json.loads((tmp_path / "first" / "metrics.json").read_text())
+    assert "classifiers.0 of 2" in first["head"] and "head_weights_key" in first["head"]
+    logits = load_scores(tmp_path / "first" / "scores.npz")[0].logits
+    assert np.abs(logits - expected).max() > 0.01
+
+
 # --- the order of classes ------------------------------------------------------------------------
 
 COLOURS = ("red", "green", "blue")
@@ -250,6 +337,8 @@ def test_a_file_without_names_is_taken_by_number_and_told(evaluated):
         (["--train.epochs", 3], "--train.epochs: has no effect"),
         (["--method.name", "lora"], "--method.name: has no effect"),
         (["--model.head_depth", 2], r"model\.head_depth: 2, but"),
+        (["--model.head_weights", "."], r"for backbones vjepa2_"),
+        (["--model.head_weights_key", "classifiers.1"], r"model\.head_weights, which is not set"),
         (["--data.sampling", "null"], r"data\.sampling: is not set"),
         (["--data.dataset", "hmdb51"], "has 3 classes, the data 51|names 3 classes"),
         (["--model.weights", "random"], "takes the classifier of a weights file"),
@@ -317,6 +406,33 @@ def test_training_begins_with_the_head_of_the_file(tiny_set, run_tool, tmp_path)
     assert torch.equal(model.fc_norm.weight, theirs.fc_norm.weight)
     run_tool("evaluate", "--run_dir", run, "--out", tmp_path / "out")
     assert "published" not in (tmp_path / "out" / "metrics.json").read_text().split('"label')[0]
+
+
+@pytest.mark.slow
+def test_training_begins_with_a_probe_and_its_adapter_needs_no_file_of_it(
+    tiny_set, run_tool, tmp_path
+):
+    theirs = vjepa(**labels(COLOURS))
+    encoder, probes = meta_probes(theirs, tmp_path)
+    words = tiny_set.options(
+        model__backbone="vjepa2_large",
+        model__weights=encoder,
+        model__head="from_file",
+        model__head_weights=probes,
+        model__head_weights_key="classifiers.1",
+        model__head_heads=3,
+        train__epochs=1,
+        train__base_lr=0.0,
+    )
+    run = tmp_path / "run"
+    run_tool("train", *words, "--run_dir", run, "--method.name", "linear")
+    probes.unlink()
+    model, saved = load_adapter(run / "best", weights=encoder)
+    assert torch.equal(model.head.classifier.weight, theirs.classifier.weight)
+    assert torch.equal(model.head.query_tokens, theirs.pooler.query_tokens)
+    assert "probes.pt" not in str(saved.about)
+    run_tool("evaluate", "--run_dir", run, "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "metrics.json").is_file()
 
 
 @pytest.mark.parametrize(

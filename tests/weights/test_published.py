@@ -54,6 +54,9 @@ def test_every_entry_can_be_used_as_it_says(name):
         "videomae-base",
         "vjepa2-huge",
         "vjepa2.1-gigantic",
+        "timesformer-k400",
+        "vivit-k400",
+        "internvideo2-1b",
         "vit_small_patch14_dinov2.lvd142m",
     ],
 )
@@ -63,8 +66,9 @@ def test_parameters_are_those_of_the_backbone(name):
         if entry.backbone.startswith("timm/"):
             model = timm.create_model(entry.backbone.removeprefix("timm/"), num_classes=0)
         else:
+            frames = int(entry.options.get("data.num_frames", 16))
             model, _ = build(
-                entry.backbone, num_frames=16, crop_size=224, num_classes=1, head="linear"
+                entry.backbone, num_frames=frames, crop_size=224, num_classes=1, head="linear"
             )
     count = sum(p.numel() for k, p in model.named_parameters() if not k.startswith("head."))
     assert entry.millions == pytest.approx(count / 1e6, abs=0.06)

@@ -196,8 +196,9 @@ class NoOptions:
 PUBLISHED = ("--model.head", "from_file")
 PUBLISHED_SECTIONS = ("data", "model", "eval")
 PUBLISHED_KEYS = (
-    *("model.head", "model.backbone", "model.num_heads", "model.class_order", "data.dataset"),
-    *("data.num_frames", "data.crop_size", "data.normalization"),
+    *("model.head", "model.head_weights", "model.head_weights_key", "model.backbone"),
+    *("model.num_heads", "model.class_order", "data.dataset", "data.num_frames", "data.crop_size"),
+    "data.normalization",
 )
 
 

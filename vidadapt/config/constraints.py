@@ -24,7 +24,7 @@ def check(config: Config, world_size: int) -> None:
 
 def check_evaluation(config: Config) -> None:
     """Run the part of `check` that an evaluation needs."""
-    _refuse(out_of_range(config.eval, "eval."))
+    _refuse([*out_of_range(config.eval, "eval."), *_head_weights(config, 1)])
 
 
 def _refuse(problems: list[str]) -> None:
@@ -86,6 +86,20 @@ def _batchnorm(config: Config, world_size: int) -> Iterator[str]:
             "train.batch_size: the BatchNorm of model.head batchnorm_linear needs 2 clips or more "
             f"in every process, got 1 (on {world_size} processes); raise it, start fewer "
             "processes, set train.sync_batchnorm with several, or use model.head linear"
+        )
+
+
+def _head_weights(config: Config, world_size: int) -> Iterator[str]:
+    chosen = config.model
+    if chosen.head_weights is None and chosen.head_weights_key is not None:
+        yield (
+            f"model.head_weights_key: {chosen.head_weights_key} chooses a probe of "
+            "model.head_weights, which is not set; give that file, or leave the key out"
+        )
+    if chosen.head_weights is not None and chosen.head not in ("from_file", "vjepa_attentive"):
+        yield (
+            f"model.head_weights: has no effect on model.head {chosen.head}; give --model.head "
+            "from_file, which begins with the probe in it, or leave it out"
         )
 
 
@@ -185,6 +199,6 @@ def _cache(config: Config, world_size: int) -> Iterator[str]:
 
 
 CONSTRAINTS = (
-    *(_lists, _warmup, _frozen_backbone, _batchnorm, _mixing, _classes, _multi_label, _selection),
-    *(_early_stopping, _compiling, _sharding, _cache),
+    *(_lists, _warmup, _frozen_backbone, _batchnorm, _head_weights, _mixing, _classes),
+    *(_multi_label, _selection, _early_stopping, _compiling, _sharding, _cache),
 )

@@ -150,6 +150,9 @@ class ModelConfig:
             file, of the kind that it has, with what it has learned.
         head_depth: blocks of `vjepa_attentive`, the last of which gathers; default: 4.
         head_heads: attention heads of `vjepa_attentive`; default: 16.
+        head_weights: file of V-JEPA 2's probes with the head of `from_file`; the weights file then
+            holds the encoder alone.
+        head_weights_key: entry of that file to take, e.g. `classifiers.3`; default: the first.
         keep_head: begin with the head of the weights file; `head from_file` sets it.
         class_order: how classes of `from_file` are those of the list; default: their names are to
             agree. `by_name` puts them in the list's order, `by_number` does not compare names.
@@ -168,6 +171,8 @@ class ModelConfig:
     head: str = "batchnorm_linear"
     head_depth: int | None = None
     head_heads: Annotated[int | None, Within("[1, inf)")] = None
+    head_weights: str | None = None
+    head_weights_key: str | None = None
     keep_head: bool = False
     class_order: Literal["by_name", "by_number"] | None = None
 

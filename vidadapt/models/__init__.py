@@ -20,7 +20,12 @@ from vidadapt.models.precision import (
     cast_frozen,
     resolved_precision,
 )
-from vidadapt.models.published_head import PublishedHead, published_head, reorder_classes
+from vidadapt.models.published_head import (
+    PublishedHead,
+    published_head,
+    published_probe,
+    reorder_classes,
+)
 from vidadapt.models.timm_attention import ShiftedWindowAttention, TokenAttention
 from vidadapt.models.to_huggingface import huggingface_form
 from vidadapt.models.vit import SIZES, PatchEmbed, VideoViT
@@ -64,6 +69,7 @@ __all__ = [
     "plain_state",
     "pools",
     "published_head",
+    "published_probe",
     "put_head",
     "reorder_classes",
     "require_match",

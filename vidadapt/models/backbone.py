@@ -93,6 +93,9 @@ class BackboneOptions:
         weights_key: entry of the weights file to take, e.g. `model_ema`; default: see
             `tensor_files.read_tensors`.
         keep_head: take the head from the file too; it must have K classes and the same kind.
+        head_weights: file of V-JEPA 2's probes that the head comes from, see `probe_file`; the head
+            must be `vjepa_attentive`.
+        head_weights_key: entry of that file, e.g. `classifiers.3`; default: the first.
         interpolate_from: token grid (t, h, w) of the pre-training whose position table is to be
             interpolated, of a tubelet ViT; default: the table is recomputed for this model's
             number of tokens. Of ViViT: that of the file's table, see `fit_vivit`.
@@ -115,6 +118,8 @@ class BackboneOptions:
     weights: str | Path | None = None
     weights_key: str | None = None
     keep_head: bool = False
+    head_weights: str | Path | None = None
+    head_weights_key: str | None = None
     interpolate_from: tuple[int, int, int] | None = None
     segments: int = 1
     from_image: str | None = None

@@ -15,6 +15,8 @@ from typing import Any
 from vidadapt.console import printable
 from vidadapt.models.backbone import BackboneOptions
 from vidadapt.models.coverage import Pixels
+from vidadapt.models.transformers_defaults import DEFAULTS, FAMILIES
+from vidadapt.models.videoprism import SOFT_CAP
 
 CONFIG = "config.json"
 PREPROCESSING = ("video_preprocessor_config.json", "preprocessor_config.json")
@@ -27,44 +29,11 @@ LARGEST_EPS = 1e-5
 EXACT_GELU = ("gelu", "gelu_python")
 TANH_GELU = ("gelu_fast", "gelu_new", "gelu_pytorch_tanh")  # of ViViT
 
-# model_type -> transformers' defaults.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "videomae": {
-        **{"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
-        **{"intermediate_size": 3072, "patch_size": 16, "tubelet_size": 2, "num_channels": 3},
-        **{"hidden_act": "gelu", "layer_norm_eps": 1e-12, "qkv_bias": True, "qv_bias": True},
-        **{"image_size": 224, "num_frames": 16, "use_mean_pooling": True},
-    },
-    "vjepa2": {
-        **{"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
-        **{"mlp_ratio": 4.0, "patch_size": 16, "tubelet_size": 2, "in_chans": 3},
-        **{"hidden_act": "gelu", "layer_norm_eps": 1e-6, "qkv_bias": True},
-        **{"crop_size": 256, "frames_per_clip": 64},
-    },
-    "timesformer": {
-        **{"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
-        **{"intermediate_size": 3072, "patch_size": 16, "num_channels": 3},
-        **{"hidden_act": "gelu", "layer_norm_eps": 1e-6, "qkv_bias": True},
-        **{"image_size": 224, "num_frames": 8, "attention_type": "divided_space_time"},
-    },
-    "vivit": {
-        **{"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
-        **{"intermediate_size": 3072, "tubelet_size": [2, 16, 16], "num_channels": 3},
-        **{"hidden_act": "gelu_fast", "layer_norm_eps": 1e-6, "qkv_bias": True},
-        **{"image_size": 224, "num_frames": 32},
-    },
-}
-FAMILIES = {
-    "videomae": "vit_...",
-    "vjepa2": "vjepa2_...",
-    "timesformer": "timesformer_...",
-    "vivit": "vivit_...",
-}
 # Shown in the load report.
 SHOWN = (
-    *("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads"),
-    *("intermediate_size", "mlp_ratio", "patch_size", "tubelet_size", "layer_norm_eps"),
-    "use_mean_pooling",
+    *("model_type", "hidden_size", "num_hidden_layers", "num_spatial_layers"),
+    *("num_temporal_layers", "num_attention_heads", "intermediate_size"),
+    *("mlp_ratio", "patch_size", "tubelet_size", "layer_norm_eps", "use_mean_pooling"),
 )
 
 
@@ -89,7 +58,8 @@ class Stated:
     def get(self, key: str) -> Any:
         """Value of a key, or transformers' default; None: the kind has no such key."""
         defaults = DEFAULTS.get(self.kind or "", {})
-        if self.kind == "vivit" and key in ("tubelet_size", "patch_size"):  # one list for both
+        of_both = isinstance(defaults.get("tubelet_size"), list)
+        if of_both and key in ("tubelet_size", "patch_size"):  # one list for both
             value = self.content.get("tubelet_size", defaults["tubelet_size"])
             if isinstance(value, list) and len(value) == 3:
                 return value[0] if key == "tubelet_size" else value[1]
@@ -98,6 +68,13 @@ class Stated:
         if isinstance(value, list) and value and value == value[:1] * len(value):
             return value[0]  # height and width
         return value
+
+    @property
+    def size(self) -> tuple[Any, Any]:
+        """Width and depth."""
+        parts = [self.get(key) for key in ("num_spatial_layers", "num_temporal_layers")]
+        parted = all(isinstance(part, int) for part in parts)
+        return self.get("hidden_size"), sum(parts) if parted else self.get("num_hidden_layers")
 
     @property
     def label_names(self) -> tuple[str, ...] | None:
@@ -133,7 +110,13 @@ def stated_beside(weights: Path) -> Stated | None:
         ValueError: it cannot be read.
     """
     path = _folder(weights) / CONFIG
-    return Stated(path, _read(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    content = _read(path)
+    vision = content.get("vision_config")
+    if content.get("model_type") == "videoprism" and isinstance(vision, dict):  # with a text tower
+        content = {**content, **vision, "model_type": "videoprism_vision_model"}
+    return Stated(path, content)
 
 
 def compare(
@@ -207,19 +190,26 @@ def _contradictions(
             f"{name}; choose model.backbone {FAMILIES[stated.kind or kind]}, or another file"
         )
         return
-    size = stated.get("hidden_size"), stated.get("num_hidden_layers")
-    fits = [key for key, one in known.items() if (one["width"], one["depth"]) == size]
+    fits = [key for key, one in known.items() if (one["width"], one["depth"]) == stated.size]
     other = f"choose model.backbone {' or '.join(fits)}" if fits else "no backbone has this size"
     width, ratio = sizes["width"], sizes.get("mlp_ratio", 4.0)
     mlp = ("mlp_ratio", ratio) if kind == "vjepa2" else ("intermediate_size", round(width * ratio))
     patch = sizes.get("patch_size", 16)
-    tubelet = 1 if kind == "timesformer" else options.tubelet_size
+    of_frames = kind in ("timesformer", "videoprism_vision_model")
+    over_time = sizes.get("temporal_depth", 0)
+    unlike = "the features would be others; use a file that was trained so"
     for key, ours, mend in (
         ("hidden_size", width, other),
         ("num_hidden_layers", sizes["depth"], other),
+        ("num_spatial_layers", sizes["depth"] - over_time, other),
+        ("num_temporal_layers", over_time, other),
         (*mlp, other),
         ("patch_size", patch, f"give --model.patch_size {stated.get('patch_size')}"),
-        ("tubelet_size", tubelet, f"give --model.tubelet_size {stated.get('tubelet_size')}"),
+        (
+            *("tubelet_size", 1 if of_frames else options.tubelet_size),
+            unlike if of_frames else f"give --model.tubelet_size {stated.get('tubelet_size')}",
+        ),
+        ("attn_logit_softcapping", SOFT_CAP, unlike),
         ("num_channels", 3, "the videos of this package have three channels"),
         ("in_chans", 3, "the videos of this package have three channels"),
     ):
@@ -227,34 +217,35 @@ def _contradictions(
         if theirs is not None and not _equal(theirs, ours):
             yield _line(stated, key, theirs, f"{ours} with model.backbone {name}", mend)
     heads = stated.get("num_attention_heads")
-    same_size = size == (width, sizes["depth"])
+    same_size = stated.size == (width, sizes["depth"])
     if heads != sizes["num_heads"] and options.num_heads is None and same_size:
-        mend = f"if the file was trained with {heads}, give --model.num_heads {heads}"
+        give = f"if the file was trained with {heads}, give --model.num_heads {heads}"
+        if kind not in ("videomae", "vjepa2"):  # which have no such option
+            give = unlike
         if (width, heads, sizes["num_heads"]) == (384, 16, 6):
-            mend = (
+            give = (
                 "VideoMAE's own small models were trained with 6, and transformers' converter "
                 "wrote 16 beside them: for these (MCG-NJU/videomae-small-...) give "
                 "--model.num_heads 6, for a file that transformers trained --model.num_heads 16"
             )
         here = f"{sizes['num_heads']} with model.backbone {name}"
-        yield _line(stated, "num_attention_heads", heads, here, f"no tensor tells it; {mend}")
-    mend = "the features would be others; use a file that was trained so"
+        yield _line(stated, "num_attention_heads", heads, here, f"no tensor tells it; {give}")
     known_gelu, gelu = (
         (TANH_GELU, "gelu with tanh here")
         if kind == "vivit"
         else (EXACT_GELU, "the exact gelu here")
     )
     if stated.get("hidden_act") not in known_gelu:
-        yield _line(stated, "hidden_act", stated.get("hidden_act"), gelu, mend)
+        yield _line(stated, "hidden_act", stated.get("hidden_act"), gelu, unlike)
     if stated.get("attention_type") not in (None, "divided_space_time"):
         divided = "divided_space_time here"
-        yield _line(stated, "attention_type", stated.get("attention_type"), divided, mend)
+        yield _line(stated, "attention_type", stated.get("attention_type"), divided, unlike)
     for key in ("qkv_bias", "qv_bias"):
         if stated.get(key) is False:
-            yield _line(stated, key, False, "true here", mend)
+            yield _line(stated, key, False, "true here", unlike)
     eps = stated.get("layer_norm_eps")
     if not isinstance(eps, int | float) or not 0 <= eps <= LARGEST_EPS:
-        yield _line(stated, "layer_norm_eps", eps, "1e-06 here", mend)
+        yield _line(stated, "layer_norm_eps", eps, "1e-06 here", unlike)
 
 
 def _line(stated: Stated, key: str, theirs: Any, ours: str, mend: str) -> str:

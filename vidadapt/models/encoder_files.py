@@ -5,6 +5,7 @@ from __future__ import annotations
 from vidadapt.models.encoder_weights import EncoderFiles
 from vidadapt.models.internvideo2 import INTERNVIDEO2_SIZES
 from vidadapt.models.layouts import INTERNVIDEO2, TIMESFORMER, VIDEOPRISM, VIVIT
+from vidadapt.models.tensor_files import MODEL_KEYS
 from vidadapt.models.timesformer import TIMESFORMER_SIZES
 from vidadapt.models.videoprism import VIDEOPRISM_SIZES
 from vidadapt.models.vivit import VIVIT_SIZES
@@ -17,6 +18,7 @@ TIMESFORMER_FILES = EncoderFiles(
     sizes=TIMESFORMER_SIZES,
     parts=(*PARTS, "time_pos_embed"),
     unused={},
+    entries=("model_state", *MODEL_KEYS),  # of its own files
 )
 
 VIVIT_FILES = EncoderFiles(

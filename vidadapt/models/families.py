@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -43,6 +44,7 @@ from vidadapt.models.learned_positions import (
     fit_vivit,
 )
 from vidadapt.models.positions import Grid, interpolated_table
+from vidadapt.models.probe_file import load_probe
 from vidadapt.models.timesformer import TIMESFORMER_SIZES, TimeSformer
 from vidadapt.models.videoprism import VIDEOPRISM_SIZES, VideoPrism
 from vidadapt.models.vit import SIZES, VideoViT
@@ -103,6 +105,8 @@ def vjepa(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport |
         return vit, None
     said, pixels = compare(path, "vjepa2", name, sizes, options, VJEPA_SIZES)
     report = load_vjepa_weights(vit, path, key=options.weights_key, keep_head=options.keep_head)
+    if options.head_weights is not None:
+        report = load_probe(vit, Path(options.head_weights), report, options.head_weights_key)
     return vit, replace(report, notes=(*report.notes, *said), pixels=pixels)
 
 
@@ -117,7 +121,9 @@ def videoprism(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadRep
     """Return a `VideoPrism` of one of `VIDEOPRISM_SIZES`, and the loading report."""
     _require_own_tables(name, options)
     model = VideoPrism(**_encoder_sizes(name, options, VIDEOPRISM_SIZES))
-    return _loaded(model, name, options, VIDEOPRISM_FILES, fit_videoprism)
+    return _loaded(
+        model, name, options, VIDEOPRISM_FILES, fit_videoprism, "videoprism_vision_model"
+    )
 
 
 def internvideo2(name: str, options: BackboneOptions) -> tuple[VideoModel, LoadReport | None]:
@@ -241,6 +247,8 @@ def build(backbone: str, **options: Any) -> tuple[VideoModel, LoadReport | None]
         raise ValueError(f"model.backbone: write {PREFIX}{backbone} for this model of timm's")
     if chosen.num_heads is not None and backbone not in (*SIZES, *VJEPA_SIZES):
         require_unset("is for vit_... and vjepa2_...; leave it out", num_heads=chosen.num_heads)
+    if backbone not in VJEPA_SIZES:
+        require_unset("is for vjepa2_...; leave it out", head_weights=chosen.head_weights)
     prefix = f"{backbone.partition('/')[0]}/"
     key = prefix if prefix in BACKBONES else backbone
     return BACKBONES[require_known("model.backbone", key, BACKBONES)](backbone, chosen)

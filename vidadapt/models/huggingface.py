@@ -54,7 +54,11 @@ TIMESFORMER_NAMES = {
 
 def from_timesformer(state: State) -> State:
     """TimeSformer: the model or a classifier, with divided attention."""
-    state = renamed(state, by_patterns(TIMESFORMER_NAMES))
+    return divided_timesformer(renamed(state, by_patterns(TIMESFORMER_NAMES)))
+
+
+def divided_timesformer(state: State) -> State:
+    """Check, by our names, that attention is divided; make the patch a tubelet of one frame."""
     if not any(name.startswith("befores.") for name in state):
         kind = "joint_space_time" if "time_pos_embed" in state else "space_only"
         raise ValueError(
@@ -62,7 +66,7 @@ def from_timesformer(state: State) -> State:
             "and only divided_space_time is supported; choose such a file"
         )
     patch = state.get("patch_embed.proj.weight")
-    if patch is not None and patch.ndim == 4:  # a tubelet of one frame
+    if patch is not None and patch.ndim == 4:
         state["patch_embed.proj.weight"] = patch.unsqueeze(2)
     return state
 

@@ -2,7 +2,8 @@
 
 A layout is recognised by its tensor names, never by the file's name. Sources of the names:
 MCG-NJU/VideoMAE and OpenGVLab/VideoMAEv2 (the same names), ShoufaChen/AdaptFormer (`convert.py`),
-facebookresearch/vjepa2, OpenGVLab/InternVideo; Hugging Face's, see `huggingface`.
+facebookresearch/vjepa2, facebookresearch/TimeSformer, OpenGVLab/InternVideo; Hugging Face's, see
+`huggingface`.
 """
 
 from __future__ import annotations
@@ -48,6 +49,19 @@ def _from_meta_vjepa(state: State) -> State:
     return renamed(state, by_patterns(META_VJEPA_NAMES))
 
 
+OFFICIAL_TIMESFORMER_NAMES = {
+    r"^time_embed$": "time_pos_embed",
+    r"^blocks\.(\d+)\.temporal_norm1\.": r"befores.\1.norm.",
+    r"^blocks\.(\d+)\.temporal_attn\.": r"befores.\1.attn.",
+    r"^blocks\.(\d+)\.temporal_fc\.": r"befores.\1.dense.",
+}
+
+
+def _from_official_timesformer(state: State) -> State:
+    """TimeSformer's own files, whose other names are ours."""
+    return huggingface.divided_timesformer(renamed(state, by_patterns(OFFICIAL_TIMESFORMER_NAMES)))
+
+
 @dataclass(frozen=True)
 class Layout:
     """A way to name the tensors of a backbone.
@@ -69,6 +83,11 @@ LAYOUTS = {
         TIMESFORMER,
         r"^(timesformer\.)?encoder\.layer\.0\.attention\.attention\.qkv\.weight$",
         huggingface.from_timesformer,
+    ),
+    "TimeSformer's own": Layout(
+        TIMESFORMER,
+        r"^(blocks\.0\.temporal_attn\.qkv\.weight|time_embed)$",
+        _from_official_timesformer,
     ),
     "TimeSformer": Layout(TIMESFORMER, r"^befores\.0\.attn\.qkv\.weight$", dict),
     "Hugging Face VideoPrism": Layout(

@@ -16,12 +16,13 @@ from vidadapt.models.coverage import State, listed
 from vidadapt.models.encoder_files import TIMESFORMER_FILES, VIVIT_FILES
 from vidadapt.models.heads import pools
 from vidadapt.models.layouts import TUBELET_VIT, our_names
-from vidadapt.models.tensor_files import MODEL_KEYS, read_tensors
+from vidadapt.models.probe_file import Probe, read_probe
+from vidadapt.models.tensor_files import MODEL_KEYS, model_file, read_tensors
 from vidadapt.models.timesformer import TIMESFORMER_SIZES
 from vidadapt.models.vit import SIZES
 from vidadapt.models.vivit import VIVIT_SIZES
 from vidadapt.models.vjepa import VJEPA_SIZES
-from vidadapt.models.vjepa_head import usual_heads
+from vidadapt.models.vjepa_head import NUM_HEADS, usual_heads
 from vidadapt.models.vjepa_weights import VJEPA_FILES
 
 # Families whose classifiers are known: their backbones -> layout of files, entries with the model.
@@ -53,6 +54,7 @@ class PublishedHead:
         first_token: it reads the first token in place of the mean (`use_mean_pooling` false), which
             is the class token where there is one.
         label_names: of config.json; None: there are none.
+        probe: the head, where it is in a file of probes and `path` holds the encoder alone.
     """
 
     path: Path
@@ -62,13 +64,20 @@ class PublishedHead:
     num_classes: int
     first_token: bool
     label_names: tuple[str, ...] | None
+    probe: Probe | None = None
+
+    @property
+    def head_path(self) -> Path:
+        """The file with the head."""
+        return self.path if self.probe is None else self.probe.path
 
     def __str__(self) -> str:
         reads = "its first token" if self.first_token else "the mean of all tokens"
         if self.kind in ("attentive", "vjepa_attentive"):
             reads = "all tokens"
         size = "" if self.depth is None else f" of {self.depth} blocks, {self.heads} heads"
-        return f"{self.kind}{size} from the file, {self.num_classes} classes, reads {reads}"
+        origin = "the file" if self.probe is None else self.probe
+        return f"{self.kind}{size} from {origin}, {self.num_classes} classes, reads {reads}"
 
 
 def published_head(
@@ -126,6 +135,43 @@ def published_head(
                 "not of one model: fetch both again"
             )
     return PublishedHead(file.path, kind, depth, heads, len(state[last]), first_token, names)
+
+
+def published_probe(
+    weights: Path,
+    backbone: str,
+    head_weights: Path,
+    key: str | None = None,
+    num_heads: int | None = None,
+) -> PublishedHead:
+    """Find a probe of V-JEPA 2 for an encoder of another file; it has no class names.
+
+    Args:
+        weights: file, index or folder of the encoder.
+        head_weights: file of probes.
+        key: entry of that file, see `read_probe`.
+        num_heads: of the probe, which no tensor tells; default: 16, as Meta's code has for every
+            width.
+
+    Raises:
+        ValueError: another backbone than V-JEPA's, or a file without a probe.
+        FileNotFoundError: no such file.
+    """
+    if backbone not in VJEPA_SIZES:
+        raise ValueError(
+            f"model.head_weights: a probe of V-JEPA 2 is for backbones vjepa2_..., not {backbone}"
+        )
+    probe = read_probe(head_weights, key)
+    return PublishedHead(
+        path=model_file(weights),
+        kind="vjepa_attentive",
+        depth=probe.depth,
+        heads=NUM_HEADS if num_heads is None else num_heads,
+        num_classes=probe.num_classes,
+        first_token=False,
+        label_names=None,
+        probe=probe,
+    )
 
 
 def reorder_classes(head: nn.Module, order: Sequence[int]) -> None:

@@ -7,7 +7,7 @@ import pickle
 import re
 import shlex
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from vidadapt.models.shards import INDEX, shards_of
 
 # The entry of a training checkpoint that holds the model: DeepSpeed, VideoMAE, Lightning, others.
 MODEL_KEYS = ("model", "module", "state_dict")
+
+PROBES = "classifiers."  # entries of V-JEPA 2's files of probes, see `probe_file`
 
 # Tensors may share values (tied weights), but not claim many times the bytes of their file.
 MOST_REPEATED = 4
@@ -61,7 +63,10 @@ class TensorFile:
 
 
 def read_tensors(
-    path: Path, key: str | None = None, usual: Sequence[str] = MODEL_KEYS
+    path: Path,
+    key: str | None = None,
+    usual: Sequence[str] = MODEL_KEYS,
+    option: str = "model.weights_key",
 ) -> TensorFile:
     """The model's tensors in a file, in the files of an index, or in a folder with one of `FILES`.
 
@@ -69,43 +74,51 @@ def read_tensors(
     file, which is read with `weights_only=True`.
 
     Args:
-        key: entry of the file to take; default: the first of `usual`, else the top.
+        key: entry of the file to take, `NAME.0` for the first of a list; default: the first of
+            `usual`, else the top.
         usual: entries that hold the model in files of its family.
+        option: that gives `key`, for messages.
 
     Raises:
         FileNotFoundError: no such file, or one that an index names is missing.
         ValueError: a folder without a model, a truncated or foreign file, objects that are refused,
             no tensors, no such entry, or tensors without plain values.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"weights file {path} does not exist")
-    path = _in_folder(path) if path.is_dir() else path
-    if not path.is_file():
-        raise ValueError(f"{path} is no file, but a device or a pipe")
-    _refuse_part(path)
+    path = model_file(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(9)
     if start[:1] == b"{" and int.from_bytes(start[:8], "little") > size:  # JSON, not a length
         found = TensorFile(path, _from_shards(path))
     else:
-        found = _read_one(path, start, key, usual)
+        found = _read_one(path, start, key, usual, option)
         _require_plain(found, size)
     if key is not None and found.key is None:
         raise ValueError(
-            f"model.weights_key: {path} holds its tensors at the top, under no key; leave "
-            f"{key!r} out"
+            f"{option}: {path} holds its tensors at the top, under no key; leave {key!r} out"
         )
     return found
 
 
-def _in_folder(folder: Path) -> Path:
-    for name in FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise ValueError(
-        f"{folder} is a folder without {', '.join(FILES)}; name the weights file inside it"
-    )
+def model_file(path: Path) -> Path:
+    """The file that a path names: itself, or the first of `FILES` in a folder.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_tensors`.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"weights file {path} does not exist")
+    if path.is_dir():
+        found = next((path / name for name in FILES if (path / name).is_file()), None)
+        if found is None:
+            raise ValueError(
+                f"{path} is a folder without {', '.join(FILES)}; name the weights file inside it"
+            )
+        path = found
+    if not path.is_file():
+        raise ValueError(f"{path} is no file, but a device or a pipe")
+    _refuse_part(path)
+    return path
 
 
 def _refuse_part(path: Path) -> None:
@@ -124,7 +137,7 @@ def _from_shards(index: Path) -> State:
             )
         with path.open("rb") as file:
             start = file.read(9)
-        found = _read_one(path, start, None, MODEL_KEYS)
+        found = _read_one(path, start, None, MODEL_KEYS, "model.weights_key")
         _require_plain(found, path.stat().st_size)
         for what, differing in (
             ("lacks", [name for name in names if name not in found.tensors]),
@@ -139,9 +152,11 @@ def _from_shards(index: Path) -> State:
     return tensors
 
 
-def _read_one(path: Path, start: bytes, key: str | None, usual: Sequence[str]) -> TensorFile:
+def _read_one(
+    path: Path, start: bytes, key: str | None, usual: Sequence[str], option: str
+) -> TensorFile:
     if start[8:9] != b"{":  # eight bytes of header length, then JSON
-        return _model_entry(path, _torch_load(path), key, usual)
+        return _model_entry(path, _torch_load(path), key, usual, option)
     try:
         return TensorFile(path, load_file(path))
     except Exception as error:  # SafetensorError, or a type that torch does not have
@@ -221,21 +236,27 @@ def _unreadable(path: Path, kind: str, error: Exception) -> ValueError:
     )
 
 
-def _model_entry(path: Path, content: Any, key: str | None, usual: Sequence[str]) -> TensorFile:
-    sets = {"": content, **content} if isinstance(content, dict) else {}
-    entries = {str(name): _named_tensors(value) for name, value in sets.items()}
+def _model_entry(
+    path: Path, content: Any, key: str | None, usual: Sequence[str], option: str
+) -> TensorFile:
+    entries = {name: _named_tensors(value) for name, value in _entries(content)}
     entries = {name: tensors for name, tensors in entries.items() if tensors}
     keys = [name for name in entries if name]
     if key is None:
         key = next((name for name in (*usual, "") if name in entries), None)
     elif key not in keys:
         raise ValueError(
-            f"model.weights_key: {path} has no entry {key!r} with named tensors; it has "
-            f"{printable(', '.join(keys)) or 'none'}"
+            f"{option}: {path} has no entry {key!r} with named tensors; it has "
+            f"{printable(listed(keys)) or 'none'}"
         )
     if key is None:
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content)
-        advice = f"; model.weights_key chooses {printable(' or '.join(keys))}" if keys else ""
+        advice = f"; {option} chooses {printable(' or '.join(keys))}" if keys else ""
+        if any(name.startswith(PROBES) for name in keys):
+            advice = (
+                "; it is a file of probes, which is for model.head_weights, beside the encoder's "
+                "file as model.weights"
+            )
         raise ValueError(
             f"{path} holds no model: expected named tensors, at the top or under one of "
             f"{', '.join(usual)}; found {printable(str(found))}{advice}"
@@ -248,6 +269,18 @@ def _model_entry(path: Path, content: Any, key: str | None, usual: Sequence[str]
         if name != key and names & {other.removeprefix("module.") for other in entries[name]}
     ]
     return TensorFile(path, taken, key or None, tuple(others))
+
+
+def _entries(content: Any) -> Iterator[tuple[str, Any]]:
+    """What may hold the model, with its name: all of the file, its parts, those of its lists."""
+    if not isinstance(content, dict):
+        return
+    yield "", content
+    for name, value in content.items():
+        if isinstance(value, list):
+            yield from ((f"{name}.{number}", one) for number, one in enumerate(value))
+        else:
+            yield str(name), value
 
 
 def _named_tensors(entry: Any) -> State:

@@ -20,10 +20,11 @@ from vidadapt.models.clip_shape import require_divides
 from vidadapt.models.encoder import ClipEncoder, drop_path_rates, encoder_block, init_weights
 from vidadapt.models.positions import Grid
 
+PATCHES = {"patch_size": 18}
 VIDEOPRISM_SIZES: dict[str, Mapping[str, Any]] = {
     # Not published; for trials.
-    "videoprism_tiny": {"width": 192, "depth": 6, "temporal_depth": 2, "num_heads": 3},
-    "videoprism_base": {"width": 768, "depth": 16, "temporal_depth": 4, "num_heads": 12},
+    "videoprism_tiny": {**PATCHES, "width": 192, "depth": 6, "temporal_depth": 2, "num_heads": 3},
+    "videoprism_base": {**PATCHES, "width": 768, "depth": 16, "temporal_depth": 4, "num_heads": 12},
 }
 
 SOFT_CAP = 50.0
@@ -84,7 +85,7 @@ class VideoPrism(ClipEncoder):
         temporal_depth: int,
         num_heads: int,
         width: int,
-        patch_size: int = 18,
+        patch_size: int,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         **sizes: Any,

@@ -29,6 +29,9 @@ LARGEST |= {"tubelet_size": 4096, "patch_size": 4096, "position_grid": 4096}
 LARGEST |= {"segments": 4096, "head_depth": 64}
 LARGEST |= {"num_heads": 4096, "head_heads": 4096}
 
+# Keys of the model that say how the run began, which an adapter does not need.
+OF_THE_RUN = ("drop_path", "head_weights", "head_weights_key")
+
 
 def describe_adapter(
     config: Config, plan: DataPlan, backbone: str, manifest: str
@@ -39,7 +42,7 @@ def describe_adapter(
         backbone: fingerprint from `adapted_model`.
         manifest: hash of the training list.
     """
-    model = {key: value for key, value in vars(config.model).items() if key != "drop_path"}
+    model = {key: value for key, value in vars(config.model).items() if key not in OF_THE_RUN}
     return {
         "format": FORMATS[2 if plan.multi_label else 1],
         **({"plugins": list(config.plugins)} if config.plugins else {}),

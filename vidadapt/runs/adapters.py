@@ -307,6 +307,7 @@ def load_adapted_model(config: Config, plan: DataPlan, folder: Path) -> VideoMod
     tensors, about = _read(folder)
     source = str(folder / checkpoints.TENSORS)
     refuse_differences(source, differences(about, config, plan))
+    config = replace(config, model=without_head_of_file(config.model))
     # A file that holds every parameter (full fine-tuning) needs no backbone.
     model, _, backbone = adapted_model(config, plan, load_backbone=False)
     if not holds_all(model, tensors):
@@ -314,6 +315,11 @@ def load_adapted_model(config: Config, plan: DataPlan, folder: Path) -> VideoMod
         refuse_backbone(source, about, backbone, f"model.weights ({config.model.weights})")
     methods.load_trainable_state(model, tensors, source)
     return model.eval()
+
+
+def without_head_of_file(model: ModelConfig) -> ModelConfig:
+    """Return the configuration of a model whose head is an adapter's: no file is read for it."""
+    return replace(model, keep_head=False, head_weights=None, head_weights_key=None)
 
 
 def holds_all(model: nn.Module, tensors: dict[str, torch.Tensor]) -> bool:

@@ -49,6 +49,8 @@ def adapted_model(
             head_depth=chosen.head_depth,
             head_heads=chosen.head_heads,
             keep_head=chosen.keep_head,
+            head_weights=chosen.head_weights if load_backbone else None,
+            head_weights_key=chosen.head_weights_key,
             segments=plan.sampling.segments,
             interpolate_from=_grid(chosen.position_grid),
             from_image=chosen.from_image,

@@ -22,7 +22,8 @@ from vidadapt.data import DataPlan
 # first three agree, its fingerprint says.
 NOT_OF_THE_BACKBONE = (
     *("weights", "weights_key", "drop_path"),
-    *("head", "head_depth", "head_heads", "keep_head", "class_order"),
+    *("head", "head_depth", "head_heads", "head_weights", "head_weights_key", "keep_head"),
+    "class_order",
 )
 OF_THE_HEAD = ("model.head", "model.head_depth", "model.head_heads")
 IN_FILE = "{key}: {old!r} in the file, {new!r} "

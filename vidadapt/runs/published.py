@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from vidadapt import data
 from vidadapt.config import Config, ConfigError
-from vidadapt.models import WITHOUT_FILE, PublishedHead, published_head, weights_file
+from vidadapt.models import (
+    WITHOUT_FILE,
+    PublishedHead,
+    published_head,
+    published_probe,
+    weights_file,
+)
 
 FROM_FILE = "from_file"
 SHOWN = 5  # names of a message
@@ -36,17 +43,30 @@ def head_of_file(config: Config) -> tuple[Config, PublishedHead]:
         )
     path = weights_file(chosen.weights)
     assert path is not None
-    found = published_head(path, chosen.backbone, chosen.num_heads, chosen.weights_key)
+    if chosen.head_weights is None:
+        found = published_head(path, chosen.backbone, chosen.num_heads, chosen.weights_key)
+    else:
+        found = published_probe(
+            path,
+            chosen.backbone,
+            Path(chosen.head_weights),
+            chosen.head_weights_key,
+            chosen.head_heads,
+        )
     for key, asked, held in (
         ("head_depth", chosen.head_depth, found.depth),
         ("head_heads", chosen.head_heads, found.heads),
     ):
         if asked is not None and asked != held:
             raise ConfigError(
-                f"model.{key}: {asked}, but the head in {found.path} has {held}; leave it out"
+                f"model.{key}: {asked}, but the head in {found.head_path} has {held}; leave it out"
             )
     model = replace(
-        chosen, head=found.kind, head_depth=found.depth, head_heads=found.heads, keep_head=True
+        chosen,
+        head=found.kind,
+        head_depth=found.depth,
+        head_heads=found.heads,
+        keep_head=found.probe is None,
     )
     return replace(config, model=model), found
 
@@ -94,11 +114,11 @@ def class_names(
         ConfigError: another number of classes, other names, or the same in another order that
             nobody asked to apply.
     """
-    own = found.label_names
+    own, source = found.label_names, found.head_path
     given = len(of_list) if of_list is not None else num_classes
     if given is not None and given != found.num_classes:
         raise ConfigError(
-            f"model.head: {FROM_FILE}: the head in {found.path} has {found.num_classes} classes, "
+            f"model.head: {FROM_FILE}: the head in {source} has {found.num_classes} classes, "
             f"the data {given}; use lists of its classes, or a head of your own"
         )
     if own is None or of_list is None:
@@ -121,13 +141,13 @@ def class_names(
         if asked == "by_name":
             return tuple(of_list), f"by name: {len(pairs)} of the file's classes moved, as asked"
         raise ConfigError(
-            f"model.head: {FROM_FILE}: the head in {found.path} numbers the same "
+            f"model.head: {FROM_FILE}: the head in {source} numbers the same "
             f"{len(own)} classes in another order than the list; {len(pairs)} differ "
             f"({'; '.join(pairs[:SHOWN])}). --model.class_order by_name puts them in the list's"
         )
     strange = sorted(set(own) - set(of_list))
     raise ConfigError(
-        f"model.head: {FROM_FILE}: {len(strange)} class names of {found.path} are not in the list "
+        f"model.head: {FROM_FILE}: {len(strange)} class names of {source} are not in the list "
         f"({'; '.join(pairs[:SHOWN])}). Use a list of the file's classes; or, if only the spelling "
         "differs and the numbers mean the same, --model.class_order by_number"
     )

@@ -76,7 +76,11 @@ class AdapterBank:
         device: torch.device | str = "cpu",
     ) -> None:
         self.config = replace(
-            model, head="linear", head_depth=None, head_heads=None, keep_head=False, drop_path=0.0
+            adapters.without_head_of_file(model),
+            head="linear",
+            head_depth=None,
+            head_heads=None,
+            drop_path=0.0,
         )
         self.plan = adapters.bare_plan(num_frames, crop_size, segments)
         self.device = torch.device(device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,17 +40,16 @@ class Published:
     @property
     def name(self) -> str:
         """A short name: of the file, or of its folder or repository where it has a usual one."""
-        given = str(self.config.model.weights)
-        if given.startswith(PREFIX):
+        given, path = str(self.config.model.weights), self.head.head_path
+        if self.head.probe is None and given.startswith(PREFIX):
             return given.removeprefix(PREFIX).replace("/", "--")
-        path = self.head.path
         return path.resolve().parent.name if path.stem in USUAL else path.stem
 
     @property
     def about(self) -> dict[str, Any]:
         """What scores come from, as JSON: file, head, and the way to clips."""
-        sampling = self.plan.sampling
-        return {
+        sampling, probe = self.plan.sampling, self.head.probe
+        about = {
             "weights": str(self.config.model.weights),
             "weights_file": str(self.head.path),
             "weights_sha256": checksum(self.head.path),
@@ -60,6 +58,9 @@ class Published:
             "sampling": self.config.data.sampling,
             "stride": sampling.stride,
         }
+        if probe is not None:
+            about |= {"head_file": str(probe.path), "head_sha256": checksum(probe.path)}
+        return about
 
 
 def find_published(config: Config, of_list: Sequence[str] | None) -> Published:
@@ -113,7 +114,7 @@ class PublishedBank:
 
     def __init__(self, found: Published, device: torch.device) -> None:
         self._model, self.report = load_published(found, device)
-        self._saved = SavedAdapter(Path(found.head.path), {}, {}, found.config, found.plan)
+        self._saved = SavedAdapter(found.head.head_path, {}, {}, found.config, found.plan)
         self.names = (found.name,)
 
     def adapter(self, name: str) -> SavedAdapter:

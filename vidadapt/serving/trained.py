@@ -155,7 +155,7 @@ def find(cfg: Config, options: EvaluateOptions, adapter: SavedAdapter | None) ->
     cfg = replace(cfg, data=with_lists(cfg.data, same_dataset=is_run))
     if not is_run and adapter is None:
         published = find_published(cfg, _names_of_list(cfg.data, options.split))
-        cfg, plan, checkpoint = published.config, published.plan, published.head.path
+        cfg, plan, checkpoint = published.config, published.plan, published.head.head_path
     elif adapter is None:
         checkpoint = adapters.checkpoint_folder(Path(cfg.run_dir), options.checkpoint)
         names = None if named else checkpoints.load_checkpoint(checkpoint)[1].get("label_names")

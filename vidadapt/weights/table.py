@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from vidadapt.weights.encoders import ENCODERS
 from vidadapt.weights.image import IMAGE
 from vidadapt.weights.published import Published
 from vidadapt.weights.video import VIDEO
 from vidadapt.weights.vjepa import VJEPA
 
-PUBLISHED: dict[str, Published] = {**VIDEO, **VJEPA, **IMAGE}
+PUBLISHED: dict[str, Published] = {**VIDEO, **VJEPA, **ENCODERS, **IMAGE}
 
 
 def of_weights(weights: str | None, backbone: str) -> Published | None:

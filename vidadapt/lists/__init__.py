@@ -16,9 +16,11 @@ from vidadapt.lists.folds import (
 )
 from vidadapt.lists.index import Index, add_to_index, index_path, read_index, tidy_index
 from vidadapt.lists.names import (
+    IMAGE_ENDINGS,
     PATH_COLUMNS,
     VIDEO_ENDINGS,
     composed,
+    is_image,
     is_video,
     other_spelling,
     spelled,
@@ -54,6 +56,7 @@ from vidadapt.lists.videos import Videos
 __all__ = [
     "FOLDS_FILE",
     "HEADER_FIELDS",
+    "IMAGE_ENDINGS",
     "LABELS_FILE",
     "MOST_LISTED",
     "PATH_COLUMNS",
@@ -78,6 +81,7 @@ __all__ = [
     "frame_counts",
     "group_numbers",
     "index_path",
+    "is_image",
     "is_video",
     "known_root",
     "known_rows",

@@ -21,7 +21,8 @@ from vidadapt.models.weights import backbone_state
 ROOT = Path(__file__).parents[2]
 
 # Trained, but their effect cancels, so their gradients are ~0: the scale and shift of fc_norm, or
-# of one image's class token, in the BatchNorm that follows; what a token mixer adds to all channels of a token in the next LayerNorm.
+# of one image's class token, in the BatchNorm that follows; what a token mixer adds to all channels
+# of a token in the next LayerNorm.
 CANCELLED = re.compile(
     r"(fc_norm|image\.norm)\.(weight|bias)$|.*over_tokens\.fc2\.(bias|delta\.shift)$"
 )

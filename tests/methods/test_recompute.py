@@ -75,9 +75,8 @@ def assert_same(found: tuple, plain: tuple, tolerance: float = 1e-5) -> None:
 
 @pytest.mark.parametrize(("method", "kind"), PAIRS)
 def test_steps_are_the_same_and_keep_less(method, kind):
-    steps = {
-        what: step(one, clips(kind=kind)) for what, one in copies(adapted(method, kind)).items()
-    }
+    given = clips(kind=kind)
+    steps = {what: step(one, given) for what, one in copies(adapted(method, kind)).items()}
     assert_same(steps["mlp"], steps["none"])
     assert_same(steps["block"], steps["none"])
     none, mlp, block = (kept for _, _, kept, _ in steps.values())

@@ -46,7 +46,8 @@ WRITTEN = f"""
 OUT gets train.txt and its like ('path label'), labels.txt, prepared.json and report.txt, and the
 frames of every video are counted. Exit status 1: not all is as the source promises, and the report
 says what is not; the lists are written all the same. Videos are files whose names end in
-{ENDINGS}; images (imagefolder) in
+{ENDINGS}.
+Images (imagefolder) are files whose names end in
 {OF_IMAGES}.
 """
 

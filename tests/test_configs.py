@@ -67,10 +67,11 @@ def test_every_config_binds_and_trains_as_many_parameters_as_it_says(path):
     with torch.device("meta"):
         model, _ = models.build(
             cfg.model.backbone,
-            num_frames=16 if cfg.data.sampling == "videomae_uniform" else 8,
+            num_frames=data.SAMPLINGS[cfg.data.sampling].num_frames,
             crop_size=cfg.data.crop_size,
             num_classes=12 if demo else data.DATASETS[cfg.data.dataset].num_classes,
             head=cfg.model.head,
+            from_image=cfg.model.from_image,
         )
         methods.apply(model, cfg.method)
     count = f"{methods.count_parameters(model)[0]:,}"

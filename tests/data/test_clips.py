@@ -369,11 +369,15 @@ def test_presets():
         "ucf101": 101,
         "kinetics400": 400,
         "custom": None,
+        "cifar100": 100,
+        "custom_images": None,
     }
     for name, dataset in DATASETS.items():
         if dataset.num_classes is not None:
             plan = resolve(DataConfig(dataset=name), EvalConfig())
-            assert plan.num_classes == dataset.num_classes and plan.sampling.num_frames in (8, 16)
+            assert plan.num_classes == dataset.num_classes
+            frames = (1,) if dataset.sampling == "image" else (8, 16)
+            assert plan.sampling.num_frames in frames
     ssv2 = resolve(DataConfig(dataset="ssv2"), EvalConfig())
     assert not ssv2.augmentation.flip and (ssv2.num_clips, ssv2.num_crops) == (4, 3)
 

@@ -7,6 +7,7 @@ from vidadapt.data.mixing import mix_batch
 from vidadapt.data.seeding import seeded
 from vidadapt.data.transforms import (
     NORMALIZATIONS,
+    TRAIN_CROPS,
     Augmentation,
     crop_corners,
     cut_views,
@@ -77,7 +78,7 @@ def test_multi_scale_box_draws_exactly_the_references_boxes(height, width):
     assert all(t >= 0 and le >= 0 and t + h <= height and le + w <= width for t, le, h, w in drawn)
 
 
-@pytest.mark.parametrize("train_crop", ["multi_scale", "random_resized"])
+@pytest.mark.parametrize("train_crop", TRAIN_CROPS)
 @pytest.mark.parametrize(("height", "width"), [(60, 84), (84, 60), (9, 5), (1, 2)])
 def test_training_clips_of_any_frame_size(train_crop, height, width):
     with seeded(0):
@@ -86,7 +87,7 @@ def test_training_clips_of_any_frame_size(train_crop, height, width):
     assert clip.permute(1, 2, 3, 0).is_contiguous()  # one piece to copy into the batch
 
 
-@pytest.mark.parametrize("train_crop", ["multi_scale", "random_resized"])
+@pytest.mark.parametrize("train_crop", TRAIN_CROPS)
 def test_one_decision_for_all_frames(train_crop):
     augmentation = Augmentation(train_crop, flip=True, rand_augment=True)
     results = []

@@ -60,6 +60,7 @@ KINDS: dict[str, dict] = {
     "frame-wise ViT": {"backbone": "timm/small_visiontransformer", **FRAMES},
     "frame-wise Swin": {"backbone": "timm/small_swintransformer", **FRAMES},
     "frame-wise Mixer": {"backbone": "timm/small_mlpmixer", **FRAMES},
+    "image ViT": {"backbone": "timm/small_visiontransformer", **FRAMES, "num_frames": 1},
 }
 
 # What a method must be told to be defined on a kind, beyond its defaults.
@@ -74,7 +75,8 @@ def chosen(method: str, kind: str) -> dict:
 @functools.cache
 def _built(kind: str) -> VideoModel:
     torch.manual_seed(0)
-    model = build(num_frames=4, crop_size=32, num_classes=NUM_CLASSES, **KINDS[kind])[0]
+    shape = {"num_frames": num_frames(kind), "crop_size": 32, "num_classes": NUM_CLASSES}
+    model = build(**{**KINDS[kind], **shape})[0]
     for name, parameter in model.named_parameters():
         if name.endswith(".gamma"):  # untrained, LayerScale lets hardly any gradient pass
             parameter.data.fill_(1.0)
@@ -86,8 +88,13 @@ def fresh(kind: str) -> VideoModel:
     return copy.deepcopy(_built(kind))
 
 
-def clips(batch: int = 4) -> torch.Tensor:
-    return torch.randn(batch, 3, 4, 32, 32, generator=torch.Generator().manual_seed(1))
+def num_frames(kind: str) -> int:
+    return KINDS[kind].get("num_frames", 4)
+
+
+def clips(batch: int = 4, kind: str = "tubelet ViT") -> torch.Tensor:
+    shape = (batch, 3, num_frames(kind), 32, 32)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
 def disturb(model: torch.nn.Module) -> None:

@@ -15,13 +15,17 @@ from kinds import KINDS, NUM_CLASSES, OPTIONS, chosen, clips, disturb, fresh
 from torch.nn import functional
 
 from vidadapt import methods
+from vidadapt.models import FrameByFrame
 from vidadapt.models.weights import backbone_state
 
 ROOT = Path(__file__).parents[2]
 
-# Trained, but their effect cancels, so their gradients are ~0: fc_norm's scale and shift in the
-# BatchNorm that follows; what a token mixer adds to all channels of a token in the next LayerNorm.
-CANCELLED = re.compile(r"fc_norm\.(weight|bias)$|.*over_tokens\.fc2\.(bias|delta\.shift)$")
+# Trained, but their effect cancels, so their gradients are ~0: the scale and shift of fc_norm, or
+# of one image's class token, in the BatchNorm that follows; what a token mixer adds to all channels
+# of a token in the next LayerNorm.
+CANCELLED = re.compile(
+    r"(fc_norm|image\.norm)\.(weight|bias)$|.*over_tokens\.fc2\.(bias|delta\.shift)$"
+)
 
 # Pairs that are undefined, and the words of the reason.
 UNDEFINED = {
@@ -82,8 +86,8 @@ def test_undefined_pairs_raise_one_error_that_names_both(method, kind):
 @pytest.mark.parametrize(("method", "kind"), [p for p in PAIRS if p[0] not in NO_IDENTITY])
 def test_the_function_is_unchanged_at_initialisation(method, kind):
     with torch.no_grad():
-        expected = fresh(kind).eval()(clips())
-        found = adapted(method, kind).eval()(clips())
+        expected = fresh(kind).eval()(clips(kind=kind))
+        found = adapted(method, kind).eval()(clips(kind=kind))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
@@ -100,7 +104,7 @@ def test_two_steps_move_what_is_trained_and_nothing_else(method, kind):
     for _ in range(2):
         optimizer.zero_grad()
         labels = torch.arange(6) % NUM_CLASSES
-        functional.cross_entropy(model(clips(6)), labels).backward()
+        functional.cross_entropy(model(clips(6, kind)), labels).backward()
         for key, parameter in trained.items():
             assert parameter.grad is not None, key
             largest[key] = max(largest[key], parameter.grad.abs().max().item())
@@ -121,7 +125,7 @@ def test_a_saved_state_gives_the_same_function(method, kind):
     methods.apply(second, chosen(method, kind))
     methods.load_trainable_state(second, methods.trainable_state(first), "test")
     with torch.no_grad():
-        assert torch.equal(first.eval()(clips()), second.eval()(clips()))
+        assert torch.equal(first.eval()(clips(kind=kind)), second.eval()(clips(kind=kind)))
 
 
 @pytest.mark.parametrize(("method", "kind"), PAIRS)
@@ -138,9 +142,9 @@ def test_a_method_adds_what_its_formula_says(method, kind):
     plain = fresh(kind)
     widths = [slot.width for slot in plain.slots()]
     places = math.prod(plain.grid[1:])
-    if plain.rows_per_clip > 1:
+    if isinstance(plain, FrameByFrame):
         places += plain.num_prefix_tokens
-    readout = 2 * plain.width + plain.width * NUM_CLASSES + NUM_CLASSES
+    readout = methods.count_parameters(plain.fc_norm)[1] + plain.width * NUM_CLASSES + NUM_CLASSES
     model = adapted(method, kind)
     if getattr(model, "time_embed", None) is not None:
         readout += methods.count_parameters(model.time_embed)[0]
@@ -157,11 +161,11 @@ def test_a_merged_model_is_a_plain_one_with_the_same_logits(method, kind):
     disturb(model)
     model.double().eval()
     with torch.no_grad():
-        expected = model(clips().double())
+        expected = model(clips(kind=kind).double())
         methods.merge(model, method)
-        found = model(clips().double())
+        found = model(clips(kind=kind).double())
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
-    assert (expected - fresh(kind).double().eval()(clips().double())).abs().max() > 1e-4
+    assert (expected - fresh(kind).double().eval()(clips(kind=kind).double())).abs().max() > 1e-4
     assert backbone_state(model).keys() == backbone_state(fresh(kind)).keys()
 
 

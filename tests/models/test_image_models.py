@@ -127,6 +127,7 @@ def test_one_frame_has_the_image_models_pooled_features_exactly(kind):
     frame = picture(kind, 2)
     want = image.forward_head(image.forward_features(frame), pre_logits=True)
     assert torch.equal(video.forward_features(frame[:, :, None])[:, 0], want)
+    assert torch.equal(video(frame[:, :, None]), video.head(want))
     assert video.width == want.shape[1]
 
 

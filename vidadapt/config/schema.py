@@ -43,7 +43,13 @@ class DataConfig:
         num_frames: T, frames of one clip; default: the preset's.
         stride: step from one frame of a dense clip to the next, in frames; default: the preset's.
         crop_size: S, side of the square crop in pixels.
-        train_crop: random crop in training.
+        train_crop: random crop in training, see `vidadapt.data.Augmentation`; `none`: the centre
+            view of evaluation.
+        resize: short side in pixels at evaluation, from whose middle the crops are cut; default:
+            crop_size.
+        interpolation: of resizing, in training and evaluation, always with antialiasing.
+        fit: what evaluation does with the aspect ratio: `crop` keeps it and cuts squares out,
+            `squash` resizes the whole frame to a square. Training does so with train_crop `none`.
         flip: mirror training clips at random; default: the data set's rule. Asking for it where
             the data set forbids it is an error.
         rand_augment: torchvision v2 RandAugment, 4 operations, magnitude 7 of 10.
@@ -99,7 +105,12 @@ class DataConfig:
     num_frames: int | None = None
     stride: int | None = None
     crop_size: int = 224
-    train_crop: Literal["multi_scale", "random_resized"] = "multi_scale"
+    train_crop: Literal["multi_scale", "random_resized", "random_resized_mae", "none"] = (
+        "multi_scale"
+    )
+    resize: Annotated[int | None, Within("[1, inf)")] = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    fit: Literal["crop", "squash"] = "crop"
     flip: bool | None = None
     rand_augment: bool = False
     random_erasing: float = 0.0

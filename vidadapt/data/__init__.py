@@ -29,6 +29,7 @@ from vidadapt.data.splits import load_splits, loaders_of, read_splits
 from vidadapt.data.transforms import (
     NORMALIZATIONS,
     Augmentation,
+    Framing,
     crop_corners,
     cut_views,
     eval_frames,
@@ -52,6 +53,7 @@ __all__ = [
     "EpochBatches",
     "EvalLoader",
     "EvalViews",
+    "Framing",
     "SampleKey",
     "Sampling",
     "SkipLog",

@@ -16,7 +16,9 @@ from vidadapt.data.epochs import SampleKey
 from vidadapt.data.sampling import Sampling, eval_indices, train_indices
 from vidadapt.data.seeding import seeded
 from vidadapt.data.transforms import (
+    PLAIN,
     Augmentation,
+    Framing,
     crop_corners,
     cut_views,
     eval_frames,
@@ -51,11 +53,12 @@ class TrainClips(Dataset[dict[str, Any]]):
         crop_size: int,
         augmentation: Augmentation,
         seed: int,
+        framing: Framing = PLAIN,
         patience: float = PATIENCE,
     ) -> None:
         self.patience = Patience(patience)
         self.samples, self.sampling, self.seed = samples, sampling, seed
-        self.crop_size, self.augmentation = crop_size, augmentation
+        self.crop_size, self.augmentation, self.framing = crop_size, augmentation, framing
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -67,7 +70,7 @@ class TrainClips(Dataset[dict[str, Any]]):
             indices = train_indices(self.sampling, facts.num_frames, rng)
             read = partial(read_frames, self.samples.file(index), facts, indices)
             frames, changed = self.patience.call(read, (TransientReadError,))
-            clip = train_clip(frames, self.crop_size, self.augmentation)
+            clip = train_clip(frames, self.crop_size, self.augmentation, self.framing)
         about = {"again": self.patience.first(), "changed": changed}
         return {"clip": clip, "label": self.samples.labels[index], "index": index, **about}
 
@@ -101,10 +104,12 @@ class EvalViews(Dataset[dict[str, Any]]):
         num_clips: int,
         num_crops: int,
         crop_size: int,
+        framing: Framing = PLAIN,
         patience: float = PATIENCE,
     ) -> None:
         self.patience = Patience(patience)
-        self.samples, self.sampling, self.crop_size = samples, sampling, crop_size
+        self.samples, self.sampling = samples, sampling
+        self.crop_size, self.framing = crop_size, framing
         self.num_clips, self.num_crops = num_clips, num_crops
 
     def __len__(self) -> int:
@@ -135,10 +140,11 @@ class EvalViews(Dataset[dict[str, Any]]):
         needed, places = np.unique(indices, return_inverse=True)
         read = partial(read_frames, file, facts, needed)
         found, changed = self.patience.call(read, (TransientReadError,))
-        frames = eval_frames(found, self.crop_size)
+        frames = eval_frames(found, self.crop_size, self.framing)
         height, width = frames.shape[1:3]
         clips, clip_of = _distinct(places.reshape(indices.shape))
-        corners, crop_of = _distinct(np.array(crop_corners(height, width, self.num_crops)))
+        squares = crop_corners(height, width, self.num_crops, self.framing)
+        corners, crop_of = _distinct(np.array(squares))
         return {
             "frames": frames,
             "clips": torch.from_numpy(clips),

@@ -32,4 +32,7 @@ DATASETS = {
     "kinetics400": Dataset(400, "videomae_dense", flip=True),
     # A user's classes may differ by left and right: mirroring must be asked for.
     "custom": Dataset(None, "uniform8", flip=False),
+    # Sets of images: each is a video of one frame.
+    "cifar100": Dataset(100, "image", flip=True, config="cifar100/adaptformer"),
+    "custom_images": Dataset(None, "image", flip=False, config="images"),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from vidadapt.data.transforms import cut_views
 from vidadapt.data.worker_count import cores, loader_processes
 from vidadapt.files import PATIENCE
 from vidadapt.lists import (
+    ListError,
     Sample,
     Samples,
     Videos,
@@ -32,7 +33,7 @@ from vidadapt.lists import (
     listing,
     manifest_hash,
 )
-from vidadapt.video import ReadError, VideoFacts
+from vidadapt.video import IMAGE_READER, ReadError, VideoFacts
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def load_list(
             ones. Otherwise they stay and are listed as warnings.
 
     Raises:
-        ListError: a missing file, with `data.check_files`.
+        ListError: a missing file, with `data.check_files`; images among videos.
         ReadError: more unreadable training videos than allowed, no readable video at all, or
             truncated files with `data.truncated` "error".
         ValueError: an unusable quarantine or index.
@@ -109,6 +110,7 @@ def load_list(
     lines = tuple(causes.values())
     if not frames.any():
         raise ReadError(listing(f"{list_path}: no video can be read", lines))
+    refuse_mixture({str(list_path): videos})
     if not training:
         manifest = manifest_hash(samples, plan.label_names)
         return VideoList(str(list_path), videos, (), (*lines, *cut), manifest)
@@ -117,6 +119,33 @@ def load_list(
     manifest = manifest_hash(itertools.compress(samples, frames > 0), plan.label_names)
     readable = videos.at(np.flatnonzero(frames > 0))
     return VideoList(str(list_path), readable, lines, tuple(cut), manifest)
+
+
+def refuse_mixture(lists: Mapping[str, Videos]) -> None:
+    """Refuse lists that hold images and videos, which one run never means.
+
+    Args:
+        lists: by the names of their files.
+
+    Raises:
+        ListError: with the numbers of both in each list, and the first of each.
+    """
+    counts: list[str] = []
+    first: dict[str, str] = {}
+    for name, videos in lists.items():
+        readers = np.array([*videos.readers()])
+        readable = videos.column("num_frames") > 0
+        images = readable & (readers == IMAGE_READER)
+        kinds = {"image(s)": images, "video(s)": readable & ~images}
+        counts.append(f"{name} holds " + " and ".join(f"{k.sum()} {of}" for of, k in kinds.items()))
+        for of, places in kinds.items():
+            if places.any():
+                first.setdefault(of, videos.file(int(places.argmax())))
+    if len(first) > 1:
+        raise ListError(
+            f"{'; '.join(counts)} (the first: {', '.join(first.values())}); a run takes images or "
+            "videos: make separate lists. A moving GIF is a video"
+        )
 
 
 def _check_unreadable(list_path: str | Path, unreadable: list[str], most: int) -> None:
@@ -157,6 +186,7 @@ def train_loader(
         videos.samples,
         plan.sampling,
         crop_size=plan.crop_size,
+        framing=plan.framing,
         augmentation=plan.augmentation,
         seed=seed,
         patience=_patience(data),
@@ -212,6 +242,7 @@ def eval_loader(
         num_clips=plan.num_clips if num_clips is None else num_clips,
         num_crops=plan.num_crops if num_crops is None else num_crops,
         crop_size=plan.crop_size,
+        framing=plan.framing,
         patience=_patience(data),
     )
     wanted = range(len(views)) if chosen is None else chosen
@@ -264,6 +295,7 @@ def centre_clips(
         num_clips=1,
         num_crops=1,
         crop_size=plan.crop_size,
+        framing=plan.framing,
     )
     clips = []
     for item in map(views.__getitem__, range(len(views))):

@@ -10,7 +10,13 @@ from vidadapt.config import DataConfig, EvalConfig
 from vidadapt.console import require_known
 from vidadapt.data.datasets import DATASETS
 from vidadapt.data.sampling import SAMPLINGS, Sampling
-from vidadapt.data.transforms import NORMALIZATIONS, TRAIN_CROPS, Augmentation
+from vidadapt.data.transforms import (
+    NORMALIZATIONS,
+    PLAIN,
+    TRAIN_CROPS,
+    Augmentation,
+    Framing,
+)
 from vidadapt.lists import read_label_names
 from vidadapt.video import READERS, check_reader
 
@@ -29,6 +35,7 @@ class DataPlan:
         num_clips: temporal clips at evaluation.
         num_crops: spatial crops of each clip at evaluation.
         crop_size: S.
+        framing: how frames become squares of that side.
         normalization: key of `NORMALIZATIONS`, for `transforms.normalize` on the device.
     """
 
@@ -42,6 +49,7 @@ class DataPlan:
     crop_size: int
     normalization: str
     multi_label: bool = False
+    framing: Framing = PLAIN
 
 
 def resolve(
@@ -104,6 +112,7 @@ def resolve(
         crop_size=data.crop_size,
         normalization=data.normalization,
         multi_label=data.multi_label,
+        framing=Framing.of(data),
     )
 
 
@@ -120,6 +129,16 @@ def require_one_label(data: DataConfig | DataPlan, what: str) -> None:
 
 
 def _check_ranges(data: DataConfig) -> None:
+    if data.resize is not None and data.fit == "squash":
+        raise ValueError(
+            f"data.resize is {data.resize}, but data.fit squash makes a square of the whole frame; "
+            "leave data.resize out"
+        )
+    if data.resize is not None and data.resize < data.crop_size:
+        raise ValueError(
+            f"data.resize is {data.resize}, and crops of data.crop_size {data.crop_size} do not "
+            "fit into it; raise it, or leave it out"
+        )
     for name, least in (
         ("crop_size", 1),
         ("repeated_augmentation", 1),

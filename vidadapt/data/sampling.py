@@ -82,6 +82,7 @@ class Sampling:
 
 
 SAMPLINGS = {
+    "image": Sampling("uniform", num_frames=1, stride=1, num_clips=1, num_crops=1),
     "adaptformer": Sampling("dense", num_frames=8, stride=4, num_clips=4, num_crops=3),
     "videomae_dense": Sampling("dense", num_frames=16, stride=4, num_clips=5, num_crops=3),
     "videomae_ssv2": Sampling("uniform", num_frames=16, stride=1, num_clips=2, num_crops=3),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vidadapt.config import Config, ConfigError, DataConfig
-from vidadapt.data.loading import VideoList, eval_loader, load_list, train_loader
+from vidadapt.data.loading import VideoList, eval_loader, load_list, refuse_mixture, train_loader
 from vidadapt.data.plan import DataPlan
 from vidadapt.lists import (
     Samples,
@@ -69,6 +69,7 @@ def load_splits(
         )
         for split, samples in splits.items()
     }
+    refuse_mixture({one.path: one.samples for one in lists.values()})
     check_classes(lists["train"].samples, plan, data)
     return lists
 

@@ -2,16 +2,18 @@
 
 Everything stays uint8 until the device, where `normalize` makes floats. Random choices come from
 torch's global CPU generator, because torchvision v2 draws from it; the caller forks and seeds it.
-All resizing is bilinear with antialiasing, in training and evaluation alike (Pillow's behaviour, as
-in AdaptFormer's training crop). VideoMAE's training crop has no antialiasing; for testing
-AdaptFormer and VideoMAE both resize with OpenCV, which has none.
+All resizing is antialiased, in training and evaluation alike, and bilinear unless asked otherwise
+(Pillow's behaviour, as in AdaptFormer's training crop). VideoMAE's training crop has no
+antialiasing; for testing AdaptFormer and VideoMAE both resize with OpenCV, which has none.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +32,9 @@ NORMALIZATIONS = {
     "slowfast": ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225)),
     "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
-TRAIN_CROPS = ("multi_scale", "random_resized")
+TRAIN_CROPS = ("multi_scale", "random_resized", "random_resized_mae", "none")
 SCALES = (1.0, 0.875, 0.75, 0.66)
+AREAS, RATIOS = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random resized crop: shares, width / height
 # Offsets of a multi-scale crop, in quarters of the slack (x, y).
 OFFSETS = (
     *((x, y) for x in (0, 2, 4) for y in (0, 2, 4)),
@@ -72,8 +75,9 @@ class Augmentation:
     vidadapt browse shows them, so a new one needs no line there.
 
     Attributes:
-        train_crop: `multi_scale` (see `multi_scale_box`) or `random_resized` (8-100 % of the area,
-            aspect ratio 3/4-4/3).
+        train_crop: `multi_scale` (see `multi_scale_box`); `random_resized` (8-100 % of the area,
+            aspect ratio 3/4-4/3; torchvision's) or `random_resized_mae` (see `mae_box`); or `none`,
+            the centre view of evaluation.
         flip: mirror with probability 1/2.
         rand_augment: see `rand_augmented`.
         random_erasing: probability of erasing one box, see `erased`.
@@ -85,7 +89,39 @@ class Augmentation:
     random_erasing: float = 0.0
 
 
-def train_clip(frames: np.ndarray, crop_size: int, augmentation: Augmentation) -> torch.Tensor:
+@dataclass(frozen=True)
+class Framing:
+    """How a frame of any shape becomes squares. Each field has the name of its key of `data`.
+
+    Attributes:
+        resize: short side at evaluation, from whose middle crops are cut; None: the crop's side.
+        interpolation: of all resizing, in training, too: `bilinear` or `bicubic`.
+        fit: at evaluation, `crop` (the short side is resized, and squares are cut out) or `squash`
+            (the whole frame becomes one square, whatever its aspect ratio).
+    """
+
+    resize: int | None = None
+    interpolation: str = "bilinear"
+    fit: str = "crop"
+
+    def settings(self) -> dict[str, Any]:
+        """Fields that are not the defaults: a file without them is one of an earlier version."""
+        return {k: v for k, v in vars(self).items() if v != getattr(Framing, k)}
+
+    @classmethod
+    def of(cls, settings: Any) -> Framing:
+        """Take the fields out of an object's attributes or a mapping, where it has them."""
+        known = settings if isinstance(settings, dict) else vars(settings)
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in known.items() if name in names})
+
+
+PLAIN = Framing()
+
+
+def train_clip(
+    frames: np.ndarray, crop_size: int, augmentation: Augmentation, framing: Framing = PLAIN
+) -> torch.Tensor:
     """Random crop, then flip, RandAugment and erasing if asked; one decision per clip for each.
 
     Args:
@@ -95,16 +131,7 @@ def train_clip(frames: np.ndarray, crop_size: int, augmentation: Augmentation) -
     Returns:
         (3, T, S, S) uint8, a view of contiguous (T, S, S, 3) memory.
     """
-    clip = _channels_first(frames)
-    size = [crop_size, crop_size]
-    if augmentation.train_crop == "multi_scale":
-        top, left, height, width = multi_scale_box(clip.shape[-2], clip.shape[-1], crop_size)
-        clip = F.resized_crop(clip, top, left, height, width, size, antialias=True)
-    elif augmentation.train_crop == "random_resized":
-        clip = v2.RandomResizedCrop(crop_size, (0.08, 1.0), (3 / 4, 4 / 3), antialias=True)(clip)
-    else:
-        known = ", ".join(TRAIN_CROPS)
-        raise ValueError(f"unknown train_crop {augmentation.train_crop!r}; known: {known}")
+    clip = _cropped(frames, crop_size, augmentation.train_crop, framing)
     if augmentation.flip and torch.rand(()) < 0.5:
         clip = F.horizontal_flip(clip)
     if augmentation.rand_augment:
@@ -113,6 +140,49 @@ def train_clip(frames: np.ndarray, crop_size: int, augmentation: Augmentation) -
     if erasing > 0 and torch.rand(()) < erasing:
         clip = erased(clip)
     return clip.permute(0, 2, 3, 1).contiguous().permute(3, 0, 1, 2)
+
+
+def _cropped(frames: np.ndarray, crop_size: int, crop: str, framing: Framing) -> torch.Tensor:
+    """The crop of a training clip, (T, 3, S, S) uint8."""
+    how: dict[str, Any] = {"interpolation": _mode(framing), "antialias": True}
+    if crop == "none":
+        whole = eval_frames(frames, crop_size, framing)
+        height, width = whole.shape[1:3]
+        [(top, left)] = crop_corners(height, width, 1, framing)
+        square = whole[:, top : top + crop_size, left : left + crop_size]
+        return square.permute(0, 3, 1, 2)
+    clip = _channels_first(frames)
+    height, width = clip.shape[-2:]
+    if crop == "random_resized":
+        return v2.RandomResizedCrop(crop_size, AREAS, RATIOS, **how)(clip)
+    if crop == "multi_scale":
+        box = multi_scale_box(height, width, crop_size)
+    elif crop == "random_resized_mae":
+        box = mae_box(height, width)
+    else:
+        raise ValueError(f"unknown train_crop {crop!r}; known: {', '.join(TRAIN_CROPS)}")
+    return F.resized_crop(clip, *box, [crop_size, crop_size], **how)
+
+
+def _mode(framing: Framing) -> v2.InterpolationMode:
+    return v2.InterpolationMode(framing.interpolation)
+
+
+def mae_box(height: int, width: int) -> tuple[int, int, int, int]:
+    """Top, left, height and width of MAE's random resized crop.
+
+    From facebookresearch/mae, util/crop.py. As torchvision's, but with one try: sides that are too
+    long are shortened to the frame's, where torchvision tries nine times more and then takes the
+    centre.
+    """
+    area = height * width * torch.empty(1).uniform_(*AREAS).item()
+    low, high = torch.log(torch.tensor(RATIOS)).tolist()
+    ratio = torch.exp(torch.empty(1).uniform_(low, high)).item()
+    w = max(min(round(math.sqrt(area * ratio)), width), 1)
+    h = max(min(round(math.sqrt(area / ratio)), height), 1)
+    top = int(torch.randint(0, height - h + 1, (1,)))
+    left = int(torch.randint(0, width - w + 1, (1,)))
+    return top, left, h, w
 
 
 def multi_scale_box(height: int, width: int, crop_size: int) -> tuple[int, int, int, int]:
@@ -172,34 +242,54 @@ def erased(clip: torch.Tensor) -> torch.Tensor:
     )
 
 
-def eval_frames(frames: np.ndarray, crop_size: int) -> torch.Tensor:
-    """Frames resized so that the short side is S and the long side in proportion, rounded down.
+def eval_frames(frames: np.ndarray, crop_size: int, framing: Framing = PLAIN) -> torch.Tensor:
+    """Frames whose short side is S: resized, the long side in proportion, rounded down.
+
+    With `framing.resize` R the short side becomes R and the long side follows, as with torchvision;
+    of the short side the middle S are kept. `squash` makes (S, S) of any frame.
 
     Args:
         frames: (U, H, W, 3) uint8 RGB; U may be any number of frames.
-        crop_size: S in pixels.
+        crop_size: S in pixels; not above R.
 
     Returns:
         (U, H', W', 3) uint8, contiguous.
     """
     clip = _channels_first(frames)
     height, width = clip.shape[-2:]
-    short = min(height, width)
-    size = [crop_size * height // short, crop_size * width // short]
-    return F.resize(clip, size, antialias=True).permute(0, 2, 3, 1).contiguous()
+    short, side = min(height, width), framing.resize or crop_size
+    size = [side * height // short, side * width // short]
+    if framing.fit == "squash":
+        size = [crop_size, crop_size]
+    resized = F.resize(clip, size, interpolation=_mode(framing), antialias=True)
+    cut = _middle(min(size) - crop_size)
+    middle = slice(cut, cut + crop_size)
+    rows, columns = (middle if length == min(size) else slice(None) for length in size)
+    return resized[:, :, rows, columns].permute(0, 2, 3, 1).contiguous()
 
 
-def crop_corners(height: int, width: int, num_crops: int) -> list[tuple[int, int]]:
+def _middle(slack: int) -> int:
+    """Offset of the middle, as torchvision's CenterCrop rounds it: a half to the even number."""
+    return round(slack / 2)
+
+
+def crop_corners(
+    height: int, width: int, num_crops: int, framing: Framing = PLAIN
+) -> list[tuple[int, int]]:
     """Top and left of `num_crops` squares, as wide as the short side, spread along the long side.
 
     With 3 crops they are at 0, 1/2 and 1 of the slack (rounded down), as in AdaptFormer and
     VideoMAE: left, centre, right of a wide video, top, centre, bottom of a tall one. One crop is
-    the centre.
+    the centre; with `framing.resize` it is torchvision's CenterCrop, which may lie a pixel further.
 
     >>> crop_corners(224, 299, 3), crop_corners(240, 224, 1)
     ([(0, 0), (0, 37), (0, 75)], [(8, 0)])
+    >>> crop_corners(224, 227, 1), crop_corners(224, 227, 1, Framing(resize=224))
+    ([(0, 1)], [(0, 2)])
     """
     side = min(height, width)
+    if framing.resize is not None and num_crops == 1:
+        return [(_middle(height - side), _middle(width - side))]
     return [
         (spread(height - side, k, num_crops), spread(width - side, k, num_crops))
         for k in range(num_crops)

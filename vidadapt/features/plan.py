@@ -105,6 +105,7 @@ def _key(
         "segments": plan.sampling.segments,
         "data.crop_size": plan.crop_size,
         "data.normalization": plan.normalization,
+        **{f"data.{name}": value for name, value in plan.framing.settings().items()},
         "data.reader": ", ".join(sorted(set(videos.samples.readers()))),
         "train.precision": precision,
         "cache.dtype": cfg.cache.dtype,

@@ -17,9 +17,11 @@ from vidadapt.lists.folds import (
 )
 from vidadapt.lists.index import Index, add_to_index, index_path, read_index, tidy_index
 from vidadapt.lists.names import (
+    IMAGE_ENDINGS,
     PATH_COLUMNS,
     VIDEO_ENDINGS,
     composed,
+    is_image,
     is_video,
     other_spelling,
     spelled,
@@ -63,6 +65,7 @@ from vidadapt.lists.videos import Videos
 __all__ = [
     "FOLDS_FILE",
     "HEADER_FIELDS",
+    "IMAGE_ENDINGS",
     "LABELS_FILE",
     "MANY",
     "MOST_LISTED",
@@ -91,6 +94,7 @@ __all__ = [
     "frame_counts",
     "group_numbers",
     "index_path",
+    "is_image",
     "is_video",
     "known_multi_label",
     "known_root",

@@ -30,13 +30,15 @@ import xxhash
 from vidadapt.files import NO_ROOM, Held, WriteError
 from vidadapt.lists import index_file
 from vidadapt.lists.index_file import COLUMNS, Segment, Table
-from vidadapt.video import MAX_FRAMES, READERS, VideoFacts
+from vidadapt.video import IMAGE_READER, MAX_FRAMES, READERS, VideoFacts
 
 TEXTS = (
     *("path", "requested", "reader", "error", "codec", "container", "pixel_format"),
     *("doubt", "cause", "counted_with"),
 )
-SERVING = {name.encode() for name in (*READERS, "packed")}  # what `VideoFacts.reader` may be
+SERVING = {
+    name.encode() for name in (*READERS, "packed", IMAGE_READER)
+}  # what `VideoFacts.reader` may be
 UNKNOWN = {"header_frames": -1, "frame_rate": np.nan, "duration": np.nan}  # stored for None
 NUMBERS = ("size", "mtime_ns", "num_frames", "width", "height", "rotation", *UNKNOWN)
 MOST_SEGMENTS = 8  # more are merged into one
@@ -206,8 +208,10 @@ def _begin(path: str, reader: str) -> bytes:
 @functools.lru_cache(maxsize=1 << 14)  # most videos of a set are alike
 def _is_sound(rest: bytes, num_frames: int) -> bool:
     """Check that a row can be used; `rest` is its text after path and requested reader."""
-    served = rest.split(b"\0", 2)
+    served = rest.split(b"\0", 4)
     if rest.count(b"\0") != len(TEXTS) - 3 or not 0 <= num_frames <= MAX_FRAMES:
+        return False
+    if served[3].endswith(b"_pipe"):  # an image that an earlier version decoded as a video
         return False
     return bool(served[1]) if num_frames == 0 else (not served[1] and served[0] in SERVING)
 

@@ -1,4 +1,4 @@
-"""Names of video files in folders, lists and tables: endings, headers, spellings."""
+"""Names of video and image files in folders, lists and tables: endings, headers, spellings."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ VIDEO_ENDINGS = frozenset((
     "y4m",
 ))
 # fmt: on
+IMAGE_ENDINGS = frozenset(("bmp", "jfif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp"))
 # Names that tables give to their column of paths.
 PATH_COLUMNS = (
     *("path", "video", "file", "filename", "file_name", "video_path", "file_path", "video_name"),
@@ -28,6 +29,15 @@ def is_video(name: str) -> bool:
     (True, False, False)
     """
     return "." in name and name.rpartition(".")[2].lower() in VIDEO_ENDINGS
+
+
+def is_image(name: str) -> bool:
+    """Check that a file name has an ending of images.
+
+    >>> is_image("a/b.JPG"), is_image("jpg"), is_image("a.mp4")
+    (True, False, False)
+    """
+    return "." in name and name.rpartition(".")[2].lower() in IMAGE_ENDINGS
 
 
 def without_ending(path: str) -> str:

@@ -49,7 +49,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidadapt.methods.placing import chosen_layers, require_global_attention, require_rate
-from vidadapt.models import VideoModel
+from vidadapt.models import FrameByFrame, VideoModel
 
 NORM_EPS = 1e-6
 
@@ -220,7 +220,7 @@ def inject(
     slots = model.slots()
     chosen = chosen_layers(layers, len(slots))
     num_times, height, width = model.grid
-    a_row_a_frame = model.rows_per_clip > 1
+    a_row_a_frame = isinstance(model, FrameByFrame)
     prefix = model.num_prefix_tokens
     side = Side(
         Mixer(

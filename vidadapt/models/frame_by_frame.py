@@ -22,7 +22,8 @@ class FrameByFrame(VideoModel):
 
     The image model sees every frame alone and pools as it does on images (class token, mean over
     patches, attention pool; its own norms included), then: mean over time, `fc_norm`, `head`. With
-    T = 1 the features are the image model's. The backbone does not see the order of frames.
+    T = 1 it is the image model with a classifier: there is no `fc_norm`. The backbone does not see
+    the order of frames.
 
     Args:
         image: timm model of a class in `image.ATTENTION`, as a rule with loaded weights; not
@@ -66,7 +67,8 @@ class FrameByFrame(VideoModel):
         self.num_prefix_tokens = getattr(image, "num_prefix_tokens", 0)
         self.reads_class_token = image.global_pool == "token"
         self.width, self.depth = image.head_hidden_size, len(self.slots())
-        self.fc_norm = nn.LayerNorm(self.width, eps=NORM_EPS)
+        norm = nn.LayerNorm(self.width, eps=NORM_EPS)
+        self.fc_norm: nn.Module = norm if num_frames > 1 else nn.Identity()
         self.head = linear(self.width, num_classes)
 
     def slots(self) -> list[Slot]:

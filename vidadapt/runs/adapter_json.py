@@ -17,16 +17,17 @@ from vidadapt.config import (
     misfits,
 )
 from vidadapt.console import require_known
-from vidadapt.data import DATASETS, NORMALIZATIONS, Augmentation, DataPlan, Sampling
+from vidadapt.data import DATASETS, NORMALIZATIONS, Augmentation, DataPlan, Framing, Sampling
 from vidadapt.video import READERS, control_character
 
-# The second is written; the third for a multi-label list, which older versions cannot predict.
+# The second is written; the third, which versions without it refuse, of a multi-label list and
+# where `clip` has keys of `data.Framing`.
 FORMATS = ("vidadapt-adapter-1", "vidadapt-adapter-2", "vidadapt-adapter-3")
 # Any adapter stays far below these: more is damage, or an attempt to use up the memory.
 LARGEST = {"num_frames": 4096, "crop_size": 4096, "num_classes": 1_000_000}
 LARGEST |= {"stride": 100_000, "num_clips": 10_000, "num_crops": 10_000}
 LARGEST |= {"tubelet_size": 4096, "patch_size": 4096, "position_grid": 4096}
-LARGEST |= {"segments": 4096, "head_depth": 64}
+LARGEST |= {"resize": 4096, "segments": 4096, "head_depth": 64}
 LARGEST |= {"num_heads": 4096, "head_heads": 4096}
 
 # Keys of the model that say how the run began, which an adapter does not need.
@@ -44,7 +45,7 @@ def describe_adapter(
     """
     model = {key: value for key, value in vars(config.model).items() if key not in OF_THE_RUN}
     return {
-        "format": FORMATS[2 if plan.multi_label else 1],
+        "format": FORMATS[2 if plan.multi_label or plan.framing.settings() else 1],
         **({"plugins": list(config.plugins)} if config.plugins else {}),
         "method": dict(config.method),
         "model": {**model, "fingerprint": backbone},
@@ -52,6 +53,7 @@ def describe_adapter(
             "num_frames": plan.sampling.num_frames,
             "crop_size": plan.crop_size,
             "normalization": plan.normalization,
+            **plan.framing.settings(),
             "sampling": config.data.sampling or DATASETS[plan.dataset].sampling,
             "policy": plan.sampling.policy,
             "stride": plan.sampling.stride,
@@ -87,6 +89,7 @@ def config_of(about: dict[str, Any], run_dir: str) -> Config:
             num_frames=clip["num_frames"],
             crop_size=clip["crop_size"],
             normalization=clip["normalization"],
+            **Framing.of(clip).settings(),
             reader=about["reader"],
             multi_label=about.get("multi_label", False),
         ),
@@ -112,6 +115,7 @@ def plan_of(about: dict[str, Any]) -> DataPlan:
         crop_size=clip["crop_size"],
         normalization=clip["normalization"],
         multi_label=about.get("multi_label", False),
+        framing=Framing.of(clip),
     )
 
 
@@ -142,11 +146,13 @@ def check_description(about: dict[str, Any], config: Config, plan: DataPlan) -> 
         {"fingerprint": about["model"]["fingerprint"]}, {"fingerprint": str}, "model."
     )
     for name, most in LARGEST.items():
-        of = next(part for part in (plan, plan.sampling, config.model) if hasattr(part, name))
-        value = getattr(of, name)
+        parts = plan, plan.sampling, plan.framing, config.model
+        value = next(getattr(part, name) for part in parts if hasattr(part, name))
         for number in value if isinstance(value, list) else [value]:
             if type(number) is int and not 1 <= number <= most:
                 problems.append(f"{name}: {number} is outside 1..{most}")
+    if not problems and (plan.framing.resize or plan.crop_size) < plan.crop_size:
+        problems.append(f"resize: {plan.framing.resize} is below the crop_size {plan.crop_size}")
     names = [str(name) for name in plan.label_names or ()]
     if plan.label_names is not None and len(names) != plan.num_classes:
         problems.append(f"label_names: {len(names)} of {plan.num_classes} classes")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vidadapt import data, methods
 from vidadapt.config import parse_evaluate, require_imported
-from vidadapt.data import NORMALIZATIONS
+from vidadapt.data import NORMALIZATIONS, Framing
 from vidadapt.files import write_json
 from vidadapt.models import (
     READ_OUT,
@@ -99,7 +99,9 @@ def _write_folder(
     out.mkdir(parents=True, exist_ok=True)
     names = about["label_names"] or [f"class {number}" for number in range(about["num_classes"])]
     mean, std = NORMALIZATIONS[about["clip"]["normalization"]]
-    side = about["clip"]["crop_size"]
+    side, framing = about["clip"]["crop_size"], Framing.of(about["clip"])
+    square = {"height": side, "width": side}
+    squashed = framing.fit == "squash"
     write_plain(out / "model.safetensors", state, "huggingface", dtype)
     write_json(
         out / "config.json",
@@ -113,9 +115,12 @@ def _write_folder(
     write_json(
         out / "preprocessor_config.json",
         {
-            **{"do_rescale": True, "do_normalize": True, "do_resize": True, "do_center_crop": True},
+            **{"do_rescale": True, "do_normalize": True, "do_resize": True},
+            "do_center_crop": not squashed,
+            "resample": {"bilinear": 2, "bicubic": 3}[framing.interpolation],  # Pillow's numbers
             **{"rescale_factor": 1 / 255, "image_mean": list(mean), "image_std": list(std)},
-            **{"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}},
+            "size": square if squashed else {"shortest_edge": framing.resize or side},
+            "crop_size": square,
         },
     )
 

@@ -12,11 +12,13 @@ from vidadapt.config import ConfigError, DataConfig
 from vidadapt.console import printable
 from vidadapt.lists import (
     HEADER_FIELDS,
+    IMAGE_ENDINGS,
     PATH_COLUMNS,
     PREPARED_FILE,
     VIDEO_ENDINGS,
     Label,
     ListError,
+    is_image,
     is_video,
     known_root,
     other_spelling,
@@ -70,7 +72,8 @@ def find_videos(
             if not inside:
                 raise ListError(
                     f"{path}: no file in this folder ends in .mp4, .avi, .webm or another ending "
-                    f"of videos ({', '.join(sorted(VIDEO_ENDINGS))})"
+                    f"of videos ({', '.join(sorted(VIDEO_ENDINGS))}) or images "
+                    f"({', '.join(sorted(IMAGE_ENDINGS))})"
                 )
         elif path.suffix.lower() in LISTS:
             folder = path.parent if root is None else Path(root)
@@ -85,7 +88,7 @@ def find_videos(
 
 
 def _inside(folder: Path) -> list[GivenVideo]:
-    """Videos of a folder, at any depth, in the order of their paths.
+    """Videos of a folder, or images where it has no video, at any depth, in the order of paths.
 
     Hidden files and folders (`.x`, macOS's `._x`) are passed over, as `vidadapt prepare` does;
     what is passed over is said on stderr.
@@ -98,15 +101,19 @@ def _inside(folder: Path) -> list[GivenVideo]:
     ]
     passed = set(hidden)
     shown = [file for file in files if file not in passed]
-    others = [file for file in shown if not is_video(file.name)]
+    found = [file for file in shown if is_video(file.name)]
+    # Pictures beside videos are rarely meant.
+    images = [file for file in shown if is_image(file.name)]
+    found, kind = (found, "video") if found or not images else (images, "image")
+    others = sorted(set(shown) - set(found))
     said = [
         f"{len(some)} {what} ({printable(_first_names(folder, some))})"
-        for what, some in (("hidden", hidden), ("no video by its ending", others))
+        for what, some in (("hidden", hidden), (f"no {kind} by its ending", others))
         if some
     ]
     if said:
         print(f"{printable(str(folder))}: passed over {' and '.join(said)}", file=sys.stderr)
-    return [GivenVideo(str(file)) for file in shown if is_video(file.name)]
+    return [GivenVideo(str(file)) for file in found]
 
 
 def _first_names(folder: Path, files: Sequence[Path], most: int = 5) -> str:

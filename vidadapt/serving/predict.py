@@ -301,7 +301,8 @@ def _key(adapter: SavedAdapter, plan: DataPlan) -> Any:
     model = {k: repr(v) for k, v in vars(config.model).items()}
     built = tuple(model[k] for k in sorted(model) if k not in NOT_OF_THE_BACKBONE)
     facts = (config.data.reader, config.train.precision, config.eval.views_per_forward)
-    return (adapter.about["model"]["fingerprint"], built, plan.sampling, plan.crop_size, *facts)
+    clip = plan.sampling, plan.crop_size, plan.framing
+    return (adapter.about["model"]["fingerprint"], built, *clip, *facts)
 
 
 def _middle(plan: DataPlan, item: Mapping[str, Any], num_frames: int, video: GivenVideo) -> Shown:

@@ -297,6 +297,7 @@ def job(loaded: Loaded, world: World) -> Scoring:
     return Scoring(
         settings={
             **{key: facts[key] for key in shared},
+            **plan.framing.settings(),
             "model": _digest(loaded.model),
             "frames": videos.samples.digest(),
             "sampling": plan.sampling.policy,
@@ -349,6 +350,7 @@ def about(loaded: Loaded) -> dict[str, Any]:
         "num_frames": plan.sampling.num_frames,
         "crop_size": plan.crop_size,
         "normalization": plan.normalization,
+        **plan.framing.settings(),
         "precision": loaded.precision,
     }
 

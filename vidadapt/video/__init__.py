@@ -7,6 +7,7 @@ opens it again with them, and decodes nothing.
 from vidadapt.video.bounds import ALLOW_OUTSIDE, MAX_FRAMES, control_character, leads_outside
 from vidadapt.video.checksums import frame_checksum
 from vidadapt.video.facts import COUNTED_WITH, VideoFacts, cut_short
+from vidadapt.video.images import READER as IMAGE_READER
 from vidadapt.video.jpeg import decoded_jpeg
 from vidadapt.video.packed import file_of, make_packed_indexes, tar_and_name
 from vidadapt.video.packed_index import StrictInfo, make_packed_index, packed_index_path
@@ -26,6 +27,7 @@ from vidadapt.video.survey import frame_times, promised_frames
 __all__ = [
     "ALLOW_OUTSIDE",
     "COUNTED_WITH",
+    "IMAGE_READER",
     "MAX_FRAMES",
     "READERS",
     "ReadError",

@@ -1,4 +1,4 @@
-"""Read from a file's own bytes what FFmpeg does not say: that it is no video, or ends early."""
+"""Read from a file's own bytes what FFmpeg does not say: an image, no video, or one cut short."""
 
 from __future__ import annotations
 
@@ -8,16 +8,40 @@ from typing import BinaryIO
 
 STARTS = {
     b"\x00\x05\x16\x07": "this is what macOS keeps beside a video (AppleDouble), no video",
-    b"\xff\xd8\xff": "this is a picture (JPEG), no video",
     b"version https://git-lfs": "this names the video, which `git lfs pull` fetches",
     b"bplist": "this only names the video, which is in the cloud: fetch it first",
     b"PK\x03\x04": "this is a zip archive: unpack it",
     b"%PDF": "this is a PDF document, no video",
     b"<": "this is a page or text, no video",
 }
-PICTURES = {b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"}  # brands of ISO media files
+IMAGES = {
+    b"\xff\xd8\xff": "jpeg",
+    b"\x89PNG\r\n\x1a\n": "png",
+    **{b"II*\0": "tiff", b"MM\0*": "tiff", b"II+\0": "tiff", b"MM\0+": "tiff"},
+}
+BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes of the second header of a BMP
+HEIF = {b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"}  # brands of ISO media files
 SEGMENT = b"\x18\x53\x80\x67"  # the element that holds all of a Matroska file, by its id
 MOST_BOXES = 1000  # files in fragments have thousands, and an index before them
+
+
+def image_kind(head: bytes) -> str:
+    """Tell by a file's first 64 bytes or more if it is an image: `jpeg`, `png`, `webp`, `tiff` or
+    `bmp`; empty: it is none of these.
+
+    Raises:
+        ValueError: a picture of a kind that is not read. FFmpeg may show a part of it.
+
+    >>> image_kind(b"RIFF....WEBPVP8 "), image_kind(b"RIFF....AVI LIST")
+    ('webp', '')
+    """
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF:
+        raise ValueError("a HEIF or AVIF picture, which is not read: save it as JPEG or PNG")
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in BMP_HEADERS:
+        return "bmp"
+    return next((kind for start, kind in IMAGES.items() if head.startswith(start)), "")
 
 
 def what_it_is(path: str) -> str:
@@ -38,8 +62,6 @@ def what_it_is(path: str) -> str:
                     return meaning
             if head[4:8] != b"ftyp":
                 return ""
-            if head[8:12] in PICTURES:
-                return "this is a picture (HEIF), no video"
             return _without_index(file, size)
     except OSError:
         return ""

@@ -21,6 +21,8 @@ except ImportError:  # torchvision 0.29 announces that its decoders will be remo
 
 END = b"\xff\xd9"  # marker at the end of every JPEG file
 _PROGRESSIVE = 0xC2  # kind of the frame's marker
+_END = 0xD9  # kind of the marker that ends a picture
+_APP2 = 0xE2  # kind of the marker of a segment that lists further pictures (MPF)
 _SCAN = 0xDA  # kind of the marker of a scan, whose segment is followed by data
 _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # ends the data of a scan
 # Fewest bits of an 8 x 8 block by the kind of the frame's marker: a Huffman code for its mean and,
@@ -78,6 +80,28 @@ def decoded_jpeg(data: torch.Tensor) -> np.ndarray:
     return frame
 
 
+def end_of_first(content: bytes) -> int:
+    """Number of bytes of the first JPEG in a file; all there are, if its end is missing."""
+    place = 2
+    for _, at in _segments(content):
+        place = at + int.from_bytes(content[at : at + 2])
+    found = _MARKER.search(content, place)
+    return found.end() if found and found[0][-1] == _END else len(content)
+
+
+def is_motion(content: bytes) -> bool:
+    """Check that a file holds JPEGs one after the other, as a video.
+
+    Phones put further pictures behind the first one, too, and list them in a segment of it.
+    """
+    end = end_of_first(content)
+    listed = any(
+        kind == _APP2 and content[at + 2 : at + 6] == b"MPF\0"
+        for kind, at in _segments(content[:end])
+    )
+    return not listed and content[end : end + 3] == b"\xff\xd8\xff"
+
+
 def read_header(content: bytes) -> Header:
     """Read the header of a JPEG file.
 
@@ -96,7 +120,8 @@ def read_header(content: bytes) -> Header:
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the kind of each segment and the offset of its length, up to the first invalid one.
+    """Yield the kind of each segment of the first picture and the offset of its length, up to the
+    first invalid one.
 
     A segment begins with a marker (0xff and a kind) and a length (ITU-T T.81, B.1.1); the data of
     a scan follows its segment.
@@ -108,6 +133,8 @@ def _segments(content: bytes) -> Iterator[tuple[int, int]]:
             place += 1
         elif kind == 0x01 or 0xD0 <= kind <= 0xD8:  # markers without a length
             place += 2
+        elif kind == _END:
+            return
         else:
             yield kind, place + 2
             place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")

@@ -39,7 +39,7 @@ from dataclasses import replace
 import av
 import numpy as np
 
-from vidadapt.video import packed, sparse
+from vidadapt.video import images, packed, sparse
 from vidadapt.video.checksums import array_checksum, odd_arrays
 from vidadapt.video.facts import VideoFacts
 from vidadapt.video.seekers import (
@@ -130,14 +130,18 @@ class Video:
             return found
         odd: list[int] = []
         checks = self.facts.checks if len(self.facts.checks) else None
-        found = read_sequentially(self.file, wanted, None if self._as_shown else checks, odd)
+        if self.facts.reader == images.READER:
+            found, library = [images.decoded(self.file)], images.DECODED_WITH
+        else:
+            found = read_sequentially(self.file, wanted, None if self._as_shown else checks, odd)
+            library = f"PyAV {av.__version__}"
         if self._as_shown and checks is not None:
             odd = odd_arrays(found, checks, wanted)
         if odd and not self.changed:
             self.changed = (
                 f"{self.file}: frame {odd[0]} is not what it was when the file was counted: the "
                 "file has changed since, the disk returns other bytes, or it was counted with "
-                f"another version of PyAV (this is {av.__version__})"
+                f"another version of its decoder (this is {library})"
             )
         return found
 
@@ -160,7 +164,8 @@ def open_video(path: str | os.PathLike[str], reader: str = "auto") -> Video:
 
     Args:
         path: a regular file; names may begin with `-` and hold any character. Or a packed video,
-            `shards/00000.tar/NAME` (see `packed`), which is always read by the reader "packed".
+            `shards/00000.tar/NAME` (see `packed`), which is always read by the reader "packed". An
+            image is always read by the reader "image", see `images`.
         reader: key of `READERS`.
 
     Raises:
@@ -173,6 +178,8 @@ def open_video(path: str | os.PathLike[str], reader: str = "auto") -> Video:
         return _open_packed(path)
     check_reader(reader)
     file = _regular_file(path)
+    if (image := images.image_facts(file)) is not None:
+        return _open_file(file, image)
     facts = READERS[reader](counted(file))
     return _open_file(file, replace(facts, uneven="", packets=(), keys=()))
 
@@ -193,7 +200,8 @@ def open_counted(path: str | os.PathLike[str], facts: VideoFacts) -> Video:
     """
     if packed.tar_and_name(path) is not None:
         return _open_packed(path)
-    check_reader(facts.reader)
+    if facts.reader != images.READER:
+        check_reader(facts.reader)
     if len(facts.checks) not in (0, facts.num_frames):
         raise ValueError(f"{path}: {len(facts.checks)} checksums of {facts.num_frames} frames")
     return _open_file(_regular_file(path), facts)
@@ -237,9 +245,9 @@ def _open_file(file: str, facts: VideoFacts) -> Video:
         read = functools.partial(sparse.read_sparsely, file, checks)
     elif len(checks) and name in SEEKERS and (seek := open_seeking(name, file, len(checks))):
         read = functools.partial(read_verified, seek, checks)
-    if read is None and name != "pyav":
+    if read is None and name not in ("pyav", images.READER):
         facts = replace(facts, reader="pyav")
-    return Video(file, facts, read, as_shown=name in SEEKERS)
+    return Video(file, facts, read, as_shown=name in (*SEEKERS, images.READER))
 
 
 def pyav_facts(facts: VideoFacts) -> VideoFacts:

@@ -26,6 +26,7 @@ REFERRING = {
     *("concat", "concatf", "dash", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp"),
     *("vapoursynth", "webm_dash_manifest"),
 }
+PICTURE = "_pipe"  # ends the names of FFmpeg's formats of single pictures
 TRANSIENT = (OSError, MemoryError)  # may be the machine's fault: EIO, ESTALE, ENOMEM, EMFILE
 
 
@@ -70,7 +71,7 @@ def open_container(path: str, options: dict[str, str] | None = None) -> Any:
         ReadError, TransientReadError: it cannot be opened.
     """
     try:
-        return av.open(path, options={**_safe_options(), **(options or {})})
+        container = av.open(path, options={**_safe_options(), **(options or {})})
     except av.ArgumentError as error:
         cause = what_it_is(path) or "damaged, or a playlist or script that names other files"
         raise ReadError(f"{path}: {cause} ({error.strerror})") from error
@@ -81,6 +82,12 @@ def open_container(path: str, options: dict[str, str] | None = None) -> Any:
     except DECODE_ERRORS as error:
         kind = TransientReadError if isinstance(error, TRANSIENT) else ReadError
         raise kind(f"{path}: {cause_of(error)}") from error
+    name = container.format.name
+    if name.endswith(PICTURE) or name == "ico":
+        container.close()
+        format = name.removesuffix(PICTURE).upper()
+        raise ReadError(f"{path}: a picture ({format}); see docs/images.md for those that are read")
+    return container
 
 
 def cause_of(error: BaseException) -> str:

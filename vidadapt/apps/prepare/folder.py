@@ -1,4 +1,4 @@
-"""Own videos in one folder per class:
+"""Own videos or images in one folder per class:
 
     VIDEOS/                     or, where the splits are made already:
       juggle/                   VIDEOS/
@@ -21,11 +21,12 @@ from vidadapt.console import did_you_mean
 from vidadapt.lists import PREPARED_FILE
 
 
-def read(files: Files, report: Report) -> Annotations:
+def read(files: Files, report: Report, dataset: str) -> Annotations:
     """Take classes from folders: `train` alone, or the splits that have folders.
 
     Args:
         files: of `videos.find`.
+        dataset: key of `vidadapt.data.DATASETS` for own files.
         report: gets videos in no class folder, names that no list holds, classes without a video,
             and classes that train lacks.
 
@@ -69,7 +70,7 @@ def read(files: Files, report: Report) -> Annotations:
     classes = {split: {entry.source for entry in entries} for split, entries in splits.items()}
     _check_classes(files, split_of, classes, report)
     reported = set(files.videos) - {video for _, _, video in named}
-    return Annotations("custom", tuple(names), splits, expected={}, unlisted=tuple(reported))
+    return Annotations(dataset, tuple(names), splits, expected={}, unlisted=tuple(reported))
 
 
 def _instead(files: Files, names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Find the video files below a folder, and those that annotations mean."""
+"""Find the video or image files below a folder, and those that annotations mean."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from vidadapt.apps.prepare.annotations import Entry
 from vidadapt.apps.prepare.archives import UNPACKED
 from vidadapt.apps.prepare.report import Report
 from vidadapt.console import did_you_mean
-from vidadapt.lists import composed, is_video, spelled, without_ending
+from vidadapt.lists import composed, is_image, is_video, spelled, without_ending
 
+WANTED = {"videos": is_video, "images": is_image}  # by their endings
 UNLISTABLE = "names that a list cannot hold; rename the files"
 
 
@@ -26,7 +27,7 @@ class Files:
 
     Attributes:
         root: the folder.
-        videos: files with one of `names.ENDINGS`, in any case.
+        videos: files with an ending of videos, or of images where those are looked for.
         others: all other files, without hidden ones.
         folders: all folders, without hidden ones.
     """
@@ -37,18 +38,21 @@ class Files:
     folders: tuple[str, ...]
 
 
-def find(root: str | Path, report: Report) -> Files:
+def find(root: str | Path, report: Report, what: str = "videos") -> Files:
     """Search a folder, also through links to folders, each real folder once.
 
     Hidden files and folders (`.x`, macOS's `._x`) are skipped and noted. Folders that cannot be
     read and links that lead nowhere are problems.
+
+    Args:
+        what: is looked for, key of `WANTED`.
 
     Raises:
         ValueError: there is no such folder.
     """
     root = Path(root)
     if not root.is_dir():
-        raise ValueError(f"{root}: no such folder; expected the folder of videos")
+        raise ValueError(f"{root}: no such folder; expected the folder of {what}")
     videos: list[str] = []
     others: list[str] = []
     folders: list[str] = []
@@ -78,13 +82,13 @@ def find(root: str | Path, report: Report) -> Files:
                 report.problem("links that lead nowhere", path)
             elif entry.is_dir():
                 heapq.heappush(waiting, (through_link or entry.is_symlink(), path))
-            elif is_video(entry.name):
+            elif WANTED[what](entry.name):
                 videos.append(path)
             else:
                 others.append(path)
     endings = Counter(os.path.splitext(path)[1].lower() for path in others)  # noqa: PTH122
     for ending, number in sorted(endings.items()):
-        report.note("files that are no videos by their ending", f"{ending or 'none'}: {number:,}")
+        report.note(f"files that are no {what} by their ending", f"{ending or 'none'}: {number:,}")
     return Files(root, tuple(sorted(videos)), tuple(sorted(others)), tuple(sorted(folders)))
 
 

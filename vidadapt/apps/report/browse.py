@@ -97,6 +97,7 @@ def _facts(
         "data.label_names": settings.label_names or "none",
         "clip": frames,
         "crop": f"{plan.crop_size} x {plan.crop_size}",
+        **{f"data.{name}": str(value) for name, value in plan.framing.settings().items()},
         **{f"data.{name}": str(value).lower() for name, value in vars(plan.augmentation).items()},
         "copies of a video in an epoch": str(settings.repeated_augmentation),
         "train.seed": str(cfg.train.seed),

@@ -25,6 +25,7 @@ from vidadapt.console import printable_lines
 from vidadapt.data import DATASETS
 from vidadapt.lists import (
     FOLDS_FILE,
+    IMAGE_ENDINGS,
     LABELS_FILE,
     VIDEO_ENDINGS,
     Prepared,
@@ -35,14 +36,20 @@ from vidadapt.lists import (
 )
 
 EACH_GROUP = "leave-one-group-out"
+OWN = {"folder": "custom", "imagefolder": "custom_images"}  # data set of own files in class folders
 FRACTIONS = {"test": 0.2, "dev": 0.2}  # where own videos have no splits
 
-ENDINGS = textwrap.fill(", ".join(f".{ending}" for ending in sorted(VIDEO_ENDINGS)), 100)
+ENDINGS, OF_IMAGES = (
+    textwrap.fill(", ".join(f".{ending}" for ending in sorted(endings)), 100)
+    for endings in (VIDEO_ENDINGS, IMAGE_ENDINGS)
+)
 WRITTEN = f"""
 OUT gets train.txt and its like ('path label'), labels.txt, prepared.json and report.txt, and the
 frames of every video are counted. Exit status 1: not all is as the source promises, and the report
 says what is not; the lists are written all the same. Videos are files whose names end in
 {ENDINGS}.
+Images (imagefolder) are files whose names end in
+{OF_IMAGES}.
 """
 
 
@@ -66,6 +73,12 @@ def add(commands: options.Commands[options.Parser]) -> None:
     example, title = "my_videos data/mine", "lists of own videos in one folder per class"
     parser = _add_parser(commands, "folder", title, folder.__doc__, example)
     parser.add_argument("videos", type=Path, metavar="VIDEOS", help="folder of class folders")
+    _add_fractions(parser)
+    _add_shared(parser)
+
+    example, title = "my_images data/mine", "lists of own images in one folder per class"
+    parser = _add_parser(commands, "imagefolder", title, folder.__doc__, example)
+    parser.add_argument("videos", type=Path, metavar="IMAGES", help="folder of class folders")
     _add_fractions(parser)
     _add_shared(parser)
 
@@ -192,12 +205,13 @@ def _write(args: argparse.Namespace, advise: bool = True) -> tuple[bool, bool]:
     for out in splits if folds is None else ():
         check_folder(out, args.command)
     common = Report()
-    files = videos.find(args.videos, common)
+    what = "images" if args.command == "imagefolder" else "videos"
+    files = videos.find(args.videos, common, what)
     packed = archives.find(files.root, files.others)
     if packed and args.unpack:
         common = Report()
         archives.unpack(packed, common, limit=args.unpack_limit)
-        files = videos.find(args.videos, common)
+        files = videos.find(args.videos, common, what)
     sources = ("annotations", "table", "label_names")
     given = {name: str(getattr(args, name)) for name in sources if getattr(args, name, None)}
     problems = missing = False
@@ -262,8 +276,8 @@ def _write_folds(
 
 def _read(args: argparse.Namespace, split: str, files: videos.Files, report: Report) -> Annotations:
     """Read the annotations of the videos, from the source that the sub-command names."""
-    if args.command == "folder":
-        return folder.read(files, report)
+    if args.command in OWN:
+        return folder.read(files, report, OWN[args.command])
     if args.command == "csv":
         columns = {key: getattr(args, f"{key}_column") for key in table.COLUMNS}
         if args.label_columns and (args.label_column or args.label_names or args.multi_label):

@@ -17,7 +17,7 @@ from test_training import log_of
 
 import vidadapt
 from vidadapt.apps.synthetic import write_video
-from vidadapt.evaluation import Scores, load_scores, measure
+from vidadapt.evaluation import MULTI_LABEL_METRICS, Scores, load_scores, measure
 from vidadapt.evaluation.multi_label import average_precision, best_thresholds, log_shares
 from vidadapt.lists import Sample, read_list, write_list
 from vidadapt.training.log import SUMMARY
@@ -140,6 +140,18 @@ def test_two_processes_and_interrupted_runs_give_the_same(colours, tmp_path, cha
         for one, other in zip(log_of(alone), log_of(tmp_path / "both"), strict=True):
             assert one["train_loss"] == pytest.approx(other["train_loss"], abs=1e-5)
             assert one["dev_loss"] == pytest.approx(other["dev_loss"], abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes_give_the_figures_of_one(run, colours, tmp_path, processes):
+    out = tmp_path / "eval"
+    words = ["--run_dir", run, "--checkpoint", "best", "--out", out]
+    launch("evaluate", *words, processes=processes)
+    [alone] = run.glob("eval_test_*")
+    found, expected = (json.loads((f / "metrics.json").read_text()) for f in (out, alone))
+    for name in (*MULTI_LABEL_METRICS, "per_class", "thresholds", "num_videos"):
+        assert found[name] == expected[name]
 
 
 def test_average_precision_with_ties_and_classes_without_videos():

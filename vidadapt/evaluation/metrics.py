@@ -97,18 +97,9 @@ def _several(found: Callable[..., float]) -> Callable[[Judged], float]:
     """Give a function of `multi_label` what it takes of `Judged`."""
 
     def of(judged: Judged) -> float:
-        return found(np.exp(judged.log_shares), judged.labels, judged.readable, judged.thresholds)
+        return found(np.exp(judged.log_shares), judged.labels, judged.thresholds)
 
     return of
-
-
-MULTI_LABEL_METRICS = {
-    "map": Metric("mAP", "%", "up", _several(multi_label.mean_average_precision)),
-    "micro_map": Metric("micro mAP", "%", "up", _several(multi_label.micro_average_precision)),
-    "f1": Metric("F1", "%", "up", _several(multi_label.mean_f1)),
-    "micro_f1": Metric("micro F1", "%", "up", _several(multi_label.micro_f1)),
-    "loss": Metric("loss", "nats", "down", lambda judged: multi_label_loss(judged)),
-}
 
 
 def multi_label_loss(judged: Judged) -> float:
@@ -116,6 +107,15 @@ def multi_label_loss(judged: Judged) -> float:
     assert judged.log_others is not None
     right = np.where(judged.labels, judged.log_shares, judged.log_others)
     return float(-right[judged.readable].mean())
+
+
+MULTI_LABEL_METRICS = {
+    "map": Metric("mAP", "%", "up", _several(multi_label.mean_average_precision)),
+    "micro_map": Metric("micro mAP", "%", "up", _several(multi_label.micro_average_precision)),
+    "f1": Metric("F1", "%", "up", _several(multi_label.mean_f1)),
+    "micro_f1": Metric("micro F1", "%", "up", _several(multi_label.micro_f1)),
+    "loss": Metric("loss", "nats", "down", multi_label_loss),
+}
 
 
 def best_thresholds(judged: Judged) -> list[float]:
@@ -238,7 +238,7 @@ def per_class(judged: Judged) -> list[dict[str, Any]]:
     """
     if judged.thresholds is not None:
         shares = np.exp(judged.log_shares)
-        return multi_label.per_class(shares, judged.labels, judged.readable, judged.thresholds)
+        return multi_label.per_class(shares, judged.labels, judged.thresholds)
     totals, correct = (
         np.bincount(labels, minlength=judged.scores.shape[1]).tolist()
         for labels in (judged.labels, judged.labels[judged.ranks == 0])

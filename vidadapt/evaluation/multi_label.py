@@ -1,8 +1,8 @@
 """Metrics of lists whose videos have any number of labels, and thresholds for predictions.
 
 Each function takes probabilities (N, K) float64, NaN in the rows of unreadable videos; labels
-(N, K) bool; readable (N,) bool; and thresholds (K,) float64: a class is predicted for a video from
-this probability on. Of an unreadable video nothing is predicted: its labels count as missed.
+(N, K) bool; and thresholds (K,) float64: a class is predicted for a video from this probability
+on. Of an unreadable video nothing is predicted: its labels count as missed.
 """
 
 from __future__ import annotations
@@ -52,9 +52,7 @@ def _ends(ranked: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)])
 
 
-def mean_average_precision(
-    shares: np.ndarray, labels: np.ndarray, readable: np.ndarray, thresholds: np.ndarray
-) -> float:
+def mean_average_precision(shares: np.ndarray, labels: np.ndarray, thresholds: np.ndarray) -> float:
     """Mean of the average precisions, in per cent, of the classes that some video has (macro)."""
     there = np.flatnonzero(labels.any(0))
     if not len(there):
@@ -63,7 +61,7 @@ def mean_average_precision(
 
 
 def micro_average_precision(
-    shares: np.ndarray, labels: np.ndarray, readable: np.ndarray, thresholds: np.ndarray
+    shares: np.ndarray, labels: np.ndarray, thresholds: np.ndarray
 ) -> float:
     """Average precision, in per cent, of one ranking of all pairs of video and class."""
     return 100 * average_precision(shares.ravel(), labels.ravel()) if labels.any() else 0.0
@@ -80,18 +78,14 @@ def f1_of(hits: Any, predictions: Any, positives: Any) -> Any:
     return 2 * hits / np.maximum(predictions + positives, 1)
 
 
-def mean_f1(
-    shares: np.ndarray, labels: np.ndarray, readable: np.ndarray, thresholds: np.ndarray
-) -> float:
+def mean_f1(shares: np.ndarray, labels: np.ndarray, thresholds: np.ndarray) -> float:
     """Mean of the F1 scores, in per cent, of the classes that some video has (macro)."""
     chosen, there = predicted(shares, thresholds), labels.any(0)
     scores = f1_of((chosen & labels).sum(0), chosen.sum(0), labels.sum(0))
     return 100 * float(scores[there].mean()) if there.any() else 0.0
 
 
-def micro_f1(
-    shares: np.ndarray, labels: np.ndarray, readable: np.ndarray, thresholds: np.ndarray
-) -> float:
+def micro_f1(shares: np.ndarray, labels: np.ndarray, thresholds: np.ndarray) -> float:
     """F1, in per cent, of all pairs of video and class together."""
     chosen = predicted(shares, thresholds)
     return 100 * float(f1_of((chosen & labels).sum(), chosen.sum(), labels.sum()))
@@ -118,7 +112,7 @@ def best_thresholds(shares: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def per_class(
-    shares: np.ndarray, labels: np.ndarray, readable: np.ndarray, thresholds: np.ndarray
+    shares: np.ndarray, labels: np.ndarray, thresholds: np.ndarray
 ) -> list[dict[str, Any]]:
     """Label, num_videos, predicted and, in per cent, ap, precision, recall and f1 of every class.
 

@@ -14,11 +14,18 @@ from conftest import TinySet, launch, make_tiny_set
 from sklearn.metrics import average_precision_score, f1_score
 from test_resuming import assert_same_run, finished, interrupted, resumed
 from test_training import log_of
+from torchmetrics.functional.classification import multilabel_average_precision
 
 import vidadapt
 from vidadapt.apps.synthetic import write_video
 from vidadapt.evaluation import MULTI_LABEL_METRICS, Scores, load_scores, measure
-from vidadapt.evaluation.multi_label import average_precision, best_thresholds, log_shares
+from vidadapt.evaluation.multi_label import (
+    average_precision,
+    best_thresholds,
+    log_shares,
+    mean_average_precision,
+    micro_average_precision,
+)
 from vidadapt.lists import Sample, read_list, write_list
 from vidadapt.training.log import SUMMARY
 
@@ -186,3 +193,16 @@ def test_probabilities_far_out_keep_their_logarithms():
     values = np.array([[[60.0, -60.0, 0.0]]], np.float32)
     assert np.isfinite(log_shares(values, "softmax")).all()
     assert log_shares(-values, "logits")[0, 0] == pytest.approx(-60.0, rel=1e-12)
+
+
+def test_average_precisions_agree_with_torchmetrics():
+    """Where every class has a video: of one without, torchmetrics counts 0 or more in its mean."""
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        shares, labels = rng.integers(0, 8, (40, 6)) / 7, rng.random((40, 6)) < 0.3
+        labels[0] = True
+        for average, own in (("macro", mean_average_precision), ("micro", micro_average_precision)):
+            its = multilabel_average_precision(
+                torch.from_numpy(shares), torch.from_numpy(labels).long(), 6, average=average
+            )
+            assert own(shares, labels, np.full(6, 0.5)) == pytest.approx(100 * float(its), abs=1e-4)

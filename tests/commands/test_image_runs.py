@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ALONE, launch, load_tool
+from conftest import ALONE, ROOT, launch, load_tool
 from PIL import Image, ImageDraw
 
 from vidadapt.data import centre_clips
@@ -18,6 +18,7 @@ from vidadapt.runs.adapters import read_adapter
 from vidadapt.serving import AdapterBank
 from vidadapt.video import ReadError
 
+REAL = ROOT.parent / "shared" / "real"
 CLASSES = ("disc", "ring", "square")
 ENDINGS = ("jpg", "png", "webp", "tif", "bmp")
 
@@ -186,3 +187,25 @@ def test_two_processes_train_and_evaluate_as_one(here):
     launch("evaluate", "--run_dir", "run", "--out", "pairs", processes=2)
     one, two = (json.loads(Path(n, "metrics.json").read_text()) for n in ("scores", "pairs"))
     assert one["top1"] == two["top1"] and one["num_videos"] == two["num_videos"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs the images and weights of ../shared/real")
+def test_a_linear_probe_learns_real_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for split, count in {"train": 20, "test": 10}.items():
+        for folder in sorted((REAL / "cifar10" / split).iterdir()):
+            (Path("own") / split / folder.name).mkdir(parents=True)
+            for file in sorted(folder.iterdir())[:count]:
+                (Path("own") / split / folder.name / file.name).symlink_to(file)
+    weights = REAL / "vit_small_patch14_dinov2_imgfocus_fp16.safetensors"
+    run(monkeypatch, "prepare", "imagefolder", "own", "lists", "--processes", 1)
+    run(
+        monkeypatch, "train", "--config", "images", "--data.lists", "lists", "--run_dir", "run",
+        "--model.backbone", "timm/vit_small_patch14_dinov2", "--model.weights", weights,
+        "--method.name", "linear", "--data.crop_size", 112, "--data.resize", 112,
+        "--data.train_crop", "none", "--train.batch_size", 20, "--train.epochs", 20,
+        "--train.base_lr", 0.05, "--cache.dir", "cache", "--data.num_workers", 0,
+    )  # fmt: skip
+    lines = Path("run/log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(lines[-1])["test_top1"] > 35  # chance is 10

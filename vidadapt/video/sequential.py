@@ -85,8 +85,8 @@ def open_container(path: str, options: dict[str, str] | None = None) -> Any:
     name = container.format.name
     if name.endswith(PICTURE) or name == "ico":
         container.close()
-        format = name.removesuffix(PICTURE).upper()
-        raise ReadError(f"{path}: a picture ({format}); see docs/images.md for those that are read")
+        kind_of = name.removesuffix(PICTURE).upper()
+        raise ReadError(f"{path}: a picture ({kind_of}), no video; docs/images.md names those read")
     return container
 
 

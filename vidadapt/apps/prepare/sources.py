@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidadapt.apps.prepare import hmdb51, kinetics, ssv2, ucf101
+from vidadapt.apps.prepare import cifar100, hmdb51, kinetics, ssv2, ucf101
 from vidadapt.apps.prepare.annotations import Annotations
 from vidadapt.apps.prepare.report import Report
 from vidadapt.apps.prepare.videos import Files
@@ -24,6 +24,7 @@ class Source:
         read: makes annotations of the folder of the official files, the split, the files among the
             videos, and a report.
         splits: numbers of its official splits, of which a call chooses; empty: it has only one.
+        write_images: of a set of images, writes them from the folder of the official files.
     """
 
     title: str
@@ -31,9 +32,17 @@ class Source:
     example: str
     read: Callable[[Path, int, Files, Report], Annotations]
     splits: tuple[int, ...] = ()
+    write_images: Callable[[Path, Path], None] | None = None
 
 
 SOURCES = {  # by the name of the sub-command
+    "cifar100": Source(
+        "CIFAR-100, a set of images",
+        cifar100.__doc__,
+        "--annotations download --videos cifar100_png data/cifar100",
+        lambda _, __, files, report: cifar100.read(files, report),
+        write_images=cifar100.write_images,
+    ),
     "ssv2": Source(
         "Something-Something V2",
         ssv2.__doc__,

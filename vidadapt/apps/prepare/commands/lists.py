@@ -206,6 +206,9 @@ def _write(args: argparse.Namespace, advise: bool = True) -> tuple[bool, bool]:
         check_folder(out, args.command)
     common = Report()
     what = "images" if args.command == "imagefolder" else "videos"
+    if args.command in SOURCES and (write_images := SOURCES[args.command].write_images):
+        write_images(args.annotations, args.videos)
+        what = "images"
     files = videos.find(args.videos, common, what)
     packed = archives.find(files.root, files.others)
     if packed and args.unpack:

@@ -34,5 +34,9 @@ DATASETS = {
     "custom": Dataset(None, "uniform8", flip=False),
     # Sets of images: each is a video of one frame.
     "cifar100": Dataset(100, "image", flip=True, config="cifar100/adaptformer"),
+    # A mirrored digit is none, but AdaptFormer's recipe mirrors them (configs/svhn).
+    "svhn": Dataset(10, "image", flip=False, config="svhn/adaptformer"),
+    "food101": Dataset(101, "image", flip=True, config="food101/adaptformer"),
+    "flowers102": Dataset(102, "image", flip=True, config="images"),
     "custom_images": Dataset(None, "image", flip=False, config="images"),
 }

@@ -30,7 +30,7 @@ from vidadapt.lists import (
 from vidadapt.serving import GivenVideo, find_videos
 
 SPLITS = ROOT.parent / "shared" / "labels" / "hmdb51_splits"
-OF_VIDEOS = [name for name, source in SOURCES.items() if source.write_images is None]
+OF_VIDEOS = [name for name, source in SOURCES.items() if not source.images]
 OFFICIAL = {name: getattr(layouts, name) for name in OF_VIDEOS}
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidadapt.apps.prepare import cifar100, hmdb51, kinetics, ssv2, ucf101
+from vidadapt.apps.prepare import hmdb51, image_sets, kinetics, ssv2, ucf101
 from vidadapt.apps.prepare.annotations import Annotations
+from vidadapt.apps.prepare.pixel_sets import PIXEL_SETS
 from vidadapt.apps.prepare.report import Report
 from vidadapt.apps.prepare.videos import Files
 
@@ -24,7 +25,9 @@ class Source:
         read: makes annotations of the folder of the official files, the split, the files among the
             videos, and a report.
         splits: numbers of its official splits, of which a call chooses; empty: it has only one.
-        write_images: of a set of images, writes them from the folder of the official files.
+        images: whether its files are images.
+        download: fetches the official files into their folder; None: users do it themselves.
+        write_images: of a set in arrays, writes the images from the folder of the official files.
     """
 
     title: str
@@ -32,16 +35,42 @@ class Source:
     example: str
     read: Callable[[Path, int, Files, Report], Annotations]
     splits: tuple[int, ...] = ()
+    images: bool = False
+    download: Callable[[Path], None] | None = None
     write_images: Callable[[Path, Path], None] | None = None
 
 
+def _of_pixels(name: str, title: str) -> Source:
+    own = PIXEL_SETS[name]
+    return Source(
+        title,
+        own.layout,
+        f"--annotations download --videos {name}_png data/{name}",
+        lambda _, __, files, report: own.read(files, report),
+        images=True,
+        download=own.download,
+        write_images=own.write_images,
+    )
+
+
 SOURCES = {  # by the name of the sub-command
-    "cifar100": Source(
-        "CIFAR-100, a set of images",
-        cifar100.__doc__,
-        "--annotations download --videos cifar100_png data/cifar100",
-        lambda _, __, files, report: cifar100.read(files, report),
-        write_images=cifar100.write_images,
+    "cifar100": _of_pixels("cifar100", "CIFAR-100, a set of images"),
+    "svhn": _of_pixels("svhn", "SVHN, images of house numbers"),
+    "food101": Source(
+        "Food-101, a set of images",
+        image_sets.FOOD101,
+        "--annotations food-101/meta --videos food-101/images data/food101",
+        lambda folder, _, files, report: image_sets.read_food101(folder, report),
+        images=True,
+        download=image_sets.download_food101,
+    ),
+    "flowers102": Source(
+        "Oxford 102 Flowers, a set of images",
+        image_sets.FLOWERS102,
+        "--annotations flowers-102 --videos flowers-102/jpg data/flowers102",
+        lambda folder, _, files, report: image_sets.read_flowers102(folder, report),
+        images=True,
+        download=image_sets.download_flowers102,
     ),
     "ssv2": Source(
         "Something-Something V2",

@@ -60,6 +60,9 @@ def add(commands: options.Commands[options.Parser]) -> None:
         parser = _add_parser(commands, name, title, source.layout, source.example)
         parser.add_argument("--annotations", type=Path, required=True, help="the official files")
         parser.add_argument("--videos", type=Path, required=True, help="folder of the videos")
+        if source.download is not None:
+            about = "fetch the official files first, if they are not there"
+            options.add_switch(parser, "--download", about)
         if source.splits:
             splits = [*map(str, source.splits), "all"]
             about = "official split; all: OUT/split1, OUT/split2 and so on (default: 1)"
@@ -206,9 +209,12 @@ def _write(args: argparse.Namespace, advise: bool = True) -> tuple[bool, bool]:
         check_folder(out, args.command)
     common = Report()
     what = "images" if args.command == "imagefolder" else "videos"
-    if args.command in SOURCES and (write_images := SOURCES[args.command].write_images):
-        write_images(args.annotations, args.videos)
-        what = "images"
+    if source := SOURCES.get(args.command):
+        what = "images" if source.images else "videos"
+        if source.download is not None and args.download:
+            source.download(args.annotations)
+        if source.write_images is not None:
+            source.write_images(args.annotations, args.videos)
     files = videos.find(args.videos, common, what)
     packed = archives.find(files.root, files.others)
     if packed and args.unpack:

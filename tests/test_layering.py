@@ -29,7 +29,7 @@ MAY_IMPORT = {  # from the bottom
         *("config", "console", "data", "distributed", "files", "hub", "methods", "models", "video"),
     },
     "launching": {"console", "distributed", "files", "models", "processes", "runs", "video"},
-    "evaluation": {"console", "data", "distributed", "files", "models", "video"},
+    "evaluation": {"console", "data", "distributed", "files", "lists", "models", "video"},
     "features": {
         *("config", "console", "data", "distributed", "evaluation", "files", "methods", "models"),
         *("runs", "video"),

@@ -52,7 +52,7 @@ NO_SIDE = ("frame-wise Swin", "frame-wise Mixer")
 def test_the_rest_on_features_is_the_whole_on_clips(kind, method, head, options, bf16):
     whole = adapted(kind, method, head, options)
     cut = copy.deepcopy(whole)
-    clips = kinds.clips()
+    clips = kinds.clips(kind=kind)
     parts = cut_in_two(cut, method)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         features = parts.features(clips)
@@ -76,7 +76,7 @@ def test_the_rest_on_features_is_the_whole_on_clips(kind, method, head, options,
 @pytest.mark.parametrize("kind", kinds.KINDS)
 def test_tokens_in_front_of_every_slot_lead_to_the_same_features(kind):
     model = kinds.fresh(kind).eval()
-    clips, entering = kinds.clips(2), []
+    clips, entering = kinds.clips(2, kind), []
     hooks = [
         slot.block.register_forward_pre_hook(lambda block, given: entering.append(given[0]))
         for slot in model.slots()

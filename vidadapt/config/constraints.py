@@ -132,7 +132,8 @@ def _classes(config: Config, world_size: int) -> Iterator[str]:
 
 def _selection(config: Config, world_size: int) -> Iterator[str]:
     select = config.train.select
-    if select != TrainConfig.select and config.data.dev_list is None:
+    is_default = select == TrainConfig.select or config.data.multi_label
+    if not is_default and config.data.dev_list is None:
         yield (
             f"train.select: {select} chooses among epochs by data.dev_list, which is not set; give "
             "one, or leave train.select out"

@@ -49,7 +49,7 @@ def evaluate(world: World, loaded: Loaded, job: Scoring, out: Path, began: float
             warnings = [*loaded.videos.warnings, *parts.warnings, *changed]
             fusion = loaded.trained.config.eval.fusion
             thresholds = about.get("thresholds")
-            result = {**about, **measure(scores, fusion, thresholds), "warnings": warnings}
+            result = {**measure(scores, fusion, thresholds), **about, "warnings": warnings}
             result["seconds"] = time.monotonic() - began
             # Of what this call scored, and not one before it that was stopped.
             result["seconds_per_video"] = seconds / scored if scored else None
@@ -96,7 +96,7 @@ def rescore(options: EvaluateOptions) -> None:
         else:
             scores, about = load_scores(Path(options.from_scores))
             thresholds = about.get("thresholds")
-            result = {**about, **measure(scores, options.fusion, thresholds)}
+            result = {**measure(scores, options.fusion, thresholds), **about}
             result["from_scores"] = options.from_scores
             if out is not None:
                 write_tables(out, scores, options.fusion, about.get("label_names"), thresholds)

@@ -199,7 +199,7 @@ class Model:
         loaded = self._loaded(found, trained.videos_of(found))
         scores = trained.score(loaded, self._alone)
         about = {**trained.about(loaded), "warnings": list(loaded.videos.warnings)}
-        return {**about, **measure(scores, config.eval.fusion, about.get("thresholds"))}
+        return {**measure(scores, config.eval.fusion, about.get("thresholds")), **about}
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the adapter's files into a new folder, for `load`; returns the folder.

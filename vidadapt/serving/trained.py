@@ -346,7 +346,7 @@ def about(loaded: Loaded) -> dict[str, Any]:
         "root": os.path.abspath(trained.config.data.root),  # noqa: PTH100 (as readers name files)
         "manifest": loaded.videos.manifest,
         "label_names": plan.label_names,
-        **({"thresholds": _thresholds(trained)} if plan.multi_label else {}),
+        **_thresholds(trained),
         "num_frames": plan.sampling.num_frames,
         "crop_size": plan.crop_size,
         "normalization": plan.normalization,
@@ -355,11 +355,12 @@ def about(loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def _thresholds(trained: Trained) -> list[float] | None:
-    """Probabilities from which on classes are predicted, chosen on the development list."""
+def _thresholds(trained: Trained) -> dict[str, list[float]]:
+    """Probabilities from which on classes are predicted; empty: not known, or one label a video."""
     if trained.published is not None:
-        return None
-    return adapter_json.thresholds_of(checkpoints.load_checkpoint(trained.checkpoint)[1])
+        return {}
+    found = adapter_json.thresholds_of(checkpoints.load_checkpoint(trained.checkpoint)[1])
+    return {} if found is None else {"thresholds": found}
 
 
 def output_folder(found: Trained, kind: str, out: str | None) -> Path:

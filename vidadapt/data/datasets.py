@@ -34,5 +34,9 @@ DATASETS = {
     "custom": Dataset(None, "uniform8", flip=False),
     # Sets of images: each is a video of one frame.
     "cifar100": Dataset(100, "image", flip=True, config="cifar100/adaptformer"),
+    # A set of tasks: mirroring changes the class of some (positions, angles); the recipe has none.
+    "vtab": Dataset(None, "image", flip=False, may_flip=False, config="vtab/adaptformer"),
+    "fgvc": Dataset(None, "image", flip=True, config="fgvc/arc"),
+    "nuswide": Dataset(81, "image", flip=True, config="nuswide/adaptformer"),
     "custom_images": Dataset(None, "image", flip=False, config="images"),
 }

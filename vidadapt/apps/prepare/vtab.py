@@ -33,7 +33,6 @@ from vidadapt.apps.prepare.annotations import (
 from vidadapt.apps.prepare.report import Report
 from vidadapt.lists import parse_line
 
-FINAL = "final"  # folder of a task for the training on all 1,000 images
 SEARCH_LISTS = {"train": "train800.txt", "dev": "val200.txt", "test": "test.txt"}
 FINAL_LISTS = {"train": "train800val200.txt", "test": "test.txt"}
 NUMBERS = {"train800.txt": 800, "val200.txt": 200, "train800val200.txt": 1_000}

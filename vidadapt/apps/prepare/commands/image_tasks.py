@@ -25,7 +25,7 @@ from vidadapt.apps.prepare.commands.writing import (
 from vidadapt.apps.prepare.report import Report
 from vidadapt.apps.prepare.write import check_folder
 from vidadapt.console import printable_lines
-from vidadapt.lists import Prepared
+from vidadapt.lists import FINAL_FOLDER, Prepared
 
 
 def add(commands: options.Commands[options.Parser]) -> None:
@@ -72,7 +72,7 @@ def _run_vtab(args: argparse.Namespace) -> None:
     if not whole:
         known = ", ".join(vtab.TASKS)
         raise ValueError(f"{args.folder}: not one whole task; expected folders such as {known}")
-    outs = [args.out / name / below for name in whole for below in ("", vtab.FINAL)]
+    outs = [args.out / name / below for name in whole for below in ("", FINAL_FOLDER)]
     for out in outs:
         check_folder(out, "vtab")
     found = [_write_task(args, name) for name in whole]
@@ -82,7 +82,7 @@ def _run_vtab(args: argparse.Namespace) -> None:
         lines.append(f"not there: {', '.join(gone)}")
     halves = {name: files for name, files in lacking.items() if files}
     lines += [f"left out: {name} lacks {', '.join(files)}" for name, files in halves.items()]
-    lines.append(f"\nto go on:\n  {benchmark_command('--tasks', args.out)}")
+    lines.append(f"\nto go on:\n  {benchmark_command('--frames', '1', '--tasks', str(args.out))}")
     print(printable_lines("\n".join(lines)))
     end(problems, missing or bool(halves), args.allow_partial)
 
@@ -105,12 +105,12 @@ def _write_task(args: argparse.Namespace, name: str) -> tuple[bool, bool]:
     files, report = find_files(folder, "images", args)
     search = vtab.read(folder, name, vtab.SEARCH_LISTS, report)
     about = {"task": name, "group": vtab.TASKS[name].group}
-    known = (out, out / vtab.FINAL)
+    known = (out, out / FINAL_FOLDER)
     _write(args, search, files, out, report, about, known)
     again = Report()
     final = vtab.read(folder, name, vtab.FINAL_LISTS, again)
     vtab.check_final(search, final, again)
-    _write(args, final, files, out / vtab.FINAL, again, about, known)
+    _write(args, final, files, out / FINAL_FOLDER, again, about, known)
     return bool(report.problems or again.problems), bool(report.missing or again.missing)
 
 

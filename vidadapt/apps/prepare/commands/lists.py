@@ -170,7 +170,7 @@ def _write(args: argparse.Namespace, advise: bool = True) -> tuple[bool, bool]:
         if advise:
             go_on = train_command(out, prepared)
             if folds is not None:
-                go_on = benchmark_command("--folds", out)
+                go_on = benchmark_command("--folds", str(out))
             print(printable_lines(f"\nto go on:\n  {go_on}"))
         problems |= bool(report.problems)
         missing |= bool(report.missing)

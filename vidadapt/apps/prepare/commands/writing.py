@@ -153,10 +153,14 @@ def findings(out: Path, report: Report) -> list[str]:
     return [report.text(), f"all of it: {out / REPORT}"] if report.text() else []
 
 
-def benchmark_command(option: str, out: Path) -> str:
-    """Return the command that compares methods on all folders of lists in a folder."""
+def benchmark_command(*where: str) -> str:
+    """Return the command that compares methods on several folders of lists.
+
+    Args:
+        where: the words that name them.
+    """
     words = ["bench_frames", "--config", "CONFIG.yaml", "--methods", "linear", "adaptformer"]
-    return shlex.join(["vidadapt", *words, option, str(out), "--out", "RUNS"])
+    return shlex.join(["vidadapt", *words, *where, "--out", "RUNS"])
 
 
 def train_command(out: Path, prepared: Prepared) -> str:

@@ -20,7 +20,7 @@ from benchmarks import claims
 from benchmarks.report import day_report, targets_table
 from vidadapt import cli, config, methods
 from vidadapt.apps.study.matrix import read_matrix
-from vidadapt.apps.study.matrix_run import configurations
+from vidadapt.apps.study.matrix_checks import configurations
 from vidadapt.apps.study.results import read_results
 from vidadapt.apps.study.table import markdown
 from vidadapt.config import command_line, yaml_files
@@ -61,7 +61,8 @@ def test_training_commands_parse(monkeypatch):
     for arguments in arguments_of("train"):
         cfg, _ = command_line.parse_train(arguments, methods.METHODS)
         assert cfg.data.lists or cfg.data.train_list  # test_readme_data.py runs what makes them
-        config.check(replace(cfg, data=replace(cfg.data, train_list="train.txt")), 2)
+        listed = replace(cfg.data, train_list="train.txt", dev_list="dev.txt")
+        config.check(replace(cfg, data=listed), 2)
 
 
 def test_every_other_command_parses(monkeypatch, tmp_path):
@@ -189,7 +190,7 @@ def test_matrix_commands_plan_possible_cells(monkeypatch, tmp_path):
         assert asked.config is not None
         matrix = read_matrix(asked.config, asked.sweep).chosen(asked.methods, methods.METHODS)
         for name in matrix.variants:
-            configurations(matrix, matrix.cell(name, 8, 0))
+            configurations(matrix.cell(name, 8, 0), [])
 
 
 def test_the_targets_are_those_of_the_newest_results():

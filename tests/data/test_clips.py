@@ -370,6 +370,9 @@ def test_presets():
         "kinetics400": 400,
         "custom": None,
         "cifar100": 100,
+        "vtab": None,
+        "fgvc": None,
+        "nuswide": 81,
         "custom_images": None,
     }
     for name, dataset in DATASETS.items():

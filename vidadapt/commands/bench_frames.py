@@ -11,10 +11,10 @@ EPILOG = """\
 A configuration is vidadapt train's YAML. It may hold `variants`, which names overrides of it, and
 `prepare`, words for vidadapt prepare that make its videos; configs/demo.yaml has both. A sweep is a
 YAML with `variants` alone: configs/sweeps/. For videos of your own, copy a configuration and set
-`data.lists` (vidadapt prepare makes them) or `data.train_list` in it, or give --folds. Every cell
-(variant, frames, fold, seed) is an ordinary vidadapt train and vidadapt evaluate; interrupted, the
-same command goes on: finished cells are kept, a begun one continues after its last epoch. The exit
-status is 1 if a cell failed (others: docs/failures.md).
+`data.lists` (vidadapt prepare makes them) or `data.train_list` in it, or give --folds or --tasks.
+Every cell (variant, frames, fold or task, seed) is an ordinary vidadapt train and evaluate;
+interrupted, the same command goes on: finished cells are kept, a begun one continues after its last
+epoch. The exit status is 1 if a cell failed (others: docs/failures.md).
 
 examples:
   vidadapt bench_frames --config demo --frames 2 4 8 \\
@@ -25,6 +25,8 @@ examples:
     --methods linear vpt adaptformer arc losa full
   vidadapt bench_frames --config mine.yaml --frames 8 --folds data/folds --out runs/folds \\
     --methods linear adaptformer
+  vidadapt bench_frames --config my_vtab.yaml --frames 1 --tasks lists/vtab --out runs/vtab \\
+    --rates 8e-3 8e-2
   vidadapt bench_frames --report runs/frames
 """
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from vidadapt import launching
-from vidadapt.apps.prepare.commands import fast, index, lists, synthetic
+from vidadapt.apps.prepare.commands import fast, image_tasks, index, lists, synthetic
 from vidadapt.config import spelt
 
 
@@ -19,7 +19,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "docs/failures.md).",
     )
     commands = parser.add_subparsers(required=True, metavar="command")
-    for module in (lists, synthetic, index, fast):
+    for module in (lists, image_tasks, synthetic, index, fast):
         module.add(commands)
     return parser.parse_args(spelt(sys.argv[1:] if argv is None else argv))
 

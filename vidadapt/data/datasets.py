@@ -38,5 +38,9 @@ DATASETS = {
     "svhn": Dataset(10, "image", flip=False, config="svhn/adaptformer"),
     "food101": Dataset(101, "image", flip=True, config="food101/adaptformer"),
     "flowers102": Dataset(102, "image", flip=True, config="images"),
+    # A set of tasks: mirroring changes the class of some (positions, angles); the recipe has none.
+    "vtab": Dataset(None, "image", flip=False, may_flip=False, config="vtab/adaptformer"),
+    "fgvc": Dataset(None, "image", flip=True, config="fgvc/arc"),
+    "nuswide": Dataset(81, "image", flip=True, config="nuswide/adaptformer"),
     "custom_images": Dataset(None, "image", flip=False, config="images"),
 }

@@ -60,9 +60,11 @@ from vidadapt.lists.reading import (
     shared_paths,
     write_list,
 )
+from vidadapt.lists.tasks import FINAL_FOLDER, TaskLists, read_tasks
 from vidadapt.lists.videos import Videos
 
 __all__ = [
+    "FINAL_FOLDER",
     "FOLDS_FILE",
     "HEADER_FIELDS",
     "IMAGE_ENDINGS",
@@ -80,6 +82,7 @@ __all__ = [
     "Prepared",
     "Sample",
     "Samples",
+    "TaskLists",
     "Videos",
     "add_to_index",
     "barred_files",
@@ -115,6 +118,7 @@ __all__ = [
     "read_list",
     "read_prepared",
     "read_quarantine",
+    "read_tasks",
     "shared_paths",
     "spelled",
     "tidy_index",

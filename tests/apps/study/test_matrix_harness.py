@@ -18,7 +18,8 @@ from conftest import ROOT, TinySet, load_tool
 from vidadapt import methods
 from vidadapt.apps.study.cells import Work
 from vidadapt.apps.study.matrix import Matrix, read_matrix
-from vidadapt.apps.study.matrix_run import configurations, measured
+from vidadapt.apps.study.matrix_checks import configurations
+from vidadapt.apps.study.matrix_run import measured
 from vidadapt.apps.study.results import read_results
 from vidadapt.apps.study.tool_calls import CellFailed
 from vidadapt.config import ConfigError
@@ -336,7 +337,7 @@ def test_the_demo_benchmark_is_possible():
     demo = read_matrix(ROOT / "configs" / "demo.yaml", None)
     for name in demo.variants:
         for frames in (2, 4, 8):
-            [cfg] = configurations(demo, demo.cell(name, frames, 0))
+            [cfg] = configurations(demo.cell(name, frames, 0), [])
             assert cfg.method["name"] in methods.METHODS
             assert cfg.data.num_frames == frames
 

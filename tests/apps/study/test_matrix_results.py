@@ -255,7 +255,16 @@ def test_csv_round_trip():
             else:
                 assert json.loads(got[key] or "null") == value
         assert json.loads(got["options"]) == line["options"]
-    nested = {"curve", "grid", "manifests", "environment", "config", "noisy", "cross_validation"}
+    nested = {
+        "curve",
+        "grid",
+        "manifests",
+        "environment",
+        "config",
+        "noisy",
+        "cross_validation",
+        "tasks",
+    }
     assert read[0].keys() == (lines[0].keys() - nested)
 
 

@@ -58,6 +58,8 @@ class Annotations:
             without labels, clips that a split skips): they may be among the others, unreported.
         unlisted_are: what they are, in words, if their paths are to be written to `UNLABELLED`.
         multi_label: a video has any number of labels.
+        may_lack_classes: lists are small random parts of their set: a class that one does not have
+            is noted, and is neither a problem nor missing.
     """
 
     dataset: str
@@ -67,6 +69,7 @@ class Annotations:
     unlisted: tuple[str, ...] = ()
     unlisted_are: str = ""
     multi_label: bool = False
+    may_lack_classes: bool = False
 
 
 def read_text(path: Path, expected: str) -> str:

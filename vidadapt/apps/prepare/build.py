@@ -245,6 +245,7 @@ def _check_classes(
                 report.lack("classes without a video", line)
             else:  # official annotations that lack a class are themselves incomplete
                 tell = report.lack if annotations.expected else report.problem
+                tell = report.note if annotations.may_lack_classes else tell
                 tell("classes without a video", f"{name} ({split}): none annotated")
 
 

@@ -35,23 +35,18 @@ def cell_of_folds(
         found: of `work_on` and `chosen_by`, by fold.
     """
     line = {"cell": whole.name, "seed": whole.seed}
-    failed = {name: one["problem"] for name, one in found.items() if one.get("problem")}
-    if failed:
-        return {**line, "problem": "; ".join(f"{name}: {why}" for name, why in failed.items())}
+    if problem := problem_of(found):
+        return {**line, "problem": problem}
     out = work.folder / whole.name / "eval"
     out.mkdir(parents=True, exist_ok=True)
     files = [work.folder / one["cell"] / "eval" / "scores.npz" for one in found.values()]
     tested = join_scores(folds, files, cfg.eval.fusion, out)
     write_json(out / "metrics.json", tested)
-    first, *others = found.values()
-    same = {
-        key: value if all(one.get(key) == value for one in others) else None
-        for key, value in first.items()
-    }
+    first = next(iter(found.values()))
     keys = ("mean_over_folds", "std_over_folds", "interval", "by_group")
     return {
-        **same,
-        **_means(found.values()),
+        **same_in_all(found.values()),
+        **means(found.values()),
         **line,
         **{key: tested[key] for key in (*in_percent(), "num_videos", "views")},
         "unreadable": len(tested["unreadable"]),
@@ -67,24 +62,40 @@ def cell_of_folds(
     }
 
 
-def _means(found: Collection[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means over the folds of what is a figure of each."""
+def problem_of(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say what failed in which part; empty: nothing did."""
+    failed = {name: one["problem"] for name, one in found.items() if one.get("problem")}
+    return "; ".join(f"{name}: {why}" for name, why in failed.items())
+
+
+def same_in_all(found: Collection[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what is the same in all parts, and None of the rest."""
+    first, *others = found
+    return {
+        key: value if all(one.get(key) == value for one in others) else None
+        for key, value in first.items()
+    }
+
+
+def means(found: Collection[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return means over the parts of what is a figure of each."""
     figures = ("dev_top1", "evaluation_seconds_per_video", "run_epoch_seconds")
     of_all = {key: [one[key] for one in found] for key in (*figures, "curve")}
-    means: dict[str, Any] = {key: _mean(of_all[key]) for key in figures}
+    own: dict[str, Any] = {key: mean(of_all[key]) for key in figures}
     spreads = [one["run_epoch_spread_percent"] for one in found]
     known = [spread for spread in spreads if spread is not None]  # runs side by side have none
-    means["run_epoch_spread_percent"] = max(known) if len(known) == len(spreads) else None
-    means["curve"] = [
-        {key: _mean([point[key] for point in points]) for key in ("epoch", "loss", "dev_top1")}
+    own["run_epoch_spread_percent"] = max(known) if len(known) == len(spreads) else None
+    own["curve"] = [
+        {key: mean([point[key] for point in points]) for key in ("epoch", "loss", "dev_top1")}
         for points in zip(*of_all["curve"], strict=False)  # early stopping may end one sooner
     ]
     if all(one.get("grid") for one in found):
         grids = [one["grid"] for one in found]
-        means["grid"] = {rate: _mean([grid[rate] for grid in grids]) for rate in grids[0]}
-    return means
+        own["grid"] = {rate: mean([grid[rate] for grid in grids]) for rate in grids[0]}
+    return own
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean; None where one is not known."""
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if len(known) == len(values) else None

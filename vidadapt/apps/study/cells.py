@@ -7,7 +7,8 @@
     <cell>/cell.json     what its line of results.jsonl has beside the cost: the cell is finished
 
 A cell of a grid over learning rates has a run alone unless its rate is chosen. A cell of all folds
-of a cross-validation has an evaluation alone, joined from those of its folds.
+of a cross-validation has an evaluation alone, joined from those of its folds; one of all tasks has
+tasks.json alone.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ TRAINED = (
     *("seed", "num_videos", "unreadable", "views"),
     *("dev_top1", "best_epoch", "evaluation_seconds_per_video", "curve", "grid", "manifests"),
     *("run_epoch_seconds", "run_epoch_spread_percent", "environment", "config"),
-    "cross_validation",
+    *("cross_validation", "tasks"),
 )
 
 
@@ -84,7 +85,7 @@ class Work:
         """Train and evaluate, and return the results. Where something fails, `problem` says what.
 
         Args:
-            cfg: the cell's configuration; which seed, rate and fold it has does not matter.
+            cfg: the cell's configuration; which seed, rate and lists it has does not matter.
         """
         folder = self.folder / cell.name
         found = {"cell": cell.name, "seed": cell.seed}

@@ -1,4 +1,4 @@
-"""A matrix of training runs: variants x frames x folds x seeds, each an ordinary configuration."""
+"""A matrix of training runs: variants x frames x parts x seeds, each an ordinary configuration."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from typing import Any
 from vidadapt.config import ConfigError, config_file, yaml_files
 from vidadapt.config.plugins import named_in
 from vidadapt.console import require_known
-from vidadapt.lists import ListError, fold_names, read_folds
+from vidadapt.lists import FINAL_FOLDER, ListError, TaskLists, fold_names, read_folds
 
 Overrides = Mapping[str, Any]
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._+=-]*"  # of variants and tasks, which name folders
+NAME_IN_WORDS = "letters, digits and . _ + = -"
 
 # Set by the matrix itself: what a variant or a configuration sets would be lost.
 OWN_KEYS = {"data.num_frames": "--frames", "train.seed": "--seeds"}
@@ -31,7 +34,8 @@ class Cell:
         seed: train.seed.
         base_lr: rate from a grid; None: the settings' own.
         settings: nested, a YAML for vidadapt train.
-        fold: of a cross-validation; empty: there is none.
+        part: fold of a cross-validation, or task of several; empty: there is but one.
+        final: it is trained on a task's lists for the last training.
     """
 
     variant: str
@@ -39,7 +43,8 @@ class Cell:
     seed: int
     base_lr: float | None
     settings: dict[str, Any] = field(compare=False)
-    fold: str = ""
+    part: str = ""
+    final: bool = False
 
     @property
     def name(self) -> str:
@@ -48,18 +53,20 @@ class Cell:
         >>> Cell("vpt", 8, 0, None, {}).name, Cell("vpt", 8, 0, 0.024, {}, "fold3").name
         ('vpt_8f_s0', 'vpt_8f_s0_fold3_lr0.024')
         """
-        fold = f"_{self.fold}" if self.fold else ""
+        part = f"_{self.part}" if self.part else ""
+        final = f"_{FINAL_FOLDER}" if self.final else ""
         rate = "" if self.base_lr is None else f"_lr{self.base_lr:g}"
-        return f"{self.variant}_{self.frames}f_s{self.seed}{fold}{rate}"
+        return f"{self.variant}_{self.frames}f_s{self.seed}{part}{final}{rate}"
 
     @property
     def whole(self) -> Cell:
-        """The cell that has a line in the results: of a cross-validation all folds together.
+        """The cell that has a line in the results: all folds, or all tasks, together.
 
         >>> Cell("vpt", 8, 0, 0.024, {}, "fold3").whole.name
         'vpt_8f_s0_joined'
         """
-        return replace(self, fold="joined", base_lr=None) if self.fold else self
+        joined = replace(self, part="joined", final=False, base_lr=None)
+        return joined if self.part else self
 
 
 @dataclass(frozen=True)
@@ -70,13 +77,15 @@ class Matrix:
         base: nested settings as in the YAML of vidadapt train.
         variants: overrides of the base with dotted keys, by name.
         prepare: words for vidadapt prepare that make the videos; empty: they are there.
-        folds: `data.lists` by fold of a cross-validation; empty: the base says the lists.
+        parts: `data.lists` by fold of a cross-validation or by task; empty: the base says them.
+        finals: `data.lists` of the last training, by task; the others have none of their own.
     """
 
     base: dict[str, Any]
     variants: dict[str, dict[str, Any]]
     prepare: tuple[str, ...]
-    folds: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
+    finals: Mapping[str, str] = field(default_factory=dict)
 
     def chosen(self, names: Sequence[str] | None, methods: Collection[str]) -> Matrix:
         """The matrix with the variants of these names, in their order; with all without names.
@@ -102,19 +111,38 @@ class Matrix:
         Raises:
             ConfigError: there are none, or the base or a variant names lists of its own.
         """
-        for about in (yaml_files.flattened(self.base), *self.variants.values()):
-            if given := [key for key in about if key in LISTS and about[key] is not None]:
-                raise ConfigError(f"{given[0]}: is set by --folds; leave it out")
+        self._refuse_lists("--folds")
         try:
             names = fold_names(read_folds(folder))
         except ListError as error:
             raise ConfigError(f"--folds: {error}") from error
-        return replace(self, folds={name: str(folder / name) for name in names})
+        return replace(self, parts={name: str(folder / name) for name in names})
+
+    def over_tasks(self, tasks: Mapping[str, TaskLists]) -> Matrix:
+        """The matrix whose cells are of each task.
+
+        Raises:
+            ConfigError: the base or a variant names lists of its own, or a task's name cannot name
+                folders of cells.
+        """
+        self._refuse_lists("--tasks")
+        for name in tasks:
+            if not re.fullmatch(NAME, name):
+                raise ConfigError(f"--tasks: {name!r} names folders; use {NAME_IN_WORDS}")
+        finals = {name: str(of.reported) for name, of in tasks.items() if of.reported != of.lists}
+        return replace(
+            self, parts={name: str(of.lists) for name, of in tasks.items()}, finals=finals
+        )
+
+    def _refuse_lists(self, option: str) -> None:
+        for about in (yaml_files.flattened(self.base), *self.variants.values()):
+            if given := [key for key in about if key in LISTS and about[key] is not None]:
+                raise ConfigError(f"{given[0]}: is set by {option}; leave it out")
 
     @property
-    def fold_names(self) -> tuple[str, ...]:
-        """The folds of a cell; one without a name where there is no cross-validation."""
-        return tuple(self.folds) or ("",)
+    def part_names(self) -> tuple[str, ...]:
+        """The folds or tasks of a cell; one without a name where there is but one."""
+        return tuple(self.parts) or ("",)
 
     def cell(
         self,
@@ -122,22 +150,26 @@ class Matrix:
         frames: int,
         seed: int,
         base_lr: float | None = None,
-        fold: str | None = None,
+        part: str | None = None,
+        *,
+        final: bool = False,
     ) -> Cell:
         """The cell with everything that it sets.
 
         Args:
             base_lr: rate from a grid; None: the settings' own.
-            fold: None: the first.
+            part: None: the first.
+            final: of a task with lists for the last training, on these.
         """
-        fold = self.fold_names[0] if fold is None else fold
+        part = self.part_names[0] if part is None else part
+        final = final and part in self.finals
         own: dict[str, Any] = {"data.num_frames": frames, "train.seed": seed}
-        if fold:
-            own["data.lists"] = self.folds[fold]
+        if part:
+            own["data.lists"] = (self.finals if final else self.parts)[part]
         if base_lr is not None:
             own["train.base_lr"] = base_lr
         settings = settings_of(self.base, {**self.variants[variant], **own})
-        return Cell(variant, frames, seed, base_lr, settings, fold)
+        return Cell(variant, frames, seed, base_lr, settings, part, final)
 
     def cells(
         self,
@@ -148,14 +180,14 @@ class Matrix:
         """Every cell: a seed of all before the next seed, so that an unfinished table says most.
 
         Args:
-            rates: base_lr by variant and fold; of others the settings' own.
+            rates: base_lr by variant and part; of others the settings' own.
         """
         return [
-            self.cell(variant, number, seed, rates.get((variant, fold)), fold)
+            self.cell(variant, number, seed, rates.get((variant, part)), part, final=True)
             for seed in seeds
             for number in frames
             for variant in self.variants
-            for fold in self.fold_names
+            for part in self.part_names
         ]
 
 
@@ -195,10 +227,8 @@ def _variants(content: Any, file: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: variants: expected a mapping of names to overrides")
     for name, overrides in content.items():
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+=-]*", str(name)):
-            raise ConfigError(
-                f"{file}: variants: {name!r} names folders; use letters, digits and . _ + = -"
-            )
+        if not re.fullmatch(NAME, str(name)):
+            raise ConfigError(f"{file}: variants: {name!r} names folders; use {NAME_IN_WORDS}")
         if not isinstance(overrides, dict) or not all("." in str(key) for key in overrides):
             raise ConfigError(
                 f"{file}: variants: {name}: expected overrides with dotted keys, as "

@@ -32,6 +32,10 @@ class MatrixOptions:
         folds: folder that vidadapt prepare --folds wrote: every cell is trained and evaluated on
             each fold, and its accuracy is that of all their test videos together. A rate of the
             grid is chosen in each fold by that fold's own development list.
+        tasks: folder of the lists of several tasks, as vidadapt prepare vtab writes it: every cell
+            is trained and evaluated on each task, and its accuracy is the mean over the tasks. A
+            rate of the grid is chosen for each task by its own development list; then a task with a
+            folder `final` is trained on the lists in that.
         plugins: modules to import first, separated by commas, in every cell, too; they may add
             methods, backbones, data sets and metrics.
     """
@@ -49,6 +53,7 @@ class MatrixOptions:
     cost_only: bool = False
     out: Path = Path("runs/frames")
     folds: Path | None = None
+    tasks: Path | None = None
     plugins: str | None = None
 
     @property
@@ -72,6 +77,8 @@ def check_options(asked: MatrixOptions) -> None:
         raise ConfigError("give one of --config FILE and --report DIR")
     if asked.rates_at is not None and not asked.rates:
         raise ConfigError("--rates_at: is about --rates; give some")
+    if asked.folds is not None and asked.tasks is not None:
+        raise ConfigError("--tasks: cannot be with --folds; give one of them")
     for name in ("frames", "seeds", "rates", "methods"):
         values = getattr(asked, name) or []
         # Six digits of a rate name its folder.

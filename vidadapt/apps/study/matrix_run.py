@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vidadapt import config, data, methods, runs
+from vidadapt import methods, runs
 from vidadapt.apps.study import cells, cost
 from vidadapt.apps.study.cell_of_folds import cell_of_folds
+from vidadapt.apps.study.cell_of_tasks import cell_of_tasks
 from vidadapt.apps.study.matrix import Cell, Matrix, read_matrix
+from vidadapt.apps.study.matrix_checks import checked, refuse_other_settings, refuse_trained
 from vidadapt.apps.study.matrix_options import MatrixOptions, check_options
 from vidadapt.apps.study.overview import overview, time_left
 from vidadapt.apps.study.results import ResultsError, of_earlier_calls, read_results, write_results
 from vidadapt.apps.study.side_by_side_cells import train_side_by_side
 from vidadapt.apps.study.tool_calls import CellFailed, prepare
-from vidadapt.config import Config, ConfigError, parse_train, yaml_files
+from vidadapt.config import Config, ConfigError, yaml_files
 from vidadapt.console import duration
 from vidadapt.evaluation import METRICS
 from vidadapt.files import held, write_json, write_text
 from vidadapt.launching import LISTED
-from vidadapt.lists import with_lists
+from vidadapt.lists import ListError, TaskLists, read_tasks
 
 RESULTS = "results.jsonl"
 
@@ -54,6 +54,8 @@ def run_matrix(asked: MatrixOptions) -> int:
             prepare(matrix.prepare)
             if asked.folds is not None:
                 matrix = matrix.over_folds(asked.folds)
+            if asked.tasks is not None:
+                matrix = matrix.over_tasks(tasks_of(asked.tasks))
             configs = checked(matrix, asked)
             work = cells.Work(asked.out / "cells", asked.processes)
             if asked.cost_only:
@@ -88,87 +90,33 @@ def summarise(out: Path) -> None:
     from vidadapt.apps.study.folds import pairs_csv
     from vidadapt.apps.study.plots import draw
     from vidadapt.apps.study.table import csv_text, markdown
+    from vidadapt.apps.study.tasks import tasks_csv
 
     lines = read_results(out / RESULTS)
     table = markdown(lines)
     write_text(out / "table.md", table)
     write_text(out / "table.csv", csv_text(lines))
-    if pairs := pairs_csv(lines):
-        write_text(out / "pairs.csv", pairs)
+    more = {"pairs.csv": pairs_csv(lines), "tasks.csv": tasks_csv(lines)}
+    for name, text in more.items():
+        if text:
+            write_text(out / name, text)
     drawn = draw(lines, out / "plots")
     print(table)
-    names = (RESULTS, "table.md", "table.csv", *(["pairs.csv"] if pairs else []))
+    names = (RESULTS, "table.md", "table.csv", *(name for name, text in more.items() if text))
     written = [*(out / name for name in names), *drawn]
     print("written:", ", ".join(map(str, written)))
 
 
-def checked(matrix: Matrix, asked: MatrixOptions) -> dict[tuple[str, int], Config]:
-    """The configuration of every variant and number of frames, at the first fold; all are possible.
+def tasks_of(folder: Path) -> dict[str, TaskLists]:
+    """Read the tasks of --tasks.
 
     Raises:
-        ConfigError: one that is not, naming its variant; nothing was trained then.
+        ConfigError: there are none, or one cannot be used.
     """
-    found = {}
-    for name in matrix.variants:
-        for frames in asked.all_frames:
-            try:
-                of_folds = configurations(matrix, matrix.cell(name, frames, asked.seeds[0]))
-                for cfg in of_folds:
-                    _check_possible(cfg, asked)
-                cost.counts(of_folds[0])
-            except ValueError as error:
-                raise ConfigError(f"{name} at {frames} frames: {error}") from error
-            found[name, frames] = of_folds[0]
-    return found
-
-
-def _check_possible(cfg: Config, asked: MatrixOptions) -> None:
-    for rate in asked.rates or [cfg.train.base_lr]:
-        config.check(replace(cfg, train=replace(cfg.train, base_lr=rate)), asked.processes)
-    for split in ("train", "dev", "test"):
-        path = getattr(cfg.data, f"{split}_list")
-        if path is not None and not Path(path).is_file():
-            raise ConfigError(f"data.{split}_list: {path}: no such file")
-    data.require_one_label(cfg.data, "vidadapt bench_frames")
-    if cfg.data.test_list is None and cfg.data.dev_list is None:
-        raise ConfigError("data.test_list: is not set; nothing could be evaluated")
-    if not asked.cost_only and not cfg.model.weights:
-        raise ConfigError(
-            "model.weights: is not set; give a file, `random` to train without pre-trained "
-            "weights, or ask for --cost_only"
-        )
-    if asked.rates and cfg.data.dev_list is None:
-        raise ConfigError("data.dev_list: --rates chooses by it; give one")
-
-
-def configurations(matrix: Matrix, cell: Cell) -> list[Config]:
-    """The cell's settings in each fold, as vidadapt train would read them.
-
-    They are parsed once: 0.2 s, which for 13 variants, three numbers of frames and nine folds would
-    be a minute.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "config.yaml"
-        file.write_text(yaml_files.as_yaml(cell.settings), encoding="utf-8")
-        words = ["--config", str(file), "--run_dir", cell.name]
-        cfg, options = parse_train(words, methods.METHODS)
-    if options.grid is not None:
-        raise ConfigError("grid: has no place in a benchmark; give --rates, or leave it out")
-    lists: list[str | None] = [*matrix.folds.values()] or [cfg.data.lists]
-    return [replace(cfg, data=with_lists(replace(cfg.data, lists=each))) for each in lists]
-
-
-def refuse_other_settings(matrix: Matrix, asked: MatrixOptions, work: cells.Work) -> None:
-    """Check that what the folder holds of these cells was made with the same settings.
-
-    Raises:
-        ConfigError: it was not; nothing was written then.
-    """
-    rates: Sequence[float | None] = asked.rates or [None]
-    for rate in rates:
-        of_all = {(name, fold): rate for name in matrix.variants for fold in matrix.fold_names}
-        for cell in matrix.cells(asked.all_frames, asked.seeds, of_all):
-            work.finished(cell)
+    try:
+        return read_tasks(folder)
+    except ListError as error:
+        raise ConfigError(f"--tasks: {error}") from error
 
 
 def earlier_lines(out: Path) -> list[dict[str, Any]]:
@@ -192,23 +140,6 @@ def earlier_lines(out: Path) -> list[dict[str, Any]]:
         if (out / "cells" / line["cell"]).exists()
         or (out / "costs" / f"{line['cell']}.json").exists()
     ]
-
-
-def refuse_trained(
-    before: Sequence[Mapping[str, Any]], matrix: Matrix, frames: Sequence[int]
-) -> None:
-    """Check that no cost takes the place of accuracies.
-
-    Raises:
-        ConfigError: cells of the same variant and number of frames were trained.
-    """
-    for line in before:
-        again = line["variant"] in matrix.variants and line["frames"] in frames
-        if again and line["seed"] is not None:
-            raise ConfigError(
-                f"--cost_only: {line['cell']} was trained here, and the table holds its cost; "
-                "choose another --out"
-            )
 
 
 def measured(
@@ -261,7 +192,7 @@ def trained(
     grids = grid(matrix, asked, work, configs)
     chosen = {place: max(by_rate, key=lambda r: by_rate[r]) for place, by_rate in grids.items()}
     listed = matrix.cells(asked.frames, asked.seeds, chosen)
-    of_folds: dict[Cell, dict[str, dict[str, Any]]] = {}
+    of_parts: dict[Cell, dict[str, dict[str, Any]]] = {}
     lines: dict[Cell, dict[str, Any]] = {}
     seconds: dict[int, list[float]] = {}
     known = {cell: work.finished(cell) for cell in listed}
@@ -276,13 +207,15 @@ def trained(
             found = work.work_on(cell, cfg)
             if not found.get("problem"):
                 seconds.setdefault(cell.frames, []).append(time.monotonic() - began)
-        found |= cells.chosen_by(cell, grids.get((cell.variant, cell.fold)))
+        found |= cells.chosen_by(cell, grids.get((cell.variant, cell.part)))
         known[cell] = found
-        parts = of_folds.setdefault(cell.whole, {})
-        parts[cell.fold] = found
-        if len(parts) == len(matrix.fold_names):
+        parts = of_parts.setdefault(cell.whole, {})
+        parts[cell.part] = found
+        if len(parts) == len(matrix.part_names):
             if asked.folds is not None:
                 found = cell_of_folds(work, cell.whole, cfg, asked.folds, parts)
+            if asked.tasks is not None:
+                found = cell_of_tasks(work, cell.whole, tasks_of(asked.tasks), parts)
             lines[cell.whole] = cells.whole_line(costs[cell.variant, cell.frames], found)
         if new:
             now = list(lines.values())
@@ -297,16 +230,16 @@ def grid(
     work: cells.Work,
     configs: Mapping[tuple[str, int], Config],
 ) -> dict[tuple[str, str], dict[float, float]]:
-    """The best development accuracy (`train.select`) by rate, of every variant in every fold.
+    """The best development accuracy (`train.select`) by rate, of every variant in every part.
 
     Empty without --rates.
     """
     found: dict[tuple[str, str], dict[float, float]] = {}
     frames, rates = asked.grid_frames, asked.rates or ()
     places = {
-        (name, fold): [matrix.cell(name, frames, asked.seeds[0], rate, fold) for rate in rates]
+        (name, part): [matrix.cell(name, frames, asked.seeds[0], rate, part) for rate in rates]
         for name in matrix.variants
-        for fold in matrix.fold_names
+        for part in matrix.part_names
     }
     total = len(places) * len(rates)
     left = [cell for cells in places.values() for cell in cells if not work.is_trained(cell)]

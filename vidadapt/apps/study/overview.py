@@ -15,8 +15,8 @@ TO_COME, FAILED = ".", "!"
 def overview(cells: Sequence[Cell], lines: Mapping[Cell, Mapping[str, Any] | None]) -> list[str]:
     """Rows of variants, columns of frames, in each place the seeds' top-1 in per cent.
 
-    "." is a cell to come, "!" a failed one. Of a cross-validation it is the mean over the folds
-    that are done, and how many they are.
+    "." is a cell to come, "!" a failed one. Of a cross-validation, or of several tasks, it is
+    the mean over the folds or tasks that are done, and how many they are.
 
     Args:
         cells: of the whole matrix, a variant's seeds in order.

@@ -29,7 +29,7 @@ FIGURES = (
     *("run_epoch_seconds", "run_epoch_spread_percent", "evaluation_seconds_per_video"),
 )
 LISTS = ("noisy", "curve")
-OBJECTS = ("options", "grid", "manifests", "environment", "config", "cross_validation")
+OBJECTS = ("options", "grid", "manifests", "environment", "config", "cross_validation", "tasks")
 NEVER_NULL = ("cell", "variant", "method", "frames", "options")
 
 
@@ -59,7 +59,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         except ValueError as error:
             raise ResultsError(f"{place}: not valid JSON ({error})") from error
         if isinstance(line, dict):  # older lines lack what is newer
-            newer = (*in_percent(), "cross_validation")
+            newer = (*in_percent(), "cross_validation", "tasks")
             line |= {name: None for name in newer if name not in line}
         _check(line, place)
         first = seen.setdefault(line["cell"], number)

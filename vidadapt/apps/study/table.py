@@ -14,6 +14,7 @@ from vidadapt.apps.study.caption import SHARED, caption, differing_keys, remarks
 from vidadapt.apps.study.folds import pairs_table
 from vidadapt.apps.study.results import LISTS, OBJECTS, Line
 from vidadapt.apps.study.rows import distinct, interval_of, over_groups, rows_of
+from vidadapt.apps.study.tasks import group_columns, tasks_table
 from vidadapt.evaluation import in_percent
 
 MARK = " †"
@@ -49,7 +50,7 @@ def markdown(lines: Sequence[Line]) -> str:
     full = markdown_table(list(shown), list(zip(*shown.values(), strict=True)))
     notes = [note for heading, note in NOTES.items() if heading in shown]
     parts = [caption(lines), _by_frames(lines), full, ". ".join(notes) + "." if notes else ""]
-    parts.append(pairs_table(lines))
+    parts += [tasks_table(lines), pairs_table(lines)]
     return "\n\n".join(part for part in [*parts, *remarks(lines)] if part) + "\n"
 
 
@@ -80,6 +81,7 @@ def _columns(lines: Sequence[Line]) -> dict[str, list[str]]:
         **{SHARED[key][-1]: _values(rows[key]) for key in differing_keys(lines)},
         **{f"{metric.title} %": _accuracies(rows[key]) for key, metric in in_percent().items()},
         **_over_folds(rows, lines),
+        **group_columns(rows, lines),
         "trainable": _values(rows["trainable"], ",.0f"),
         "%": _values(rows["share_percent"], ".3f"),
         "file MB": _values(rows["adapter_bytes"], ".3f", 1e-6),

@@ -4,60 +4,43 @@ from __future__ import annotations
 
 import argparse
 import copy
-import shlex
-import sys
-import textwrap
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vidadapt.apps.prepare import archives, folder, table, videos
+from vidadapt.apps.prepare import folder, table, videos
 from vidadapt.apps.prepare.annotations import Annotations
-from vidadapt.apps.prepare.build import REPORT, Options, build
+from vidadapt.apps.prepare.build import Options, build
 from vidadapt.apps.prepare.commands import options
+from vidadapt.apps.prepare.commands.writing import (
+    add_parser,
+    add_seed,
+    add_shared,
+    benchmark_command,
+    build_options,
+    end,
+    find_files,
+    findings,
+    summary,
+    train_command,
+)
 from vidadapt.apps.prepare.folds import build_folds
 from vidadapt.apps.prepare.report import Report
 from vidadapt.apps.prepare.sources import SOURCES
-from vidadapt.apps.prepare.unpacking import RATIO
 from vidadapt.apps.prepare.write import check_folder
-from vidadapt.config import DataConfig
 from vidadapt.console import printable_lines
-from vidadapt.data import DATASETS
-from vidadapt.lists import (
-    FOLDS_FILE,
-    IMAGE_ENDINGS,
-    LABELS_FILE,
-    VIDEO_ENDINGS,
-    Prepared,
-    class_sizes,
-    counts_of,
-    read_label_names,
-    read_list,
-)
+from vidadapt.lists import FOLDS_FILE, Prepared
 
 EACH_GROUP = "leave-one-group-out"
 OWN = {"folder": "custom", "imagefolder": "custom_images"}  # data set of own files in class folders
 FRACTIONS = {"test": 0.2, "dev": 0.2}  # where own videos have no splits
-
-ENDINGS, OF_IMAGES = (
-    textwrap.fill(", ".join(f".{ending}" for ending in sorted(endings)), 100)
-    for endings in (VIDEO_ENDINGS, IMAGE_ENDINGS)
-)
-WRITTEN = f"""
-OUT gets train.txt and its like ('path label'), labels.txt, prepared.json and report.txt, and the
-frames of every video are counted. Exit status 1: not all is as the source promises, and the report
-says what is not; the lists are written all the same. Videos are files whose names end in
-{ENDINGS}.
-Images (imagefolder) are files whose names end in
-{OF_IMAGES}.
-"""
 
 
 def add(commands: options.Commands[options.Parser]) -> None:
     """Add the sub-commands."""
     for name, source in SOURCES.items():
         title = f"lists of {source.title}" + (", one split or all" if source.splits else "")
-        parser = _add_parser(commands, name, title, source.layout, source.example)
+        parser = add_parser(commands, name, title, source.layout, source.example, _run)
         parser.add_argument("--annotations", type=Path, required=True, help="the official files")
         parser.add_argument("--videos", type=Path, required=True, help="folder of the videos")
         if source.download is not None:
@@ -71,22 +54,25 @@ def add(commands: options.Commands[options.Parser]) -> None:
         about += "selected; clips cut from one film stay together"
         options.add_option(parser, "--dev_fraction", float, 0.0, about)
         parser.set_defaults(test_fraction=0.0)
-        _add_shared(parser)
+        add_seed(parser)
+        add_shared(parser)
 
     example, title = "my_videos data/mine", "lists of own videos in one folder per class"
-    parser = _add_parser(commands, "folder", title, folder.__doc__, example)
+    parser = add_parser(commands, "folder", title, folder.__doc__, example, _run)
     parser.add_argument("videos", type=Path, metavar="VIDEOS", help="folder of class folders")
     _add_fractions(parser)
-    _add_shared(parser)
+    add_shared(parser)
 
     example, title = "my_images data/mine", "lists of own images in one folder per class"
-    parser = _add_parser(commands, "imagefolder", title, folder.__doc__, example)
+    parser = add_parser(commands, "imagefolder", title, folder.__doc__, example, _run)
     parser.add_argument("videos", type=Path, metavar="IMAGES", help="folder of class folders")
     _add_fractions(parser)
-    _add_shared(parser)
+    add_shared(parser)
 
     example = "clips.csv --videos my_videos --label_column action data/mine"
-    parser = _add_parser(commands, "csv", "lists of own videos in a table", table.__doc__, example)
+    parser = add_parser(
+        commands, "csv", "lists of own videos in a table", table.__doc__, example, _run
+    )
     parser.add_argument("table", type=Path, metavar="TABLE", help="csv file with a header")
     parser.add_argument("--videos", type=Path, required=True, help="folder of the videos")
     for key, usual in table.COLUMNS.items():
@@ -99,26 +85,7 @@ def add(commands: options.Commands[options.Parser]) -> None:
     about = "multi-label: names of columns of 0 and 1, one for each class, in label order"
     parser.add_argument("--label_columns", nargs="+", default=(), metavar="NAME", help=about)
     _add_fractions(parser)
-    _add_shared(parser)
-
-
-def _add_parser(
-    commands: options.Commands[options.Parser],
-    name: str,
-    title: str,
-    layout: str | None,
-    example: str,
-) -> options.Parser:
-    """Add a sub-command whose help shows the layout of a download."""
-    parser = commands.add_parser(
-        name,
-        help=title,
-        description=layout,
-        epilog=f"{WRITTEN}\nexample: vidadapt prepare {name} {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(command=name, split="", run=_run)
-    return parser
+    add_shared(parser)
 
 
 def _add_fractions(parser: options.Parser) -> None:
@@ -130,6 +97,7 @@ def _add_fractions(parser: options.Parser) -> None:
         options.add_option(
             parser, f"--{name}_fraction", float, None, f"{about}where splits are given)"
         )
+    add_seed(parser)
     about = (
         f"for cross-validation: that many, or {EACH_GROUP}; OUT/fold1, OUT/fold2 and so on get "
         "lists, each with other groups as its test list, and OUT/folds.csv names them"
@@ -142,35 +110,9 @@ def _folds(text: str) -> int | str:
     return text if text == EACH_GROUP else options.whole_number(2, "a number of folds")(text)
 
 
-def _add_shared(parser: options.Parser) -> None:
-    """Add the argument OUT after the existing ones, and the options that all lists share."""
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
-    options.add_option(parser, "--seed", int, 0, "of lists taken out")
-    about = "exit with 0 where videos are merely missing; they are reported all the same"
-    options.add_switch(parser, "--allow_partial", about)
-    options.add_switch(parser, "--unpack", "unpack archives among the videos")
-    about = "that may come out of the archives of one folder, in units of 10^9 bytes (default: "
-    about += f"{RATIO} times their size)"
-    options.add_option(parser, "--unpack_limit", options.size(1e9), None, about)
-    about = "leave it to the first training run to count frames, and to find unreadable videos"
-    options.add_switch(parser, "--no_index", about)
-    options.add_reader(parser)
-    options.add_processes(parser, "comparing and counting")
-    options.add_time_limit(parser)
-
-
 def _run(args: argparse.Namespace) -> None:
     """Write the lists; end with status 1 where something is not as the source promises."""
-    problems, missing = _write(args)
-    if problems:
-        sys.exit(
-            "prepare: the lists are written, but not all is as it should be: see the problems above"
-        )
-    if missing and not args.allow_partial:
-        sys.exit(
-            "prepare: not all is there that the source promises: see what is missing above, or add "
-            "--allow_partial where that is meant so"
-        )
+    end(*_write(args), args.allow_partial)
 
 
 def prepare_folder(folder_of_videos: Path, out: Path) -> None:
@@ -207,7 +149,6 @@ def _write(args: argparse.Namespace, advise: bool = True) -> tuple[bool, bool]:
         splits = {args.out / f"split{n}": str(n) for n in SOURCES[args.command].splits}
     for out in splits if folds is None else ():
         check_folder(out, args.command)
-    common = Report()
     what = "images" if args.command == "imagefolder" else "videos"
     if source := SOURCES.get(args.command):
         what = "images" if source.images else "videos"
@@ -215,12 +156,7 @@ def _write(args: argparse.Namespace, advise: bool = True) -> tuple[bool, bool]:
             source.download(args.annotations)
         if source.write_images is not None:
             source.write_images(args.annotations, args.videos)
-    files = videos.find(args.videos, common, what)
-    packed = archives.find(files.root, files.others)
-    if packed and args.unpack:
-        common = Report()
-        archives.unpack(packed, common, limit=args.unpack_limit)
-        files = videos.find(args.videos, common, what)
+    files, common = find_files(args.videos, what, args)
     sources = ("annotations", "table", "label_names")
     given = {name: str(getattr(args, name)) for name in sources if getattr(args, name, None)}
     problems = missing = False
@@ -233,24 +169,18 @@ def _write(args: argparse.Namespace, advise: bool = True) -> tuple[bool, bool]:
                 raise
             raise ValueError(f"{error}\n{common.text()}") from error  # they may be the cause
         fractions = {f"{name}_fraction": _fraction(args, name, annotations) for name in FRACTIONS}
-        how = Options(
-            dev_fraction=fractions["dev_fraction"],
-            test_fraction=fractions["test_fraction"],
-            seed=args.seed,
-            reader=args.reader,
-            index=not args.no_index,
-            known=tuple(splits),
-            processes=args.processes,
-            time_limit=args.time_limit,
-        )
+        how = build_options(args, fractions, splits)
         made_by = {"command": args.command, **given, **fractions}
         made_by |= {"seed": args.seed, "allow_partial": args.allow_partial}
         write = build if folds is None else partial(_write_folds, folds=folds)
         prepared = write(annotations, files, out, report, options=how, made_by=made_by)
         if folds is None:
-            print(printable_lines(_summary(out, prepared, report)))
+            print(printable_lines(summary(out, prepared, report)))
         if advise:
-            print(printable_lines(f"\nto go on:\n  {_command(out, prepared, folds)}"))
+            go_on = train_command(out, prepared)
+            if folds is not None:
+                go_on = benchmark_command("--folds", str(out))
+            print(printable_lines(f"\nto go on:\n  {go_on}"))
         problems |= bool(report.problems)
         missing |= bool(report.missing)
     return problems, missing
@@ -277,9 +207,9 @@ def _write_folds(
         made_by=made_by,
     )
     for folder_of_fold, prepared, own in found:
-        print(printable_lines(_summary(folder_of_fold, prepared, own)))
+        print(printable_lines(summary(folder_of_fold, prepared, own)))
         report.problems.update(own.problems)
-    print(printable_lines("\n".join([*_findings(out, report), f"every video: {out / FOLDS_FILE}"])))
+    print(printable_lines("\n".join([*findings(out, report), f"every video: {out / FOLDS_FILE}"])))
     return prepared
 
 
@@ -314,35 +244,3 @@ def _fraction(args: argparse.Namespace, name: str, annotations: Annotations) -> 
     if given is not None or (name == "test" and getattr(args, "folds", None)):
         return given or 0.0
     return FRACTIONS[name] if set(annotations.splits) == {"train"} else 0.0
-
-
-def _summary(out: Path, prepared: Prepared, report: Report) -> str:
-    """Return what was written, and what was found."""
-    names = read_label_names(out / LABELS_FILE)
-    lines = [f"{out}: {prepared.dataset}, {len(names)} classes, videos in {prepared.root}"]
-    for name, file in prepared.lists.items():
-        several = prepared.multi_label
-        samples = read_list(out / file, prepared.root, len(names), multi_label=several)
-        sizes = class_sizes(dict(zip(names, counts_of(samples.labels, len(names)), strict=True)))
-        lines.append(f"  {file} ({name}): {len(samples):,} videos, {sizes}")
-    return "\n".join([*lines, *_findings(out, report)])
-
-
-def _findings(out: Path, report: Report) -> list[str]:
-    return [report.text(), f"all of it: {out / REPORT}"] if report.text() else []
-
-
-def _command(out: Path, prepared: Prepared, folds: int | str | None) -> str:
-    """Return the command that trains on the lists, or on each of the folds."""
-    if folds is not None:
-        words = ["bench_frames", "--config", "CONFIG.yaml", "--methods", "linear", "adaptformer"]
-        return shlex.join(["vidadapt", *words, "--folds", str(out), "--out", "RUNS"])
-    if prepared.multi_label:
-        config: str | None = "multi_label"
-    else:
-        config = DATASETS[prepared.dataset].config
-    words = ["vidadapt", "train", "--config", config or "custom"]
-    if not config and prepared.dataset != DataConfig.dataset:
-        words += ["--data.dataset", prepared.dataset]
-    words += ["--data.lists", str(out), "--model.weights", "WEIGHTS", "--run_dir", "RUN"]
-    return shlex.join(words)

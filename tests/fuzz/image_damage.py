@@ -152,9 +152,7 @@ def tags(data: bytes, other: bytes, rng: np.random.Generator) -> bytes | None:
         way = int(rng.integers(len(ways) + 3))
         if way < len(ways):
             new = ways[way] & (0xFFFF if short else 0xFFFFFFFF)
-            put = struct.pack(
-                f"{order}HH" if short else f"{order}I", *((new, 0) if short else (new,))
-            )
+            put = struct.pack(*((f"{order}HH", new, 0) if short else (f"{order}I", new)))
             data = data[: at + 8] + put + data[at + 12 :]
         elif way == len(ways):
             data = data[: at + 4] + struct.pack(f"{order}I", edge) + data[at + 8 :]

@@ -140,9 +140,8 @@ def _decoded(content: bytes, kind: str) -> tuple[np.ndarray, str]:
         if pages > 1:
             mend = "save each as a file of its own" if kind == "tiff" else "make a video of them"
             raise ValueError(f"a {kind.upper()} file of {pages:,} pictures: {mend}")
-        if (
-            image.info.get("compression") == "tiff_raw_16"
-        ):  # Pillow reads other pixels than it writes
+        # Pillow reads other pixels than it writes.
+        if image.info.get("compression") == "tiff_raw_16":
             raise ValueError("a TIFF in CCITT's code in 16-bit words; save it with another one")
         if kind == "jpeg":
             frame = decoded_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8))

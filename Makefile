@@ -1,7 +1,7 @@
 # make demo: watch the whole system work. make bench: benchmarks.
 # make test: lint, types and all tests but the slow ones. make test-slow: tests that start whole runs
 # or commands: kill and resume, many processes, studies, preparing data.
-# make fuzz SEED=n INPUTS=m: 7,500 damaged and hostile files, of which `make test` has a few hundred.
+# make fuzz SEED=n INPUTS=m: 9,000 damaged and hostile files, of which `make test` has a few hundred.
 # make docs: the pages of docs/ as a site in build/site; a warning is an error.
 # make soak: a training of 2,000 steps, whose memory, files and shared memory must stay flat.
 # make chaos: over 500 faults injected into real trainings, and 200 pairs of trainings started at
@@ -37,7 +37,7 @@ soak: .venv/installed
 	$(BIN)/python tests/chaos/soak.py
 
 fuzz: .venv/installed
-	$(BIN)/python tests/fuzz/fuzz_run.py --seed $(or $(SEED),0) --inputs $(or $(INPUTS),7500)
+	$(BIN)/python tests/fuzz/fuzz_run.py --seed $(or $(SEED),0) --inputs $(or $(INPUTS),9000)
 
 .venv/installed: setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from vidadapt.apps.report import markdown_table
 from vidadapt.config import parse_train
 from vidadapt.files import write_json
 from vidadapt.lists import CountJob, add_to_index, count_file, index_path, read_list
+from vidadapt.video import VideoFacts
 
 NUM_CLASSES = 174
 LINKS = 30_000  # to one file; ext4 allows 65,000
@@ -85,7 +87,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def measured(number: int, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """A row of the table."""
-    listed = written(number, folder / str(number))
+    generate(FOOTAGE["mp4"], 1, folder / "source")
+    listed = written(number, folder / str(number), [*(folder / "source").rglob("*.mp4")])
     words = [word for pair in options_of(listed) for word in pair]
     row = {"videos": number, **of_worker(words)}
     command = [
@@ -107,17 +110,17 @@ def measured(number: int, args: argparse.Namespace, folder: Path) -> dict[str, A
     return row
 
 
-def written(number: int, folder: Path) -> Path:
-    """A list of so many videos, its files and its index."""
-    generate(FOOTAGE["mp4"], 1, folder / "source")
-    [source] = (folder / "source").rglob("*.mp4")
-    paths = [f"videos/{place // 1000:04d}/{place:08d}.mp4" for place in range(number)]
+def written(number: int, folder: Path, sources: Sequence[Path]) -> Path:
+    """A list of so many videos, which are links to copies of the sources in turn, and its index."""
+    ending = sources[0].suffix
+    paths = [f"videos/{place // 1000:04d}/{place:08d}{ending}" for place in range(number)]
     for place, path in enumerate(paths):
+        source = place % len(sources)
+        copy = folder / f"copy{place // LINKS}_{source}{ending}"
         if place % 1000 == 0:
             (folder / path).parent.mkdir(parents=True)
-        if place % LINKS == 0:
-            copy = folder / f"copy{place}.mp4"
-            shutil.copy2(source, copy)
+        if not copy.exists():
+            shutil.copy2(sources[source], copy)
         os.link(copy, folder / path)
     listed = folder / "train.txt"
     listed.write_text(
@@ -125,13 +128,17 @@ def written(number: int, folder: Path) -> Path:
         encoding="utf-8",
     )
     (folder / "labels.txt").write_text("".join(f"class {k}\n" for k in range(NUM_CLASSES)))
-    facts = source.stat()
-    job = CountJob(str(source), "", "auto", facts.st_size, facts.st_mtime_ns)
-    known = count_file(job)
+    known = [_counted(source) for source in sources]
     for first in range(0, number, AT_ONCE):
-        rows = (vars(known) | {"path": path} for path in paths[first : first + AT_ONCE])
-        add_to_index(index_path(listed), (type(known)(**row) for row in rows))
+        places = range(first, min(first + AT_ONCE, number))
+        rows = (replace(known[place % len(known)], path=paths[place]) for place in places)
+        add_to_index(index_path(listed), rows)
     return listed
+
+
+def _counted(source: Path) -> VideoFacts:
+    state = source.stat()
+    return count_file(CountJob(str(source), "", "auto", state.st_size, state.st_mtime_ns))
 
 
 def options_of(listed: Path) -> Iterator[tuple[str, str]]:

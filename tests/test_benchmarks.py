@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cache, heads, run, step, unbalanced
+from benchmarks import cache, heads, images, run, step, unbalanced
 from benchmarks.memory import peak_bytes
 from benchmarks.step_contenders import read_contender
 from benchmarks.step_table import aimed_at
@@ -269,3 +269,15 @@ def test_an_unbalanced_set_is_trained_in_each_way_and_tested_on_every_class(tmp_
         assert row["4 smallest"] == pytest.approx(sum(top1[8:]) / 4)
     table = table_of(capsys.readouterr().out)
     assert [row[0] for row in table[1:]] == ways
+
+
+def test_images_are_measured_beside_imagefolder(tmp_path, capsys):
+    file = tmp_path / "images.json"
+    small = ["--listed", "200", "--starts", "1", "--images", "32", "--rounds", "1"]
+    images.main([*small, "--dir", str(tmp_path), "--json", str(file)])
+    result = json.loads(file.read_text())
+    starts, speeds = result["rows"][:2], result["rows"][2:]
+    assert [row["images"] for row in starts] == [100, 200]
+    assert all(0 < row["looked_up_seconds"] < row["seconds"] < math.inf for row in starts)
+    assert all(0 < row["images_per_second"] < math.inf for row in speeds) and len(speeds) == 4
+    assert len(result["targets"]) == 3 and "ImageFolder" in capsys.readouterr().out

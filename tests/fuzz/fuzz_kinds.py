@@ -1,4 +1,4 @@
-"""KINDS: what is fuzzed, and how many inputs of it a run of 7,500 has."""
+"""KINDS: what is fuzzed, and how many inputs of it a run of 9,000 has."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import fuzz_files
 import fuzz_flips
+import fuzz_images
 import fuzz_texts
 import fuzz_videos
 from fuzz_attempts import Job, Tally
@@ -19,7 +20,7 @@ class Kind:
 
     Attributes:
         check: makes the input of a job in a folder, tries it, and counts what came of it.
-        share: inputs in a run of 7,500.
+        share: inputs in a run of 9,000.
         per_job: inputs of one job.
     """
 
@@ -40,5 +41,6 @@ KINDS = {
     "index": Kind(fuzz_files.check_index, 200, fuzz_files.PER_JOB),
     "packed": Kind(fuzz_files.check_packed, 300, fuzz_files.PER_JOB),
     "flips": Kind(fuzz_flips.check_flips, 400, fuzz_flips.PER_JOB),
+    "image": Kind(fuzz_images.check_images, 1500, fuzz_images.PER_JOB),
     "video": Kind(fuzz_videos.check_video, 5000),
 }

@@ -1,6 +1,6 @@
 """Fuzz run: damaged and hostile files of every kind, each read or refused, and never worse.
 
-python tests/fuzz/fuzz_run.py --seed 7                  # 5,000 videos, 2,500 other inputs
+python tests/fuzz/fuzz_run.py --seed 7                  # 5,000 videos, 1,500 images, 2,500 others
 python tests/fuzz/fuzz_run.py --inputs 300 --only video --seed 7
 python tests/fuzz/fuzz_run.py --only video --seed 7 --number 123 --save kept    # one job again
 """
@@ -36,11 +36,11 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--inputs", type=int, default=7500, help="default %(default)s")
+    parser.add_argument("--inputs", type=int, default=9000, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
     parser.add_argument("--only", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--number", type=int, help="only this job, in this process")
-    parser.add_argument("--save", help="folder in which videos that fail are kept")
+    parser.add_argument("--save", help="folder in which videos and images that fail are kept")
     parser.add_argument("--processes", type=int, default=2, help="default %(default)s")
     args = parser.parse_args(argv)
     if args.save:

@@ -5,7 +5,9 @@ from fractions import Fraction
 
 import av
 import container_damage
+import fuzz_images
 import fuzz_videos
+import image_damage
 import numpy as np
 import pytest
 import stream_damage
@@ -13,9 +15,10 @@ from fuzz_attempts import RIGHT, Defect, Job, Tally, attempt, campaign, judged
 from fuzz_kinds import KINDS
 from fuzz_videos import Case, judge, made, patterns, read_in_patterns, slow_decode
 from PIL import Image
+from seed_images import seed_images
 from seed_videos import RECIPES, seeds
 
-from vidadapt.video import open_video
+from vidadapt.video import images, open_video
 
 JOBS = {"list": 4, "names": 2, "video": 80, "flips": 12}  # of the others one each
 
@@ -46,6 +49,50 @@ def test_each_damage_changes_videos_most_of_which_still_decode(tmp_path, name):
                 decodable + bool(slow_decode(tmp_path / f"v.{ending}")),
             )
     assert changed >= 3 and decodable > changed / 2
+
+
+def test_images_are_refused_or_exact_in_this_process_and_in_another():
+    tally = attempt(Job("image", 0, 0))
+    assert not tally.defects, tally.defects[0]
+    assert tally.outcomes[RIGHT] >= 5 and tally.outcomes["ReadError"] >= 5
+
+
+def test_whole_images_of_every_kind_are_what_pillow_reads_or_refused(tmp_path):
+    endings = {"gif": "gif", "jpeg": "mjpeg"}  # of those that are videos
+    for place, seed in enumerate(seed_images()):
+        file = tmp_path / f"{place}.{endings.get(seed.kind, 'bin')}"
+        file.write_bytes(seed.data)
+        outcome = fuzz_images.judge(fuzz_images.Case(place, place, (), ""), file)
+        assert (outcome == "video") == (seed.end == "video"), f"{seed.kind}, {seed.name}"
+
+
+@pytest.mark.parametrize("name", image_damage.DAMAGES)
+def test_each_damage_changes_images(name):
+    case = fuzz_images.Case
+    changed = [
+        fuzz_images.made(case(place, 0, ((name, place),), "")) != seed.data
+        for place, seed in enumerate(seed_images())
+    ]
+    assert sum(changed) > len(changed) / 2
+
+
+@pytest.mark.parametrize("wrong", ["pixels", "turn", "a part missing"])
+def test_a_wrong_image_is_found(tmp_path, monkeypatch, wrong):
+    names = [seed.name for seed in seed_images()]
+    place = names.index("orientation 6")
+    damages, file = (), tmp_path / "a.jpg"
+    content = seed_images()[place].data
+    if wrong == "pixels":
+        honest = images.decoded_jpeg
+        monkeypatch.setattr(images, "decoded_jpeg", lambda data: honest(data) ^ 1)
+    elif wrong == "turn":
+        monkeypatch.setitem(images.UPRIGHT, 6, (False, 1))
+    else:  # of the picture that was whole
+        damages = (("truncated", 0),)
+        content = seed_images()[names.index("4:4:4")].data
+    file.write_bytes(content)
+    with pytest.raises(Defect):
+        fuzz_images.judge(fuzz_images.Case(place, place, damages, "jpg"), file)
 
 
 def test_every_damage_is_drawn():

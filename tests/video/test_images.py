@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from encoded import numbered, write
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from vidadapt.data import read_frames
 from vidadapt.lists import Sample, add_to_index, counted_videos, index_path
@@ -72,6 +72,42 @@ def test_other_kinds_of_pixels_become_rgb(mode, kind, tmp_path):
     path = tmp_path / "a"
     path.write_bytes(encoded(blocks().convert(mode), kind))
     assert np.array_equal(frame_of(path), np.asarray(Image.open(path).convert("RGB")))
+
+
+@pytest.mark.parametrize("compression", sorted(TiffImagePlugin.COMPRESSION_INFO_REV))
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+def test_a_tiff_has_the_pixels_that_were_written_or_is_refused(compression, mode, tmp_path):
+    image = blocks().convert("L" if mode == "1" else "RGB").convert(mode)
+    path = tmp_path / "a.tif"
+    try:
+        path.write_bytes(encoded(image, "TIFF", compression=compression))
+    except (OSError, ValueError, RuntimeError, SystemError):
+        pytest.skip("Pillow writes no such file")
+    if compression == "tiff_raw_16":
+        assert "16-bit words" in error_of(path)
+    elif "jpeg" not in compression:
+        assert np.array_equal(frame_of(path), np.asarray(image.convert("RGB")))
+
+
+def test_fill_bytes_before_markers_change_nothing(tmp_path):
+    for progressive in (False, True):
+        content = encoded(blocks(), "JPEG", progressive=progressive)
+        (tmp_path / "a.jpg").write_bytes(content)
+        for marker in (b"\xff\xda", b"\xff\xc4", b"\xff\xd9"):
+            content = content.replace(marker, b"\xff\xff" + marker)
+        (tmp_path / "filled.jpg").write_bytes(content)
+        assert np.array_equal(frame_of(tmp_path / "filled.jpg"), frame_of(tmp_path / "a.jpg"))
+
+
+def test_a_frame_is_an_array_of_its_own(tmp_path):
+    for orientation in (1, 6):
+        exif = Image.Exif()
+        exif[images.ORIENTATION] = orientation
+        for kind, options in FORMATS.items():
+            more = {} if kind == "BMP" else {"exif": exif}
+            (tmp_path / "a").write_bytes(encoded(blocks(), kind, **options, **more))
+            flags = frame_of(tmp_path / "a").flags
+            assert flags.writeable and flags.c_contiguous
 
 
 def test_transparent_pixels_are_laid_on_white(tmp_path):

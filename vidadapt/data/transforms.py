@@ -154,14 +154,18 @@ def _cropped(frames: np.ndarray, crop_size: int, crop: str, framing: Framing) ->
     clip = _channels_first(frames)
     height, width = clip.shape[-2:]
     if crop == "random_resized":
-        return v2.RandomResizedCrop(crop_size, AREAS, RATIOS, **how)(clip)
-    if crop == "multi_scale":
+        drawn = v2.RandomResizedCrop(crop_size, AREAS, RATIOS, **how).make_params([clip])
+        box = drawn["top"], drawn["left"], drawn["height"], drawn["width"]
+    elif crop == "multi_scale":
         box = multi_scale_box(height, width, crop_size)
     elif crop == "random_resized_mae":
         box = mae_box(height, width)
     else:
         raise ValueError(f"unknown train_crop {crop!r}; known: {', '.join(TRAIN_CROPS)}")
-    return F.resized_crop(clip, *box, [crop_size, crop_size], **how)
+    part = F.crop(clip, *box)
+    if len(part) == 1:  # of a part of one frame torch makes channels-first memory, and slowly
+        part = part.contiguous(memory_format=torch.channels_last)
+    return F.resize(part, [crop_size, crop_size], **how)
 
 
 def _mode(framing: Framing) -> v2.InterpolationMode:

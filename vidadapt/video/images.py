@@ -72,7 +72,7 @@ def image_facts(file: str) -> VideoFacts | None:
 
 
 def decoded(file: str) -> np.ndarray:
-    """Return an image upright, (H, W, 3) uint8 RGB.
+    """Return an image upright, (H, W, 3) uint8 RGB, contiguous and its own.
 
     Raises:
         ReadError: it is refused (see above), damaged, or no image.
@@ -140,12 +140,16 @@ def _decoded(content: bytes, kind: str) -> tuple[np.ndarray, str]:
         if pages > 1:
             mend = "save each as a file of its own" if kind == "tiff" else "make a video of them"
             raise ValueError(f"a {kind.upper()} file of {pages:,} pictures: {mend}")
+        # Pillow reads other pixels than it writes.
+        if image.info.get("compression") == "tiff_raw_16":
+            raise ValueError("a TIFF in CCITT's code in 16-bit words; save it with another one")
         if kind == "jpeg":
             frame = decoded_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8))
         else:
             frame = _rgb(image)
         mirrored, turns = UPRIGHT.get(image.getexif().get(ORIENTATION, 1), (False, 0))
-    return np.rot90(frame[:, ::-1] if mirrored else frame, turns), mode
+    upright = np.rot90(frame[:, ::-1] if mirrored else frame, turns)
+    return np.require(upright, requirements=("C", "W")), mode
 
 
 def _rgb(image: Any) -> np.ndarray:

@@ -24,7 +24,8 @@ _PROGRESSIVE = 0xC2  # kind of the frame's marker
 _END = 0xD9  # kind of the marker that ends a picture
 _APP2 = 0xE2  # kind of the marker of a segment that lists further pictures (MPF)
 _SCAN = 0xDA  # kind of the marker of a scan, whose segment is followed by data
-_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # ends the data of a scan
+# Ends the data of a scan. It begins with one plain byte, which `re` finds ten times as fast.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 # Fewest bits of an 8 x 8 block by the kind of the frame's marker: a Huffman code for its mean and,
 # unless the file is progressive, one for the rest. Arithmetic codes may be shorter.
 _LEAST_BITS = {0xC0: 2, 0xC1: 2, _PROGRESSIVE: 1}
@@ -82,11 +83,7 @@ def decoded_jpeg(data: torch.Tensor) -> np.ndarray:
 
 def end_of_first(content: bytes) -> int:
     """Number of bytes of the first JPEG in a file; all there are, if its end is missing."""
-    place = 2
-    for _, at in _segments(content):
-        place = at + int.from_bytes(content[at : at + 2])
-    found = _MARKER.search(content, place)
-    return found.end() if found and found[0][-1] == _END else len(content)
+    return next((at for kind, at in _segments(content) if kind == _END), len(content))
 
 
 def is_motion(content: bytes) -> bool:
@@ -94,12 +91,12 @@ def is_motion(content: bytes) -> bool:
 
     Phones put further pictures behind the first one, too, and list them in a segment of it.
     """
-    end = end_of_first(content)
-    listed = any(
-        kind == _APP2 and content[at + 2 : at + 6] == b"MPF\0"
-        for kind, at in _segments(content[:end])
-    )
-    return not listed and content[end : end + 3] == b"\xff\xd8\xff"
+    for kind, at in _segments(content):
+        if kind == _APP2 and content[at + 2 : at + 6] == b"MPF\0":
+            return False
+        if kind == _END:
+            return content[at : at + 3] == b"\xff\xd8\xff"
+    return False
 
 
 def read_header(content: bytes) -> Header:
@@ -121,7 +118,7 @@ def read_header(content: bytes) -> Header:
 
 def _segments(content: bytes) -> Iterator[tuple[int, int]]:
     """Yield the kind of each segment of the first picture and the offset of its length, up to the
-    first invalid one.
+    first invalid one; at last that of the end, which has no length.
 
     A segment begins with a marker (0xff and a kind) and a length (ITU-T T.81, B.1.1); the data of
     a scan follows its segment.
@@ -134,6 +131,7 @@ def _segments(content: bytes) -> Iterator[tuple[int, int]]:
         elif kind == 0x01 or 0xD0 <= kind <= 0xD8:  # markers without a length
             place += 2
         elif kind == _END:
+            yield kind, place + 2
             return
         else:
             yield kind, place + 2
@@ -148,7 +146,8 @@ def _ends_early(content: bytes) -> bool:
     longer, copied = b"", 0
     for kind, place in _segments(content):
         if kind == _SCAN and (end := _MARKER.search(content, place + 2)):
-            longer += content[copied : end.start()] + _FILLER
+            data = content[copied : end.start()]
+            longer += data.rstrip(b"\xff") + _FILLER  # without fill bytes before the marker
             copied = end.start()
     return not np.array_equal(_small(content), _small(longer + content[copied:]))
 

@@ -131,7 +131,7 @@ class Video:
         odd: list[int] = []
         checks = self.facts.checks if len(self.facts.checks) else None
         if self.facts.reader == images.READER:
-            found, library = [images.decoded(self.file)], images.DECODED_WITH
+            found, library = images.decoded(self.file)[None], images.DECODED_WITH
         else:
             found = read_sequentially(self.file, wanted, None if self._as_shown else checks, odd)
             library = f"PyAV {av.__version__}"

@@ -123,6 +123,20 @@ def test_transparent_pixels_are_laid_on_white(tmp_path):
     assert (frame_of(tmp_path / "p.png")[0, 0] == 255).all()
 
 
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_a_transparent_colour_behind_the_pixels_of_a_png_is_transparent(mode, tmp_path):
+    image = blocks().convert(mode)
+    colour = image.getpixel((0, 0))
+    content = encoded(image, "PNG", transparency=colour)
+    start = content.index(b"tRNS") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4])
+    last = content.index(b"IEND") - 4
+    moved = content[:start] + content[end:last] + content[start:end] + content[last:]
+    for name, data in (("a.png", content), ("moved.png", moved)):
+        (tmp_path / name).write_bytes(data)
+        assert (frame_of(tmp_path / name)[0, 0] == 255).all()
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
 def test_16_bits_are_scaled_and_not_clipped(name, tmp_path):
     values = np.random.default_rng(0).integers(0, 1 << 16, (40, 50)).astype(np.uint16)

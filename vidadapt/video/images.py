@@ -158,6 +158,7 @@ def _rgb(image: Any) -> np.ndarray:
     Raises:
         ValueError: a kind of values that has no one right conversion.
     """
+    image.load()  # which reads what comes behind the pixels, too: transparency, and metadata
     has_alpha = image.has_transparency_data
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         tags = getattr(image, "tag_v2", {})

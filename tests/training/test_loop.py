@@ -21,7 +21,7 @@ from vidadapt.launching import StopRequest
 from vidadapt.lists import Sample
 from vidadapt.runs.checkpoints import CheckpointWriter
 from vidadapt.training import heeding, loop, steps
-from vidadapt.training.losses import ClassTerms
+from vidadapt.training.class_terms import ClassTerms
 from vidadapt.training.state import Progress, Saving, TrainingState
 
 

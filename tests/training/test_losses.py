@@ -9,12 +9,8 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from vidadapt.training.losses import (
-    ClassTerms,
-    balanced_weights,
-    classification_loss,
-    logit_shifts,
-)
+from vidadapt.training.class_terms import ClassTerms, balanced_weights, logit_shifts
+from vidadapt.training.losses import classification_loss
 
 LABELS = np.repeat([0, 1, 3], [30, 6, 4])
 WEIGHTS = balanced_weights(LABELS, 5)

@@ -21,7 +21,8 @@ from vidadapt import config, methods
 from vidadapt.config import command_line
 from vidadapt.models.precision import NonFinite
 from vidadapt.runs import checkpoints, resume
-from vidadapt.training.losses import ClassTerms, classification_loss
+from vidadapt.training.class_terms import ClassTerms
+from vidadapt.training.losses import classification_loss
 
 TIMES = ("clips_per_second", "loader_wait_share", "train_seconds", "validate_seconds")
 

@@ -212,7 +212,7 @@ class TrainConfig:
         logit_adjustment: tau; the loss is that of the logits plus tau x log(n / N) for a class with
             n of the N training videos, so that small classes are not scored low for being rare;
             1 is the usual value, 0 is off. Evaluation takes the logits as they are. See
-            `vidadapt.training.losses.logit_shifts`.
+            `vidadapt.training.class_terms.logit_shifts`.
         mixup: alpha of mixup; 0 is off.
         cutmix: alpha of cutmix; 0 is off.
         ema: decay of an average of the trainable tensors that is evaluated and saved; 0 is off. At

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from vidadapt.data.transforms import cut_views
 from vidadapt.data.worker_count import cores, loader_processes
 from vidadapt.files import PATIENCE
 from vidadapt.lists import (
-    ListError,
     Sample,
     Samples,
     Videos,
@@ -32,8 +31,9 @@ from vidadapt.lists import (
     frame_counts,
     listing,
     manifest_hash,
+    refuse_mixture,
 )
-from vidadapt.video import IMAGE_READER, ReadError, VideoFacts
+from vidadapt.video import ReadError, VideoFacts
 
 
 @dataclass(frozen=True)
@@ -119,33 +119,6 @@ def load_list(
     manifest = manifest_hash(itertools.compress(samples, frames > 0), plan.label_names)
     readable = videos.at(np.flatnonzero(frames > 0))
     return VideoList(str(list_path), readable, lines, tuple(cut), manifest)
-
-
-def refuse_mixture(lists: Mapping[str, Videos]) -> None:
-    """Refuse lists that hold images and videos, which one run never means.
-
-    Args:
-        lists: by the names of their files.
-
-    Raises:
-        ListError: with the numbers of both in each list, and the first of each.
-    """
-    counts: list[str] = []
-    first: dict[str, str] = {}
-    for name, videos in lists.items():
-        readers = np.array([*videos.readers()])
-        readable = videos.column("num_frames") > 0
-        images = readable & (readers == IMAGE_READER)
-        kinds = {"image(s)": images, "video(s)": readable & ~images}
-        counts.append(f"{name} holds " + " and ".join(f"{k.sum()} {of}" for of, k in kinds.items()))
-        for of, places in kinds.items():
-            if places.any():
-                first.setdefault(of, videos.file(int(places.argmax())))
-    if len(first) > 1:
-        raise ListError(
-            f"{'; '.join(counts)} (the first: {', '.join(first.values())}); a run takes images or "
-            "videos: make separate lists. A moving GIF is a video"
-        )
 
 
 def _check_unreadable(list_path: str | Path, unreadable: list[str], most: int) -> None:

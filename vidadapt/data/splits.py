@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vidadapt.config import Config, ConfigError, DataConfig
-from vidadapt.data.loading import VideoList, eval_loader, load_list, refuse_mixture, train_loader
+from vidadapt.data.loading import VideoList, eval_loader, load_list, train_loader
 from vidadapt.data.plan import DataPlan
 from vidadapt.lists import (
     Samples,
@@ -18,6 +18,7 @@ from vidadapt.lists import (
     label_text,
     read_list,
     read_quarantine,
+    refuse_mixture,
     shared_paths,
 )
 

@@ -8,13 +8,9 @@ from vidadapt.evaluation.folds import (
     join_folds,
     pooled,
 )
+from vidadapt.evaluation.judged import Fusion, Judged, Metric
 from vidadapt.evaluation.metrics import (
     METRICS,
-    MULTI_LABEL_METRICS,
-    Fusion,
-    Judged,
-    Metric,
-    best_thresholds,
     fuse,
     in_percent,
     judge,
@@ -24,6 +20,7 @@ from vidadapt.evaluation.metrics import (
     metrics_of,
     top,
 )
+from vidadapt.evaluation.multi_label import MULTI_LABEL_METRICS, thresholds_of
 from vidadapt.evaluation.parts import Parts, PartsError, Scoring, take_up
 from vidadapt.evaluation.predictions import (
     CONFUSION,
@@ -52,7 +49,6 @@ __all__ = [
     "Reliability",
     "Scores",
     "Scoring",
-    "best_thresholds",
     "collected",
     "confusion_matrix",
     "cross_validated",
@@ -75,6 +71,7 @@ __all__ = [
     "save_scores",
     "score_views",
     "take_up",
+    "thresholds_of",
     "top",
     "write_tables",
 ]

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from vidadapt.evaluation.metrics import Fusion, judge, top
+from vidadapt.evaluation.judged import Fusion
+from vidadapt.evaluation.metrics import judge, top
 from vidadapt.evaluation.scores import Scores
 
 DRAWS = 10_000  # of groups, for an interval

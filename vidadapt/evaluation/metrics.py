@@ -7,59 +7,17 @@ Of multi-label lists it is `MULTI_LABEL_METRICS`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from vidadapt.evaluation import multi_label
+from vidadapt.evaluation.judged import Fusion, Judged, Metric
+from vidadapt.evaluation.multi_label import MULTI_LABEL_METRICS
 from vidadapt.evaluation.scores import Scores
-
-Fusion = Literal["softmax", "logits"]
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Scores of a list's videos, as the metrics take them.
-
-    Unreadable videos stay in the list: their scores are NaN, their rank is -1.
-
-    Attributes:
-        scores: (N, K) float64, see `fuse`.
-        log_shares: (N, K) float64, log of the probabilities that the views' fusion gives.
-        ranks: (N,) int64, see `label_ranks`; 0 is a top-1 hit.
-        labels: (N,) int64 in [0, K), N >= 1; of a multi-label list (N, K) bool.
-        readable: (N,) bool; at least one is.
-        log_others: (N, K) float64, log of 1 - the probabilities; of a multi-label list, else None.
-        thresholds: (K,) float64: a class is predicted from this probability on; likewise.
-    """
-
-    scores: np.ndarray
-    log_shares: np.ndarray
-    ranks: np.ndarray
-    labels: np.ndarray
-    readable: np.ndarray
-    log_others: np.ndarray | None = None
-    thresholds: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One number for a list of videos.
-
-    Attributes:
-        title: for people, e.g. "top-1".
-        unit: "%" for what tables show and evaluations compare; other units are logged and printed.
-        better: "up" or "down".
-    """
-
-    title: str
-    unit: str
-    better: Literal["up", "down"]
-    of: Callable[[Judged], float]
 
 
 def top(k: int, judged: Judged) -> float:
@@ -91,36 +49,6 @@ METRICS = {
     "mean_class_accuracy": Metric("mean class", "%", "up", mean_class_accuracy),
     "loss": Metric("loss", "nats", "down", mean_loss),
 }
-
-
-def _several(found: Callable[..., float]) -> Callable[[Judged], float]:
-    """Give a function of `multi_label` what it takes of `Judged`."""
-
-    def of(judged: Judged) -> float:
-        return found(np.exp(judged.log_shares), judged.labels, judged.thresholds)
-
-    return of
-
-
-def multi_label_loss(judged: Judged) -> float:
-    """Mean over readable videos and classes of the binary cross-entropy, in nats."""
-    assert judged.log_others is not None
-    right = np.where(judged.labels, judged.log_shares, judged.log_others)
-    return float(-right[judged.readable].mean())
-
-
-MULTI_LABEL_METRICS = {
-    "map": Metric("mAP", "%", "up", _several(multi_label.mean_average_precision)),
-    "micro_map": Metric("micro mAP", "%", "up", _several(multi_label.micro_average_precision)),
-    "f1": Metric("F1", "%", "up", _several(multi_label.mean_f1)),
-    "micro_f1": Metric("micro F1", "%", "up", _several(multi_label.micro_f1)),
-    "loss": Metric("loss", "nats", "down", multi_label_loss),
-}
-
-
-def best_thresholds(judged: Judged) -> list[float]:
-    """Return the K thresholds with the highest F1 of each class, see `multi_label`."""
-    return multi_label.best_thresholds(np.exp(judged.log_shares), judged.labels).tolist()
 
 
 def metrics_of(labels: np.ndarray) -> dict[str, Metric]:

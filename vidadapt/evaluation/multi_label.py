@@ -8,10 +8,13 @@ on. Of an unreadable video nothing is predicted: its labels count as missed.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+
+from vidadapt.evaluation.judged import Judged, Metric
 
 
 def log_shares(logits: np.ndarray, fusion: str) -> np.ndarray:
@@ -137,3 +140,33 @@ def per_class(
         }
         for k, (total, guessed, hits) in enumerate(counts)
     ]
+
+
+def _several(found: Callable[..., float]) -> Callable[[Judged], float]:
+    """Give one of the functions above what it takes of `Judged`."""
+
+    def of(judged: Judged) -> float:
+        return found(np.exp(judged.log_shares), judged.labels, judged.thresholds)
+
+    return of
+
+
+def multi_label_loss(judged: Judged) -> float:
+    """Mean over readable videos and classes of the binary cross-entropy, in nats."""
+    assert judged.log_others is not None
+    right = np.where(judged.labels, judged.log_shares, judged.log_others)
+    return float(-right[judged.readable].mean())
+
+
+MULTI_LABEL_METRICS = {
+    "map": Metric("mAP", "%", "up", _several(mean_average_precision)),
+    "micro_map": Metric("micro mAP", "%", "up", _several(micro_average_precision)),
+    "f1": Metric("F1", "%", "up", _several(mean_f1)),
+    "micro_f1": Metric("micro F1", "%", "up", _several(micro_f1)),
+    "loss": Metric("loss", "nats", "down", multi_label_loss),
+}
+
+
+def thresholds_of(judged: Judged) -> list[float]:
+    """Return the K thresholds with the highest F1 of each class, see `best_thresholds`."""
+    return best_thresholds(np.exp(judged.log_shares), judged.labels).tolist()

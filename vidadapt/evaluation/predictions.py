@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidadapt.console import class_name
-from vidadapt.evaluation.metrics import Fusion, Judged, judge, per_class
+from vidadapt.evaluation.judged import Fusion, Judged
+from vidadapt.evaluation.metrics import judge, per_class
 from vidadapt.evaluation.multi_label import predicted as predicted_sets
 from vidadapt.evaluation.scores import Scores
 from vidadapt.files import replaced

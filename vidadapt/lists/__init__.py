@@ -61,7 +61,7 @@ from vidadapt.lists.reading import (
     write_list,
 )
 from vidadapt.lists.tasks import FINAL_FOLDER, TaskLists, read_tasks
-from vidadapt.lists.videos import Videos
+from vidadapt.lists.videos import Videos, refuse_mixture
 
 __all__ = [
     "FINAL_FOLDER",
@@ -119,6 +119,7 @@ __all__ = [
     "read_prepared",
     "read_quarantine",
     "read_tasks",
+    "refuse_mixture",
     "shared_paths",
     "spelled",
     "tidy_index",

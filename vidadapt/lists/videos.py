@@ -11,8 +11,8 @@ from typing import overload
 import numpy as np
 
 from vidadapt.lists.index import Index
-from vidadapt.lists.reading import Sample, label_at, labels_of
-from vidadapt.video import VideoFacts
+from vidadapt.lists.reading import ListError, Sample, label_at, labels_of
+from vidadapt.video import IMAGE_READER, VideoFacts
 
 
 class Videos(Sequence[Sample]):
@@ -127,3 +127,30 @@ class Videos(Sequence[Sample]):
         new = {old: place for place, old in enumerate(places.tolist()) if old in self.loose}
         loose = {place: self.loose[old] for old, place in new.items()}
         return Videos(self.root, self.labels[places], self.rows[places], loose, self.known)
+
+
+def refuse_mixture(lists: Mapping[str, Videos]) -> None:
+    """Refuse lists that hold images and videos, which one run never means.
+
+    Args:
+        lists: by the names of their files.
+
+    Raises:
+        ListError: with the numbers of both in each list, and the first of each.
+    """
+    counts: list[str] = []
+    first: dict[str, str] = {}
+    for name, videos in lists.items():
+        readers = np.array([*videos.readers()])
+        readable = videos.column("num_frames") > 0
+        images = readable & (readers == IMAGE_READER)
+        kinds = {"image(s)": images, "video(s)": readable & ~images}
+        counts.append(f"{name} holds " + " and ".join(f"{k.sum()} {of}" for of, k in kinds.items()))
+        for of, places in kinds.items():
+            if places.any():
+                first.setdefault(of, videos.file(int(places.argmax())))
+    if len(first) > 1:
+        raise ListError(
+            f"{'; '.join(counts)} (the first: {', '.join(first.values())}); a run takes images or "
+            "videos: make separate lists. A moving GIF is a video"
+        )

@@ -28,9 +28,10 @@ from vidadapt.launching import StopRequest, located, stop_requests
 from vidadapt.methods import train_mode
 from vidadapt.models import VideoModel, require_two_clips, without_clips
 from vidadapt.runs import CheckpointWriter
+from vidadapt.training.class_terms import ClassTerms
 from vidadapt.training.heeding import close_epoch, end_steps, heed, told_of
 from vidadapt.training.log import open_board, say_epoch
-from vidadapt.training.losses import ClassTerms, classification_loss, multi_label_loss
+from vidadapt.training.losses import classification_loss, multi_label_loss
 from vidadapt.training.optim import scheduled_lr, set_lr
 from vidadapt.training.sharding import (
     divide_gradients,

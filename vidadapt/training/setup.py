@@ -32,7 +32,7 @@ from vidadapt.features import (
 )
 from vidadapt.lists import with_lists
 from vidadapt.models import VideoModel, cast_frozen, over_all_processes, resolved_precision
-from vidadapt.training.losses import ClassTerms, balanced_weights, logit_shifts
+from vidadapt.training.class_terms import ClassTerms, balanced_weights, logit_shifts
 from vidadapt.training.optim import highest_rate
 from vidadapt.training.state import Progress
 from vidadapt.training.trackers import require_trackers

@@ -34,6 +34,7 @@ from vidadapt.launching import StopRequest, stop_requests
 from vidadapt.methods import train_mode
 from vidadapt.models import NonFinite, require_two_clips
 from vidadapt.runs import RunError
+from vidadapt.training.class_terms import ClassTerms
 from vidadapt.training.heeding import close_epoch, end_steps, heed, told_of
 from vidadapt.training.loop import (
     forward_backward,
@@ -41,7 +42,6 @@ from vidadapt.training.loop import (
     prepared,
     take_step,
 )
-from vidadapt.training.losses import ClassTerms
 from vidadapt.training.members import Member, Running, begun
 from vidadapt.training.optim import scheduled_lr, set_lr
 from vidadapt.training.steps import Step, Stretch, batch_seed, followed

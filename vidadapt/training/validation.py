@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from vidadapt.distributed import World
-from vidadapt.evaluation import Scores, best_thresholds, judge, measure, metrics_of, score_views
+from vidadapt.evaluation import Scores, judge, measure, metrics_of, score_views, thresholds_of
 from vidadapt.features import score_features
 from vidadapt.training.setup import Setup
 
@@ -32,7 +32,7 @@ class Validation:
 
         Returns:
             By `SPLIT_NAME`, for each of `metrics_of` the labels: per cent, and the mean loss. Of a
-            multi-label development list `dev_thresholds`, too: see `best_thresholds`; F1 is with
+            multi-label development list `dev_thresholds`, too: see `thresholds_of`; F1 is with
             them, and so a little too good.
         """
         return self.measured(self.scores(model))
@@ -42,7 +42,7 @@ class Validation:
         fusion, thresholds = self.setup.cfg.eval.fusion, None
         names = [*metrics_of(scores.labels)]
         if scores.labels.ndim == 2 and self.split == "dev":
-            thresholds = best_thresholds(judge(scores, fusion))
+            thresholds = thresholds_of(judge(scores, fusion))
             names.append("thresholds")
         found = measure(scores, fusion, thresholds)
         return {f"{self.split}_{name}": found[name] for name in names}

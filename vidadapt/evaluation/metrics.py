@@ -1,7 +1,6 @@
 """Fuse the views of each video to one score, and compute exact metrics from the scores.
 
-`METRICS` says all that validation, evaluation and the studies need: a new metric is one entry.
-Of multi-label lists it is `MULTI_LABEL_METRICS`.
+`METRICS`, or `MULTI_LABEL_METRICS`, says all that others need: a new metric is one entry.
 """
 
 from __future__ import annotations
@@ -100,16 +99,11 @@ def judge(scores: Scores, fusion: Fusion, thresholds: Sequence[float] | None = N
         thresholds: see `measure`.
     """
     readable = np.array([path not in scores.errors for path in scores.paths])
+    if scores.labels.ndim == 2:
+        return multi_label.judge(scores, readable, fusion, thresholds)
     logits, labels = scores.logits[readable], scores.labels[readable]
     fused = np.full((len(readable), logits.shape[2]), np.nan)
     log_shares, ranks = fused.copy(), np.full(len(readable), -1)
-    if labels.ndim == 2:
-        log_others = fused.copy()
-        log_shares[readable] = multi_label.log_shares(logits, fusion)
-        log_others[readable] = multi_label.log_shares(-logits, fusion)
-        fused = np.exp(log_shares)
-        at = np.full(logits.shape[2], 0.5) if thresholds is None else np.array(thresholds)
-        return Judged(fused, log_shares, ranks, scores.labels, readable, log_others, at)
     fused[readable] = fuse(logits, fusion)
     log_shares[readable] = _log_shares(logits, fusion)
     ranks[readable] = label_ranks(fused[readable], labels)

@@ -8,13 +8,14 @@ on. Of an unreadable video nothing is predicted: its labels count as missed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from vidadapt.evaluation.judged import Judged, Metric
+from vidadapt.evaluation.scores import Scores
 
 
 def log_shares(logits: np.ndarray, fusion: str) -> np.ndarray:
@@ -28,6 +29,19 @@ def log_shares(logits: np.ndarray, fusion: str) -> np.ndarray:
         of_views = torch.nn.functional.logsigmoid(values)
         return (of_views.logsumexp(1) - math.log(values.shape[1])).numpy()
     return torch.nn.functional.logsigmoid(values.mean(1)).numpy()
+
+
+def judge(
+    scores: Scores, readable: np.ndarray, fusion: str, thresholds: Sequence[float] | None
+) -> Judged:
+    """Fuse the views of each video; nothing is ranked. See `metrics.judge`."""
+    logits = scores.logits[readable]
+    log_of, log_others = (np.full((len(readable), logits.shape[2]), np.nan) for _ in range(2))
+    log_of[readable] = log_shares(logits, fusion)
+    log_others[readable] = log_shares(-logits, fusion)
+    at = np.full(logits.shape[2], 0.5) if thresholds is None else np.array(thresholds)
+    unranked = np.full(len(readable), -1)
+    return Judged(np.exp(log_of), log_of, unranked, scores.labels, readable, log_others, at)
 
 
 def average_precision(shares: np.ndarray, labels: np.ndarray) -> float:

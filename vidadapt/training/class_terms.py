@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidadapt.config import TrainConfig
+
 
 def balanced_weights(labels: np.ndarray, num_classes: int) -> Tensor:
     """Return the weight of each class (K,) float32 with which all classes count the same.
@@ -57,3 +59,19 @@ class ClassTerms:
 
     weights: Tensor | None = None
     shifts: Tensor | None = None
+
+
+def class_terms(
+    recipe: TrainConfig, labels: np.ndarray, num_classes: int, device: torch.device
+) -> ClassTerms:
+    """Return what the loss takes of the sizes of the classes in the training list.
+
+    Args:
+        labels: (N,) int in [0, num_classes), of the training videos.
+    """
+    weights, shifts = None, None
+    if recipe.class_weights == "balanced":
+        weights = balanced_weights(labels, num_classes).to(device)
+    if recipe.logit_adjustment > 0:
+        shifts = logit_shifts(labels, num_classes, recipe.logit_adjustment).to(device)
+    return ClassTerms(weights, shifts)

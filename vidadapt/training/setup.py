@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 
 from vidadapt import config, data, distributed, methods, runs
@@ -32,7 +31,7 @@ from vidadapt.features import (
 )
 from vidadapt.lists import with_lists
 from vidadapt.models import VideoModel, cast_frozen, over_all_processes, resolved_precision
-from vidadapt.training.class_terms import ClassTerms, balanced_weights, logit_shifts
+from vidadapt.training.class_terms import ClassTerms, class_terms
 from vidadapt.training.optim import highest_rate
 from vidadapt.training.state import Progress
 from vidadapt.training.trackers import require_trackers
@@ -167,22 +166,6 @@ def set_up(
     return Setup(
         cfg, recipe, plan, model, parts, said, lists, loaders, cached, terms, facts, highest
     )
-
-
-def class_terms(
-    recipe: TrainConfig, labels: np.ndarray, num_classes: int, device: torch.device
-) -> ClassTerms:
-    """Return what the loss takes of the sizes of the classes in the training list.
-
-    Args:
-        labels: (N,) int in [0, num_classes), of the training videos.
-    """
-    weights, shifts = None, None
-    if recipe.class_weights == "balanced":
-        weights = balanced_weights(labels, num_classes).to(device)
-    if recipe.logit_adjustment > 0:
-        shifts = logit_shifts(labels, num_classes, recipe.logit_adjustment).to(device)
-    return ClassTerms(weights, shifts)
 
 
 def load_lists(

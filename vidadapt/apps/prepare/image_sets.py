@@ -14,16 +14,15 @@ from vidadapt.apps.prepare.report import Report
 
 FOOD101 = """Food-101: the unpacked food-101.tar.gz.
 
-    food-101/meta/                ANNOTATIONS
-      train.json, test.json         class: [class/number, ...]
-    food-101/images/              VIDEOS
-      apple_pie/1005649.jpg
+    ANNOTATIONS/ (food-101/meta)    VIDEOS/ (food-101/images)
+      train.json                      apple_pie/
+      test.json                         1005649.jpg
 """
-FLOWERS102 = """Oxford 102 Flowers: the images, and two MATLAB files (their MD5 sums are compared).
+FLOWERS102 = """Oxford 102 Flowers: two MATLAB files (their MD5 sums are compared), and the images.
 
-    flowers-102/                  ANNOTATIONS
-      imagelabels.mat, setid.mat
-      jpg/image_00001.jpg         VIDEOS
+    ANNOTATIONS/ (flowers-102)      VIDEOS/ (flowers-102/jpg)
+      imagelabels.mat                 image_00001.jpg
+      setid.mat                       ...
 
 The official splits: 1,020 images to train on, 1,020 in val, which serve for development, 6,149 in
 test. Classes are the numbers of imagelabels.mat less 1.

@@ -201,7 +201,7 @@ def test_class_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"family": "nothing"}, "known: source, target, composed, appearance"),
+        ({"family": "nothing"}, "known: source, target, composed, together, appearance"),
         ({"difficulty": (0.5, 0.1)}, "rising range"),
         ({"layout": "deep"}, "class_folders"),
         ({"suffix": ".mov"}, "choose one of"),

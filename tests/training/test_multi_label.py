@@ -27,6 +27,8 @@ from vidadapt.evaluation.multi_label import (
     micro_average_precision,
 )
 from vidadapt.lists import Sample, read_list, write_list
+from vidadapt.runs.adapters import read_adapter
+from vidadapt.serving import AdapterBank
 from vidadapt.training.log import SUMMARY
 
 
@@ -121,6 +123,19 @@ def test_predictions_are_sets_of_labels(run, colours):
         guess.label: guess.predicted for guess in said.guesses
     }
     assert model.evaluate(colours.lists["test"])["map"] > 90
+
+
+def test_a_bank_compares_by_each_class_alone(run):
+    about = read_adapter(run / "best")
+    plan = about.plan
+    shape = {"num_frames": plan.sampling.num_frames, "crop_size": plan.crop_size}
+    bank = AdapterBank(about.config.model, **shape)
+    bank.add("task", run / "best")
+    clips = torch.randint(0, 255, (2, 3, plan.sampling.num_frames, 32, 32), dtype=torch.uint8)
+    wanted = bank.logits(clips, "task").sigmoid()
+    for said, shares in zip(bank.compare(clips), wanted, strict=True):
+        expected = dict(zip(plan.label_names, shares.tolist(), strict=True))
+        assert dict(said["task"]) == pytest.approx(expected)
 
 
 @pytest.mark.slow

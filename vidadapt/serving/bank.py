@@ -268,12 +268,13 @@ class AdapterBank:
         said: list[dict[str, list[tuple[str, float]]]] = [{} for _ in range(len(clips))]
         for name, values in logits.items():
             adapter = self.adapter(name)
-            best = values.softmax(dim=1).topk(min(top, values.shape[1]), dim=1)
-            for clip, numbers, shares in zip(
+            shares = values.sigmoid() if adapter.plan.multi_label else values.softmax(dim=1)
+            best = shares.topk(min(top, values.shape[1]), dim=1)
+            for clip, numbers, probabilities in zip(
                 said, best.indices.tolist(), best.values.tolist(), strict=True
             ):
                 labels = [adapter.label(number) for number in numbers]
-                clip[name] = list(zip(labels, shares, strict=True))
+                clip[name] = list(zip(labels, probabilities, strict=True))
         return said
 
     def _task(self, name: str) -> _Task:

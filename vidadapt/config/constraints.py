@@ -116,13 +116,18 @@ def _mixing(config: Config, world_size: int) -> Iterator[str]:
         )
 
 
-def _classes(config: Config, world_size: int) -> Iterator[str]:
+def _against_imbalance(config: Config) -> dict[str, object]:
+    """Return the options that make up for classes of different sizes, where they are asked for."""
     asked = {
         "data.class_sampling": (config.data.class_sampling, "natural"),
         "train.class_weights": (config.train.class_weights, "none"),
         "train.logit_adjustment": (config.train.logit_adjustment, 0),
     }
-    several = [f"{key} {value}" for key, (value, off) in asked.items() if value != off]
+    return {key: value for key, (value, off) in asked.items() if value != off}
+
+
+def _classes(config: Config, world_size: int) -> Iterator[str]:
+    several = [f"{key} {value}" for key, value in _against_imbalance(config).items()]
     if len(several) > 1:
         yield (
             f"{' with '.join(several)}: each makes up for classes of different sizes, which would "
@@ -154,12 +159,7 @@ def _multi_label(config: Config, world_size: int) -> Iterator[str]:
             "train.label_smoothing: a video of several labels has no share of one to spread over "
             "the others; set it to 0, or data.multi_label to false"
         )
-    asked = {
-        "data.class_sampling": (config.data.class_sampling, "natural"),
-        "train.class_weights": (config.train.class_weights, "none"),
-        "train.logit_adjustment": (config.train.logit_adjustment, 0),
-    }
-    for key in (key for key, (value, off) in asked.items() if value != off):
+    for key in _against_imbalance(config):
         yield (
             f"{key}: a video of several labels belongs to no single class; leave it out, or set "
             "data.multi_label to false"

@@ -1,4 +1,4 @@
-"""What metrics are computed from, and what a metric is."""
+"""A list's videos judged, and one metric of them."""
 
 from __future__ import annotations
 

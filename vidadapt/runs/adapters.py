@@ -72,9 +72,10 @@ class SavedAdapter:
         return str(self.folder / checkpoints.TENSORS)
 
     @property
-    def classes(self) -> tuple[int, tuple[str, ...] | None]:
-        """Number and names of classes: equal for adapters whose labels mean the same."""
-        return self.plan.num_classes, self.plan.label_names
+    def classes(self) -> tuple[int, tuple[str, ...] | None, bool]:
+        """Number and names of classes, and whether a video has several: equal for adapters whose
+        labels mean the same."""
+        return self.plan.num_classes, self.plan.label_names, self.plan.multi_label
 
     def label(self, number: int) -> str:
         """Return the name of a class, or its number where the adapter was trained without names."""

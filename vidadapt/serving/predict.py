@@ -202,6 +202,8 @@ class Predictor:
             data.eval_loader(options, group.plan, listed)
             for group, listed in zip(self._groups, of_groups, strict=True)
         ]
+        first = self.adapter(self.names[0])
+        names = [first.label(number) for number in range(first.plan.num_classes)]
         for video, *items in zip(videos, *loaders, strict=True):
             error = next((item["error"] for item in items if item["error"]), "")
             if error:
@@ -216,8 +218,6 @@ class Predictor:
                 number = of_groups[0].samples.facts(int(items[0]["index"])).num_frames
                 clip = _middle(self._groups[0].plan, items[0], number, video)
             guesses = {name: found[name] for name in self.names}
-            first = self.adapter(self.names[0])
-            names = [first.label(number) for number in range(first.plan.num_classes)]
             given = "" if video.label is None else label_named(video.label, names)
             yield Prediction(video, "", guesses, self.views, clip, given)
 

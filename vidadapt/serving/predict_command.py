@@ -108,12 +108,13 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
 
 def predictions(options: argparse.Namespace) -> list[Prediction]:
     """Predict as the options say; each is printed as it comes, unless a picture is wanted."""
-    predictor = _published(options) if options.published else _adapters(options)
-    kinds = {predictor.adapter(name).plan.multi_label for name in predictor.names}
+    # Before a model is loaded, so that a wrong path is said at once.
     where = options.root, options.allow_outside_root
-    videos = find_videos(options.videos, *where, multi_label=kinds == {True})
-    different = len({predictor.adapter(name).classes for name in predictor.names}) > 1
-    if (different or len(kinds) > 1) and any(video.label is not None for video in videos):
+    videos = find_videos(options.videos, *where, multi_label=_multi_label(options))
+    predictor = _published(options) if options.published else _adapters(options)
+    if len({predictor.adapter(name).classes for name in predictor.names}) > 1 and any(
+        video.label is not None for video in videos
+    ):
         print(
             "labels of the list are left out: the adapters have different classes, so the same "
             "number means different things to them",
@@ -129,6 +130,13 @@ def predictions(options: argparse.Namespace) -> list[Prediction]:
     )
     found = track(found, total=len(videos), label="predict", unit="videos")
     return list(found if sheet else _printed(found, options.json))
+
+
+def _multi_label(options: argparse.Namespace) -> bool:
+    """Return whether the adapters know several labels a video, and lists hold them."""
+    folders = [] if options.published else map(adapters.find_adapter, options.adapter)
+    kinds = {adapters.read_adapter(folder).plan.multi_label for folder in folders}
+    return kinds == {True}
 
 
 def _adapters(options: argparse.Namespace) -> Predictor:

@@ -1,4 +1,4 @@
-"""What a loss takes of the sizes of the classes."""
+"""Weights and shifts that a loss takes from the sizes of the classes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def logit_shifts(labels: np.ndarray, num_classes: int, tau: float) -> Tensor:
 
 @dataclass(frozen=True)
 class ClassTerms:
-    """What a loss takes of the sizes of the classes; see `losses.classification_loss`.
+    """Weights and shifts from the sizes of the classes; see `losses.classification_loss`.
 
     Attributes:
         weights: (K,) float32, on the device of the logits; None: every clip counts the same.

@@ -2,9 +2,9 @@
 
 * start: a list of many images, all counted before, as at a second run: from reading the list to the
   first batch of 32, in a fresh process with loader processes of its own. Starting Python and torch
-  comes before it and is a column of its own; the loader processes start theirs within it, whatever
-  the list: a short list is measured beside the long one. The images are hard links to copies of a
-  few small ones; the index is written by its own writer.
+  comes before it and is a column of its own; the fork server of the loader processes imports beside
+  it, as it does for `vidadapt train`. A short list is measured beside the long one. The images
+  are hard links to copies of a few small ones; the index is written by its own writer.
 * loader: images a second, of JPEGs as large as ImageNet's: random resized crop to 224 pixels,
   bilinear and antialiased, and flip, in shuffled batches of 32.
 
@@ -59,6 +59,12 @@ SEED, BATCH, CROP = 0, 32, 224
 START_GOAL, SPEED_GOAL = 3.0, 1.0
 SHAPES = ((375, 500), (500, 375), (333, 500), (500, 500))  # height and width, as in ImageNet
 SMALL = (120, 160)  # of the images of the long list
+START = """\
+from vidadapt.processes import start_server
+start_server("vidadapt.data.loaders")
+from benchmarks.lists_start import run
+run()
+"""
 CLASSES = 8  # folders of the images of the loader's part
 
 
@@ -110,7 +116,7 @@ def started(number: int, args: argparse.Namespace, folder: Path) -> dict[str, An
 
 def _one_start(words: Sequence[str]) -> dict[str, float]:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.lists_start", *words],
+        [sys.executable, "-c", START, *words],
         capture_output=True,
         text=True,
         check=False,

@@ -54,5 +54,10 @@ def main(world: World) -> None:
         print(json.dumps(worst | {"looks": sum(one["looks"] for one in everyones)}), flush=True)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Start this process."""
     launching.launch(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -35,6 +35,7 @@ COMMANDS = {
     },
 }
 NAMES = [name for group in COMMANDS.values() for name in group]
+LOADING = ("train", "evaluate", "predict")  # clips, in processes that import torch as these do
 
 FIRST_STEPS = """\
 usage: vidadapt COMMAND [options]; `vidadapt COMMAND --help` says more
@@ -77,11 +78,14 @@ def overview() -> str:
 def run(name: str, words: list[str]) -> None:
     """Run a command with these options, and end this process with its exit status if that is not 0.
 
-    `--help` is answered without the libraries that take seconds to import.
+    `--help` is answered without the libraries that take seconds to import. Else the processes that
+    load clips import theirs beside this one.
     """
     sys.argv = [f"vidadapt {name}", *words]
     if any(word in ("-h", "--help", "--help_all", "--help-all") for word in words):
         with heavy_libraries_left_out():
             if not named_plugins(words):  # what they import is not known
                 import_module(f"vidadapt.commands.{name}").parse(words)
+    elif name in LOADING and "torch" not in sys.modules:
+        import_module("vidadapt.processes").start_server("vidadapt.data.loaders")
     import_module(f"vidadapt.commands.{name}").run()

@@ -22,6 +22,18 @@ if __name__ == "__main__":
     print([result for _, result, _ in run_isolated(abs, [-3], 1, 60.0)])
 """
 
+BEGUN_BEFORE = """
+import sys
+from vidadapt.processes import run_isolated, start_server
+
+def has(module):
+    return module in sys.modules
+
+if __name__ == "__main__":
+    start_server("sqlite3")
+    print([result for _, result, _ in run_isolated(has, ["sqlite3", "wave"], 1, 60.0)])
+"""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
@@ -70,3 +82,14 @@ def test_a_folder_for_sockets_that_is_too_long_is_named(monkeypatch):
             Pool(work, num_workers=1, limit=60.0)
         with closing(Pool(work, num_workers=0, limit=60.0)) as pool:
             assert [done.result for done in pool.results([[-3], [2, -1]])] == [[3], [2, 1]]
+
+
+def test_workers_of_a_server_that_was_started_before_have_its_imports(tmp_path):
+    (tmp_path / "begun.py").write_text(BEGUN_BEFORE)
+    told = subprocess.run(
+        [sys.executable, tmp_path / "begun.py"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout == "[True, False]\n", told.stderr

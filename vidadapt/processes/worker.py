@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
 from multiprocessing.reduction import recv_handle, send_handle
@@ -116,6 +117,17 @@ class Worker:
         if code in (None, 255):
             return "unknown"
         return f"exit status {code}" if code >= 0 else signal.strsignal(-code) or f"signal {-code}"
+
+
+def start_server(module: str) -> None:
+    """Start the fork server, which imports this module while its caller does something else.
+
+    Else the first `Worker` starts it, and waits until it has imported what the work needs: torch
+    and torchvision take 3.4 s of a core. Where it cannot start, the first `Worker` says why.
+    """
+    multiprocessing.set_forkserver_preload([module])
+    with _script_hidden(), contextlib.suppress(OSError):
+        forkserver.ensure_running()
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cache, heads, images, run, step, unbalanced
+from benchmarks import cache, exchange, heads, images, run, step, unbalanced
 from benchmarks.memory import peak_bytes
 from benchmarks.step_contenders import read_contender
 from benchmarks.step_table import aimed_at
@@ -158,6 +158,20 @@ def test_heads_have_a_ratio_of_all_to_one(tmp_path, capsys):
     [target] = result["targets"]
     assert target["measured"] == row["ratio"] and target["goal"] == 1.3
     assert [cells[0] for cells in table_of(capsys.readouterr().out)] == ["head", "linear"]
+
+
+def test_exchanges_are_compared_on_two_networks(tmp_path, capfd):
+    file = tmp_path / "exchange.json"
+    words = ["--backbone", "vit_tiny", "--num_frames", "2", "--crop_size", "32", "--rounds", "1"]
+    with pytest.raises(SystemExit) as ended:  # with the status of its processes
+        exchange.main([*words, "--batch_size", "2", "--delay_ms", "20", "--json", str(file)])
+    assert ended.value.code == 0
+    result = json.loads(file.read_text())
+    assert len(result["rows"]) == 6 and len(result["targets"]) == 2
+    for row in result["rows"]:
+        # Gradients of 5.5 million numbers are two messages, the figures a third.
+        assert row["step_seconds"] > (0 if row["network"].startswith("this") else 0.04)
+    assert "DistributedDataParallel" in capfd.readouterr().out
 
 
 GOOD = """

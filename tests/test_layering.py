@@ -63,7 +63,12 @@ ONLY_IN = {
     "decord": {"video/seekers.py"},
     "torchcodec": {"video/seekers.py"},
     "torch.distributed": {
-        *("distributed/world.py", "distributed/sums.py", "launching/start.py"),
+        *(
+            "distributed/world.py",
+            "distributed/gradients.py",
+            "distributed/sums.py",
+            "launching/start.py",
+        ),
         "training/sharding.py",
     },
     "jsonargparse": {"config/parsing.py"},

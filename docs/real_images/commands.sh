@@ -7,7 +7,8 @@
 # cifar10.yaml names. 200 of the training images choose the learning rates and the epochs; the test
 # images are scored once a run. `costs` measures what a step of each variant costs, on a machine that
 # does nothing else (two minutes); the runs take these figures, whatever else runs beside them.
-# Without names all variants are run, an hour on two cores; interrupted, the same command goes on, and a variant that results.jsonl has is not run again.
+# Without names all variants are run, two hours on two cores; interrupted, the same command goes on,
+# and a variant that results.jsonl has is not run again.
 set -euo pipefail
 real="$(cd "$1" && pwd)"
 shift
@@ -32,7 +33,10 @@ fi
 run() { # variant
   local kept="$here/results.jsonl" rates="0.01 0.03 0.1" # lr 1e-3 to 1e-2 at a batch of 25
   if [ -f "$kept" ] && grep -q "\"variant\": \"$1\"" "$kept"; then return; fi
-  [ "$1" = full ] && rates="0.001 0.003 0.01" # for what moves the backbone's own weights
+  case "$1" in # wider where the best of three would be the last one
+    full) rates="0.0001 0.0003 0.001 0.003 0.01" ;;
+    linear | losa) rates="0.01 0.03 0.1 0.3 1" ;;
+  esac
   mkdir -p "runs/real/cifar10/$1/costs"
   cp "$here/costs/$1_1f.json" "runs/real/cifar10/$1/costs/"
   # shellcheck disable=SC2086 # lists of words

@@ -16,7 +16,7 @@ from torch.profiler import record_function
 from vidadapt.config import TrainConfig
 from vidadapt.data.epochs import EpochBatches
 from vidadapt.data.skips import SkipLog, TooManySkipped
-from vidadapt.distributed import Stopped
+from vidadapt.distributed import GradientMeans, Stopped
 from vidadapt.launching import StopRequest
 from vidadapt.lists import Sample
 from vidadapt.runs.checkpoints import CheckpointWriter
@@ -54,7 +54,8 @@ def one_epoch(
     model: Any = torch.nn.Linear(1, 2)
     optimizer = torch.optim.SGD([{"params": [*model.parameters()], "lr_scale": 1.0}])
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    state = TrainingState(ALONE, model, optimizer, scaler, None)
+    gradients = GradientMeans(ALONE, model, torch.nn.Identity())
+    state = TrainingState(ALONE, model, optimizer, scaler, None, gradients)
     progress = progress or Progress()
     recipe = replace(
         TrainConfig(), batch_size=1, precision="fp32", checkpoint_steps=checkpoint_steps
@@ -86,14 +87,14 @@ def late_figures(monkeypatch):
 
 def also_skipped(monkeypatch, elsewhere: Callable[[int], int]) -> None:
     """Other processes have skipped so many clips until each step."""
-    honest, steps = loop.average_gradients, iter(range(1000))
+    honest, steps = GradientMeans.average, iter(range(1000))
 
-    def averaged(*about: Any) -> torch.Tensor:
-        numbers = honest(*about)
+    def averaged(means: GradientMeans, *about: Any) -> torch.Tensor:
+        numbers = honest(means, *about)
         numbers[-1] += elsewhere(next(steps))
         return numbers
 
-    monkeypatch.setattr(loop, "average_gradients", averaged)
+    monkeypatch.setattr(GradientMeans, "average", averaged)
 
 
 @pytest.mark.parametrize("checkpoint_steps", [0, 1, 2, 3])

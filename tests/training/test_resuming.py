@@ -27,6 +27,69 @@ pytestmark = pytest.mark.slow  # whole runs in processes of their own
 
 STEPS = 6  # of an epoch: 12 videos twice, 2 x 2 clips
 
+GRADIENTS = """
+import sys, torch
+from torch import nn
+from vidadapt import distributed
+from vidadapt.distributed import GradientMeans, gradients
+from vidadapt.launching import start
+from vidadapt.models import over_all_processes, without_clips
+
+gradients.EXCHANGED_AT_ONCE = int(sys.argv[1])
+world = start.start()
+share = (1.0, 0.5, 0.0)[world.rank]
+torch.manual_seed(0)
+backbone = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 8), nn.Linear(8, 8))
+backbone[2].weight.requires_grad_(False)
+backbone.register_parameter("unused", nn.Parameter(torch.ones(3)))  # has no gradient anywhere
+if "head" in sys.argv:
+    backbone.requires_grad_(False)
+head = nn.Sequential(nn.BatchNorm1d(8, affine=False), nn.Linear(8, 5))
+over_all_processes(head, lambda tensor: distributed.total_over_ranks(world, tensor))
+model = nn.Sequential(backbone, head)
+means = GradientMeans(world, model, head)
+torch.manual_seed(1 + world.rank)
+clips = [torch.randn(6, 4) for _ in range(2)]
+
+def passes(early):
+    model.zero_grad()
+    for micro, batch in enumerate(clips):
+        if micro and early:
+            means.begin_in_backward()
+        if share:
+            (model(batch).square().sum() * share).backward()
+        else:
+            without_clips(head)
+
+found = {}
+for early in (False, True, True):
+    passes(False)
+    own = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+    everyones = distributed.gather_objects(world, own)
+    passes(early and share > 0)
+    told = means.average(share, (world.rank, 1))
+    assert told.tolist() == [1.5, 3.0, 3.0], told
+    for number, (name, parameter) in enumerate(model.named_parameters()):
+        if not parameter.requires_grad:
+            assert parameter.grad is None, name
+            continue
+        given = [own[number] for own in everyones if own[number] is not None]
+        wanted = sum(given, torch.zeros_like(parameter)) / 1.5
+        torch.testing.assert_close(parameter.grad, wanted, msg=name)
+        assert torch.equal(parameter.grad, found.setdefault(name, parameter.grad)), name
+lengths = [
+    distributed.mean_over_ranks(world, torch.arange(n) / 7 + 0.1 * world.rank) for n in (1, 5, 33)
+]
+assert torch.equal(lengths[2][:5], lengths[1])
+assert torch.equal(lengths[1][:1], lengths[0])
+distributed.require_equal_weights(world, {"a": torch.ones(2)})
+try:
+    distributed.require_equal_weights(world, {"a": torch.ones(2) * world.rank})
+except ValueError:
+    print("refused")
+start.stop()
+"""
+
 
 @pytest.fixture(scope="module")
 def recipe(tiny_set) -> list[str]:
@@ -287,37 +350,11 @@ def test_what_is_skipped_counts_in_no_mean_on_any_number_of_processes(tiny_set, 
     assert "train 3 [x]#.mp4" in said
 
 
-def test_gradients_are_averaged_over_the_clips_that_were_there(tmp_path):
+@pytest.mark.parametrize("words", [(1,), (30,), (10_000,), (1, "head")])
+def test_gradients_are_averaged_over_the_clips_that_were_there(tmp_path, words):
     """On three processes, of which one has half of its clips and one has none."""
-    script = tmp_path / "exchange.py"
-    script.write_text(
-        "import sys, torch\n"
-        "from torch import nn\n"
-        "from vidadapt import distributed\n"
-        "from vidadapt.launching import start\n"
-        "distributed.sums.EXCHANGED_AT_ONCE = 4\n"
-        "world = start.start()\n"
-        "parameters = [nn.Parameter(torch.zeros(n)) for n in (3, 2, 5)]\n"
-        "share = (1.0, 0.5, 0.0)[world.rank]\n"
-        "for number, parameter in enumerate(parameters):\n"
-        "    if share:\n"
-        "        parameter.grad = share * torch.full_like(parameter, 10.0 * number + world.rank)\n"
-        "told = distributed.average_gradients(world, parameters, share, (world.rank, 1))\n"
-        "assert told.tolist() == [1.5, 3.0, 3.0], told\n"
-        "for number, parameter in enumerate(parameters):\n"
-        "    wanted = (10.0 * number + 0.5 * (10.0 * number + 1)) / 1.5\n"
-        "    torch.testing.assert_close(parameter.grad, torch.full_like(parameter, wanted))\n"
-        "lengths = [distributed.mean_over_ranks(world, torch.arange(n) / 7 + 0.1 * world.rank)\n"
-        "           for n in (1, 5, 33)]\n"
-        "assert torch.equal(lengths[2][:5], lengths[1])\n"
-        "assert torch.equal(lengths[1][:1], lengths[0])\n"
-        "distributed.require_equal_weights(world, {'a': torch.ones(2)})\n"
-        "try:\n"
-        "    distributed.require_equal_weights(world, {'a': torch.ones(2) * world.rank})\n"
-        "except ValueError:\n"
-        "    print('refused')\n"
-        "start.stop()\n"
-    )
-    done = warm.run(script, processes=3)
+    script = tmp_path / "gradients.py"
+    script.write_text(GRADIENTS)
+    done = warm.run(script, *words, processes=3)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("refused") == 3

@@ -1,8 +1,8 @@
 """Processes that train together, and what they exchange."""
 
+from vidadapt.distributed.gradients import GradientMeans
 from vidadapt.distributed.sums import (
     average_buffers,
-    average_gradients,
     mean_over_ranks,
     own_buffers,
     require_equal_weights,
@@ -26,12 +26,12 @@ from vidadapt.processes import LostProcess
 
 __all__ = [
     "ANSWER",
+    "GradientMeans",
     "LostProcess",
     "PeerError",
     "Stopped",
     "World",
     "average_buffers",
-    "average_gradients",
     "exchange",
     "from_main",
     "gather_objects",

@@ -1,9 +1,9 @@
-"""Sums and means over processes: gradients, buffers, figures; and whether all hold the same."""
+"""Sums and means over processes: buffers and figures; and whether all hold the same."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,8 +11,6 @@ import torch.distributed as dist
 from torch import nn
 
 from vidadapt.distributed.world import World, gather_objects
-
-EXCHANGED_AT_ONCE = 2**25  # numbers; 128 MiB of fp32
 
 
 def sum_over_ranks(world: World, tensor: torch.Tensor) -> torch.Tensor:
@@ -70,68 +68,6 @@ def average_buffers(world: World, model: nn.Module) -> None:
     for buffer in own_buffers(model).values():
         dist.all_reduce(buffer, group=world.group)
         buffer /= world.size
-
-
-def average_gradients(
-    world: World,
-    parameters: Sequence[nn.Parameter],
-    share: float,
-    told: Sequence[float],
-    figures: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Replace every gradient by its mean over the clips that all processes have had.
-
-    One exchange after the last backward, in the parameters' order, so that the order of sums is
-    the same in every step and after every restart. (DistributedDataParallel exchanges while
-    backward computes, in buckets whose layout its first step decides; for the few per cent of
-    parameters that are trained here there is little to hide.) A parameter without a gradient counts
-    as zero.
-
-    Args:
-        parameters: without the sharded ones, see `sharding.divide_gradients`.
-        share: part of its clips that this process has had: 1, or less where some were skipped.
-            Gradients are sums over these, divided by the number it should have had.
-        told: a few numbers that this process tells all others.
-        figures: (F,) float32, others that are on the device.
-
-    Returns:
-        (1 + F + told,) float32 on the device: the sums over the processes of `share`, `figures`
-        and `told`.
-    """
-    numbers = torch.tensor([share, *map(float, told)], device=world.device)
-    if figures is not None:
-        numbers = torch.cat([numbers[:1], figures, numbers[1:]])
-    if world.size == 1:
-        if 0 < share < 1:
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    parameter.grad /= share
-        return numbers
-    chunks = list(_chunks(parameters))
-    flats = [
-        torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in chunk])
-        for chunk in chunks
-    ]
-    for tensor in (numbers, *flats):
-        dist.all_reduce(tensor, group=world.group)
-    for chunk, flat in zip(chunks, flats, strict=True):
-        flat /= numbers[0]
-        parts = flat.split([parameter.numel() for parameter in chunk])
-        for parameter, part in zip(chunk, parts, strict=True):
-            parameter.grad = part.view_as(parameter)
-    return numbers
-
-
-def _chunks(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """Yield the parameters in their order, about `EXCHANGED_AT_ONCE` numbers together."""
-    chunk: list[nn.Parameter] = []
-    for parameter in parameters:
-        chunk.append(parameter)
-        if sum(p.numel() for p in chunk) >= EXCHANGED_AT_ONCE:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def mean_over_ranks(world: World, tensor: torch.Tensor) -> torch.Tensor:

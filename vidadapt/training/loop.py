@@ -18,7 +18,6 @@ from vidadapt.data import Batches, SkipLog, mix_batch
 from vidadapt.distributed import (
     Stopped,
     World,
-    average_gradients,
     exchange,
     own_buffers,
     require_equal_weights,
@@ -36,7 +35,6 @@ from vidadapt.training.optim import scheduled_lr, set_lr
 from vidadapt.training.sharding import (
     divide_gradients,
     empty_pass,
-    is_part,
     is_sharded,
     shard,
     whole,
@@ -216,6 +214,8 @@ def train_epoch(
                 require_two_clips(model.head, files, step)
             with phase("copy"):
                 given = prepared(batches, batch, recipe, num_classes, place, world.device)
+            if micro == recipe.accumulation - 1 and not is_sharded(model):
+                state.gradients.begin_in_backward()
             figures += forward_backward(state, recipe, *given, class_terms, phase)
             share += len(batch["index"]) / recipe.batch_size / recipe.accumulation
         else:
@@ -316,10 +316,9 @@ def take_step(
     """
     world, optimizer, scaler = state.world, state.optimizer, state.scaler
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    replicated = [p for p in parameters if not is_part(p)]
     lost = (~torch.isfinite(figures[:1])).float()
     with phase("exchange"), exchange(world, f"step {step}", recipe.patience_minutes):
-        numbers = average_gradients(world, replicated, share, astuple(told), lost)
+        numbers = state.gradients.average(share, astuple(told), lost)
         divide_gradients(parameters, numbers[0])
     with phase("optimiser"):
         if share > 0 or world.size > 1:  # else there is no gradient, which a scaler refuses

@@ -66,7 +66,7 @@ def divide_gradients(parameters: Sequence[nn.Parameter], shares: Tensor) -> None
     """Divide the gradients of sharded parameters, which are sums, so that they are means.
 
     Args:
-        shares: the sum of the processes' `share`s, as `distributed.average_gradients` gives it.
+        shares: the sum of the processes' `share`s, as `GradientMeans.average` gives it.
     """
     gradients = [p.grad.to_local() for p in parameters if isinstance(p.grad, DTensor)]
     if gradients:

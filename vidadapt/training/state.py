@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from vidadapt.config import TrainConfig
-from vidadapt.distributed import World, own_buffers
+from vidadapt.distributed import GradientMeans, World, own_buffers
 from vidadapt.files import Lock
 from vidadapt.methods import load_trainable_state, trainable_state
 from vidadapt.models import NonFinite, VideoModel, autocast
@@ -22,7 +22,6 @@ from vidadapt.training.optim import WeightAverage, build_optimizer, parameter_gr
 from vidadapt.training.sharding import gathered, is_sharded, placed, placed_optimizer
 
 Copies = tuple[dict[str, torch.Tensor], dict[str, Any]]  # to be evaluated, and to resume
-
 
 UNHARMED = (
     "The last checkpoint is unharmed; lower train.base_lr, set train.clip_grad, or use "
@@ -195,6 +194,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: WeightAverage | None
+    gradients: GradientMeans
 
     @classmethod
     def begun(cls, world: World, model: VideoModel, recipe: TrainConfig) -> TrainingState:
@@ -211,6 +211,7 @@ class TrainingState:
             build_optimizer(recipe.optimizer, groups),
             torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "fp16"),
             WeightAverage(model, recipe.ema) if recipe.ema > 0 else None,
+            GradientMeans(world, model, model.head),
         )
 
     def computing(self, precision: str) -> AbstractContextManager[Any]:

@@ -22,6 +22,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,9 @@ def main(argv: list[str] | None = None) -> None:
         begin(raw, args.device, args.tiny)
     except (ValueError, OSError) as error:
         sys.exit(f"gpu: {error}")
-    place = Place(args.device, args.tiny, args.out.absolute() / "work", deadline)
-    place.folder.mkdir(exist_ok=True)
+    folder = args.folder.absolute() / ("trial" if args.tiny else "full")
+    folder.mkdir(parents=True, exist_ok=True)
+    place = Place(args.device, args.tiny, folder, deadline)
     problems = run_parts({name: PARTS[name] for name in args.only}, place, raw)
     print(f"results: {raw} and {raw.with_suffix('.md')}")
     if problems:
@@ -71,6 +73,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="try it: small models, few steps")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help="(%(default)s)")
+    about = "for generated videos and runs, which are kept (%(default)s)"
+    parser.add_argument(
+        "--folder", type=Path, default=Path("demo_data/gpu"), metavar="FOLDER", help=about
+    )
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
     about = "write the page from the lines in the folder, and measure nothing (docs/gpu.md)"
     parser.add_argument("--page", type=Path, nargs="?", const=PAGE, metavar="FILE", help=about)
@@ -159,7 +165,9 @@ def attempted(measure: Any) -> Row:
 def end(process: Any) -> str | None:
     """End a part's process if it still runs; why it was not through."""
     if process.is_alive():
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has not begun
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.join()
         return "ended: it was not through in its time"
     return None if process.exitcode == 0 else f"ended with status {process.exitcode}"

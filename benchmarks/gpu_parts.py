@@ -37,7 +37,7 @@ class Place:
     Attributes:
         device: `cuda` or `cpu`.
         tiny: of small models and few steps, to try the script; the figures mean nothing.
-        folder: for videos and runs, kept between the parts.
+        folder: for videos and runs, kept.
         deadline: of the part, by `time.monotonic`.
     """
 

@@ -26,7 +26,7 @@ def read(raw: Path, kind: str) -> list[dict]:
 @pytest.mark.slow
 def test_a_trial_has_every_figure_and_its_page_can_be_made_again(tmp_path):
     words = ["--device", "cpu", "--tiny", "--minutes", "15", "--out", str(tmp_path / "out")]
-    command = [sys.executable, "-m", "benchmarks.gpu", *words]
+    command = [sys.executable, "-m", "benchmarks.gpu", *words, "--folder", str(tmp_path / "work")]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

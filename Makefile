@@ -4,12 +4,13 @@
 # make fuzz SEED=n INPUTS=m: 9,000 damaged and hostile files, of which `make test` has a few hundred.
 # make docs: the pages of docs/ as a site in build/site; a warning is an error.
 # make soak: a training of 2,000 steps, whose memory, files and shared memory must stay flat.
+# make gpu: what a GPU does, in 9 minutes (MINUTES=n); needs one. Writes docs/gpu.md.
 # make chaos: over 500 faults injected into real trainings, and 200 pairs of trainings started at
 # once on one run folder: about 40 minutes.
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test test-slow docs bench fuzz chaos soak
+.PHONY: demo test test-slow docs bench gpu fuzz chaos soak
 demo: .venv/installed
 	$(BIN)/python tools/demo.py
 
@@ -27,6 +28,10 @@ docs: .venv/installed
 
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks.run
+
+gpu: .venv/installed
+	$(BIN)/python -m benchmarks.gpu --minutes $(or $(MINUTES),9); status=$$?; \
+	$(BIN)/python -m benchmarks.gpu --page && exit $$status
 
 chaos: .venv/installed
 	$(BIN)/python -m pytest -m chaos

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.memory import keep_freed_memory, own_bytes, peak_bytes
 from benchmarks.report import targets_table
@@ -37,6 +38,7 @@ from benchmarks.step_contenders import (
     Contender,
     Size,
     Step,
+    batch,
     plain_model,
     prepared,
     read_contender,
@@ -148,14 +150,9 @@ def measured(
     """A row for each contender, and the seconds of a step of each in each round."""
     free()
     rows: dict[str, dict[str, Any]] = {}
-    flops = {}
-    for contender in contenders:
-        kind = (contender.library, contender.method)
-        if kind not in flops:
-            flops[kind] = training_flops(contender, size)
     turns: dict[str, Callable[[], float]] = {}
     for contender in track(contenders, total=len(contenders), label="first steps", unit="models"):
-        row = rows[contender.name] = known(contender, flops[contender.library, contender.method])
+        row = rows[contender.name] = known(contender, training_flops(contender, size))
         try:
             turns[contender.name] = started(contender, size, row, steps)
         except RuntimeError as error:
@@ -212,29 +209,31 @@ def started(
     contender: Contender, size: Size, row: dict[str, Any], steps: int
 ) -> Callable[[], float]:
     """The contender's turn, after a first step that tells its memory."""
-    step = prepared(contender, size)
+    step, given = prepared(contender, size), batch(size)
     row["trainable"], _ = methods.count_parameters(step.model)
 
     def first() -> int | None:
         if contender.compiled:  # a graph is compiled for what it saves
-            step.finish(step.loss())
+            step.finish(step.loss(*given))
             return None
-        value, kept = benchmark.backward_bytes(step.model, step.loss)
+        value, kept = benchmark.backward_bytes(step.model, lambda: step.loss(*given))
         step.finish(value)
         return kept
 
     kept, peak = peak_bytes(first, size.device)
     row["kept_mib_per_clip"] = None if kept is None else kept / size.batch_size / MIB
     row["peak_mib"] = None if peak is None else (peak + own_bytes(step.model)) / MIB
-    return turn(step, size.device, steps)
+    return turn(step, given, size.device, steps)
 
 
-def turn(step: Step, device: torch.device, steps: int) -> Callable[[], float]:
+def turn(
+    step: Step, given: tuple[Tensor, Tensor], device: torch.device, steps: int
+) -> Callable[[], float]:
     """Seconds of a step, of `steps` in a row that nothing waits between."""
 
     def several() -> None:
         for _ in range(steps):
-            step.finish(step.loss())
+            step.finish(step.loss(*given))
 
     def seconds() -> float:
         (taken,) = benchmark.step_seconds(several, device, warmup=0, steps=1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -41,6 +42,7 @@ class Size:
         num_classes: K.
         batch_size: clips of a step.
         device: where the steps run.
+        compiler: backend of `torch.compile`; `eager` only traces, in a tenth of the time.
     """
 
     backbone: str
@@ -49,6 +51,7 @@ class Size:
     num_classes: int
     batch_size: int
     device: torch.device
+    compiler: str = "inductor"
 
 
 @dataclass(frozen=True)
@@ -130,18 +133,18 @@ class Step:
     """A contender at work.
 
     Attributes:
-        loss: forward pass, autocast included.
+        loss: of clips and labels as `batch` makes them: forward pass, autocast included.
         finish: backward pass of the loss and optimiser step.
         model: for counting what it holds.
     """
 
-    loss: Callable[[], Tensor]
+    loss: Callable[[Tensor, Tensor], Tensor]
     finish: Callable[[Tensor], None]
     model: nn.Module
 
 
 def prepared(contender: Contender, size: Size) -> Step:
-    """The contender on its device with a random batch, the same one for all, made beforehand.
+    """The contender on its device.
 
     As tools/train.py trains: frozen weights are cast once, and the optimiser is SGD with momentum.
     transformers gets the same optimiser, loss and autocast.
@@ -150,18 +153,17 @@ def prepared(contender: Contender, size: Size) -> Step:
     torch.manual_seed(0)
     with torch.device(device):
         model = build(contender, size)
-    clip, labels = batch(size)
     if contender.library == "vidadapt":
         cast_frozen(model, device, contender.precision)  # type: ignore[arg-type]
         methods.recompute_blocks(model, contender.recompute)  # type: ignore[arg-type]
     if contender.compiled:
-        model.compile()
+        model.compile(backend=size.compiler)
     if contender.attention == "plain":  # in float32 otherwise, which nobody would write
         torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=1e-3, momentum=0.9)
 
-    def loss() -> Tensor:
+    def loss(clip: Tensor, labels: Tensor) -> Tensor:
         with autocast(device, contender.precision), _kernel(contender.attention):
             logits = model(clip)
         return cross_entropy(logits.float(), labels)
@@ -317,14 +319,19 @@ def batch(size: Size) -> tuple[Tensor, Tensor]:
 def training_flops(contender: Contender, size: Size) -> int:
     """Of one clip, forward and backward, nothing recomputed; counted without computing.
 
-    A multiply-add is 2; matrix products and convolutions alone, see `vidadapt.benchmark`.
+    A multiply-add is 2; matrix products and convolutions alone, see `benchmark.flops`.
     """
-    two = Size(**{**vars(size), "batch_size": 2, "device": torch.device("cpu")})
+    plain = Contender(contender.library, contender.method, "fp32")
+    return _training_flops(plain, replace(size, batch_size=2, device=torch.device("cpu")))
+
+
+@cache
+def _training_flops(contender: Contender, size: Size) -> int:
     with torch.device("meta"):
-        model = build(contender, two)
+        model = build(contender, size)
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
-        return round(sum(benchmark.flops(model, *batch(two))) / 2)
+        return round(sum(benchmark.flops(model, *batch(size))) / size.batch_size)
 
 
 def _kernel(attention: str | None) -> Any:

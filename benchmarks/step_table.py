@@ -71,13 +71,24 @@ COLUMNS = {  # heading: (key, format)
 }
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    def cell(row: Mapping[str, Any], heading: str) -> str:
-        key, style = COLUMNS[heading]
-        return "" if row[key] is None else f"{row[key]:{style}}"
+def table(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, tuple[str, str]] = COLUMNS,
+    first: str = "step",
+) -> str:
+    """Markdown; what a row does not have is left empty.
 
-    shown = [[row["name"], *(cell(row, heading) for heading in COLUMNS)] for row in rows]
-    return markdown_table(["step", *COLUMNS], shown)
+    Args:
+        columns: heading -> (key, format).
+        first: heading of the rows' names.
+    """
+
+    def cell(row: Mapping[str, Any], heading: str) -> str:
+        key, style = columns[heading]
+        return "" if row.get(key) is None else f"{row[key]:{style}}"
+
+    shown = [[row["name"], *(cell(row, heading) for heading in columns)] for row in rows]
+    return markdown_table([first, *columns], shown)
 
 
 def title(size: Size) -> str:

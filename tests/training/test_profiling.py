@@ -39,7 +39,12 @@ def test_a_profile_is_told_and_traced_and_leaves_the_folder_free(
     assert "steps timed: 4" in printed and str(run / "profile" / "trace.json.gz") in printed
 
     assert [path.name for path in run.iterdir()] == ["profile"]
-    assert [path.name for path in (run / "profile").iterdir()] == ["trace.json.gz"]
+    names = sorted(path.name for path in (run / "profile").iterdir())
+    assert names == ["profile.json", "trace.json.gz"]
+    written = json.loads((run / "profile" / "profile.json").read_text())
+    assert {name: f"{1000 * value:.1f}" for name, value in written["seconds"].items()} == rows
+    clips = written["clips_per_second"] * written["seconds"]["step"]
+    assert written["steps"] == 4 and clips == pytest.approx(4)
     with gzip.open(run / "profile" / "trace.json.gz") as file:
         names = [event.get("name") for event in json.load(file)["traceEvents"]]
     for phase in ("forward", "backward"):

@@ -17,14 +17,14 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from vidadapt.data import Batches, EpochBatches
 from vidadapt.distributed import World
-from vidadapt.files import replaced
+from vidadapt.files import replaced, write_json
 from vidadapt.training.setup import Setup
 
 # The phase with which every batch begins.
 WAIT = "wait for data"
 
 WARM_UP, TRACED = 5, 3
-TRACE = "trace.json.gz"
+TRACE, PROFILE = "trace.json.gz", "profile.json"
 
 
 class ProfileDone(Exception):
@@ -145,7 +145,7 @@ def profiled(
     Args:
         batches: they begin again where they end.
         steps: as many are timed.
-        folder: for the trace of the main process, which alone says anything.
+        folder: for the times and the trace of the main process, which alone says anything.
     """
     written = folder if world.is_main else None
     profiler = StepProfiler(steps, setup.recipe.accumulation, world.device, written)
@@ -155,6 +155,8 @@ def profiled(
     if world.is_main:
         print("\n".join(table(seconds)))
         rate = setup.facts["global_batch"] / seconds["step"]
+        facts = {"steps": steps, "clips_per_second": rate, "seconds": seconds}
+        write_json(folder / PROFILE, facts)
         print(f"steps timed: {steps}; {rate:.1f} clips/s; the run was neither trained nor saved")
         print(f"  {folder / TRACE}: a trace of {TRACED} more; open it in ui.perfetto.dev")
 

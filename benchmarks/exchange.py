@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -31,10 +31,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
+from benchmarks.report import rows_table
 from benchmarks.small_runs import check, finish
 from benchmarks.step_contenders import Contender, Size, batch, build
 from benchmarks.timing import Target, take_turns, times_as_fast
-from vidadapt.apps.report import markdown_table
 from vidadapt.apps.study.benchmark import spread_percent
 from vidadapt.distributed import GradientMeans, World, gradients
 from vidadapt.launching import start
@@ -43,6 +43,12 @@ from vidadapt.models import SIZES
 OURS, AFTER, THEIRS = "vidadapt", "vidadapt, after backward", "DistributedDataParallel"
 GOAL = 1.0
 NUM_CLASSES = 174
+COLUMNS = {
+    "network": ("network", ""),
+    "step s": ("step_seconds", ".3f"),
+    "spread %": ("spread_percent", ".0f"),
+    ": DDP": ("times_ddp", ".2f"),
+}
 
 
 class Link:
@@ -105,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
             for row in rows
             if row["name"] == OURS
         ]
-        finish(args, "exchange", rows, targets, table(rows))
+        finish(args, "exchange", rows, targets, rows_table(rows, COLUMNS, "exchange"))
     start.stop()
 
 
@@ -175,58 +181,51 @@ def timed(step: Callable[[], None], world: World) -> Callable[[], float]:
     return work
 
 
-def model_of(size: Size) -> nn.Module:
-    torch.manual_seed(0)
-    return build(Contender("vidadapt", "full", "fp32"), size)
-
-
 def ours(size: Size, world: World, early: bool) -> Callable[[], None]:
     """A step as `training.loop` takes it."""
-    model: Any = model_of(size)
-    means, (clip, labels) = GradientMeans(world, model, model.head), batch(size)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-
-    def step() -> None:
-        if early:
-            means.begin_in_backward()
-        cross_entropy(model(clip), labels).backward()
-        means.average(1.0, ())
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step
+    model = model_of(size)
+    means = GradientMeans(world, model, model.head)
+    begin = means.begin_in_backward if early else nothing
+    return step_of(model, size, before=begin, after=lambda: means.average(1.0, ()))
 
 
 def theirs(size: Size, link: Link | None) -> Callable[[], None]:
     """A step of DistributedDataParallel."""
-    model, (clip, labels) = model_of(size), batch(size)
     parallel = DistributedDataParallel(
-        model, forward_sync_buffers=False, gradient_as_bucket_view=True
+        model_of(size), forward_sync_buffers=False, gradient_as_bucket_view=True
     )
     if link is not None:
         parallel.register_comm_hook(None, link.hook)
+    return step_of(parallel, size)
+
+
+def nothing() -> None:
+    pass
+
+
+def model_of(size: Size) -> Any:
+    torch.manual_seed(0)
+    return build(Contender("vidadapt", "full", "fp32"), size)
+
+
+def step_of(
+    model: nn.Module,
+    size: Size,
+    before: Callable[[], object] = nothing,
+    after: Callable[[], object] = nothing,
+) -> Callable[[], None]:
+    """A training step; what is done before it, and after its backward pass."""
+    clip, labels = batch(size)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
 
     def step() -> None:
-        cross_entropy(parallel(clip), labels).backward()
+        before()
+        cross_entropy(model(clip), labels).backward()
+        after()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
     return step
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = [
-        [
-            row["network"],
-            row["name"],
-            f"{1e3 * row['step_seconds']:.0f}",
-            f"{row['spread_percent']:.0f} %",
-            f"{row['times_ddp']:.2f}",
-        ]
-        for row in rows
-    ]
-    return markdown_table(["network", "exchange", "step ms", "spread", ": DDP"], lines)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_page import FILE, page
+from benchmarks.gpu_page import FILE, lines_of, page
 from benchmarks.gpu_parts import PARTS, Part, Place, Row
 from benchmarks.run import environment
 from benchmarks.step import free, is_want_of_memory
@@ -91,7 +91,7 @@ def begin(raw: Path, device: str, tiny: bool) -> None:
     """
     here: Row = {"on": device_name(torch.device(device)), "tiny": tiny}
     if raw.exists():
-        known = json.loads(raw.read_text(encoding="utf-8").splitlines()[0])
+        known = lines_of(raw)[0]
         for key, value in here.items():
             if known[key] != value:
                 raise ValueError(
@@ -132,9 +132,11 @@ def run_parts(parts: Mapping[str, Part], place: Place, raw: Path) -> list[str]:
             seconds = round(time.monotonic() - began, 1)
             add(raw, {"kind": "part", "part": name, "problem": problem, "seconds": seconds})
         write_text(raw.with_suffix(".md"), page(raw))
-    lines = newest(raw)
-    return [": ".join([one["part"], *filter(None, [one.get("name")]), one["problem"]])
-            for one in lines if one.get("problem")]  # fmt: skip
+    return [
+        ": ".join(one[key] for key in ("part", "name", "problem") if key in one)
+        for one in newest(raw)
+        if one.get("problem")
+    ]
 
 
 def run_part(name: str, part: Part, place: Place, raw: Path) -> None:
@@ -181,7 +183,7 @@ def add(raw: Path, line: Row) -> None:
 
 def newest(raw: Path) -> Sequence[Row]:
     """Lines of the newest run."""
-    lines = [json.loads(line) for line in raw.read_text(encoding="utf-8").splitlines()]
+    lines = lines_of(raw)
     last = max(place for place, one in enumerate(lines) if one["kind"] == "machine")
     return lines[last + 1 :]
 

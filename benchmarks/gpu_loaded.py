@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from vidadapt.distributed import World
 from vidadapt.evaluation import score_views
 from vidadapt.files import write_text
 from vidadapt.lists import read_list
-from vidadapt.models import VideoModel, cast_frozen, resolved_precision
+from vidadapt.models import Precision, VideoModel, cast_frozen, resolved_precision
 
 if TYPE_CHECKING:
     from benchmarks.gpu_parts import Measurements, Place, Row
@@ -135,6 +135,7 @@ class Evaluated:
     plan: DataPlan
     videos: VideoList
     model: VideoModel
+    precision: Precision
 
     @classmethod
     def of(cls, place: Place) -> Evaluated:
@@ -145,8 +146,9 @@ class Evaluated:
         samples = read_list(listed, cfg.data.root, plan.num_classes)
         videos = data.load_list(cfg.data, plan, listed, samples, training=False)
         model = runs.adapted_model(cfg, plan)[0].to(place.device).eval()
-        cast_frozen(model, torch.device(place.device), cls._precision(place, cfg))
-        return cls(place, cfg, plan, videos, model)
+        precision = resolved_precision(torch.device(place.device), cfg.train.precision)
+        cast_frozen(model, torch.device(place.device), precision)
+        return cls(place, cfg, plan, videos, model, precision)
 
     def from_clips(self) -> Row:
         """Videos a second from the loader, whose processes have started."""
@@ -166,7 +168,12 @@ class Evaluated:
 
     def _timed(self, items: Iterable[Mapping[str, Any]], passes: int) -> list[float]:
         """Seconds of each pass."""
-        return [self._seconds(lambda: self._scored(items)) for _ in range(passes)]
+        seconds = []
+        for _ in range(passes):
+            began = time.perf_counter()
+            self._scored(items)
+            seconds.append(time.perf_counter() - began)
+        return seconds
 
     def _scored(self, items: Any) -> None:
         """Score all videos; the scores come back to the host, which waits for the device."""
@@ -180,20 +187,10 @@ class Evaluated:
             num_crops=self.plan.num_crops,
             normalization=self.plan.normalization,
             views_per_forward=self.cfg.eval.views_per_forward,
-            precision=self._precision(self.place, self.cfg),
+            precision=self.precision,
             world=world_of(self.place),
             shown=False,
         )
-
-    @staticmethod
-    def _seconds(work: Callable[[], None]) -> float:
-        began = time.perf_counter()
-        work()
-        return time.perf_counter() - began
-
-    @staticmethod
-    def _precision(place: Place, cfg: Config) -> Any:
-        return resolved_precision(torch.device(place.device), cfg.train.precision)
 
     def _row(self, seconds: list[float]) -> Row:
         number = len(self.videos.samples)

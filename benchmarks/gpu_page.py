@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_parts import PARTS, Row
-from benchmarks.report import targets_table
-from benchmarks.step_table import COLUMNS, table
+from benchmarks.report import rows_table, targets_table
+from benchmarks.step_table import COLUMNS
 from benchmarks.timing import Target
 
 FILE = "gpu.jsonl"
@@ -59,7 +59,7 @@ def page(raw: Path) -> str:
     Raises:
         FileNotFoundError: there is no such file.
     """
-    lines = [json.loads(line) for line in raw.read_text(encoding="utf-8").splitlines()]
+    lines = lines_of(raw)
     found = [(name, *latest(name, lines)) for name in PARTS]
     rows = {name: part_rows for name, _, part_rows, _ in found}
     title = "# On a GPU"
@@ -74,9 +74,15 @@ def page(raw: Path) -> str:
         if problem:
             texts.append(f"{problem.capitalize()}.")
         if part_rows:
-            texts += [table(part_rows, COLUMNS_OF.get(name, STEPS), "what"), *said(part_rows)]
+            columns = COLUMNS_OF.get(name, STEPS)
+            texts += [rows_table(part_rows, columns, "what"), *said(part_rows)]
             texts.append(machine_of(machine))
     return "\n\n".join([*texts, NOTES]) + "\n"
+
+
+def lines_of(raw: Path) -> list[Row]:
+    """Read the file."""
+    return [json.loads(line) for line in raw.read_text(encoding="utf-8").splitlines()]
 
 
 def latest(part: str, lines: Sequence[Row]) -> tuple[Row, list[Row], str | None]:

@@ -69,16 +69,16 @@ class Part:
     most: float
 
 
-def tests(place: Place) -> Measurements:
+def device_tests(place: Place) -> Measurements:
     """The tests of the device: each method on each kind of backbone, and resumed runs."""
     where = ["tests/test_gpu.py", "tests/methods/test_on_devices.py"]
     marked = ["-m", "gpu", *(["-n", "4"] if find_spec("xdist") else [])]
     if place.device == "cpu":
         marked = ["-m", "not gpu and not slow", "-k", "cpu-linear"]
-    return {"tests marked gpu": lambda: tested([*where, *marked], place)}
+    return {"tests marked gpu": lambda: outcome([*where, *marked], place)}
 
 
-def tested(words: list[str], place: Place) -> Row:
+def outcome(words: list[str], place: Place) -> Row:
     """Run pytest; a failed test, or none that passes, is a problem.
 
     Returns:
@@ -226,7 +226,7 @@ def largest(fits: Callable[[int], bool], most: int) -> int:
 
 
 PARTS = {
-    "tests": Part("Tests of the device", tests, least=20, most=150),
+    "tests": Part("Tests of the device", device_tests, least=20, most=150),
     "steps": Part("Training steps, ViT-B, 8 frames, bf16", steps, least=20, most=200),
     "large": Part("Models of 1 and 4 billion parameters, 8 frames, bf16", large, 40, most=180),
     "loader": Part(

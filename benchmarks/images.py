@@ -39,6 +39,7 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks.footage import scene
 from benchmarks.lists import SHORT, written
+from benchmarks.report import rows_table
 from benchmarks.small_runs import check, finish
 from benchmarks.timing import Target, take_turns, times_as_fast
 from vidadapt.apps.report import markdown_table
@@ -60,11 +61,17 @@ START_GOAL, SPEED_GOAL = 3.0, 1.0
 SHAPES = ((375, 500), (500, 375), (333, 500), (500, 500))  # height and width, as in ImageNet
 SMALL = (120, 160)  # of the images of the long list
 START = """\
-from vidadapt.processes import start_server
-start_server("vidadapt.data.loaders")
+from vidadapt.cli import begin_loaders
+begin_loaders()
 from benchmarks.lists_start import run
 run()
 """
+COLUMNS = {
+    "workers": ("workers", "d"),
+    "images/s": ("images_per_second", ".0f"),
+    "spread %": ("spread_percent", ".0f"),
+    ": ImageFolder": ("times_imagefolder", ".2f"),
+}
 CLASSES = 8  # folders of the images of the loader's part
 
 
@@ -83,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
         ratio = times_as_fast(seconds, ours, theirs)
         targets.append(Target(f"{ours} : {theirs}, images/s", SPEED_GOAL, ">=", ratio))
     speeds = [row_of(name, seconds, args.workers) for name in seconds]
-    shown = f"{start_table(starts)}\n\n{table(speeds)}"
+    shown = f"{start_table(starts)}\n\n{rows_table(speeds, COLUMNS, 'loader')}"
     finish(args, "images", [*starts, *speeds], targets, shown)
 
 
@@ -253,20 +260,6 @@ def start_table(rows: Sequence[Mapping[str, Any]]) -> str:
         lines.append([*line, f"{row['spread_percent']:.0f} %", f"{row['process_gb']:.2f}"])
     headings = ["listed images", "Python and torch s", "lists s", "lists and first batch s"]
     return markdown_table([*headings, "spread", "process GB"], lines)
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = [
-        [
-            row["name"],
-            str(row["workers"]),
-            f"{row['images_per_second']:.0f}",
-            f"{row['spread_percent']:.0f} %",
-            f"{row['times_imagefolder']:.2f}",
-        ]
-        for row in rows
-    ]
-    return markdown_table(["loader", "workers", "images/s", "spread", ": ImageFolder"], lines)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,30 @@ def targets_table(targets: Sequence[Mapping[str, Any]]) -> str:
     return markdown_table(["target", "goal", "measured", ""], rows)
 
 
+def rows_table(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]], first: str
+) -> str:
+    """Rows by their names; what a row does not have is left empty.
+
+    Args:
+        columns: heading -> (key, format).
+        first: heading of the names.
+
+    >>> print(rows_table([{"name": "a", "ms": 1.26}, {"name": "b"}], {"ms": ("ms", ".1f")}, "what"))
+    | what |  ms |
+    |------|----:|
+    | a    | 1.3 |
+    | b    |     |
+    """
+
+    def cell(row: Mapping[str, Any], heading: str) -> str:
+        key, style = columns[heading]
+        return "" if row.get(key) is None else f"{row[key]:{style}}"
+
+    shown = [[row["name"], *(cell(row, heading) for heading in columns)] for row in rows]
+    return markdown_table([first, *columns], shown)
+
+
 def day_report(day: Mapping[str, Any]) -> str:
     """What `run.py` keeps of a day in JSON: summary with the targets, then the tables."""
     targets = day["targets"]

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.report import rows_table
 from benchmarks.step_contenders import Size
 from benchmarks.timing import Target, times_as_fast
-from vidadapt.apps.report import markdown_table
 from vidadapt.models import resolved_precision
 
 
@@ -71,24 +71,8 @@ COLUMNS = {  # heading: (key, format)
 }
 
 
-def table(
-    rows: Sequence[Mapping[str, Any]],
-    columns: Mapping[str, tuple[str, str]] = COLUMNS,
-    first: str = "step",
-) -> str:
-    """Markdown; what a row does not have is left empty.
-
-    Args:
-        columns: heading -> (key, format).
-        first: heading of the rows' names.
-    """
-
-    def cell(row: Mapping[str, Any], heading: str) -> str:
-        key, style = columns[heading]
-        return "" if row.get(key) is None else f"{row[key]:{style}}"
-
-    shown = [[row["name"], *(cell(row, heading) for heading in columns)] for row in rows]
-    return markdown_table([first, *columns], shown)
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    return rows_table(rows, COLUMNS, "step")
 
 
 def title(size: Size) -> str:

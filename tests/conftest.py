@@ -30,6 +30,10 @@ from vidadapt.runs import adapter_json, adapters, assemble
 
 ROOT = Path(__file__).parents[1]
 ALONE = World(0, 1, torch.device("cpu"))
+ON_CUDA = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device"),
+]
 
 
 @dataclass(frozen=True)

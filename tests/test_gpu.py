@@ -12,17 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ALONE, ROOT, load_tool
+from conftest import ALONE, ON_CUDA, ROOT, load_tool
 from safetensors.torch import load_file
 from test_training import assert_same_state, log_of, trainer_of
 
 from vidadapt.distributed import World
 from vidadapt.evaluation import load_scores
-
-ON_CUDA = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device"),
-]
 
 
 def on_cuda(test):

@@ -87,5 +87,10 @@ def run(name: str, words: list[str]) -> None:
             if not named_plugins(words):  # what they import is not known
                 import_module(f"vidadapt.commands.{name}").parse(words)
     elif name in LOADING and "torch" not in sys.modules:
-        import_module("vidadapt.processes").start_server("vidadapt.data.loaders")
+        begin_loaders()
     import_module(f"vidadapt.commands.{name}").run()
+
+
+def begin_loaders() -> None:
+    """Let the processes that load clips begin their imports, beside those of this process."""
+    import_module("vidadapt.processes").start_server("vidadapt.data.loaders")

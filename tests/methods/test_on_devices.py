@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import ON_CUDA
 from kinds import NUM_CLASSES, chosen, clips, fresh
 from test_contracts import PAIRS
 from torch.nn.functional import cross_entropy
@@ -15,10 +16,6 @@ from vidadapt import methods
 from vidadapt.models import VideoModel, autocast, cast_frozen
 from vidadapt.training import build_optimizer, parameter_groups, set_lr
 
-ON_CUDA = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device"),
-]
 CASES = [
     pytest.param(device, *pair, marks=ON_CUDA if device == "cuda" else ())
     for device in ("cpu", "cuda")

@@ -133,8 +133,9 @@ class _Bucket:
 
     @classmethod
     def of(cls, parameters: list[nn.Parameter]) -> _Bucket:
-        numbers = torch.cat([torch.zeros_like(parameter).flatten() for parameter in parameters])
-        parts = numbers.split([parameter.numel() for parameter in parameters])
+        sizes = [parameter.numel() for parameter in parameters]
+        numbers = parameters[0].new_zeros(sum(sizes))
+        parts = numbers.split(sizes)
         places = [part.view_as(p) for p, part in zip(parameters, parts, strict=True)]
         return cls(parameters, numbers, places)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from vidadapt.apps.report import class_counts, write_check_picture
 from vidadapt.console import class_name
-from vidadapt.files import replaced
+from vidadapt.files import is_url, joined, replaced
 from vidadapt.lists import (
     LABELS_FILE,
     MANY,
@@ -52,14 +52,14 @@ class Plan:
 
     Attributes:
         list_path: the list.
-        root: folder that its paths are relative to.
+        root: folder that its paths are relative to, or its URL.
         samples: of the list.
         label_names: of labels.txt beside the list; None without one.
         out: folder for the files that are written about it.
     """
 
     list_path: Path
-    root: Path
+    root: Path | str
     samples: Samples
     label_names: tuple[str, ...] | None
     out: Path
@@ -89,7 +89,7 @@ class Checked:
 
 def plan_checks(
     lists: Sequence[Path],
-    root: Path | None,
+    root: Path | str | None,
     out: Path | None,
     allow_outside_root: bool = False,
     multi_label: bool = False,
@@ -113,10 +113,11 @@ def plan_checks(
         # Labels matter only to training, and a missing file is a row of the table.
         several = multi_label or known_multi_label(path)
         samples = read_list(path, found, MANY, allow_outside_root, multi_label=several)
-        if not any(file_of(found / sample.path).exists() for sample in samples):
+        if not is_url(str(found)) and not _one_is_there(found, samples):
             raise ValueError(
-                f"{path}: none of its {len(samples):,} videos is there, {found / samples[0].path} "
-                "nor any other; give --root, the folder that its paths are relative to"
+                f"{path}: none of its {len(samples):,} videos is there, "
+                f"{joined(found, samples[0].path)} nor any other; give --root, the folder that its "
+                "paths are relative to"
             )
         names = path.with_name(LABELS_FILE)
         label_names = tuple(read_label_names(names)) if names.is_file() else None
@@ -139,6 +140,10 @@ def plan_checks(
             ) from error
         read_index(plan.file("index"))
     return list(plans.values())
+
+
+def _one_is_there(root: str | Path, samples: Samples) -> bool:
+    return any(Path(file_of(joined(root, path))).exists() for path in samples.paths())
 
 
 def check(

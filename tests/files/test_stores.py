@@ -235,3 +235,34 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyP
         pytest.skip("gcsfs is installed")
     with pytest.raises(ImportError, match=r"pip install 'vidadapt\[gs\]'"):
         state_of("gs://bucket/a.bin")
+
+
+def test_states_of_a_listed_bucket_are_those_of_single_objects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a whole S3: listings, its errors, and objects that are replaced."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        fsspec.filesystem("s3").clear_instance_cache()
+        s3 = fsspec.filesystem("s3")
+        s3.mkdir("bucket")
+        urls = [f"s3://bucket/in/{number} #ü.bin" for number in range(7)]
+        for number, url in enumerate(urls):
+            s3.pipe_file(url, bytes([number]) * (10 + number))
+        before = states_of([*urls, "s3://bucket/in/gone", "s3://nowhere/a.bin"])
+        assert {url: before[url] for url in urls} == {url: state_of(url) for url in urls}
+        assert isinstance(before["s3://bucket/in/gone"], FileNotFoundError)
+        assert isinstance(before["s3://nowhere/a.bin"], FileNotFoundError)
+        s3.pipe_file(urls[3], b"another one!!")  # of the same size
+        after = states_of(urls)
+        assert [url for url in urls if after[url] != before[url]] == [urls[3]]
+        assert bytes(read_ranges(urls[3], [(0, 7)])[0]) == b"another"
+    finally:
+        server.stop()

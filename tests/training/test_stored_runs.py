@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import TinySet
+from conftest import TinySet, load_tool
 from safetensors.torch import load_file
 from stores import SECRET
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_on_a_store_is_that_on_local_files(
-    tiny_set: TinySet, store: Store, tmp_path: Path, run_tool, workers: int
+    tiny_set: TinySet, store: Store, tmp_path: Path, run_tool, capsys, workers: int
 ) -> None:
     (tmp_path / "bucket").rmdir()
     (tmp_path / "bucket").symlink_to(tiny_set.root)
@@ -30,9 +30,14 @@ def test_a_run_on_a_store_is_that_on_local_files(
         )
         run_tool("train", "--run_dir", run, *options)
         run_tool("evaluate", "--run_dir", run)
+        capsys.readouterr()
+        video = f"{root}/test 1 [x]#.mp4"
+        load_tool("predict").main([video, "--adapter", str(run / "last"), "--json"])
+        said = capsys.readouterr().out.replace(str(root), "").replace(f"{name}/last", "")
+        assert "green" in said, said
         tensors = load_file(run / "last" / "adapter.safetensors")
         metrics = json.loads(next(run.glob("eval_*/metrics.json")).read_text())
-        found[name] = {key: value.tolist() for key, value in tensors.items()}, metrics["top1"]
+        found[name] = {key: value.tolist() for key, value in tensors.items()}, metrics["top1"], said
         texts = [file.read_text() for file in run.rglob("*") if file.suffix in (".json", ".yaml")]
         assert texts and not any(SECRET in text for text in texts)
     assert found["local"] == found["stored"]

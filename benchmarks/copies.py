@@ -183,7 +183,7 @@ def read_set(path: Path, root: Path | None) -> tuple[str, Videos]:
 def size_of(videos: Videos) -> int:
     """Bytes on disk of what a set reads."""
     files = {file_of(videos.file(place)) for place in range(len(videos))}
-    return sum(file.stat().st_size for file in files)
+    return sum(Path(file).stat().st_size for file in files)
 
 
 def generated_sets(args: argparse.Namespace) -> dict[str, list[tuple[str, Videos]]]:

@@ -20,7 +20,7 @@ from vidadapt.data import DataPlan
 from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.loaders import TrainLoader
 from vidadapt.data.worker_count import loader_processes
-from vidadapt.lists import CountJob, count_file
+from vidadapt.lists import CountJob, Videos, count_file
 from vidadapt.video import ReadError, VideoFacts
 
 
@@ -44,6 +44,7 @@ class Clips(Dataset[dict[str, Any]]):
 
     def __init__(self, size: int, faults: dict[int, str], log: Path) -> None:
         self.size, self.faults, self.log = size, faults, log
+        self.samples = Videos.of("/", [], {})
 
     def __len__(self) -> int:
         return self.size

@@ -278,9 +278,9 @@ def test_damage_is_told(tar: Path, videos, tmp_path: Path) -> None:
 
 def test_a_folder_may_be_called_like_a_tar(tmp_path: Path) -> None:
     (tmp_path / "UCF101.tar").mkdir()
-    assert file_of(tmp_path / "UCF101.tar" / "a.avi") == tmp_path / "UCF101.tar" / "a.avi"
+    assert file_of(tmp_path / "UCF101.tar" / "a.avi") == str(tmp_path / "UCF101.tar" / "a.avi")
     assert tar_and_name(tmp_path / "UCF101.tar" / "b.tar" / "c") == (
-        tmp_path / "UCF101.tar" / "b.tar",
+        str(tmp_path / "UCF101.tar" / "b.tar"),
         "c",
     )
 

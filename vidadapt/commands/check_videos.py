@@ -9,12 +9,15 @@ from pathlib import Path
 from vidadapt import launching
 from vidadapt.apps.prepare.check import Checked, advice, check, plan_checks, summary
 from vidadapt.apps.prepare.commands import options
+from vidadapt.apps.prepare.shards import join
 from vidadapt.config import spelt
 from vidadapt.console import printable_lines
 
 EPILOG = """examples:
   vidadapt check_videos train.txt test.txt --root VIDEOS
   vidadapt check_videos PREPARED/train.txt --processes 16 --out reports
+  vidadapt check_videos PREPARED/train.txt --shard 2/8   (on the second of eight machines; then,
+                                                          once, with --join 8)
 
 It writes beside each list, or in --out:
   LIST.index           the video index, in which all this is kept: a training run with the same
@@ -45,6 +48,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     options.add_lists(parser)
     options.add_reader(parser)
+    options.add_shards(parser)
     options.add_processes(parser, "decoding")
     options.add_time_limit(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: beside each list")
@@ -55,8 +59,10 @@ def main(argv: list[str] | None = None) -> int:
     """Check as the arguments say; the exit status: 1 if some file cannot be read."""
     args = parse(argv)
     found: list[Checked] = []
+    for path in args.lists:
+        join(path, args.join, args.out)
     for plan in plan_checks(
-        args.lists, args.root, args.out, args.allow_outside_root, args.multi_label
+        args.lists, args.root, args.out, args.allow_outside_root, args.multi_label, args.shard
     ):
         found.append(check(plan, args.reader, args.processes, args.time_limit, found))
         print(printable_lines(summary(found[-1])), flush=True)

@@ -11,6 +11,9 @@ from pathlib import Path
 from vidadapt.config.schema import SECTIONS, Config, ConfigError, TrainConfig
 from vidadapt.config.typed import out_of_range
 
+# What a run writes, changes or reads a part of at a time.
+LOCAL_DATA = ("lists", "train_list", "dev_list", "test_list", "label_names", "index_dir")
+
 
 def check(config: Config, world_size: int) -> None:
     """Check for settings that are impossible, from the configuration alone.
@@ -24,7 +27,7 @@ def check(config: Config, world_size: int) -> None:
 
 def check_evaluation(config: Config) -> None:
     """Run the part of `check` that an evaluation needs."""
-    _refuse([*out_of_range(config.eval, "eval."), *_head_weights(config, 1)])
+    _refuse([*out_of_range(config.eval, "eval."), *_head_weights(config, 1), *_stores(config, 1)])
 
 
 def _refuse(problems: list[str]) -> None:
@@ -199,7 +202,20 @@ def _cache(config: Config, world_size: int) -> Iterator[str]:
         )
 
 
+def _stores(config: Config, world_size: int) -> Iterator[str]:
+    data = config.data
+    local = {"run_dir": config.run_dir, "cache.dir": config.cache.dir}
+    local |= {f"data.{key}": getattr(data, key) for key in LOCAL_DATA}
+    for key, path in local.items():
+        if path is not None and "://" in path:
+            # Nor shown: it may hold a password.
+            yield (
+                f"{key}: is a URL, but only videos are read from a store (data.root); give a local "
+                "path, and copy it from or to the store with its own tool, e.g. aws s3 sync"
+            )
+
+
 CONSTRAINTS = (
     *(_lists, _warmup, _frozen_backbone, _batchnorm, _head_weights, _mixing, _classes),
-    *(_multi_label, _selection, _early_stopping, _compiling, _sharding, _cache),
+    *(_multi_label, _selection, _early_stopping, _compiling, _sharding, _cache, _stores),
 )

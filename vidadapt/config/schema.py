@@ -31,7 +31,8 @@ class DataConfig:
             the sampling preset.
         lists: folder written by vidadapt prepare; gives the lists, label names and root of
             videos. It has a development split if one was asked for.
-        root: folder that the paths in the lists are relative to.
+        root: folder that the paths in the lists are relative to, or its URL in a store, e.g.
+            `s3://bucket/folder`.
         train_list: `path label` list to train on.
         dev_list: development split for choosing the best epoch; never the test list.
         test_list: list whose results are reported.

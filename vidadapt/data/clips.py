@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from vidadapt.data.ahead import ReadAhead
 from vidadapt.data.changes import ChangedVideo
 from vidadapt.data.epochs import SampleKey
 from vidadapt.data.sampling import Sampling, eval_indices, train_indices
@@ -26,7 +26,7 @@ from vidadapt.data.transforms import (
 )
 from vidadapt.files import PATIENCE, Patience
 from vidadapt.lists import Videos, label_at
-from vidadapt.video import ReadError, TransientReadError, VideoFacts, file_of, open_counted
+from vidadapt.video import ReadError, TransientReadError, VideoFacts, open_counted, state_now
 
 RECOUNT = "The next start counts it anew"
 
@@ -59,16 +59,26 @@ class TrainClips(Dataset[dict[str, Any]]):
         self.patience = Patience(patience)
         self.samples, self.sampling, self.seed = samples, sampling, seed
         self.crop_size, self.augmentation, self.framing = crop_size, augmentation, framing
+        self._ahead = ReadAhead()
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def ahead(self, keys: Iterable[SampleKey]) -> None:
+        """Begin to fetch what these clips need from a store."""
+        for key in keys:
+            epoch, index, copy = key
+            with seeded(self.seed, epoch, index, copy) as rng:
+                frames = train_indices(self.sampling, self.samples.facts(index).num_frames, rng)
+            self._ahead.start(key, self.samples.file(index), frames)
 
     def __getitem__(self, key: SampleKey) -> dict[str, Any]:
         epoch, index, copy = key
         facts = self.samples.facts(index)
         with seeded(self.seed, epoch, index, copy) as rng:
             indices = train_indices(self.sampling, facts.num_frames, rng)
-            read = partial(read_frames, self.samples.file(index), facts, indices)
+            take = partial(self._ahead.take, key)
+            read = partial(read_frames, self.samples.file(index), facts, indices, take)
             frames, changed = self.patience.call(read, (TransientReadError,))
             clip = train_clip(frames, self.crop_size, self.augmentation, self.framing)
         about = {"again": self.patience.first(), "changed": changed}
@@ -111,6 +121,7 @@ class EvalViews(Dataset[dict[str, Any]]):
         self.samples, self.sampling = samples, sampling
         self.crop_size, self.framing = crop_size, framing
         self.num_clips, self.num_crops = num_clips, num_crops
+        self._ahead = ReadAhead()
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -120,7 +131,7 @@ class EvalViews(Dataset[dict[str, Any]]):
         item = self._without_views(index, facts.error)
         if not facts.error:
             try:
-                item |= self._views(self.samples.file(index), facts)
+                item |= self._views(index, facts)
             except ReadError as error:
                 changed = str(error) if isinstance(error, ChangedVideo) else ""
                 item |= {"error": str(error), "changed": changed}
@@ -135,10 +146,19 @@ class EvalViews(Dataset[dict[str, Any]]):
         about = {"label": label, "index": index, "error": error, "again": "", "changed": ""}
         return {**dict.fromkeys(VIEWS), **about}
 
-    def _views(self, file: str, facts: VideoFacts) -> dict[str, Any]:
+    def ahead(self, indices: Iterable[int]) -> None:
+        """Begin to fetch what the views of these videos need from a store."""
+        for index in indices:
+            facts = self.samples.facts(index)
+            if not facts.error:
+                frames = eval_indices(self.sampling, facts.num_frames, self.num_clips)
+                self._ahead.start(index, self.samples.file(index), frames)
+
+    def _views(self, index: int, facts: VideoFacts) -> dict[str, Any]:
         indices = eval_indices(self.sampling, facts.num_frames, self.num_clips)
         needed, places = np.unique(indices, return_inverse=True)
-        read = partial(read_frames, file, facts, needed)
+        take = partial(self._ahead.take, index)
+        read = partial(read_frames, self.samples.file(index), facts, needed, take)
         found, changed = self.patience.call(read, (TransientReadError,))
         frames = eval_frames(found, self.crop_size, self.framing)
         height, width = frames.shape[1:3]
@@ -187,11 +207,17 @@ def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return distinct, which.ravel()
 
 
-def read_frames(file: str, facts: VideoFacts, indices: np.ndarray) -> tuple[np.ndarray, str]:
+def read_frames(
+    file: str,
+    facts: VideoFacts,
+    indices: np.ndarray,
+    take: Callable[[], list[torch.Tensor] | None] = lambda: None,
+) -> tuple[np.ndarray, str]:
     """Read frames at `indices`, (len(indices), H, W, 3) uint8; the file is closed afterwards.
 
     Args:
         facts: of the file when it was counted. Their reader is known to be exact on this file.
+        take: returns the bytes of a packed video's frames, once, where they were read ahead.
 
     Returns:
         The frames, and why the file may not be the one that was counted, naming it; empty: it is.
@@ -204,7 +230,7 @@ def read_frames(file: str, facts: VideoFacts, indices: np.ndarray) -> tuple[np.n
     """
     other = _other_state(file, facts)
     try:
-        with open_counted(file, facts) as video:
+        with open_counted(file, facts, take()) as video:
             frames = video.frames(indices)
             differs = video.changed
             # For a packed video these are the checks that its tar has now.
@@ -228,12 +254,12 @@ def _other_state(file: str, facts: VideoFacts) -> str:
     if facts.size < 0:  # not known
         return ""
     try:
-        now = os.stat(file_of(file))  # noqa: PTH116
+        now = state_now(file)
     except OSError:  # opening it gives a better error
         return ""
-    if (now.st_size, now.st_mtime_ns) == (facts.size, facts.mtime_ns):
+    if now == (facts.size, facts.mtime_ns):
         return ""
-    sizes = f"{facts.size:,} bytes then, {now.st_size:,} now"
-    if now.st_size == facts.size:
+    sizes = f"{facts.size:,} bytes then, {now.size:,} now"
+    if now.size == facts.size:
         sizes = f"of {facts.size:,} bytes, and written at another time"
     return f"changed since it was counted ({sizes})"

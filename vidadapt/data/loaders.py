@@ -7,7 +7,7 @@ marks such a video as unreadable, and never leaves one out.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from vidadapt.data.clips import VIEWS, EvalViews, TrainClips
 from vidadapt.data.epochs import EpochBatches, SampleKey
 from vidadapt.data.skips import SkipLog
 from vidadapt.data.transforms import normalize
+from vidadapt.files import is_url
 from vidadapt.processes import Lost, Pool, Work
 from vidadapt.video import ReadError
 
@@ -87,7 +88,7 @@ class TrainLoader:
         self.changes = Changes(None, "warn")
         self.again: list[str] = []
         self._pool = Pool(
-            Work(partial(_load_clip, dataset), _joined_clips, one_thread),
+            Work(partial(_load_clip, dataset), _joined_clips, one_thread, _ahead_of(dataset)),
             num_workers=num_workers,
             limit=clip_timeout,
             tries=DIED,
@@ -185,7 +186,7 @@ class EvalLoader:
         self.again: list[str] = []
         self._causes: dict[int, str] = {}
         self._pool = Pool(
-            Work(dataset.__getitem__, _joined_views, one_thread),
+            Work(dataset.__getitem__, _joined_views, one_thread, _ahead_of(dataset)),
             num_workers=num_workers,
             limit=None if clip_timeout is None else clip_timeout * dataset.num_clips,
             tries=DIED,
@@ -220,6 +221,11 @@ class EvalLoader:
 
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+def _ahead_of(dataset: TrainClips | EvalViews) -> Callable[[Iterable[Any]], None] | None:
+    """What reads ahead; nothing where the videos are local files."""
+    return dataset.ahead if is_url(dataset.samples.root) else None
 
 
 def _load_clip(clips: TrainClips, key: SampleKey) -> dict[str, Any] | Unread:

@@ -17,6 +17,7 @@ from vidadapt.data.transforms import (
     Augmentation,
     Framing,
 )
+from vidadapt.files import is_url, refuse_credentials
 from vidadapt.lists import read_label_names
 from vidadapt.video import READERS, check_reader
 
@@ -67,6 +68,8 @@ def resolve(
         ImportError: the reader asked for cannot be loaded.
     """
     _check_ranges(data)
+    if is_url(data.root):
+        refuse_credentials(data.root)
     dataset = DATASETS[require_known("data.dataset", data.dataset, DATASETS)]
     require_known("data.normalization", data.normalization, NORMALIZATIONS)
     require_known("data.train_crop", data.train_crop, TRAIN_CROPS)

@@ -15,7 +15,15 @@ from vidadapt.lists.folds import (
     read_folds,
     write_folds,
 )
-from vidadapt.lists.index import Index, add_to_index, index_path, read_index, tidy_index
+from vidadapt.lists.index import (
+    Index,
+    add_to_index,
+    index_path,
+    join_indexes,
+    read_index,
+    shard_path,
+    tidy_index,
+)
 from vidadapt.lists.names import (
     IMAGE_ENDINGS,
     PATH_COLUMNS,
@@ -99,6 +107,7 @@ __all__ = [
     "index_path",
     "is_image",
     "is_video",
+    "join_indexes",
     "known_multi_label",
     "known_root",
     "known_rows",
@@ -120,6 +129,7 @@ __all__ = [
     "read_quarantine",
     "read_tasks",
     "refuse_mixture",
+    "shard_path",
     "shared_paths",
     "spelled",
     "tidy_index",

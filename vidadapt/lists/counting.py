@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vidadapt.console import track
+from vidadapt.files import absolute, is_url, joined, states_of
 from vidadapt.lists.file_counting import CountJob, count_file, failed_count, patience
 from vidadapt.lists.index import Index, add_to_index, index_path, read_index, tidy_index
 from vidadapt.lists.names import spelling_hint
@@ -47,21 +48,34 @@ class FileStates(NamedTuple):
 def look_at(root: str | Path, paths: Iterable[str], barred: Mapping[str, str]) -> FileStates:
     """Look at the files of a list; for packed videos at their tar, once.
 
+    Objects of a store are asked for together; `State.version` stands for their time.
+
     Args:
         barred: normalised list paths that are not looked at, with the cause.
     """
     sizes, mtimes, causes = array("q"), array("q"), {}
     tars: dict[str, tuple[int, int, str]] = {}
     folder = os.path.join(root, "")  # noqa: PTH118
+    objects: dict[int, str] = {}
     for place, path in enumerate(paths):
         size, mtime_ns, cause = -1, 0, barred.get(os.path.normpath(path), "") if barred else ""
         if not cause:
-            file = path if path.startswith("/") else folder + path
-            size, mtime_ns, cause = _state(file, tars)
+            file = path if path.startswith("/") or is_url(path) else folder + path
+            if is_url(file):
+                objects[place] = file_of(file)
+            else:
+                size, mtime_ns, cause = _state(file, tars)
         sizes.append(size)
         mtimes.append(mtime_ns)
         if cause:
             causes[place] = cause
+    found = states_of(objects.values())
+    for place, url in objects.items():
+        state = found[url]
+        if isinstance(state, OSError):
+            causes[place] = str(state.strerror)
+        else:
+            sizes[place], mtimes[place] = state
     return FileStates(np.array(sizes, np.int64), np.array(mtimes, np.int64), causes)
 
 
@@ -72,7 +86,7 @@ def _state(file: str, tars: dict[str, tuple[int, int, str]]) -> tuple[int, int, 
     tar = file[: file.index(".tar/") + 4]
     if tar not in tars:
         tars[tar] = _stat(tar)
-    return _stat(str(file_of(file))) if tars[tar][2] == IRREGULAR else tars[tar]
+    return _stat(file_of(file)) if tars[tar][2] == IRREGULAR else tars[tar]
 
 
 def _stat(file: str) -> tuple[int, int, str]:
@@ -234,12 +248,12 @@ def _name_files(root: str | Path, loose: dict[int, VideoFacts], files: FileState
     """Let errors name the file, and paths that differ from it in their spelling only, too."""
     for place, facts in loose.items():
         if facts.error:
-            file = os.path.join(root, facts.path)  # noqa: PTH118
-            loose[place] = replace(facts, error=f"{file}: {facts.error}")
+            loose[place] = replace(facts, error=f"{joined(root, facts.path)}: {facts.error}")
     for place in itertools.islice(
         (p for p in files.causes if not loose[p].path.isascii()), MOST_LISTED
     ):
-        if not os.path.lexists(os.path.join(root, loose[place].path)):  # noqa: PTH118
+        file = joined(root, loose[place].path)
+        if not is_url(file) and not os.path.lexists(file):
             hint = spelling_hint(root, loose[place].path)
             loose[place] = replace(loose[place], error=loose[place].error + hint)
 
@@ -268,7 +282,7 @@ def _unread(path: str, reader: str, cause: str) -> VideoFacts:
 
 
 def _job(root: str | Path, path: str, files: FileStates, place: int, reader: str) -> CountJob:
-    file = os.path.abspath(os.path.join(root, path))  # noqa: PTH100, PTH118
+    file = absolute(joined(root, path))
     return CountJob(file, path, reader, int(files.sizes[place]), int(files.mtimes_ns[place]))
 
 
@@ -301,7 +315,7 @@ def _refuse_missing(
         path = samples.path(place)
         if os.path.normpath(path) not in barred:
             hint = spelling_hint(root, path) if len(lines) < MOST_LISTED else ""
-            lines.append(f"{list_path}:{samples.lines[place]}: {Path(root) / path}: {cause}{hint}")
+            lines.append(f"{list_path}:{samples.lines[place]}: {joined(root, path)}: {cause}{hint}")
     if lines:
         raise ListError(listing(f"{list_path} has {len(lines)} line(s) without a file", lines))
 

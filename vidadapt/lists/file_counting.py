@@ -64,7 +64,7 @@ def _counted(job: CountJob) -> VideoFacts:
 
 
 def _require_bytes(file: str) -> None:
-    if why := unreadable_bytes(str(file_of(file))):
+    if why := unreadable_bytes(file_of(file)):
         raise TransientReadError(f"{file}: {why}")
 
 

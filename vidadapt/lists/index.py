@@ -268,6 +268,40 @@ def add_to_index(path: Path, found: Iterable[VideoFacts]) -> None:
         index_file.append(path, _table(facts for facts in found if facts.holds))
 
 
+def shard_path(list_path: Path, shard: int, number: int) -> Path:
+    """Path in whose name a shard's index and tables are kept; nothing is there itself.
+
+    >>> str(shard_path(Path("lists/train.txt"), 2, 8))
+    'lists/train.txt.2-of-8'
+    """
+    return list_path.with_name(f"{list_path.name}.{shard}-of-{number}")
+
+
+def join_indexes(path: Path, parts: Sequence[Path]) -> int:
+    """Put the rows of the indices of all shards of a list into the list's; return their number.
+
+    An index that is made so has the bytes of one that one process has counted without a pause.
+
+    Raises:
+        ValueError: an index of a shard is missing, or see `read_index`.
+        OSError: see `add_to_index`.
+    """
+    missing = [part for part in parts if not part.is_file()]
+    if missing:
+        raise ValueError(
+            f"{missing[0]}: there is no such index, nor {len(missing) - 1} others of "
+            f"{len(parts)}; every machine's --shard is to be done first"
+        )
+    found: list[VideoFacts] = []
+    for part in parts:
+        index = read_index(part)
+        if index is not None:
+            found += [index[row] for row in index.newest().tolist()]
+    add_to_index(path, found)
+    tidy_index(path)
+    return len(found)
+
+
 def tidy_index(path: Path) -> None:
     """Rewrite an index as one segment where it has many segments, replaced rows, or damage.
 

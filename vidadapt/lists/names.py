@@ -6,6 +6,8 @@ import os
 import unicodedata
 from pathlib import Path
 
+from vidadapt.files import is_url
+
 # fmt: off
 VIDEO_ENDINGS = frozenset((
     "264", "265", "3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "h264", "hevc", "ivf",
@@ -76,7 +78,7 @@ def other_spelling(root: str | Path, path: str) -> str:
     Args:
         path: relative to `root`.
     """
-    if path.isascii():
+    if path.isascii() or is_url(str(root)):
         return ""
     found = [""]
     for part in path.split("/"):

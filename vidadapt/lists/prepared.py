@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vidadapt.config import DataConfig
-from vidadapt.files import replaced
+from vidadapt.files import is_url, joined, replaced
 from vidadapt.lists.reading import refuse_folder
 
 PREPARED_FILE = "prepared.json"
@@ -62,7 +62,7 @@ def read_prepared(folder: str | Path) -> Prepared:
     try:
         prepared = Prepared(**json.loads(record.read_text(encoding="utf-8")))
         here = os.path.abspath(folder)  # noqa: PTH100 (as readers name files)
-        inside = here if prepared.root == "." else os.path.join(here, prepared.root)  # noqa: PTH118
+        inside = here if prepared.root == "." else joined(here, prepared.root)
         return replace(prepared, root=inside)
     except FileNotFoundError as error:
         raise ValueError(
@@ -72,8 +72,8 @@ def read_prepared(folder: str | Path) -> Prepared:
         raise ValueError(f"{record} cannot be used: {error}; prepare the folder anew") from error
 
 
-def known_root(list_path: str | Path, given: str | Path | None = None) -> Path:
-    """Absolute folder of a list's videos: as given, or as its prepared folder says.
+def known_root(list_path: str | Path, given: str | Path | None = None) -> Path | str:
+    """Absolute folder of a list's videos, or its URL: as given, or as its prepared folder says.
 
     Raises:
         ValueError: no folder is known, or it does not exist.
@@ -89,6 +89,8 @@ def known_root(list_path: str | Path, given: str | Path | None = None) -> Path:
             f"{list_path}: no folder of videos is known; give --root, the folder that its paths "
             f"are relative to (no {PREPARED_FILE} of vidadapt prepare lies beside it)"
         )
+    if is_url(found):
+        return found
     if not Path(found).is_dir():
         raise ValueError(
             f"{list_path}: there is no folder {found}; give --root, the folder that its paths are "

@@ -27,7 +27,7 @@ from typing import overload
 
 import numpy as np
 
-from vidadapt.files import replaced
+from vidadapt.files import is_url, refuse_credentials, replaced, without_credentials
 from vidadapt.video import ALLOW_OUTSIDE, control_character, leads_outside
 
 HEADER_FIELDS = ("label", "labels", "label_id", "class", "class_id", "target")
@@ -267,6 +267,7 @@ def _lines(
             and path[-1:] not in ("", " ", "\t", ",")
         )
         plain = plain and ".." not in path and path[0] != "/" and path.isprintable()
+        plain = plain and "://" not in path
         if plain and len(label) < 18 and int(label) < num_classes:
             header_possible = False
             yield path, int(label), number  # fast path of nearly every line
@@ -444,12 +445,17 @@ def _fault(path: str, labels: Sequence[int], num_classes: int) -> str:
             return f"label {label} is outside 0..{num_classes - 1} ({num_classes} classes)"
     if not (path.isascii() and path.isprintable()) and (character := control_character(path)):
         return f"the path holds the control character {character}; rename the file"
+    if is_url(path):
+        try:
+            refuse_credentials(path)
+        except ValueError as error:
+            return str(error)
     return ""
 
 
 def _start(line: str) -> str:
     """The start of a line, as an error shows it."""
-    text = line.strip()
+    text = without_credentials(line.strip()) if "://" in line else line.strip()
     return text if len(text) <= 300 else text[:300] + "..."
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import overload
 
 import numpy as np
 
+from vidadapt.files import joined
 from vidadapt.lists.index import Index
 from vidadapt.lists.reading import ListError, Sample, label_at, labels_of
 from vidadapt.video import IMAGE_READER, VideoFacts
@@ -21,7 +21,7 @@ class Videos(Sequence[Sample]):
     Paths and facts are read from the mapped index; only what it does not keep is held here.
 
     Attributes:
-        root: folder that the paths are relative to.
+        root: folder, or its URL in a store, that the paths are relative to.
         labels: (N,) int32 or int64; of a multi-label list (N, K) bool.
         rows: (N,) int32, row in the index; -1: the video is in `loose`.
         loose: facts, by place, of videos that the index does not keep.
@@ -83,8 +83,8 @@ class Videos(Sequence[Sample]):
         return [self.path(place) for place in range(len(self))]
 
     def file(self, place: int) -> str:
-        """Path of a video's file."""
-        return os.path.join(self.root, self.path(place))  # noqa: PTH118 (a Path costs more)
+        """Path of a video's file, or the URL of its object."""
+        return joined(self.root, self.path(place))
 
     def facts(self, place: int) -> VideoFacts:
         """Return all that is known of a video; its error names the file."""

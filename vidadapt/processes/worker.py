@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -42,11 +42,14 @@ class Work:
         join: values of a task's items -> the task's result, and arrays whose bytes go through
             shared memory, into which they are copied once.
         start: called once in each worker, before its first task.
+        ahead: called with the items of a task as soon as a worker has it, while it is on an earlier
+            one; what it raises is ignored, since `load` tells it.
     """
 
     load: Callable[[Any], Any]
     join: Callable[[list[Any]], tuple[Any, Sequence[np.ndarray]]]
     start: Callable[[], None] | None = None
+    ahead: Callable[[Iterable[Any]], None] | None = None
 
 
 @dataclass
@@ -164,9 +167,18 @@ def _serve(pipe: Connection, note: Any, limit: float | None) -> None:
         if work.start is not None:
             work.start()
         _send(pipe, pickle.dumps("ready"), ())
+        tasks: deque[bytes] = deque()
         while True:
-            task = pipe.recv_bytes()
-            _send(pipe, *_outcome(task, note, work, limit))
+            while not tasks or (work.ahead is not None and pipe.poll()):
+                tasks.append(pipe.recv_bytes())
+                with contextlib.suppress(Exception):
+                    _look_ahead(work, tasks[-1])
+            _send(pipe, *_outcome(tasks.popleft(), note, work, limit))
+
+
+def _look_ahead(work: Work, task: bytes) -> None:
+    if work.ahead is not None:
+        work.ahead(pickle.loads(task).values())
 
 
 def _outcome(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vidadapt.config import ConfigError, DataConfig
 from vidadapt.console import printable
+from vidadapt.files import is_url, joined
 from vidadapt.lists import (
     HEADER_FIELDS,
     IMAGE_ENDINGS,
@@ -54,9 +55,9 @@ def find_videos(
 
     Args:
         arguments: folders, whose hidden files are passed over; lists, known by their ending (see
-            `LISTS`), of lines `path label` or `path`; anything else is a video.
-        root: folder that the paths of lists are relative to; default: what `prepared.json` beside
-            the list says, else the list's own.
+            `LISTS`), of lines `path label` or `path`; anything else, and any URL, is a video.
+        root: folder, or its URL, that the paths of lists are relative to; default: what
+            `prepared.json` beside the list says, else the list's own.
         allow_outside_root: the paths of lists may lead out of it, see `bounds.leads_outside`.
         multi_label: lines of lists are `path 3,17,42` or `path`.
 
@@ -67,7 +68,9 @@ def find_videos(
     found: dict[str, GivenVideo] = {}
     for argument in arguments:
         path = Path(argument)
-        if path.is_dir():
+        if is_url(argument):
+            inside = [GivenVideo(argument)]
+        elif path.is_dir():
             inside = _inside(path)
             if not inside:
                 raise ListError(
@@ -76,7 +79,7 @@ def find_videos(
                     f"({', '.join(sorted(IMAGE_ENDINGS))})"
                 )
         elif path.suffix.lower() in LISTS:
-            folder = path.parent if root is None else Path(root)
+            folder = path.parent if root is None else root
             if root is None and (path.parent / PREPARED_FILE).is_file():
                 folder = known_root(path)
             inside = _listed(path, folder, allow_outside_root, multi_label)
@@ -150,7 +153,7 @@ def list_with_labels(
 
 
 def _listed(
-    path: Path, root: Path, allow_outside_root: bool, multi_label: bool
+    path: Path, root: Path | str, allow_outside_root: bool, multi_label: bool
 ) -> list[GivenVideo]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -167,15 +170,15 @@ def _listed(
             raise ListError(f"{path}:{number}: {problem} (line: {line!r:.300})")
         name, label = line, None
         # A path may end in a number, too: if there is such a file, the line means it.
-        if not (root / line).is_file():
+        if not _is_there(root, line):
             if multi_label and (labelled := parse_labels(line)) is not None:
                 name, label = labelled
             elif not multi_label and fields is not None and fields[1].isdigit():
                 name, label = fields[0], int(fields[1])
-        if not (root / name).is_file() and (other := other_spelling(root, name)):
+        if not _is_there(root, name) and (other := other_spelling(root, name)):
             respelled.append(f"{spelled(name)} is {spelled(other)}")
             name = other
-        videos.append(GivenVideo(str(root / name), label))
+        videos.append(GivenVideo(joined(root, name), label))
     if respelled:
         print(
             f"{path}: {len(respelled)} of its names are those of files in another Unicode "
@@ -187,14 +190,19 @@ def _listed(
     return videos
 
 
-def _is_header(line: str, root: Path) -> bool:
+def _is_there(root: Path | str, name: str) -> bool:
+    """Check if a list's path names a local file; stores are not asked."""
+    return Path(joined(root, name)).is_file()
+
+
+def _is_header(line: str, root: Path | str) -> bool:
     """Check if the first line of a list names its columns: one of paths, or two."""
     fields = parse_line(line)
     names_label = fields is not None and fields[1].lower() in HEADER_FIELDS
-    return names_label or (line.lower() in PATH_COLUMNS and not (root / line).is_file())
+    return names_label or (line.lower() in PATH_COLUMNS and not _is_there(root, line))
 
 
-def _refused(line: str, root: Path, allow_outside_root: bool) -> str:
+def _refused(line: str, root: Path | str, allow_outside_root: bool) -> str:
     """Reason why a line of a list must not be used; empty: it may be."""
     if character := control_character(line):
         return f"it holds the control character {character}; rename the file"

@@ -20,6 +20,7 @@ from vidadapt.config import Config, DataConfig
 from vidadapt.data import DataPlan, VideoList, cut_views, eval_indices, view_chunks
 from vidadapt.evaluation import fuse
 from vidadapt.evaluation.multi_label import log_shares
+from vidadapt.files import absolute
 from vidadapt.lists import Sample, Videos, label_named
 from vidadapt.models import NonFinite, autocast, resolved_precision
 from vidadapt.runs import NOT_OF_THE_BACKBONE, SavedAdapter, adapters
@@ -315,4 +316,4 @@ def _middle(plan: DataPlan, item: Mapping[str, Any], num_frames: int, video: Giv
 
 
 def _absolute(video: GivenVideo) -> str:
-    return os.path.abspath(video.path)  # noqa: PTH100 (Path.absolute would keep "..")
+    return absolute(video.path)

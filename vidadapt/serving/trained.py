@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from vidadapt.config import Config, ConfigError, DataConfig, EvaluateOptions, co
 from vidadapt.data import Changes, DataPlan, VideoList
 from vidadapt.distributed import World, from_main, gather_objects, together
 from vidadapt.evaluation import Parts, Scores, Scoring, score_views
-from vidadapt.files import checksum, warn_of_retries
+from vidadapt.files import absolute, checksum, is_url, warn_of_retries
 from vidadapt.lists import (
     LABELS_FILE,
     Sample,
@@ -170,7 +169,7 @@ def find(cfg: Config, options: EvaluateOptions, adapter: SavedAdapter | None) ->
         (f"data.{options.split}_list", listed, "--data.lists FOLDER, or --data.{split}_list FILE"),
         ("data.root", cfg.data.root, "--data.root FOLDER"),
     ):
-        if not Path(path).exists():
+        if not is_url(path) and not Path(path).exists():
             raise ConfigError(
                 f"{key}: {path} is not there, seen from {Path.cwd()}; where it has moved, give it "
                 "with " + mend.format(split=options.split)
@@ -343,7 +342,7 @@ def about(loaded: Loaded) -> dict[str, Any]:
     return {
         **origin,
         "list": str(trained.listed),
-        "root": os.path.abspath(trained.config.data.root),  # noqa: PTH100 (as readers name files)
+        "root": absolute(trained.config.data.root),
         "manifest": loaded.videos.manifest,
         "label_names": plan.label_names,
         **_thresholds(trained),

@@ -9,7 +9,13 @@ from vidadapt.video.checksums import frame_checksum
 from vidadapt.video.facts import COUNTED_WITH, VideoFacts, cut_short
 from vidadapt.video.images import READER as IMAGE_READER
 from vidadapt.video.jpeg import decoded_jpeg
-from vidadapt.video.packed import file_of, make_packed_indexes, tar_and_name
+from vidadapt.video.packed import (
+    file_of,
+    make_packed_indexes,
+    packed_parts,
+    state_now,
+    tar_and_name,
+)
 from vidadapt.video.packed_index import StrictInfo, make_packed_index, packed_index_path
 from vidadapt.video.readers import READERS, Video, check_reader, open_counted, open_video
 from vidadapt.video.sequential import (
@@ -52,8 +58,10 @@ __all__ = [
     "open_counted",
     "open_video",
     "packed_index_path",
+    "packed_parts",
     "promised_frames",
     "read_sequentially",
+    "state_now",
     "tar_and_name",
     "unreadable_bytes",
 ]

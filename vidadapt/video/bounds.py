@@ -7,6 +7,8 @@ import os
 import unicodedata
 from pathlib import Path
 
+from vidadapt.files import is_url
+
 MAX_PIXELS = 1 << 26  # of a frame: 8192 x 8192, twice 8K
 MAX_FRAMES = 1 << 21  # of a video: 19 hours at 30 frames a second
 ALLOW_OUTSIDE = (
@@ -18,9 +20,10 @@ ALLOW_OUTSIDE = (
 def leads_outside(path: str, root: str | Path) -> bool:
     """Check if a list entry names, or could name, a file that is not below the root.
 
-    An absolute path must be below the root, as written or with the root's links resolved. `..`
-    leads out at any place, since the part before it may be a link. Links themselves are followed:
-    the owner of the folder makes them, not the list, and large data sets are assembled from them.
+    An absolute path must be below the root, as written or with the root's links resolved; so must a
+    URL below a root that is one, as written. `..` leads out at any place, since the part before it
+    may be a link. Links themselves are followed: the owner of the folder makes them, not the list,
+    and large data sets are assembled from them.
 
     >>> leads_outside("a/b.mp4", "/data"), leads_outside("/data/a.mp4", "/data")
     (False, False)
@@ -28,11 +31,17 @@ def leads_outside(path: str, root: str | Path) -> bool:
     (True, True)
     >>> leads_outside("/etc/passwd", "/data"), leads_outside("/database/a.mp4", "/data")
     (True, True)
+    >>> leads_outside("s3://b/a.mp4", "/data"), leads_outside("s3://b/set/a.mp4", "s3://b/set")
+    (True, False)
     """
     if ".." in path and ".." in Path(path).parts:
         return True
+    if is_url(path):
+        return not path.startswith(f"{str(root).rstrip('/')}/")
     if not path.startswith("/"):
         return False
+    if is_url(str(root)):
+        return True
     return not any(Path(path).is_relative_to(known) for known in _roots(str(root), Path.cwd()))
 
 

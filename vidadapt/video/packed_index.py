@@ -6,6 +6,10 @@ holds a checksum of its own arrays. If it is missing, damaged or of another form
 once and the index is made anew. If the tar's time has changed, as after a copy, the tar's headers
 are read: if the same frames are in the same places, their checksums are kept, so that damage done
 by the copy is found.
+
+Of a tar in a store, the index beside it is fetched and used if it is of a tar of that size: its
+checksums are compared at each read. If there is none, the tar is fetched once, and its index is
+kept in the local folder of `files.store_cache`.
 """
 
 from __future__ import annotations
@@ -24,8 +28,8 @@ import numpy as np
 import xxhash
 
 from vidadapt.console import track
-from vidadapt.files import Held, held, replaced
-from vidadapt.video.sequential import ReadError, TransientReadError, cause_of
+from vidadapt.files import Held, State, fetched, held, is_url, place_of, replaced, store_cache
+from vidadapt.video.sequential import ReadError, TransientReadError, cause_of, naming
 
 # Place of a JPEG in the tar, in bytes, and its xxh3_64.
 FRAME = np.dtype([("offset", "<u8"), ("size", "<u4"), ("check", "<u8")])
@@ -93,21 +97,23 @@ def make_packed_index(tar: Path, index: Path) -> PackedIndex:
 @functools.cache
 def index_in_state(tar: str, size: int, mtime_ns: int) -> PackedIndex:
     """The index of a tar in this state: mapped, or made if none fits."""
+    if is_url(tar):
+        return _of_object(tar, State(size, mtime_ns))
     path = packed_index_path(Path(tar))
     looks = 0
     while True:
-        found, is_current = _loaded(path, size, mtime_ns)
-        if found is not None and is_current:
+        found, of = _loaded(path)
+        if found is not None and of == (size, mtime_ns):
             return found
         try:
             with held(path, "packed frames"):
-                found, is_current = _loaded(path, size, mtime_ns)
-                if found is not None and is_current:  # made while this process waited
+                found, of = _loaded(path)
+                if found is not None and of == (size, mtime_ns):  # made while this process waited
                     return found
                 made, state = _indexed(Path(tar), found)
                 with contextlib.suppress(OSError):
                     _write(path, made, state)
-                return _loaded(path, size, mtime_ns)[0] or made
+                return _loaded(path)[0] or made
         except Held as error:  # another process is making it
             looks += 1
             if looks == SAID_AFTER:
@@ -117,25 +123,50 @@ def index_in_state(tar: str, size: int, mtime_ns: int) -> PackedIndex:
             return _indexed(Path(tar), found)[0]
 
 
+def _of_object(tar: str, state: State) -> PackedIndex:
+    """The index of a tar in a store: the one beside it, or made from a copy of the tar.
+
+    Raises:
+        OSError: the tar, or an index beside it that must be there, cannot be read now.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        copy = fetched(f"{tar}.index")
+        with copy.file:
+            found, of = _loaded(Path(copy.path))
+        if found is not None and of.size == state.size:
+            return found
+    path = place_of(store_cache(), f"{tar}.index of this tar", state)
+    found, of = _loaded(path)
+    if found is not None and of == state:
+        return found
+    copy = fetched(tar)
+    with copy.file, naming(tar, copy.path):
+        made, _ = _indexed(Path(copy.path), None)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, made, _state(made, *state))
+    return made
+
+
 def _write(path: Path, index: PackedIndex, state: np.ndarray) -> None:
     with replaced(path) as partial, partial.open("wb") as file:
         for array in (state, *index):
             np.save(file, array, allow_pickle=False)
 
 
-def _loaded(path: Path, size: int, mtime_ns: int) -> tuple[PackedIndex | None, bool]:
-    """Map the index in a file, and tell whether it belongs to a tar in this state; None: it is
+def _loaded(path: Path) -> tuple[PackedIndex | None, State]:
+    """Map the index in a file, and tell the state of the tar that it belongs to; None: it is
     missing, damaged or of another format."""
+    none = None, State(-1, 0)
     try:
         with path.open("rb") as file:
             state, index = _mapped(file), PackedIndex(_mapped(file), _mapped(file), _mapped(file))
     except (OSError, ValueError):
-        return None, False
+        return none
     if (state.shape, state.dtype) != ((1,), TAR) or not _is_whole(index):
-        return None, False
-    if not np.array_equal(state, _state(index, *state[["size", "mtime_ns"]][0].tolist())):
-        return None, False
-    return index, state[["size", "mtime_ns"]][0].tolist() == (size, mtime_ns)
+        return none
+    of = State(*state[["size", "mtime_ns"]][0].tolist())
+    return (index, of) if np.array_equal(state, _state(index, *of)) else none
 
 
 def _state(index: PackedIndex, size: int, mtime_ns: int) -> np.ndarray:

@@ -38,7 +38,9 @@ from dataclasses import replace
 
 import av
 import numpy as np
+import torch
 
+from vidadapt.files import Copy, fetched, is_url
 from vidadapt.video import images, packed, sparse
 from vidadapt.video.checksums import array_checksum, odd_arrays
 from vidadapt.video.facts import VideoFacts
@@ -56,6 +58,7 @@ from vidadapt.video.sequential import (
     TransientReadError,
     all_frames,
     cause_of,
+    naming,
     read_sequentially,
 )
 from vidadapt.video.survey import counted
@@ -68,7 +71,7 @@ class Video:
     checksums of the facts are of frames as shown if `as_shown` is set, else as decoded.
 
     Attributes:
-        file: its path.
+        file: its path, or the URL of an object.
         facts: what is known of it; `facts.reader` is the reader in use, e.g. `pyav` where decord
             was asked for but is not exact on this file.
         changed: one line on the first frame whose checksum was not that of the count, even when
@@ -81,9 +84,11 @@ class Video:
         facts: VideoFacts,
         read: Callable[[Sequence[int]], Frames | None] | None = None,
         as_shown: bool = False,
+        copy: Copy | None = None,
     ) -> None:
         self.file, self.facts, self.changed = file, facts, ""
         self._read, self._as_shown, self._is_open = read, as_shown, True
+        self._copy, self._place = copy, copy.path if copy else file
 
     def __len__(self) -> int:
         """Number of frames that decode."""
@@ -111,7 +116,8 @@ class Video:
         if high >= len(self):
             raise IndexError(f"{self.file}: frame {high} of a video of {len(self)} frames")
         distinct = sorted(set(wanted))
-        found = self._found(distinct)
+        with naming(self.file, self._place):
+            found = self._found(distinct)
         if len(found) < len(distinct):
             raise ReadError(
                 f"{self.file}: frame {distinct[len(found)]} does not decode although the video "
@@ -131,9 +137,9 @@ class Video:
         odd: list[int] = []
         checks = self.facts.checks if len(self.facts.checks) else None
         if self.facts.reader == images.READER:
-            found, library = images.decoded(self.file)[None], images.DECODED_WITH
+            found, library = images.decoded(self._place)[None], images.DECODED_WITH
         else:
-            found = read_sequentially(self.file, wanted, None if self._as_shown else checks, odd)
+            found = read_sequentially(self._place, wanted, None if self._as_shown else checks, odd)
             library = f"PyAV {av.__version__}"
         if self._as_shown and checks is not None:
             odd = odd_arrays(found, checks, wanted)
@@ -148,6 +154,8 @@ class Video:
     def close(self) -> None:
         """Free the decoder; `frames` raises ValueError from now on."""
         self._read, self._is_open = None, False
+        if self._copy is not None:
+            self._copy.file.close()
 
     def __enter__(self) -> Video:
         return self
@@ -165,7 +173,8 @@ def open_video(path: str | os.PathLike[str], reader: str = "auto") -> Video:
     Args:
         path: a regular file; names may begin with `-` and hold any character. Or a packed video,
             `shards/00000.tar/NAME` (see `packed`), which is always read by the reader "packed". An
-            image is always read by the reader "image", see `images`.
+            image is always read by the reader "image", see `images`. Or a URL, see `files.stores`:
+            the object is fetched to a local folder, see `files.store_cache`.
         reader: key of `READERS`.
 
     Raises:
@@ -177,14 +186,17 @@ def open_video(path: str | os.PathLike[str], reader: str = "auto") -> Video:
     if packed.tar_and_name(path) is not None:
         return _open_packed(path)
     check_reader(reader)
-    file = _regular_file(path)
-    if (image := images.image_facts(file)) is not None:
-        return _open_file(file, image)
-    facts = READERS[reader](counted(file))
-    return _open_file(file, replace(facts, uneven="", packets=(), keys=()))
+    place, copy = _local(path)
+    name = place if copy is None else str(path)
+    with naming(name, place):
+        facts = images.image_facts(place) or READERS[reader](counted(place))
+        facts = replace(facts, path=name, uneven="", packets=(), keys=())
+        return _open_file(name, facts, copy)
 
 
-def open_counted(path: str | os.PathLike[str], facts: VideoFacts) -> Video:
+def open_counted(
+    path: str | os.PathLike[str], facts: VideoFacts, parts: Sequence[torch.Tensor] | None = None
+) -> Video:
     """Open a file with the facts that an earlier `open_video` found.
 
     Nothing is decoded, so this takes no longer than opening the file.
@@ -193,18 +205,35 @@ def open_counted(path: str | os.PathLike[str], facts: VideoFacts) -> Video:
         path: see `open_video`.
         facts: only `reader`, `num_frames` and `checks` matter; without checks PyAV reads
             sequentially.
+        parts: of a packed video, `packed_parts` of the frames that are to be read.
 
     Raises:
         ReadError, TransientReadError, ImportError: see `open_video`.
         ValueError: no such reader, or not one checksum for each frame.
     """
     if packed.tar_and_name(path) is not None:
-        return _open_packed(path)
+        return _open_packed(path, parts)
     if facts.reader != images.READER:
         check_reader(facts.reader)
     if len(facts.checks) not in (0, facts.num_frames):
         raise ValueError(f"{path}: {len(facts.checks)} checksums of {facts.num_frames} frames")
-    return _open_file(_regular_file(path), facts)
+    place, copy = _local(path)
+    return _open_file(place if copy is None else str(path), facts, copy)
+
+
+def _local(path: str | os.PathLike[str]) -> tuple[str, Copy | None]:
+    """The file of a video and, if it is that of an object, the copy that is kept while it is open.
+
+    Raises:
+        TransientReadError: it is missing, or cannot be read or fetched now.
+    """
+    if not is_url(path):
+        return _regular_file(path), None
+    try:
+        copy = fetched(str(path))
+    except OSError as error:
+        raise TransientReadError(f"{path}: {cause_of(error)}") from None
+    return copy.path, copy
 
 
 def _regular_file(path: str | os.PathLike[str]) -> str:
@@ -231,23 +260,25 @@ def check_reader(reader: str) -> None:
         load_decord()
 
 
-def _open_packed(path: str | os.PathLike[str]) -> Video:
+def _open_packed(
+    path: str | os.PathLike[str], parts: Sequence[torch.Tensor] | None = None
+) -> Video:
     """Open a packed video; each JPEG is decoded alone, whatever was read before."""
-    facts, read = packed.opened(path)
+    facts, read = packed.opened(path, parts)
     return Video(facts.path, facts, read)
 
 
-def _open_file(file: str, facts: VideoFacts) -> Video:
+def _open_file(file: str, facts: VideoFacts, copy: Copy | None) -> Video:
     """Open a counted file; PyAV reads it sequentially if checksums or the reader are missing."""
-    name, checks = facts.reader, facts.checks
+    name, checks, place = facts.reader, facts.checks, copy.path if copy else file
     read: Callable[[Sequence[int]], Frames | None] | None = None
     if len(checks) and name == "pyav_sparse":
-        read = functools.partial(sparse.read_sparsely, file, checks)
-    elif len(checks) and name in SEEKERS and (seek := open_seeking(name, file, len(checks))):
+        read = functools.partial(sparse.read_sparsely, place, checks)
+    elif len(checks) and name in SEEKERS and (seek := open_seeking(name, place, len(checks))):
         read = functools.partial(read_verified, seek, checks)
     if read is None and name not in ("pyav", images.READER):
         facts = replace(facts, reader="pyav")
-    return Video(file, facts, read, as_shown=name in (*SEEKERS, images.READER))
+    return Video(file, facts, read, as_shown=name in (*SEEKERS, images.READER), copy=copy)
 
 
 def pyav_facts(facts: VideoFacts) -> VideoFacts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
+from vidadapt.files import is_url, state_of
 from vidadapt.video.bounds import MAX_PIXELS, count_problem
 from vidadapt.video.checksums import frame_checksum
 from vidadapt.video.first_bytes import what_it_is
@@ -38,6 +40,17 @@ class TransientReadError(ReadError):
     """A video cannot be read now, by a fault that need not be the file's: disk, network, memory."""
 
 
+@contextmanager
+def naming(name: str, place: str) -> Iterator[None]:
+    """Let errors of this block name a video by `name`, not by the place of its copy."""
+    try:
+        yield
+    except ReadError as error:
+        if name == place:
+            raise
+        raise type(error)(str(error).replace(place, name)) from None
+
+
 def refuse_count(path: str, num_frames: int) -> None:
     """Raise ReadError if a video has more frames than `bounds.MAX_FRAMES`."""
     if problem := count_problem(num_frames):
@@ -45,11 +58,14 @@ def refuse_count(path: str, num_frames: int) -> None:
 
 
 def unreadable_bytes(path: str) -> str:
-    """Reason why a file's bytes cannot be read; empty if they can.
+    """Reason why a file's bytes cannot be read, or an object is not there; empty if they can.
 
     FFmpeg reports damage as input/output errors, too; this tells a failing disk from damage.
     """
     try:
+        if is_url(path):
+            state_of(path)
+            return ""
         with Path(path).open("rb", buffering=0) as file:
             while file.read(1 << 20):
                 pass

@@ -114,3 +114,32 @@ def test_the_index_is_shown_as_a_table_and_as_csv(
     assert len(lines) == 5 and lines[0].split()[:2] == ["path", "size"]
     with pytest.raises(ValueError, match=r"test\.txt\.index"):
         index(root / "test.txt", "--show")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 5])
+@pytest.mark.parametrize("tool", ["index", "check_videos"])
+def test_shards_joined_are_the_index_of_one_machine(
+    root: Path, tmp_path: Path, tool: str, number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call(folder: Path, *more: object) -> None:
+        where = "--index_dir" if tool == "index" else "--out"
+        words = [root / "train.txt", "--root", root, where, folder, "--processes", 1, *more]
+        if tool == "index":
+            index(*words)
+        else:
+            load_tool("check_videos").main([*map(str, words)])
+
+    one, many = tmp_path / "one", tmp_path / "many"
+    call(one)
+    with pytest.raises(ValueError, match="no such index"):
+        call(many, "--join", number)
+    for shard in range(number, 0, -1):
+        call(many, "--shard", f"{shard}/{number}")
+    capsys.readouterr()
+    call(many, "--join", number)
+    assert "4 videos of" in capsys.readouterr().out, "missing.mp4 is in no index"
+    same = ["train.txt.index", *(["train.txt.check.csv"] if tool == "check_videos" else [])]
+    for name in same:
+        assert (many / name).read_bytes() == (one / name).read_bytes()
+    with pytest.raises(ValueError, match="choose fewer parts"):
+        call(many, "--shard", "6/6")

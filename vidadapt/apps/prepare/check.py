@@ -12,9 +12,10 @@ from statistics import median
 
 import numpy as np
 
+from vidadapt.apps.prepare.shards import sharded
 from vidadapt.apps.report import class_counts, write_check_picture
 from vidadapt.console import class_name
-from vidadapt.files import replaced
+from vidadapt.files import is_url, joined, replaced
 from vidadapt.lists import (
     LABELS_FILE,
     MANY,
@@ -52,14 +53,14 @@ class Plan:
 
     Attributes:
         list_path: the list.
-        root: folder that its paths are relative to.
+        root: folder that its paths are relative to, or its URL.
         samples: of the list.
         label_names: of labels.txt beside the list; None without one.
         out: folder for the files that are written about it.
     """
 
     list_path: Path
-    root: Path
+    root: Path | str
     samples: Samples
     label_names: tuple[str, ...] | None
     out: Path
@@ -89,10 +90,11 @@ class Checked:
 
 def plan_checks(
     lists: Sequence[Path],
-    root: Path | None,
+    root: Path | str | None,
     out: Path | None,
     allow_outside_root: bool = False,
     multi_label: bool = False,
+    shard: tuple[int, int] | None = None,
 ) -> list[Plan]:
     """Read the lists and plan all files; what would stop a check later is raised here.
 
@@ -100,6 +102,7 @@ def plan_checks(
         root: of all the lists; None: what prepared.json beside a list says.
         out: folder for the files that a check writes; None: beside each list.
         allow_outside_root, multi_label: see `read_list`.
+        shard: part of each list, see `shards.sharded`.
 
     Raises:
         ValueError: a list or its labels.txt cannot be used, no root is known, none of a list's
@@ -113,14 +116,16 @@ def plan_checks(
         # Labels matter only to training, and a missing file is a row of the table.
         several = multi_label or known_multi_label(path)
         samples = read_list(path, found, MANY, allow_outside_root, multi_label=several)
-        if not any(file_of(found / sample.path).exists() for sample in samples):
+        if not is_url(str(found)) and not _one_is_there(found, samples):
             raise ValueError(
-                f"{path}: none of its {len(samples):,} videos is there, {found / samples[0].path} "
-                "nor any other; give --root, the folder that its paths are relative to"
+                f"{path}: none of its {len(samples):,} videos is there, "
+                f"{joined(found, samples[0].path)} nor any other; give --root, the folder that its "
+                "paths are relative to"
             )
         names = path.with_name(LABELS_FILE)
         label_names = tuple(read_label_names(names)) if names.is_file() else None
-        plan = Plan(path, found, samples, label_names, out or path.parent)
+        named, samples = sharded(path, samples, shard, out)
+        plan = Plan(named, found, samples, label_names, out or path.parent)
         table = plan.file("check.csv")
         if table in plans:
             raise ValueError(
@@ -139,6 +144,10 @@ def plan_checks(
             ) from error
         read_index(plan.file("index"))
     return list(plans.values())
+
+
+def _one_is_there(root: str | Path, samples: Samples) -> bool:
+    return any(Path(file_of(joined(root, path))).exists() for path in samples.paths())
 
 
 def check(

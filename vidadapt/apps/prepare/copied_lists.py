@@ -83,6 +83,8 @@ def read_originals(
         if path.name in lists:
             raise ValueError(f"{path}: another list is called {path.name}, too; rename one of them")
         known = known_root(path, root)
+        if isinstance(known, str):
+            raise ValueError(f"{known}: copies are made of local files; fetch the videos first")
         roots.setdefault(known, path)
         several = multi_label or known_multi_label(path)
         kinds.add(several)

@@ -157,7 +157,7 @@ def _earlier(row: Copy | None, job: CopyJob, out: Path) -> Copy | None:
     source = os.stat(job.source)  # noqa: PTH116
     if (source.st_size, source.st_mtime_ns) != (row.source_bytes, row.source_mtime_ns):
         return None
-    if job.settings.encoder == "jpeg" and row.copy and file_of(out / row.copy).is_file():
+    if job.settings.encoder == "jpeg" and row.copy and Path(file_of(out / row.copy)).is_file():
         return row
     if not job.target.is_file() or job.target.stat().st_size != row.bytes:
         return None

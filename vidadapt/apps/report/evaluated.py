@@ -113,12 +113,12 @@ class Evaluated:
 
     folder: Path
     results: Mapping[str, Any]
-    root: Path | None
+    root: Path | str | None
     classes: tuple[ClassResult, ...]
     details: Details | None
 
 
-def read_evaluation(folder: Path, root: Path | None) -> Evaluated:
+def read_evaluation(folder: Path, root: Path | str | None) -> Evaluated:
     """Read the results of an evaluation.
 
     Args:
@@ -136,7 +136,7 @@ def read_evaluation(folder: Path, root: Path | None) -> Evaluated:
         if main not in known or results["fusion"] not in ("softmax", "logits"):
             raise ValueError("top1 or fusion is missing")
         named = results.get("root")
-        root = Path(named) if isinstance(named, str) else root
+        root = named if isinstance(named, str) else root
         scores = load_scores(source)[0] if source.is_file() else None
         names = names_of(results, len(results["per_class"]))
         if scores is not None:

@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from vidadapt.apps.report.views import Clip, Looks
 from vidadapt.config import BrowseOptions, DataConfig
 from vidadapt.console import track
 from vidadapt.data import DataPlan, VideoList, cores, one_thread
+from vidadapt.files import absolute, joined
 from vidadapt.lists import Sample, Videos, barred_files, frame_counts
 from vidadapt.processes import run_isolated
 from vidadapt.video import VideoFacts
@@ -161,7 +161,7 @@ def look(
             shown[sample.label].append(clip)
     for sample in samples:
         if cause := errors.get(sample.path):
-            file = Path(settings.root, sample.path)
+            file = joined(settings.root, sample.path)
             broken[sample.label].append((sample.path, _without_file(cause, file)))
     shelves = []
     for label in labels:
@@ -247,7 +247,7 @@ def _processes(settings: DataConfig) -> int:
     return cores() if settings.num_workers is None else min(settings.num_workers, cores())
 
 
-def _without_file(cause: str, file: Path) -> str:
+def _without_file(cause: str, file: str) -> str:
     """The cause without the file, which is named beside it, as given or absolute."""
-    whole = os.path.abspath(file)  # noqa: PTH100 (as the readers name it)
+    whole = absolute(file)
     return cause.removeprefix(f"{file}: ").removeprefix(f"{whole}: ")

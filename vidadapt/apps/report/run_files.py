@@ -14,6 +14,7 @@ from vidadapt import runs
 from vidadapt.apps.report.evaluated import METRICS_FILE, Evaluated, read_evaluation
 from vidadapt.config import yaml_files
 from vidadapt.data import CHANGED, SKIPPED, read_changes, read_skips
+from vidadapt.files import is_url
 from vidadapt.launching import read_failure
 from vidadapt.lists import MANY, ListError, read_list
 
@@ -106,7 +107,7 @@ def read_run(folder: Path, name: str) -> Run:
     )
 
 
-def _evaluations(folder: Path, root: Path) -> tuple[tuple[Evaluated, ...], tuple[str, ...]]:
+def _evaluations(folder: Path, root: Path | str) -> tuple[tuple[Evaluated, ...], tuple[str, ...]]:
     """The evaluations in a run's folder, and why others cannot be shown."""
     found, unusable = [], []
     for file in sorted(folder.glob(f"*/{METRICS_FILE}")):
@@ -144,7 +145,7 @@ def _lists(settings: Mapping[str, Any], summary: Mapping[str, Any], home: Path) 
     return found
 
 
-def _lines(path: Path, multi_label: bool) -> int | None:
+def _lines(path: Path | str, multi_label: bool) -> int | None:
     try:
         listed = read_list(path, ".", MANY, allow_outside_root=True, multi_label=multi_label)
         return len(listed)
@@ -152,8 +153,10 @@ def _lines(path: Path, multi_label: bool) -> int | None:
         return None
 
 
-def located(home: Path, path: str) -> Path:
+def located(home: Path, path: str) -> Path | str:
     """Return where a path of a run is: seen from here, or else from the run's working directory."""
+    if is_url(path):
+        return path
     from_home = home / path
     return from_home if path == "." or not os.path.exists(path) else Path(path)  # noqa: PTH110
 

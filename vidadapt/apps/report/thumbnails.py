@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from PIL import Image
 
 from vidadapt import data
 from vidadapt.config import DataConfig
+from vidadapt.files import joined
 from vidadapt.lists import frame_counts
 from vidadapt.processes import run_isolated
 from vidadapt.video import ALLOW_OUTSIDE, VideoFacts, leads_outside, open_video
@@ -43,7 +43,7 @@ class Thumbnail:
 
 
 def thumbnails(
-    list_path: Path, root: Path, paths: Sequence[str], settings: DataConfig
+    list_path: Path | str, root: Path | str, paths: Sequence[str], settings: DataConfig
 ) -> dict[str, Thumbnail]:
     """Make the thumbnails of some videos of a list; none fails, each may have an error.
 
@@ -79,9 +79,9 @@ def thumbnails(
     return found | {path: one or Thumbnail(error=why) for path, one, why in made}
 
 
-def _thumbnail(root: Path, facts: Mapping[str, VideoFacts], path: str) -> Thumbnail:
+def _thumbnail(root: Path | str, facts: Mapping[str, VideoFacts], path: str) -> Thumbnail:
     """Make one; any failure becomes its error."""
-    file, known = os.path.join(root, path), facts.get(path)  # noqa: PTH118 (as the readers name it)
+    file, known = joined(root, path), facts.get(path)
     try:
         if known is None:
             with open_video(file, "pyav") as video:
@@ -93,9 +93,9 @@ def _thumbnail(root: Path, facts: Mapping[str, VideoFacts], path: str) -> Thumbn
         return Thumbnail(error=_without_file(root, path, str(error)) or type(error).__name__)
 
 
-def _without_file(root: Path, path: str, cause: str) -> str:
+def _without_file(root: Path | str, path: str, cause: str) -> str:
     """The cause without the file, which is named beside it."""
-    return cause.removeprefix(f"{os.path.join(root, path)}: ")  # noqa: PTH118
+    return cause.removeprefix(f"{joined(root, path)}: ")
 
 
 def _spread(num_frames: int) -> np.ndarray:

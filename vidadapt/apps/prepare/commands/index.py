@@ -10,6 +10,7 @@ import pandas
 
 from vidadapt.apps.prepare.check import COLUMNS, cells
 from vidadapt.apps.prepare.commands import options
+from vidadapt.apps.prepare.shards import join, sharded
 from vidadapt.console import printable, printable_lines
 from vidadapt.lists import (
     MANY,
@@ -33,12 +34,14 @@ def add(commands: options.Commands[options.Parser]) -> None:
         help="count the frames of listed videos, before a training run does",
         description="Decode every video of the lists once and keep its exact number of frames in "
         "an index beside the list. Run again, it counts only what is new or changed.",
-        epilog="example: vidadapt prepare index train.txt test.txt --root /data/ssv2",
+        epilog="example: vidadapt prepare index train.txt test.txt --root /data/ssv2\n"
+        "On four machines: --shard 1/4 on the first, 2/4 on the second, ...; then, once: --join 4",
     )
     options.add_lists(parser)
     options.add_reader(parser)
     about = "as data.index_dir of the training run: folder of the index where the list's cannot be "
     options.add_option(parser, "--index_dir", Path, None, f"{about}written")
+    options.add_shards(parser)
     options.add_processes(parser, "decoding")
     options.add_time_limit(parser)
     options.add_switch(parser, "--show", "print the index as a table instead")
@@ -56,8 +59,10 @@ def _index(args: argparse.Namespace) -> None:
         several = args.multi_label or known_multi_label(list_path)
         outside = args.allow_outside_root
         samples = read_list(list_path, root, MANY, outside, multi_label=several)
+        join(list_path, args.join, args.index_dir)
+        named, samples = sharded(list_path, samples, args.shard, args.index_dir)
         videos = counted_videos(
-            list_path,
+            named,
             root,
             samples,
             args.reader,
@@ -66,8 +71,8 @@ def _index(args: argparse.Namespace) -> None:
             time_limit=args.time_limit,
             limit_key="--time_limit",
         )
-        print(printable_lines(_summary(list_path, videos)))
-        print(f"  index: {index_path(list_path, args.index_dir)}")
+        print(printable_lines(_summary(named, videos)))
+        print(f"  index: {index_path(named, args.index_dir)}")
 
 
 def _show(list_path: Path, args: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vidadapt.data import cores
+from vidadapt.files import is_url
 from vidadapt.video import READERS
 
 Parser = argparse.ArgumentParser
@@ -29,12 +30,39 @@ def add_switch(parser: Parser, name: str, about: str) -> None:
 def add_lists(parser: Parser) -> None:
     """Add the lists to work on, and where their videos are."""
     parser.add_argument("lists", type=Path, nargs="+", metavar="LIST", help="'path label' list")
-    about = "folder that the paths are relative to (default: what prepared.json beside a list says)"
-    add_option(parser, "--root", Path, None, about)
+    about = "folder, or its URL in a store, that the paths are relative to (default: what "
+    about += "prepared.json beside a list says)"
+    add_option(parser, "--root", folder_or_url, None, about)
     about = "the lists are trusted: their paths may lead out of the root"
     add_switch(parser, "--allow_outside_root", about)
     about = "lines are 'path 3,17,42' (default: what prepared.json beside a list says)"
     add_switch(parser, "--multi_label", about)
+
+
+def folder_or_url(text: str) -> Path | str:
+    """Return the path of a folder, or a URL as it is."""
+    return text if is_url(text) else Path(text)
+
+
+def add_shards(parser: Parser) -> None:
+    """Add the options that share the work among machines, which need not see each other."""
+    one = parser.add_mutually_exclusive_group()
+    about = "take the I-th of N parts of each list, I from 1: its index is LIST.I-of-N.index"
+    one.add_argument("--shard", type=shard, metavar="I/N", help=about)
+    about = "first put the indices of N parts, which are all done, into that of the list"
+    one.add_argument("--join", type=whole_number(1, "a number of parts"), metavar="N", help=about)
+
+
+def shard(text: str) -> tuple[int, int]:
+    """Read I/N.
+
+    >>> shard("2/8")
+    (2, 8)
+    """
+    first, _, second = text.partition("/")
+    if not (first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second)):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected I/N, e.g. 2/8, with I from 1 to N")
+    return int(first), int(second)
 
 
 def add_reader(parser: Parser) -> None:

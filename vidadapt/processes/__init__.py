@@ -3,7 +3,7 @@
 from vidadapt.processes.children import LostProcess, check_temporary_folder, end_with_parent
 from vidadapt.processes.isolated import run_isolated
 from vidadapt.processes.pool import Done, Lost, Pool
-from vidadapt.processes.worker import Work, start_server
+from vidadapt.processes.worker import Work, start_from_server, start_server
 
 __all__ = [
     "Done",
@@ -14,5 +14,6 @@ __all__ = [
     "check_temporary_folder",
     "end_with_parent",
     "run_isolated",
+    "start_from_server",
     "start_server",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import tempfile
 import threading
 
@@ -29,8 +30,11 @@ def check_temporary_folder() -> None:
         )
 
 
-def end_with_parent() -> None:
+def end_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
     """End this process of `multiprocessing` when its parent ends; call it at its start.
+
+    Args:
+        by: signal that it gets; SIGTERM lets a training run save itself.
 
     Without it, a process that waits for work from a killed parent waits for ever: its queue has no
     other end that closes, and PyTorch's loader workers, which check whether their parent process
@@ -41,6 +45,6 @@ def end_with_parent() -> None:
 
     def watch() -> None:
         parent.join()
-        os._exit(1)
+        os.kill(os.getpid(), by)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import recv_handle, send_handle
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from vidadapt.processes.children import end_with_parent
+from vidadapt.processes.children import check_temporary_folder, end_with_parent
 
 NUMBER, BEGAN = 0, 1  # of a worker's note: the item that it is on; monotonic ns, 0: it is on none
 ENDING = 10.0  # seconds that a killed process may need, e.g. to give its memory back
@@ -131,6 +132,22 @@ def start_server(module: str) -> None:
     multiprocessing.set_forkserver_preload([module])
     with _script_hidden(), contextlib.suppress(OSError):
         forkserver.ensure_running()
+
+
+def start_from_server(function: Callable[..., object], *arguments: object) -> BaseProcess:
+    """Start a function, importable by name, in a process of the fork server; it may have children.
+
+    What the server has imported need not be imported again.
+
+    Raises:
+        OSError: see `check_temporary_folder`, or the process cannot start.
+    """
+    check_temporary_folder()
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=function, args=arguments)
+    with _script_hidden():
+        process.start()
+    return process
 
 
 @contextlib.contextmanager

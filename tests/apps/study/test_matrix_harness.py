@@ -264,20 +264,18 @@ def test_the_rates_of_a_probe_are_trained_side_by_side(tmp_path, tiny_set):
     file = tmp_path / "probes.yaml"
     file.write_text(yaml.safe_dump(settings(tiny_set, **variants)), encoding="utf-8")
     out, alone = tmp_path / "out", tmp_path / "alone"
-    assert run(file, out, "--methods", "probe", "--rates", 0.1, 0.5) == 0
+    assert run(file, out, "--methods", "probe", "--rates", 0.5) == 0
     # One rate is there, two are new: they train together.
     assert run(file, out, "--rates", 0.5, 0.25, 1) == 0
-    for rate in ("0.1", "0.5", "0.25", "1"):
-        assert run(file, alone, "--methods", "probe", "--rates", rate) == 0
-        runs = [folder / "cells" / f"probe_2f_s0_lr{rate}" / "run" for folder in (out, alone)]
-        assert json.loads((runs[0] / "summary.json").read_text())["side_by_side"] == 2
-        assert json.loads((runs[1] / "summary.json").read_text())["side_by_side"] == 1
-        weights, settled = (
-            [(one / name).read_bytes() for one in runs]
-            for name in ("last/adapter.safetensors", "steps.jsonl")
-        )
-        assert weights[0] == weights[1] and settled[0] == settled[1]
-        assert yaml.safe_load((runs[0] / "config.yaml").read_text())["run_dir"] == str(runs[0])
+    assert run(file, alone, "--methods", "probe", "--rates", 0.25) == 0
+    runs = [folder / "cells" / "probe_2f_s0_lr0.25" / "run" for folder in (out, alone)]
+    assert [json.loads((one / "summary.json").read_text())["side_by_side"] for one in runs] == [
+        2,
+        1,
+    ]
+    for name in ("last/adapter.safetensors", "steps.jsonl"):
+        assert (runs[0] / name).read_bytes() == (runs[1] / name).read_bytes()
+    assert yaml.safe_load((runs[0] / "config.yaml").read_text())["run_dir"] == str(runs[0])
     one = json.loads((out / "cells" / "all_2f_s0_lr0.5" / "run" / "summary.json").read_text())
     assert one["side_by_side"] == 1
     assert not list((out / "cells").glob("*_grid"))

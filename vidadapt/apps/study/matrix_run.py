@@ -19,7 +19,7 @@ from vidadapt.apps.study.matrix_options import MatrixOptions, check_options
 from vidadapt.apps.study.overview import overview, time_left
 from vidadapt.apps.study.results import ResultsError, of_earlier_calls, read_results, write_results
 from vidadapt.apps.study.side_by_side_cells import train_side_by_side
-from vidadapt.apps.study.tool_calls import CellFailed, prepare
+from vidadapt.apps.study.tool_calls import CellFailed, begin_tools, prepare
 from vidadapt.config import Config, ConfigError, yaml_files
 from vidadapt.console import duration
 from vidadapt.evaluation import METRICS
@@ -62,6 +62,7 @@ def run_matrix(asked: MatrixOptions) -> int:
                 refuse_trained(before, matrix, asked.frames)
             else:
                 refuse_other_settings(matrix, asked, work)
+                begin_tools()
             costs = measured(matrix, configs, asked)
             lines = list(costs.values())
             if not asked.cost_only:

@@ -8,19 +8,19 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from vidadapt.apps.study.cost import threads_of
 from vidadapt.files import Held, held_folder
 from vidadapt.launching import FAILURE, kind_named, name_of_status, read_failure
+from vidadapt.processes import end_with_parent, start_from_server, start_server
 
 PATIENCE = 60.0  # seconds that the processes of a killed call have to end
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
@@ -80,32 +80,49 @@ def call_tool(
     hidden = None if tool == "train" else True  # None: where there is no terminal
     with output.open("ab") as file:
         file.write(f"$ {' '.join(command)}\n".encode())
-        file.flush()
         began = file.tell()
-        into: dict[str, Any] = {"stdout": file, "stderr": subprocess.STDOUT, "env": env}
-        with (
-            subprocess.Popen(command, preexec_fn=END_WITH_PARENT, **into) as child,
-            tqdm(total=epochs, unit=" epochs", leave=False, disable=hidden) as bar,
-        ):
-            try:
-                while child.poll() is None:
-                    time.sleep(0.2)
-                    if not bar.disable and log.exists():
-                        bar.update(log.read_text(encoding="utf-8").count("\n") - bar.n)
-            except BaseException:
-                child.terminate()
-                raise
-    if child.returncode != 0:
+    child = start_from_server(_be_tool, command[2:], output.absolute(), env, Path.cwd())
+    with tqdm(total=epochs, unit=" epochs", leave=False, disable=hidden) as bar:
+        try:
+            while child.is_alive():
+                child.join(0.2)
+                if not bar.disable and log.exists():
+                    bar.update(log.read_text(encoding="utf-8").count("\n") - bar.n)
+        except BaseException:
+            child.terminate()
+            raise
+    status = child.exitcode or 0
+    if status != 0:
         failure = read_failure(made)
         if failure is None:
             said = last_words(output.read_bytes()[began:].decode(errors="replace"))
-            failure = {"kind": name_of_status(child.returncode), "message": said}
+            failure = {"kind": name_of_status(status), "message": said}
         raise CellFailed(
-            f"vidadapt {tool} ended with exit status {child.returncode} (see {output}): "
+            f"vidadapt {tool} ended with exit status {status} (see {output}): "
             + failure["message"],
             failure["kind"],
-            failure.get("status") or child.returncode,
+            failure.get("status") or status,
         )
+
+
+def begin_tools() -> None:
+    """Let the process that all tools are forked from begin its imports, which take seconds."""
+    start_server("vidadapt.commands.train")
+
+
+def _be_tool(words: Sequence[str], output: Path, env: Mapping[str, str], folder: Path) -> None:
+    """Be `python -m WORDS` in this process of the fork server, whatever that process's state is."""
+    end_with_parent(signal.SIGTERM)
+    file = os.open(output, os.O_WRONLY | os.O_APPEND)
+    for number in (sys.stdout.fileno(), sys.stderr.fileno()):
+        os.dup2(file, number)
+    os.close(file)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.path.insert(0, str(folder))
+    sys.argv = list(words)
+    runpy.run_module(words[0], run_name="__main__", alter_sys=True)
 
 
 def last_words(said: str) -> str:

@@ -228,15 +228,20 @@ def test_one_command_stays_good_on_any_numbers_of_processes_in_turn(processes):
         facts = now
 
 
-def test_two_processes_stopped_and_resumed_equal_two_that_were_left_alone(tiny_set, tmp_path):
-    """With BatchNorm statistics that differ between them until the end of an epoch."""
-    alone = tiny_set.options(train__batch_size=2, data__repeated_augmentation=2)
+def test_four_processes_stopped_and_resumed_equal_four_that_were_left_alone(tiny_set, tmp_path):
+    """All weights are exchanged; BatchNorm's statistics differ until the end of an epoch."""
+    alone = tiny_set.options(
+        method__name="full",
+        train__base_lr=0.05,
+        train__batch_size=2,
+        data__repeated_augmentation=2,
+    )
     options = [*alone, "--train.checkpoint_steps", "1"]
     whole, run = tmp_path / "whole", tmp_path / "run"
-    finished(alone, whole, processes=2)
-    interrupted(options, run, signal.SIGTERM, processes=2)
+    finished(alone, whole, processes=4)
+    interrupted(options, run, signal.SIGTERM, processes=4)
     assert checkpoints.load_trainer(run / "last")["progress"]["consumed"] > 0
-    resumed(options, run, processes=2)
+    resumed(options, run, processes=4)
     assert_same_run(run, whole)
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
 
 from vidadapt.models.attention import QkvLinear, attention
+from vidadapt.models.rotation import rotated
 
 
 class TokenAttention(nn.Module):
@@ -82,9 +82,9 @@ class TokenAttention(nn.Module):
         """Queries or keys (rows, heads, N, D / heads), the last len(rotary) rotated."""
         first = x.shape[2] - len(rotary)
         if first == 0:
-            return apply_rot_embed_cat(x, rotary, half=self.rotate_half).type_as(x)
-        turned = apply_rot_embed_cat(x[:, :, first:], rotary, half=self.rotate_half)
-        return torch.cat([x[:, :, :first], turned], dim=2).type_as(x)
+            return rotated(x, rotary, self.rotate_half)
+        turned = rotated(x[:, :, first:], rotary, self.rotate_half)
+        return torch.cat([x[:, :, :first], turned], dim=2)
 
 
 def _joined_qkv(attn: Any) -> nn.Linear:

@@ -117,6 +117,16 @@ def _heads_and_rows(q: Tensor) -> tuple[int, int]:
     return max(1, scores // tokens**2), max(1, min(tokens, scores // tokens))
 
 
+def split_heads(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries, keys and values (rows, heads, N, D / heads), views of (rows, N, 3 D).
+
+    The heads are moved after the split, so that the backward pass joins the three gradients in one
+    copy, not in two.
+    """
+    q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).unbind(2)
+    return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+
 class QkvLinear(nn.Linear):
     """The projection to queries, keys and values, whose bias the caller passes.
 

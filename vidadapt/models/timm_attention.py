@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from vidadapt.models.attention import QkvLinear, attention
+from vidadapt.models.attention import QkvLinear, attention, split_heads
 from vidadapt.models.rotation import rotated
 
 
@@ -65,7 +65,7 @@ class TokenAttention(nn.Module):
         else:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
             qkv = self.qkv(x, bias)
-        q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
+        q, k, v = split_heads(qkv, self.num_heads)
         q, k = self.q_norm(q), self.k_norm(k)
         if self.rotary is not None:
             q, k = self._rotated(q, self.rotary), self._rotated(k, self.rotary)
@@ -148,9 +148,7 @@ class ShiftedWindowAttention(nn.Module):
 
     def _attend(self, x: Tensor) -> Tensor:
         """Attend in windows (rows * windows, wh * ww, D)."""
-        q, k, v = rearrange(
-            self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads
-        )
+        q, k, v = split_heads(self.qkv(x), self.num_heads)
         scores = (q * self.scale) @ k.transpose(-2, -1)
         scores = scores + self.relative_position_bias_table[self.relative_position_index].permute(
             2, 0, 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cache, exchange, heads, images, run, step, unbalanced
+from benchmarks import cache, exchange, heads, images, run, step, step_parts, unbalanced
 from benchmarks.memory import peak_bytes
 from benchmarks.step_contenders import read_contender
 from benchmarks.step_table import aimed_at
@@ -144,6 +144,18 @@ def test_a_cache_table_has_every_figure(tmp_path, capsys):
     [target] = result["targets"]
     assert target["measured"] == row["times_cheaper"] and target["goal"] == 5
     assert [cells[0] for cells in table_of(capsys.readouterr().out)] == ["method", "losa"]
+
+
+@pytest.mark.parametrize("backbone", ["vit_tiny", "vjepa2_tiny"])
+def test_the_parts_of_a_step_bound_it(backbone, tmp_path, capsys):
+    pytest.importorskip("peft", reason="test extra: transformers and peft")
+    file = tmp_path / "parts.json"
+    words = ["--num_frames", "2", "--crop_size", "32", "--rounds", "1", "--json", str(file)]
+    step_parts.main(["--backbone", backbone, *words])
+    linear, attention, _, bound, _, theirs = json.loads(file.read_text())["rows"]
+    assert bound["seconds"] == [linear["seconds"][0] + attention["seconds"][0]]
+    assert theirs["times_transformers"] == 1
+    assert len(table_of(capsys.readouterr().out)) == 7
 
 
 def test_heads_have_a_ratio_of_all_to_one(tmp_path, capsys):

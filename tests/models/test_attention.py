@@ -9,7 +9,7 @@ from timm.layers import AttentionPoolLatent
 from torch import Tensor, nn
 
 from vidadapt.apps.study import benchmark
-from vidadapt.models.attention import PlainBackward, attention
+from vidadapt.models.attention import PlainBackward, attention, plain
 from vidadapt.models.latent_pool import LatentPool
 from vidadapt.models.timm_blocks import as_block
 
@@ -18,7 +18,7 @@ from vidadapt.models.timm_blocks import as_block
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 0.005}
 
 
-def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def formula(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return ((q @ k.mT) / q.shape[-1] ** 0.5).softmax(-1) @ v
 
 
@@ -38,7 +38,7 @@ def assert_near(found: Tensor, exact: Tensor, tolerance: float) -> None:
 def test_results_and_gradients_are_those_of_the_formula(tokens, dtype):
     qkv = views_of_one_projection(tokens, dtype).requires_grad_()
     exact = qkv.detach().double().requires_grad_()
-    found, want = attention(*qkv), plain(*exact)
+    found, want = attention(*qkv), formula(*exact)
     assert found.dtype == dtype
     assert_near(found, want, TOLERANCE[dtype])
     toward = torch.randn(2, tokens, 3, 16).transpose(1, 2).to(dtype)
@@ -64,12 +64,25 @@ def test_the_backward_pass_is_exact_but_for_rounding():
     assert torch.equal(half.grad, expected)
 
 
-def test_without_gradients_the_fused_kernel_is_used():
-    qkv = views_of_one_projection(20, torch.bfloat16)
-    fused = torch.nn.functional.scaled_dot_product_attention(*qkv)
-    assert torch.equal(attention(*qkv), fused)
+@pytest.mark.parametrize("tokens", [1, 20, 1100])
+@pytest.mark.parametrize("dtype", [torch.float64, *TOLERANCE])
+def test_plain_products_are_the_formula_on_any_device(tokens, dtype):
+    """Of 1,100 tokens a thread takes a part of a head's queries at a time."""
+    qkv = views_of_one_projection(tokens, dtype)
+    found = plain(*qkv)
+    assert found.dtype == dtype
+    assert_near(found, formula(*qkv.double()), TOLERANCE.get(dtype, 1e-12))
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+def test_results_are_the_same_with_and_without_gradients(dtype):
+    qkv = views_of_one_projection(20, dtype)
+    with_gradients = attention(*qkv.clone().requires_grad_())
+    assert torch.equal(attention(*qkv), with_gradients)
     with torch.no_grad():
-        assert torch.equal(attention(*qkv.clone().requires_grad_()), fused)
+        assert torch.equal(attention(*qkv.clone().requires_grad_()), with_gradients)
+    nothing = attention(*qkv[:, :0])
+    assert nothing.shape == (0, 3, 20, 16)
 
 
 def test_scores_are_not_kept_for_the_backward_pass():

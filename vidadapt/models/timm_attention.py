@@ -13,10 +13,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
 
-from vidadapt.models.attention import QkvLinear, attention
+from vidadapt.models.attention import QkvLinear, attention, split_heads
+from vidadapt.models.rotation import rotated
 
 
 class TokenAttention(nn.Module):
@@ -65,7 +65,7 @@ class TokenAttention(nn.Module):
         else:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
             qkv = self.qkv(x, bias)
-        q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
+        q, k, v = split_heads(qkv, self.num_heads)
         q, k = self.q_norm(q), self.k_norm(k)
         if self.rotary is not None:
             q, k = self._rotated(q, self.rotary), self._rotated(k, self.rotary)
@@ -82,9 +82,9 @@ class TokenAttention(nn.Module):
         """Queries or keys (rows, heads, N, D / heads), the last len(rotary) rotated."""
         first = x.shape[2] - len(rotary)
         if first == 0:
-            return apply_rot_embed_cat(x, rotary, half=self.rotate_half).type_as(x)
-        turned = apply_rot_embed_cat(x[:, :, first:], rotary, half=self.rotate_half)
-        return torch.cat([x[:, :, :first], turned], dim=2).type_as(x)
+            return rotated(x, rotary, self.rotate_half)
+        turned = rotated(x[:, :, first:], rotary, self.rotate_half)
+        return torch.cat([x[:, :, :first], turned], dim=2)
 
 
 def _joined_qkv(attn: Any) -> nn.Linear:
@@ -148,9 +148,7 @@ class ShiftedWindowAttention(nn.Module):
 
     def _attend(self, x: Tensor) -> Tensor:
         """Attend in windows (rows * windows, wh * ww, D)."""
-        q, k, v = rearrange(
-            self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads
-        )
+        q, k, v = split_heads(self.qkv(x), self.num_heads)
         scores = (q * self.scale) @ k.transpose(-2, -1)
         scores = scores + self.relative_position_bias_table[self.relative_position_index].permute(
             2, 0, 1

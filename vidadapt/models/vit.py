@@ -14,7 +14,7 @@ from einops import rearrange
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
-from vidadapt.models.attention import QkvLinear, attention
+from vidadapt.models.attention import QkvLinear, attention, split_heads
 from vidadapt.models.backbone import VideoModel
 from vidadapt.models.blocks import NORM_EPS, Block, Slot
 from vidadapt.models.clip_shape import require_clip, require_divides
@@ -73,7 +73,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = self.qkv(x, bias)
-        q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
+        q, k, v = split_heads(qkv, self.num_heads)
         return self.proj(rearrange(attention(q, k, v), "b h n d -> b n (h d)"))
 
 

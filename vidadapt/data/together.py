@@ -23,7 +23,7 @@ class Found:
     """Frames of a clip.
 
     Attributes:
-        frames: (T, H, W, 3) uint8.
+        frames: (T, H, W, 3) uint8, maybe a view of those of other clips, too.
         changed: why the file may not be the one that was counted, see `clips.read_frames`.
         again: error of the first try to read them, if they were tried again; else empty.
     """
@@ -98,7 +98,8 @@ class SharedReads:
         if own is None:
             alone = read((key,), indices)
             return replace(alone, again=failed or alone.again)
-        frames = self._frames[own]
+        in_a_row = bool((np.diff(own) == 1).all())
+        frames = self._frames[own[0] : own[-1] + 1] if in_a_row else self._frames[own]
         if not self._places:
             self._keep(np.empty(0, np.uint8), {})
         return Found(frames, "", failed)

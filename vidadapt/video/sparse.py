@@ -16,7 +16,7 @@ checksum from such a decode. `flaw` checks, once for each file, whether this rea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -74,7 +74,7 @@ def flaw(facts: VideoFacts) -> str:
     if facts.uneven:
         return facts.uneven
     try:
-        with _opened(facts.path) as (context, groups):
+        with opened_groups(facts.path) as (context, groups):
             orders, renewed = {}, False
             for group in groups:
                 orders[group.place] = group.order
@@ -112,7 +112,7 @@ class Group(NamedTuple):
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[tuple[Any, Iterator[Group]]]:
+def opened_groups(path: str) -> Iterator[tuple[Any, Iterator[Group]]]:
     """Open a file: the decoder of its best video stream, and the groups as they are read."""
     with open_container(path, UNPROBED) as container:
         stream = best_stream(container, path)
@@ -159,24 +159,36 @@ def _parts(packets: Iterable[Any], codec: str, extradata: bytes | None) -> Itera
 
 def _decoded(path: str, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
     """Yield index in the video and frame for all that is decoded for `wanted`, in any order."""
-    with _opened(path) as (context, groups):
-        skips = context.codec.canonical_name in SKIPPED
-        chosen = set(wanted)
+    chosen = set(wanted)
+    with opened_groups(path) as (context, groups):
         for group in groups:
             places = {number: group.place + i for i, number in enumerate(group.order)}
-            needed = {number for number, place in places.items() if place in chosen}
-            if needed and context.is_open:
-                context.flush_buffers()
-            last = max(needed, default=-1)
-            fed = [packet for packet in group.packets if packet.pts <= last]
-            for packet in [*fed, None] if needed else []:
-                if skips and packet is not None:
-                    context.skip_frame = "DEFAULT" if packet.pts in needed else "NONREF"
-                for frame in context.decode(packet):
-                    if frame.pts in places:
-                        yield places[frame.pts], frame
+            for frame in decoded_group(context, packets_for(group, chosen)):
+                if frame.pts in places:
+                    yield places[frame.pts], frame
             if group.place + len(places) > wanted[-1]:
                 return
+
+
+def packets_for(group: Group, chosen: Set[int]) -> list[tuple[Any, bool]]:
+    """Packets of a group up to the last one that holds a chosen frame, and which hold one."""
+    needed = {number for i, number in enumerate(group.order) if group.place + i in chosen}
+    last = max(needed, default=-1)
+    return [(packet, packet.pts in needed) for packet in group.packets if packet.pts <= last]
+
+
+def decoded_group(context: Any, packets: Sequence[tuple[Any, bool]]) -> Iterator[Any]:
+    """Yield the frames of what `packets_for` returned, without most that nothing needs."""
+    if not packets:
+        return
+    if context.is_open:
+        context.flush_buffers()
+    skips = context.codec.canonical_name in SKIPPED
+    for packet, is_wanted in packets:
+        if skips:
+            context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
+        yield from context.decode(packet)
+    yield from context.decode(None)
 
 
 def _wanted_frames(path: str, checks: np.ndarray, wanted: Sequence[int]) -> np.ndarray | None:

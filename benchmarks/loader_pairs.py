@@ -29,7 +29,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
 from torch.utils.data import Dataset
@@ -207,7 +206,7 @@ def floor_seconds(clips: TrainClips, key: tuple[int, int, int], cropped: bool) -
                             raise ValueError(f"{clips.samples.file(key[1])}: frame {place} differs")
                         found[place] = upright_rgb(convert, frame, shown_size(frame))
             if cropped:
-                frames = np.stack([found[place] for place in indices.tolist()])
+                frames = [found[place] for place in indices.tolist()]
                 train_clip(frames, clips.crop_size, Augmentation())
             return time.process_time() - began
 

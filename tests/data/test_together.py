@@ -193,8 +193,8 @@ def test_frames_that_are_too_large_together_are_read_apart(
     sizes: list[int] = []
     known = together.SharedReads._keep
 
-    def kept(self: Any, frames: np.ndarray, places: Any) -> None:
-        sizes.append(frames.nbytes)
+    def kept(self: Any, frames: Any, places: Any) -> None:
+        sizes.append(sum(frame.nbytes for frame in frames))
         known(self, frames, places)
 
     monkeypatch.setattr(together.SharedReads, "_keep", kept)

@@ -28,7 +28,15 @@ from vidadapt.data.transforms import (
 )
 from vidadapt.files import PATIENCE, Patience
 from vidadapt.lists import Videos, label_at
-from vidadapt.video import ReadError, TransientReadError, VideoFacts, open_counted, state_now
+from vidadapt.video import (
+    Frames,
+    ReadError,
+    TransientReadError,
+    VideoFacts,
+    joined_frames,
+    open_counted,
+    state_now,
+)
 
 RECOUNT = "The next start counts it anew"
 
@@ -183,7 +191,7 @@ class EvalViews(Dataset[dict[str, Any]]):
         take = partial(self._ahead.take, index)
         read = partial(read_frames, self.samples.file(index), facts, needed, take)
         found, changed = self.patience.call(read, (TransientReadError,))
-        frames = eval_frames(found, self.crop_size, self.framing)
+        frames = eval_frames(joined_frames(found), self.crop_size, self.framing)
         height, width = frames.shape[1:3]
         clips, clip_of = _distinct(places.reshape(indices.shape))
         squares = crop_corners(height, width, self.num_crops, self.framing)
@@ -235,8 +243,8 @@ def read_frames(
     facts: VideoFacts,
     indices: np.ndarray,
     take: Callable[[], list[torch.Tensor] | None] = lambda: None,
-) -> tuple[np.ndarray, str]:
-    """Read frames at `indices`, (len(indices), H, W, 3) uint8; the file is closed afterwards.
+) -> tuple[Frames, str]:
+    """Read frames at `indices`, each (H, W, 3) uint8; the file is closed afterwards.
 
     Args:
         facts: of the file when it was counted. Their reader is known to be exact on this file.
@@ -254,7 +262,7 @@ def read_frames(
     other = _other_state(file, facts)
     try:
         with open_counted(file, facts, take()) as video:
-            frames = video.frames(indices)
+            frames = video.each(indices)
             differs = video.changed
             # For a packed video these are the checks that its tar has now.
             now = video.facts.checks

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vidadapt.data.epochs import SampleKey
-from vidadapt.video import ReadError, TransientReadError, VideoFacts
+from vidadapt.video import Frames, ReadError, TransientReadError, VideoFacts
 
 MOST_BYTES = 1 << 28  # of the frames that are kept for the clips of one video
 LARGE = 1920 * 1080  # pixels of a frame whose size is not known
@@ -23,12 +23,12 @@ class Found:
     """Frames of a clip.
 
     Attributes:
-        frames: (T, H, W, 3) uint8, maybe a view of those of other clips, too.
+        frames: T of them, (H, W, 3) uint8, maybe those of other clips, too; or one array.
         changed: why the file may not be the one that was counted, see `clips.read_frames`.
         again: error of the first try to read them, if they were tried again; else empty.
     """
 
-    frames: np.ndarray
+    frames: Frames
     changed: str
     again: str
 
@@ -57,13 +57,13 @@ class SharedReads:
 
     def __init__(self) -> None:
         self._expected: dict[SampleKey, Group] = {}
-        self._frames = np.empty(0, np.uint8)
+        self._frames: Frames = ()
         self._places: dict[SampleKey, np.ndarray] = {}
 
     def expect(self, groups: Iterable[Group]) -> None:
         """Share the reads of these groups; what was kept for others is let go."""
         self._expected = {next(iter(group)): group for group in groups if len(group) > 1}
-        self._keep(np.empty(0, np.uint8), {})
+        self._keep((), {})
 
     def read(
         self,
@@ -98,13 +98,12 @@ class SharedReads:
         if own is None:
             alone = read((key,), indices)
             return replace(alone, again=failed or alone.again)
-        in_a_row = bool((np.diff(own) == 1).all())
-        frames = self._frames[own[0] : own[-1] + 1] if in_a_row else self._frames[own]
+        frames = [self._frames[place] for place in own]
         if not self._places:
-            self._keep(np.empty(0, np.uint8), {})
+            self._keep((), {})
         return Found(frames, "", failed)
 
-    def _keep(self, frames: np.ndarray, places: dict[SampleKey, np.ndarray]) -> None:
+    def _keep(self, frames: Frames, places: dict[SampleKey, np.ndarray]) -> None:
         self._frames, self._places = frames, places
 
 

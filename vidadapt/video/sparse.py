@@ -53,8 +53,8 @@ MOST_TRIED = 64  # frames
 LARGEST_GROUP = 32_000_000  # bytes of packets, which each loader process holds in memory
 
 
-def read_sparsely(path: str, checks: np.ndarray, wanted: Sequence[int]) -> np.ndarray | None:
-    """Frames at `wanted` (ascending, distinct) as (T, H, W, 3) uint8, each one checked.
+def read_sparsely(path: str, checks: np.ndarray, wanted: Sequence[int]) -> list[np.ndarray] | None:
+    """Frames at `wanted` (ascending, distinct), (H, W, 3) uint8 of one size, each one checked.
 
     None: one is not decoded, or its checksum is not the one in `checks` (of all frames).
     """
@@ -191,23 +191,19 @@ def decoded_group(context: Any, packets: Sequence[tuple[Any, bool]]) -> Iterator
     yield from context.decode(None)
 
 
-def _wanted_frames(path: str, checks: np.ndarray, wanted: Sequence[int]) -> np.ndarray | None:
+def _wanted_frames(path: str, checks: np.ndarray, wanted: Sequence[int]) -> list[np.ndarray] | None:
     """See `read_sparsely`."""
     convert = VideoReformatter()
-    rows = {place: row for row, place in enumerate(wanted)}
-    frames: np.ndarray | None = None
+    chosen, found = set(wanted), {}
     for place, frame in _decoded(path, wanted):
-        if place not in rows:
+        if place not in chosen or place in found:
             continue
         if frame_checksum(frame) != checks[place]:
             return None
-        rgb = upright_rgb(convert, frame, shown_size(frame))
-        if frames is None:
-            frames = np.empty((len(wanted), *rgb.shape), np.uint8)
-        if rgb.shape != frames.shape[1:]:
-            return None
-        frames[rows.pop(place)] = rgb
-    return None if rows else frames
+        found[place] = upright_rgb(convert, frame, shown_size(frame))
+    if len(found) < len(wanted) or len({rgb.shape for rgb in found.values()}) > 1:
+        return None
+    return [found[place] for place in wanted]
 
 
 def _tried(start: int, num_frames: int) -> list[int]:

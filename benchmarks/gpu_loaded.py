@@ -78,7 +78,8 @@ def command(place: Place, method: str, *more: object) -> tuple[Config, TrainOpti
         "data.sampling": "adaptformer",
         "data.num_frames": 2 if place.tiny else 8,
         "data.crop_size": 32 if place.tiny else 224,
-        # Of an epoch, so that no timed step waits for the beginning of the next one.
+        # Of an epoch, so that no timed step waits for the beginning of the next one. Copies share
+        # reads: clips of as many videos would cost the loader more.
         "data.repeated_augmentation": 8,
         "model.backbone": "vit_tiny" if place.tiny else "vit_base",
         "model.weights": "random",

@@ -26,7 +26,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ from vidadapt.console import track
 from vidadapt.data import (
     Augmentation,
     EpochBatches,
+    SampleKey,
     Sampling,
     TrainClips,
     TrainLoader,
@@ -63,6 +64,8 @@ STRIDES = {"dense": 4, "uniform": 1}
 GPU_RATES = (100, 500, 1000)
 BATCH = 8
 GREY_LEVEL = 1 / 255 / 0.224  # at most, after normalisation
+
+Load = Callable[[list[list[SampleKey]]], Iterable[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -279,28 +282,63 @@ def loader_turn(
 
     Training clips come from a `TrainLoader`, as in a training run, all others from a `DataLoader`.
     """
-    batches = EpochBatches(number, SEED, batch_size=BATCH, repeats=math.ceil(least / number))
-    loader: TrainLoader | DataLoader[Any]
-    if isinstance(clips, TrainClips):
-        loader = TrainLoader(
-            clips, batches, normalization="imagenet", clip_timeout=300, num_workers=workers
-        )
-    else:
-        loader = DataLoader(
-            clips,
-            batch_sampler=batches,
-            collate_fn=stacked,
-            num_workers=workers,
-            persistent_workers=True,
-            multiprocessing_context="forkserver",
-        )
+    load = watched if isinstance(clips, TrainClips) else plain
+    return batches_turn(load(clips, workers), number, epochs=math.ceil(least / number))
+
+
+def watched(clips: Any, workers: int) -> Load:
+    """The loader of a training run: of given batches."""
+    return TrainLoader(
+        clips,
+        EpochBatches(len(clips), SEED, batch_size=1),
+        normalization="imagenet",
+        clip_timeout=300,
+        num_workers=workers,
+    ).of
+
+
+def plain(clips: Any, workers: int) -> Load:
+    """torch's loader, which waits for ever where a worker hangs: of given batches."""
+    batches: list[list[SampleKey]] = []
+    loader = DataLoader(
+        clips,
+        batch_sampler=batches,
+        collate_fn=stacked,
+        num_workers=workers,
+        persistent_workers=True,
+        multiprocessing_context="forkserver",
+    )
+
+    def load(wanted: list[list[SampleKey]]) -> Iterable[dict[str, Any]]:
+        batches[:] = wanted
+        return loader
+
+    return load
+
+
+def batches_turn(
+    load: Load,
+    number: int,
+    epochs: int = 1,
+    copies: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Callable[[], float]:
+    """Whole batches of some epochs of `number` videos; seconds of a clip.
+
+    Each round has epochs of its own. Copies of a video are neighbours, its clips of other epochs
+    are not: these share no decode.
+    """
     rounds = itertools.count()
 
     def work() -> float:
-        batches.set_epoch(next(rounds))
-        start = time.perf_counter()
-        count = sum(len(batch["clip"]) for batch in loader)
-        return (time.perf_counter() - start) / count
+        first = next(rounds) * epochs
+        each = itertools.product(range(first, first + epochs), range(number), range(copies))
+        keys = list(each)
+        whole = len(keys) // BATCH * BATCH
+        batches = [keys[start : start + BATCH] for start in range(0, whole, BATCH)]
+        began = clock()
+        count = sum(len(batch["clip"]) for batch in load(batches))
+        return (clock() - began) / count
 
     return work
 

@@ -29,7 +29,7 @@ from vidadapt.data import cores
 from vidadapt.files import write_json, write_text
 
 ROOT = Path(__file__).parents[1]
-TABLES = ("loader", "views", "copies", "step", "cache", "heads")
+TABLES = ("loader", "loader_pairs", "views", "copies", "step", "cache", "heads")
 INSTRUCTIONS = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "amx_fp16")  # of torch's names
 
 

@@ -8,7 +8,7 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from vidadapt.config import DataConfig
-from vidadapt.data import DataPlan
+from vidadapt.data import DataPlan, SampleKey
 from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.loaders import TrainLoader
 from vidadapt.data.worker_count import loader_processes
@@ -58,6 +58,9 @@ class Clips(Dataset[dict[str, Any]]):
         generator = torch.Generator().manual_seed(key[0] * 1000 + index * 10 + key[2])
         clip = torch.randint(0, 256, (3, 2, 4, 5), dtype=torch.uint8, generator=generator)
         return {"clip": clip, "label": index % 3, "index": index, "again": "", "changed": ""}
+
+    def together(self, keys: Iterable[SampleKey]) -> None:
+        """Share nothing: these clips have no files."""
 
 
 def misbehave(how: str, *, before: bool) -> None:
@@ -126,6 +129,9 @@ class Faulty(Dataset[Any]):
     def __getitem__(self, key: tuple[int, int, int]) -> Any:
         misbehave(self.faults.get(key[1], ""), before=False)
         return self.dataset[key]
+
+    def together(self, keys: Iterable[SampleKey]) -> None:
+        self.dataset.together(keys)
 
 
 def faulty(

@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cache, exchange, heads, images, run, step, step_parts, unbalanced
+from benchmarks import (
+    cache,
+    exchange,
+    heads,
+    images,
+    loader_pairs,
+    run,
+    step,
+    step_parts,
+    unbalanced,
+)
 from benchmarks.memory import peak_bytes
 from benchmarks.step_contenders import read_contender
 from benchmarks.step_table import aimed_at
@@ -307,3 +317,18 @@ def test_images_are_measured_beside_imagefolder(tmp_path, capsys):
     assert all(0 < row["looked_up_seconds"] < row["seconds"] < math.inf for row in starts)
     assert all(0 < row["images_per_second"] < math.inf for row in speeds) and len(speeds) == 4
     assert len(result["targets"]) == 3 and "ImageFolder" in capsys.readouterr().out
+
+
+def test_pairs_of_loaders_have_ratios_within_a_round(tmp_path, capsys):
+    file = tmp_path / "pairs.json"
+    words = ["--only", "watched", "copies", "mp4", "--videos", 8, "--rounds", 2, "--clips", 16]
+    loader_pairs.main([*map(str, words), "--folder", str(tmp_path), "--json", str(file)])
+    result = json.loads(file.read_text())
+    rows = {(row["part"], row["name"]): row for row in result["rows"]}
+    assert len(rows) == 2 + 3 + 4 and len(result["targets"]) == 3
+    for (part, _), row in rows.items():
+        base = rows[part, row["to"]]["seconds"]
+        each = [a / b for a, b in zip(base, row["seconds"], strict=True)]
+        each = [1 / one for one in each] if part == "copies" else each
+        assert row["ratio"] == pytest.approx(sum(each) / 2)
+    assert [row[1] for row in table_of(capsys.readouterr().out)[1:]] == [part for part, _ in rows]

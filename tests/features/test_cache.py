@@ -105,6 +105,23 @@ def test_with_enough_draws_a_run_is_that_without_a_cache(tiny_set, run_tool, tmp
     run_tool("evaluate", "--run_dir", tmp_path / "plain")
 
 
+def test_the_draws_of_a_video_share_a_decode(tiny_set, run_tool, tmp_path, monkeypatch):
+    opened, known = [], data.clips.open_counted
+
+    def noting(file, *about):
+        opened.append(Path(file).name)
+        return known(file, *about)
+
+    monkeypatch.setattr(data.clips, "open_counted", noting)
+    options = [*tiny_set.options(train__batch_size=4, data__num_workers=0), *LINEAR]
+    run_tool(
+        "train", *options, "--cache.dir", tmp_path / "cache", "--cache.draws", "4",
+        "--run_dir", tmp_path / "run",
+    )  # fmt: skip
+    assert filled_by(tmp_path / "run") == 4 * 12 + 5
+    assert sum(name.startswith("train") for name in opened) == 12
+
+
 def test_half_precision_files_are_half_as_large_and_stay_close(tiny_set, run_tool, tmp_path):
     options = [*tiny_set.options(), *RECIPES["adaptformer"], *COPIES, "--cache.draws", "4"]
     for dtype in ("fp32", "bf16"):

@@ -56,7 +56,7 @@ class DataConfig:
         rand_augment: torchvision v2 RandAugment, 4 operations, magnitude 7 of 10.
         random_erasing: probability of erasing one box of the clip.
         repeated_augmentation: how many independently augmented copies of a video an epoch holds,
-            adjacent in the batch.
+            adjacent in the batch; those in one batch share a decode.
         class_sampling: how many training videos of each class an epoch draws; it stays as long.
             `natural`: every video once. `balanced`: equally many of each class. `square_root`: in
             proportion to the square root of the class's number of videos. Videos of small classes
@@ -83,9 +83,9 @@ class DataConfig:
             training leaves them out (listed, not part of max_unreadable), evaluation counts them
             as wrong.
         clip_timeout: seconds that decoding one clip may take (of a video in evaluation: each of its
-            clips); null: no limit. A clip that takes longer, or kills its loader process, is
-            skipped in training and counts as wrong in evaluation. Not with num_workers 0: there
-            nothing can be watched.
+            clips; in training, of copies that share a decode, together); null: no limit. A clip
+            that takes longer, or kills its loader process, is skipped in training and counts as
+            wrong in evaluation. Not with num_workers 0: there nothing can be watched.
         max_skipped: how many training clips of an epoch, over all processes, may be skipped because
             they hang, kill their loader process or cannot be read; below 1 it is a share of the
             epoch. Each is listed in skipped.jsonl in run_dir; one more stops the run.

@@ -12,11 +12,11 @@ from vidadapt.files import fetched
 from vidadapt.video import packed_parts, tar_and_name
 
 AT_ONCE = 16  # objects that one process reads
-MOST = 256  # clips whose bytes are kept for a process that does not take them
+MOST = 256  # clips, or groups of them, whose bytes are kept for a process that takes others
 
 
 class ReadAhead:
-    """Clips whose bytes are on their way, by key; one for each process that loads clips.
+    """Clips, or groups of them, whose bytes are on their way, by key; one for each loader process.
 
     What cannot be fetched is not told here: it is read again when the clip is loaded, and that says
     why it fails.

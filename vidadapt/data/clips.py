@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from vidadapt.data.changes import ChangedVideo
 from vidadapt.data.epochs import SampleKey
 from vidadapt.data.sampling import Sampling, eval_indices, train_indices
 from vidadapt.data.seeding import seeded
+from vidadapt.data.together import Found, Group, SharedReads, by_video, groups_within
 from vidadapt.data.transforms import (
     PLAIN,
     Augmentation,
@@ -26,7 +28,15 @@ from vidadapt.data.transforms import (
 )
 from vidadapt.files import PATIENCE, Patience
 from vidadapt.lists import Videos, label_at
-from vidadapt.video import ReadError, TransientReadError, VideoFacts, open_counted, state_now
+from vidadapt.video import (
+    Frames,
+    ReadError,
+    TransientReadError,
+    VideoFacts,
+    joined_frames,
+    open_counted,
+    state_now,
+)
 
 RECOUNT = "The next start counts it anew"
 
@@ -59,30 +69,51 @@ class TrainClips(Dataset[dict[str, Any]]):
         self.patience = Patience(patience)
         self.samples, self.sampling, self.seed = samples, sampling, seed
         self.crop_size, self.augmentation, self.framing = crop_size, augmentation, framing
-        self._ahead = ReadAhead()
+        self._ahead, self._shared = ReadAhead(), SharedReads()
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def ahead(self, keys: Iterable[SampleKey]) -> None:
         """Begin to fetch what these clips need from a store."""
-        for key in keys:
-            epoch, index, copy = key
-            with seeded(self.seed, epoch, index, copy) as rng:
-                frames = train_indices(self.sampling, self.samples.facts(index).num_frames, rng)
-            self._ahead.start(key, self.samples.file(index), frames)
+        for group in itertools.chain.from_iterable(map(self._groups, by_video(keys))):
+            frames = np.concatenate(list(group.values()))
+            self._ahead.start(tuple(group), self.samples.file(next(iter(group))[1]), frames)
+
+    def together(self, keys: Iterable[SampleKey]) -> None:
+        """Share decodes among these clips, which are loaded next, in this order.
+
+        Neighbours of one video share one pass through its file, see `SharedReads`. A clip's bits
+        are the same without it.
+        """
+        several = [copies for copies in by_video(keys) if len(copies) > 1]
+        self._shared.expect(itertools.chain.from_iterable(map(self._groups, several)))
+
+    def _groups(self, copies: Sequence[SampleKey]) -> Iterator[Group]:
+        """Clips of one video that are read together, with the frames that they want."""
+        facts, wanted = self.samples.facts(copies[0][1]), {}
+        for key in copies:
+            with seeded(self.seed, *key) as rng:
+                wanted[key] = train_indices(self.sampling, facts.num_frames, rng)
+        return groups_within(wanted, facts)
 
     def __getitem__(self, key: SampleKey) -> dict[str, Any]:
-        epoch, index, copy = key
+        index = key[1]
         facts = self.samples.facts(index)
-        with seeded(self.seed, epoch, index, copy) as rng:
+        with seeded(self.seed, *key) as rng:
             indices = train_indices(self.sampling, facts.num_frames, rng)
-            take = partial(self._ahead.take, key)
-            read = partial(read_frames, self.samples.file(index), facts, indices, take)
-            frames, changed = self.patience.call(read, (TransientReadError,))
-            clip = train_clip(frames, self.crop_size, self.augmentation, self.framing)
-        about = {"again": self.patience.first(), "changed": changed}
+            found = self._shared.read(key, indices, partial(self._read, index, facts))
+            clip = train_clip(found.frames, self.crop_size, self.augmentation, self.framing)
+        about = {"again": found.again, "changed": found.changed}
         return {"clip": clip, "label": self.samples.labels[index], "index": index, **about}
+
+    def _read(
+        self, index: int, facts: VideoFacts, keys: Iterable[SampleKey], indices: np.ndarray
+    ) -> Found:
+        take = partial(self._ahead.take, tuple(keys))
+        read = partial(read_frames, self.samples.file(index), facts, indices, take)
+        frames, changed = self.patience.call(read, (TransientReadError,))
+        return Found(frames, changed, self.patience.first())
 
 
 VIEWS = ("frames", "clips", "corners", "view_of")
@@ -160,7 +191,7 @@ class EvalViews(Dataset[dict[str, Any]]):
         take = partial(self._ahead.take, index)
         read = partial(read_frames, self.samples.file(index), facts, needed, take)
         found, changed = self.patience.call(read, (TransientReadError,))
-        frames = eval_frames(found, self.crop_size, self.framing)
+        frames = eval_frames(joined_frames(found), self.crop_size, self.framing)
         height, width = frames.shape[1:3]
         clips, clip_of = _distinct(places.reshape(indices.shape))
         squares = crop_corners(height, width, self.num_crops, self.framing)
@@ -212,8 +243,8 @@ def read_frames(
     facts: VideoFacts,
     indices: np.ndarray,
     take: Callable[[], list[torch.Tensor] | None] = lambda: None,
-) -> tuple[np.ndarray, str]:
-    """Read frames at `indices`, (len(indices), H, W, 3) uint8; the file is closed afterwards.
+) -> tuple[Frames, str]:
+    """Read frames at `indices`, each (H, W, 3) uint8; the file is closed afterwards.
 
     Args:
         facts: of the file when it was counted. Their reader is known to be exact on this file.
@@ -231,7 +262,7 @@ def read_frames(
     other = _other_state(file, facts)
     try:
         with open_counted(file, facts, take()) as video:
-            frames = video.frames(indices)
+            frames = video.each(indices)
             differs = video.changed
             # For a packed video these are the checks that its tar has now.
             now = video.facts.checks

@@ -61,7 +61,8 @@ class TrainLoader:
         dataset: the clips.
         batch_sampler: which clips are in which batch.
         normalization: key of `transforms.NORMALIZATIONS`, for `prepare`.
-        clip_timeout: seconds for one clip; None: no limit.
+        clip_timeout: seconds for one clip, of clips that share a decode for the first, which waits
+            for it; None: no limit.
         num_workers: loader processes; 0: this one, where only `ReadError` is caught.
         pin_memory: whether tensors are copied to pinned memory, in a thread.
 
@@ -87,8 +88,9 @@ class TrainLoader:
         self.log: SkipLog | None = None
         self.changes = Changes(None, "warn")
         self.again: list[str] = []
+        load, ahead = partial(_load_clip, dataset), _ahead_of(dataset)
         self._pool = Pool(
-            Work(partial(_load_clip, dataset), _joined_clips, one_thread, _ahead_of(dataset)),
+            Work(load, _joined_clips, one_thread, ahead, dataset.together),
             num_workers=num_workers,
             limit=clip_timeout,
             tries=DIED,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -120,12 +120,15 @@ PLAIN = Framing()
 
 
 def train_clip(
-    frames: np.ndarray, crop_size: int, augmentation: Augmentation, framing: Framing = PLAIN
+    frames: Sequence[np.ndarray] | np.ndarray,
+    crop_size: int,
+    augmentation: Augmentation,
+    framing: Framing = PLAIN,
 ) -> torch.Tensor:
     """Random crop, then flip, RandAugment and erasing if asked; one decision per clip for each.
 
     Args:
-        frames: (T, H, W, 3) uint8 RGB.
+        frames: (T, H, W, 3) uint8 RGB; or T frames (H, W, 3), of which only the crop is copied.
         crop_size: S, side of the result in pixels.
 
     Returns:
@@ -142,19 +145,21 @@ def train_clip(
     return clip.permute(0, 2, 3, 1).contiguous().permute(3, 0, 1, 2)
 
 
-def _cropped(frames: np.ndarray, crop_size: int, crop: str, framing: Framing) -> torch.Tensor:
+def _cropped(
+    frames: Sequence[np.ndarray] | np.ndarray, crop_size: int, crop: str, framing: Framing
+) -> torch.Tensor:
     """The crop of a training clip, (T, 3, S, S) uint8."""
     how: dict[str, Any] = {"interpolation": _mode(framing), "antialias": True}
     if crop == "none":
-        whole = eval_frames(frames, crop_size, framing)
+        whole = eval_frames(np.asarray(frames), crop_size, framing)
         height, width = whole.shape[1:3]
         [(top, left)] = crop_corners(height, width, 1, framing)
         square = whole[:, top : top + crop_size, left : left + crop_size]
         return square.permute(0, 3, 1, 2)
-    clip = _channels_first(frames)
-    height, width = clip.shape[-2:]
+    height, width = frames[0].shape[:2]
     if crop == "random_resized":
-        drawn = v2.RandomResizedCrop(crop_size, AREAS, RATIOS, **how).make_params([clip])
+        shape = torch.empty((height, width), device="meta")
+        drawn = v2.RandomResizedCrop(crop_size, AREAS, RATIOS, **how).make_params([shape])
         box = drawn["top"], drawn["left"], drawn["height"], drawn["width"]
     elif crop == "multi_scale":
         box = multi_scale_box(height, width, crop_size)
@@ -162,7 +167,10 @@ def _cropped(frames: np.ndarray, crop_size: int, crop: str, framing: Framing) ->
         box = mae_box(height, width)
     else:
         raise ValueError(f"unknown train_crop {crop!r}; known: {', '.join(TRAIN_CROPS)}")
-    part = F.crop(clip, *box)
+    top, left, height, width = box
+    part = _channels_first(
+        np.stack([frame[top : top + height, left : left + width] for frame in frames])
+    )
     if len(part) == 1:  # of a part of one frame torch makes channels-first memory, and slowly
         part = part.contiguous(memory_format=torch.channels_last)
     return F.resize(part, [crop_size, crop_size], **how)

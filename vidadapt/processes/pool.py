@@ -201,6 +201,8 @@ class Pool:
         for place, items in enumerate(tasks):
             left, result = [item for item in items if not barred(item)], None
             if left:
+                if self._work.begin is not None:
+                    self._work.begin(left)
                 result, arrays = self._work.join([self._work.load(item) for item in left])
                 flat = [array.reshape(-1).view(np.uint8) for array in arrays]
                 data = flat[0] if len(flat) == 1 else np.concatenate([*flat, NO_BYTES])

@@ -45,12 +45,14 @@ class Work:
         start: called once in each worker, before its first task.
         ahead: called with the items of a task as soon as a worker has it, while it is on an earlier
             one; what it raises is ignored, since `load` tells it.
+        begin: called with the items of a task, in their order, before the first of them is loaded.
     """
 
     load: Callable[[Any], Any]
     join: Callable[[list[Any]], tuple[Any, Sequence[np.ndarray]]]
     start: Callable[[], None] | None = None
     ahead: Callable[[Iterable[Any]], None] | None = None
+    begin: Callable[[Iterable[Any]], None] | None = None
 
 
 @dataclass
@@ -204,6 +206,8 @@ def _outcome(
     """The pickled result of a pickled task and its arrays, or what was raised."""
     try:
         items = pickle.loads(task)
+        if work.begin is not None:
+            work.begin(items.values())
         values = [_noted(number, items[number], note, work, limit) for number in items]
         result, arrays = work.join(values)
         return pickle.dumps(result), arrays

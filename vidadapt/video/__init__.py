@@ -17,7 +17,15 @@ from vidadapt.video.packed import (
     tar_and_name,
 )
 from vidadapt.video.packed_index import StrictInfo, make_packed_index, packed_index_path
-from vidadapt.video.readers import READERS, Video, check_reader, open_counted, open_video
+from vidadapt.video.readers import (
+    READERS,
+    Video,
+    check_reader,
+    joined_frames,
+    open_counted,
+    open_video,
+)
+from vidadapt.video.seekers import Frames
 from vidadapt.video.sequential import (
     ReadError,
     TransientReadError,
@@ -36,6 +44,7 @@ __all__ = [
     "IMAGE_READER",
     "MAX_FRAMES",
     "READERS",
+    "Frames",
     "ReadError",
     "StrictInfo",
     "TransientReadError",
@@ -51,6 +60,7 @@ __all__ = [
     "file_of",
     "frame_checksum",
     "frame_times",
+    "joined_frames",
     "leads_outside",
     "make_packed_index",
     "make_packed_indexes",

@@ -105,6 +105,10 @@ class Video:
             IndexError: an index is negative or not below the number of frames, or none is given.
             ReadError: the frames cannot be decoded.
         """
+        return joined_frames(self.each(indices))
+
+    def each(self, indices: Sequence[int] | np.ndarray) -> Frames:
+        """Read frames as `frames` does, (H, W, 3) each, without copying them into one array."""
         if not self._is_open:
             raise ValueError(f"{self.file}: the video is closed")
         wanted = [operator.index(i) for i in indices]
@@ -124,10 +128,10 @@ class Video:
                 f"was counted as {len(self)} frames; has the file changed? "
                 "Delete the video index beside its list"
             )
-        if isinstance(found, np.ndarray) and wanted == distinct:
+        if wanted == distinct:
             return found
         place = {index: i for i, index in enumerate(distinct)}
-        return np.stack([found[place[i]] for i in wanted])
+        return [found[place[i]] for i in wanted]
 
     def _found(self, wanted: list[int]) -> Frames:
         """Frames at `wanted` (ascending, distinct); fewer if the stream ends early."""
@@ -162,6 +166,22 @@ class Video:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def joined_frames(frames: Frames) -> np.ndarray:
+    """Copy frames (H, W, 3) of one size into (T, H, W, 3); an array of them stays as it is.
+
+    A list is emptied meanwhile, so that each frame is in memory once.
+    """
+    if isinstance(frames, np.ndarray):
+        return frames
+    left = list(reversed(frames))
+    if isinstance(frames, list):
+        frames.clear()
+    joined = np.empty((len(left), *left[-1].shape), left[-1].dtype)
+    for row in joined:
+        row[...] = left.pop()
+    return joined
 
 
 def open_video(path: str | os.PathLike[str], reader: str = "auto") -> Video:

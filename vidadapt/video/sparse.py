@@ -16,7 +16,7 @@ checksum from such a decode. `flaw` checks, once for each file, whether this rea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -53,8 +53,8 @@ MOST_TRIED = 64  # frames
 LARGEST_GROUP = 32_000_000  # bytes of packets, which each loader process holds in memory
 
 
-def read_sparsely(path: str, checks: np.ndarray, wanted: Sequence[int]) -> np.ndarray | None:
-    """Frames at `wanted` (ascending, distinct) as (T, H, W, 3) uint8, each one checked.
+def read_sparsely(path: str, checks: np.ndarray, wanted: Sequence[int]) -> list[np.ndarray] | None:
+    """Frames at `wanted` (ascending, distinct), (H, W, 3) uint8 of one size, each one checked.
 
     None: one is not decoded, or its checksum is not the one in `checks` (of all frames).
     """
@@ -74,7 +74,7 @@ def flaw(facts: VideoFacts) -> str:
     if facts.uneven:
         return facts.uneven
     try:
-        with _opened(facts.path) as (context, groups):
+        with opened_groups(facts.path) as (context, groups):
             orders, renewed = {}, False
             for group in groups:
                 orders[group.place] = group.order
@@ -112,7 +112,7 @@ class Group(NamedTuple):
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[tuple[Any, Iterator[Group]]]:
+def opened_groups(path: str) -> Iterator[tuple[Any, Iterator[Group]]]:
     """Open a file: the decoder of its best video stream, and the groups as they are read."""
     with open_container(path, UNPROBED) as container:
         stream = best_stream(container, path)
@@ -159,43 +159,51 @@ def _parts(packets: Iterable[Any], codec: str, extradata: bytes | None) -> Itera
 
 def _decoded(path: str, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
     """Yield index in the video and frame for all that is decoded for `wanted`, in any order."""
-    with _opened(path) as (context, groups):
-        skips = context.codec.canonical_name in SKIPPED
-        chosen = set(wanted)
+    chosen = set(wanted)
+    with opened_groups(path) as (context, groups):
         for group in groups:
             places = {number: group.place + i for i, number in enumerate(group.order)}
-            needed = {number for number, place in places.items() if place in chosen}
-            if needed and context.is_open:
-                context.flush_buffers()
-            last = max(needed, default=-1)
-            fed = [packet for packet in group.packets if packet.pts <= last]
-            for packet in [*fed, None] if needed else []:
-                if skips and packet is not None:
-                    context.skip_frame = "DEFAULT" if packet.pts in needed else "NONREF"
-                for frame in context.decode(packet):
-                    if frame.pts in places:
-                        yield places[frame.pts], frame
+            for frame in decoded_group(context, packets_for(group, chosen)):
+                if frame.pts in places:
+                    yield places[frame.pts], frame
             if group.place + len(places) > wanted[-1]:
                 return
 
 
-def _wanted_frames(path: str, checks: np.ndarray, wanted: Sequence[int]) -> np.ndarray | None:
+def packets_for(group: Group, chosen: Set[int]) -> list[tuple[Any, bool]]:
+    """Packets of a group up to the last one that holds a chosen frame, and which hold one."""
+    needed = {number for i, number in enumerate(group.order) if group.place + i in chosen}
+    last = max(needed, default=-1)
+    return [(packet, packet.pts in needed) for packet in group.packets if packet.pts <= last]
+
+
+def decoded_group(context: Any, packets: Sequence[tuple[Any, bool]]) -> Iterator[Any]:
+    """Yield the frames of what `packets_for` returned, without most that nothing needs."""
+    if not packets:
+        return
+    if context.is_open:
+        context.flush_buffers()
+    skips = context.codec.canonical_name in SKIPPED
+    for packet, is_wanted in packets:
+        if skips:
+            context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
+        yield from context.decode(packet)
+    yield from context.decode(None)
+
+
+def _wanted_frames(path: str, checks: np.ndarray, wanted: Sequence[int]) -> list[np.ndarray] | None:
     """See `read_sparsely`."""
     convert = VideoReformatter()
-    rows = {place: row for row, place in enumerate(wanted)}
-    frames: np.ndarray | None = None
+    chosen, found = set(wanted), {}
     for place, frame in _decoded(path, wanted):
-        if place not in rows:
+        if place not in chosen or place in found:
             continue
         if frame_checksum(frame) != checks[place]:
             return None
-        rgb = upright_rgb(convert, frame, shown_size(frame))
-        if frames is None:
-            frames = np.empty((len(wanted), *rgb.shape), np.uint8)
-        if rgb.shape != frames.shape[1:]:
-            return None
-        frames[rows.pop(place)] = rgb
-    return None if rows else frames
+        found[place] = upright_rgb(convert, frame, shown_size(frame))
+    if len(found) < len(wanted) or len({rgb.shape for rgb in found.values()}) > 1:
+        return None
+    return [found[place] for place in wanted]
 
 
 def _tried(start: int, num_frames: int) -> list[int]:

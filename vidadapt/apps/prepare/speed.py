@@ -15,6 +15,7 @@ from vidadapt.data import (
     SAMPLINGS,
     Augmentation,
     DataPlan,
+    SampleKey,
     TrainLoader,
     VideoList,
     train_loader,
@@ -56,7 +57,8 @@ def loader_rates(
         config = DataConfig(
             root=videos.root,
             num_workers=num_workers,
-            repeated_augmentation=math.ceil(max(clips_per_round, batch_size) / len(videos)),
+            # One batch at least, which an epoch must have; `_batches` are those that are timed.
+            repeated_augmentation=math.ceil(batch_size / len(videos)),
         )
         plan = DataPlan(
             dataset=config.dataset,
@@ -77,16 +79,29 @@ def loader_rates(
     try:
         for number in range(rounds + 1):
             for name, loader in loaders.items():
-                rates[name].append(_rate(loader, number))
+                rates[name].append(
+                    _rate(loader, _batches(loader, number, clips_per_round, batch_size))
+                )
     finally:
         torch.set_num_threads(threads)
     return {name: tuple(values[1:]) for name, values in rates.items()}
 
 
-def _rate(loader: TrainLoader, epoch: int) -> float:
-    loader.batch_sampler.set_epoch(epoch)
+def _batches(
+    loader: TrainLoader, number: int, clips: int, batch_size: int
+) -> list[list[SampleKey]]:
+    """Whole batches of a round: clips of all videos, then again, so that few share a decode."""
+    videos = len(loader.dataset)
+    epochs = math.ceil(max(clips, batch_size) / videos)
+    first = number * epochs
+    keys = [(epoch, i, 0) for epoch in range(first, first + epochs) for i in range(videos)]
+    whole = len(keys) // batch_size * batch_size
+    return [keys[start : start + batch_size] for start in range(0, whole, batch_size)]
+
+
+def _rate(loader: TrainLoader, batches: list[list[SampleKey]]) -> float:
     start = time.perf_counter()
-    clips = sum(len(batch["label"]) for batch in loader)
+    clips = sum(len(batch["label"]) for batch in loader.of(batches))
     return clips / (time.perf_counter() - start)
 
 

@@ -16,7 +16,7 @@ from vidadapt.config import DataConfig
 from vidadapt.files import joined
 from vidadapt.lists import frame_counts
 from vidadapt.processes import run_isolated
-from vidadapt.video import ALLOW_OUTSIDE, VideoFacts, leads_outside, open_video
+from vidadapt.video import ALLOW_OUTSIDE, Frames, VideoFacts, leads_outside, open_video
 
 FRAMES = 8  # of a thumbnail
 SIDE = 144  # longest side, in pixels
@@ -85,7 +85,7 @@ def _thumbnail(root: Path | str, facts: Mapping[str, VideoFacts], path: str) -> 
     try:
         if known is None:
             with open_video(file, "pyav") as video:
-                frames = video.frames(_spread(len(video)))
+                frames = video.each(_spread(len(video)))
         else:
             frames, _ = data.read_frames(file, known, _spread(known.num_frames))
         return _encoded(frames)
@@ -108,8 +108,8 @@ def _spread(num_frames: int) -> np.ndarray:
     return (np.arange(count) * 2 + 1) * num_frames // (2 * count)
 
 
-def _encoded(frames: np.ndarray) -> Thumbnail:
-    """Encode (T, H, W, 3) uint8 frames."""
+def _encoded(frames: Frames) -> Thumbnail:
+    """Encode frames (H, W, 3) uint8 of one size."""
     images = list(_small(frames))
     still, moving = io.BytesIO(), io.BytesIO()
     images[len(images) // 2].save(still, format="WEBP", quality=QUALITY)
@@ -125,8 +125,8 @@ def _encoded(frames: np.ndarray) -> Thumbnail:
     return Thumbnail(*images[0].size, moving.getvalue(), still.getvalue())
 
 
-def _small(frames: np.ndarray) -> Iterator[Image.Image]:
-    height, width = frames.shape[1:3]
+def _small(frames: Frames) -> Iterator[Image.Image]:
+    height, width = frames[0].shape[:2]
     scale = SIDE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     for frame in frames:

@@ -80,7 +80,7 @@ class Looks:
         facts = videos.facts(place)
         try:
             frames, _ = read_frames(videos.file(place), facts, np.zeros(1, int))
-            height, width = frames.shape[1:3]
+            height, width = frames[0].shape[:2]
             return Clip(facts, width, height, tuple(self._views(place, facts.num_frames)))
         except ReadError as error:
             return self.broken(place, str(error))

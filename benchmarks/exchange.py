@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -92,12 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     check(args, "exchange", {"processes": 2, "batch_size": 2, "rounds": 1})
     if "RANK" not in os.environ:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc-per-node", str(args.processes), "-m", "benchmarks.exchange"]
-        words = sys.argv[1:] if argv is None else argv
-        threads = max(1, len(os.sched_getaffinity(0)) // args.processes)
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        sys.exit(subprocess.run([*command, *words], env=environment, check=False).returncode)
+        sys.exit(under_torchrun("exchange", args.processes, argv))
     world = start.start()
     slow = Link(args.delay_ms / 1e3, args.mb_per_s * 1e6, world.size)
     rows = [
@@ -113,6 +108,16 @@ def main(argv: list[str] | None = None) -> None:
         ]
         finish(args, "exchange", rows, targets, rows_table(rows, COLUMNS, "exchange"))
     start.stop()
+
+
+def under_torchrun(table: str, processes: int, argv: list[str] | None) -> int:
+    """Run a benchmark's command line again in processes that share the cores; its exit status."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(processes), "-m", f"benchmarks.{table}"]
+    words = sys.argv[1:] if argv is None else argv
+    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    return subprocess.run([*command, *words], env=environment, check=False).returncode
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -144,16 +149,12 @@ def measured(
         args.backbone, args.num_frames, args.crop_size, NUM_CLASSES, args.batch_size, world.device
     )
     contenders = {
-        OURS: ours(size, world, early=True),
-        AFTER: ours(size, world, early=False),
+        OURS: ours(size, world, early=True)[1],
+        AFTER: ours(size, world, early=False)[1],
         THEIRS: theirs(size, link),
     }
     turns = {name: timed(step, world) for name, step in contenders.items()}
-    with contextlib.ExitStack() as stack:
-        if not world.is_main:  # progress is said once
-            silent = stack.enter_context(Path(os.devnull).open("w"))
-            stack.enter_context(contextlib.redirect_stderr(silent))
-        seconds = take_turns(turns, args.rounds, warmup=3)
+    seconds = rounds_of(turns, args.rounds, world)
     return [
         {
             "network": network,
@@ -165,6 +166,17 @@ def measured(
         }
         for name in contenders
     ]
+
+
+def rounds_of(
+    turns: Mapping[str, Callable[[], float]], rounds: int, world: World
+) -> dict[str, list[float]]:
+    """Seconds of each contender in each round; all processes together, of which one says so."""
+    with contextlib.ExitStack() as stack:
+        if not world.is_main:
+            silent = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(contextlib.redirect_stderr(silent))
+        return take_turns(turns, rounds, warmup=3)
 
 
 def timed(step: Callable[[], None], world: World) -> Callable[[], float]:
@@ -181,12 +193,14 @@ def timed(step: Callable[[], None], world: World) -> Callable[[], float]:
     return work
 
 
-def ours(size: Size, world: World, early: bool) -> Callable[[], None]:
-    """A step as `training.loop` takes it."""
-    model = model_of(size)
+def ours(
+    size: Size, world: World, early: bool, method: str = "full"
+) -> tuple[nn.Module, Callable[[], None]]:
+    """A model, and its step as `training.loop` takes it."""
+    model = model_of(size, method)
     means = GradientMeans(world, model, model.head)
     begin = means.begin_in_backward if early else nothing
-    return step_of(model, size, before=begin, after=lambda: means.average(1.0, ()))
+    return model, step_of(model, size, before=begin, after=lambda: means.average(1.0, ()))
 
 
 def theirs(size: Size, link: Link | None) -> Callable[[], None]:
@@ -203,9 +217,9 @@ def nothing() -> None:
     pass
 
 
-def model_of(size: Size) -> Any:
+def model_of(size: Size, method: str = "full") -> Any:
     torch.manual_seed(0)
-    return build(Contender("vidadapt", "full", "fp32"), size)
+    return build(Contender("vidadapt", method, "fp32"), size)
 
 
 def step_of(
@@ -216,7 +230,9 @@ def step_of(
 ) -> Callable[[], None]:
     """A training step; what is done before it, and after its backward pass."""
     clip, labels = batch(size)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], lr=1e-3, momentum=0.9
+    )
 
     def step() -> None:
         before()

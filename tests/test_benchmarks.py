@@ -18,6 +18,8 @@ from benchmarks import (
     images,
     loader_pairs,
     run,
+    scaling,
+    scaling_page,
     step,
     step_parts,
     unbalanced,
@@ -194,6 +196,44 @@ def test_exchanges_are_compared_on_two_networks(tmp_path, capfd):
         # Gradients of 5.5 million numbers are two messages, the figures a third.
         assert row["step_seconds"] > (0 if row["network"].startswith("this") else 0.04)
     assert "DistributedDataParallel" in capfd.readouterr().out
+
+
+@pytest.mark.slow  # four processes
+def test_curves_of_scaling_and_their_page(tmp_path, capfd):
+    words = ["--backbone", "vit_tiny", "--crop_size", "32", "--batch_size", "2", "--rounds", "1"]
+    scaling.main(["frames", *words, "--json", str(tmp_path / "day.frames.json")])
+    with pytest.raises(SystemExit) as ended:  # with the status of its processes
+        scaling.main(["processes", *words, "--json", str(tmp_path / "day.processes.json")])
+    assert ended.value.code == 0, capfd.readouterr().err
+    frames, processes = (
+        json.loads((tmp_path / f"day.{curve}.json").read_text())["rows"]
+        for curve in ("frames", "processes")
+    )
+    assert [(row["name"], row["num_frames"]) for row in frames] == [
+        (method, number) for method in ("adaptformer", "full") for number in (2, 4, 8, 16, 32)
+    ]
+    assert [row["processes"] for row in processes] == [1, 1, 2, 2, 4, 4]
+    assert all(row["clips_per_second"] > 0 for row in [*frames, *processes])
+    scaling_page.main([str(tmp_path / "day"), "--docs", str(tmp_path)])
+    assert (tmp_path / "scaling" / "curves.png").stat().st_size > 10_000
+    assert "| full        |   64 |" in (tmp_path / "scaling.md").read_text()
+
+
+def test_a_projection_is_what_its_parts_allow():
+    work, loader = scaling_page.Work(4e11, 344_000_000), {"packed frames": 100.0}
+    free = scaling_page.Assumed(network_gb_s=1e9, delay_ms=0)
+    for gpus in (1, 8, 64):
+        row = scaling_page.projected("full", work, gpus, loader, free)
+        assert row["most"] == pytest.approx(500 * gpus)  # 400 TFLOP/s x 0.5 : 0.4 TFLOP
+        assert row["efficiency"] == pytest.approx(100, abs=1e-3)
+        assert row["packed frames"] == pytest.approx(500 * gpus)
+    # Of eight machines each sends 7/4 of 344 MB at 1 GB/s: 602 ms beside a step of 32.
+    row = scaling_page.projected("full", work, 64, loader, scaling_page.Assumed(network_gb_s=1.0))
+    assert row["exchange_ms"] == pytest.approx(602 + 14 * 0.05)
+    assert row["most"] == pytest.approx(64 * 16 / 0.6027)
+    assert row["least"] == pytest.approx(64 * 16 / 0.6347)
+    starved = scaling_page.projected("full", work, 8, {"packed frames": 1.0}, free)
+    assert starved["packed frames"] == 8 * 12
 
 
 GOOD = """

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 import vidadapt
 from vidadapt import data
 from vidadapt.config import Config, ConfigError, DataConfig, EvalConfig, ModelConfig, TrainConfig
-from vidadapt.data import SAMPLINGS, eval_indices
+from vidadapt.data import Sampling, eval_indices
 from vidadapt.features import CacheError
 from vidadapt.serving import AdapterBank
 from vidadapt.video import ReadError, frame_times
@@ -143,7 +143,7 @@ def test_frames_and_times_of_every_view_are_written_in_files_and_tables(
     for place, video in enumerate(videos):
         rows = table["video"] == place
         count = int(video["frames"])
-        indices = eval_indices(SAMPLINGS["uniform8"].__class__("uniform", 4, 1, 2, 3), count, 2)
+        indices = eval_indices(Sampling("uniform", 4, 1, 2, 3), count, 2)
         with np.load(tmp_path / "npz" / "features" / f"{video['path']}.npz") as found:
             np.testing.assert_array_equal(found["features"], table["features"][rows])
             np.testing.assert_array_equal(found["frames"], indices.repeat(3, axis=0))
@@ -159,10 +159,10 @@ def test_frames_and_times_of_every_view_are_written_in_files_and_tables(
                 assert line["frames"].split() == [str(frame) for frame in frames]
                 told = frame_times(str(tiny_set.root / video["path"]), frames.tolist(), count)
                 assert times.tolist() == told
-                np.testing.assert_allclose([float(t) for t in line["times"].split()], told)
+                assert line["times"] == " ".join(f"{time:.6f}" for time in told)
 
 
-@pytest.mark.parametrize("layer", [1, 5, 12])
+@pytest.mark.parametrize("layer", [1, 4, 6])
 def test_a_layer_is_what_its_block_gives(tiny_set, features, tmp_path, layer):
     video = tiny_set.root / "test 1 [x]#.mp4"
     for pool in ("tokens", "mean"):
@@ -198,7 +198,7 @@ def test_what_an_adapter_does_not_have_is_refused(tiny_set, adapters, features, 
     video, out = tiny_set.root / "test 0 [x]#.mp4", ("--out", tmp_path / "out")
     for words, message in (
         (("--adapter", adapters["losa"], "--layer", 3), "side network.*--plain"),
-        (("--adapter", adapters["vpt"], "--layer", 13), "layers 1 to 12, not 13"),
+        (("--adapter", adapters["vpt"], "--layer", 7), "layers 1 to 6, not 7"),
         (("--adapter", adapters["vpt"], "--layer", 3, "--pool", "head"), "behind the last layer"),
         (("--adapter", adapters["vpt"], "--data.crop_size", 64), r"--data\.crop_size"),
         ((*backbone(tiny_set), "--pool", "head"), "an adapter's"),
@@ -243,7 +243,7 @@ def test_a_whole_folder_is_left_alone_and_other_settings_are_refused(tiny_set, f
         (backbone(tiny_set, data__crop_size=48), r"data\.crop_size: 32 there, 48 here"),
         (backbone(tiny_set, data__num_frames=6), r"data\.num_frames: 4 there, 6 here"),
         (backbone(tiny_set, model__weights="demo"), "backbone: "),
-        ([*backbone(tiny_set), "--layer", 12], "layer: 'last' there, 12 here"),
+        ([*backbone(tiny_set), "--layer", 6], "layer: 'last' there, 6 here"),
         ([*backbone(tiny_set), "--pool", "tokens"], "pool: 'mean' there, 'tokens' here"),
         ([*backbone(tiny_set), "--num_crops", 3], "num_crops: 1 there, 3 here"),
         ([*backbone(tiny_set), "--format", "safetensors"], "format: 'npz' there"),
@@ -271,8 +271,7 @@ def test_videos_whose_files_would_be_one_or_lie_elsewhere_are_refused(tiny_set, 
     listed.write_text("../two/a.mp4 0\n")
     with pytest.raises(ConfigError, match="outside of --out"):
         features(listed, "--allow_outside_root", *out)
-    assert features(listed, "--root", tmp_path / "two", *out) == 1  # ../two is not there
-    assert not list(tmp_path.glob("*.npz"))
+    assert not list(tmp_path.rglob("*.npz"))
 
 
 def test_the_accuracy_of_neighbours_and_of_a_probe_is_added(tiny_set, features, tmp_path, capsys):

@@ -328,7 +328,7 @@ def test_of_two_runs_that_start_at_once_the_second_is_refused_other_features(tmp
         writer.write([2], [torch.ones(1, 3)])
     create(first)
     assert marks(first).tolist() == [0, 0, THERE, 0]
-    with pytest.raises(CacheError, match=r"train\.seed: 0 there, 1 here"):
+    with pytest.raises(CacheError, match=r"train\.seed: 0 in the cache, 1 here"):
         create(other)
 
 
@@ -402,16 +402,16 @@ AUGMENTED = {
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train__seed": 1}, r"train\.seed: 0 there, 1 here"),
-        ({"cache__draws": 2}, r"cache\.draws: 1 there, 2 here"),
-        ({"cache__dtype": "bf16"}, r"cache\.dtype: 'fp32' there, 'bf16' here"),
-        ({"train__precision": "bf16"}, r"train\.precision: 'fp32' there"),
-        ({"model__weights": "demo"}, r"backbone: '\w+' there, '\w+' here"),
-        ({"model__position_grid": "[2,1,1]"}, r"model\.position_grid: None there"),
-        ({"model__head": "attentive"}, r"features: 'mean of the tokens' there, 'all"),
+        ({"train__seed": 1}, r"train\.seed: 0 in the cache, 1 here"),
+        ({"cache__draws": 2}, r"cache\.draws: 1 in the cache, 2 here"),
+        ({"cache__dtype": "bf16"}, r"cache\.dtype: 'fp32' in the cache, 'bf16' here"),
+        ({"train__precision": "bf16"}, r"train\.precision: 'fp32' in the cache"),
+        ({"model__weights": "demo"}, r"backbone: '\w+' in the cache, '\w+' here"),
+        ({"model__position_grid": "[2,1,1]"}, r"model\.position_grid: None in the cache"),
+        ({"model__head": "attentive"}, r"features: 'mean of the tokens' in the cache, 'all"),
         ({"method__name": "losa"}, r"features: .*'outputs of the last layer and of layers 1, 2"),
-        ({"data__crop_size": 48}, r"data\.crop_size: 32 there, 48 here"),
-        ({"data__num_frames": 6}, r"data\.num_frames: 4 there, 6 here"),
+        ({"data__crop_size": 48}, r"data\.crop_size: 32 in the cache, 48 here"),
+        ({"data__num_frames": 6}, r"data\.num_frames: 4 in the cache, 6 here"),
         ({"data__sampling": "videomae_dense"}, r"data\.sampling: .*; data\.stride: "),
         *(
             ({f"data__{field.name}": AUGMENTED[field.name]}, rf"data\.{field.name}: ")
@@ -419,7 +419,7 @@ AUGMENTED = {
         ),
         ({"data__repeated_augmentation": 2}, r"data\.repeated_augmentation: "),
         ({"data__normalization": "half"}, r"data\.normalization: "),
-        ({"data__resize": 40}, r"data\.resize: None there, 40 here"),
+        ({"data__resize": 40}, r"data\.resize: None in the cache, 40 here"),
         ({"data__interpolation": "bicubic"}, r"data\.interpolation: "),
         ({"data__fit": "squash"}, r"data\.fit: "),
         ({"data__reader": "pyav"}, r"data\.reader: .*'pyav' here; frames"),
@@ -486,7 +486,7 @@ def test_features_of_files_that_were_replaced_are_refused(
     assert filled_by(tmp_path / "copied") == 0
     with (root / "train 7 [x]#.mp4").open("ab") as file:
         file.write(bytes(8))
-    with pytest.raises(ValueError, match=r"run; file sizes: '\w+' there, '\w+' here\. Use"):
+    with pytest.raises(ValueError, match=r"run; file sizes: '\w+' in the cache, '\w+' here\. Use"):
         run_tool("train", *options, "--run_dir", tmp_path / "replaced")
     shutil.copy(tiny_set.root / "train 7 [x]#.mp4", root)
     with (root / "train 7 [x]#.mp4").open("r+b") as file:  # another video of the same numbers
@@ -496,7 +496,7 @@ def test_features_of_files_that_were_replaced_are_refused(
         assert len(other) < size
         file.seek(0)
         file.write(other.ljust(size, b"\0"))
-    with pytest.raises(ValueError, match=r"run; frames: '\w+' there, '\w+' here\. Use"):
+    with pytest.raises(ValueError, match=r"run; frames: '\w+' in the cache, '\w+' here\. Use"):
         run_tool("train", *options, "--run_dir", tmp_path / "replaced")
 
 

@@ -254,6 +254,9 @@ def test_a_whole_folder_is_left_alone_and_other_settings_are_refused(tiny_set, f
         features(tiny_set.lists["test"], "--out", out, *backbone(tiny_set))
     kept = {name: content for name, content in outputs(out).items() if name != "failure.json"}
     assert kept == before
+    (out / "features" / "dev 3 [x]#.mp4.npz").unlink()
+    with pytest.raises(ConfigError, match=r"dev 3 \[x\]#\.mp4\.npz is missing"):
+        features(*given, *backbone(tiny_set))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(ConfigError, match="not empty"):

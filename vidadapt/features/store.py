@@ -123,7 +123,7 @@ def check_key(store: Store) -> None:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         old, new, form = found["key"], _description(store)["key"], found["format"]
-        differences = differing(old, new, "{key}: {old!r} there, {new!r} here")
+        differences = differing(old, new, "{key}: {old!r} in the cache, {new!r} here")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CacheError(f"{file}: damaged ({error!r}); delete {store.folder}") from error
     if form != FORMAT:
@@ -135,7 +135,8 @@ def check_key(store: Store) -> None:
         differences = ["shapes or types of the features"]
     if differences:
         raise CacheError(
-            f"{store.option}: {store.folder} holds other features; {'; '.join(differences)}. "
+            f"{store.option}: {store.folder} holds features of another run; "
+            f"{'; '.join(differences)}. "
             f"Use the same, give another {store.option}, or delete that folder"
         )
     for name in (ROWS, MARKS):

@@ -190,6 +190,27 @@ def read_about(folder: Path) -> dict[str, Any] | None:
     return found
 
 
+def check_whole(folder: Path, videos: Sequence[GivenVideo], about: Mapping[str, Any]) -> None:
+    """Refuse a folder from which a file was deleted.
+
+    Raises:
+        ConfigError: names the first one.
+    """
+    form = about["key"]["format"]
+    unreadable = {one["path"] for one in about["unreadable"]}
+    files = [folder / VIDEOS, folder / CLIPS]
+    if form == "npz":
+        names = [video.name for video in videos if video.name not in unreadable]
+        files += [folder / FOLDER / f"{name}.npz" for name in names]
+    else:
+        files.append(folder / f"{FOLDER}.{form}")
+    for file in files:
+        if not file.is_file():
+            raise ConfigError(
+                f"--out: {file} is missing; delete {folder}, then give the command again"
+            )
+
+
 def write_about(folder: Path, about: Mapping[str, Any]) -> None:
     """Write features.json."""
     write_json(folder / ABOUT, about)

@@ -91,9 +91,10 @@ def _of_adapter(options: argparse.Namespace) -> _Found:
 
 def _of_keys(options: argparse.Namespace) -> _Found:
     config = parse_backbone(options.keys, METHODS)
-    for name in ("plain", "weights"):
-        if getattr(options, name):
-            raise ConfigError(f"--{name}: goes with --adapter; of a backbone it is model.weights")
+    if options.plain:
+        raise ConfigError("--plain: goes with --adapter; leave it out")
+    if options.weights is not None:
+        raise ConfigError("--weights: goes with --adapter; give --model.weights")
     views = EvalConfig(num_clips=options.num_clips, num_crops=options.num_crops)
     # No class is asked for: `custom` needs a name all the same.
     dataset = DATASETS.get(config.data.dataset)

@@ -19,13 +19,14 @@ from vidadapt.console import differing, duration, printable
 from vidadapt.data import VideoList
 from vidadapt.distributed import World, from_main, together
 from vidadapt.features import POOLS, Store, check_key, fill_views, free_bytes, size, view_store
-from vidadapt.files import LOCK, absolute, writing
+from vidadapt.files import absolute, writing
 from vidadapt.lists import Sample, counted_videos, manifest_hash
 from vidadapt.runs import FAILURE, adapters
 from vidadapt.serving.feature_files import (
     ABOUT,
     FORMATS,
     Filled,
+    check_whole,
     read_about,
     require_format,
     write_about,
@@ -133,7 +134,7 @@ def given_videos(options: argparse.Namespace) -> list[GivenVideo]:
     out = options.out
     ours = {ABOUT, WORK, FAILURE, f"{INDEX}.index"}
     there = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-    strange = {name for name in there if LOCK not in name} - ours
+    strange = {name for name in there if not name.startswith(".")} - ours  # locks, probes
     if strange and not there & {ABOUT, WORK}:
         raise ConfigError(f"--out: {out} exists and is not empty; choose another folder")
     several = False
@@ -187,8 +188,11 @@ def extract(options: argparse.Namespace, videos: list[GivenVideo], world: World)
                 f"--out: {out} holds other features; {'; '.join(differences)}. Use the same, or "
                 "give another --out"
             )
+        else:
+            check_whole(out, videos, found)
     if found is not None:
         if world.is_main:
+            shutil.rmtree(out / WORK, ignore_errors=True)  # of a command killed while deleting it
             print(f"all features are in {out}: nothing to do", flush=True)
         return found
     return _compute(options, videos, listed, source, store, world)
@@ -244,7 +248,7 @@ def _counted(options: argparse.Namespace, videos: Sequence[GivenVideo], reader: 
         time_limit=options.time_limit,
         limit_key="--time_limit",
     )
-    named = [Sample(video.name, 0 if video.label is None else video.label) for video in videos]
+    named = [Sample(video.name, -1 if video.label is None else video.label) for video in videos]
     return VideoList("", found, manifest=manifest_hash(named, None))
 
 

@@ -67,7 +67,7 @@ def folds_of(names: Sequence[str], labels: np.ndarray) -> np.ndarray:
     """Fold (N,) int64 of each video: those of a class in turns, in the order of their names' hash.
 
     >>> folds_of(["a", "b", "c", "d"], np.array([0, 0, 1, 0])).tolist()
-    [2, 0, 0, 1]
+    [2, 1, 0, 0]
     """
     hashes = np.array([hashlib.sha256(name.encode()).hexdigest() for name in names])
     folds = np.empty(len(names), np.int64)

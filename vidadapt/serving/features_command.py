@@ -58,8 +58,8 @@ Writes OUT/features/PATH.npz for each video (features, clip, crop, frames, times
 a row a view; clips.csv (frames and seconds of each view), videos.csv and features.json (how they
 were made). A command that was stopped goes on where it was when it is given again, on any number of
 processes, with the same bits; when all is there it does nothing; other settings are refused.
-Lists ({", ".join(LISTS)}) hold lines `path label` or `path`. Videos that cannot be read are listed
-at the end, and the exit status is 1 then (others: docs/failures.md).
+Lists ({", ".join(LISTS)}) hold lines `path label` or `path`. Videos that
+cannot be read are listed at the end, and the exit status is 1 then (others: docs/failures.md).
 """
 
 
@@ -86,11 +86,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     for name in ("num_clips", "num_crops"):
         parser.add_argument(
-            f"--{name}",
-            type=int,
-            default=1,
-            metavar="N",
-            help="of a video; default: the middle one",
+            f"--{name}", type=int, default=1, metavar="N", help="of a video; default 1"
         )
     parser.add_argument(
         "--format", choices=FORMATS, default="npz",

@@ -40,6 +40,9 @@ def home(tiny_set, tmp_path_factory) -> Path:
             shutil.copy(path, folder)
         load_tool("prepare").main(["folder", "videos", "lists"])
         load_tool("check_videos").main(["lists/dev.txt"])
+        words = ["lists/test.txt", "--adapter", "run", "--out", "features", "--knn"]
+        patched.setattr(sys, "argv", ["features", *words])
+        load_tool("features").main(ALONE)
         load_tool("prepare").main(
             ["transcode", "lists/dev.txt", "--out", "fast", "--min_psnr", "5"]
         )
@@ -58,6 +61,7 @@ def read_json(path: Path) -> dict:
         ("adapter.json", "run/best/adapter.json"),
         ("metrics.json", "run/eval_test_best_2x3/metrics.json"),
         ("prepared.json", "lists/prepared.json"),
+        ("features.json", "features/features.json"),
         ("Feature cache", "cache/*/key.json"),
     ],
 )

@@ -39,8 +39,8 @@ MAY_IMPORT = {  # from the bottom
         *("launching", "lists", "methods", "models", "runs", "video"),
     },
     "serving": {
-        *("config", "console", "data", "distributed", "evaluation", "files", "lists", "methods"),
-        *("hub", "models", "runs", "video", "weights"),
+        *("config", "console", "data", "distributed", "evaluation", "features", "files", "lists"),
+        *("hub", "methods", "models", "runs", "video", "weights"),
     },
 }
 LIBRARY = set(MAY_IMPORT)

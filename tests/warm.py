@@ -187,7 +187,7 @@ def _serve(fd: int) -> None:
 
 def import_everything() -> None:
     from vidadapt import cli
-    from vidadapt.commands import evaluate, predict, prepare, temporal, train  # noqa: F401
+    from vidadapt.commands import evaluate, features, predict, prepare, temporal, train  # noqa: F401  # noqa: F401
 
     assert cli.NAMES
 

@@ -19,6 +19,7 @@ COMMANDS = {
         "train": "adapt a pre-trained video transformer to a list of videos",
         "evaluate": "score a test list, several clips x crops a video, exactly",
         "predict": "say what trained adapters see in videos",
+        "features": "write what a backbone makes of each video of a set, for other tools",
     },
     "Looking closer": {
         "report": "show runs and their evaluations as one HTML page, side by side",
@@ -35,7 +36,8 @@ COMMANDS = {
     },
 }
 NAMES = [name for group in COMMANDS.values() for name in group]
-LOADING = ("train", "evaluate", "predict")  # clips, in processes that import torch as these do
+# These load clips, in processes that import torch as these do.
+LOADING = ("train", "evaluate", "predict", "features")
 
 FIRST_STEPS = """\
 usage: vidadapt COMMAND [options]; `vidadapt COMMAND --help` says more

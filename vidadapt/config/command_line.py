@@ -200,6 +200,15 @@ PUBLISHED_KEYS = (
     *("model.num_heads", "model.class_order", "data.dataset", "data.num_frames", "data.crop_size"),
     "data.normalization",
 )
+# Options of features: of a backbone alone; with an adapter, which knows its clips, only precision.
+PRECISION = "train.precision"
+BACKBONE_KEYS = (
+    *("data.dataset", "data.sampling", "data.num_frames", "data.stride", "data.crop_size"),
+    *("data.resize", "data.interpolation", "data.fit", "data.normalization", "data.reader"),
+    *("model.backbone", "model.weights", "model.weights_key", "model.tubelet_size"),
+    *("model.patch_size", "model.num_heads", "model.position_grid", "model.from_image"),
+    *("model.inflation", PRECISION),
+)
 
 
 def parse_train(argv: list[str], methods: Methods) -> tuple[Config, TrainOptions]:
@@ -372,8 +381,39 @@ def parse_published(argv: list[str], methods: Methods) -> Config:
     return config_of(parsed, ".", methods, ())
 
 
+def parse_backbone(argv: list[str], methods: Methods, adapter: Config | None = None) -> Config:
+    """Parse the keys of vidadapt features: `--config`, backbone, clips and precision.
+
+    Args:
+        argv: from `split_published`.
+        adapter: configuration of an adapter, over which only the precision may be given.
+
+    Raises:
+        ConfigError: unknown or malformed keys, keys without effect, or no weights.
+    """
+    if adapter is not None:
+        _refuse_other_options(argv, {PRECISION}, "--adapter")
+    elif ignored := sorted(typed(argv) - {"config", *BACKBONE_KEYS}):
+        raise ConfigError(
+            f"{', '.join(f'--{key}' for key in ignored)}: has no effect on the features of a "
+            f"backbone, which takes only --config, {', '.join(f'--{key}' for key in BACKBONE_KEYS)}"
+        )
+    method, argv, _ = choose_method(argv, methods)
+    method = method if adapter is None else adapter.method["name"]
+    parser = new_parser("vidadapt features", "", NoOptions, methods, method)
+    if adapter is not None:
+        parser.set_defaults(flattened(as_dict(adapter)))
+    config = config_of(parse(parser, argv), ".", methods, ())
+    if adapter is None and config.model.weights is None:
+        raise ConfigError(
+            "give --adapter DIR; or, for a backbone without one, --model.weights FILE with "
+            "--model.backbone and --data.sampling"
+        )
+    return config
+
+
 def split_published(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Take the words of `parse_published` out of a command line: these words, and the others.
+    """Take the keys of the configuration out of a command line: their words, and the others.
 
     >>> split_published(["a.mp4", "--model.head", "from_file", "--top", "3", "--data.stride=2"])
     (['--model.head', 'from_file', '--data.stride=2'], ['a.mp4', '--top', '3'])

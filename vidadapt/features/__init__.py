@@ -10,20 +10,34 @@ from vidadapt.features.halves import (
     cut_in_two,
     run_from_features,
 )
-from vidadapt.features.plan import Cache, plan_cache
-from vidadapt.features.store import CacheError
+from vidadapt.features.layers import POOLS, LayerFeatures, Pool, classified
+from vidadapt.features.plan import Cache, free_bytes, plan_cache, protocol, size
+from vidadapt.features.store import CacheError, Reader, Store, check_key
+from vidadapt.features.views import fill_views, view_store
 
 __all__ = [
+    "POOLS",
     "Cache",
     "CacheError",
     "CachedBatches",
     "Halves",
     "Joined",
+    "LayerFeatures",
     "NothingFrozen",
+    "Pool",
+    "Reader",
+    "Store",
+    "check_key",
+    "classified",
     "copy_sharing_frozen",
     "cut_in_two",
     "fill_cache",
+    "fill_views",
+    "free_bytes",
     "plan_cache",
+    "protocol",
     "run_from_features",
     "score_features",
+    "size",
+    "view_store",
 ]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vidadapt.console import duration, track
 from vidadapt.data import SampleKey, TrainLoader, normalize, view_chunks
-from vidadapt.distributed import gather_objects, held_by_main, together
+from vidadapt.distributed import World, gather_objects, held_by_main, together
 from vidadapt.features.plan import Cache, size
 from vidadapt.features.store import THERE, Store, create, marks, writing_rows
 from vidadapt.models import autocast
@@ -81,13 +81,8 @@ def fill_cache(cached: Cache) -> dict[str, Any]:
 def _fill(cached: Cache, split: str) -> int:
     """Compute the rows of a list that are missing; return how many."""
     world, store = cached.world, cached.stores[split]
-    with together(world):
-        if world.is_main:
-            create(store)
-    missing = gather_objects(world, _missing(store))[0]
-    if split == "train":
-        missing = _by_video(missing, len(cached.loaders["train"].dataset))
-    mine = np.array_split(missing, world.size)[world.rank].tolist()
+    videos = len(cached.loaders["train"].dataset) if split == "train" else store.num_rows
+    missing, mine = rows_to_fill(store, videos, world)
     for _ in track(
         _filled(cached, split, mine),
         total=len(mine) * world.size,
@@ -97,7 +92,26 @@ def _fill(cached: Cache, split: str) -> int:
         shown=world.is_main,
     ):
         pass
-    return len(missing)
+    return missing
+
+
+def rows_to_fill(store: Store, videos: int, world: World) -> tuple[int, list[int]]:
+    """Make the store's files if they are missing; all processes call it, and the main one holds it.
+
+    Args:
+        videos: row r is one of video r % videos; rows of a video follow one another.
+
+    Returns:
+        How many rows are missing, and this process's share of them.
+
+    Raises:
+        CacheError: see `store.create`.
+    """
+    with together(world):
+        if world.is_main:
+            create(store)
+    missing = _by_video(gather_objects(world, _missing(store))[0], videos)
+    return len(missing), np.array_split(missing, world.size)[world.rank].tolist()
 
 
 def _missing(store: Store) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from vidadapt.methods import (
     METHODS,
@@ -32,7 +33,7 @@ class NothingFrozen(ValueError):
 
 
 class _ReachedError(Exception):
-    """Ends a forward pass where the prefix does; carries what enters the rest."""
+    """Ends a forward pass; carries the tensor that was waited for."""
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class Halves:
         """
         slots = self.model.slots()
         behind = slots[self.first].block if self.first < len(slots) else self.model.fc_norm
-        x = _input_of(behind, self.model, clip)
+        x = input_of(behind, self.model, clip)
         if behind is self.model.fc_norm:
             return (x,)
         found: tuple[Tensor, ...] = (x,)
@@ -171,13 +172,26 @@ def _taps_last(side: SideNetwork) -> bool:
     return side.layers[-1] == len(side.blocks)
 
 
-def _input_of(module: nn.Module, model: VideoModel, clip: Tensor) -> Tensor:
+def input_of(module: nn.Module, model: VideoModel, clip: Tensor) -> Tensor:
     """Return the input of a module when the model runs on a clip; the module does not run."""
 
     def stop(module: nn.Module, given: tuple[Any, ...]) -> None:
         raise _ReachedError(given[0])
 
-    hook = module.register_forward_pre_hook(stop)
+    return _reached(module.register_forward_pre_hook(stop), module, model, clip)
+
+
+def output_of(module: nn.Module, model: VideoModel, clip: Tensor) -> Tensor:
+    """Return the output of a module when the model runs on a clip; nothing behind it runs."""
+
+    def stop(module: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
+        raise _ReachedError(output)
+
+    return _reached(module.register_forward_hook(stop), module, model, clip)
+
+
+def _reached(hook: RemovableHandle, module: nn.Module, model: VideoModel, clip: Tensor) -> Tensor:
+    """Run the model on a clip until its hook stops it."""
     try:
         model.forward_head(model.forward_features(clip))
     except _ReachedError as reached:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from vidadapt.config import Config
+from vidadapt.config import Config, ModelConfig
 from vidadapt.data import DataPlan, VideoList
 from vidadapt.distributed import World
 from vidadapt.features.halves import Halves, Joined
@@ -90,24 +90,10 @@ def _key(
     precision: str,
 ) -> dict[str, Any]:
     """Facts that features depend on, by configuration key where there is one."""
-    sizes = videos.samples.column("size")
     key = {
         "features": parts.title,
-        "backbone": backbone,
-        **{f"model.{k}": v for k, v in vars(cfg.model).items() if k not in NOT_OF_THE_BACKBONE},
         "videos": videos.manifest,
-        "frames": videos.samples.digest(),
-        # Not their times of modification, which may change when the data set is copied.
-        "file sizes": hashlib.sha256(sizes.tobytes()).hexdigest(),
-        "data.sampling": plan.sampling.policy,
-        "data.num_frames": plan.sampling.num_frames,
-        "data.stride": plan.sampling.stride,
-        "segments": plan.sampling.segments,
-        "data.crop_size": plan.crop_size,
-        "data.normalization": plan.normalization,
-        **{f"data.{name}": value for name, value in plan.framing.settings().items()},
-        "data.reader": ", ".join(sorted(set(videos.samples.readers()))),
-        "train.precision": precision,
+        **protocol(cfg.model, plan, videos, backbone, precision),
         "cache.dtype": cfg.cache.dtype,
     }
     if training:
@@ -118,6 +104,34 @@ def _key(
             "cache.draws": cfg.cache.draws,
         }
     return key
+
+
+def protocol(
+    model: ModelConfig, plan: DataPlan, videos: VideoList, backbone: str, precision: str
+) -> dict[str, Any]:
+    """Facts that the features of files depend on, by configuration key where there is one.
+
+    Args:
+        backbone: fingerprint from `assemble.adapted_model`.
+        precision: resolved.
+    """
+    samples = videos.samples
+    return {
+        "backbone": backbone,
+        **{f"model.{k}": v for k, v in vars(model).items() if k not in NOT_OF_THE_BACKBONE},
+        "frames": samples.digest(),
+        # Not their times of modification, which may change when the data set is copied.
+        "file sizes": hashlib.sha256(samples.column("size").tobytes()).hexdigest(),
+        "data.sampling": plan.sampling.policy,
+        "data.num_frames": plan.sampling.num_frames,
+        "data.stride": plan.sampling.stride,
+        "segments": plan.sampling.segments,
+        "data.crop_size": plan.crop_size,
+        "data.normalization": plan.normalization,
+        **{f"data.{name}": value for name, value in plan.framing.settings().items()},
+        "data.reader": ", ".join(sorted(set(samples.readers()))),
+        "train.precision": precision,
+    }
 
 
 def _check_room(stores: Sequence[Store], folder: Path, max_gb: float) -> None:
@@ -136,14 +150,19 @@ def _check_room(stores: Sequence[Store], folder: Path, max_gb: float) -> None:
             f"cache.max_gb: the features take {size(needed)}, which is above {max_gb:g} GB; raise "
             f"it, {smaller}"
         )
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     there = sum(file.stat().st_blocks * 512 for store in stores for file in store.folder.glob(ROWS))
-    free = shutil.disk_usage(nearest).free
+    free = free_bytes(folder)
     if needed - there > free:
         raise CacheError(
             f"cache.dir: the features take {size(needed - there)} more, and {folder} has "
             f"{size(free)} free; give a folder on another disk, {smaller}"
         )
+
+
+def free_bytes(folder: Path) -> int:
+    """Room on the disk of a folder that may not be there yet."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(nearest).free
 
 
 def size(count: int) -> str:

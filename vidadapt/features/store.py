@@ -34,8 +34,13 @@ FORMAT = "vidadapt-cache-3"
 SECONDS_BETWEEN_MARKS = 10.0
 
 # numpy has no bfloat16: its bits are handled as integers.
-BITS = {"fp32": "<f4", "fp16": "<f2", "bf16": "<i2"}
-TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+BITS = {"fp64": "<f8", "fp32": "<f4", "fp16": "<f2", "bf16": "<i2"}
+TYPES = {
+    "fp64": torch.float64,
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
 NAMES = {dtype: name for name, dtype in TYPES.items()}
 
 
@@ -50,7 +55,7 @@ class Kept:
     Attributes:
         name: of its field in a record.
         shape: of one row.
-        computed, stored: `fp32`, `bf16` or `fp16`.
+        computed, stored: key of `TYPES`.
     """
 
     name: str
@@ -68,12 +73,14 @@ class Store:
         key: what the features depend on: configuration key or fact -> value.
         num_rows: clips.
         tensors: of each row.
+        option: that names the folder, for messages.
     """
 
     folder: Path
     key: dict[str, Any]
     num_rows: int
     tensors: tuple[Kept, ...]
+    option: str = "cache.dir"
 
     @property
     def record(self) -> np.dtype:
@@ -128,8 +135,9 @@ def check_key(store: Store) -> None:
         differences = ["shapes or types of the features"]
     if differences:
         raise CacheError(
-            f"cache.dir: {store.folder} holds features of another run; {'; '.join(differences)}. "
-            "Use the same, give another cache.dir, or delete that folder"
+            f"{store.option}: {store.folder} holds features of another run; "
+            f"{'; '.join(differences)}. "
+            f"Use the same, give another {store.option}, or delete that folder"
         )
     for name in (ROWS, MARKS):
         mapped(store, name)
@@ -166,7 +174,7 @@ def create(store: Store) -> None:
             open_memmap(store.folder / MARKS, "w+", np.uint8, (store.num_rows,))
             write_json(store.folder / KEY, _description(store))
         except OSError as error:
-            raise CacheError(f"cache.dir: cannot write to {store.folder} ({error})") from error
+            raise CacheError(f"{store.option}: cannot write to {store.folder} ({error})") from error
     check_key(store)
 
 
@@ -270,8 +278,8 @@ def _refused(store: Store) -> Iterator[None]:
         yield
     except OSError as error:
         raise CacheError(
-            f"cache.dir: cannot write to {store.folder} ({error}); make room, then start again: "
-            "what is marked there is kept"
+            f"{store.option}: cannot write to {store.folder} ({error}); make room, then start "
+            "again: what is marked there is kept"
         ) from error
 
 
@@ -296,7 +304,7 @@ class Reader:
             open_memmap(folder / MARKS, "r+")[odd] = MISSING
             raise CacheError(
                 f"{folder}: row {odd[0]} is damaged (its checksum is another one); start again, "
-                "with --resume where the run was begun: it is computed anew"
+                "a training run with --resume: it is computed anew"
             )
         gathered = []
         for tensor in self.store.tensors:

@@ -2,7 +2,7 @@
 
 from vidadapt.runs.adapter_json import describe_adapter
 from vidadapt.runs.adapters import SavedAdapter, load_adapted_model, load_adapter
-from vidadapt.runs.assemble import adapted_model
+from vidadapt.runs.assemble import adapted_model, plain_backbone
 from vidadapt.runs.checkpoints import CheckpointWriter
 from vidadapt.runs.differences import (
     NOT_OF_THE_BACKBONE,
@@ -62,6 +62,7 @@ __all__ = [
     "kept_settings",
     "load_adapted_model",
     "load_adapter",
+    "plain_backbone",
     "previous_run",
     "refuse_backbone",
     "refuse_differences",

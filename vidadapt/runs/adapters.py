@@ -323,6 +323,12 @@ def without_head_of_file(model: ModelConfig) -> ModelConfig:
     return replace(model, keep_head=False, head_weights=None, head_weights_key=None)
 
 
+def without_head(model: ModelConfig) -> ModelConfig:
+    """Return the configuration of a backbone alone: it gets a new linear head."""
+    bare = without_head_of_file(model)
+    return replace(bare, head="linear", head_depth=None, head_heads=None, drop_path=0.0)
+
+
 def holds_all(model: nn.Module, tensors: dict[str, torch.Tensor]) -> bool:
     """Check that a file holds every parameter of the model, so that it needs no backbone."""
     return {name for name, _ in model.named_parameters()} <= tensors.keys()

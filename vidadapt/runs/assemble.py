@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from vidadapt import data, methods, models
-from vidadapt.config import Config, ConfigError
+from vidadapt.config import Config, ConfigError, ModelConfig
 from vidadapt.data import DataPlan
 from vidadapt.models import LoadReport, Pixels, VideoModel, fingerprint
 
@@ -72,6 +72,23 @@ def adapted_model(
     backbone = fingerprint(model)
     methods.apply(model, config.method)
     return model, report, backbone
+
+
+def plain_backbone(model: ModelConfig, plan: DataPlan) -> tuple[VideoModel, LoadReport | None, str]:
+    """Load a backbone without any adapter, frozen, in eval mode, on the CPU.
+
+    Args:
+        model: its head is new, see `adapters.without_head`.
+
+    Returns:
+        See `adapted_model`.
+
+    Raises:
+        ValueError, FileNotFoundError: sizes or weights that do not fit.
+    """
+    config = Config(run_dir="", model=model, method={"name": "linear"})
+    plain, report, fingerprint = adapted_model(config, plan)
+    return plain.eval().requires_grad_(False), report, fingerprint
 
 
 def _pixel_notes(stated: Pixels, plan: DataPlan) -> Iterator[str]:

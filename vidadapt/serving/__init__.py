@@ -1,6 +1,12 @@
 """A trained run or adapter as a thing to use: predictions, scores, export, publishing, a bank."""
 
-from vidadapt.serving import evaluate_command, predict_command, trained
+from vidadapt.serving import (
+    evaluate_command,
+    feature_files,
+    features_command,
+    predict_command,
+    trained,
+)
 from vidadapt.serving.bank import AdapterBank
 from vidadapt.serving.exporting import export
 from vidadapt.serving.given import GivenVideo, find_videos, names_of
@@ -26,6 +32,8 @@ __all__ = [
     "Trained",
     "evaluate_command",
     "export",
+    "feature_files",
+    "features_command",
     "find_videos",
     "join_scores",
     "load",

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
@@ -27,14 +27,14 @@ import torch
 from torch import Tensor, nn
 
 from vidadapt import methods
-from vidadapt.config import Config, ModelConfig
+from vidadapt.config import ModelConfig
 from vidadapt.data import normalize
 from vidadapt.models import READ_OUT, VideoModel, put_head
 from vidadapt.runs import (
     SavedAdapter,
-    adapted_model,
     adapters,
     backbone_differences,
+    plain_backbone,
     refuse_backbone,
     refuse_differences,
 )
@@ -75,20 +75,11 @@ class AdapterBank:
         segments: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.config = replace(
-            adapters.without_head_of_file(model),
-            head="linear",
-            head_depth=None,
-            head_heads=None,
-            drop_path=0.0,
-        )
+        self.config = adapters.without_head(model)
         self.plan = adapters.bare_plan(num_frames, crop_size, segments)
         self.device = torch.device(device)
-        plain, _, self.fingerprint = adapted_model(
-            Config(run_dir="", model=self.config, method={"name": "linear"}),
-            self.plan,
-        )
-        self._plain = plain.to(self.device).eval().requires_grad_(False)
+        plain, _, self.fingerprint = plain_backbone(self.config, self.plan)
+        self._plain = plain.to(self.device)
         self._tasks: dict[str, _Task] = {}
         self._passes: dict[tuple[str, ...], list[Pass]] = {}
 

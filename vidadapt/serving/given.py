@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vidadapt.config import ConfigError, DataConfig
@@ -33,12 +34,32 @@ from vidadapt.video import control_character, leads_outside
 LISTS = (".txt", ".csv", ".tsv", ".lst", ".list")
 
 
+def add_videos(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which videos, see `find_videos`."""
+    parser.add_argument("videos", nargs="+", help="video files, folders (at any depth), or lists")
+    parser.add_argument(
+        "--root", metavar="DIR",
+        help="of a list's paths; default: what prepared.json beside it says, else its own folder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow_outside_root", action="store_true",
+        help="lists are trusted: their paths may lead out of that folder",
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class GivenVideo:
-    """A video as the user names it, with its label where a list gives one."""
+    """A video as the user names it, with its label where a list gives one.
+
+    Attributes:
+        path: of its file, or its URL.
+        label: of the list; None: none gives one.
+        name: path within the folder that was named, or within the list's root; else the last part.
+    """
 
     path: str
     label: Label | None = None
+    name: str = field(default="", compare=False)
 
     def has(self, label: int) -> bool:
         """Return whether the list gives this label, alone or among others."""
@@ -69,7 +90,7 @@ def find_videos(
     for argument in arguments:
         path = Path(argument)
         if is_url(argument):
-            inside = [GivenVideo(argument)]
+            inside = [GivenVideo(argument, name=argument.rpartition("/")[2])]
         elif path.is_dir():
             inside = _inside(path)
             if not inside:
@@ -84,7 +105,7 @@ def find_videos(
                 folder = known_root(path)
             inside = _listed(path, folder, allow_outside_root, multi_label)
         else:
-            inside = [GivenVideo(argument)]
+            inside = [GivenVideo(argument, name=path.name)]
         for video in inside:
             found.setdefault(os.path.normpath(video.path), video)
     return list(found.values())
@@ -116,7 +137,7 @@ def _inside(folder: Path) -> list[GivenVideo]:
     ]
     if said:
         print(f"{printable(str(folder))}: passed over {' and '.join(said)}", file=sys.stderr)
-    return [GivenVideo(str(file)) for file in found]
+    return [GivenVideo(str(file), name=str(file.relative_to(folder))) for file in found]
 
 
 def _first_names(folder: Path, files: Sequence[Path], most: int = 5) -> str:
@@ -178,7 +199,7 @@ def _listed(
         if not _is_there(root, name) and (other := other_spelling(root, name)):
             respelled.append(f"{spelled(name)} is {spelled(other)}")
             name = other
-        videos.append(GivenVideo(joined(root, name), label))
+        videos.append(GivenVideo(joined(root, name), label, name))
     if respelled:
         print(
             f"{path}: {len(respelled)} of its names are those of files in another Unicode "

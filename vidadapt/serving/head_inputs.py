@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vidadapt.distributed import World
 from vidadapt.evaluation import Scores
-from vidadapt.models import VideoModel, pools
+from vidadapt.features import classified
+from vidadapt.models import VideoModel
 from vidadapt.serving import trained
 from vidadapt.serving.trained import Loaded
-
-
-def classified(model: VideoModel) -> nn.Module:
-    """The module whose input (B, D) is a clip's feature.
-
-    The head as a whole for `linear` and `batchnorm_linear`: the mean over the tokens after
-    `fc_norm`, before the BatchNorm. The last layer of attentive heads, whose pool is a part of the
-    head: what its query has gathered.
-    """
-    head: Any = model.head
-    return head.classifier if pools(head) else head
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from vidadapt.console import duration, printable, track
 from vidadapt.files import as_json
 from vidadapt.lists import label_text, read_label_names
 from vidadapt.runs import adapters, from_hub
-from vidadapt.serving.given import LISTS, find_videos, names_of
+from vidadapt.serving.given import LISTS, add_videos, find_videos, names_of
 from vidadapt.serving.predict import Guess, Prediction, Predictor, workers_for
 from vidadapt.serving.published import find_published
 
@@ -42,7 +42,7 @@ cannot be read are listed at the end, and the exit status is 1 then (others: doc
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add all options but the time limit of counting."""
-    parser.add_argument("videos", nargs="+", help="video files, folders (at any depth), or lists")
+    add_videos(parser)
     parser.add_argument(
         "--adapter", action="append", metavar="DIR",
         help="adapter folder, e.g. runs/mine/best; a run's folder (its best, else its last); or "
@@ -52,14 +52,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", metavar="FILE", help="the backbone's; default: those of the adapter's run"
     )
-    parser.add_argument(
-        "--root", metavar="DIR",
-        help="of a list's paths; default: what prepared.json beside it says, else its own folder",
-    )  # fmt: skip
-    parser.add_argument(
-        "--allow_outside_root", action="store_true",
-        help="lists are trusted: their paths may lead out of that folder",
-    )  # fmt: skip
     parser.add_argument("--top", type=int, default=5, metavar="N", help="labels to show; default 5")
     parser.add_argument("--num_clips", type=int, metavar="N", help="default: the adapter's")
     parser.add_argument("--num_crops", type=int, metavar="N", help="default: the adapter's")

@@ -71,14 +71,23 @@ def train(
 ) -> None:
     """Train on what `generated` wrote, with random weights and without warm-up.
 
-    Videos are read in the training process, so that no start of workers is counted as part of an
-    epoch.
-
     Args:
         args: `epochs` and what `add_shape` adds.
         options: of tools/train.py, beside these.
     """
-    options = {
+    every = options_of(args, videos, run_dir, {"train.epochs": args.epochs, **options})
+    tool("train", [word for key, value in every.items() for word in (f"--{key}", value)])
+
+
+def options_of(
+    args: argparse.Namespace, videos: Path, run_dir: Path, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The options of `train`.
+
+    Videos are read in the training process, so that no start of workers is counted as part of an
+    epoch.
+    """
+    return {
         "run_dir": run_dir,
         "data.root": videos,
         "data.train_list": videos / "train.txt",
@@ -89,13 +98,11 @@ def train(
         "data.num_workers": 0,
         "model.backbone": args.backbone,
         "model.weights": "random",
-        "train.epochs": args.epochs,
         "train.batch_size": args.batch_size,
         "train.warmup_epochs": 0,
         "train.precision": args.precision,
         **options,
     }
-    tool("train", [word for key, value in options.items() for word in (f"--{key}", value)])
 
 
 def tool(name: str, words: Sequence[object]) -> None:

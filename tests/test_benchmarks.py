@@ -14,6 +14,7 @@ import torch
 from benchmarks import (
     cache,
     exchange,
+    first_step,
     heads,
     images,
     loader_pairs,
@@ -198,7 +199,14 @@ def test_exchanges_are_compared_on_two_networks(tmp_path, capfd):
     assert "DistributedDataParallel" in capfd.readouterr().out
 
 
-@pytest.mark.slow  # four processes
+def test_the_first_step_is_timed(tmp_path):
+    file = tmp_path / "first_step.json"
+    words = [*TINY, "--clips", "2", "--batch_size", "2", "--rounds", "1", "--json", str(file)]
+    first_step.main(words)
+    result = json.loads(file.read_text())
+    assert result["rows"][0]["first_step_seconds"] == result["targets"][0]["measured"] > 0
+
+
 def test_curves_of_scaling_and_their_page(tmp_path, capfd):
     words = ["--backbone", "vit_tiny", "--crop_size", "32", "--batch_size", "2", "--rounds", "1"]
     scaling.main(["frames", *words, "--json", str(tmp_path / "day.frames.json")])

@@ -35,7 +35,7 @@ run() { # variant
   if [ -f "$kept" ] && grep -q "\"variant\": \"$1\"" "$kept"; then return; fi
   case "$1" in # wider where the best of three would be the last one
     full) rates="0.0001 0.0003 0.001 0.003 0.01" ;;
-    linear | losa) rates="0.01 0.03 0.1 0.3 1" ;;
+    linear | losa | vpt) rates="0.01 0.03 0.1 0.3 1" ;;
   esac
   mkdir -p "runs/real/cifar10/$1/costs"
   cp "$here/costs/$1_1f.json" "runs/real/cifar10/$1/costs/"

@@ -88,7 +88,7 @@ def variants(lines: Sequence[Line]) -> Figure | None:
     if rows.empty or len(distinct(lines, "frames")) > 1:
         return None
     size = (7.2, 1.5 + 0.27 * len(rows))
-    title = f"Top-1 at {rows['frames'].iloc[0]} frames"
+    title = f"Top-1 at {_frames(rows['frames'].iloc[0])}"
     figure = titled_figure(title, _note(lines, RANGE), size)
     panel = figure.subplots()
     _from_top(panel, rows, "top1", _styles(lines, rows))
@@ -122,7 +122,7 @@ def curves(lines: Sequence[Line]) -> Figure | None:
             tidy(panel, "epoch (number)" if key == drawn[-1] else "", "")
             panel.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
             if key == drawn[0]:
-                panel.set_title(f"{number} frames", fontsize=10, color=INK)
+                panel.set_title(_frames(number), fontsize=10, color=INK)
         across[0].set_ylabel(CURVES[key], fontsize=10)
         if key == "loss":
             scaled(across[0], "y", list(known[key]))
@@ -139,7 +139,7 @@ def cost(lines: Sequence[Line]) -> Figure | None:
     if rows["top1"].notna().any() or not drawn:
         return None
     styles, several = _styles(lines, rows), len(numbers) > 1
-    at = "" if several else f" at {numbers[0]} frames"
+    at = "" if several else f" at {_frames(numbers[0])}"
     size = (1.9 + 3.2 * len(drawn), 4.3 if several else 1.5 + 0.27 * len(rows))
     figure = titled_figure(f"Cost of training{at}", _note(lines), size)
     panels = figure.subplots(1, len(drawn), squeeze=False, sharey=not several)[0]
@@ -165,6 +165,10 @@ def _styles(lines: Sequence[Line], rows: pd.DataFrame) -> dict[str, Style]:
     drawn = set(rows["variant"])
     styles = styles_of(distinct(lines, "variant"))
     return {name: style for name, style in styles.items() if name in drawn}
+
+
+def _frames(number: int) -> str:
+    return "1 frame" if number == 1 else f"{number} frames"
 
 
 def _note(lines: Sequence[Line], seeds: str = "", more: str = "") -> str:
@@ -251,7 +255,7 @@ def _scatter(
     rows["cost"] = scale * rows[key]
     styles, numbers = _styles(lines, rows), rows["frames"].unique()
     several = len(numbers) > 1
-    at = "" if several else f" at {numbers[0]} frames"
+    at = "" if several else f" at {_frames(numbers[0])}"
     figure = titled_figure(title + at, _note(lines, RANGE), (7.2, 4.8))
     panel = figure.subplots()
     sizes = {number: 4.0 + 2.5 * place for place, number in enumerate(sorted(numbers))}

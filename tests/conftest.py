@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 import warm
+from object_store import own_cache, store  # noqa: F401 (fixtures)
 from safetensors.torch import save_file
 from stand_in_hub import TOKEN, StandIn, serving
-from stores import own_cache, store  # noqa: F401 (fixtures)
 
 from vidadapt import data, methods, models
 from vidadapt.apps.synthetic import write_video

@@ -9,7 +9,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from stores import KEY, SECRET, forget
+from object_store import KEY, SECRET, forget
 
 from benchmarks.store_server import Store
 from vidadapt.files import (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from conftest import TinySet, load_tool
+from object_store import SECRET
 from safetensors.torch import load_file
-from stores import SECRET
 
 from benchmarks.store_server import Store
 from vidadapt.config import ConfigError

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from stores import forget
+from object_store import forget
 from test_packed import by_pillow, jpegs, write_tar
 from videos import textured_frames, write_video
 

@@ -120,9 +120,7 @@ def batches_of(root: str | Path, folder: Path, workers: int, copies: int) -> lis
         loader.close()
 
 
-@pytest.mark.parametrize(
-    ("trouble", "copies"), [("", 1), ("failing at first", 1), ("", 2), ("failing at first", 2)]
-)
+@pytest.mark.parametrize(("trouble", "copies"), [("", 1), ("failing at first", 2)])
 def test_batches_that_are_read_ahead_are_those_of_local_files(
     tmp_path: Path, store: Store, trouble: str, copies: int
 ) -> None:

@@ -16,6 +16,7 @@ from apps.prepare import layouts
 from conftest import load_tool
 from pages import called, commands, text
 
+from benchmarks.store_server import Store
 from vidadapt import models
 from vidadapt.apps.synthetic import write_video
 from vidadapt.lists import read_list, read_prepared, read_quarantine
@@ -104,7 +105,8 @@ def test_the_commands_of_the_readme_run_in_their_order(home: Path) -> None:
     assert list(Path().glob("seen*.png"))
 
 
-def test_the_commands_of_the_page_run_in_their_order(home: Path) -> None:
+def test_the_commands_of_the_page_run_in_their_order(home: Path, store: Store) -> None:
+    (store.folder / "bucket" / "videos").symlink_to(home / "VIDEOS")
     for words in commands_of("docs/your_data.md"):
         run(words)
     mine = read_prepared("lists/mine")

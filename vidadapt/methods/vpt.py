@@ -36,7 +36,7 @@ class Prompts(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        prompts = self.tokens.to(x.dtype).expand(len(x), -1, -1)
+        prompts = self.tokens.to(x.dtype).expand(x.shape[0], -1, -1)
         return torch.cat([functional.dropout(prompts, self.dropout, self.training), x], dim=1)
 
 

@@ -43,5 +43,5 @@ class AxisAttention(TokenAttention):
         out = super().forward(torch.cat([prefix, tokens], dim=1))
         count = prefix.shape[1]
         prefix = reduce(out[:, :count], "(b rows) p d -> b p d", "mean", rows=rows)
-        tokens = rearrange(out[:, count:], TOGETHER[self.along], t=t, b=len(x))
+        tokens = rearrange(out[:, count:], TOGETHER[self.along], t=t, b=x.shape[0])
         return torch.cat([prefix, tokens], dim=1)

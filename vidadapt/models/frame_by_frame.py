@@ -103,7 +103,7 @@ class FrameByFrame(VideoModel):
         """Clip (B, 3, T, S, S) to the features (B, T, D) of its frames."""
         require_clip(clip, self.clip_shape)
         features = self.frame_features(rearrange(clip, "b c t h w -> (b t) c h w"))
-        return rearrange(features, "(b t) d -> b t d", b=len(clip))
+        return rearrange(features, "(b t) d -> b t d", b=clip.shape[0])
 
     def forward_from(self, x: Tensor, first: int) -> Tensor:
         """Tokens that enter slot number `first`, from 0, to what `forward_features` gives.

@@ -142,7 +142,7 @@ class InflatedViT(VideoModel):
                 prefix = [torch.cat(prefix, dim=1) + self.pos_embed[:, :count]]
             patches = patches + repeat(places, "1 n d -> 1 (t n) d", t=self.grid[0])
         patches = self.time_embed(patches)
-        rows = [token.expand(len(patches), -1, -1) for token in prefix]
+        rows = [token.expand(patches.shape[0], -1, -1) for token in prefix]
         return self.norm_pre(torch.cat([*rows, patches], dim=1))
 
     def forward_features(self, clip: Tensor) -> Tensor:

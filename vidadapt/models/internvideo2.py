@@ -94,7 +94,7 @@ class InternVideo2(ClipEncoder):
             nn.init.trunc_normal_(table, std=0.02)
 
     def embedded(self, clip: Tensor) -> Tensor:
-        first = self.cls_token.expand(len(clip), -1, -1)
+        first = self.cls_token.expand(clip.shape[0], -1, -1)
         return torch.cat([first, self.patch_embed(clip)], dim=1) + self.pos_embed
 
 

@@ -46,7 +46,7 @@ class TimeAttention(nn.Module):
         prefix, tokens = x[:, : -t * h * w], x[:, -t * h * w :]
         places = rearrange(self.norm(tokens), APART["time"], t=t)
         change = self.dense(self.drop_path(self.attn(places)))
-        tokens = tokens + rearrange(change, TOGETHER["time"], b=len(x))
+        tokens = tokens + rearrange(change, TOGETHER["time"], b=x.shape[0])
         return torch.cat([prefix, tokens], dim=1)
 
 
@@ -110,5 +110,5 @@ class TimeSformer(ClipEncoder):
         t, h, w = self.grid
         places = repeat(self.pos_embed[:, 1:], "1 n d -> 1 (t n) d", t=t)
         times = repeat(self.time_pos_embed, "1 t d -> 1 (t n) d", n=h * w)
-        first = (self.cls_token + self.pos_embed[:, :1]).expand(len(clip), -1, -1)
+        first = (self.cls_token + self.pos_embed[:, :1]).expand(clip.shape[0], -1, -1)
         return torch.cat([first, self.patch_embed(clip) + places + times], dim=1)

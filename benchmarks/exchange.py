@@ -153,7 +153,7 @@ def measured(
         AFTER: ours(size, world, early=False)[1],
         THEIRS: theirs(size, link),
     }
-    turns = {name: timed(step, world) for name, step in contenders.items()}
+    turns = {name: timed_by_all(step, world) for name, step in contenders.items()}
     seconds = rounds_of(turns, args.rounds, world)
     return [
         {
@@ -179,7 +179,7 @@ def rounds_of(
         return take_turns(turns, rounds, warmup=3)
 
 
-def timed(step: Callable[[], None], world: World) -> Callable[[], float]:
+def timed_by_all(step: Callable[[], None], world: World) -> Callable[[], float]:
     """Seconds that the slowest process needs for a step, which all begin together."""
 
     def work() -> float:

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.report import rows_table
-from benchmarks.small_runs import add_shape, check, finish, generated, options_of
+from benchmarks.small_runs import add_shape, check, finish, generated, options_of, words_of
 from benchmarks.timing import Target
 from vidadapt.apps.study.benchmark import spread_percent
 
@@ -67,11 +67,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def first_step(args: argparse.Namespace, videos: Path, run_dir: Path) -> float:
     """Seconds of one run, with the loader processes that `train` chooses."""
-    words = options_of(args, videos, run_dir, {"train.epochs": 1})
-    del words["data.num_workers"]
-    options = [str(word) for key, value in words.items() for word in (f"--{key}", value)]
+    options = options_of(args, videos, run_dir, {"train.epochs": 1})
+    del options["data.num_workers"]
     began = time.monotonic()
-    command = [sys.executable, "-c", TRAIN, *options]
+    command = [sys.executable, "-c", TRAIN, *words_of(options)]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
     if done.returncode != ENDED:
         sys.exit(f"first_step: vidadapt train ended with status {done.returncode}")

@@ -19,13 +19,20 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 
-from benchmarks.exchange import NUM_CLASSES, nothing, ours, rounds_of, timed, under_torchrun
+from benchmarks.exchange import (
+    NUM_CLASSES,
+    nothing,
+    ours,
+    rounds_of,
+    timed_by_all,
+    under_torchrun,
+)
 from benchmarks.report import rows_table
 from benchmarks.small_runs import check, finish
 from benchmarks.step_contenders import Contender, Size, training_flops
 from benchmarks.step_table import device_name
-from benchmarks.timing import take_turns
-from vidadapt.apps.study.benchmark import spread_percent, step_seconds
+from benchmarks.timing import take_turns, timed
+from vidadapt.apps.study.benchmark import spread_percent
 from vidadapt.data import cores
 from vidadapt.distributed import World
 from vidadapt.launching import start
@@ -91,7 +98,7 @@ def of_frames(args: argparse.Namespace) -> list[dict[str, Any]]:
         for frames in FRAMES:
             name = f"{method} {frames}"
             rows[name], training = started(method, frames, 1, alone, args)
-            turns[name] = turn(training)
+            turns[name] = timed(training)
     return with_seconds(rows, take_turns(turns, args.rounds), args)
 
 
@@ -106,7 +113,7 @@ def of_processes(args: argparse.Namespace, world: World) -> list[dict[str, Any]]
             if world.rank < number:
                 part = World(world.rank, number, world.device, group=group)
                 rows[name], work = started(method, args.num_frames, number, part, args)
-            turns[name] = timed(work, world)
+            turns[name] = timed_by_all(work, world)
     return with_seconds(rows, rounds_of(turns, args.rounds, world), args)
 
 
@@ -126,16 +133,6 @@ def started(
         "trainable": count_parameters(model)[0],
     }
     return row, work
-
-
-def turn(work: Callable[[], None]) -> Callable[[], float]:
-    """Seconds of a step of this process."""
-
-    def seconds() -> float:
-        (taken,) = step_seconds(work, torch.device("cpu"), warmup=0, steps=1)
-        return taken
-
-    return seconds
 
 
 def with_seconds(

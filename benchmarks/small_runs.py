@@ -76,7 +76,12 @@ def train(
         options: of tools/train.py, beside these.
     """
     every = options_of(args, videos, run_dir, {"train.epochs": args.epochs, **options})
-    tool("train", [word for key, value in every.items() for word in (f"--{key}", value)])
+    tool("train", words_of(every))
+
+
+def words_of(options: Mapping[str, Any]) -> list[str]:
+    """Options as words of a command line."""
+    return [str(word) for key, value in options.items() for word in (f"--{key}", value)]
 
 
 def options_of(

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,9 +36,10 @@ from benchmarks.step_contenders import (
     prepared,
     training_flops,
 )
-from benchmarks.timing import take_turns
+from benchmarks.timing import take_turns, timed
 from vidadapt.apps.study.benchmark import spread_percent
 from vidadapt.apps.study.matmul import DTYPES, block_products, matmul_turn
+from vidadapt.models import VideoModel
 from vidadapt.models.attention import attention
 from vidadapt.models.vjepa import VJEPA_SIZES
 
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     ]
     with torch.device("meta"):
         model = plain_model(size)
-    seconds = take_turns(all_turns(contenders, size), args.rounds)
+    seconds = take_turns(all_turns(model, contenders, size), args.rounds)
     rows = [part_row(name, seconds, model.depth) for name in PARTS]
     together = zip(rows[0]["seconds"], rows[1]["seconds"], strict=True)
     steps = [(f"{LINEAR} + attention", contenders[0], [sum(pair) for pair in together])]
@@ -107,10 +107,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def all_turns(contenders: list[Contender], size: Size) -> dict[str, Callable[[], float]]:
+def all_turns(
+    model: VideoModel, contenders: list[Contender], size: Size
+) -> dict[str, Callable[[], float]]:
     """Seconds of each part of a block, forward and backward, and of each contender's step."""
-    with torch.device("meta"):
-        model = plain_model(size)
     tokens, shapes = block_products(model)
     dtype = DTYPES[contenders[0].precision]
     rows, heads = tokens * size.batch_size, SIZES[size.backbone]["num_heads"]
@@ -163,15 +163,6 @@ def attention_turns(
 def step_turn(contender: Contender, size: Size) -> Callable[[], float]:
     step, given = prepared(contender, size), batch(size)
     return timed(lambda: step.finish(step.loss(*given)))
-
-
-def timed(work: Callable[[], None]) -> Callable[[], float]:
-    def seconds() -> float:
-        began = time.perf_counter()
-        work()
-        return time.perf_counter() - began
-
-    return seconds
 
 
 def part_row(name: str, seconds: Mapping[str, list[float]], depth: int) -> dict[str, Any]:

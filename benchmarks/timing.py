@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import operator
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -56,6 +57,17 @@ def take_turns(
             if number >= warmup:
                 found[name].append(seconds)
     return found
+
+
+def timed(work: Callable[[], None]) -> Callable[[], float]:
+    """Make a contender of `take_turns` of work on the CPU: it returns the seconds of one call."""
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+    return seconds
 
 
 def times_as_fast(seconds: Mapping[str, Sequence[float]], name: str, as_other: str) -> float:

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 
 from vidadapt import launching
 from vidadapt.apps.prepare.commands.options import add_time_limit
 from vidadapt.apps.study.feature_accuracy import accuracy_line, with_accuracy
-from vidadapt.config import import_plugins, spelt, split_published
+from vidadapt.config import parse_beside_keys
 from vidadapt.distributed import World, held_by_main, together
 from vidadapt.launching import LISTED, recorded
 from vidadapt.runs import check_writable
-from vidadapt.serving import features_command
+from vidadapt.serving import extract, features_command
 
 
 def main(world: World) -> int:
     """Extract as the command line says; the exit status: 1 if some video could not be read."""
     began = time.monotonic()
     with together(world):
-        options = parse(sys.argv[1:])
+        options = parse(None)
         videos = features_command.given_videos(options)
         check_writable("--out", options.out)
     with held_by_main(world, options.out, "--out"), recorded(world, options.out):
-        about = features_command.extract(options, videos, world)
+        about = extract(options, videos, world)
         with together(world):
             if world.is_main and options.knn:
                 about = with_accuracy(options.out, videos, about)
@@ -35,7 +34,7 @@ def main(world: World) -> int:
     return LISTED if about["unreadable"] else 0
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
+def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read and check the options."""
     parser = argparse.ArgumentParser(
         prog="vidadapt features",
@@ -44,13 +43,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    words = spelt(argv)
-    import_plugins(words)
     features_command.add_options(parser)
     add_time_limit(parser)
-    keys, others = split_published(words)
-    options = parser.parse_args(others)
-    options.keys = keys
+    options = parse_beside_keys(parser, argv)
     features_command.check_options(parser, options)
     return options
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 
 from vidadapt import launching
 from vidadapt.apps.prepare.commands.options import add_time_limit
 from vidadapt.apps.report import write_prediction_sheets
-from vidadapt.config import import_plugins, spelt, split_published
+from vidadapt.config import parse_beside_keys
 from vidadapt.serving import predict_command
 
 
@@ -31,13 +30,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    words = spelt(sys.argv[1:] if argv is None else argv)
-    import_plugins(words)
     predict_command.add_options(parser)
     add_time_limit(parser)
-    published, others = split_published(words)
-    options = parser.parse_args(others)
-    options.published = published
+    options = parse_beside_keys(parser, argv)
     predict_command.check_options(parser, options)
     return options
 

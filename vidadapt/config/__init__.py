@@ -6,11 +6,11 @@ from vidadapt.config.command_line import (
     GridOptions,
     TrainOptions,
     parse_backbone,
+    parse_beside_keys,
     parse_browse,
     parse_evaluate,
     parse_published,
     parse_train,
-    split_published,
 )
 from vidadapt.config.constraints import check, check_evaluation
 from vidadapt.config.parsing import spelt
@@ -58,6 +58,7 @@ __all__ = [
     "new_name",
     "out_of_range",
     "parse_backbone",
+    "parse_beside_keys",
     "parse_browse",
     "parse_evaluate",
     "parse_published",
@@ -65,6 +66,5 @@ __all__ = [
     "require_imported",
     "shipped",
     "spelt",
-    "split_published",
     "with_new_keys",
 ]

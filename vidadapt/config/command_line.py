@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -385,7 +386,7 @@ def parse_backbone(argv: list[str], methods: Methods, adapter: Config | None = N
     """Parse the keys of vidadapt features: `--config`, backbone, clips and precision.
 
     Args:
-        argv: from `split_published`.
+        argv: `keys` of `parse_beside_keys`.
         adapter: configuration of an adapter, over which only the precision may be given.
 
     Raises:
@@ -412,10 +413,30 @@ def parse_backbone(argv: list[str], methods: Methods, adapter: Config | None = N
     return config
 
 
-def split_published(argv: list[str]) -> tuple[list[str], list[str]]:
+def parse_beside_keys(
+    parser: argparse.ArgumentParser, argv: list[str] | None
+) -> argparse.Namespace:
+    """Parse a command's own options; the words of the configuration's keys become `keys`.
+
+    Args:
+        argv: words of the command line; None: those of this process.
+
+    Raises:
+        SystemExit: options that the parser refuses.
+        ConfigError: see `import_plugins`.
+    """
+    words = spelt(sys.argv[1:] if argv is None else argv)
+    import_plugins(words)
+    keys, others = _split_keys(words)
+    options = parser.parse_args(others)
+    options.keys = keys
+    return options
+
+
+def _split_keys(argv: list[str]) -> tuple[list[str], list[str]]:
     """Take the keys of the configuration out of a command line: their words, and the others.
 
-    >>> split_published(["a.mp4", "--model.head", "from_file", "--top", "3", "--data.stride=2"])
+    >>> _split_keys(["a.mp4", "--model.head", "from_file", "--top", "3", "--data.stride=2"])
     (['--model.head', 'from_file', '--data.stride=2'], ['a.mp4', '--top', '3'])
     """
     own, others, words = list[str](), list[str](), iter(argv)

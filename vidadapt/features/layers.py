@@ -18,7 +18,7 @@ POOLS: tuple[Pool, ...] = get_args(Pool)
 
 @dataclass(frozen=True, eq=False)
 class LayerFeatures:
-    """What to take of a model's forward pass.
+    """One layer's features of a model's forward pass.
 
     Attributes:
         model: in eval mode; edited by a method or not.

@@ -9,6 +9,7 @@ from vidadapt.serving import (
 )
 from vidadapt.serving.bank import AdapterBank
 from vidadapt.serving.exporting import export
+from vidadapt.serving.extracting import extract
 from vidadapt.serving.given import GivenVideo, find_videos, names_of
 from vidadapt.serving.head_inputs import score_with_features
 from vidadapt.serving.joined import join_scores
@@ -32,6 +33,7 @@ __all__ = [
     "Trained",
     "evaluate_command",
     "export",
+    "extract",
     "feature_files",
     "features_command",
     "find_videos",

@@ -83,12 +83,12 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         value = getattr(options, name)
         if value is not None and value < least:
             parser.error(f"--{name}: expected {least} or more, got {value}")
-    if options.adapter is None and not options.published:
+    if options.adapter is None and not options.keys:
         parser.error(
             "give --adapter DIR, or --model.weights FILE --model.head from_file for the classifier "
             "in a weights file"
         )
-    for name in ("adapter", "weights") if options.published else ():
+    for name in ("adapter", "weights") if options.keys else ():
         if getattr(options, name) is not None:
             parser.error(f"--{name}: is for adapters; leave it out with --model.head from_file")
     sheet = options.sheet
@@ -103,7 +103,7 @@ def predictions(options: argparse.Namespace) -> list[Prediction]:
     # Before a model is loaded, so that a wrong path is said at once.
     where = options.root, options.allow_outside_root
     videos = find_videos(options.videos, *where, multi_label=_multi_label(options))
-    predictor = _published(options) if options.published else _adapters(options)
+    predictor = _published(options) if options.keys else _adapters(options)
     if len({predictor.adapter(name).classes for name in predictor.names}) > 1 and any(
         video.label is not None for video in videos
     ):
@@ -126,7 +126,7 @@ def predictions(options: argparse.Namespace) -> list[Prediction]:
 
 def _multi_label(options: argparse.Namespace) -> bool:
     """Return whether the adapters know several labels a video, and lists hold them."""
-    folders = [] if options.published else map(adapters.find_adapter, options.adapter)
+    folders = [] if options.keys else map(adapters.find_adapter, options.adapter)
     kinds = {adapters.read_adapter(folder).plan.multi_label for folder in folders}
     return kinds == {True}
 
@@ -147,7 +147,7 @@ def _adapters(options: argparse.Namespace) -> Predictor:
 
 
 def _published(options: argparse.Namespace) -> Predictor:
-    config = parse_published(options.published, methods.METHODS)
+    config = parse_published(options.keys, methods.METHODS)
     given = {"num_clips": options.num_clips, "num_crops": options.num_crops}
     views = {key: number for key, number in given.items() if number is not None}
     config = replace(config, eval=replace(config.eval, **views))

@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+EXPORT = ["onnx", "onnxscript", "onnxruntime"]
 DOCS = ["mkdocs-material>=9.5,<10"]
 
 
@@ -74,6 +75,7 @@ setup(
     extras_require={
         "torchcodec": ["torchcodec"],
         "analysis": ["scikit-learn"],
+        "export": EXPORT,
         "s3": ["s3fs"],
         "gs": ["gcsfs"],
         "http": ["fsspec[http]"],
@@ -102,6 +104,7 @@ setup(
             "s3fs",
             "moto[server]",
             "ipykernel",
+            *EXPORT,
             *DOCS,
         ],
     },

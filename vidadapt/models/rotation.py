@@ -22,8 +22,8 @@ def rotated(x: Tensor, rotary: Tensor, half: bool) -> Tensor:
         rotary: (N, 2 * D), sines and cosines.
         half: channels i and i + D / 2 are a pair; else 2 i and 2 i + 1.
     """
-    # What the compiler fuses is better written plainly.
-    if torch.compiler.is_compiling():
+    # The compiler fuses plain operators; traced programs hold no function of Python.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return apply_rot_embed_cat(x, rotary, half=half)
     return Rotation.apply(x, rotary, half)
 

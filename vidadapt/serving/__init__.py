@@ -15,11 +15,14 @@ from vidadapt.serving.head_inputs import score_with_features
 from vidadapt.serving.joined import join_scores
 from vidadapt.serving.model import Model, load
 from vidadapt.serving.predict import Guess, Prediction, Predictor, Shown
+from vidadapt.serving.program_files import description_of, export_program
+from vidadapt.serving.programs import FORMATS
 from vidadapt.serving.pushing import Pushed, push, write_published
 from vidadapt.serving.recognition import Recognition
 from vidadapt.serving.trained import Loaded, Trained
 
 __all__ = [
+    "FORMATS",
     "AdapterBank",
     "GivenVideo",
     "Guess",
@@ -31,8 +34,10 @@ __all__ = [
     "Recognition",
     "Shown",
     "Trained",
+    "description_of",
     "evaluate_command",
     "export",
+    "export_program",
     "extract",
     "feature_files",
     "features_command",

@@ -4,6 +4,7 @@ from vidadapt.serving import (
     evaluate_command,
     feature_files,
     features_command,
+    film_command,
     predict_command,
     trained,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "extract",
     "feature_files",
     "features_command",
+    "film_command",
     "find_videos",
     "join_scores",
     "load",

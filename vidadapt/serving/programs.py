@@ -177,7 +177,9 @@ def _write_onnx(program: FromPixels, clips: Tensor, path: Path, dtype: str) -> N
 def _load_onnx(path: Path) -> Run:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def run(clips: Tensor) -> Tensor:
         found: list[np.ndarray] = session.run([OUTPUT], {INPUT: clips.contiguous().numpy()})

@@ -36,6 +36,7 @@ from vidadapt.video.sequential import (
     read_sequentially,
     unreadable_bytes,
 )
+from vidadapt.video.streaming import Film, frames_at, open_film
 from vidadapt.video.survey import frame_times, promised_frames
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "IMAGE_READER",
     "MAX_FRAMES",
     "READERS",
+    "Film",
     "Frames",
     "ReadError",
     "StrictInfo",
@@ -60,12 +62,14 @@ __all__ = [
     "file_of",
     "frame_checksum",
     "frame_times",
+    "frames_at",
     "joined_frames",
     "leads_outside",
     "make_packed_index",
     "make_packed_indexes",
     "open_container",
     "open_counted",
+    "open_film",
     "open_video",
     "packed_index_path",
     "packed_parts",

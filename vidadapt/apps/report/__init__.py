@@ -9,6 +9,7 @@ from vidadapt.apps.report.end_of_run import write_report_after
 from vidadapt.apps.report.looking import choose
 from vidadapt.apps.report.markdown import figure, markdown_table
 from vidadapt.apps.report.prediction_sheet import write_prediction_sheets
+from vidadapt.apps.report.timeline_page import write_timeline_page
 
 __all__ = [
     "browse_list",
@@ -19,4 +20,5 @@ __all__ = [
     "write_check_picture",
     "write_prediction_sheets",
     "write_report_after",
+    "write_timeline_page",
 ]

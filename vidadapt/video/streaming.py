@@ -1,0 +1,133 @@
+"""Frames of a film at given times, in one sequential decode that keeps one frame in memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from vidadapt.video.orientation import shown_size
+from vidadapt.video.sequential import (
+    DECODE_ERRORS,
+    ReadError,
+    best_stream,
+    cause_of,
+    data_packets,
+    decode,
+    open_container,
+    refuse_count,
+    upright_rgb,
+)
+
+
+@dataclass
+class Film:
+    """What is known of a film while it is read.
+
+    Attributes:
+        path: of its file.
+        promised: seconds that its header promises; None: it does not say.
+        seconds: from the first frame to the end of the last one that was read.
+        num_frames: that were decoded.
+        without_time: frames without a timestamp, or with one that does not ascend; each is shown
+            for the mean duration of a frame.
+        faults: decoding errors, in their order.
+    """
+
+    path: str
+    promised: float | None = None
+    seconds: Fraction = Fraction(0)
+    num_frames: int = 0
+    without_time: int = 0
+    faults: list[Exception] = field(default_factory=list)
+
+
+def open_film(path: str) -> Film:
+    """Read a film's header.
+
+    Raises:
+        ReadError, TransientReadError: it is no readable video.
+    """
+    with open_container(path) as container:
+        stream = best_stream(container, path)
+        length = stream.duration
+        seconds = length * stream.time_base if length and stream.time_base else None
+        if seconds is None and container.duration:
+            seconds = Fraction(container.duration, 1_000_000)
+        return Film(path, None if seconds is None else float(seconds))
+
+
+def frames_at(film: Film, times: Iterable[Fraction]) -> Iterator[tuple[Fraction, int, np.ndarray]]:
+    """Yield (time, number of the frame, frame) for each time, until the film ends.
+
+    The frame at a time is the one shown then: the last one whose timestamp is not later. A frame is
+    converted once, however many times it is shown at.
+
+    Args:
+        film: from `open_film`; it is filled while frames are read.
+        times: ascending, in seconds from the first frame.
+
+    Yields:
+        Frames (H, W, 3) uint8 RGB, turned as the metadata says, of the first frame's size.
+
+    Raises:
+        ReadError: the film cannot be opened, has too many frames, or one cannot be converted.
+    """
+    convert, wanted = VideoReformatter(), iter(times)
+    at = next(wanted, None)
+    size: tuple[int, int] | None = None
+    for number, frame, end in _shown(film):
+        size = size or shown_size(frame)
+        rgb: np.ndarray | None = None
+        while at is not None and at < end:
+            if rgb is None:
+                rgb = _converted(film, convert, frame, number, size)
+            yield at, number, rgb
+            at = next(wanted, None)
+        if at is None:
+            return
+
+
+def _converted(
+    film: Film, convert: VideoReformatter, frame: Any, number: int, size: tuple[int, int]
+) -> np.ndarray:
+    try:
+        return upright_rgb(convert, frame, size)
+    except DECODE_ERRORS as error:
+        raise ReadError(f"{film.path}: frame {number}: {cause_of(error)}") from error
+
+
+def _shown(film: Film) -> Iterator[tuple[int, Any, Fraction]]:
+    """Yield the number of each frame, the frame, and the time until which it is shown."""
+    waiting: tuple[int, Any] | None = None
+    with open_container(film.path) as container:
+        stream = best_stream(container, film.path)
+        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        first: Fraction | None = None
+        last = Fraction(0)
+        for packet in itertools.chain(data_packets(container, stream, film.faults), [None]):
+            for frame in decode(stream.codec_context, packet, film.faults):
+                stamp = None if frame.pts is None else frame.pts * stream.time_base
+                if first is None:
+                    first = stamp or Fraction(0)
+                time = None if stamp is None else stamp - first
+                if waiting is not None:
+                    if time is None or time <= last:
+                        film.without_time += 1
+                        time = last + 1 / rate
+                    film.seconds = time
+                    yield *waiting, time
+                    last = time
+                refuse_count(film.path, film.num_frames + 1)
+                waiting = film.num_frames, frame
+                film.num_frames += 1
+    if waiting is None:
+        cause = cause_of(film.faults[0]) if film.faults else "the stream is empty"
+        raise ReadError(f"{film.path}: no frame decodes ({cause})")
+    film.seconds = last + 1 / rate
+    yield *waiting, film.seconds

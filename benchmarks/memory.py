@@ -34,9 +34,9 @@ def peak_bytes(work: Callable[[], Result], device: torch.device) -> tuple[Result
         return work(), None
     ctypes.CDLL(None).malloc_trim(0)
     CLEAR.write_text("5")
-    before = _resident("VmRSS")
+    before = resident_bytes("VmRSS")
     result = work()
-    return result, _resident("VmHWM") - before
+    return result, resident_bytes("VmHWM") - before
 
 
 def keep_freed_memory() -> None:
@@ -56,6 +56,6 @@ def own_bytes(model: nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
 
 
-def _resident(key: str) -> int:
+def resident_bytes(key: str) -> int:
     (line,) = (row for row in STATUS.read_text().splitlines() if row.startswith(key + ":"))
     return int(line.split()[1]) * 1024

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -20,7 +20,7 @@ from vidadapt import models
 from vidadapt.config import Config, DataConfig, ModelConfig, TrainConfig
 from vidadapt.data import Framing, crop_corners, cut_views, eval_frames
 from vidadapt.serving.films import Window, windows_of
-from vidadapt.serving.timeline import Run, runs_of, smoothed, write_subtitles
+from vidadapt.serving.timeline import Run, at_cuts, runs_of, smoothed, write_subtitles
 from vidadapt.video import ReadError, open_film
 
 HALF = Fraction(1, 2)
@@ -177,7 +177,20 @@ def test_joins_are_found_within_half_a_hop():
     starts = [float(run.start) for run in runs[1:]]
     assert np.abs(np.array(starts) - joins).max() <= 0.25
     assert runs[0].start == 0 and runs[-1].end == 26
-    assert all(run.end == later.start for run, later in itertools.pairwise(runs))
+    assert all(run.end == later.start for run, later in pairwise(runs))
+
+
+def test_ends_of_runs_move_to_cuts_that_are_near():
+    steps = [Fraction(k, 4) for k in range(1, 100)]
+    cuts = {Fraction(4): 60.0, Fraction(9): 70.0, Fraction(15): 11.0}  # the last is no cut
+    changes = [(time, cuts.get(time, 10.0)) for time in steps]
+    ends = [0, Fraction(9, 2), Fraction(17, 2), 9, Fraction(31, 2), 20]
+    runs = [Run(Fraction(a), Fraction(b), k % 2, 0.9) for k, (a, b) in enumerate(pairwise(ends))]
+    found = list(at_cuts(runs, changes, Fraction(2)))
+    # A cut lies between its frame and the one before; the third run was seen across it alone.
+    at = [Fraction(0), Fraction(31, 8), Fraction(71, 8), Fraction(31, 2), Fraction(20)]
+    assert [(run.start, run.end) for run in found] == list(pairwise(at))
+    assert [run.label for run in found] == [0, 1, 1, 0]
 
 
 def test_several_labels_have_runs_of_their_own():

@@ -26,6 +26,7 @@ from vidadapt.serving.given import GivenVideo, find_videos
 from vidadapt.serving.model import Model, load
 from vidadapt.serving.timeline import (
     Run,
+    at_cuts,
     clock,
     runs_of,
     smoothed,
@@ -164,7 +165,8 @@ def _timeline(model: Model, video: GivenVideo, film: Film, options: argparse.Nam
                 write(as_json(_as_dict(window, names)) + "\n")
                 yield window
 
-        for run in runs_of(smoothed(noted(), hop), thresholds):
+        found = runs_of(smoothed(noted(), hop), thresholds)
+        for run in at_cuts(found, film.changes, length):
             runs.append(run)
             shown = as_json(_run(video, run, names)) if options.json else _line(run, names)
             print(shown, flush=True)

@@ -114,7 +114,10 @@ def _squares(
             resized = eval_frames(frame[None], plan.crop_size, plan.framing)
             corner = torch.tensor(crop_corners(resized.shape[1], resized.shape[2], 1, plan.framing))
             [view] = cut_views(resized, torch.zeros(1, 1, dtype=torch.int64), corner)
-            shown = number, view[:, 0].permute(1, 2, 0).contiguous()
+            square = view[:, 0].permute(1, 2, 0).contiguous()
+            if shown is not None:
+                film.changes.append((time, (square.float() - shown[1]).abs().mean().item()))
+            shown = number, square
         yield time, shown[1]
 
 

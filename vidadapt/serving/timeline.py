@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ import numpy as np
 from vidadapt.console import printable
 from vidadapt.files import replaced, write_text
 from vidadapt.serving.films import Window
+
+CUT = 2.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,48 @@ def runs_of(
             going[label] = replace(run, end=end), [*values, float(shares[label])]
     for run, values in going.values():
         yield _ended(run, values)
+
+
+def at_cuts(
+    runs: Iterable[Run], changes: Sequence[tuple[Fraction, float]], length: Fraction
+) -> Iterator[Run]:
+    """Move the ends of runs to cuts of the film that lie within half a window of them.
+
+    A window that holds a cut shows two actions, and which of them a model sees says little about
+    where the cut is; the frames say it. A run whose ends move to the same cut is left out: it was
+    seen in windows of two actions alone.
+
+    Args:
+        changes: `Film.changes`, which grow while runs come.
+        length: of a window, in seconds.
+    """
+    moved: dict[Fraction, Fraction] = {}
+    for run in runs:
+        for time in (run.start, run.end):
+            if time not in moved:
+                moved[time] = _cut_near(time, changes, length / 2)
+        if moved[run.start] < moved[run.end]:
+            yield replace(run, start=moved[run.start], end=moved[run.end])
+        moved = {time: to for time, to in moved.items() if time >= run.start}
+
+
+def _cut_near(
+    time: Fraction, changes: Sequence[tuple[Fraction, float]], reach: Fraction
+) -> Fraction:
+    """Return the time of the greatest change that is no further than `reach`, if it is a cut.
+
+    A cut is `CUT` times the median of the changes around it; else `time` is returned.
+    """
+    first = bisect_left(changes, (time - 4 * reach, -1.0))
+    last = bisect_left(changes, (time + 4 * reach, -1.0))
+    near = [place for place in range(max(first, 1), last) if abs(changes[place][0] - time) <= reach]
+    if not near:
+        return time
+    place = max(near, key=lambda at: changes[at][1])
+    usual = float(np.median([change for _, change in changes[first:last]]))
+    if changes[place][1] < CUT * usual:
+        return time
+    return (changes[place - 1][0] + changes[place][0]) / 2
 
 
 def _ended(run: Run, values: Sequence[float]) -> Run:

@@ -37,6 +37,8 @@ class Film:
         without_time: frames without a timestamp, or with one that does not ascend; each is shown
             for the mean duration of a frame.
         faults: decoding errors, in their order.
+        changes: for each frame that was looked at but the first, its time and the mean difference
+            of its pixels from those of the one before.
     """
 
     path: str
@@ -45,6 +47,7 @@ class Film:
     num_frames: int = 0
     without_time: int = 0
     faults: list[Exception] = field(default_factory=list)
+    changes: list[tuple[Fraction, float]] = field(default_factory=list)
 
 
 def open_film(path: str) -> Film:

@@ -6,15 +6,23 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from evaluations import write_evaluation
 
+from vidadapt.apps.report import write_timeline_page
 from vidadapt.apps.report.run_report import write_report
+from vidadapt.apps.synthetic import write_video
 from vidadapt.config import Config, yaml_files
 from vidadapt.evaluation import confusion_matrix, judge
+from vidadapt.serving import GivenVideo
+from vidadapt.serving.film_command import Seen
+from vidadapt.serving.timeline import Run
+from vidadapt.video import open_film
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -264,3 +272,39 @@ def test_nothing_is_fetched(browser, pages):
         "return performance.getEntriesByType('resource').map((entry) => entry.name)"
     )
     assert not [name for name in names if not name.startswith("data:")]
+
+
+@pytest.fixture(scope="module")
+def timeline(tmp_path_factory) -> Path:
+    """The page of a film of ten seconds, beside it."""
+    folder = tmp_path_factory.mktemp("film")
+    frames = np.random.default_rng(0).integers(0, 256, (100, 48, 64, 3), dtype=np.uint8)
+    write_video(folder / "a film & more.webm", frames, 10)
+    film = open_film(str(folder / "a film & more.webm"))
+    film.num_frames, film.seconds = 100, Fraction(10)
+    runs = [Run(Fraction(k), Fraction(k + 1), k % 4, 0.9) for k in range(10)]
+    video = GivenVideo(film.path, name="a film & more.webm")
+    page = folder / "pages" / "film.html"
+    page.parent.mkdir()
+    write_timeline_page(Seen(video, film, runs, NAMES, 40), page)
+    return page
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_timeline_jumps_to_what_is_clicked(browser, timeline, width):
+    opened(browser, timeline, width)
+    number, overlaps = browser.execute_script(OVERLAPS)
+    assert number > 20 and overlaps == []
+    wide = browser.execute_script("return document.documentElement.scrollWidth")
+    assert wide <= width
+    ui = pytest.importorskip("selenium.webdriver.support.ui")
+    wait = ui.WebDriverWait(browser, 20)
+    wait.until(lambda page: page.execute_script("return film.readyState > 0"))
+    parts(browser, ".runs button")[6].click()
+    assert browser.execute_script("return film.currentTime") == 6
+    wait.until(lambda page: len(parts(page, ".runs .now")) == 1)
+    assert parts(browser, ".runs li")[6].get_attribute("class") == "now"
+    browser.find_element("id", "find").send_keys("falls over")
+    visible = [run for run in parts(browser, ".runs li") if run.is_displayed()]
+    assert len(visible) == 3
+    assert browser.get_log("browser") == []

@@ -20,7 +20,7 @@ from vidadapt import methods
 
 RUN_ELSEWHERE = {
     **{"many_tasks.md": "test_readme.py", "python_api.md": "test_docs_api.py"},
-    "extending.md": "test_docs_api.py",
+    **{"extending.md": "test_docs_api.py", "export.md": "serving/test_programs.py"},
 }
 EXAMPLES = [(page, code) for page in DOCS for code in blocks(page.read_text("utf-8"), "python")]
 

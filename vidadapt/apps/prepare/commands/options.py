@@ -44,13 +44,15 @@ def folder_or_url(text: str) -> Path | str:
     return text if is_url(text) else Path(text)
 
 
-def add_shards(parser: Parser) -> None:
+def add_shards(
+    parser: Parser,
+    part: str = "take the I-th of N parts of each list, I from 1: its index is LIST.I-of-N.index",
+    join: str = "first put the indices of N parts, which are all done, into that of the list",
+) -> None:
     """Add the options that share the work among machines, which need not see each other."""
     one = parser.add_mutually_exclusive_group()
-    about = "take the I-th of N parts of each list, I from 1: its index is LIST.I-of-N.index"
-    one.add_argument("--shard", type=shard, metavar="I/N", help=about)
-    about = "first put the indices of N parts, which are all done, into that of the list"
-    one.add_argument("--join", type=whole_number(1, "a number of parts"), metavar="N", help=about)
+    one.add_argument("--shard", type=shard, metavar="I/N", help=part)
+    one.add_argument("--join", type=whole_number(1, "a number of parts"), metavar="N", help=join)
 
 
 def shard(text: str) -> tuple[int, int]:

@@ -29,7 +29,7 @@ def add_switch(parser: Parser, name: str, about: str) -> None:
 
 def add_lists(parser: Parser) -> None:
     """Add the lists to work on, and where their videos are."""
-    parser.add_argument("lists", type=Path, nargs="+", metavar="LIST", help="'path label' list")
+    parser.add_argument("lists", type=local, nargs="+", metavar="LIST", help="'path label' list")
     about = "folder, or its URL in a store, that the paths are relative to (default: what "
     about += "prepared.json beside a list says)"
     add_option(parser, "--root", folder_or_url, None, about)
@@ -37,6 +37,14 @@ def add_lists(parser: Parser) -> None:
     add_switch(parser, "--allow_outside_root", about)
     about = "lines are 'path 3,17,42' (default: what prepared.json beside a list says)"
     add_switch(parser, "--multi_label", about)
+
+
+def local(text: str) -> Path:
+    """Return the path of a file or folder that cannot be a URL."""
+    if is_url(text):
+        about = "a URL, but this command writes beside its lists; copy them here, with the store's"
+        raise argparse.ArgumentTypeError(f"{about} own tool, e.g. aws s3 cp")
+    return Path(text)
 
 
 def folder_or_url(text: str) -> Path | str:

@@ -5,6 +5,7 @@ from vidadapt.files.checksum import checksum
 from vidadapt.files.locks import LOCK, Held, Lock, held, held_folder, refuse_held
 from vidadapt.files.retrying import PATIENCE, Patience, warn_of_retries
 from vidadapt.files.store_cache import Copy, fetched, place_of, store_cache
+from vidadapt.files.store_writing import check_writable_url, download, remove, upload
 from vidadapt.files.stores import (
     State,
     absolute,
@@ -56,7 +57,9 @@ __all__ = [
     "as_json",
     "beside",
     "check_urls",
+    "check_writable_url",
     "checksum",
+    "download",
     "fetched",
     "folder_of",
     "held",
@@ -73,12 +76,14 @@ __all__ = [
     "read_text",
     "refuse_credentials",
     "refuse_held",
+    "remove",
     "replaced",
     "require_stored",
     "state_of",
     "states_of",
     "store_cache",
     "unwritten",
+    "upload",
     "warn_of_retries",
     "without_credentials",
     "write_json",

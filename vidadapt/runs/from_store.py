@@ -32,6 +32,7 @@ from vidadapt.files import (
 )
 from vidadapt.runs.checkpoints import CHECKSUMS, DESCRIPTION, TENSORS, TRAINER, damage
 from vidadapt.runs.folder import ENVIRONMENT, RunError
+from vidadapt.runs.mirror import newest
 
 KEPT, ORIGIN = "runs", "origin"
 CONFIG = "config.yaml"
@@ -61,7 +62,7 @@ def fetched(url: str, checkpoint: str | None = None) -> Path:
         )
     else:
         for name in (checkpoint,) if checkpoint else ("best", "last"):
-            home = inside(url, name)
+            home = newest(url, name)
             own = _there({f"{name}/{file}": inside(home, file) for file in CHECKPOINT})
             if f"{name}/{DESCRIPTION}" in own:
                 found, checkpoint = {**found, **own}, name

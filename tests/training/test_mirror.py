@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import ALONE, ROOT, TinySet, load_tool
+from conftest import ALONE, ROOT, TinySet, launch, load_tool
 from object_store import SECRET, forget
 from safetensors.torch import load_file
 
@@ -265,6 +265,19 @@ def test_two_runs_at_one_url(whole: Path, store: Store, tmp_path: Path, train: T
     # Where it went on elsewhere, the folder that began it takes that over when it resumes.
     with begun(first, resume=True):
         assert checkpoints.load_trainer(first / "last")["progress"]["steps"] == 4
+
+
+@pytest.mark.slow
+def test_two_processes_have_one_mirror(tiny_set: TinySet, tmp_path: Path) -> None:
+    options = tiny_set.options(train__epochs=2, train__batch_size=2)
+    there = f"file://{tmp_path / 'store' / 'a'}"
+    for folder, more in (("first", ()), ("second", ("--resume",))):
+        run = ("--run_dir", tmp_path / folder, "--mirror", there)
+        launch("train", *options, *run, *more, processes=2)
+    assert outcome(tmp_path / "first") == outcome(tmp_path / "second")
+    pointer = json.loads((tmp_path / "store" / "a" / "last.json").read_text())
+    home = tmp_path / "store" / "a" / pointer["folder"]
+    assert checkpoints.damage(home, to_resume=True) is None
 
 
 @pytest.mark.parametrize(

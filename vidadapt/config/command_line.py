@@ -81,9 +81,9 @@ class EvaluateOptions:
     """Options of one evaluation beside the run's configuration.
 
     Attributes:
-        run_dir: run folder to evaluate.
-        adapter: adapter folder to evaluate, without its run; or hub:OWNER/NAME[@REVISION], which
-            is fetched.
+        run_dir: run folder to evaluate, or its URL in a store.
+        adapter: adapter folder to evaluate, without its run; or its URL, or
+            hub:OWNER/NAME[@REVISION], which is fetched.
         checkpoint: which checkpoint of the run; default: `best` if the run chose one on a
             development list, else `last`.
         split: which list.

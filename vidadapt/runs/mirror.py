@@ -98,6 +98,7 @@ class Mirror:
         sent: size and time of each file that was uploaded, by name.
         pointers: what is in the store, by the checkpoint's name.
         problem: why the latest upload failed; empty: it did not.
+        lost: another folder is copied to the URL now, see `TakenOver`.
     """
 
     run_dir: Path
@@ -226,16 +227,17 @@ def _fetch(run_dir: Path, url: str, there: dict[str, Pointer]) -> None:
             _fetch_checkpoint(partial / name, url, pointer, name == "last")
         for name in there["last"].files:
             download(inside(url, name), partial / name)
-        for old in list(run_dir.iterdir()):
-            if old.is_dir() and old.name.partition(".")[0] in NAMES:
-                shutil.rmtree(old)
+        replaced = [path for path in run_dir.iterdir() if path.name.partition(".")[0] in NAMES]
+        for old in (path for path in replaced if path.is_dir()):
+            shutil.rmtree(old)
         for path in [path for path in partial.rglob("*") if path.is_file()]:
             target = run_dir / path.relative_to(partial)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    print(f"{run_dir}: the run was fetched from {url}, its checkpoint {there['last'].folder}")
+    before = " in the place of an older state, since it went on elsewhere" if replaced else ""
+    print(f"{run_dir}: fetched {url}, checkpoint {there['last'].folder}{before}")
 
 
 def _fetch_checkpoint(target: Path, url: str, pointer: Pointer, to_resume: bool) -> None:

@@ -94,6 +94,20 @@ def test_an_adapter_that_changes_is_fetched_again(
 
 
 @pytest.mark.slow
+def test_features_of_an_adapter_by_url_are_those_of_the_local_one(
+    tiny_set: TinySet, trained: Path, stored: Path, tmp_path: Path, run_tool
+) -> None:
+    found = []
+    for number, run in enumerate((str(trained), "s3://bucket/runs/mine")):
+        out = tmp_path / f"features{number}"
+        run_tool("features", tiny_set.root / "test 1 [x]#.mp4", "--adapter", run, "--out", out)
+        arrays = [file for file in sorted(out.rglob("*")) if file.suffix in (".npy", ".npz")]
+        assert arrays
+        found.append([file.read_bytes() for file in arrays])
+    assert found[0] == found[1]
+
+
+@pytest.mark.slow
 def test_an_evaluation_of_a_run_by_url_is_that_of_the_local_one(
     trained: Path, stored: Path, tmp_path: Path, run_tool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

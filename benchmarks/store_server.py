@@ -1,7 +1,7 @@
-"""A small object store on this machine: S3's GET and HEAD, with ranges, over a folder.
+"""A small object store on this machine: S3's GET (with ranges), HEAD, PUT, DELETE over a folder.
 
-It speaks what s3fs and fsspec's http ask for to read objects: `/bucket/name`. What it is asked for
-is noted; it can fail, wait, refuse, or give other bytes. As a process of its own:
+It speaks what s3fs and fsspec's http ask for: `/bucket/name`. What it is asked for is noted; it can
+fail, wait, refuse, hang, or give other bytes. As a process of its own:
 `python -m benchmarks.store_server FOLDER SECONDS` prints its address, and serves until it is ended.
 """
 
@@ -35,6 +35,11 @@ class Store:
     wait: float = 0.0  # seconds before each answer
     now: int = 0  # requests that wait for their answer
     most: int = 0  # of them at one time
+    hang: str = ""  # a PUT of an object whose path ends so is never answered, nor done
+    hung: int = 0  # of them
+    broken: str = ""  # a PUT of an object whose path ends so gets status 503
+    left: int | None = None  # so many PUTs are done, the others get status 503
+    puts: list[str] = field(default_factory=list)  # paths that were written, in order
 
     def gets(self) -> list[tuple[str, str]]:
         """Path and range of each object that was read."""
@@ -57,6 +62,49 @@ def serving(folder: Path) -> Iterator[Store]:
         def do_GET(self) -> None:
             self._answer(with_body=True)
 
+        def handle_expect_100(self) -> bool:
+            found = super().handle_expect_100()
+            self.wfile.flush()  # the client waits for it
+            return found
+
+        def do_PUT(self) -> None:
+            path = unquote(urlsplit(self.path).path)
+            store.asked.append(("PUT", path, ""))
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            if store.hang and path.endswith(store.hang):
+                store.hung += 1
+                threading.Event().wait()
+            if self._failed():
+                return
+            if store.left == 0 or (store.broken and path.endswith(store.broken)):
+                self._end(503)
+                return
+            store.left = None if store.left is None else store.left - 1
+            file = store.folder / path.lstrip("/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_name(f"{file.name}.{threading.get_ident()}.partial")
+            partial.write_bytes(data)
+            partial.replace(file)
+            store.puts.append(path)
+            self._end(200)
+
+        def do_DELETE(self) -> None:
+            path = unquote(urlsplit(self.path).path)
+            store.asked.append(("DELETE", path, ""))
+            if not self._failed():
+                (store.folder / path.lstrip("/")).unlink(missing_ok=True)
+                self._end(204)
+
+        def _failed(self) -> bool:
+            """Answer as a store that fails or refuses, if it is to."""
+            if store.fail > 0:
+                store.fail -= 1
+                self._end(503)
+                return True
+            if store.refuse:
+                self._end(403)
+            return store.refuse
+
         def _answer(self, with_body: bool) -> None:
             path = unquote(urlsplit(self.path).path)
             store.asked.append((self.command, path, self.headers.get("Range", "")))
@@ -65,13 +113,11 @@ def serving(folder: Path) -> Iterator[Store]:
             time.sleep(store.wait)
             store.now -= 1
             file = store.folder / path.lstrip("/")
-            if store.fail > 0:
-                store.fail -= 1
-                return self._end(503)
-            if store.refuse:
-                return self._end(403)
+            if self._failed():
+                return
             if not file.is_file():
-                return self._end(404)
+                self._end(404)
+                return
             with file.open("rb") as opened:
                 facts = file.stat()
                 wanted = RANGE.fullmatch(self.headers.get("Range", ""))

@@ -43,7 +43,7 @@ def test_a_run_on_a_store_is_that_on_local_files(
     assert found["local"] == found["stored"]
 
 
-@pytest.mark.parametrize("key", ["run_dir", "data.train_list", "data.index_dir", "cache.dir"])
+@pytest.mark.parametrize("key", ["run_dir", "data.index_dir", "cache.dir"])
 def test_what_must_be_local_is_refused_as_a_url(
     tiny_set: TinySet, tmp_path: Path, run_tool, key: str
 ) -> None:

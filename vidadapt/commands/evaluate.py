@@ -6,10 +6,11 @@ import sys
 import time
 from pathlib import Path
 
-from vidadapt import launching
+from vidadapt import launching, runs
 from vidadapt.apps.report import write_report_after
 from vidadapt.config import Config, EvaluateOptions, parse_evaluate
-from vidadapt.distributed import World, held_by_main, together
+from vidadapt.distributed import World, gather_objects, held_by_main, together
+from vidadapt.files import check_writable_url
 from vidadapt.launching import recorded
 from vidadapt.methods import METHODS
 from vidadapt.serving import evaluate_command, trained
@@ -20,7 +21,7 @@ def parse(argv: list[str]) -> tuple[Config | None, EvaluateOptions]:
     return parse_evaluate(argv, METHODS)
 
 
-def main(world: World) -> None:
+def main(world: World) -> int:
     """Evaluate as the command line says; all processes enter together."""
     with together(world):
         cfg, options, adapter = trained.asked(sys.argv[1:])
@@ -29,9 +30,11 @@ def main(world: World) -> None:
             evaluate_command.rescore(options)
             if options.out is not None:
                 write_report_after(Path(options.out), world)
-        return
+        return 0
     began = time.monotonic()
     with together(world):
+        if options.mirror is not None:
+            check_writable_url("--mirror", options.mirror)
         found = trained.find(cfg, options, adapter)
         out = trained.output_folder(found, "eval", options.out)
     with held_by_main(world, out, "--out"):
@@ -42,6 +45,11 @@ def main(world: World) -> None:
         with recorded(world, out):
             evaluate_command.evaluate(world, loaded, job, out, began)
         write_report_after(out, world)
+        problem = ""
+        if options.mirror is not None and world.is_main:
+            problem = runs.copy_results(out, options.mirror, "metrics.json")
+            print(f"warning: {problem}" if problem else f"copied to {options.mirror}")
+    return int(any(gather_objects(world, problem)))
 
 
 def run() -> None:

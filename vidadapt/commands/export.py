@@ -56,8 +56,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "checkpoint",
-        type=Path,
-        help="a run's folder (its best, else its last), one of these, or hub:OWNER/NAME",
+        help="a run's folder (its best, else its last), one of these, its URL in a store, or "
+        "hub:OWNER/NAME",
     )
     parser.add_argument("out", type=Path, help="file to write; of huggingface, the folder")
     parser.add_argument(

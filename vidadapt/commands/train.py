@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from vidadapt import launching, training
+from vidadapt import launching, runs, training
 from vidadapt.apps.report import write_report_after
 from vidadapt.config import Config, TrainOptions, parse_train
 from vidadapt.distributed import World, together
@@ -17,17 +17,16 @@ def parse(argv: list[str]) -> tuple[Config, TrainOptions]:
     return parse_train(argv, METHODS)
 
 
-def main(world: World) -> None:
+def main(world: World) -> int:
     """Train as the command line says; all processes enter together."""
     with together(world):
         cfg, options = training.read_command(sys.argv[1:], world)
-    if options.grid is not None:
-        folders = training.train_grid(world, cfg, options)
-    else:
-        training.train(world, cfg, options)
-        folders = [] if options.profile else [Path(cfg.run_dir)]
-    for folder in folders:
-        write_report_after(folder, world)
+    resume = options.resume or launching.restarted()
+    with runs.mirrored(world, Path(cfg.run_dir), options.mirror, resume) as failed:
+        train = training.train if options.grid is None else training.train_grid
+        for folder in train(world, cfg, options):
+            write_report_after(folder, world)
+    return len(failed)
 
 
 def run() -> None:

@@ -13,7 +13,7 @@ from vidadapt.config.command_line import (
     parse_train,
 )
 from vidadapt.config.constraints import check, check_evaluation
-from vidadapt.config.parsing import spelt
+from vidadapt.config.parsing import spelt, value_of
 from vidadapt.config.plugins import import_named, import_plugins, require_imported
 from vidadapt.config.renamed import file_with_new_keys, new_name, with_new_keys
 from vidadapt.config.schema import (
@@ -66,5 +66,6 @@ __all__ = [
     "require_imported",
     "shipped",
     "spelt",
+    "value_of",
     "with_new_keys",
 ]

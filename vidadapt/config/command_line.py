@@ -62,7 +62,9 @@ class TrainOptions:
         run_dir: folder that the run writes.
         profile: do not train: time so many steps (20 are plenty), say where their time goes, and
             write a trace for ui.perfetto.dev into run_dir/profile.
-        resume: continue the run in run_dir.
+        resume: continue the run in run_dir, or the one at `mirror` where run_dir is empty.
+        mirror: URL of a folder in a store, s3://bucket/runs/a: run_dir is copied to it at the
+            start, after each checkpoint and at the end.
         dropped: a line for each configuration file that lost options of another method.
         grid: train a grid of runs in the place of one.
     """
@@ -70,6 +72,7 @@ class TrainOptions:
     run_dir: str
     profile: Number = None
     resume: bool = False
+    mirror: str | None = None
     dropped: tuple[str, ...] = ()
     grid: GridOptions | None = None
 
@@ -79,13 +82,14 @@ class EvaluateOptions:
     """Options of one evaluation beside the run's configuration.
 
     Attributes:
-        run_dir: run folder to evaluate.
-        adapter: adapter folder to evaluate, without its run; or hub:OWNER/NAME[@REVISION], which
-            is fetched.
+        run_dir: run folder to evaluate, or its URL in a store.
+        adapter: adapter folder to evaluate, without its run; or its URL, or
+            hub:OWNER/NAME[@REVISION], which is fetched.
         checkpoint: which checkpoint of the run; default: `best` if the run chose one on a
             development list, else `last`.
         split: which list.
         out: folder for metrics.json and scores.npz; default: inside the run's folder.
+        mirror: URL of a folder in a store that the results are copied to, too.
         from_scores: recompute the metrics from this scores.npz, without a model; with `folds` a
             pattern in quotes, which names one of each fold.
         folds: folder that vidadapt prepare --folds wrote: join the folds that `from_scores` names
@@ -98,6 +102,7 @@ class EvaluateOptions:
     checkpoint: Literal["best", "last"] | None = None
     split: Literal["test", "dev"] = "test"
     out: str | None = None
+    mirror: str | None = None
     from_scores: str | None = None
     folds: str | None = None
     fusion: Literal["softmax", "logits"] = "softmax"
@@ -243,6 +248,8 @@ def parse_train(argv: list[str], methods: Methods) -> tuple[Config, TrainOptions
         raise ConfigError("--profile: times one run; leave --grid out, whose runs take its batches")
     if options.profile is not None and options.resume:
         raise ConfigError("--profile: trains nothing that --resume could continue; leave one out")
+    if options.mirror is not None and (options.profile is not None or options.grid is not None):
+        raise ConfigError("--mirror: copies a run, neither a grid of runs nor a profile")
     return config_of(parsed, options.run_dir, methods, imported), options
 
 

@@ -11,9 +11,6 @@ from pathlib import Path
 from vidadapt.config.schema import SECTIONS, Config, ConfigError, TrainConfig
 from vidadapt.config.typed import out_of_range
 
-# What a run writes, changes or reads a part of at a time.
-LOCAL_DATA = ("lists", "train_list", "dev_list", "test_list", "label_names", "index_dir")
-
 
 def check(config: Config, world_size: int) -> None:
     """Check for settings that are impossible, from the configuration alone.
@@ -203,15 +200,14 @@ def _cache(config: Config, world_size: int) -> Iterator[str]:
 
 
 def _stores(config: Config, world_size: int) -> Iterator[str]:
-    data = config.data
     local = {"run_dir": config.run_dir, "cache.dir": config.cache.dir}
-    local |= {f"data.{key}": getattr(data, key) for key in LOCAL_DATA}
+    local["data.index_dir"] = config.data.index_dir
     for key, path in local.items():
         if path is not None and "://" in path:
             # Nor shown: it may hold a password.
             yield (
-                f"{key}: is a URL, but only videos are read from a store (data.root); give a local "
-                "path, and copy it from or to the store with its own tool, e.g. aws s3 sync"
+                f"{key}: is a URL, but a run works in local files; give a local path, and copy "
+                "it from or to the store with its own tool, e.g. aws s3 sync"
             )
 
 

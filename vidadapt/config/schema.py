@@ -29,8 +29,9 @@ class DataConfig:
     Attributes:
         dataset: key of `vidadapt.data.DATASETS`; sets the number of classes, the flip rule and
             the sampling preset.
-        lists: folder written by vidadapt prepare; gives the lists, label names and root of
-            videos. It has a development split if one was asked for.
+        lists: folder written by vidadapt prepare, or its URL in a store; gives the lists, label
+            names and root of videos. It has a development split if one was asked for. Each list,
+            label_names and quarantine may be a URL, too.
         root: folder that the paths in the lists are relative to, or its URL in a store, e.g.
             `s3://bucket/folder`.
         train_list: `path label` list to train on.
@@ -68,7 +69,8 @@ class DataConfig:
             file's container and codec.
         num_workers: loader processes per training process; default: chosen from the cores, see
             `vidadapt.data.worker_count.loader_processes`.
-        index_dir: folder for the video index; default: beside each list.
+        index_dir: folder for the video index; default: beside each list, or for a list in a store
+            in the folder VIDADAPT_STORE_CACHE.
         count_timeout: seconds that decoding one file may take when its frames are counted, which
             is done once; null: no limit. A video that takes longer is unreadable in this run.
         truncated: what to do with a file whose header promises more frames than decode.

@@ -5,6 +5,7 @@ from vidadapt.files.checksum import checksum
 from vidadapt.files.locks import LOCK, Held, Lock, held, held_folder, refuse_held
 from vidadapt.files.retrying import PATIENCE, Patience, warn_of_retries
 from vidadapt.files.store_cache import Copy, fetched, place_of, store_cache
+from vidadapt.files.store_writing import check_writable_url, download, remove, upload
 from vidadapt.files.stores import (
     State,
     absolute,
@@ -16,6 +17,15 @@ from vidadapt.files.stores import (
     state_of,
     states_of,
     without_credentials,
+)
+from vidadapt.files.texts import (
+    beside,
+    check_urls,
+    folder_of,
+    inside,
+    is_there,
+    opened_text,
+    read_text,
 )
 from vidadapt.files.writing import (
     GO_ON,
@@ -45,24 +55,35 @@ __all__ = [
     "absolute",
     "append_lines",
     "as_json",
+    "beside",
+    "check_urls",
+    "check_writable_url",
     "checksum",
+    "download",
     "fetched",
+    "folder_of",
     "held",
     "held_folder",
+    "inside",
+    "is_there",
     "is_url",
     "joined",
     "known_state",
     "members_of",
+    "opened_text",
     "place_of",
     "read_ranges",
+    "read_text",
     "refuse_credentials",
     "refuse_held",
+    "remove",
     "replaced",
     "require_stored",
     "state_of",
     "states_of",
     "store_cache",
     "unwritten",
+    "upload",
     "warn_of_retries",
     "without_credentials",
     "write_json",

@@ -67,16 +67,19 @@ def store_cache() -> Cache:
     return Cache(folder, most)
 
 
-def fetched(url: str) -> Copy:
+def fetched(url: str, state: State | None = None) -> Copy:
     """Return a copy of an object, whose bytes are compared with their checksum at each call.
 
     It is fetched if there is none, or if its bytes have changed on the disk.
+
+    Args:
+        state: of the object; default: as it was when this process first asked for it.
 
     Raises:
         OSError, ImportError, ValueError: see `stores.read_ranges`; or the copy cannot be written,
             or is larger than the cache, or the object is being written.
     """
-    cache, state = store_cache(), known_state(url)
+    cache, state = store_cache(), known_state(url) if state is None else state
     place = place_of(cache, url, state)
     return _held(cache, place) or _fetch(cache, place, url, state)
 

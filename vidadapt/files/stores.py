@@ -131,7 +131,7 @@ def state_of(url: str) -> State:
         fs.invalidate_cache()
         return _state(url, fs.info(path))
 
-    return _asked(url, look)
+    return request(url, look)
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -183,7 +183,7 @@ def read_ranges(url: str, places: Sequence[tuple[int, int]]) -> list[memoryview]
                 raise OSError(f"it gave {len(data):,} bytes where {end - start:,} were asked for")
         return found
 
-    parts = _asked(url, read)
+    parts = request(url, read)
     views = []
     for offset, size in places:
         number = next(n for n, (start, end) in enumerate(spans) if start <= offset <= end)
@@ -222,7 +222,7 @@ def _listed(folder: str) -> dict[str, State | OSError]:
     if folder.startswith("http"):  # its listings are pages, without sizes
         return {}
     try:
-        return _asked(folder, look)
+        return request(folder, look)
     except OSError:
         return {}
 
@@ -243,7 +243,7 @@ def _state(url: str, info: Mapping[str, Any]) -> State:
     return State(int(info["size"]), xxhash.xxh3_64_intdigest(version.encode()) >> 1)
 
 
-def _asked(url: str, ask: Callable[[Any, str], Result]) -> Result:
+def request(url: str, ask: Callable[[Any, str], Result]) -> Result:
     """Return `ask(file system, path)`, tried again if it fails for a moment.
 
     Raises:
@@ -293,9 +293,9 @@ def _named(url: str, error: BaseException) -> OSError:
     unknown = any(word in kind for word in UNKNOWN_USER)
     if isinstance(error, PermissionError) or status in (401, 403) or unknown:
         why = (
-            f"the store refuses it ({cause}); give this machine credentials that may read it, e.g. "
+            f"the store refuses it ({cause}); give this machine credentials that may do it, e.g. "
             "AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS or HF_TOKEN; it may also not exist"
         )
         return PermissionError(errno.EACCES, why, url)
-    why = f"the store cannot be read now ({cause}); check the network, and the store's address"
+    why = f"the store fails now ({cause}); check the network, and the store's address"
     return OSError(errno.EREMOTEIO, why, url)

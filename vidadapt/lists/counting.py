@@ -22,6 +22,7 @@ from vidadapt.lists.file_counting import CountJob, count_file, failed_count, pat
 from vidadapt.lists.index import Index, add_to_index, index_path, read_index, tidy_index
 from vidadapt.lists.names import spelling_hint
 from vidadapt.lists.reading import MOST_LISTED, ListError, Sample, Samples, listing
+from vidadapt.lists.stored import add_stored_index
 from vidadapt.lists.videos import Videos
 from vidadapt.processes import run_isolated
 from vidadapt.video import VideoFacts, check_reader, file_of, make_packed_indexes
@@ -163,11 +164,15 @@ def counted_videos(
     files = look_at(root, listed.paths(), barred or {})
     if check_files:
         _refuse_missing(list_path, root, listed, files, barred or {})
+    if is_url(list_path):
+        add_stored_index(str(list_path), path)
     index, decoded = read_index(path), 0
     rows, unknown = known_rows(index, listed, files, reader, whole)
     loose = {place: _unread(listed.path(place), reader, why) for place, why in files.causes.items()}
     if unknown and decode:
         _say_of_earlier(list_path, path)
+        if is_url(list_path):
+            print(f"{list_path}: what is counted is kept in {path}", file=sys.stderr, flush=True)
         jobs = {place: _job(root, listed.path(place), files, place, reader) for place in unknown}
         found, decoded = count_unknown(list_path, path, jobs, **counting)
         loose |= found

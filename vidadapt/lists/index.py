@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from vidadapt.files import NO_ROOM, Held, WriteError
+from vidadapt.files import NO_ROOM, Held, WriteError, folder_of, is_url, store_cache
 from vidadapt.lists import index_file
 from vidadapt.lists.index_file import COLUMNS, Segment, Table
 from vidadapt.video import IMAGE_READER, MAX_FRAMES, READERS, VideoFacts
@@ -41,14 +41,21 @@ SERVING = {
 }  # what `VideoFacts.reader` may be
 UNKNOWN = {"header_frames": -1, "frame_rate": np.nan, "duration": np.nan}  # stored for None
 NUMBERS = ("size", "mtime_ns", "num_frames", "width", "height", "rotation", *UNKNOWN)
+OF_STORES = "indices"  # folder in the cache of stores
 MOST_SEGMENTS = 8  # more are merged into one
 AT_ONCE = 1 << 14  # paths that are looked up together
 KEPT = 0.75  # an index is rewritten if a smaller share of its rows is needed
 
 
 def index_path(list_path: str | Path, index_dir: str | Path | None = None) -> Path:
-    """Path of the index of a list: beside it, or in `index_dir`."""
+    """Path of the index of a list: beside it, or in `index_dir`.
+
+    That of a list in a store is in the cache of `files.store_cache`, outside its bound.
+    """
     name = Path(list_path).name + ".index"
+    if index_dir is None and is_url(list_path):
+        key = xxhash.xxh3_128_hexdigest(folder_of(list_path).encode())
+        return store_cache().folder / OF_STORES / key / name
     return Path(index_dir or Path(list_path).parent) / name
 
 

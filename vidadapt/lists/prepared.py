@@ -9,7 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from vidadapt.config import DataConfig
-from vidadapt.files import is_url, joined, replaced
+from vidadapt.files import (
+    absolute,
+    beside,
+    check_urls,
+    folder_of,
+    inside,
+    is_there,
+    is_url,
+    joined,
+    read_text,
+    refuse_credentials,
+    replaced,
+)
 from vidadapt.lists.reading import refuse_folder
 
 PREPARED_FILE = "prepared.json"
@@ -56,14 +68,16 @@ def read_prepared(folder: str | Path) -> Prepared:
     Raises:
         ValueError: there is none, or it cannot be used; says how to make one.
     """
-    if Path(folder).is_file():
+    if is_url(folder):
+        refuse_credentials(str(folder))
+    elif Path(folder).is_file():
         raise ValueError(f"{folder} is a file; give the folder {Path(folder).parent}")
-    record = Path(folder) / PREPARED_FILE
+    record = inside(folder, PREPARED_FILE)
     try:
-        prepared = Prepared(**json.loads(record.read_text(encoding="utf-8")))
-        here = os.path.abspath(folder)  # noqa: PTH100 (as readers name files)
-        inside = here if prepared.root == "." else joined(here, prepared.root)
-        return replace(prepared, root=inside)
+        prepared = Prepared(**json.loads(read_text(record)))
+        here = absolute(folder)
+        root = here if prepared.root == "." else joined(here, prepared.root)
+        return replace(prepared, root=root)
     except FileNotFoundError as error:
         raise ValueError(
             f"{folder} holds no {PREPARED_FILE}; expected a folder written by vidadapt prepare"
@@ -79,11 +93,10 @@ def known_root(list_path: str | Path, given: str | Path | None = None) -> Path |
         ValueError: no folder is known, or it does not exist.
     """
     refuse_folder(list_path)
-    folder = Path(list_path).parent
     if given is not None:
         found = str(given)
-    elif (folder / PREPARED_FILE).is_file():
-        found = read_prepared(folder).root
+    elif is_there(beside(list_path, PREPARED_FILE)):
+        found = read_prepared(folder_of(list_path)).root
     else:
         raise ValueError(
             f"{list_path}: no folder of videos is known; give --root, the folder that its paths "
@@ -101,8 +114,8 @@ def known_root(list_path: str | Path, given: str | Path | None = None) -> Path |
 
 def known_multi_label(list_path: str | Path) -> bool:
     """Return whether the folder of a list was prepared as a multi-label one."""
-    folder = Path(list_path).parent
-    return (folder / PREPARED_FILE).is_file() and read_prepared(folder).multi_label
+    there = is_there(beside(list_path, PREPARED_FILE))
+    return there and read_prepared(folder_of(list_path)).multi_label
 
 
 def with_lists(data: DataConfig, *, same_dataset: bool = True) -> DataConfig:
@@ -114,14 +127,16 @@ def with_lists(data: DataConfig, *, same_dataset: bool = True) -> DataConfig:
 
     Raises:
         ValueError: the folder was not prepared, or holds another data set; or one of the keys that
-            it replaces is given, too.
+            it replaces is given, too; or a URL holds credentials.
     """
+    given = (data.lists, data.train_list, data.dev_list, data.test_list)
+    check_urls((*given, data.root, data.label_names, data.quarantine))
     if data.lists is None:
         return data
     keys = [f"{split}_list" for split in ("train", "dev", "test")] + ["label_names"]
-    if given := [f"data.{key}" for key in keys if getattr(data, key) is not None]:
-        raise ValueError(f"data.lists stands for {', '.join(given)}, too: give one or the other")
-    folder = Path(data.lists)
+    if both := [f"data.{key}" for key in keys if getattr(data, key) is not None]:
+        raise ValueError(f"data.lists stands for {', '.join(both)}, too: give one or the other")
+    folder = data.lists
     try:
         prepared = read_prepared(folder)
     except ValueError as error:
@@ -131,7 +146,7 @@ def with_lists(data: DataConfig, *, same_dataset: bool = True) -> DataConfig:
             f"data.lists: {folder} holds {prepared.dataset}, but data.dataset is {data.dataset}; "
             f"use a configuration for {prepared.dataset}, or add --data.dataset {prepared.dataset}"
         )
-    lists = {split: str(folder / name) for split, name in prepared.lists.items()}
+    lists = {split: inside(folder, name) for split, name in prepared.lists.items()}
     return replace(
         data,
         lists=None,
@@ -139,6 +154,6 @@ def with_lists(data: DataConfig, *, same_dataset: bool = True) -> DataConfig:
         train_list=lists.get("train"),
         dev_list=lists.get("dev"),
         test_list=lists.get("test"),
-        label_names=str(folder / prepared.label_names) if prepared.label_names else None,
+        label_names=inside(folder, prepared.label_names) if prepared.label_names else None,
         multi_label=prepared.multi_label or data.multi_label,
     )

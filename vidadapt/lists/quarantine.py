@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vidadapt.config import DataConfig
 from vidadapt.console import printable
-from vidadapt.files import replaced
+from vidadapt.files import read_text, replaced
 from vidadapt.lists.reading import ListError, listing
 
 
@@ -29,7 +29,7 @@ def read_quarantine(path: str | Path | None) -> dict[str, str]:
     if path is None:
         return {}
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ListError(
             f"data.quarantine: cannot read {path}: {error}; vidadapt check_videos writes it"

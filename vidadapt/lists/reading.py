@@ -27,7 +27,16 @@ from typing import overload
 
 import numpy as np
 
-from vidadapt.files import is_url, refuse_credentials, replaced, without_credentials
+from vidadapt.files import (
+    beside,
+    is_there,
+    is_url,
+    opened_text,
+    read_text,
+    refuse_credentials,
+    replaced,
+    without_credentials,
+)
 from vidadapt.video import ALLOW_OUTSIDE, control_character, leads_outside
 
 HEADER_FIELDS = ("label", "labels", "label_id", "class", "class_id", "target")
@@ -234,7 +243,7 @@ def read_list(
     problems: list[tuple[int, str]] = []
     refuse_folder(list_path)
     try:
-        with Path(list_path).open(encoding="utf-8-sig") as file:
+        with opened_text(list_path) as file:
             read = _lines(file, str(root), num_classes, allow_outside_root, multi_label, problems)
             samples = Samples(read, num_classes if multi_label else None)
     except (OSError, UnicodeDecodeError) as error:
@@ -380,9 +389,9 @@ def check_label_names(
     Raises:
         ListError: they differ; lists the differences.
     """
-    beside = Path(list_path).with_name(LABELS_FILE)
-    files = [Path(given)] if given is not None else []
-    for file in [*files, *([beside] if beside.is_file() else [])]:
+    names = beside(list_path, LABELS_FILE)
+    files = [given] if given is not None else []
+    for file in [*files, *([names] if is_there(names) else [])]:
         theirs = read_label_names(file)
         if label_names is None or theirs == list(label_names):
             continue
@@ -461,7 +470,7 @@ def _start(line: str) -> str:
 
 def _read_text(path: str | Path) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ListError(f"cannot read {path}: {error}") from error
 

@@ -24,6 +24,7 @@ from vidadapt.runs.folder import (
     environment,
 )
 from vidadapt.runs.from_hub import fetched
+from vidadapt.runs.mirror import copy_results, mirrored
 from vidadapt.runs.published import class_names, head_of_file, is_published, to_train_on
 from vidadapt.runs.resume import (
     check_resumable,
@@ -52,6 +53,7 @@ __all__ = [
     "check_startable",
     "check_writable",
     "class_names",
+    "copy_results",
     "create",
     "describe_adapter",
     "drop_lines_from",
@@ -62,6 +64,7 @@ __all__ = [
     "kept_settings",
     "load_adapted_model",
     "load_adapter",
+    "mirrored",
     "plain_backbone",
     "previous_run",
     "refuse_backbone",

@@ -25,8 +25,9 @@ from vidadapt import methods
 from vidadapt.config import Config, ConfigError, ModelConfig, require_imported, yaml_files
 from vidadapt.console import printable
 from vidadapt.data import Augmentation, DataPlan, Sampling, normalize
+from vidadapt.files import is_url
 from vidadapt.models import WITHOUT_FILE, VideoModel, is_hub_name, require_shape
-from vidadapt.runs import checkpoints, from_hub
+from vidadapt.runs import checkpoints, from_hub, from_store
 from vidadapt.runs.adapter_json import FORMATS, check_description, config_of, plan_of
 from vidadapt.runs.assemble import adapted_model
 from vidadapt.runs.differences import differences, refuse_backbone, refuse_differences
@@ -106,8 +107,8 @@ def load_adapter(
     are normalised already.
 
     Args:
-        folder: holds adapter.safetensors and adapter.json, or `hub:OWNER/NAME`, see `from_hub`;
-            see also `find_adapter`.
+        folder: holds adapter.safetensors and adapter.json, or `hub:OWNER/NAME` or a URL, see
+            `from_hub` and `from_store`; see also `find_adapter`.
         weights: the backbone's weights; default: those that may be used unasked, see above. The
             file of a full fine-tuning holds them itself.
 
@@ -203,7 +204,7 @@ def find_adapter(folder: str | Path, key: str = "--adapter") -> Path:
 
     Args:
         key: option that gives the folder, for messages.
-        folder: or `hub:OWNER/NAME`, which is fetched.
+        folder: or `hub:OWNER/NAME`, or the URL of a folder in a store, which is fetched.
 
     Raises:
         ConfigError: it is neither.
@@ -218,11 +219,13 @@ def find_adapter(folder: str | Path, key: str = "--adapter") -> Path:
 
 
 def local_folder(folder: str | Path) -> Path:
-    """Return a folder as it is; for `hub:OWNER/NAME` that of the fetched adapter.
+    """Return a folder as it is; for `hub:OWNER/NAME` or a URL that of the fetched adapter or run.
 
     Raises:
-        RunError, HubError: see `from_hub.fetched`.
+        RunError, HubError, OSError: see `from_hub.fetched`, `from_store.fetched`.
     """
+    if is_url(folder):
+        return from_store.fetched(str(folder))
     return from_hub.fetched(folder) if from_hub.is_reference(folder) else Path(folder)
 
 
@@ -255,7 +258,7 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
             "evaluation; evaluate it with vidadapt evaluate --run_dir, whose config.yaml holds "
             "them, or train again"
         )
-    home = from_hub.origin(folder) or str(folder.parent)
+    home = from_hub.origin(folder) or from_store.origin(folder) or str(folder.parent)
     try:
         config, plan = config_of(about, home), plan_of(about)
         check_description(about, config, plan)

@@ -9,6 +9,7 @@
     profile/            where the time of a step goes, if asked for
     .lock               which process writes here, while one does: see `files.locks`
     failure.json        why the run ended, if it failed: see `launching.failures`
+    mirror.json         which run this is at the URL that it is copied to: see `mirror`
 
 The folder of a grid has grid.json and the folders of its runs, see `training.grid`.
 
@@ -32,6 +33,7 @@ import torch
 from vidadapt.files import LOCK, write_text
 
 PROFILE, ENVIRONMENT, FAILURE = "profile", "environment.json", "failure.json"
+MIRROR = "mirror.json"
 GRID = "grid.json"
 
 
@@ -55,7 +57,7 @@ def check_writable(key: str, folder: Path) -> None:
 def check_free(run_dir: str | Path, resume: bool) -> None:
     """Raise `RunError` if the folder cannot be made, or holds something without `resume`.
 
-    A profile, a lock or `failure.json` may be there.
+    A profile, locks, `failure.json` or `mirror.json` may be there.
     """
     folder = Path(run_dir)
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -64,8 +66,8 @@ def check_free(run_dir: str | Path, resume: bool) -> None:
             f"run_dir: cannot write to {folder} (below {nearest}); choose another folder"
         )
     names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
-    held = {name for name in names if not name.startswith(LOCK)}
-    if not resume and held - {PROFILE, FAILURE}:
+    held = {name for name in names if not name.startswith((LOCK, f".{MIRROR}{LOCK}"))}
+    if not resume and held - {PROFILE, FAILURE, MIRROR}:
         raise RunError(
             f"run_dir: {folder} exists and is not empty; continue it with --resume, or choose "
             "another folder"

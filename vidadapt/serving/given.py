@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vidadapt.config import ConfigError, DataConfig
 from vidadapt.console import printable
-from vidadapt.files import is_url, joined
+from vidadapt.files import beside, folder_of, is_there, is_url, joined, read_text
 from vidadapt.lists import (
     HEADER_FIELDS,
     IMAGE_ENDINGS,
@@ -76,7 +76,8 @@ def find_videos(
 
     Args:
         arguments: folders, whose hidden files are passed over; lists, known by their ending (see
-            `LISTS`), of lines `path label` or `path`; anything else, and any URL, is a video.
+            `LISTS`), of lines `path label` or `path`; anything else is a video. Videos and
+            lists may be URLs.
         root: folder, or its URL, that the paths of lists are relative to; default: what
             `prepared.json` beside the list says, else the list's own.
         allow_outside_root: the paths of lists may lead out of it, see `bounds.leads_outside`.
@@ -89,9 +90,9 @@ def find_videos(
     found: dict[str, GivenVideo] = {}
     for argument in arguments:
         path = Path(argument)
-        if is_url(argument):
+        if is_url(argument) and path.suffix.lower() not in LISTS:
             inside = [GivenVideo(argument, name=argument.rpartition("/")[2])]
-        elif path.is_dir():
+        elif not is_url(argument) and path.is_dir():
             inside = _inside(path)
             if not inside:
                 raise ListError(
@@ -100,10 +101,10 @@ def find_videos(
                     f"({', '.join(sorted(IMAGE_ENDINGS))})"
                 )
         elif path.suffix.lower() in LISTS:
-            folder = path.parent if root is None else root
-            if root is None and (path.parent / PREPARED_FILE).is_file():
-                folder = known_root(path)
-            inside = _listed(path, folder, allow_outside_root, multi_label)
+            folder: Path | str = folder_of(argument) if root is None else root
+            if root is None and is_there(beside(argument, PREPARED_FILE)):
+                folder = known_root(argument)
+            inside = _listed(argument, folder, allow_outside_root, multi_label)
         else:
             inside = [GivenVideo(argument, name=path.name)]
         for video in inside:
@@ -174,10 +175,10 @@ def list_with_labels(
 
 
 def _listed(
-    path: Path, root: Path | str, allow_outside_root: bool, multi_label: bool
+    path: str, root: Path | str, allow_outside_root: bool, multi_label: bool
 ) -> list[GivenVideo]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        lines = read_text(path).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ListError(f"cannot read {path}: {error}") from error
     videos: list[GivenVideo] = []

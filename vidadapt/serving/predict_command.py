@@ -14,7 +14,7 @@ import torch
 from vidadapt import methods
 from vidadapt.config import check_evaluation, parse_published, plugins
 from vidadapt.console import duration, printable, track
-from vidadapt.files import as_json
+from vidadapt.files import as_json, is_url
 from vidadapt.lists import label_text, read_label_names
 from vidadapt.runs import adapters, from_hub
 from vidadapt.serving.film_command import add_film_options, check_film_options
@@ -50,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adapter", action="append", metavar="DIR",
         help="adapter folder, e.g. runs/mine/best; a run's folder (its best, else its last); or "
-        "hub:OWNER/NAME[@REVISION], which is fetched; "
+        "hub:OWNER/NAME[@REVISION] or a URL in a store, which is fetched; "
         "may be given several times",
     )  # fmt: skip
     parser.add_argument(
@@ -140,7 +140,7 @@ def _multi_label(options: argparse.Namespace) -> bool:
 def _adapters(options: argparse.Namespace) -> Predictor:
     folders = [adapters.find_adapter(folder) for folder in options.adapter]
     shown = [
-        Path(given) if from_hub.is_reference(given) else folder
+        Path(given) if from_hub.is_reference(given) or is_url(given) else folder
         for given, folder in zip(options.adapter, folders, strict=True)
     ]
     return Predictor(

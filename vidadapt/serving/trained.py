@@ -20,7 +20,7 @@ from vidadapt.config import Config, ConfigError, DataConfig, EvaluateOptions, co
 from vidadapt.data import Changes, DataPlan, VideoList
 from vidadapt.distributed import World, from_main, gather_objects, together
 from vidadapt.evaluation import Parts, Scores, Scoring, score_views
-from vidadapt.files import absolute, checksum, is_url, warn_of_retries
+from vidadapt.files import absolute, beside, checksum, is_there, is_url, warn_of_retries
 from vidadapt.lists import (
     LABELS_FILE,
     Sample,
@@ -31,7 +31,14 @@ from vidadapt.lists import (
     with_lists,
 )
 from vidadapt.models import WITHOUT_FILE, VideoModel, cast_frozen, resolved_precision
-from vidadapt.runs import SavedAdapter, adapter_json, adapters, checkpoints, from_hub
+from vidadapt.runs import (
+    SavedAdapter,
+    adapter_json,
+    adapters,
+    checkpoints,
+    from_hub,
+    from_store,
+)
 from vidadapt.serving.published import METHOD, Published, find_published, load_published
 
 
@@ -89,6 +96,7 @@ def asked(argv: list[str]) -> tuple[Config | None, EvaluateOptions, SavedAdapter
             weights must be named.
         SystemExit: after --help.
     """
+    argv = _with_local_run(config.spelt(argv))
     config.import_plugins(argv)  # of the adapter, too, which is read before the command is parsed
     alone = command_line.adapter_option(argv)
     adapter = None if alone is None else adapters.read_adapter(adapters.find_adapter(alone))
@@ -102,6 +110,19 @@ def asked(argv: list[str]) -> tuple[Config | None, EvaluateOptions, SavedAdapter
     if cfg is not None and options.run_dir is not None:
         cfg = _from_here(cfg, command_line.typed(argv))
     return cfg, options, adapter
+
+
+def _with_local_run(argv: list[str]) -> list[str]:
+    """Replace the URL of a run by the folder that its files are fetched into."""
+    run = config.value_of(argv, "--run_dir")
+    if run is None or not is_url(run):
+        return argv
+    local = str(from_store.fetched(run, config.value_of(argv, "--checkpoint")))
+    words = [f"--run_dir={local}" if word == f"--run_dir={run}" else word for word in argv]
+    return [
+        local if before == "--run_dir" else word
+        for before, word in zip(["", *words], words, strict=False)
+    ]
 
 
 def _from_here(cfg: Config, typed: set[str]) -> Config:
@@ -180,10 +201,10 @@ def find(cfg: Config, options: EvaluateOptions, adapter: SavedAdapter | None) ->
 def _names_of_list(of: DataConfig, split: str) -> list[str] | None:
     """Class names of the list to score, if it has some: as given, else of the file beside it."""
     listed = of.test_list if split == "test" else of.dev_list
-    beside = None if listed is None else Path(listed).with_name(LABELS_FILE)
+    names = None if listed is None else beside(listed, LABELS_FILE)
     if of.label_names is not None:
         return list(read_label_names(of.label_names))
-    return None if beside is None or not beside.is_file() else list(read_label_names(beside))
+    return None if names is None or not is_there(names) else list(read_label_names(names))
 
 
 def samples_of(trained: Trained) -> Samples:
@@ -334,7 +355,7 @@ def about(loaded: Loaded) -> dict[str, Any]:
         }
     else:
         origin = {
-            "run_dir": trained.config.run_dir,
+            "run_dir": from_store.origin(trained.config.run_dir) or trained.config.run_dir,
             "method": trained.config.method["name"],
             "checkpoint": trained.checkpoint.name,
             "adapter_sha256": checksum(trained.checkpoint / checkpoints.TENSORS),
@@ -368,16 +389,19 @@ def output_folder(found: Trained, kind: str, out: str | None) -> Path:
     Args:
         kind: of results, "eval" or "temporal"; begins the folder's name.
         out: `--out`; None: a folder named after split, checkpoint and views, inside the run's; of
-            an adapter of the hub inside OWNER--NAME in the working directory.
+            an adapter of the hub inside OWNER--NAME in the working directory, of one in a store
+            inside the last part of its URL.
 
     Raises:
         RunError: the folder cannot be written.
     """
     views = f"{found.plan.num_clips}x{found.plan.num_crops}"
     name = f"{kind}_{found.split}_{found.name}_{views}"
-    home = Path(found.config.run_dir)
+    home = from_store.origin(found.config.run_dir) or found.config.run_dir
     if from_hub.is_reference(home):
-        home = Path(from_hub.parts_of(home)[0].replace("/", "--"))
-    folder = Path(out) if out else home / name
+        home = from_hub.parts_of(home)[0].replace("/", "--")
+    elif is_url(home):
+        home = home.rpartition("/")[2]
+    folder = Path(out) if out else Path(home) / name
     runs.check_writable("--out", folder)
     return folder

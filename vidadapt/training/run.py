@@ -20,8 +20,8 @@ from vidadapt.training.setup import batches_of, set_up
 from vidadapt.training.validation import validation_of
 
 
-def train(world: World, cfg: Config, options: TrainOptions) -> None:
-    """Train what `read_command` gave; all processes enter together.
+def train(world: World, cfg: Config, options: TrainOptions) -> list[Path]:
+    """Train what `read_command` gave, all processes together; return the folder of the run.
 
     Raises:
         ValueError, OSError, ...: as `set_up`, `fit` and `runs.previous_run` raise them.
@@ -41,6 +41,7 @@ def train(world: World, cfg: Config, options: TrainOptions) -> None:
         whole = saved is not None and (run_dir / SUMMARY).exists()
         with nullcontext() if whole else launching.recorded(world, folder):
             _train(world, cfg, plan, options, folder, resume, saved, lock)
+    return [] if options.profile else [run_dir]
 
 
 def _train(

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,11 @@ SHARDS = "shards"
 
 
 @contextlib.contextmanager
-def claimed(out: Path, claim: dict[str, Any]) -> Iterator[None]:
+def claimed(out: Path, claim: dict[str, Any], beside: Collection[str] = ()) -> Iterator[None]:
     """Lock the folder of copies for one call, which continues what an earlier one left unfinished.
+
+    Args:
+        beside: names that may be in the folder before.
 
     Raises:
         FileExistsError: it holds something else, or copies made with other settings.
@@ -54,7 +57,7 @@ def claimed(out: Path, claim: dict[str, Any]) -> Iterator[None]:
                 "choose another folder, or delete this one to make them anew"
             )
     else:
-        if out.exists() and any(out.iterdir()):
+        if out.exists() and any(path.name not in beside for path in out.iterdir()):
             raise FileExistsError(f"{out} is not empty and holds no {CLAIM}: choose another folder")
         out.mkdir(parents=True, exist_ok=True)
         with replaced(record) as partial:

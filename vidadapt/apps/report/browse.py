@@ -15,6 +15,7 @@ from vidadapt.apps.report.page import write_page
 from vidadapt.config import BrowseOptions, Config, DataConfig
 from vidadapt.console import duration, printable_lines
 from vidadapt.data import DATASETS, DataPlan
+from vidadapt.files import beside, folder_of, is_there
 from vidadapt.lists import (
     LABELS_FILE,
     PREPARED_FILE,
@@ -34,39 +35,39 @@ def browse_list(cfg: Config, options: BrowseOptions) -> int:
         The exit status: 1 if some video cannot be read.
     """
     began = time.monotonic()
-    list_path = Path(options.list_path)
+    list_path = options.list_path
     settings = _settings(cfg.data, list_path)
     data.require_one_label(settings, "vidadapt browse")
     plan = _plan(cfg, settings, list_path)
     samples = read_list(list_path, settings.root, plan.num_classes, settings.allow_outside_root)
-    out = Path(options.out or Path("browse") / list_path.stem)
+    out = Path(options.out or Path("browse") / Path(list_path).stem)
     out.mkdir(parents=True, exist_ok=True)
     found = look(settings, plan, samples, options, cfg.train.seed)
     facts = _facts(cfg, settings, plan, options, len(samples))
     notes = _notes(cfg, settings, plan, found, len(samples))
     page = out / "index.html"
-    write_page(found.shelves, page, title=str(list_path), facts=facts, notes=notes)
+    write_page(found.shelves, page, title=list_path, facts=facts, notes=notes)
     sheets = write_browse_sheet(found.shelves, out / "sheet.png")
     _say(found, notes, [page, *sheets], time.monotonic() - began)
     return 1 if found.num_broken else 0
 
 
-def _settings(settings: DataConfig, list_path: Path) -> DataConfig:
+def _settings(settings: DataConfig, list_path: str) -> DataConfig:
     """The data options, completed by what is beside the list: root, label names, data set."""
     settings = with_lists(settings)
-    folder = list_path.parent
-    if (folder / PREPARED_FILE).is_file():
+    folder, names = folder_of(list_path), beside(list_path, LABELS_FILE)
+    if is_there(beside(list_path, PREPARED_FILE)):
         if settings.dataset == DataConfig.dataset:
             settings = replace(settings, dataset=read_prepared(folder).dataset)
         own_lists: dict[str, Any] = dict.fromkeys(("train_list", "dev_list", "test_list"))
-        prepared = with_lists(replace(settings, lists=str(folder), label_names=None, **own_lists))
+        prepared = with_lists(replace(settings, lists=folder, label_names=None, **own_lists))
         return replace(prepared, label_names=settings.label_names or prepared.label_names)
-    if settings.label_names is None and (folder / LABELS_FILE).is_file():
-        return replace(settings, label_names=str(folder / LABELS_FILE))
+    if settings.label_names is None and is_there(names):
+        return replace(settings, label_names=names)
     return settings
 
 
-def _plan(cfg: Config, settings: DataConfig, list_path: Path) -> DataPlan:
+def _plan(cfg: Config, settings: DataConfig, list_path: str) -> DataPlan:
     """The plan of training. Without names a custom list has as many classes as its labels need."""
     dataset = DATASETS.get(settings.dataset)
     if settings.label_names is not None or dataset is None or dataset.num_classes is not None:

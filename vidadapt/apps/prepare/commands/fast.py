@@ -7,10 +7,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from vidadapt.apps.prepare.commands import options
 from vidadapt.apps.prepare.copied_lists import Originals, read_originals, write_copied
-from vidadapt.apps.prepare.copies import READER, TABLE, Copy, Settings
+from vidadapt.apps.prepare.copied_parts import (
+    DONE,
+    joined,
+    part_name,
+    part_names,
+    part_of,
+    write_part,
+)
+from vidadapt.apps.prepare.copies import READER, TABLE, Copy, Settings, write_table
 from vidadapt.apps.prepare.copying import claimed, copy_set
 from vidadapt.apps.prepare.report import Report
 from vidadapt.apps.prepare.speed import gain, loader_rates
@@ -52,7 +61,7 @@ def add(commands: options.Commands[options.Parser]) -> None:
     options.add_option(parser, "--gop", options.whole_number(1), 4, about)
     about = "x264's quality, less is better"
     options.add_option(parser, "--crf", options.whole_number(0), 20, about)
-    parser.set_defaults(run=_transcode)
+    parser.set_defaults(run=_transcode, shard=None, join=None)
     parser = _add_parser(
         commands,
         "frames",
@@ -65,6 +74,8 @@ def add(commands: options.Commands[options.Parser]) -> None:
     options.add_option(parser, "--quality", options.whole_number(1), 90, about)
     about = "of one tar file, in units of 10^6 bytes"
     options.add_option(parser, "--shard_size", options.size(1e6), "1000", about)
+    part = "pack the I-th of N parts of the videos, I from 1, into OUT/I-of-N"
+    options.add_shards(parser, part, "join N parts, which are all done and below OUT")
     parser.set_defaults(run=_frames)
 
 
@@ -106,42 +117,85 @@ def _frames(args: argparse.Namespace) -> None:
 
 
 def _copy(args: argparse.Namespace, settings: Settings, claim: Mapping[str, int]) -> None:
-    """Copy, write lists and report, and print costs and gain; exit status 1 on problems."""
+    """Copy the lists, or a part of them, or join parts; exit status 1 on problems."""
     originals = read_originals(args.lists, args.root, args.allow_outside_root, args.multi_label)
     command = "transcode" if settings.encoder == "h264" else "frames"
     made_by = {"command": command, "root": str(originals.root), "short_side": args.short_side}
     made_by |= claim
     report = Report()
-    with claimed(args.out, made_by):
-        copies, facts = copy_set(
-            originals, args.out, settings, report, num_processes=args.processes, progress=True
+    if args.shard is not None:
+        name = part_name(*args.shard)
+        out, originals = args.out / name, part_of(originals, *args.shard)
+        with claimed(out, made_by | {"part": name}):
+            (out / DONE).unlink(missing_ok=True)
+            copies, _ = _copies(args, originals, out, settings, report)
+            report.write(out / REPORT)
+            write_part(out, originals, copies, report)
+        _tell(originals, out, copies, report)
+    elif args.join is not None:
+        out, parts = args.out, part_names(args.join)
+        copies = joined(originals, out, args.join, made_by, report)
+        joint = made_by | {"parts": args.join}
+        with claimed(out, joint, beside=parts):
+            write_table(out, copies.values())
+            _write_lists(args, originals, copies, {}, joint, report)
+        _tell(originals, out, copies, report)
+    else:
+        out = args.out
+        with claimed(out, made_by):
+            copies, facts = _copies(args, originals, out, settings, report)
+            counts = _write_lists(args, originals, copies, facts, made_by, report)
+        _tell(originals, out, copies, report)
+        if copies:
+            print(_speed(args, originals, list(copies.values()), counts))
+    print(f"report: {out / REPORT}")
+    if report.problems:
+        sys.exit(1)
+
+
+def _copies(
+    args: argparse.Namespace, originals: Originals, out: Path, settings: Settings, report: Report
+) -> tuple[dict[str, Copy], dict[str, VideoFacts]]:
+    return copy_set(originals, out, settings, report, num_processes=args.processes, progress=True)
+
+
+def _write_lists(
+    args: argparse.Namespace,
+    originals: Originals,
+    copies: Mapping[str, Copy],
+    facts: Mapping[str, VideoFacts],
+    made_by: Mapping[str, Any],
+    report: Report,
+) -> dict[str, VideoFacts]:
+    """Write lists, their indices and the report; return what is known of each copy."""
+    copy_of = {path: copy.copy for path, copy in copies.items()}
+    write_copied(args.out, originals, copy_of, facts, made_by)
+    counts: dict[str, VideoFacts] = {}
+    for name, samples in originals.lists.items():
+        # Decodes only copies of an earlier call that was stopped before it wrote the index.
+        counts |= frame_counts(
+            args.out / name,
+            args.out,
+            [copy_of[sample.path] for sample in samples if sample.path in copy_of],
+            READER,
+            num_workers=args.processes,
+            time_limit=args.time_limit,
+            limit_key="--time_limit",
         )
-        copy_of = {path: copy.copy for path, copy in copies.items()}
-        write_copied(args.out, originals, copy_of, facts, made_by)
-        counts: dict[str, VideoFacts] = {}
-        for name, samples in originals.lists.items():
-            # Decodes only copies of an earlier call that was stopped before it wrote the index.
-            counts |= frame_counts(
-                args.out / name,
-                args.out,
-                [copy_of[sample.path] for sample in samples if sample.path in copy_of],
-                READER,
-                num_workers=args.processes,
-                time_limit=args.time_limit,
-                limit_key="--time_limit",
-            )
-        report.write(args.out / REPORT)
+    report.write(args.out / REPORT)
+    return counts
+
+
+def _tell(originals: Originals, out: Path, copies: Mapping[str, Copy], report: Report) -> None:
+    """Print findings, numbers of copies, and what they cost."""
     if text := report.text():
         print(text)
     for name, samples in originals.lists.items():
-        kept = sum(sample.path in copy_of for sample in samples)
-        print(f"{args.out / name}: {kept} of {len(samples)} videos")
+        kept = sum(sample.path in copies for sample in samples)
+        where = out / name if (out / name).is_file() else f"{out}: of {name}"  # a part has no lists
+        print(f"{where}: {kept} of {len(samples)} videos")
     if copies:
-        print(printable_lines(_cost(args.out, list(copies.values()))))
-        print(_speed(args, originals, list(copies.values()), counts))
-    print(f"report: {args.out / REPORT}")
-    if report.problems:
-        sys.exit(1)
+        print(printable_lines(_cost(out, list(copies.values()))))
 
 
 def _cost(out: Path, copies: Sequence[Copy]) -> str:

@@ -29,7 +29,7 @@ def add_switch(parser: Parser, name: str, about: str) -> None:
 
 def add_lists(parser: Parser) -> None:
     """Add the lists to work on, and where their videos are."""
-    parser.add_argument("lists", type=Path, nargs="+", metavar="LIST", help="'path label' list")
+    parser.add_argument("lists", type=local, nargs="+", metavar="LIST", help="'path label' list")
     about = "folder, or its URL in a store, that the paths are relative to (default: what "
     about += "prepared.json beside a list says)"
     add_option(parser, "--root", folder_or_url, None, about)
@@ -39,18 +39,28 @@ def add_lists(parser: Parser) -> None:
     add_switch(parser, "--multi_label", about)
 
 
+def local(text: str) -> Path:
+    """Return the path of a file or folder that cannot be a URL."""
+    if is_url(text):
+        about = "a URL, but this command writes beside its lists; copy them here, with the store's"
+        raise argparse.ArgumentTypeError(f"{about} own tool, e.g. aws s3 cp")
+    return Path(text)
+
+
 def folder_or_url(text: str) -> Path | str:
     """Return the path of a folder, or a URL as it is."""
     return text if is_url(text) else Path(text)
 
 
-def add_shards(parser: Parser) -> None:
+def add_shards(
+    parser: Parser,
+    part: str = "take the I-th of N parts of each list, I from 1: its index is LIST.I-of-N.index",
+    join: str = "first put the indices of N parts, which are all done, into that of the list",
+) -> None:
     """Add the options that share the work among machines, which need not see each other."""
     one = parser.add_mutually_exclusive_group()
-    about = "take the I-th of N parts of each list, I from 1: its index is LIST.I-of-N.index"
-    one.add_argument("--shard", type=shard, metavar="I/N", help=about)
-    about = "first put the indices of N parts, which are all done, into that of the list"
-    one.add_argument("--join", type=whole_number(1, "a number of parts"), metavar="N", help=about)
+    one.add_argument("--shard", type=shard, metavar="I/N", help=part)
+    one.add_argument("--join", type=whole_number(1, "a number of parts"), metavar="N", help=join)
 
 
 def shard(text: str) -> tuple[int, int]:

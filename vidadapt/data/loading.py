@@ -32,6 +32,7 @@ from vidadapt.lists import (
     listing,
     manifest_hash,
     refuse_mixture,
+    segment_remarks,
 )
 from vidadapt.video import ReadError, VideoFacts
 
@@ -46,8 +47,8 @@ class VideoList:
             known of each.
         left_out: unreadable and quarantined training videos that are not in `samples`, as
             "file: cause". Evaluation leaves nothing out.
-        warnings: one line per video with a defect that does not stop the run (truncated files;
-            unreadable and quarantined videos, which evaluation counts as wrong).
+        warnings: one line per video with a defect that does not stop the run (truncated files,
+            segments' odd ends; unreadable and quarantined videos, wrong in evaluation).
         manifest: hash of the samples and the label names.
     """
 
@@ -103,6 +104,7 @@ def load_list(
         raise ReadError(
             listing(f"{list_path}: {len(cut)} truncated video(s), and data.truncated=error", cut)
         )
+    odd = segment_remarks(videos)
     causes = {
         os.path.normpath(videos.path(place)): videos.facts(place).error
         for place in np.flatnonzero(frames == 0).tolist()
@@ -113,12 +115,12 @@ def load_list(
     refuse_mixture({str(list_path): videos})
     if not training:
         manifest = manifest_hash(samples, plan.label_names)
-        return VideoList(str(list_path), videos, (), (*lines, *cut), manifest)
+        return VideoList(str(list_path), videos, (), (*lines, *cut, *odd), manifest)
     unreadable = [cause for path, cause in causes.items() if path not in quarantined]
     _check_unreadable(list_path, unreadable, data.max_unreadable)
     manifest = manifest_hash(itertools.compress(samples, frames > 0), plan.label_names)
     readable = videos.at(np.flatnonzero(frames > 0))
-    return VideoList(str(list_path), readable, lines, tuple(cut), manifest)
+    return VideoList(str(list_path), readable, lines, (*cut, *odd), manifest)
 
 
 def _check_unreadable(list_path: str | Path, unreadable: list[str], most: int) -> None:

@@ -27,9 +27,11 @@ class Videos(Sequence[Sample]):
         loose: facts, by place, of videos that the index does not keep.
         known: the index; None: all are loose.
         decoded: how many of them this count decoded and stored in the index.
+        has_segments: whether some may be segments of films, see `video.segments`.
     """
 
     decoded = 0
+    has_segments = False
 
     def __init__(
         self,
@@ -55,7 +57,9 @@ class Videos(Sequence[Sample]):
         listed = list(samples)
         labels = labels_of(listed)
         loose = {place: facts[sample.path] for place, sample in enumerate(listed)}
-        return cls(root, labels, np.full(len(listed), -1), loose, None)
+        videos = cls(root, labels, np.full(len(listed), -1), loose, None)
+        videos.has_segments = any("#" in sample.path for sample in listed)
+        return videos
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -83,7 +87,7 @@ class Videos(Sequence[Sample]):
         return [self.path(place) for place in range(len(self))]
 
     def file(self, place: int) -> str:
-        """Path of a video's file, or the URL of its object."""
+        """Path of a video's file, or the URL of its object; of a segment with its fragment."""
         return joined(self.root, self.path(place))
 
     def facts(self, place: int) -> VideoFacts:
@@ -126,7 +130,9 @@ class Videos(Sequence[Sample]):
         """The videos at `places` (M,), in that order."""
         new = {old: place for place, old in enumerate(places.tolist()) if old in self.loose}
         loose = {place: self.loose[old] for old, place in new.items()}
-        return Videos(self.root, self.labels[places], self.rows[places], loose, self.known)
+        chosen = Videos(self.root, self.labels[places], self.rows[places], loose, self.known)
+        chosen.has_segments = self.has_segments
+        return chosen
 
 
 def refuse_mixture(lists: Mapping[str, Videos]) -> None:

@@ -173,7 +173,7 @@ def test_a_frame_that_differs_behind_a_seek_is_read_from_the_beginning(films: Pa
         ("#t=1.001,1.039", 0, "no frame"),
         ("#t=8", 0, "behind the end"),
         ("#frames=200,210", 0, "behind the end"),
-        ("#t=7.9,8.05", 2, ""),  # one frame longer than the film: a rounded end
+        ("#t=7.9,8.03", 2, ""),  # one frame longer than the film: a rounded end
         ("#t=7.9,12", 2, "ends at 12"),
         ("#frames=190,201", 10, ""),
         ("#frames=190,250", 10, "ends at 250"),

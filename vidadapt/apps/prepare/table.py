@@ -30,7 +30,7 @@ from vidadapt.apps.prepare.annotations import SPLIT_OF, SPLITS, Annotations, Ent
 from vidadapt.apps.prepare.report import Report
 from vidadapt.apps.prepare.videos import Files
 from vidadapt.console import did_you_mean
-from vidadapt.lists import PATH_COLUMNS, read_label_names
+from vidadapt.lists import PATH_COLUMNS, read_label_names, without_ending
 
 COLUMNS = {
     "path": ", ".join(PATH_COLUMNS),
@@ -202,9 +202,10 @@ def _gives_segments(
         if named:
             report.note("columns that are not used", f"{shown}: segments need a start and an end")
         return False
-    places = [at for key in ("path", "start", "end") if (at := chosen[key]) is not None]
-    parts = {tuple(cells[at] for at in places) for cells in lines if len(cells) > max(places)}
-    if not asked and len(parts) == len({part[0] for part in parts}):
+    at, *ends = [at for key in ("path", "start", "end") if (at := chosen[key]) is not None]
+    whole = [cells for cells in lines if len(cells) > max(at, *ends)]
+    parts = {(without_ending(cells[at]), *(cells[end] for end in ends)) for cells in whole}
+    if not asked and len(parts) == len({film for film, *_ in parts}):
         report.note(
             "columns that are not used: each file is one video",
             f"{shown}; if they are segments of the files, add --start_column {named['start']} "

@@ -29,6 +29,7 @@ from vidadapt.video import VideoFacts, check_reader, file_of, film_of, make_pack
 
 NOT_COUNTED = "not counted yet"
 IRREGULAR = "not a regular file"
+NAMED_SO = "a segment is named FILM#t=START,END in seconds, or FILM#frames=FIRST,STOP"
 LIMIT_KEY = "data.count_timeout"
 READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 
@@ -92,7 +93,10 @@ def _state(file: str, tars: dict[str, tuple[int, int, str]]) -> tuple[int, int, 
             tars[film] = _state(film, tars)
         return tars[film]
     if ".tar/" not in file:
-        return _stat(file)
+        size, mtime_ns, cause = _stat(file)
+        if cause and ("#t=" in file or "#frames=" in file):
+            cause += f"; {NAMED_SO}"
+        return size, mtime_ns, cause
     tar = file[: file.index(".tar/") + 4]
     if tar not in tars:
         tars[tar] = _stat(tar)

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     check(args, "segments", {"films": 1, "test_films": 1, "epochs": 1})
     for number in range(args.films + args.test_films):
-        make_film(args.out, number, args.actions)
+        make_film(args.work, number, args.actions)
     write_lists(args)
     rows = [compared(args, split) for split in ("train", "test")]
     rows += [trained(args, seed) for seed in args.seeds]
@@ -66,7 +66,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/segments"), metavar="FOLDER")
+    parser.add_argument(
+        "--out", dest="work", type=Path, default=Path("runs/segments"), metavar="FOLDER"
+    )
     parser.add_argument("--films", type=int, default=4, help="to train on (%(default)s)")
     parser.add_argument("--test_films", type=int, default=2, help="(%(default)s)")
     parser.add_argument("--actions", type=int, default=ACTIONS, help="of a film (%(default)s)")
@@ -160,7 +162,7 @@ def write_lists(args: argparse.Namespace) -> None:
     ):
         lists: dict[str, list[Sample]] = {kind: [] for kind in KINDS}
         for number in numbers:
-            told = json.loads((args.out / f"film_{number}.json").read_text())
+            told = json.loads((args.work / f"film_{number}.json").read_text())
             for i, ((start, end), label) in enumerate(
                 zip(told["seconds"], told["labels"], strict=True)
             ):
@@ -168,9 +170,9 @@ def write_lists(args: argparse.Namespace) -> None:
                 lists["segments"].append(Sample(part, label))
                 lists["cut"].append(Sample(f"film_{number}_{i:02d}.mkv", label))
         for kind, samples in lists.items():
-            write_list(args.out / f"{kind}_{split}.txt", samples)
+            write_list(args.work / f"{kind}_{split}.txt", samples)
     names = "".join(f"{name}\n" for name in labels(FAMILY))
-    (args.out / "labels.txt").write_text(names, encoding="utf-8")
+    (args.work / "labels.txt").write_text(names, encoding="utf-8")
 
 
 def read_slowly(film: Path) -> tuple[list[np.ndarray], list[Any]]:
@@ -188,16 +190,16 @@ def compared(args: argparse.Namespace, split: str) -> dict[str, Any]:
     """Compare each frame of each segment with the film's, and with the file that was cut."""
     found = {}
     for kind in KINDS:
-        path = args.out / f"{kind}_{split}.txt"
-        samples = read_list(path, args.out, MANY)
-        found[kind] = counted_videos(path, args.out, samples, progress=False)
+        path = args.work / f"{kind}_{split}.txt"
+        samples = read_list(path, args.work, MANY)
+        found[kind] = counted_videos(path, args.work, samples, progress=False)
     segments, cut = found["segments"], found["cut"]
     slow: dict[str, tuple[list[np.ndarray], list[Any]]] = {}
     wrong_frames = wrong_indices = frames = 0
     for place in range(len(segments)):
         film, _, span = segments.path(place).partition("#t=")
         if film not in slow:
-            slow = {film: read_slowly(args.out / film)}
+            slow = {film: read_slowly(args.work / film)}
         arrays, times = slow[film]
         start, end = map(Fraction, span.split(","))
         wanted = [i for i, time in enumerate(times) if start <= time < end]
@@ -227,15 +229,15 @@ def trained(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     row: dict[str, Any] = {"seed": seed, "top1": {}, "losses": {}}
     weights = []
     for kind in KINDS:
-        run = args.out / f"{kind}_seed{seed}"
+        run = args.work / f"{kind}_seed{seed}"
         options = {
             "config": "demo/adaptformer",
             "run_dir": run,
-            "data.root": args.out,
-            "data.train_list": args.out / f"{kind}_train.txt",
+            "data.root": args.work,
+            "data.train_list": args.work / f"{kind}_train.txt",
             "data.dev_list": "null",
-            "data.test_list": args.out / f"{kind}_test.txt",
-            "data.label_names": args.out / "labels.txt",
+            "data.test_list": args.work / f"{kind}_test.txt",
+            "data.label_names": args.work / "labels.txt",
             "data.num_workers": 0,
             "data.clip_timeout": "null",
             "train.epochs": args.epochs,

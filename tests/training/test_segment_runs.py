@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TinySet, launch
+from conftest import TinySet, launch, load_tool
 from safetensors.torch import load_file
 from test_resuming import interrupted, resumed
 
@@ -64,7 +64,8 @@ def test_training_on_segments_is_training_on_the_cut_files_bit_for_bit(
     for kind in ("parts", "cut"):
         run_tool("train", *options(tiny_set, joined, kind), "--run_dir", tmp_path / kind)
         test = joined / f"{kind}_test.txt"
-        run_tool("evaluate", "--run_dir", tmp_path / kind, "--data.test_list", test)
+        out = tmp_path / kind / "eval"
+        run_tool("evaluate", "--run_dir", tmp_path / kind, "--out", out, "--data.test_list", test)
     assert learned(tmp_path / "parts") == learned(tmp_path / "cut")
     scores = [
         json.loads((tmp_path / kind / "eval" / "metrics.json").read_text())
@@ -91,6 +92,10 @@ def test_a_run_on_segments_resumes_and_is_the_same_on_two_processes(
         torch.testing.assert_close(tensor, two[name], rtol=1e-3, atol=1e-5)
 
 
+def predict(videos: Path, run: Path) -> None:
+    assert load_tool("predict").main([str(videos), "--adapter", str(run), "--json"]) == 0
+
+
 def test_predictions_of_a_segment_are_those_of_its_file(
     tiny_set, joined, run_tool, tmp_path, capsys
 ) -> None:
@@ -99,12 +104,12 @@ def test_predictions_of_a_segment_are_those_of_its_file(
     for kind in ("parts", "cut"):
         capsys.readouterr()
         listed = joined / f"{kind}_test.txt"
-        run_tool("predict", listed, "--adapter", tmp_path / "run", "--json")
+        predict(listed, tmp_path / "run")
         lines = map(json.loads, capsys.readouterr().out.splitlines())
         said[kind] = [{**line, "video": ""} for line in lines]
     assert said["parts"] == said["cut"] and len(said["cut"]) == 4
     part = read_list(joined / "parts_test.txt", joined, 3)[0].path
-    run_tool("predict", joined / part, "--adapter", tmp_path / "run", "--json")
+    predict(joined / part, tmp_path / "run")
     [alone] = map(json.loads, capsys.readouterr().out.splitlines())
     assert alone["predictions"] == said["cut"][0]["predictions"]
     assert film_of(alone["video"]).endswith(".mkv") and "#t=" in alone["video"]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from vidadapt.console import printable
+from vidadapt.data.by_time import lengths
 from vidadapt.data.loading import VideoList
 from vidadapt.data.plan import DataPlan
 from vidadapt.data.sampling import shortest_video
@@ -77,7 +78,7 @@ def _few_videos(count: int, judged_by: str) -> Iterator[str]:
 
 
 def _short_videos(split: str, videos: VideoList, plan: DataPlan) -> Iterator[str]:
-    frames = videos.samples.column("num_frames")
+    frames = lengths(videos.samples, plan.sampling)
     readable = frames[frames > 0]
     needed = shortest_video(plan.sampling)
     keys = "data.num_frames" + " or data.stride" * (plan.sampling.policy != "uniform")

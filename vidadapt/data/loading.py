@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from vidadapt.config import DataConfig
+from vidadapt.data.by_time import refuse_untimed
 from vidadapt.data.changes import Changes
 from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.epochs import ClassDraws, EpochBatches
@@ -96,7 +97,9 @@ def load_list(
         progress=progress,
         time_limit=data.count_timeout,
         check_files=data.check_files,
+        timed=plan.sampling.fps is not None,
     )
+    refuse_untimed(videos, plan.sampling)
     frames = videos.column("num_frames")
     short = np.flatnonzero((frames > 0) & (videos.column("header_frames") > frames)).tolist()
     cut = [line for line in (videos.facts(place).truncated for place in short) if line]
@@ -237,7 +240,7 @@ def count_files(paths: Sequence[str], reader: str, **counting: Any) -> dict[str,
     Args:
         paths: absolute.
         reader: key of `READERS`.
-        counting: options of `count_unknown`; by default no progress is shown.
+        counting: options of `counted_videos`; by default no progress is shown.
     """
     counting = {"progress": False, "limit_key": "time_limit"} | counting
     with tempfile.TemporaryDirectory() as scratch:
@@ -263,7 +266,9 @@ def centre_clips(
     if not videos:
         raise ValueError("videos: expected one or more")
     samples = [Sample(str(Path(video).absolute()), 0) for video in videos]
-    counts = count_files([sample.path for sample in samples], reader, time_limit=time_limit)
+    timing = {"time_limit": time_limit, "timed": plan.sampling.fps is not None}
+    counts = count_files([sample.path for sample in samples], reader, **timing)
+    refuse_untimed(Videos.of("/", samples, counts), plan.sampling)
     views = EvalViews(
         Videos.of("/", samples, counts),
         plan.sampling,

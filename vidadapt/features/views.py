@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from vidadapt.console import track
-from vidadapt.data import DataPlan, EvalLoader, VideoList, eval_indices, normalize, view_chunks
+from vidadapt.data import DataPlan, EvalLoader, VideoList, clip_frames, normalize, view_chunks
 from vidadapt.distributed import World, gather_objects, together
 from vidadapt.features.cache import rows_to_fill
 from vidadapt.features.layers import LayerFeatures
@@ -121,7 +121,7 @@ def _filled(
 
 def times_of(path: str, plan: DataPlan, facts: VideoFacts) -> np.ndarray:
     """Seconds (C, T) float64 from the file's first frame to those of a video's clips; or NaN."""
-    indices = eval_indices(plan.sampling, facts.num_frames, plan.num_clips)
+    indices = clip_frames(plan.sampling, facts, plan.num_clips)
     found = times_at(path, facts, indices.ravel().tolist())
     values = np.full(indices.size, np.nan) if found is None else np.array(found)
     return values.reshape(indices.shape)

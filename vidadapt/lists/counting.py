@@ -116,7 +116,12 @@ def _stat(file: str) -> tuple[int, int, str]:
 
 
 def known_rows(
-    index: Index | None, samples: Samples, files: FileStates, reader: str, whole: bool
+    index: Index | None,
+    samples: Samples,
+    files: FileStates,
+    reader: str,
+    whole: bool,
+    timed: bool = False,
 ) -> tuple[np.ndarray, list[int]]:
     """Index row (N,) of each unchanged file, else -1; and the places that must be decoded."""
     rows = np.full(len(samples), -1)
@@ -129,6 +134,8 @@ def known_rows(
             same &= (index.take("width", rows[there]) > 0) | (
                 index.take("num_frames", rows[there]) == 0
             )
+        if timed:
+            same &= index.is_timed(rows[there])
         rows[there[~same]] = -1
     unknown = rows < 0
     unknown[list(files.causes)] = False
@@ -146,6 +153,7 @@ def counted_videos(
     check_files: bool = False,
     decode: bool = True,
     whole: bool = False,
+    timed: bool = False,
     **counting: Any,
 ) -> Videos:
     """Bring the index up to date; return the videos of a list with all that is known of them.
@@ -165,6 +173,7 @@ def counted_videos(
         decode: False: only look up; videos that would have to be decoded get the error
             `NOT_COUNTED`.
         whole: packed videos count as known only if all their frames were decoded.
+        timed: videos count as known only if the times of their frames were looked for.
         counting: options of `count_unknown`.
 
     Raises:
@@ -179,16 +188,19 @@ def counted_videos(
     if check_files:
         _refuse_missing(list_path, root, listed, files, barred or {})
     index, decoded = read_index(path), 0
-    rows, unknown = known_rows(index, listed, files, reader, whole)
+    rows, unknown = known_rows(index, listed, files, reader, whole, timed)
     loose = {place: _unread(listed.path(place), reader, why) for place, why in files.causes.items()}
     if unknown and decode:
         _say_of_earlier(list_path, path)
-        jobs = {place: _job(root, listed.path(place), files, place, reader) for place in unknown}
+        jobs = {
+            place: _job(root, listed.path(place), files, place, reader)._replace(timed=timed)
+            for place in unknown
+        }
         count = partial(count_unknown, list_path, path, **counting)
         found, decoded = count_with_films(path, jobs, count)
         loose |= found
         index = read_index(path)
-        rows, unknown = known_rows(index, listed, files, reader, whole)
+        rows, unknown = known_rows(index, listed, files, reader, whole, timed)
     why = f"its row in {path} was changed meanwhile; run this again" if decode else NOT_COUNTED
     for place in unknown:
         loose.setdefault(place, _unread(listed.path(place), reader, why))

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from vidadapt.console import printable
 from vidadapt.files import Patience
 from vidadapt.lists.index import read_index
@@ -22,6 +24,8 @@ from vidadapt.video import (
     open_video,
     unreadable_bytes,
 )
+
+UNTIMED = "it is not known when its frames are shown"
 
 
 class CountJob(NamedTuple):
@@ -62,10 +66,13 @@ def patience() -> Patience:
 
 def _counted(job: CountJob) -> VideoFacts:
     with open_video(job.file, job.requested) as video:
-        untimed = {} if job.timed else {"times": NO_TIMES, "remark": ""}
+        times, remark = (video.facts.times, video.facts.remark) if job.timed else (NO_TIMES, "")
+        if job.timed and not len(times):  # the remark says in the index that they were looked for
+            times, remark = (np.zeros(1), "") if len(video) == 1 else (times, UNTIMED)
         return replace(
             video.facts,
-            **untimed,  # type: ignore[arg-type]
+            times=times,
+            remark=remark,
             path=job.path,
             requested=job.requested,
             size=job.size,
@@ -105,7 +112,7 @@ def facts_in(indexes: Iterable[Path], jobs: Sequence[CountJob]) -> dict[str, Vid
             if row < 0:
                 continue
             facts = index[row]
-            lacks_times = job.timed and facts.num_frames > 0 and not len(facts.times)
+            lacks_times = job.timed and not index.is_timed(np.array([row]))[0]
             if (facts.size, facts.mtime_ns) == (job.size, job.mtime_ns) and not lacks_times:
                 found[job.path] = facts
     return found

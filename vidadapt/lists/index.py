@@ -164,6 +164,11 @@ class Index:
         start = self.segments[number].text_start
         return bytes(self._bytes[start + begin : start + end])
 
+    def is_timed(self, rows: np.ndarray) -> np.ndarray:
+        """Whether rows (N,) have the times of their frames, if their files tell them, (N,) bool."""
+        timed = [len(self.text(row).split(b"\0")) > len(TEXTS) for row in rows.tolist()]
+        return np.array(timed, bool) | (self.take("num_frames", rows) == 0)
+
     def path_of(self, row: int) -> str:
         """List path of a row."""
         return self.text(row).partition(b"\0")[0].decode("utf-8", "surrogateescape")

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from vidadapt import data
 from vidadapt.config import Config, DataConfig
 from vidadapt.console import printable
-from vidadapt.data import DataPlan, VideoList, cut_views, eval_indices, view_chunks
+from vidadapt.data import DataPlan, Sampling, VideoList, clip_frames, cut_views, view_chunks
 from vidadapt.evaluation import fuse
 from vidadapt.evaluation.multi_label import log_shares
 from vidadapt.files import absolute
@@ -195,8 +196,10 @@ class Predictor:
             shown: keep a clip of each video for a picture.
             time_limit: seconds that counting one video may take; None: no limit.
         """
+        samplings = [group.plan.sampling for group in self._groups]
+        count = partial(counted, num_workers=num_workers, time_limit=time_limit)
         lists = {
-            reader: counted(videos, reader, num_workers=num_workers, time_limit=time_limit)
+            reader: count(videos, reader, samplings)
             for reader in {group.config.data.reader for group in self._groups}
         }
         options = DataConfig(root="/", num_workers=num_workers)
@@ -252,13 +255,22 @@ def workers_for(num_videos: int) -> int:
 
 
 def counted(
-    videos: Sequence[GivenVideo], reader: str, *, num_workers: int, time_limit: float | None
+    videos: Sequence[GivenVideo],
+    reader: str,
+    samplings: Sequence[Sampling],
+    *,
+    num_workers: int,
+    time_limit: float | None,
 ) -> VideoList:
     """Count the frames of videos, and list them with all that is known of them, in their order.
 
     Args:
         reader: key of `READERS`.
+        samplings: by which clips will be cut from them.
         time_limit: seconds that counting one video may take; None: no limit.
+
+    Raises:
+        ReadError: clips are to be taken by time, and a video does not tell the times of its frames.
     """
     samples = [Sample(_absolute(video), 0) for video in videos]
     counts = data.count_files(
@@ -268,8 +280,11 @@ def counted(
         progress=True,
         time_limit=time_limit,
         limit_key="--time_limit",
+        timed=any(sampling.fps for sampling in samplings),
     )
     found = Videos.of("/", samples, counts)
+    for sampling in samplings:
+        data.refuse_untimed(found, sampling)
     for line in segment_remarks(found):
         print(printable(f"warning: {line}"), file=sys.stderr, flush=True)
     return VideoList("", found)
@@ -315,7 +330,7 @@ def _middle(plan: DataPlan, item: Mapping[str, Any], facts: VideoFacts, video: G
     clip, crop = plan.num_clips // 2, plan.num_crops // 2
     chosen = int(item["view_of"][clip * plan.num_crops + crop])
     [view] = cut_views(item["frames"], item["clips"], item["corners"], [chosen])
-    indices = eval_indices(plan.sampling, facts.num_frames, plan.num_clips)[clip].tolist()
+    indices = clip_frames(plan.sampling, facts, plan.num_clips)[clip].tolist()
     return Shown(view.permute(1, 2, 3, 0).numpy(), times_at(_absolute(video), facts, indices))
 
 

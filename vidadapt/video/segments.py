@@ -166,7 +166,7 @@ def _why_empty(film: VideoFacts, span: Span, first: int) -> str:
 
 
 def _remarks(film: VideoFacts, span: Span, count: int) -> Iterator[str]:
-    if span.unit == "t" and film.remark:
+    if film.remark and (span.unit == "t" or not len(film.times)):
         yield film.remark
     if span.end is None:
         return

@@ -13,11 +13,11 @@ from PIL import Image
 from vidadapt.data import (
     EvalViews,
     TrainClips,
+    clip_frames,
     cut_views,
-    eval_indices,
     read_frames,
     seeded,
-    train_indices,
+    train_frames,
 )
 from vidadapt.video import ReadError, VideoFacts, times_at
 
@@ -95,7 +95,7 @@ class Looks:
             clip = self.trained[epoch, place, copy]["clip"]
             with seeded(self.trained.seed, epoch, place, copy) as rng:
                 # TrainClips' first draw, too
-                indices = train_indices(sampling, facts.num_frames, rng)
+                indices = train_frames(sampling, facts, rng)
             shown = _shown(file, indices, facts)
             yield View(epoch, copy, *shown, strip_of(clip, self.side))
         if self.validated is not None:
@@ -103,7 +103,7 @@ class Looks:
             if item["error"]:
                 raise ReadError(item["error"])
             [clip] = cut_views(item["frames"], item["clips"], item["corners"])
-            shown = _shown(file, eval_indices(sampling, facts.num_frames, 1)[0], facts)
+            shown = _shown(file, clip_frames(sampling, facts, 1)[0], facts)
             yield View(None, None, *shown, strip_of(clip, self.side))
 
 

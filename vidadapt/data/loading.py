@@ -33,7 +33,7 @@ from vidadapt.lists import (
     listing,
     manifest_hash,
     refuse_mixture,
-    segment_remarks,
+    remarks_on,
 )
 from vidadapt.video import ReadError, VideoFacts
 
@@ -107,7 +107,7 @@ def load_list(
         raise ReadError(
             listing(f"{list_path}: {len(cut)} truncated video(s), and data.truncated=error", cut)
         )
-    odd = segment_remarks(videos)
+    odd = remarks_on(videos)
     causes = {
         os.path.normpath(videos.path(place)): videos.facts(place).error
         for place in np.flatnonzero(frames == 0).tolist()

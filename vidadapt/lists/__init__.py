@@ -69,7 +69,7 @@ from vidadapt.lists.reading import (
 )
 from vidadapt.lists.segments import (
     refuse_shared_frames,
-    segment_remarks,
+    remarks_on,
     shared_films,
     shared_paths,
 )
@@ -135,7 +135,7 @@ __all__ = [
     "read_tasks",
     "refuse_mixture",
     "refuse_shared_frames",
-    "segment_remarks",
+    "remarks_on",
     "shard_path",
     "shared_films",
     "shared_paths",

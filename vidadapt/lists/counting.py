@@ -206,7 +206,8 @@ def counted_videos(
         loose.setdefault(place, _unread(listed.path(place), reader, why))
     _name_files(root, loose, files)
     videos = Videos(str(root), listed.labels, rows, loose, index)
-    videos.decoded, videos.has_segments = decoded, listed.may_name_segments
+    videos.decoded, videos.timed = decoded, timed
+    videos.has_segments = listed.may_name_segments
     return videos
 
 

@@ -105,9 +105,9 @@ def shared_films(one: Videos, other: Videos) -> int:
     return len(films[0] & films[1]) if len(films) == 2 else 0
 
 
-def segment_remarks(videos: Videos) -> list[str]:
-    """List what is odd in readable segments, a line each: their ends, the source of their times."""
-    if not videos.has_segments:
+def remarks_on(videos: Videos) -> list[str]:
+    """List what is odd in the times of videos and in the ends of segments, a line each."""
+    if not (videos.has_segments or videos.timed):
         return []
     every = ((videos.file(place), videos.facts(place)) for place in range(len(videos)))
     return [f"{file}: {facts.remark}" for file, facts in every if facts.remark]

@@ -28,10 +28,12 @@ class Videos(Sequence[Sample]):
         known: the index; None: all are loose.
         decoded: how many of them this count decoded and stored in the index.
         has_segments: whether some may be segments of films, see `video.segments`.
+        timed: whether the times of all frames are kept, as far as files tell them.
     """
 
     decoded = 0
     has_segments = False
+    timed = False
 
     def __init__(
         self,
@@ -131,7 +133,7 @@ class Videos(Sequence[Sample]):
         new = {old: place for place, old in enumerate(places.tolist()) if old in self.loose}
         loose = {place: self.loose[old] for old, place in new.items()}
         chosen = Videos(self.root, self.labels[places], self.rows[places], loose, self.known)
-        chosen.has_segments = self.has_segments
+        chosen.has_segments, chosen.timed = self.has_segments, self.timed
         return chosen
 
 

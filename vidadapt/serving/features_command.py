@@ -20,7 +20,7 @@ from vidadapt.data import VideoList
 from vidadapt.distributed import World, from_main, together
 from vidadapt.features import POOLS, Store, check_key, fill_views, free_bytes, size, view_store
 from vidadapt.files import absolute, writing
-from vidadapt.lists import Sample, counted_videos, manifest_hash, segment_remarks
+from vidadapt.lists import Sample, counted_videos, manifest_hash, remarks_on
 from vidadapt.runs import FAILURE, adapters
 from vidadapt.serving.feature_files import (
     ABOUT,
@@ -247,7 +247,7 @@ def _counted(
         timed=source.plan.sampling.fps is not None,
     )
     data.refuse_untimed(found, source.plan.sampling)
-    for line in segment_remarks(found):
+    for line in remarks_on(found):
         print(printable(f"warning: {line}"), file=sys.stderr, flush=True)
     named = [Sample(video.name, -1 if video.label is None else video.label) for video in videos]
     return VideoList("", found, manifest=manifest_hash(named, None))

@@ -24,7 +24,7 @@ from vidadapt.data import DataPlan, Sampling, VideoList, clip_frames, cut_views,
 from vidadapt.evaluation import fuse
 from vidadapt.evaluation.multi_label import log_shares
 from vidadapt.files import absolute
-from vidadapt.lists import Sample, Videos, label_named, segment_remarks
+from vidadapt.lists import Sample, Videos, label_named, remarks_on
 from vidadapt.models import NonFinite, autocast, resolved_precision
 from vidadapt.runs import NOT_OF_THE_BACKBONE, SavedAdapter, adapters
 from vidadapt.runs.adapter_json import thresholds_of
@@ -285,7 +285,7 @@ def counted(
     found = Videos.of("/", samples, counts)
     for sampling in samplings:
         data.refuse_untimed(found, sampling)
-    for line in segment_remarks(found):
+    for line in remarks_on(found):
         print(printable(f"warning: {line}"), file=sys.stderr, flush=True)
     return VideoList("", found)
 

@@ -8,11 +8,13 @@ import pytest
 from videos import grey_frames, write_video
 
 from vidadapt import data
+from vidadapt.apps.prepare.shards import sharded
 from vidadapt.config import DataConfig, EvalConfig
 from vidadapt.lists import (
     CountJob,
     ListError,
     Sample,
+    Samples,
     Videos,
     count_file,
     counted_videos,
@@ -174,3 +176,12 @@ def test_films_in_two_splits_and_odd_ends_are_said(films: Path) -> None:
     assert line.startswith(f"{films}/b.mp4#t=1,9: ") and "16 frames" in line
     assert not lists["test"].warnings
     assert any("1 films" in said for said in data.list_warnings(lists, plan, balanced=True))
+
+
+def test_segments_of_one_film_are_counted_by_one_machine(films: Path) -> None:
+    paths = [*PARTS[:3], "c.mp4#t=1", "b.mp4#t=,0.5", "c.mp4#t=,1", "d.mp4"]
+    samples = Samples.of([Sample(path, 0) for path in paths])
+    parts = [
+        [one.path for one in sharded(films / "l.txt", samples, (i, 2), None)[1]] for i in (1, 2)
+    ]
+    assert parts == [[*PARTS[:3], "b.mp4#t=,0.5"], ["c.mp4#t=1", "c.mp4#t=,1", "d.mp4"]]

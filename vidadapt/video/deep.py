@@ -34,7 +34,10 @@ Read = Callable[[Sequence[int]], Any]
 
 
 def pays(facts: VideoFacts) -> bool:
-    """Check if the frames before a segment are worth a seek, and its timestamps allow one."""
+    """Check if the frames before a segment are worth a seek, and its timestamps allow one.
+
+    Frames of another size than the film's first are scaled to that: they are not read so.
+    """
     known = facts.reader in ("pyav", "pyav_sparse") and facts.container != "avi"
     return known and facts.first_frame >= DEEP and len(facts.times) == facts.num_frames
 
@@ -59,7 +62,7 @@ def read_from_key_frame(
 def _found(
     path: str, facts: VideoFacts, checks: np.ndarray, wanted: Sequence[int]
 ) -> list[np.ndarray] | None:
-    convert, found = VideoReformatter(), []
+    convert, found = VideoReformatter(), {}
     with open_container(path) as container:
         stream = best_stream(container, path)
         for run in _runs(wanted):
@@ -70,14 +73,13 @@ def _found(
                 place = place_of.pop(frame.pts, None)
                 if place is None:
                     continue
-                if frame_checksum(frame) != checks[place]:
+                size = shown_size(frame)
+                if frame_checksum(frame) != checks[place] or size != (facts.width, facts.height):
                     return None
-                found.append(upright_rgb(convert, frame, shown_size(frame)))
+                found[place] = upright_rgb(convert, frame, size)
                 if not place_of:
                     break
-            if place_of:
-                return None
-    return found if len({frame.shape for frame in found}) == 1 else None
+    return [found[place] for place in wanted] if len(found) == len(wanted) else None
 
 
 def _decoded_from(

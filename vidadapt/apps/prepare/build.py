@@ -330,6 +330,9 @@ def _count_frames(
                 )
             elif line := facts.truncated:
                 report.note("truncated videos", f"{split}: {line}")
+            if facts.remark:
+                title = "segments with another end, or times by the mean rate"
+                report.note(title, f"{split}: {found[place].path}: {facts.remark}")
     return broken
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from encoded import X264, decode_with_pyav, numbered, spelled
+from encoded import X264, decode_with_pyav, numbered, spelled, write
 
 from vidadapt.lists import frame_counts
 from vidadapt.video import ReadError, deep, film_and_span, open_counted, open_video, same_name
@@ -202,3 +202,25 @@ def test_other_names_are_names_of_files(path: str) -> None:
 def test_one_segment_has_one_name() -> None:
     assert same_name("./a.mp4#t=0,2.50") == same_name("a.mp4#t=,2.5")
     assert same_name("a.mp4#t=1,2") != same_name("a.mp4#frames=1,2")
+
+
+def test_frames_of_another_size_than_the_film_s_first_are_scaled_as_in_the_film(
+    tmp_path: Path,
+) -> None:
+    """And its timestamps go back, where the second part begins: times are by the mean rate."""
+    frames = numbered(110)
+    for name, some in (("a", frames), ("b", frames[:, ::2, ::2])):
+        write(tmp_path / f"{name}.ts", *KINDS["stamps.ts"], some)
+    film = tmp_path / "film.ts"
+    film.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    with open_video(film) as video:
+        count = len(video)
+        truth = video.frames(range(105, count))
+    facts = frame_counts(
+        tmp_path / "list", tmp_path, ["film.ts#frames=105", "film.ts#t=4.2"], progress=False
+    )
+    for path, one in facts.items():
+        with open_counted(tmp_path / path, one) as video:
+            assert np.array_equal(video.frames(range(len(video))), truth)
+            assert video.changed == "" and len(video) == count - 105
+    assert facts["film.ts#t=4.2"].remark

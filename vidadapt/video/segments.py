@@ -48,7 +48,6 @@ class Span(NamedTuple):
         return self.end is not None and self.end <= self.start
 
 
-@functools.lru_cache(maxsize=1 << 12)
 def film_and_span(path: str) -> tuple[str, Span | None]:
     """Path of the file, and the part of it that a path names; None: the whole file.
 
@@ -57,7 +56,12 @@ def film_and_span(path: str) -> tuple[str, Span | None]:
     >>> film_and_span("a #1.mp4"), film_and_span("a.mp4#t="), film_and_span("a#t=1.mp4")
     (('a #1.mp4', None), ('a.mp4#t=', None), ('a#t=1.mp4', None))
     """
-    match = _FRAGMENT.fullmatch(path) if "#" in path else None
+    return _parsed(path) if "#" in path else (path, None)
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _parsed(path: str) -> tuple[str, Span | None]:
+    match = _FRAGMENT.fullmatch(path)
     if match is None or path.endswith((",", "=")):
         return path, None
     unit: Literal["t", "frames"] = "t" if match["t"] or match["t_end"] else "frames"
@@ -80,6 +84,8 @@ def same_name(path: str) -> str:
     >>> same_name("a//b.mp4#t=1,2.50") == same_name("a/b.mp4#t=01.0,2.5")
     True
     """
+    if "#" not in path:
+        return os.path.normpath(path)
     film, span = film_and_span(path)
     return os.path.normpath(film) + (f"#{span.unit}={span.start},{span.end}" if span else "")
 

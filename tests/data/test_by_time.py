@@ -122,11 +122,12 @@ def test_times_are_looked_for_once_and_serve_runs_without_them(folder: Path, tmp
 
 
 def test_frames_without_times_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
-    untimed = {"a.mp4": VideoFacts("a.mp4", reader="packed", num_frames=8)}
-    videos = Videos.of(str(tmp_path), [Sample("a.mp4", 0)], untimed)
+    strange = VideoFacts("b.mp4", reader="pyav", num_frames=2, times=np.array([0, 1e12]))
+    untimed = {"a.mp4": VideoFacts("a.mp4", reader="packed", num_frames=8), "b.mp4": strange}
+    videos = Videos.of(str(tmp_path), [Sample("a.mp4", 0), Sample("b.mp4", 0)], untimed)
     by_time.refuse_untimed(videos, SAMPLINGS["uniform8"])
     cfg = settings(folder)
-    with pytest.raises(ReadError, match=r"data\.sampling_fps: (.|\n)*a\.mp4"):
+    with pytest.raises(ReadError, match=r"data\.sampling_fps: (.|\n)*a\.mp4(.|\n)*b\.mp4"):
         by_time.refuse_untimed(videos, data.resolve(cfg, EvalConfig()).sampling)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from vidadapt.data.sampling import Sampling, eval_indices, train_indices
 from vidadapt.lists import Videos, listing
-from vidadapt.video import ReadError, VideoFacts
+from vidadapt.video import MAX_FRAMES, ReadError, VideoFacts
 
 ROUNDING = 1e-3  # seconds by which a container may round a timestamp up (Matroska: whole ms)
 
@@ -65,15 +65,20 @@ def lengths(videos: Videos, sampling: Sampling) -> np.ndarray:
 
 
 def refuse_untimed(videos: Videos, sampling: Sampling) -> None:
-    """Refuse videos whose frames have no times where clips are taken by time.
+    """Refuse videos whose frames have no times, or impossible ones, if clips are taken by time.
 
     Raises:
         ReadError: with the first of them.
     """
     if sampling.fps is None:
         return
-    readable = np.flatnonzero(videos.column("num_frames")).tolist()
-    untimed = [videos.file(place) for place in readable if not len(videos.facts(place).times)]
+    most = MAX_FRAMES / sampling.fps
+    untimed = []
+    for place in np.flatnonzero(videos.column("num_frames")).tolist():
+        times = videos.facts(place).times
+        if not len(times) or not times[-1] - times[0] <= most:
+            untimed.append(videos.file(place))
     if untimed:
         title = f"data.sampling_fps: it is not known when frames of {len(untimed)} videos are shown"
-        raise ReadError(listing(f"{title} (packed frames never tell); leave it out", untimed))
+        why = f"(packed frames never tell, and nothing lasts {most:,.0f} s); leave it out"
+        raise ReadError(listing(f"{title} {why}", untimed))

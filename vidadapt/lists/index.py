@@ -220,7 +220,8 @@ def _is_sound(rest: bytes, num_frames: int) -> bool:
     more = rest.count(b"\0") - (len(TEXTS) - 3)
     if more not in (0, len(PART)) or not 0 <= num_frames <= MAX_FRAMES:
         return False
-    if more and not rest.rsplit(b"\0", len(PART))[1].isdigit():
+    first = rest.rsplit(b"\0", len(PART))[1] if more else b"0"
+    if not (first.isdigit() and len(first) < 10 and int(first) + num_frames <= MAX_FRAMES):
         return False
     if served[3].endswith(b"_pipe"):  # an image that an earlier version decoded as a video
         return False

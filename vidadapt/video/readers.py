@@ -229,8 +229,8 @@ def open_counted(
 
     Args:
         path: see `open_video`.
-        facts: only `reader`, `num_frames`, `checks`, and of a segment `first_frame` and `times`
-            matter; without checks PyAV reads sequentially.
+        facts: only `reader`, `num_frames` and `checks` matter, of a segment `first_frame`, `times`,
+            `width` and `height`, too; without checks PyAV reads sequentially.
         parts: of a packed video, `packed_parts` of the frames that are to be read.
 
     Raises:

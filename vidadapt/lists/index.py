@@ -173,6 +173,11 @@ class Index:
         """List path of a row."""
         return self.text(row).partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
+    def part_of(self, row: int) -> tuple[int, str]:
+        """First frame of a row in its file, and its remark; quicker than all facts."""
+        fields = self.text(row).decode("utf-8", "surrogateescape").split("\0")[len(TEXTS) :]
+        return (int(fields[0]), fields[1]) if fields else (0, "")
+
     def reader_of(self, row: int) -> str:
         """Name of the reader that serves a row's video."""
         return self.text(row).split(b"\0", 3)[2].decode()

@@ -16,6 +16,7 @@ from vidadapt.lists.videos import Videos
 from vidadapt.video import Span, VideoFacts, cut, film_and_span, film_of, same_name
 
 Count = Callable[[Mapping[int, CountJob]], tuple[dict[int, VideoFacts], int]]
+UNITS = ("#t=", "#frames=")
 Part = tuple[str, Span | None]  # film, in one spelling, and what of it; None: all
 
 
@@ -84,7 +85,8 @@ def refuse_shared_frames(lists: Mapping[str, Videos]) -> None:
     Raises:
         ListError: with the segments.
     """
-    if not any(videos.has_segments for videos in lists.values()):
+    every = itertools.chain.from_iterable(v.paths for v in lists.values() if v.has_segments)
+    if len({unit for path in every for unit in UNITS if unit in path}) < 2:
         return  # `shared_paths` has found all
     parts = {split: _parts_in_frames(videos) for split, videos in lists.items()}
     for first, second in itertools.combinations(lists, 2):
@@ -109,8 +111,8 @@ def remarks_on(videos: Videos) -> list[str]:
     """List what is odd in the times of videos and in the ends of segments, a line each."""
     if not (videos.has_segments or videos.timed):
         return []
-    every = ((videos.file(place), videos.facts(place)) for place in range(len(videos)))
-    return [f"{file}: {facts.remark}" for file, facts in every if facts.remark]
+    every = ((place, videos.part(place)[1]) for place in range(len(videos)))
+    return [f"{videos.file(place)}: {remark}" for place, remark in every if remark]
 
 
 def _part(path: str) -> Part:
@@ -123,9 +125,9 @@ def _parts_in_frames(videos: Videos) -> list[Part]:
     parts: list[Part] = []
     counts = videos.column("num_frames").tolist()
     for place, (path, count) in enumerate(zip(videos.paths, counts, strict=True)):
-        film = film_of(path)
-        first = videos.facts(place).first_frame if film != path else 0
-        parts.append((same_name(film), Span("frames", Fraction(first), Fraction(first + count))))
+        first, _ = videos.part(place)
+        span = Span("frames", Fraction(first), Fraction(first + count))
+        parts.append((same_name(film_of(path)), span))
     return parts
 
 

@@ -100,6 +100,13 @@ class Videos(Sequence[Sample]):
         facts = self.known[row]
         return replace(facts, error=f"{self.file(place)}: {facts.error}") if facts.error else facts
 
+    def part(self, place: int) -> tuple[int, str]:
+        """First frame of a video in its file, and its remark, see `VideoFacts`."""
+        row = int(self.rows[place])
+        if row < 0 or self.known is None:
+            return self.loose[place].first_frame, self.loose[place].remark
+        return self.known.part_of(row)
+
     def column(self, name: str) -> np.ndarray:
         """One number per video (N,): num_frames, header_frames (-1: unknown), size or digest."""
         found = np.zeros(len(self), np.uint64 if name == "digest" else np.int64)

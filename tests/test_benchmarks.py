@@ -21,6 +21,7 @@ from benchmarks import (
     run,
     scaling,
     scaling_page,
+    segments,
     step,
     step_parts,
     unbalanced,
@@ -328,6 +329,17 @@ def test_peak_memory_is_that_of_the_work_alone():
     result, peak = peak_bytes(work, torch.device("cpu"))
     assert result == 75e6
     assert peak is not None and 195e6 < peak < 260e6
+
+
+def test_segments_are_compared_with_cut_files_and_what_is_done_is_kept(tmp_path, capsys):
+    words = ["--films", 1, "--test_films", 1, "--actions", 12, "--epochs", 2, "--seeds", 4]
+    words += ["--out", tmp_path / "work", "--json", tmp_path / "a.json"]
+    for _ in range(2):
+        segments.main([*map(str, words)])
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert [target["met"] for target in found["targets"]] == [True] * 3
+    assert [row["segments"] for row in found["rows"][:2]] == [12, 12]
+    assert found["rows"][2]["equal_bits"] and found["rows"][2]["seed"] == 4
 
 
 def test_every_table_is_a_script_that_explains_itself():

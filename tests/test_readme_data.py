@@ -70,6 +70,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     videos = sorted((tmp_path / "VIDEOS").rglob("*.mp4"))
     rows = [f"{path.relative_to(tmp_path / 'VIDEOS')},{path.parent.name}\n" for path in videos]
     (tmp_path / "videos.csv").write_text("".join(["path,label\n", *rows]), encoding="utf-8")
+    rows = ["path,label,start,end\n"]
+    for number in range(12):
+        path = tmp_path / "FILMS" / f"P{number:02d}.mp4"
+        path.parent.mkdir(exist_ok=True)
+        smooth = rng.integers(90, 160, (36, 3, 4, 3), np.uint8).repeat(32, 1).repeat(32, 2)
+        write_video(path, smooth, fps=12)
+        rows += [f"{path.name},open,0.25,1.5\n", f"{path.name},close,1.5,00:00:02.75\n"]
+    (tmp_path / "segments.csv").write_text("".join(rows), encoding="utf-8")
     model, _ = models.build("vit_tiny", num_frames=8, crop_size=64, num_classes=2)
     encoder = {f"encoder.{k}": v for k, v in model.state_dict().items() if "head" not in k}
     torch.save({"model": encoder}, tmp_path / "videomae_pretrain_vit_b.pth")

@@ -87,6 +87,20 @@ def test_the_same_facts_and_frames_as_of_local_files(
     assert counted(root, tmp_path / "stored").decoded == 0
 
 
+def test_segments_of_a_stored_film_are_those_of_the_local_file(
+    bucket: Path, tmp_path: Path, store: Store
+) -> None:
+    paths = ["in/clip 1 [x]#.mp4#frames=5,9", "in/clip 1 [x]#.mp4#t=0.5", "in/none.mp4#t=1"]
+    root = "s3://bucket"
+    local, stored = (counted(r, tmp_path / r[:2], paths) for r in (str(bucket), root))
+    assert stored.column("num_frames").tolist() == [4, 9, 0]
+    assert stored.facts(2).error.startswith("s3://bucket/in/none.mp4#t=1: ")
+    for place in range(2):
+        frames, told = read_frames(stored.file(place), stored.facts(place), np.array([3, 0]))
+        known = local.file(place), local.facts(place)
+        assert not told and np.array_equal(frames, read_frames(*known, np.array([3, 0]))[0])
+
+
 def test_a_clip_of_packed_frames_is_one_request_for_its_bytes(bucket: Path, store: Store) -> None:
     make_packed_index(bucket / "00000.tar", bucket / "00000.tar.index")
     wanted = [2, 5, 11]

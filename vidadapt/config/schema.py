@@ -44,6 +44,9 @@ class DataConfig:
         sampling: sampling preset; default: the data set's.
         num_frames: T, frames of one clip; default: the preset's.
         stride: step from one frame of a dense clip to the next, in frames; default: the preset's.
+        sampling_fps: take frames by time, as if each video had so many a second, whatever its own
+            rate: frame k is the one shown k / sampling_fps seconds after the first, by the
+            container's timestamps; stride counts these. Default: the frames of the file.
         crop_size: S, side of the square crop in pixels.
         train_crop: random crop in training, see `vidadapt.data.Augmentation`; `none`: the centre
             view of evaluation.
@@ -107,6 +110,7 @@ class DataConfig:
     sampling: str | None = None
     num_frames: int | None = None
     stride: int | None = None
+    sampling_fps: float | None = None
     crop_size: int = 224
     train_crop: Literal["multi_scale", "random_resized", "random_resized_mae", "none"] = (
         "multi_scale"

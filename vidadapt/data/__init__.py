@@ -6,6 +6,7 @@ Five calls: `resolve` the configuration into a `DataPlan`, `read_splits` and `lo
 """
 
 from vidadapt.data.batches import Batches
+from vidadapt.data.by_time import clip_frames, refuse_untimed, train_frames
 from vidadapt.data.changes import CHANGED, Changes, read_changes
 from vidadapt.data.clips import EvalViews, TrainClips, read_frames, view_chunks
 from vidadapt.data.datasets import DATASETS, Dataset
@@ -61,6 +62,7 @@ __all__ = [
     "TrainLoader",
     "VideoList",
     "centre_clips",
+    "clip_frames",
     "cores",
     "count_files",
     "crop_corners",
@@ -82,12 +84,14 @@ __all__ = [
     "read_frames",
     "read_skips",
     "read_splits",
+    "refuse_untimed",
     "require_one_label",
     "resolve",
     "seeded",
     "shared_out",
     "steps_per_epoch",
     "train_clip",
+    "train_frames",
     "train_indices",
     "train_loader",
     "view_chunks",

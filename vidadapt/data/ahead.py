@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vidadapt.files import fetched
-from vidadapt.video import packed_parts, tar_and_name
+from vidadapt.video import film_of, packed_parts, tar_and_name
 
 AT_ONCE = 16  # objects that one process reads
 MOST = 256  # clips, or groups of them, whose bytes are kept for a process that takes others
@@ -42,5 +42,5 @@ class ReadAhead:
 def _fetch(file: str, wanted: Sequence[int]) -> list[torch.Tensor] | None:
     if tar_and_name(file) is not None:
         return packed_parts(file, wanted)
-    fetched(file).file.close()
+    fetched(film_of(file)).file.close()
     return None

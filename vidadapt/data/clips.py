@@ -12,9 +12,10 @@ import torch
 from torch.utils.data import Dataset
 
 from vidadapt.data.ahead import ReadAhead
+from vidadapt.data.by_time import clip_frames, train_frames
 from vidadapt.data.changes import ChangedVideo
 from vidadapt.data.epochs import SampleKey
-from vidadapt.data.sampling import Sampling, eval_indices, train_indices
+from vidadapt.data.sampling import Sampling
 from vidadapt.data.seeding import seeded
 from vidadapt.data.together import Found, Group, SharedReads, by_video, groups_within
 from vidadapt.data.transforms import (
@@ -94,14 +95,14 @@ class TrainClips(Dataset[dict[str, Any]]):
         facts, wanted = self.samples.facts(copies[0][1]), {}
         for key in copies:
             with seeded(self.seed, *key) as rng:
-                wanted[key] = train_indices(self.sampling, facts.num_frames, rng)
+                wanted[key] = train_frames(self.sampling, facts, rng)
         return groups_within(wanted, facts)
 
     def __getitem__(self, key: SampleKey) -> dict[str, Any]:
         index = key[1]
         facts = self.samples.facts(index)
         with seeded(self.seed, *key) as rng:
-            indices = train_indices(self.sampling, facts.num_frames, rng)
+            indices = train_frames(self.sampling, facts, rng)
             found = self._shared.read(key, indices, partial(self._read, index, facts))
             clip = train_clip(found.frames, self.crop_size, self.augmentation, self.framing)
         about = {"again": found.again, "changed": found.changed}
@@ -182,11 +183,11 @@ class EvalViews(Dataset[dict[str, Any]]):
         for index in indices:
             facts = self.samples.facts(index)
             if not facts.error:
-                frames = eval_indices(self.sampling, facts.num_frames, self.num_clips)
+                frames = clip_frames(self.sampling, facts, self.num_clips)
                 self._ahead.start(index, self.samples.file(index), frames)
 
     def _views(self, index: int, facts: VideoFacts) -> dict[str, Any]:
-        indices = eval_indices(self.sampling, facts.num_frames, self.num_clips)
+        indices = clip_frames(self.sampling, facts, self.num_clips)
         needed, places = np.unique(indices, return_inverse=True)
         take = partial(self._ahead.take, index)
         read = partial(read_frames, self.samples.file(index), facts, needed, take)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from vidadapt.console import printable
+from vidadapt.data.by_time import lengths
 from vidadapt.data.loading import VideoList
 from vidadapt.data.plan import DataPlan
 from vidadapt.data.sampling import shortest_video
-from vidadapt.lists import counts_of
+from vidadapt.lists import counts_of, shared_films
 
 FEW_VIDEOS = 30  # of a development list: one of fewer moves its accuracy by more than 3 %
 UNBALANCED = 10  # times as many videos in the largest class as in the smallest
@@ -36,6 +38,12 @@ def list_warnings(
         found += _few_videos(len(lists["dev"].samples), "dev_map" if several else "dev_top1")
     for split, videos in lists.items():
         found += _short_videos(split, videos, plan)
+    for one, other in itertools.combinations(lists, 2):
+        if films := shared_films(lists[one].samples, lists[other].samples):
+            found.append(
+                f"data.{one}_list and data.{other}_list have segments of {films} films in common: "
+                "no frame is in both, but people and places of a film may be"
+            )
     return tuple(found)
 
 
@@ -70,7 +78,7 @@ def _few_videos(count: int, judged_by: str) -> Iterator[str]:
 
 
 def _short_videos(split: str, videos: VideoList, plan: DataPlan) -> Iterator[str]:
-    frames = videos.samples.column("num_frames")
+    frames = lengths(videos.samples, plan.sampling)
     readable = frames[frames > 0]
     needed = shortest_video(plan.sampling)
     keys = "data.num_frames" + " or data.stride" * (plan.sampling.policy != "uniform")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from vidadapt.config import DataConfig
+from vidadapt.data.by_time import refuse_untimed
 from vidadapt.data.changes import Changes
 from vidadapt.data.clips import EvalViews, TrainClips
 from vidadapt.data.epochs import ClassDraws, EpochBatches
@@ -32,6 +33,7 @@ from vidadapt.lists import (
     listing,
     manifest_hash,
     refuse_mixture,
+    remarks_on,
 )
 from vidadapt.video import ReadError, VideoFacts
 
@@ -46,8 +48,8 @@ class VideoList:
             known of each.
         left_out: unreadable and quarantined training videos that are not in `samples`, as
             "file: cause". Evaluation leaves nothing out.
-        warnings: one line per video with a defect that does not stop the run (truncated files;
-            unreadable and quarantined videos, which evaluation counts as wrong).
+        warnings: one line per video with a defect that does not stop the run (truncated files,
+            segments' odd ends; unreadable and quarantined videos, wrong in evaluation).
         manifest: hash of the samples and the label names.
     """
 
@@ -95,7 +97,9 @@ def load_list(
         progress=progress,
         time_limit=data.count_timeout,
         check_files=data.check_files,
+        timed=plan.sampling.fps is not None,
     )
+    refuse_untimed(videos, plan.sampling)
     frames = videos.column("num_frames")
     short = np.flatnonzero((frames > 0) & (videos.column("header_frames") > frames)).tolist()
     cut = [line for line in (videos.facts(place).truncated for place in short) if line]
@@ -103,6 +107,7 @@ def load_list(
         raise ReadError(
             listing(f"{list_path}: {len(cut)} truncated video(s), and data.truncated=error", cut)
         )
+    odd = remarks_on(videos)
     causes = {
         os.path.normpath(videos.path(place)): videos.facts(place).error
         for place in np.flatnonzero(frames == 0).tolist()
@@ -113,12 +118,12 @@ def load_list(
     refuse_mixture({str(list_path): videos})
     if not training:
         manifest = manifest_hash(samples, plan.label_names)
-        return VideoList(str(list_path), videos, (), (*lines, *cut), manifest)
+        return VideoList(str(list_path), videos, (), (*lines, *cut, *odd), manifest)
     unreadable = [cause for path, cause in causes.items() if path not in quarantined]
     _check_unreadable(list_path, unreadable, data.max_unreadable)
     manifest = manifest_hash(itertools.compress(samples, frames > 0), plan.label_names)
     readable = videos.at(np.flatnonzero(frames > 0))
-    return VideoList(str(list_path), readable, lines, tuple(cut), manifest)
+    return VideoList(str(list_path), readable, lines, (*cut, *odd), manifest)
 
 
 def _check_unreadable(list_path: str | Path, unreadable: list[str], most: int) -> None:
@@ -235,7 +240,7 @@ def count_files(paths: Sequence[str], reader: str, **counting: Any) -> dict[str,
     Args:
         paths: absolute.
         reader: key of `READERS`.
-        counting: options of `count_unknown`; by default no progress is shown.
+        counting: options of `counted_videos`; by default no progress is shown.
     """
     counting = {"progress": False, "limit_key": "time_limit"} | counting
     with tempfile.TemporaryDirectory() as scratch:
@@ -261,7 +266,9 @@ def centre_clips(
     if not videos:
         raise ValueError("videos: expected one or more")
     samples = [Sample(str(Path(video).absolute()), 0) for video in videos]
-    counts = count_files([sample.path for sample in samples], reader, time_limit=time_limit)
+    timing = {"time_limit": time_limit, "timed": plan.sampling.fps is not None}
+    counts = count_files([sample.path for sample in samples], reader, **timing)
+    refuse_untimed(Videos.of("/", samples, counts), plan.sampling)
     views = EvalViews(
         Videos.of("/", samples, counts),
         plan.sampling,

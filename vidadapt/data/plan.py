@@ -31,7 +31,7 @@ class DataPlan:
         num_classes: K.
         multi_label: a video has any number of labels.
         label_names: K class names in label order; None without a label file.
-        sampling: the preset with the overrides of num_frames and stride.
+        sampling: the preset with the overrides of num_frames, stride and sampling_fps.
         augmentation: of training clips, with the data set's rule of mirroring.
         num_clips: temporal clips at evaluation.
         num_crops: spatial crops of each clip at evaluation.
@@ -97,6 +97,7 @@ def resolve(
     overrides: dict[str, Any] = {
         "num_frames": data.num_frames,
         "stride": data.stride,
+        "fps": data.sampling_fps,
         "num_clips": evaluation.num_clips,
         "num_crops": evaluation.num_crops,
     }

@@ -38,6 +38,8 @@ from typing import Literal
 
 import numpy as np
 
+MOST_FPS = 1000
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -51,6 +53,7 @@ class Sampling:
         num_clips: temporal clips at evaluation.
         num_crops: spatial crops of each clip at evaluation.
         segments: of a clip; 1 but for the policy `segments`.
+        fps: the rate that every video is taken to have, see `by_time`; None: its own frames.
     """
 
     policy: Literal["dense", "uniform", "segments"]
@@ -59,11 +62,14 @@ class Sampling:
     num_clips: int
     num_crops: int
     segments: int = 1
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "stride", "num_clips", "num_crops", "segments"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.fps is not None and not 0 < self.fps <= MOST_FPS:
+            raise ValueError(f"sampling_fps is {self.fps}; give a rate from above 0 to {MOST_FPS}")
         if self.num_frames % self.segments:
             raise ValueError(
                 f"num_frames is {self.num_frames}, of all {self.segments} segments of a clip "

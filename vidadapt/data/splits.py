@@ -15,10 +15,12 @@ from vidadapt.lists import (
     Videos,
     check_label_names,
     label_at,
+    label_named,
     label_text,
     read_list,
     read_quarantine,
     refuse_mixture,
+    refuse_shared_frames,
     shared_paths,
 )
 
@@ -61,7 +63,7 @@ def load_splits(
     """Look up the files of `read_splits`' lists, which may have to be decoded.
 
     Raises:
-        ListError, ReadError, ValueError: see `load_list`.
+        ListError, ReadError, ValueError: see `load_list` and `refuse_shared_frames`.
         ConfigError: the training videos that can be read have one class alone.
     """
     lists = {
@@ -71,6 +73,7 @@ def load_splits(
         for split, samples in splits.items()
     }
     refuse_mixture({one.path: one.samples for one in lists.values()})
+    refuse_shared_frames({split: one.samples for split, one in lists.items()})
     check_classes(lists["train"].samples, plan, data)
     return lists
 
@@ -80,23 +83,13 @@ def check_classes(samples: Samples | Videos, plan: DataPlan, data: DataConfig) -
 
     In a multi-label list: of one set of labels alone.
     """
-    first = samples.labels[0]
-    if plan.multi_label and (samples.labels == first).all():
+    if (samples.labels == samples.labels[0]).all() and (plan.multi_label or plan.num_classes > 1):
+        label = label_at(samples.labels, 0)
+        name = f" ({label_named(label, plan.label_names)})" if plan.label_names else ""
         raise ConfigError(
             f"data.train_list: all {len(samples)} videos of {data.train_list} that can be read "
-            f"have the labels {label_text(label_at(samples.labels, 0))}, so that there is nothing "
-            "to tell apart; see to its labels, or to what was left out"
-        )
-    if plan.multi_label:
-        return
-    labels = set(samples.labels.tolist())
-    if len(labels) == 1 and plan.num_classes > 1:
-        [label] = labels
-        name = f" ({plan.label_names[label]})" if plan.label_names else ""
-        raise ConfigError(
-            f"data.train_list: all {len(samples)} videos of {data.train_list} that can be read "
-            f"have the label {label}{name}, so that there is nothing to tell apart; see to its "
-            "labels, or to what was left out"
+            f"have the label {label_text(label)}{name}, so that there is nothing to tell apart; "
+            "see to its labels, or to what was left out"
         )
 
 

@@ -126,6 +126,7 @@ def protocol(
         "data.num_frames": plan.sampling.num_frames,
         "data.stride": plan.sampling.stride,
         "segments": plan.sampling.segments,
+        **({} if plan.sampling.fps is None else {"data.sampling_fps": plan.sampling.fps}),
         "data.crop_size": plan.crop_size,
         "data.normalization": plan.normalization,
         **{f"data.{name}": value for name, value in plan.framing.settings().items()},

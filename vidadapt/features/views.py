@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from vidadapt.console import track
-from vidadapt.data import DataPlan, EvalLoader, VideoList, eval_indices, normalize, view_chunks
+from vidadapt.data import DataPlan, EvalLoader, VideoList, clip_frames, normalize, view_chunks
 from vidadapt.distributed import World, gather_objects, together
 from vidadapt.features.cache import rows_to_fill
 from vidadapt.features.layers import LayerFeatures
 from vidadapt.features.store import Kept, Store, writing_rows
 from vidadapt.models import NonFinite, autocast
-from vidadapt.video import frame_times
+from vidadapt.video import VideoFacts, times_at
 
 
 def view_store(
@@ -114,15 +114,14 @@ def _filled(
             distinct = torch.cat(found).cpu()
             if not distinct.isfinite().all():
                 raise NonFinite(f"{samples.file(row)}: its features are not finite")
-            count = samples.facts(row).num_frames
-            times = torch.from_numpy(times_of(samples.file(row), plan, count))
+            times = torch.from_numpy(times_of(samples.file(row), plan, samples.facts(row)))
             writer.write([row], [distinct[item["view_of"]][None], times[None]])
             yield row, ""
 
 
-def times_of(path: str, plan: DataPlan, num_frames: int) -> np.ndarray:
-    """Seconds (C, T) float64 from the video's first frame to those of its clips; or NaN."""
-    indices = eval_indices(plan.sampling, num_frames, plan.num_clips)
-    found = frame_times(path, indices.ravel().tolist(), num_frames)
+def times_of(path: str, plan: DataPlan, facts: VideoFacts) -> np.ndarray:
+    """Seconds (C, T) float64 from the file's first frame to those of a video's clips; or NaN."""
+    indices = clip_frames(plan.sampling, facts, plan.num_clips)
+    found = times_at(path, facts, indices.ravel().tolist())
     values = np.full(indices.size, np.nan) if found is None else np.array(found)
     return values.reshape(indices.shape)

@@ -65,8 +65,13 @@ from vidadapt.lists.reading import (
     parse_line,
     read_label_names,
     read_list,
-    shared_paths,
     write_list,
+)
+from vidadapt.lists.segments import (
+    refuse_shared_frames,
+    remarks_on,
+    shared_films,
+    shared_paths,
 )
 from vidadapt.lists.tasks import FINAL_FOLDER, TaskLists, read_tasks
 from vidadapt.lists.videos import Videos, refuse_mixture
@@ -129,7 +134,10 @@ __all__ = [
     "read_quarantine",
     "read_tasks",
     "refuse_mixture",
+    "refuse_shared_frames",
+    "remarks_on",
     "shard_path",
+    "shared_films",
     "shared_paths",
     "spelled",
     "tidy_index",

@@ -18,17 +18,19 @@ import numpy as np
 
 from vidadapt.console import track
 from vidadapt.files import absolute, is_url, joined, states_of
-from vidadapt.lists.file_counting import CountJob, count_file, failed_count, patience
+from vidadapt.lists.file_counting import CountJob, count_file, facts_in, failed_count, patience
 from vidadapt.lists.index import Index, add_to_index, index_path, read_index, tidy_index
 from vidadapt.lists.names import spelling_hint
 from vidadapt.lists.reading import MOST_LISTED, ListError, Sample, Samples, listing
+from vidadapt.lists.segments import count_with_films
 from vidadapt.lists.stored import add_stored_index
 from vidadapt.lists.videos import Videos
 from vidadapt.processes import run_isolated
-from vidadapt.video import VideoFacts, check_reader, file_of, make_packed_indexes
+from vidadapt.video import VideoFacts, check_reader, file_of, film_of, make_packed_indexes
 
 NOT_COUNTED = "not counted yet"
 IRREGULAR = "not a regular file"
+NAMED_SO = "a segment is named FILM#t=START,END in seconds, or FILM#frames=FIRST,STOP"
 LIMIT_KEY = "data.count_timeout"
 READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 
@@ -47,7 +49,7 @@ class FileStates(NamedTuple):
 
 
 def look_at(root: str | Path, paths: Iterable[str], barred: Mapping[str, str]) -> FileStates:
-    """Look at the files of a list; for packed videos at their tar, once.
+    """Look at the files of a list, each once: the tar of packed videos, the film of segments.
 
     Objects of a store are asked for together; `State.version` stands for their time.
 
@@ -81,9 +83,21 @@ def look_at(root: str | Path, paths: Iterable[str], barred: Mapping[str, str]) -
 
 
 def _state(file: str, tars: dict[str, tuple[int, int, str]]) -> tuple[int, int, str]:
-    """Size, modification time and what is wrong; `tars` holds those of tars seen before."""
+    """Size, modification time and what is wrong; `tars` holds those of tars and films seen before.
+
+    A file with the name of a segment is refused: nobody can tell which of the two is meant.
+    """
+    if "#" in file and (film := film_of(file)) != file:
+        if os.path.lexists(file):
+            return -1, 0, "the name of a file and of a segment; rename the file (no # at its end)"
+        if film not in tars:
+            tars[film] = _state(film, tars)
+        return tars[film]
     if ".tar/" not in file:
-        return _stat(file)
+        size, mtime_ns, cause = _stat(file)
+        if cause and ("#t=" in file or "#frames=" in file):
+            cause += f"; {NAMED_SO}"
+        return size, mtime_ns, cause
     tar = file[: file.index(".tar/") + 4]
     if tar not in tars:
         tars[tar] = _stat(tar)
@@ -103,7 +117,12 @@ def _stat(file: str) -> tuple[int, int, str]:
 
 
 def known_rows(
-    index: Index | None, samples: Samples, files: FileStates, reader: str, whole: bool
+    index: Index | None,
+    samples: Samples,
+    files: FileStates,
+    reader: str,
+    whole: bool,
+    timed: bool = False,
 ) -> tuple[np.ndarray, list[int]]:
     """Index row (N,) of each unchanged file, else -1; and the places that must be decoded."""
     rows = np.full(len(samples), -1)
@@ -116,6 +135,8 @@ def known_rows(
             same &= (index.take("width", rows[there]) > 0) | (
                 index.take("num_frames", rows[there]) == 0
             )
+        if timed:
+            same &= index.is_timed(rows[there])
         rows[there[~same]] = -1
     unknown = rows < 0
     unknown[list(files.causes)] = False
@@ -133,12 +154,14 @@ def counted_videos(
     check_files: bool = False,
     decode: bool = True,
     whole: bool = False,
+    timed: bool = False,
     **counting: Any,
 ) -> Videos:
     """Bring the index up to date; return the videos of a list with all that is known of them.
 
-    Only new or changed files are decoded, see `count_unknown`. Several processes that count for
-    one index at the same time keep each other's rows, but each counts all of its own list.
+    Only new or changed files are decoded, see `count_unknown`, and a film once for all its
+    segments, see `count_with_films`. Several processes that count for one index at the same time
+    keep each other's rows, but each counts all of its own list.
 
     Args:
         list_path: the list; only its name and folder are used.
@@ -151,6 +174,7 @@ def counted_videos(
         decode: False: only look up; videos that would have to be decoded get the error
             `NOT_COUNTED`.
         whole: packed videos count as known only if all their frames were decoded.
+        timed: videos count as known only if the times of their frames were looked for.
         counting: options of `count_unknown`.
 
     Raises:
@@ -167,23 +191,28 @@ def counted_videos(
     if is_url(list_path):
         add_stored_index(str(list_path), path)
     index, decoded = read_index(path), 0
-    rows, unknown = known_rows(index, listed, files, reader, whole)
+    rows, unknown = known_rows(index, listed, files, reader, whole, timed)
     loose = {place: _unread(listed.path(place), reader, why) for place, why in files.causes.items()}
     if unknown and decode:
         _say_of_earlier(list_path, path)
         if is_url(list_path):
             print(f"{list_path}: what is counted is kept in {path}", file=sys.stderr, flush=True)
-        jobs = {place: _job(root, listed.path(place), files, place, reader) for place in unknown}
-        found, decoded = count_unknown(list_path, path, jobs, **counting)
+        jobs = {
+            place: _job(root, listed.path(place), files, place, reader)._replace(timed=timed)
+            for place in unknown
+        }
+        count = partial(count_unknown, list_path, path, **counting)
+        found, decoded = count_with_films(path, jobs, count)
         loose |= found
         index = read_index(path)
-        rows, unknown = known_rows(index, listed, files, reader, whole)
+        rows, unknown = known_rows(index, listed, files, reader, whole, timed)
     why = f"its row in {path} was changed meanwhile; run this again" if decode else NOT_COUNTED
     for place in unknown:
         loose.setdefault(place, _unread(listed.path(place), reader, why))
     _name_files(root, loose, files)
     videos = Videos(str(root), listed.labels, rows, loose, index)
-    videos.decoded = decoded
+    videos.decoded, videos.timed = decoded, timed
+    videos.has_segments = listed.may_name_segments
     return videos
 
 
@@ -222,7 +251,7 @@ def count_unknown(
         Facts that do not hold, by place in the list; and how many files were decoded and stored.
     """
     add_to_index(index, [])  # an index that cannot be written is an error before the work
-    if taken := _of_others(others, list(jobs.values())):
+    if taken := facts_in(others, list(jobs.values())):
         add_to_index(index, taken.values())
     place_of = {job.path: place for place, job in jobs.items() if job.path not in taken}
     left = [jobs[place] for place in place_of.values()]
@@ -257,7 +286,7 @@ def _name_files(root: str | Path, loose: dict[int, VideoFacts], files: FileState
     for place in itertools.islice(
         (p for p in files.causes if not loose[p].path.isascii()), MOST_LISTED
     ):
-        file = joined(root, loose[place].path)
+        file = film_of(joined(root, loose[place].path))
         if not is_url(file) and not os.path.lexists(file):
             hint = spelling_hint(root, loose[place].path)
             loose[place] = replace(loose[place], error=loose[place].error + hint)
@@ -289,23 +318,6 @@ def _unread(path: str, reader: str, cause: str) -> VideoFacts:
 def _job(root: str | Path, path: str, files: FileStates, place: int, reader: str) -> CountJob:
     file = absolute(joined(root, path))
     return CountJob(file, path, reader, int(files.sizes[place]), int(files.mtimes_ns[place]))
-
-
-def _of_others(others: Iterable[Path], jobs: Sequence[CountJob]) -> dict[str, VideoFacts]:
-    """Facts from other indexes on files in the same state, by list path."""
-    found: dict[str, VideoFacts] = {}
-    for other in others:
-        index = read_index(other)
-        left = [job for job in jobs if job.path not in found]
-        if index is None or not left:
-            continue
-        rows = index.find((job.path for job in left), left[0].requested)
-        for job, row in zip(left, rows.tolist(), strict=True):
-            if row >= 0:
-                facts = index[row]
-                if (facts.size, facts.mtime_ns) == (job.size, job.mtime_ns):
-                    found[job.path] = facts
-    return found
 
 
 def _refuse_missing(

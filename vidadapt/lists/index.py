@@ -36,6 +36,7 @@ TEXTS = (
     *("path", "requested", "reader", "error", "codec", "container", "pixel_format"),
     *("doubt", "cause", "counted_with"),
 )
+PART = ("first_frame", "remark")  # more texts of segments and of files whose times are kept
 SERVING = {
     name.encode() for name in (*READERS, "packed", IMAGE_READER)
 }  # what `VideoFacts.reader` may be
@@ -161,25 +162,35 @@ class Index:
         return Table.of(
             {name: self.take(name, rows) for name in COLUMNS},
             [self.text(row) for row in rows.tolist()],
-            [self.checks(row) for row in rows.tolist()],
+            [self.kept(row) for row in rows.tolist()],
         )
 
     def text(self, row: int) -> bytes:
-        """`TEXTS` of a row, with a zero between two of them."""
+        """`TEXTS`, and maybe `PART`, of a row, with a zero between two of them."""
         number, begin, end = self._span(row, "text_end")
         start = self.segments[number].text_start
         return bytes(self._bytes[start + begin : start + end])
+
+    def is_timed(self, rows: np.ndarray) -> np.ndarray:
+        """Whether rows (N,) have the times of their frames, if their files tell them, (N,) bool."""
+        timed = [len(self.text(row).split(b"\0")) > len(TEXTS) for row in rows.tolist()]
+        return np.array(timed, bool) | (self.take("num_frames", rows) == 0)
 
     def path_of(self, row: int) -> str:
         """List path of a row."""
         return self.text(row).partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
+    def part_of(self, row: int) -> tuple[int, str]:
+        """First frame of a row in its file, and its remark; quicker than all facts."""
+        fields = self.text(row).decode("utf-8", "surrogateescape").split("\0")[len(TEXTS) :]
+        return (int(fields[0]), fields[1]) if fields else (0, "")
+
     def reader_of(self, row: int) -> str:
         """Name of the reader that serves a row's video."""
         return self.text(row).split(b"\0", 3)[2].decode()
 
-    def checks(self, row: int) -> np.ndarray:
-        """Checks (number of frames,) uint64 of a row, or none of them (0,)."""
+    def kept(self, row: int) -> np.ndarray:
+        """Checks uint64 of a row's frames, if they are known, and then maybe the bits of times."""
         number, begin, end = self._span(row, "checks_end")
         start = self.segments[number].checks_start + 8 * begin
         return np.frombuffer(self._bytes, "<u8", end - begin, start)
@@ -187,13 +198,15 @@ class Index:
     def __getitem__(self, row: int) -> VideoFacts:
         number, place = self._place(row)
         texts = self.text(row).decode("utf-8", "surrogateescape").split("\0")
-        values: dict[str, Any] = dict(zip(TEXTS, texts, strict=False))
+        values: dict[str, Any] = dict(zip((*TEXTS, *PART), texts, strict=False))
+        values["first_frame"] = int(values.get("first_frame", 0))
         for name in NUMBERS:
             values[name] = self._columns[number][name][place].item()
         values |= {name: None for name in UNKNOWN if not values[name] >= 0}
-        checks = self.checks(row)
-        if len(checks) == values["num_frames"]:
-            values["checks"] = checks
+        kept, count = self.kept(row), values["num_frames"]
+        if len(kept) in (count, 2 * count):
+            values["checks"] = kept[:count]
+            values["times"] = kept[count:].view("<f8")
         return VideoFacts(**values)
 
     def _span(self, row: int, name: str) -> tuple[int, int, int]:
@@ -216,7 +229,11 @@ def _begin(path: str, reader: str) -> bytes:
 def _is_sound(rest: bytes, num_frames: int) -> bool:
     """Check that a row can be used; `rest` is its text after path and requested reader."""
     served = rest.split(b"\0", 4)
-    if rest.count(b"\0") != len(TEXTS) - 3 or not 0 <= num_frames <= MAX_FRAMES:
+    more = rest.count(b"\0") - (len(TEXTS) - 3)
+    if more not in (0, len(PART)) or not 0 <= num_frames <= MAX_FRAMES:
+        return False
+    first = rest.rsplit(b"\0", len(PART))[1] if more else b"0"
+    if not (first.isdigit() and len(first) < 10 and int(first) + num_frames <= MAX_FRAMES):
         return False
     if served[3].endswith(b"_pipe"):  # an image that an earlier version decoded as a video
         return False
@@ -339,10 +356,25 @@ def _table(found: Iterable[VideoFacts]) -> Table:
     """Facts as rows of an index; of two with the same path and reader, the later ones."""
     facts = {xxhash.xxh3_64_intdigest(_begin(one.path, one.requested)): one for one in found}
     rows = [facts[key] for key in sorted(facts)]
-    texts = ["\0".join(getattr(row, name).replace("\0", " ") for name in TEXTS) for row in rows]
+    texts = ["\0".join(_texts_of(row)) for row in rows]
     columns: dict[str, Any] = {"key": sorted(facts)}
     for name in (*NUMBERS, "digest"):
         values = [getattr(row, name) for row in rows]
         columns[name] = [UNKNOWN.get(name) if value is None else value for value in values]
     encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
-    return Table.of(columns, encoded, [row.checks for row in rows])
+    return Table.of(columns, encoded, [_kept_of(row) for row in rows])
+
+
+def _texts_of(facts: VideoFacts) -> list[str]:
+    """Texts of a row. Those of a whole file without times are as they were before segments were.
+
+    A version that knows no segments takes the others for unsound, and counts their files again.
+    """
+    names = (*TEXTS, *PART) if facts.first_frame or facts.remark or len(facts.times) else TEXTS
+    return [str(getattr(facts, name)).replace("\0", " ") for name in names]
+
+
+def _kept_of(facts: VideoFacts) -> np.ndarray:
+    if not len(facts.times) or len(facts.times) != len(facts.checks):
+        return facts.checks
+    return np.concatenate([facts.checks, facts.times.view("<u8")])

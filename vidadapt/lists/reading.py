@@ -3,7 +3,8 @@
 One video a line: the path relative to the data root, then the label, which is the last field and is
 separated by a space, a tab or a comma. Everything before that separator is the path, unchanged
 (spaces, `#`, `[`, quotes and commas included: there is no quoting). Empty lines are skipped, and so
-is a header, which is a first line whose last field is one of `HEADER_FIELDS`.
+is a header, which is a first line whose last field is one of `HEADER_FIELDS`. A path may name a
+segment of a film, `film.mp4#t=12.4,15.8`, see `video.segments`.
 
 In a multi-label list the last field has all labels of a video, `path 3,17,42`, or is `-` where it
 has none; a space or a tab is before it.
@@ -14,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import re
 import sys
 from array import array
@@ -37,7 +37,13 @@ from vidadapt.files import (
     replaced,
     without_credentials,
 )
-from vidadapt.video import ALLOW_OUTSIDE, control_character, leads_outside
+from vidadapt.video import (
+    ALLOW_OUTSIDE,
+    control_character,
+    film_and_span,
+    leads_outside,
+    same_name,
+)
 
 HEADER_FIELDS = ("label", "labels", "label_id", "class", "class_id", "target")
 LABELS_FILE = "labels.txt"  # class names beside a list
@@ -137,6 +143,11 @@ class Samples(Sequence[Sample]):
             labels.shape[1] if labels.ndim == 2 else None,
         )
 
+    @property
+    def may_name_segments(self) -> bool:
+        """Whether a path holds a `#`, as those of segments do."""
+        return b"#" in self._texts
+
     def path(self, place: int) -> str:
         """List path at a place from 0 to N - 1."""
         start = self._ends[place - 1] if place else 0
@@ -199,7 +210,11 @@ def parse_line(line: str) -> tuple[str, str] | None:
     (('a b.mp4', '12'), ('a.mp4', '12'), ('a.mp4', '12'))
     >>> parse_line("a.mp4") is None, parse_line(" , 0") is None
     (True, True)
+    >>> parse_line("a.mp4#t=1,2 12"), parse_line("a.mp4#t=1,2") is None  # a segment, and no label
+    (('a.mp4#t=1,2', '12'), True)
     """
+    if "#" in line and film_and_span(line.strip())[1] is not None:
+        return None
     match = _LINE.fullmatch(line.strip())
     return (match["path"], match["label"]) if match and match["path"].strip(" \t,") else None
 
@@ -276,7 +291,7 @@ def _lines(
             and path[-1:] not in ("", " ", "\t", ",")
         )
         plain = plain and ".." not in path and path[0] != "/" and path.isprintable()
-        plain = plain and "://" not in path
+        plain = plain and "://" not in path and "#" not in path
         if plain and len(label) < 18 and int(label) < num_classes:
             header_possible = False
             yield path, int(label), number  # fast path of nearly every line
@@ -301,32 +316,17 @@ def _lines(
             yield *sample, number
 
 
-def shared_paths(one: Samples, other: Samples) -> list[str]:
-    """Paths of `other` that name a file which is also in `one`."""
-    known = {_key(path) for path in one.paths()}
-    maybe = [path for path in other.paths() if _key(path) in known]
-    if not maybe:
-        return []
-    wanted = {os.path.normpath(path) for path in maybe}
-    there = wanted.intersection(map(os.path.normpath, one.paths()))
-    return [path for path in maybe if os.path.normpath(path) in there]
-
-
 def _repeated(samples: Samples) -> Iterator[tuple[int, str]]:
-    """Line and problem of each sample that names the file of an earlier one."""
-    keys = np.fromiter((_key(path) for path in samples.paths()), np.int64, len(samples))
+    """Line and problem of each sample that names the file, or the segment, of an earlier one."""
+    keys = np.fromiter((hash(same_name(p)) for p in samples.paths()), np.int64, len(samples))
     ordered = np.sort(keys)
     often = ordered[1:][ordered[1:] == ordered[:-1]]
     first: dict[str, int] = {}
     for place in np.flatnonzero(np.isin(keys, often)).tolist() if len(often) else ():
         line, path = int(samples.lines[place]), samples.path(place)
-        earlier = first.setdefault(os.path.normpath(path), line)
+        earlier = first.setdefault(same_name(path), line)
         if earlier != line:
             yield line, f"{path!r} is already on line {earlier}"
-
-
-def _key(path: str) -> int:
-    return hash(os.path.normpath(path))
 
 
 def write_list(list_path: str | Path, samples: Iterable[Sample]) -> None:
@@ -454,6 +454,8 @@ def _fault(path: str, labels: Sequence[int], num_classes: int) -> str:
             return f"label {label} is outside 0..{num_classes - 1} ({num_classes} classes)"
     if not (path.isascii() and path.isprintable()) and (character := control_character(path)):
         return f"the path holds the control character {character}; rename the file"
+    if "#" in path and (span := film_and_span(path)[1]) is not None and span.is_empty:
+        return "the segment ends where it begins, or before"
     if is_url(path):
         try:
             refuse_credentials(path)

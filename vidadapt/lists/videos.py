@@ -27,9 +27,13 @@ class Videos(Sequence[Sample]):
         loose: facts, by place, of videos that the index does not keep.
         known: the index; None: all are loose.
         decoded: how many of them this count decoded and stored in the index.
+        has_segments: whether some may be segments of films, see `video.segments`.
+        timed: whether the times of all frames are kept, as far as files tell them.
     """
 
     decoded = 0
+    has_segments = False
+    timed = False
 
     def __init__(
         self,
@@ -55,7 +59,9 @@ class Videos(Sequence[Sample]):
         listed = list(samples)
         labels = labels_of(listed)
         loose = {place: facts[sample.path] for place, sample in enumerate(listed)}
-        return cls(root, labels, np.full(len(listed), -1), loose, None)
+        videos = cls(root, labels, np.full(len(listed), -1), loose, None)
+        videos.has_segments = any("#" in sample.path for sample in listed)
+        return videos
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -83,7 +89,7 @@ class Videos(Sequence[Sample]):
         return [self.path(place) for place in range(len(self))]
 
     def file(self, place: int) -> str:
-        """Path of a video's file, or the URL of its object."""
+        """Path of a video's file, or the URL of its object; of a segment with its fragment."""
         return joined(self.root, self.path(place))
 
     def facts(self, place: int) -> VideoFacts:
@@ -93,6 +99,13 @@ class Videos(Sequence[Sample]):
             return self.loose[place]
         facts = self.known[row]
         return replace(facts, error=f"{self.file(place)}: {facts.error}") if facts.error else facts
+
+    def part(self, place: int) -> tuple[int, str]:
+        """First frame of a video in its file, and its remark, see `VideoFacts`."""
+        row = int(self.rows[place])
+        if row < 0 or self.known is None:
+            return self.loose[place].first_frame, self.loose[place].remark
+        return self.known.part_of(row)
 
     def column(self, name: str) -> np.ndarray:
         """One number per video (N,): num_frames, header_frames (-1: unknown), size or digest."""
@@ -126,7 +139,9 @@ class Videos(Sequence[Sample]):
         """The videos at `places` (M,), in that order."""
         new = {old: place for place, old in enumerate(places.tolist()) if old in self.loose}
         loose = {place: self.loose[old] for old, place in new.items()}
-        return Videos(self.root, self.labels[places], self.rows[places], loose, self.known)
+        chosen = Videos(self.root, self.labels[places], self.rows[places], loose, self.known)
+        chosen.has_segments, chosen.timed = self.has_segments, self.timed
+        return chosen
 
 
 def refuse_mixture(lists: Mapping[str, Videos]) -> None:

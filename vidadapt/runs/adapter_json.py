@@ -22,7 +22,8 @@ from vidadapt.video import READERS, control_character
 
 # The second is written; the third, which versions without it refuse, of a multi-label list and
 # where `clip` has keys of `data.Framing`.
-FORMATS = ("vidadapt-adapter-1", "vidadapt-adapter-2", "vidadapt-adapter-3")
+# The fourth is of one whose clips are taken by time.
+FORMATS = tuple(f"vidadapt-adapter-{number}" for number in (1, 2, 3, 4))
 # Any adapter stays far below these: more is damage, or an attempt to use up the memory.
 LARGEST = {"num_frames": 4096, "crop_size": 4096, "num_classes": 1_000_000}
 LARGEST |= {"stride": 100_000, "num_clips": 10_000, "num_crops": 10_000}
@@ -44,8 +45,9 @@ def describe_adapter(
         manifest: hash of the training list.
     """
     model = {key: value for key, value in vars(config.model).items() if key not in OF_THE_RUN}
+    by_time, framed = plan.sampling.fps is not None, plan.framing.settings()
     return {
-        "format": FORMATS[2 if plan.multi_label or plan.framing.settings() else 1],
+        "format": FORMATS[3 if by_time else 2 if plan.multi_label or framed else 1],
         **({"plugins": list(config.plugins)} if config.plugins else {}),
         "method": dict(config.method),
         "model": {**model, "fingerprint": backbone},
@@ -53,12 +55,13 @@ def describe_adapter(
             "num_frames": plan.sampling.num_frames,
             "crop_size": plan.crop_size,
             "normalization": plan.normalization,
-            **plan.framing.settings(),
+            **framed,
             "sampling": config.data.sampling or DATASETS[plan.dataset].sampling,
             "policy": plan.sampling.policy,
             "stride": plan.sampling.stride,
             # Left out where it is 1, so that versions without it read these adapters.
             **({"segments": plan.sampling.segments} if plan.sampling.segments > 1 else {}),
+            **({} if plan.sampling.fps is None else {"sampling_fps": plan.sampling.fps}),
         },
         "evaluation": {
             **asdict(config.eval),
@@ -87,6 +90,7 @@ def config_of(about: dict[str, Any], run_dir: str) -> Config:
             dataset=about["dataset"],
             sampling=clip["sampling"],
             num_frames=clip["num_frames"],
+            sampling_fps=clip.get("sampling_fps"),
             crop_size=clip["crop_size"],
             normalization=clip["normalization"],
             **Framing.of(clip).settings(),
@@ -108,7 +112,7 @@ def plan_of(about: dict[str, Any]) -> DataPlan:
         dataset=about["dataset"],
         num_classes=about["num_classes"],
         label_names=None if names is None else tuple(names),
-        sampling=Sampling(*time, *views, clip.get("segments", 1)),
+        sampling=Sampling(*time, *views, clip.get("segments", 1), clip.get("sampling_fps")),
         augmentation=Augmentation(),
         num_clips=views[0],
         num_crops=views[1],

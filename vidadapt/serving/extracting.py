@@ -14,12 +14,12 @@ import torch
 
 from vidadapt import data, runs
 from vidadapt.config import ConfigError, DataConfig
-from vidadapt.console import differing, duration
+from vidadapt.console import differing, duration, printable
 from vidadapt.data import VideoList
 from vidadapt.distributed import World, from_main, together
 from vidadapt.features import Store, check_key, fill_views, free_bytes, size, view_store
 from vidadapt.files import absolute, writing
-from vidadapt.lists import Sample, counted_videos, manifest_hash
+from vidadapt.lists import Sample, counted_videos, manifest_hash, remarks_on
 from vidadapt.serving.feature_files import (
     Filled,
     check_whole,
@@ -50,7 +50,7 @@ def extract(options: argparse.Namespace, videos: list[GivenVideo], world: World)
         source = load_source(options, world.device)
         if world.is_main and source.report:
             print(source.report, file=sys.stderr)
-    listed = from_main(world, lambda: _counted(options, videos, source.config.data.reader))
+    listed = from_main(world, lambda: _counted(options, videos, source))
     with together(world):
         key = {**source.key(listed), "format": options.format}
         facts = listed, source.plan, source.take, source.precision, world
@@ -92,8 +92,7 @@ def _compute(
         seconds = time.monotonic() - began
         rate = f"{computed / seconds:.1f} videos/s"
         print(f"features: {computed} videos in {duration(seconds)}, {rate}", flush=True)
-    frames = listed.samples.column("num_frames").tolist()
-    filled = Filled(store, videos, source.plan, frames, errors)
+    filled = Filled(store, videos, source.plan, listed.samples, errors)
 
     def write() -> dict[str, Any]:
         if not filled.readable:
@@ -112,18 +111,24 @@ def _compute(
     return from_main(world, write)
 
 
-def _counted(options: argparse.Namespace, videos: Sequence[GivenVideo], reader: str) -> VideoList:
+def _counted(
+    options: argparse.Namespace, videos: Sequence[GivenVideo], source: FeatureSource
+) -> VideoList:
     """Look the videos up in the folder's own index, and count those that it does not know."""
     samples = [Sample(absolute(video.path), 0) for video in videos]
     found = counted_videos(
         options.out / INDEX,
         "/",
         samples,
-        reader,
+        source.config.data.reader,
         num_workers=data.cores() if options.num_workers is None else options.num_workers,
         time_limit=options.time_limit,
         limit_key="--time_limit",
+        timed=source.plan.sampling.fps is not None,
     )
+    data.refuse_untimed(found, source.plan.sampling)
+    for line in remarks_on(found):
+        print(printable(f"warning: {line}"), file=sys.stderr, flush=True)
     named = [Sample(video.name, -1 if video.label is None else video.label) for video in videos]
     return VideoList("", found, manifest=manifest_hash(named, None))
 

@@ -24,10 +24,10 @@ from safetensors.numpy import load_file, save_file
 
 from vidadapt.config import ConfigError
 from vidadapt.console import track
-from vidadapt.data import DataPlan, eval_indices
+from vidadapt.data import DataPlan, clip_frames
 from vidadapt.features import Reader, Store
 from vidadapt.files import replaced, write_json, writing
-from vidadapt.lists import label_text
+from vidadapt.lists import Videos, label_text
 from vidadapt.serving.given import GivenVideo
 
 FORMATS = ("npz", "safetensors", "parquet")
@@ -39,14 +39,14 @@ class Filled:
     """A store without missing rows, and the videos of its rows.
 
     Attributes:
-        frames: of each video; 0: unreadable.
+        known: what is known of each video.
         errors: place -> why it could not be read.
     """
 
     store: Store
     videos: Sequence[GivenVideo]
     plan: DataPlan
-    frames: Sequence[int]
+    known: Videos
     errors: Mapping[int, str]
 
     @property
@@ -58,7 +58,7 @@ class Filled:
         """Clip and crop (V,) int64 of each view, and frame indices (V, T) int64."""
         clips, crops = self.plan.num_clips, self.plan.num_crops
         numbers = np.indices((clips, crops)).reshape(2, -1)
-        frames = eval_indices(self.plan.sampling, self.frames[place], clips)
+        frames = clip_frames(self.plan.sampling, self.known.facts(place), clips)
         return numbers, frames[numbers[0]]
 
 
@@ -123,7 +123,7 @@ def _csv(path: Path) -> Iterator[Any]:
 def _video_lines(filled: Filled) -> Iterator[Sequence[Any]]:
     for place, video in enumerate(filled.videos):
         label = "" if video.label is None else label_text(video.label)
-        yield video.name, label, filled.frames[place], filled.errors.get(place, "")
+        yield video.name, label, filled.known.facts(place).num_frames, filled.errors.get(place, "")
 
 
 def _write_rows(folder: Path, clips: Any, filled: Filled, each: bool) -> np.ndarray:

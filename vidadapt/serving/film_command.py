@@ -33,7 +33,7 @@ from vidadapt.serving.timeline import (
     write_runs,
     write_subtitles,
 )
-from vidadapt.video import Film, TransientReadError, cause_of, open_film
+from vidadapt.video import Film, TransientReadError, cause_of, film_and_span, open_film
 
 UNITS = {"": Fraction(1), "s": Fraction(1), "ms": Fraction(1, 1000), "min": Fraction(60)}
 TOP = 5  # labels of a window that are kept in its line
@@ -122,6 +122,11 @@ def timelines(options: argparse.Namespace) -> Iterator[Seen]:
         ReadError, ValueError: see `load` and `windows_of`.
     """
     videos = find_videos(options.videos, options.root, options.allow_outside_root)
+    for video in videos:
+        if film_and_span(video.path)[1] is not None:
+            raise ConfigError(
+                f"--window: {printable(video.path)}: is a segment; give the whole film"
+            )
     twice = [name for name, count in Counter(video.name for video in videos).items() if count > 1]
     if options.timeline is not None and twice:
         raise ConfigError(

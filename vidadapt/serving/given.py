@@ -29,7 +29,7 @@ from vidadapt.lists import (
     spelled,
     with_lists,
 )
-from vidadapt.video import control_character, leads_outside
+from vidadapt.video import control_character, film_of, leads_outside, same_name
 
 LISTS = (".txt", ".csv", ".tsv", ".lst", ".list")
 
@@ -108,7 +108,7 @@ def find_videos(
         else:
             inside = [GivenVideo(argument, name=path.name)]
         for video in inside:
-            found.setdefault(os.path.normpath(video.path), video)
+            found.setdefault(same_name(video.path), video)
     return list(found.values())
 
 
@@ -213,8 +213,8 @@ def _listed(
 
 
 def _is_there(root: Path | str, name: str) -> bool:
-    """Check if a list's path names a local file; stores are not asked."""
-    return Path(joined(root, name)).is_file()
+    """Check if a list's path names a local file, or a segment of one; stores are not asked."""
+    return Path(film_of(joined(root, name))).is_file()
 
 
 def _is_header(line: str, root: Path | str) -> bool:

@@ -107,7 +107,7 @@ class Model:
             logits = self(videos).cpu().numpy()
             return [Recognition("", self._most_probable(row[None], top)) for row in logits]
         plan = adapters.with_views(self.adapter.plan, num_clips, num_crops)
-        listed, names, workers = self._counted(videos, num_workers)
+        listed, names, workers = self._counted(videos, plan, num_workers)
         errors = [listed.samples.facts(place).error for place in range(len(names))]
         found = dict[int, np.ndarray]()
         if readable := [place for place, error in enumerate(errors) if not error]:
@@ -154,7 +154,7 @@ class Model:
                 self(videos)
             return torch.cat(found).cpu()
         plan = adapters.with_views(self.adapter.plan, 1, 1)
-        listed, _, workers = self._counted(videos, num_workers)
+        listed, _, workers = self._counted(videos, self.adapter.plan, num_workers)
         loaded = self._in_no_list(plan, listed, workers)
         scores, values = score_with_features(loaded, self._alone, "features")
         if scores.errors:
@@ -253,7 +253,9 @@ class Model:
     def _most_probable(self, logits: np.ndarray, top: int) -> tuple[Guess, ...]:
         return tuple(most_probable(self.adapter, logits, top))
 
-    def _counted(self, videos: Paths, num_workers: int | None) -> tuple[VideoList, list[str], int]:
+    def _counted(
+        self, videos: Paths, plan: DataPlan, num_workers: int | None
+    ) -> tuple[VideoList, list[str], int]:
         """Count the frames of all videos; also their paths as given, and the processes to use."""
         given = [videos] if isinstance(videos, str | os.PathLike) else videos
         if not isinstance(given, Sequence) or not all(
@@ -266,7 +268,7 @@ class Model:
         found = [video for one in given for video in find_videos([os.fspath(one)])]
         workers = workers_for(len(found)) if num_workers is None else num_workers
         reader, limit = self.adapter.config.data.reader, DataConfig.count_timeout
-        listed = counted(found, reader, num_workers=workers, time_limit=limit)
+        listed = counted(found, reader, [plan.sampling], num_workers=workers, time_limit=limit)
         return listed, [video.path for video in found], workers
 
     def _in_no_list(self, plan: DataPlan, videos: VideoList, num_workers: int) -> Loaded:

@@ -7,8 +7,10 @@ where their methods allow it.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +19,19 @@ import torch
 
 from vidadapt import data
 from vidadapt.config import Config, DataConfig
-from vidadapt.data import DataPlan, VideoList, cut_views, eval_indices, view_chunks
+from vidadapt.console import printable
+from vidadapt.data import DataPlan, Sampling, VideoList, clip_frames, cut_views, view_chunks
 from vidadapt.evaluation import fuse
 from vidadapt.evaluation.multi_label import log_shares
 from vidadapt.files import absolute
-from vidadapt.lists import Sample, Videos, label_named
+from vidadapt.lists import Sample, Videos, label_named, remarks_on
 from vidadapt.models import NonFinite, autocast, resolved_precision
 from vidadapt.runs import NOT_OF_THE_BACKBONE, SavedAdapter, adapters
 from vidadapt.runs.adapter_json import thresholds_of
 from vidadapt.serving.bank import AdapterBank
 from vidadapt.serving.given import GivenVideo
 from vidadapt.serving.published import Published, PublishedBank
-from vidadapt.video import frame_times
+from vidadapt.video import VideoFacts, times_at
 
 
 @dataclass(frozen=True)
@@ -193,8 +196,10 @@ class Predictor:
             shown: keep a clip of each video for a picture.
             time_limit: seconds that counting one video may take; None: no limit.
         """
+        samplings = [group.plan.sampling for group in self._groups]
+        count = partial(counted, num_workers=num_workers, time_limit=time_limit)
         lists = {
-            reader: counted(videos, reader, num_workers=num_workers, time_limit=time_limit)
+            reader: count(videos, reader, samplings)
             for reader in {group.config.data.reader for group in self._groups}
         }
         options = DataConfig(root="/", num_workers=num_workers)
@@ -216,8 +221,8 @@ class Predictor:
                 found |= self._guesses(group, item, video, top)
             clip = None
             if shown:
-                number = of_groups[0].samples.facts(int(items[0]["index"])).num_frames
-                clip = _middle(self._groups[0].plan, items[0], number, video)
+                facts = of_groups[0].samples.facts(int(items[0]["index"]))
+                clip = _middle(self._groups[0].plan, items[0], facts, video)
             guesses = {name: found[name] for name in self.names}
             given = "" if video.label is None else label_named(video.label, names)
             yield Prediction(video, "", guesses, self.views, clip, given)
@@ -250,13 +255,22 @@ def workers_for(num_videos: int) -> int:
 
 
 def counted(
-    videos: Sequence[GivenVideo], reader: str, *, num_workers: int, time_limit: float | None
+    videos: Sequence[GivenVideo],
+    reader: str,
+    samplings: Sequence[Sampling],
+    *,
+    num_workers: int,
+    time_limit: float | None,
 ) -> VideoList:
     """Count the frames of videos, and list them with all that is known of them, in their order.
 
     Args:
         reader: key of `READERS`.
+        samplings: by which clips will be cut from them.
         time_limit: seconds that counting one video may take; None: no limit.
+
+    Raises:
+        ReadError: clips are to be taken by time, and a video does not tell the times of its frames.
     """
     samples = [Sample(_absolute(video), 0) for video in videos]
     counts = data.count_files(
@@ -266,8 +280,14 @@ def counted(
         progress=True,
         time_limit=time_limit,
         limit_key="--time_limit",
+        timed=any(sampling.fps for sampling in samplings),
     )
-    return VideoList("", Videos.of("/", samples, counts))
+    found = Videos.of("/", samples, counts)
+    for sampling in samplings:
+        data.refuse_untimed(found, sampling)
+    for line in remarks_on(found):
+        print(printable(f"warning: {line}"), file=sys.stderr, flush=True)
+    return VideoList("", found)
 
 
 def most_probable(adapter: SavedAdapter, logits: np.ndarray, top: int) -> list[Guess]:
@@ -306,13 +326,12 @@ def _key(adapter: SavedAdapter, plan: DataPlan) -> Any:
     return (adapter.about["model"]["fingerprint"], built, *clip, *facts)
 
 
-def _middle(plan: DataPlan, item: Mapping[str, Any], num_frames: int, video: GivenVideo) -> Shown:
+def _middle(plan: DataPlan, item: Mapping[str, Any], facts: VideoFacts, video: GivenVideo) -> Shown:
     clip, crop = plan.num_clips // 2, plan.num_crops // 2
     chosen = int(item["view_of"][clip * plan.num_crops + crop])
     [view] = cut_views(item["frames"], item["clips"], item["corners"], [chosen])
-    path = _absolute(video)
-    indices = eval_indices(plan.sampling, num_frames, plan.num_clips)[clip].tolist()
-    return Shown(view.permute(1, 2, 3, 0).numpy(), frame_times(path, indices, num_frames))
+    indices = clip_frames(plan.sampling, facts, plan.num_clips)[clip].tolist()
+    return Shown(view.permute(1, 2, 3, 0).numpy(), times_at(_absolute(video), facts, indices))
 
 
 def _absolute(video: GivenVideo) -> str:

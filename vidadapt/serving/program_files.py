@@ -23,6 +23,8 @@ from vidadapt.serving.programs import INPUT, OUTPUT, FromPixels, Run, opset_of, 
 MOST_COMPARED = 24  # clips
 BATCHES = (1, 3, 8)
 LIMIT = 1e-4  # of a logit in fp32, or of the largest one where that is above 1
+# Where frames_a_second is not null, n and the frames are those of the video as it is shown at that
+# rate: its frame k is the one shown at k / rate seconds.
 RULES = {
     "uniform": "frame i of T in a video of n frames: (2 i + 1) * n // (2 T)",
     "dense": "frames of the grid 0, stride, 2 stride, ...: T in a row, the first one at place "
@@ -123,6 +125,7 @@ def preprocessing(plan: DataPlan) -> dict[str, Any]:
             "policy": sampling.policy,
             "num_frames": sampling.num_frames,
             "stride": sampling.stride,
+            "frames_a_second": sampling.fps,
             "rule": RULES[sampling.policy],
         },
         "resize": {

@@ -323,6 +323,7 @@ def job(loaded: Loaded, world: World) -> Scoring:
             "sampling": plan.sampling.policy,
             "stride": plan.sampling.stride,
             "segments": plan.sampling.segments,
+            **({} if plan.sampling.fps is None else {"sampling_fps": plan.sampling.fps}),
             "eval.views_per_forward": loaded.trained.config.eval.views_per_forward,
         },
         machine=f"{device} (torch {torch.__version__})",

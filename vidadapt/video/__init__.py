@@ -6,7 +6,7 @@ opens it again with them, and decodes nothing.
 
 from vidadapt.video.bounds import ALLOW_OUTSIDE, MAX_FRAMES, control_character, leads_outside
 from vidadapt.video.checksums import frame_checksum
-from vidadapt.video.facts import COUNTED_WITH, VideoFacts, cut_short
+from vidadapt.video.facts import COUNTED_WITH, NO_TIMES, VideoFacts, cut_short
 from vidadapt.video.images import READER as IMAGE_READER
 from vidadapt.video.jpeg import decoded_jpeg
 from vidadapt.video.packed import (
@@ -26,6 +26,7 @@ from vidadapt.video.readers import (
     open_video,
 )
 from vidadapt.video.seekers import Frames
+from vidadapt.video.segments import Span, cut, film_and_span, film_of, same_name
 from vidadapt.video.sequential import (
     ReadError,
     TransientReadError,
@@ -37,17 +38,19 @@ from vidadapt.video.sequential import (
     unreadable_bytes,
 )
 from vidadapt.video.streaming import Film, frames_at, open_film
-from vidadapt.video.survey import frame_times, promised_frames
+from vidadapt.video.survey import frame_times, promised_frames, times_at
 
 __all__ = [
     "ALLOW_OUTSIDE",
     "COUNTED_WITH",
     "IMAGE_READER",
     "MAX_FRAMES",
+    "NO_TIMES",
     "READERS",
     "Film",
     "Frames",
     "ReadError",
+    "Span",
     "StrictInfo",
     "TransientReadError",
     "Video",
@@ -57,9 +60,12 @@ __all__ = [
     "cause_of",
     "check_reader",
     "control_character",
+    "cut",
     "cut_short",
     "decoded_jpeg",
     "file_of",
+    "film_and_span",
+    "film_of",
     "frame_checksum",
     "frame_times",
     "frames_at",
@@ -75,7 +81,9 @@ __all__ = [
     "packed_parts",
     "promised_frames",
     "read_sequentially",
+    "same_name",
     "state_now",
     "tar_and_name",
+    "times_at",
     "unreadable_bytes",
 ]

@@ -11,6 +11,7 @@ import xxhash
 
 ENDS_EARLY = "the file ends early"
 NO_CHECKS = np.empty(0, np.uint64)
+NO_TIMES = np.empty(0, np.float64)
 COUNTED_WITH = f"PyAV {av.__version__}, libavcodec " + ".".join(
     map(str, av.library_versions["libavcodec"])
 )
@@ -45,6 +46,11 @@ class VideoFacts:
         counted_with: versions of PyAV and of FFmpeg's decoders.
         checks: (num_frames,) uint64, `frame_checksum` of each frame; for a file that a seeking
             library reads, `array_checksum` of each as it is shown; empty: none were taken.
+        times: (num_frames,) float64, seconds from the first frame of the file to each; empty: they
+            were not asked for, or are not known.
+        first_frame: of a segment (see `segments`), its first frame's index in the file; else 0.
+        remark: what its times rest on where frames have no timestamps, and by how much a segment is
+            shorter than its name says; empty: nothing.
         holds: False: an error may not be the file's fault, so an index does not keep the facts.
         uneven: how the frames differ, so that each is best decoded after all earlier ones; empty:
             they do not. This and what follows is known after a decode, until a reader is chosen.
@@ -72,6 +78,9 @@ class VideoFacts:
     error: str = ""
     counted_with: str = ""
     checks: np.ndarray = field(default_factory=lambda: NO_CHECKS, repr=False, compare=False)
+    times: np.ndarray = field(default_factory=lambda: NO_TIMES, repr=False, compare=False)
+    first_frame: int = 0
+    remark: str = ""
     holds: bool = True
     uneven: str = field(default="", repr=False, compare=False)
     packets: Sequence[int] = field(default=(), repr=False, compare=False)

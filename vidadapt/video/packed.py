@@ -24,6 +24,7 @@ from vidadapt.files import State, is_url, known_state, read_ranges
 from vidadapt.video.facts import COUNTED_WITH, VideoFacts
 from vidadapt.video.jpeg import decoded_jpeg
 from vidadapt.video.packed_index import index_in_state
+from vidadapt.video.segments import film_of
 from vidadapt.video.sequential import ReadError, TransientReadError, cause_of
 
 
@@ -46,9 +47,9 @@ def tar_and_name(path: str | os.PathLike[str]) -> tuple[str, str] | None:
 
 
 def file_of(path: str | os.PathLike[str]) -> str:
-    """The file or object: the tar of a packed video, or the path itself."""
+    """The file or object: the tar of a packed video, the film of a segment, or the path itself."""
     place = tar_and_name(path)
-    return os.fspath(path) if place is None else place[0]
+    return film_of(os.fspath(path)) if place is None else place[0]
 
 
 def state_now(path: str | os.PathLike[str]) -> State:

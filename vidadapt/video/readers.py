@@ -41,7 +41,7 @@ import numpy as np
 import torch
 
 from vidadapt.files import Copy, fetched, is_url
-from vidadapt.video import images, packed, sparse
+from vidadapt.video import deep, images, packed, sparse
 from vidadapt.video.checksums import array_checksum, odd_arrays
 from vidadapt.video.facts import VideoFacts
 from vidadapt.video.seekers import (
@@ -53,6 +53,7 @@ from vidadapt.video.seekers import (
     open_seeking,
     read_verified,
 )
+from vidadapt.video.segments import cut, film_of
 from vidadapt.video.sequential import (
     ReadError,
     TransientReadError,
@@ -68,7 +69,8 @@ class Video:
     """One open video file; a context manager. Call `open_video` or `open_counted` to make one.
 
     It is read sequentially if there is no faster `read`, or if that finds no exact frames. The
-    checksums of the facts are of frames as shown if `as_shown` is set, else as decoded.
+    checksums of the facts are of frames as shown if `as_shown` is set, else as decoded. Of a
+    segment, frame 0 is its first; `read` takes indices in its file.
 
     Attributes:
         file: its path, or the URL of an object.
@@ -88,7 +90,7 @@ class Video:
     ) -> None:
         self.file, self.facts, self.changed = file, facts, ""
         self._read, self._as_shown, self._is_open = read, as_shown, True
-        self._copy, self._place = copy, copy.path if copy else file
+        self._copy, self._place = copy, copy.path if copy else film_of(file)
 
     def __len__(self) -> int:
         """Number of frames that decode."""
@@ -135,11 +137,13 @@ class Video:
 
     def _found(self, wanted: list[int]) -> Frames:
         """Frames at `wanted` (ascending, distinct); fewer if the stream ends early."""
+        first = self.facts.first_frame
+        wanted = [first + index for index in wanted]
         found = None if self._read is None else self._read(wanted)
         if found is not None:
             return found
         odd: list[int] = []
-        checks = self.facts.checks if len(self.facts.checks) else None
+        checks = checks_in_file(self.facts) if len(self.facts.checks) else None
         if self.facts.reader == images.READER:
             found, library = images.decoded(self._place)[None], images.DECODED_WITH
         else:
@@ -149,8 +153,8 @@ class Video:
             odd = odd_arrays(found, checks, wanted)
         if odd and not self.changed:
             self.changed = (
-                f"{self.file}: frame {odd[0]} is not what it was when the file was counted: the "
-                "file has changed since, the disk returns other bytes, or it was counted with "
+                f"{self.file}: frame {odd[0] - first} is not what it was when its file was counted:"
+                " the file has changed since, the disk returns other bytes, or it was counted with "
                 f"another version of its decoder (this is {library})"
             )
         return found
@@ -194,7 +198,8 @@ def open_video(path: str | os.PathLike[str], reader: str = "auto") -> Video:
         path: a regular file; names may begin with `-` and hold any character. Or a packed video,
             `shards/00000.tar/NAME` (see `packed`), which is always read by the reader "packed". An
             image is always read by the reader "image", see `images`. Or a URL, see `files.stores`:
-            the object is fetched to a local folder, see `files.store_cache`.
+            the object is fetched to a local folder, see `files.store_cache`. Or a segment of such a
+            file, see `segments`; all of the file is decoded.
         reader: key of `READERS`.
 
     Raises:
@@ -206,11 +211,12 @@ def open_video(path: str | os.PathLike[str], reader: str = "auto") -> Video:
     if packed.tar_and_name(path) is not None:
         return _open_packed(path)
     check_reader(reader)
-    place, copy = _local(path)
-    name = place if copy is None else str(path)
+    name, place, copy = _local(path)
     with naming(name, place):
         facts = images.image_facts(place) or READERS[reader](counted(place))
-        facts = replace(facts, path=name, uneven="", packets=(), keys=())
+        facts = cut(replace(facts, uneven="", packets=(), keys=()), name)
+        if facts.error:
+            raise ReadError(f"{name}: {facts.error}")
         return _open_file(name, facts, copy)
 
 
@@ -223,8 +229,8 @@ def open_counted(
 
     Args:
         path: see `open_video`.
-        facts: only `reader`, `num_frames` and `checks` matter; without checks PyAV reads
-            sequentially.
+        facts: only `reader`, `num_frames` and `checks` matter, of a segment `first_frame`, `times`,
+            `width` and `height`, too; without checks PyAV reads sequentially.
         parts: of a packed video, `packed_parts` of the frames that are to be read.
 
     Raises:
@@ -237,23 +243,26 @@ def open_counted(
         check_reader(facts.reader)
     if len(facts.checks) not in (0, facts.num_frames):
         raise ValueError(f"{path}: {len(facts.checks)} checksums of {facts.num_frames} frames")
-    place, copy = _local(path)
-    return _open_file(place if copy is None else str(path), facts, copy)
+    name, _, copy = _local(path)
+    return _open_file(name, facts, copy)
 
 
-def _local(path: str | os.PathLike[str]) -> tuple[str, Copy | None]:
-    """The file of a video and, if it is that of an object, the copy that is kept while it is open.
+def _local(path: str | os.PathLike[str]) -> tuple[str, str, Copy | None]:
+    """What a video is called, its file, and if that is an object's, the copy that is kept open.
 
     Raises:
         TransientReadError: it is missing, or cannot be read or fetched now.
     """
-    if not is_url(path):
-        return _regular_file(path), None
+    given = os.fspath(path)
+    film = film_of(given)
+    if not is_url(film):
+        file = _regular_file(film)
+        return file + given[len(film) :], file, None
     try:
-        copy = fetched(str(path))
+        copy = fetched(film)
     except OSError as error:
         raise TransientReadError(f"{path}: {cause_of(error)}") from None
-    return copy.path, copy
+    return given, copy.path, copy
 
 
 def _regular_file(path: str | os.PathLike[str]) -> str:
@@ -290,15 +299,27 @@ def _open_packed(
 
 def _open_file(file: str, facts: VideoFacts, copy: Copy | None) -> Video:
     """Open a counted file; PyAV reads it sequentially if checksums or the reader are missing."""
-    name, checks, place = facts.reader, facts.checks, copy.path if copy else file
+    name, checks, place = facts.reader, checks_in_file(facts), copy.path if copy else film_of(file)
     read: Callable[[Sequence[int]], Frames | None] | None = None
     if len(checks) and name == "pyav_sparse":
         read = functools.partial(sparse.read_sparsely, place, checks)
-    elif len(checks) and name in SEEKERS and (seek := open_seeking(name, place, len(checks))):
-        read = functools.partial(read_verified, seek, checks)
+    elif len(checks) and name in SEEKERS:
+        seek = open_seeking(name, place, len(checks), is_part=film_of(file) != file)
+        read = functools.partial(read_verified, seek, checks) if seek else None
+    if len(checks) and deep.pays(facts):
+        read = functools.partial(deep.read_from_key_frame, place, facts, checks, read)
     if read is None and name not in ("pyav", images.READER):
         facts = replace(facts, reader="pyav")
     return Video(file, facts, read, as_shown=name in (*SEEKERS, images.READER), copy=copy)
+
+
+def checks_in_file(facts: VideoFacts) -> np.ndarray:
+    """Checks by a frame's index in its file; those before a segment are not set, nor looked at."""
+    if not facts.first_frame or not len(facts.checks):
+        return facts.checks
+    checks = np.empty(facts.first_frame + len(facts.checks), np.uint64)
+    checks[facts.first_frame :] = facts.checks
+    return checks
 
 
 def pyav_facts(facts: VideoFacts) -> VideoFacts:

@@ -71,13 +71,17 @@ SEEKERS: dict[str, Callable[[str], tuple[int, Read]]] = {
 }
 
 
-def open_seeking(name: str, path: str, num_frames: int) -> Read | None:
-    """Open a file with a library; None: it is missing, cannot open it, or counts other frames."""
+def open_seeking(name: str, path: str, num_frames: int, is_part: bool = False) -> Read | None:
+    """Open a file with a library; None: it is missing, cannot open it, or counts other frames.
+
+    Args:
+        is_part: the file has `num_frames` frames or more.
+    """
     try:
         count, read = SEEKERS[name](path)
     except Exception:  # whatever a library raises: PyAV has decoded the file
         return None
-    return read if count == num_frames else None
+    return read if count == num_frames or (is_part and count > num_frames) else None
 
 
 def read_verified(read: Read, checks: np.ndarray, wanted: Sequence[int]) -> Frames | None:

@@ -14,7 +14,7 @@ from av.video.reformatter import VideoReformatter
 
 from vidadapt.console import printable
 from vidadapt.video.checksums import frame_checksum
-from vidadapt.video.facts import COUNTED_WITH, ENDS_EARLY, VideoFacts
+from vidadapt.video.facts import COUNTED_WITH, ENDS_EARLY, NO_TIMES, VideoFacts
 from vidadapt.video.first_bytes import missing_end
 from vidadapt.video.orientation import shown_size
 from vidadapt.video.packets import stream_doubt
@@ -162,7 +162,9 @@ def _with_times(
     rate: Fraction | None,
     tick: Fraction | None,
 ) -> VideoFacts:
-    """Add frame rate and duration, from the frames' timestamps in units of `tick` seconds.
+    """Add frame rate, duration and times, from the frames' timestamps in units of `tick` seconds.
+
+    Frames without timestamps, or with some that go back, have the times of the mean rate.
 
     Args:
         rate: mean frames a second by the header.
@@ -173,10 +175,20 @@ def _with_times(
     if span and tick:
         duration = span * tick * Fraction(len(shown), len(shown) - 1)
         rate = rate or len(shown) / duration
+    times, remark = NO_TIMES, ""
+    ordered = len(stamps) == len(shown) and all(a <= b for a, b in itertools.pairwise(stamps))
+    if ordered and stamps and tick:
+        # A product below 2^53 divided once: each time is the nearest float to its fraction.
+        times = (np.array(stamps) - stamps[0]) * tick.numerator / tick.denominator
+    elif rate:
+        times = np.arange(len(shown)) * rate.denominator / rate.numerator
+        remark = f"its timestamps do not say when each frame is shown: {float(rate):.7g} a second"
     return replace(
         facts,
         frame_rate=float(rate) if rate else None,
         duration=None if duration is None else float(duration),
+        times=times,
+        remark=remark,
     )
 
 
@@ -242,3 +254,13 @@ def frame_times(path: str, indices: Sequence[int], num_frames: int) -> list[floa
     if base and len(known) == len(stamps) == num_frames:
         return [float((known[index] - known[0]) * base) for index in indices]
     return [float(index / rate) for index in indices] if rate else None
+
+
+def times_at(path: str, facts: VideoFacts, indices: Sequence[int]) -> list[float] | None:
+    """Seconds from the first frame of a file to those at `indices` of a video in it.
+
+    They are those that the facts keep, as of every segment, or else those of `frame_times`.
+    """
+    if len(facts.times):
+        return facts.times[list(indices)].tolist()
+    return frame_times(path, indices, facts.num_frames)

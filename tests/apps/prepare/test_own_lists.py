@@ -424,16 +424,18 @@ def test_a_list_whose_names_are_spelled_otherwise_says_so(own, tmp_path: Path) -
         assert "Unicode" not in second
 
 
-def test_parts_of_films_in_a_table_are_not_taken_for_videos(own, tmp_path: Path) -> None:
-    rows = [f"walk/walk 0.mp4,walk,{i},{i + 2}" for i in range(4)] + ["jump/jump 1.mp4,jump,0,9"]
+def test_columns_of_times_of_clips_that_are_cut_already_are_not_used_unasked(
+    own, tmp_path: Path
+) -> None:
+    rows = ["walk/walk 0.mp4,walk,0,2", "jump/jump 1.mp4,jump,0,9"]
     table = tmp_path / "table.csv"
-    table.write_text("\n".join(["path,label,Start,end_time", *rows]))
-    done = prepare("csv", table, "--videos", own, tmp_path / "out")
-    assert done.status == 2 and "table.csv:1: " in done.told and "not supported" in done.told
-    assert not (tmp_path / "out").exists() and "one video twice" not in done.told
-    table.write_text("\n".join(["path,label,start,end", rows[0], rows[-1]]))
-    done = prepare("csv", table, "--videos", own, tmp_path / "out", "--test_fraction", "0")
+    table.write_text("\n".join(["path,label,start,end", *rows]))
+    command = ["csv", table, "--videos", own, tmp_path / "out", "--test_fraction", "0"]
+    done = prepare(*command, "--dev_fraction", "0")
     assert done.listed("note: columns that are not used: each file is one video")
+    assert [path for path, _ in lines_of(tmp_path / "out" / "train.txt")] == [
+        row.split(",")[0] for row in rows
+    ]
 
 
 def test_names_that_turn_the_order_of_letters_are_shown_escaped(own, tmp_path: Path) -> None:

@@ -32,12 +32,14 @@ class Entry:
         group: what it was cut from, e.g. a film: videos of one group are never on both sides of a
             split that is made here. Empty: a group of its own.
         source: where the annotation says so, as "file:line" or "file, record 12".
+        fragment: of a segment of a film, `#t=1.5,2` or `#frames=30,60`; empty: the whole file.
     """
 
     key: str
     label: Label
     group: str
     source: str
+    fragment: str = ""
 
     @property
     def classes(self) -> tuple[int, ...]:

@@ -22,10 +22,11 @@ from vidadapt.lists import (
     parse_line,
     write_prepared,
 )
+from vidadapt.video import film_of
 
 REPORT = "report.txt"
 COUNTED = ".counted"  # stem of the list whose index holds what is counted before the split
-Found = dict[str, tuple[Entry, ...]]  # by split; keys are the paths of files, no group is empty
+Found = dict[str, tuple[Entry, ...]]  # by split; keys are paths of lists, no group is empty
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def gather(
             read are left out, with `options.index`.
 
     Returns:
-        Entries by split, and sets of videos with the same content.
+        Entries by split, and sets of videos or segments with the same content.
 
     Raises:
         ValueError: not one annotated video has a file, or a class name that no file can hold.
@@ -122,6 +123,7 @@ def gather(
     same = overlap.identical(
         files.root, sizes, report, threads=options.processes, progress=options.progress
     )
+    same = overlap.of_segments(same, (one.key for entries in found.values() for one in entries))
     if taken_out and options.index:
         found = _readable(found, files.root, out, options, report)
     _check_classes(annotations, found, report, taken_out)
@@ -147,6 +149,7 @@ def write(
         ListError: the folder holds other lists.
     """
     samples = {s: [Sample(one.key, one.label) for one in found[s]] for s in found}
+    overlap.check_segments(samples, report)
     overlap.check_overlap(
         samples, same, annotations.label_names, report, official=bool(annotations.expected)
     )
@@ -182,6 +185,7 @@ def _locate(
             path = matched.get(entry.key)
             if path is None:
                 continue
+            film, path = path, path + entry.fragment
             if path in first:
                 line = f"{entry.source}: {path} is already in {first[path].source}, which counts"
                 if entry.label != first[path].label:
@@ -193,8 +197,9 @@ def _locate(
             elif not _can_be_listed(path):
                 report.problem(videos.UNLISTABLE, repr(path))
             else:
-                first[path] = replace(entry, key=path, group=group_of(entry))
-        found[split] = tuple(entry for path, entry in first.items() if path in sizes)
+                group = entry.group or (film if entry.fragment else group_of(entry))
+                first[path] = replace(entry, key=path, group=group)
+        found[split] = tuple(entry for path, entry in first.items() if film_of(path) in sizes)
     if not any(found.values()):
         raise ValueError(
             f"{files.root}: not one of {len(entries):,} annotated videos is there, among "
@@ -325,6 +330,9 @@ def _count_frames(
                 )
             elif line := facts.truncated:
                 report.note("truncated videos", f"{split}: {line}")
+            if facts.remark:
+                title = "segments with another end, or times by the mean rate"
+                report.note(title, f"{split}: {found[place].path}: {facts.remark}")
     return broken
 
 

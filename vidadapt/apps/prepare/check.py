@@ -33,7 +33,7 @@ from vidadapt.lists import (
     read_list,
     write_quarantine,
 )
-from vidadapt.video import ReadError, VideoFacts, file_of, open_video
+from vidadapt.video import ReadError, VideoFacts, file_of, film_of, open_video
 
 STORE_EVERY = 10.0  # seconds between two stores of rows in the video index
 CHUNK = 64  # packed frames in memory at once
@@ -42,7 +42,7 @@ LISTED = 100  # files that the summary shows of each defect
 COLUMNS = (
     *("size", "mtime_ns", "requested", "reader", "container", "codec", "pixel_format"),
     *("width", "height", "rotation", "frame_rate", "duration", "header_frames"),
-    *("num_frames", "truncated", "doubt", "error", "holds"),
+    *("num_frames", "truncated", "doubt", "error", "first_frame", "remark", "holds"),
 )
 UNKNOWN = {"width": 0, "height": 0, "size": -1}  # values that mean unknown
 
@@ -254,6 +254,7 @@ def cells(facts: VideoFacts) -> list[str]:
         "error": facts.error or facts.cause,
         "rotation": facts.rotation if facts.width > 0 else None,
         "mtime_ns": facts.mtime_ns if facts.size >= 0 else None,
+        "first_frame": facts.first_frame if film_of(facts.path) != facts.path else None,
     }
     return [_cell(None if UNKNOWN.get(name) == values[name] else values[name]) for name in COLUMNS]
 

@@ -28,7 +28,7 @@ from vidadapt.lists import (
     write_list,
     write_prepared,
 )
-from vidadapt.video import VideoFacts
+from vidadapt.video import VideoFacts, film_of
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,11 @@ def read_originals(
         several = multi_label or known_multi_label(path)
         kinds.add(several)
         samples = read_list(path, known, MANY, allow_outside_root, multi_label=several)
+        if part := next((p for p in samples.paths() if film_of(p) != p), None):
+            raise ValueError(
+                f"{path}: {part} is a segment of a film; fast copies are made of lists of whole "
+                "files alone: train on the films, or cut the segments to files first"
+            )
         lists[path.name] = tuple(samples)
         role = path.stem
         if (path.parent / PREPARED_FILE).is_file():

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from vidadapt.apps.prepare.report import Report
 from vidadapt.console import track
-from vidadapt.lists import Label, Sample, label_named
+from vidadapt.lists import Label, Sample, Samples, label_named, shared_paths
+from vidadapt.video import film_of
 
 PROBE = 4096  # bytes from the middle of a file, compared before whole files
 
@@ -83,6 +85,42 @@ def check_overlap(
         elif len(found) > 1:
             tell = report.problem if differing and not official else report.note
             tell(f"the same video twice in {names[0]}{differing}", line)
+
+
+def of_segments(same: Iterable[tuple[str, ...]], paths: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return sets of files with the same content as sets of the paths of lists.
+
+    Of equal films, the segments of one name are the same.
+
+    >>> of_segments([("a", "b")], ["a#t=1", "b#t=1", "b#t=2", "b"])
+    [('a#t=1', 'b#t=1')]
+    """
+    named: dict[str, dict[str, str]] = defaultdict(dict)  # film: fragment: path
+    for path in paths:
+        film = film_of(path)
+        named[film][path[len(film) :]] = path
+    found = []
+    for films in same:
+        by_fragment: dict[str, list[str]] = defaultdict(list)
+        for film in films:
+            for fragment, path in named[film].items():
+                by_fragment[fragment].append(path)
+        found += [tuple(paths) for paths in by_fragment.values() if len(paths) > 1]
+    return found
+
+
+def check_segments(splits: Mapping[str, Sequence[Sample]], report: Report) -> None:
+    """Report every two splits whose segments overlap, or come from the same films."""
+    lists = {name: Samples.of(samples) for name, samples in splits.items() if samples}
+    lists = {name: samples for name, samples in lists.items() if samples.may_name_segments}
+    for (first, one), (second, other) in itertools.combinations(lists.items(), 2):
+        for path in shared_paths(one, other):
+            if film_of(path) != path:
+                title = f"segments of {second} that overlap those of {first}; training refuses them"
+                report.problem(title, path)
+        films = [{film_of(path) for path in samples.paths()} for samples in (one, other)]
+        for film in sorted(films[0] & films[1]):
+            report.note(f"films with segments in {first} and {second}", film)
 
 
 def _divide(sets: Sequence[Sequence[str]], digests: Sequence[str]) -> list[list[str]]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidadapt.lists import Samples, add_to_index, index_path, join_indexes, shard_path
+from vidadapt.video import film_of
 
 
 def sharded(
     list_path: Path, samples: Samples, shard: tuple[int, int] | None, folder: Path | None
 ) -> tuple[Path, Samples]:
     """Take every N-th video from the I-th on; return the name that the part's files have, too.
+
+    Segments go with their film: every N-th film is taken with all of them.
 
     Args:
         shard: I, from 1, and N; None: the whole list.
@@ -23,7 +26,8 @@ def sharded(
     if shard is None:
         return list_path, samples
     part, number = shard
-    chosen = samples[part - 1 :: number]
+    films = {film: place for place, film in enumerate(dict.fromkeys(map(film_of, samples.paths())))}
+    chosen = [one for one in samples if films[film_of(one.path)] % number == part - 1]
     if not chosen:
         raise ValueError(
             f"--shard {part}/{number}: {list_path} has {len(samples):,} videos; choose fewer parts"

@@ -7,6 +7,13 @@
 `path` and `label` are required. Labels are names, whose ids are those of the sorted names, or
 numbers, which are kept. Videos of one `group` are never on both sides of a split made here.
 
+Rows may be segments of films, by two columns `start` and `end`, in seconds or as `hh:mm:ss.ss`; an
+empty cell is the film's beginning or end. Columns whose names hold `frame` count frames, from 0 and
+without the last (`start_frame`, `end_frame`); `start_frame` with `stop_frame`, as in EPIC-Kitchens,
+count from 1 and with it. Of a table in which each file comes once, the columns are taken for
+segments only if they are named by --start_column and --end_column, since clips that are cut already
+often keep them. Segments of one film are a group where no column says another.
+
 With --multi_label a cell under `label` holds any number of labels, `run;jump`; with
 --label_columns there is a column of 0 and 1 for each class instead.
 """
@@ -18,23 +25,23 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from vidadapt.apps.prepare import segment_columns
 from vidadapt.apps.prepare.annotations import SPLIT_OF, SPLITS, Annotations, Entry, table_lines
 from vidadapt.apps.prepare.report import Report
 from vidadapt.apps.prepare.videos import Files
 from vidadapt.console import did_you_mean
-from vidadapt.lists import PATH_COLUMNS, read_label_names
+from vidadapt.lists import PATH_COLUMNS, read_label_names, without_ending
 
 COLUMNS = {
     "path": ", ".join(PATH_COLUMNS),
     "label": "label, label_name, class, class_name, category, action, target, label_id, class_id",
     "split": "split, subset, set, partition",
     "group": "group, group_id",
+    "start": "start_timestamp, start, start_time, time_start, start_sec, start_seconds, t_start, "
+    "from, begin, start_frame",
+    "end": "stop_timestamp, end_timestamp, end, end_time, time_end, end_sec, end_seconds, t_end, "
+    "to, stop, stop_frame, end_frame",
 }
-# Columns with the first and last moment of a part of a film.
-BEGINNINGS = (
-    "start, start_time, time_start, start_frame, start_sec, start_seconds, t_start, from, begin"
-)
-ENDS = "end, end_time, time_end, end_frame, end_sec, end_seconds, t_end, to, stop"
 SEPARATOR = ";"  # of labels in a cell
 _INTEGER = re.compile(r"-?[0-9]+")
 
@@ -62,8 +69,8 @@ def read(
             column of labels.
 
     Raises:
-        ValueError: no header, no such column, parts of films, no usable row, or labels that are no
-            class ids or only one class.
+        ValueError: no header, no such column, starts in frames with ends in seconds, no usable row,
+            or labels that are no class ids or only one class.
     """
     multi_label = multi_label or bool(label_columns)
     rows = _rows(table, columns, report, label_columns, may_lack_labels=multi_label)
@@ -93,7 +100,7 @@ def read(
         else:
             numbers = tuple(sorted(label_of[label] for label in labels))
             label = numbers if multi_label else numbers[0]
-            entries[split].append(Entry(path, label, row["group"], source))
+            entries[split].append(Entry(path, label, row["group"], source, row["fragment"]))
     return Annotations(
         dataset="custom",
         label_names=names,
@@ -132,7 +139,9 @@ def _rows(
         columns = {**columns, "label": label_columns[0]}
     chosen = {key: _column(table, header, key, columns.get(key)) for key in COLUMNS}
     classes = {name: _column(table, header, "label", name) for name in label_columns}
-    _check_segments(table, header, chosen["path"], [cells for _, cells in lines[1:]], report)
+    named = {key: header[at] for key in ("start", "end") if (at := chosen[key]) is not None}
+    if not _gives_segments(table, named, columns, [c for _, c in lines[1:]], chosen, report):
+        named = {}
     rows = []
     for source, cells in lines[1:]:
         if not any(cells):
@@ -149,38 +158,62 @@ def _rows(
             continue
         if marks:
             values["label"] = SEPARATOR.join(name for name, mark in marks.items() if mark == "1")
-        optional = {"group", *(["label"] if may_lack_labels else [])}
+        optional = {"group", "start", "end", *(["label"] if may_lack_labels else [])}
         needed = [at for key, at in chosen.items() if at is not None and key not in optional]
         if any(not cells[at] for at in needed):
             empty = [header[at] for at in needed if not cells[at]]
             report.problem("unusable rows", f"{source}: nothing under {', '.join(empty)}")
+            continue
+        try:
+            fragment = segment_columns.fragment(values["start"], values["end"], named)
+        except ValueError as error:
+            report.problem("unusable rows", f"{source}: {error}")
         else:
-            rows.append((source, values))
+            rows.append((source, {**values, "fragment": fragment}))
     if not rows:
         raise ValueError(f"{table} has no row that can be used\n{report.text()}".rstrip())
     return rows
 
 
-def _check_segments(
-    table: Path, header: list[str], path: int | None, lines: list[list[str]], report: Report
-) -> None:
-    """Check that the rows are whole videos, even where columns give times.
+def _gives_segments(
+    table: Path,
+    named: dict[str, str],
+    given: dict[str, str | None],
+    lines: list[list[str]],
+    chosen: dict[str, int | None],
+    report: Report,
+) -> bool:
+    """Return whether rows are segments of films: their columns were named, or a film comes twice.
+
+    Args:
+        named: start and end -> the column that the header has for it.
+        given: the same, as asked for.
 
     Raises:
-        ValueError: several rows are parts of one film.
+        ValueError: one of the columns was named alone, or one has frames and the other seconds.
     """
-    begin, end = _place(header, BEGINNINGS), _place(header, ENDS)
-    if begin is None or end is None or path is None:
-        return
-    parts = {(c[path], c[begin], c[end]) for c in lines if len(c) == len(header)}
-    shown = f"{header[begin]!r} and {header[end]!r}"
-    if len(parts) > len({part[0] for part in parts}):
-        raise ValueError(
-            f"{table}:1: the columns {shown} give several parts of one film, which are not "
-            "supported yet: cut every part to a file of its own first (ffmpeg -ss START -to END -i "
-            "FILM PART), and list those"
+    shown = " and ".join(map(repr, named.values()))
+    asked = [key for key in ("start", "end") if given.get(key)]
+    if len(named) < 2:
+        if asked:
+            raise ValueError(
+                f"{table}:1: --{asked[0]}_column alone; segments need a start and an end column"
+            )
+        if named:
+            report.note("columns that are not used", f"{shown}: segments need a start and an end")
+        return False
+    at, *ends = [at for key in ("path", "start", "end") if (at := chosen[key]) is not None]
+    whole = [cells for cells in lines if len(cells) > max(at, *ends)]
+    parts = {(without_ending(cells[at]), *(cells[end] for end in ends)) for cells in whole}
+    if not asked and len(parts) == len({film for film, *_ in parts}):
+        report.note(
+            "columns that are not used: each file is one video",
+            f"{shown}; if they are segments of the files, add --start_column {named['start']} "
+            f"--end_column {named['end']}",
         )
-    report.note("columns that are not used: each file is one video", shown)
+        return False
+    report.note("segments of films", segment_columns.meaning(table, named))
+    return True
 
 
 def _column(table: Path, header: list[str], key: str, given: str | None) -> int | None:

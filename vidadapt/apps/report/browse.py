@@ -91,6 +91,8 @@ def _facts(
         "segments": f"in {sampling.segments} runs {sampling.stride} apart (segments)",
     }
     frames = f"{sampling.num_frames} frames, {how[sampling.policy]}"
+    if sampling.fps is not None:
+        frames += f", of {sampling.fps:g} a second"
     return {
         "videos": f"{num_videos:,} in {plan.num_classes} classes",
         "data.root": settings.root,

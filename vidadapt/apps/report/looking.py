@@ -194,6 +194,7 @@ def _chosen(
         num_workers=_processes(settings),
         progress=True,
         time_limit=settings.count_timeout,
+        timed=settings.sampling_fps is not None,
     )
     facts = counted([sample.path for sample in samples], barred=quarantined, decode=False)
     chosen: list[Sample] = []

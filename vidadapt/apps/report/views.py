@@ -13,13 +13,13 @@ from PIL import Image
 from vidadapt.data import (
     EvalViews,
     TrainClips,
+    clip_frames,
     cut_views,
-    eval_indices,
     read_frames,
     seeded,
-    train_indices,
+    train_frames,
 )
-from vidadapt.video import ReadError, VideoFacts, frame_times
+from vidadapt.video import ReadError, VideoFacts, times_at
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Looks:
         try:
             frames, _ = read_frames(videos.file(place), facts, np.zeros(1, int))
             height, width = frames[0].shape[:2]
-            return Clip(facts, width, height, tuple(self._views(place, facts.num_frames)))
+            return Clip(facts, width, height, tuple(self._views(place, facts)))
         except ReadError as error:
             return self.broken(place, str(error))
 
@@ -89,27 +89,30 @@ class Looks:
         """Return what is shown of a video that cannot be read."""
         return Clip(self.trained.samples.facts(place), 0, 0, (), error)
 
-    def _views(self, place: int, num_frames: int) -> Iterator[View]:
+    def _views(self, place: int, facts: VideoFacts) -> Iterator[View]:
         sampling, file = self.trained.sampling, self.trained.samples.file(place)
         for epoch, copy in self.keys:
             clip = self.trained[epoch, place, copy]["clip"]
             with seeded(self.trained.seed, epoch, place, copy) as rng:
-                indices = train_indices(sampling, num_frames, rng)  # TrainClips' first draw, too
-            shown = _shown(file, indices, num_frames)
+                # TrainClips' first draw, too
+                indices = train_frames(sampling, facts, rng)
+            shown = _shown(file, indices, facts)
             yield View(epoch, copy, *shown, strip_of(clip, self.side))
         if self.validated is not None:
             item = self.validated[place]
             if item["error"]:
                 raise ReadError(item["error"])
             [clip] = cut_views(item["frames"], item["clips"], item["corners"])
-            shown = _shown(file, eval_indices(sampling, num_frames, 1)[0], num_frames)
+            shown = _shown(file, clip_frames(sampling, facts, 1)[0], facts)
             yield View(None, None, *shown, strip_of(clip, self.side))
 
 
-def _shown(file: str, indices: np.ndarray, num_frames: int) -> tuple[list[int], list[float] | None]:
+def _shown(
+    file: str, indices: np.ndarray, facts: VideoFacts
+) -> tuple[list[int], list[float] | None]:
     """Frame indices and their times."""
     places = indices.tolist()
-    return places, frame_times(file, places, num_frames)
+    return places, times_at(file, facts, places)
 
 
 def strip_of(clip: torch.Tensor, side: int) -> bytes:

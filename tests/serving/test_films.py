@@ -106,7 +106,7 @@ def by_hand(model, path: Path, length: Fraction, hop: Fraction) -> list[np.ndarr
     middle = 0.5 if plan.sampling.policy == "uniform" else 0.0
     start = 0.0
     while start + float(length) <= end:
-        wanted = [start + float(length) * (i + middle) / count for i in range(count)]
+        wanted = [start + float(length) * (i + middle) / count + 1e-3 for i in range(count)]
         places = [max(n for n, time in enumerate(times) if time <= at + 1e-9) for at in wanted]
         frames = eval_frames(np.stack([shown[place] for place in places]), plan.crop_size)
         corner = crop_corners(frames.shape[1], frames.shape[2], 1, Framing())

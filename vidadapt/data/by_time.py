@@ -13,16 +13,14 @@ import numpy as np
 
 from vidadapt.data.sampling import Sampling, eval_indices, train_indices
 from vidadapt.lists import Videos, listing
-from vidadapt.video import MAX_FRAMES, ReadError, VideoFacts
-
-ROUNDING = 1e-3  # seconds by which a container may round a timestamp up (Matroska: whole ms)
+from vidadapt.video import MAX_FRAMES, ROUNDING, ReadError, VideoFacts
 
 
 def shown_frames(times: np.ndarray, fps: float) -> np.ndarray:
     """Index (M,) int64 of the frame that is shown at each time k / fps of a video, M at least 1.
 
-    That is the last frame whose timestamp is not later than that by more than `ROUNDING`. The last
-    frame is shown as long as the mean.
+    That is the last frame whose timestamp is not later than that by more than `video.ROUNDING`. The
+    last frame of a video is shown as long as the mean.
 
     Args:
         times: (N,) seconds of the frames, never decreasing.
@@ -32,10 +30,10 @@ def shown_frames(times: np.ndarray, fps: float) -> np.ndarray:
     >>> shown_frames(np.array([5, 5.033, 5.067, 5.1, 6]), 10).tolist()  # at 5.8 still that of 5.1
     [0, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4]
     """
-    passed = times - times[0]
+    passed, late = times - times[0], float(ROUNDING)
     length = float(passed[-1]) * len(passed) / max(len(passed) - 1, 1)
-    grid = np.arange(max(1, math.ceil((length - ROUNDING) * fps))) / fps
-    return np.searchsorted(passed, grid + ROUNDING, side="right") - 1
+    grid = np.arange(max(1, math.ceil((length - late) * fps))) / fps
+    return np.searchsorted(passed, grid + late, side="right") - 1
 
 
 def train_frames(sampling: Sampling, facts: VideoFacts, rng: np.random.Generator) -> np.ndarray:

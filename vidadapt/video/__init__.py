@@ -37,7 +37,7 @@ from vidadapt.video.sequential import (
     read_sequentially,
     unreadable_bytes,
 )
-from vidadapt.video.streaming import Film, frames_at, open_film
+from vidadapt.video.streaming import ROUNDING, Film, frames_at, open_film
 from vidadapt.video.survey import frame_times, promised_frames, times_at
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "MAX_FRAMES",
     "NO_TIMES",
     "READERS",
+    "ROUNDING",
     "Film",
     "Frames",
     "ReadError",

@@ -24,6 +24,8 @@ from vidadapt.video.sequential import (
     upright_rgb,
 )
 
+ROUNDING = Fraction(1, 1000)  # seconds by which a container may round a timestamp up (Matroska)
+
 
 @dataclass
 class Film:
@@ -68,8 +70,8 @@ def open_film(path: str) -> Film:
 def frames_at(film: Film, times: Iterable[Fraction]) -> Iterator[tuple[Fraction, int, np.ndarray]]:
     """Yield (time, number of the frame, frame) for each time, until the film ends.
 
-    The frame at a time is the one shown then: the last one whose timestamp is not later. A frame is
-    converted once, however many times it is shown at.
+    The frame at a time is the one shown then: the last one whose timestamp is not later by more
+    than `ROUNDING`. A frame is converted once, however many times it is shown at.
 
     Args:
         film: from `open_film`; it is filled while frames are read.
@@ -87,7 +89,7 @@ def frames_at(film: Film, times: Iterable[Fraction]) -> Iterator[tuple[Fraction,
     for number, frame, end in _shown(film):
         size = size or shown_size(frame)
         rgb: np.ndarray | None = None
-        while at is not None and at < end:
+        while at is not None and at + ROUNDING < end:
             if rgb is None:
                 rgb = _converted(film, convert, frame, number, size)
             yield at, number, rgb

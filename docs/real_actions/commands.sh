@@ -42,7 +42,12 @@ run() {                       # set, variant
   local kept="docs/real_actions/$1/results.jsonl" frames="2 4 8" grid="$rates"
   if [ -f "$kept" ] && grep -q "\"variant\": \"$2\"" "$kept"; then return; fi
   [ "$2" = full ] && grid="$low"
-  case "$2" in *_frames | *_random) frames=8 ;; esac
+  # Four frames show whether more of them help, for the three variants of that claim.
+  case "$2" in
+    *_frames | *_random) frames=8 ;;
+    linear | vpt | adaptformer) ;;
+    *) frames="2 8" ;;
+  esac
   mkdir -p "runs/real/$1/$2/costs"
   cp "docs/real_actions/$1/costs/$2_"[248]f.json "runs/real/$1/$2/costs/"
   # shellcheck disable=SC2086 # lists of words

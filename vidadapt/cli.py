@@ -30,7 +30,7 @@ COMMANDS = {
         "tsne": "show how trained runs part the classes",
     },
     "Further use": {
-        "export": "write a trained model as one plain weights file",
+        "export": "write a trained model as weights, or as a program (ONNX, torch.export)",
         "push": "publish a trained adapter on the Hugging Face hub",
         "demo": "watch the whole system work on generated videos, a few minutes",
     },

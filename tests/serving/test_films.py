@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from fractions import Fraction
 from itertools import pairwise
@@ -13,15 +14,17 @@ import pandas as pd
 import pytest
 import torch
 from conftest import load_tool, write_adapter
+from encoded import write
 from safetensors.torch import save_file
 
 import vidadapt
 from vidadapt import models
-from vidadapt.config import Config, DataConfig, ModelConfig, TrainConfig
+from vidadapt.config import Config, ConfigError, DataConfig, ModelConfig, TrainConfig
 from vidadapt.data import Framing, crop_corners, cut_views, eval_frames
+from vidadapt.serving import film_command
 from vidadapt.serving.films import Window, windows_of
 from vidadapt.serving.timeline import Run, at_cuts, runs_of, smoothed, write_subtitles
-from vidadapt.video import ReadError, open_film
+from vidadapt.video import ReadError, frames_at, open_film
 
 HALF = Fraction(1, 2)
 FRAMES = {"from_image": "frames"}
@@ -187,10 +190,30 @@ def test_ends_of_runs_move_to_cuts_that_are_near():
     ends = [0, Fraction(9, 2), Fraction(17, 2), 9, Fraction(31, 2), 20]
     runs = [Run(Fraction(a), Fraction(b), k % 2, 0.9) for k, (a, b) in enumerate(pairwise(ends))]
     found = list(at_cuts(runs, changes, Fraction(2)))
-    # A cut lies between its frame and the one before; the third run was seen across it alone.
-    at = [Fraction(0), Fraction(31, 8), Fraction(71, 8), Fraction(31, 2), Fraction(20)]
+    # A cut lies between its frame and the one before; the third run was seen across it alone, and
+    # its neighbours have one label.
+    at = [Fraction(0), Fraction(31, 8), Fraction(31, 2), Fraction(20)]
     assert [(run.start, run.end) for run in found] == list(pairwise(at))
-    assert [run.label for run in found] == [0, 1, 1, 0]
+    assert [run.label for run in found] == [0, 1, 0]
+
+
+def test_cuts_leave_no_gap_no_overlap_and_the_ends_where_they_are():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        ends = np.unique(rng.integers(0, 40, 8)) / 2
+        labels = np.cumsum(rng.integers(1, 3, len(ends))) % 3  # neighbours differ
+        runs = [
+            Run(Fraction(start), Fraction(end), int(label), 0.5)
+            for (start, end), label in zip(pairwise(ends), labels, strict=False)
+        ]
+        if not runs:
+            continue
+        changes = [(Fraction(k, 4), float(rng.choice([1, 9], p=[0.8, 0.2]))) for k in range(1, 80)]
+        found = list(at_cuts(runs, changes, Fraction(2)))
+        assert found[0].start == runs[0].start and found[-1].end == runs[-1].end
+        assert all(one.end == later.start for one, later in pairwise(found))
+        assert all(one.label != later.label for one, later in pairwise(found))
+        assert all(one.start < one.end for one in found)
 
 
 def test_several_labels_have_runs_of_their_own():
@@ -243,6 +266,57 @@ def test_a_film_that_ends_early_is_said_and_what_is_there_is_written(model, tmp_
     assert load_tool("predict").main(words) == 1
     assert "cut.mkv" in capsys.readouterr().err
     assert (tmp_path / "out" / "cut.mkv.csv").exists()
+
+
+def test_a_film_that_cannot_be_read_is_said_and_the_next_is_looked_at(model, tmp_path, capsys):
+    folder = tmp_path / "films"
+    folder.mkdir()
+    (folder / "a.mp4").write_bytes(b"nothing")
+    write_film(folder / "b.mp4", pictures(10), steady(10))  # shorter than a window
+    write_film(folder / "c.mp4", pictures(75), steady(75))
+    words = [str(folder), "--adapter", str(model().adapter.folder), "--window", "1s", "--json"]
+    assert load_tool("predict").main([*words, "--timeline", str(tmp_path / "out")]) == 1
+    found = capsys.readouterr()
+    lines = [json.loads(line) for line in found.out.splitlines()]
+    assert [Path(line["video"]).name for line in lines[:3]] == ["a.mp4", "b.mp4", "c.mp4"]
+    assert "error" in lines[0] and "error" in lines[1] and "start" in lines[2]
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {f"c.mp4.{ending}" for ending in ("jsonl", "csv", "vtt", "html")}
+
+
+def test_windows_of_a_film_that_is_interrupted_stay(model, tmp_path, monkeypatch):
+    film = write_film(tmp_path / "film.mp4", pictures(75), steady(75))
+
+    def stopped(windows, hop):
+        yield from itertools.islice(smoothed(windows, hop), 3)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(film_command, "smoothed", stopped)
+    words = [str(film), "--adapter", str(model().adapter.folder), "--window", "1s", "--timeline"]
+    with pytest.raises(KeyboardInterrupt):
+        load_tool("predict").main([*words, str(tmp_path / "out")])
+    [part] = (tmp_path / "out").iterdir()
+    assert [json.loads(line)["start"] for line in part.read_text().splitlines()] == [0, 0.25, 0.5]
+
+
+def test_films_of_a_list_stay_in_the_folder(model, tmp_path):
+    film = write_film(tmp_path / "film.mp4", pictures(75), steady(75))
+    (tmp_path / "films.txt").write_text(f"{film} 0\n")
+    words = [str(tmp_path / "films.txt"), "--allow_outside_root", "--window", "1s"]
+    adapter = ["--adapter", str(model().adapter.folder), "--timeline", str(tmp_path / "out")]
+    with pytest.raises(ConfigError, match="--timeline"):
+        load_tool("predict").main([*words, *adapter])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["film.mp4", "films.txt"]
+
+
+def test_frames_of_avi_are_shown_at_a_constant_rate(tmp_path):
+    path = tmp_path / "film.avi"
+    frames = pictures(50)
+    write(path, "mpeg4", {"bf": "2", "g": "12"}, frames)
+    film = open_film(str(path))
+    times = [Fraction(n, 25) + Fraction(1, 100) for n in range(50)]
+    assert [number for _, number, _ in frames_at(film, times)] == [*range(50)]
+    assert not film.without_time
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(words)
     if options.format == WEIGHTS and options.dtype not in DTYPES:
         parser.error(f"--dtype: {options.dtype} is for --format onnx")
+    other = next((name for name, of in FORMATS.items() if of.ending == options.out.suffix), None)
+    if options.format == WEIGHTS and other not in (None, "torchscript"):
+        parser.error(f"out: {options.out.name} is no file of {WEIGHTS}; add --format {other}")
+    if options.out.is_dir() and options.layout != "huggingface":
+        parser.error(f"out: {options.out} is a folder; name a file")
     if options.format == WEIGHTS and options.videos:
         parser.error("--videos: is for programs; weights are compared on random clips")
     if options.format != WEIGHTS and options.layout is not None:

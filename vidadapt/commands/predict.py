@@ -28,7 +28,7 @@ def _films(options: argparse.Namespace) -> int:
     status = 0
     for seen in film_command.timelines(options):
         status |= bool(seen.problem)
-        if options.timeline is not None:
+        if options.timeline is not None and seen.windows:
             page = film_command.timeline_file(options.timeline, seen.video, "html")
             write_timeline_page(seen, page)
             print(f"page: {page}", file=sys.stderr)

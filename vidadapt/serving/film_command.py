@@ -19,7 +19,9 @@ import numpy as np
 
 from vidadapt.config import ConfigError
 from vidadapt.console import duration, printable, track
-from vidadapt.files import absolute, as_json, fetched, is_url, replaced, writing
+from vidadapt.files import absolute, as_json, fetched, is_url, writing
+from vidadapt.models import NonFinite
+from vidadapt.runs import check_writable
 from vidadapt.runs.adapter_json import thresholds_of
 from vidadapt.serving.films import Window, windows_of
 from vidadapt.serving.given import GivenVideo, find_videos
@@ -33,10 +35,10 @@ from vidadapt.serving.timeline import (
     write_runs,
     write_subtitles,
 )
-from vidadapt.video import Film, TransientReadError, cause_of, film_and_span, open_film
+from vidadapt.video import Film, ReadError, TransientReadError, cause_of, film_and_span, open_film
 
 UNITS = {"": Fraction(1), "s": Fraction(1), "ms": Fraction(1, 1000), "min": Fraction(60)}
-TOP = 5  # labels of a window that are kept in its line
+STILL = 10.0  # seconds; a frame that is shown for longer is said
 
 
 def seconds(word: str) -> Fraction:
@@ -82,7 +84,8 @@ class Seen:
         runs: in the order in which they end.
         names: of the classes.
         windows: that were looked at.
-        problem: what is wrong with the film, whose timeline may be short then; empty: nothing.
+        problem: what is wrong with the film, whose timeline may be short, or not there, then;
+            empty: nothing.
     """
 
     video: GivenVideo
@@ -117,9 +120,12 @@ def check_film_options(options: argparse.Namespace) -> None:
 def timelines(options: argparse.Namespace) -> Iterator[Seen]:
     """Look at each film as the options say; print its runs, and write its files with --timeline.
 
+    A film that cannot be read has its `problem`; those after it are looked at.
+
     Raises:
-        ConfigError: several films have one name.
-        ReadError, ValueError: see `load` and `windows_of`.
+        ConfigError: films whose files would have one name, or lie outside of the folder.
+        ValueError: see `load`.
+        OSError: a file cannot be written.
     """
     videos = find_videos(options.videos, options.root, options.allow_outside_root)
     for video in videos:
@@ -133,13 +139,32 @@ def timelines(options: argparse.Namespace) -> Iterator[Seen]:
             f"--timeline: {len(twice)} names belong to several films (the first: "
             f"{printable(twice[0])}); give their folder, or each a call and a folder of its own"
         )
+    if options.timeline is not None:
+        _refuse_outside(videos)
+        check_writable("--timeline", options.timeline)
     model = load(options.adapter[0], options.weights, device=options.device)
     for video in videos:
-        began = time.monotonic()
-        with _local(video) as path:
-            seen = _timeline(model, video, open_film(path), options)
+        began, film = time.monotonic(), Film(video.path)
+        try:
+            with _local(video) as path:
+                film = open_film(path)
+                seen = _timeline(model, video, film, options)
+        except (ReadError, NonFinite) as error:
+            problem = str(error).removeprefix(f"{absolute(video.path)}: ")
+            seen = Seen(video, film, [], model.labels, 0, problem)
+            if options.json:
+                print(as_json({"video": video.path, "error": problem}), flush=True)
         _say(seen, time.monotonic() - began)
         yield seen
+
+
+def _refuse_outside(videos: Sequence[GivenVideo]) -> None:
+    for video in videos:
+        if Path(video.name).is_absolute() or ".." in Path(video.name).parts:
+            raise ConfigError(
+                f"--timeline: {printable(video.name)}: its files would lie outside of the folder; "
+                "make --root the folder that holds all films of the list"
+            )
 
 
 def _timeline(model: Model, video: GivenVideo, film: Film, options: argparse.Namespace) -> Seen:
@@ -155,11 +180,7 @@ def _timeline(model: Model, video: GivenVideo, film: Film, options: argparse.Nam
     with contextlib.ExitStack() as stack:
         write: Callable[[str], object] = str  # nothing is written
         if options.timeline is not None:
-            file = timeline_file(options.timeline, video, "jsonl")
-            with writing(file):
-                file.parent.mkdir(parents=True, exist_ok=True)
-            partial = stack.enter_context(replaced(file))
-            write = stack.enter_context(partial.open("w", encoding="utf-8")).write
+            write = stack.enter_context(_lines(options.timeline, video))
 
         def noted() -> Iterator[Window]:
             last = film.promised or 0.0
@@ -167,23 +188,47 @@ def _timeline(model: Model, video: GivenVideo, film: Film, options: argparse.Nam
             windows = windows_of(model, film, length, hop)
             for window in track(windows, total=total, label="predict", unit="windows"):
                 starts.append(window.start)
-                write(as_json(_as_dict(window, names)) + "\n")
+                write(as_json(_as_dict(window, names, options.top)) + "\n")
                 yield window
 
         found = runs_of(smoothed(noted(), hop), thresholds)
-        for run in at_cuts(found, film.changes, length):
+        if thresholds is None and hop < length:
+            found = at_cuts(found, film.changes, length)
+        for run in found:
             runs.append(run)
             shown = as_json(_run(video, run, names)) if options.json else _line(run, names)
             print(shown, flush=True)
     if options.timeline is not None:
         write_runs(timeline_file(options.timeline, video, "csv"), runs, names)
-        write_subtitles(timeline_file(options.timeline, video, "vtt"), runs, names)
+        write_subtitles(timeline_file(options.timeline, video, "vtt"), runs, names, film.offset)
     return Seen(video, film, runs, names, len(starts), _problem(film))
 
 
 def timeline_file(folder: Path, video: GivenVideo, ending: str) -> Path:
     """Return the path of one of a film's files: FOLDER/NAME.ENDING."""
     return folder / f"{video.name}.{ending}"
+
+
+@contextlib.contextmanager
+def _lines(folder: Path, video: GivenVideo) -> Iterator[Callable[[str], object]]:
+    """Yield what writes lines to a film's .jsonl, which has another name until it is whole.
+
+    What an interrupted or damaged film leaves stays there, for hours may have been spent on it.
+    """
+    file = timeline_file(folder, video, "jsonl")
+    part = timeline_file(folder, video, "part.jsonl")
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("w", encoding="utf-8", buffering=1) as lines:
+                yield lines.write
+        except BaseException:
+            if part.stat().st_size:
+                print(f"windows that were looked at: {part}", file=sys.stderr, flush=True)
+            else:
+                part.unlink()
+            raise
+        part.replace(file)
 
 
 @contextlib.contextmanager
@@ -204,8 +249,8 @@ def _local(video: GivenVideo) -> Iterator[str]:
         yield copy.path
 
 
-def _as_dict(window: Window, names: Sequence[str]) -> dict[str, Any]:
-    order = np.argsort(-window.probabilities, kind="stable")[:TOP].tolist()
+def _as_dict(window: Window, names: Sequence[str], top: int) -> dict[str, Any]:
+    order = np.argsort(-window.probabilities, kind="stable")[:top].tolist()
     return {
         "start": float(window.start),
         "end": float(window.end),
@@ -248,12 +293,16 @@ def _say(seen: Seen, spent: float) -> None:
     """Print a film's summary on stderr, and what is wrong with it."""
     film = seen.film
     rate = f"{seen.windows / spent:.1f} windows/s, {float(film.seconds) / spent:.1f} x real time"
-    print(
-        printable(
+    if seen.windows:
+        said = (
             f"{seen.video.path}: {seen.windows} windows, {len(seen.runs)} runs in "
             f"{duration(float(film.seconds))} of film, {duration(spent)} ({rate})"
-        ),
-        file=sys.stderr,
-    )
+        )
+        print(printable(said), file=sys.stderr)
+    if film.longest > STILL:
+        print(
+            printable(f"{seen.video.path}: a frame is shown for {float(film.longest):.1f} s"),
+            file=sys.stderr,
+        )
     if seen.problem:
-        print(printable(f"{seen.video.path}: {seen.problem}"), file=sys.stderr)
+        print(printable(f"{seen.video.path}: {seen.problem}"), file=sys.stderr, flush=True)

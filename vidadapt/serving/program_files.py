@@ -13,12 +13,13 @@ from torch import Tensor
 from vidadapt import data, methods
 from vidadapt.config import ConfigError, parse_evaluate
 from vidadapt.data import NORMALIZATIONS, DataPlan
-from vidadapt.files import checksum, is_url, joined, replaced, write_json
+from vidadapt.files import absolute, checksum, is_url, joined, replaced, write_json
 from vidadapt.lists import read_list
 from vidadapt.models import fold_batchnorm
 from vidadapt.runs import SavedAdapter, adapters
 from vidadapt.serving.given import find_videos
 from vidadapt.serving.programs import INPUT, OUTPUT, FromPixels, Run, opset_of, require_format
+from vidadapt.video import ReadError
 
 MOST_COMPARED = 24  # clips
 BATCHES = (1, 3, 8)
@@ -71,6 +72,8 @@ def export_program(
         adapters.find_adapter(checkpoint, "checkpoint"), weights=weights
     )
     clips, source = _clips(adapter, videos)
+    distinct = len(clips)
+    clips = clips[torch.arange(max(distinct, *BATCHES)) % distinct]  # for every size of batch
     program = FromPixels(model, adapter.plan.normalization).eval().requires_grad_(False)
     wanted = _in_batches(program, clips)
     name = adapter.config.method["name"]
@@ -79,7 +82,7 @@ def export_program(
     model.head = fold_batchnorm(model.head)
     with torch.no_grad(), replaced(out) as partial:
         kind.write(program, clips, partial, dtype)
-        change, agree = _compared(kind.load(partial), clips, wanted)
+        change, agree = _compared(kind.load(partial), clips, wanted, distinct)
         limit = LIMIT * max(1.0, wanted.abs().max().item()) if dtype == "fp32" else torch.inf
         if not change < limit:  # not a number, too
             raise ValueError(
@@ -87,6 +90,7 @@ def export_program(
                 f"which is more than rounding{'' if dtype == 'fp32' else '; choose --dtype fp32'}; "
                 "nothing was written"
             )
+        description_of(out).unlink(missing_ok=True)  # of an earlier program
         opset = {"opset": opset_of(partial)} if format == "onnx" else {}
     about = {
         "program": {"file": out.name, "sha256": checksum(out), "bytes": out.stat().st_size},
@@ -99,7 +103,7 @@ def export_program(
         "method": {"name": name, "merged": name in methods.MERGES},
         "backbone": adapter.config.model.backbone,
         "compared": {
-            "clips": len(clips),
+            "clips": distinct,
             "of": source,
             "batches": list(BATCHES),
             "largest_difference": change,
@@ -161,16 +165,27 @@ def _interface(adapter: SavedAdapter) -> dict[str, Any]:
 
 
 def _clips(adapter: SavedAdapter, videos: Sequence[str]) -> tuple[Tensor, str]:
-    """Clips (B, 3, T, S, S) uint8 to compare, and where they are from."""
+    """Clips (B, 3, T, S, S) uint8 to compare, and where they are from.
+
+    Raises:
+        ReadError: one of `videos` cannot be read.
+    """
+    plan, reader = adapter.plan, adapter.config.data.reader
     found = [video.path for video in find_videos(videos)] if videos else _videos_of_run(adapter)
-    if not found:
-        shape = 8, 3, adapter.plan.sampling.num_frames, *[adapter.plan.crop_size] * 2
-        generator = torch.Generator().manual_seed(0)
-        return torch.randint(256, shape, dtype=torch.uint8, generator=generator), "random values"
-    places = np.unique(np.linspace(0, len(found) - 1, MOST_COMPARED).astype(int))
-    chosen = [found[place] for place in places]
-    clips = data.centre_clips(chosen, adapter.plan, adapter.config.data.reader)
-    return clips, "videos" if videos else "videos of the run's list"
+    places = np.unique(np.linspace(0, len(found) - 1, MOST_COMPARED).astype(int)) if found else ()
+    chosen = [absolute(found[place]) for place in places]
+    facts = data.count_files(chosen, reader) if chosen else {}
+    broken = [facts[path].error for path in chosen if facts[path].error]
+    if videos and broken:
+        raise ReadError(f"--videos: {broken[0]}; leave it out, or give others")
+    readable = [path for path in chosen if not facts[path].error]
+    if readable:
+        lost = f"; {len(broken)} others cannot be read" if broken else ""
+        source = "given videos" if videos else f"videos of the run's list{lost}"
+        return data.centre_clips(readable, plan, reader), source
+    shape = 8, 3, plan.sampling.num_frames, plan.crop_size, plan.crop_size
+    values = torch.randint(256, shape, generator=torch.Generator().manual_seed(0))
+    return values.byte(), "random values: no video of the run's lists is there; --videos takes some"
 
 
 def _videos_of_run(adapter: SavedAdapter) -> list[str]:
@@ -196,9 +211,14 @@ def _in_batches(run: Run, clips: Tensor, size: int = BATCHES[-1]) -> Tensor:
         return torch.cat([run(part) for part in clips.split(size)])
 
 
-def _compared(run: Run, clips: Tensor, wanted: Tensor) -> tuple[float, int]:
-    """Largest difference of a logit over all batch sizes, and clips with the same best class."""
+def _compared(run: Run, clips: Tensor, wanted: Tensor, distinct: int) -> tuple[float, int]:
+    """Largest difference of a logit over all batch sizes, and clips with the same best class.
+
+    Args:
+        distinct: clips; those after them are repeated.
+    """
     found = [_in_batches(run, clips, size) for size in BATCHES]
     change = max((one - wanted).abs().max().item() for one in found)
-    agree = min(int((one.argmax(1) == wanted.argmax(1)).sum()) for one in found)
+    same = [one.argmax(1) == wanted.argmax(1) for one in found]
+    agree = min(int(one[:distinct].sum()) for one in same)
     return change, agree

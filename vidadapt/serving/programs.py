@@ -13,7 +13,8 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class Format:
         ending: of its files.
         title: in a few words.
         dtypes: of the weights that it may hold; the first is the default.
-        needs: packages beside torch that write or run it.
+        needs: modules beside torch that write or run it.
         write: writes the model's program for clips like these to a path, in a dtype.
         load: returns what runs the program in a file, on the CPU.
     """
@@ -79,8 +80,8 @@ class Format:
     load: Callable[[Path], Run]
 
     def versions(self) -> dict[str, str]:
-        """Versions of torch and of the packages that were used."""
-        return {name: metadata.version(name) for name in ("torch", *self.needs)}
+        """Versions of torch and of the modules that were used."""
+        return {name: str(import_module(name).__version__) for name in ("torch", *self.needs)}
 
 
 def require_format(name: str, dtype: str) -> Format:
@@ -95,13 +96,11 @@ def require_format(name: str, dtype: str) -> Format:
         raise ConfigError(
             f"--dtype: {dtype} is not for --format {name}, which holds {', '.join(found.dtypes)}"
         )
-    for package in found.needs:
-        try:
-            metadata.version(package)
-        except metadata.PackageNotFoundError:
+    for module in found.needs:  # onnxruntime comes in packages of several names
+        if find_spec(module) is None:
             raise ImportError(
-                f"--format {name}: needs {package}, which is not installed: pip install '{EXTRA}'"
-            ) from None
+                f"--format {name}: needs {module}, which is not installed: pip install '{EXTRA}'"
+            )
     return found
 
 

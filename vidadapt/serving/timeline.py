@@ -92,24 +92,42 @@ def runs_of(
 def at_cuts(
     runs: Iterable[Run], changes: Sequence[tuple[Fraction, float]], length: Fraction
 ) -> Iterator[Run]:
-    """Move the ends of runs to cuts of the film that lie within half a window of them.
+    """Move the joins of runs to cuts of the film that lie within half a window of them.
 
     A window that holds a cut shows two actions, and which of them a model sees says little about
-    where the cut is; the frames say it. A run whose ends move to the same cut is left out: it was
-    seen in windows of two actions alone.
+    where the cut is; the frames say it. A run whose ends would move to the same cut is left out: it
+    was seen in windows of two actions alone. Its neighbours are joined where they have one label.
 
     Args:
+        runs: each begins where the one before ends.
         changes: `Film.changes`, which grow while runs come.
         length: of a window, in seconds.
     """
-    moved: dict[Fraction, Fraction] = {}
+    before: Run | None = None  # whole, but may yet be joined with the one after the next
+    going: Run | None = None  # its beginning is known
     for run in runs:
-        for time in (run.start, run.end):
-            if time not in moved:
-                moved[time] = _cut_near(time, changes, length / 2)
-        if moved[run.start] < moved[run.end]:
-            yield replace(run, start=moved[run.start], end=moved[run.end])
-        moved = {time: to for time, to in moved.items() if time >= run.start}
+        if going is None:
+            going = run
+            continue
+        cut = _cut_near(run.start, changes, length / 2)
+        if cut > going.start:
+            if before is not None:
+                yield before
+            before, going = replace(going, end=cut), replace(run, start=cut)
+        elif before is not None and before.label == run.label:
+            going, before = _joined(before, run), None
+        else:
+            going = replace(run, start=going.start)
+    if going is not None and before is not None and going.end <= going.start:
+        before, going = replace(before, end=going.end), None
+    yield from (run for run in (before, going) if run is not None)
+
+
+def _joined(run: Run, later: Run) -> Run:
+    """One run of two with the same label."""
+    lengths = float(run.end - run.start), float(later.end - later.start)
+    mean = np.average([run.probability, later.probability], weights=lengths)
+    return replace(run, end=later.end, probability=float(mean))
 
 
 def _cut_near(
@@ -128,7 +146,8 @@ def _cut_near(
     usual = float(np.median([change for _, change in changes[first:last]]))
     if changes[place][1] < CUT * usual:
         return time
-    return (changes[place - 1][0] + changes[place][0]) / 2
+    middle = (changes[place - 1][0] + changes[place][0]) / 2
+    return middle if abs(middle - time) <= reach else time
 
 
 def _ended(run: Run, values: Sequence[float]) -> Run:
@@ -156,14 +175,19 @@ def write_runs(path: Path, runs: Sequence[Run], names: Sequence[str]) -> None:
         table.to_csv(partial, index=False)
 
 
-def write_subtitles(path: Path, runs: Sequence[Run], names: Sequence[str]) -> None:
+def write_subtitles(
+    path: Path, runs: Sequence[Run], names: Sequence[str], offset: float = 0.0
+) -> None:
     """Write runs as WebVTT subtitles, which players show over the film.
+
+    Args:
+        offset: `Film.offset`.
 
     Raises:
         WriteError: the disk refused it.
     """
     cues = [
-        f"{clock(run.start)} --> {clock(run.end)}\n"
+        f"{clock(run.start + Fraction(offset))} --> {clock(run.end + Fraction(offset))}\n"
         f"{_escaped(names[run.label])} ({run.probability:.0%})\n"
         for run in runs
     ]

@@ -34,10 +34,12 @@ class Film:
     Attributes:
         path: of its file.
         promised: seconds that its header promises; None: it does not say.
+        offset: seconds that players show before the first frame, where sound begins earlier.
         seconds: from the first frame to the end of the last one that was read.
         num_frames: that were decoded.
         without_time: frames without a timestamp, or with one that does not ascend; each is shown
             for the mean duration of a frame.
+        longest: seconds for which a frame is shown, the longest.
         faults: decoding errors, in their order.
         changes: for each frame that was looked at but the first, its time and the mean difference
             of its pixels from those of the one before.
@@ -45,9 +47,11 @@ class Film:
 
     path: str
     promised: float | None = None
+    offset: float = 0.0
     seconds: Fraction = Fraction(0)
     num_frames: int = 0
     without_time: int = 0
+    longest: Fraction = Fraction(0)
     faults: list[Exception] = field(default_factory=list)
     changes: list[tuple[Fraction, float]] = field(default_factory=list)
 
@@ -60,11 +64,15 @@ def open_film(path: str) -> Film:
     """
     with open_container(path) as container:
         stream = best_stream(container, path)
-        length = stream.duration
-        seconds = length * stream.time_base if length and stream.time_base else None
-        if seconds is None and container.duration:
-            seconds = Fraction(container.duration, 1_000_000)
-        return Film(path, None if seconds is None else float(seconds))
+        length, tick, seconds = stream.duration, stream.time_base, None
+        if length and tick:
+            seconds = float(length * tick)
+        elif container.duration and len(container.streams) == 1:  # else it may be the sound's
+            seconds = container.duration / 1e6
+        offset = 0.0
+        if stream.start_time is not None and container.start_time is not None and tick:
+            offset = max(0.0, float(stream.start_time * tick) - container.start_time / 1e6)
+        return Film(path, seconds, offset)
 
 
 def frames_at(film: Film, times: Iterable[Fraction]) -> Iterator[tuple[Fraction, int, np.ndarray]]:
@@ -113,6 +121,8 @@ def _shown(film: Film) -> Iterator[tuple[int, Any, Fraction]]:
     with open_container(film.path) as container:
         stream = best_stream(container, film.path)
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        # AVI numbers its packets in the order of decoding: its frames are shown at a constant rate.
+        by_count = container.format.name == "avi"
         first: Fraction | None = None
         last = Fraction(0)
         for packet in itertools.chain(data_packets(container, stream, film.faults), [None]):
@@ -122,10 +132,12 @@ def _shown(film: Film) -> Iterator[tuple[int, Any, Fraction]]:
                     first = stamp or Fraction(0)
                 time = None if stamp is None else stamp - first
                 if waiting is not None:
-                    if time is None or time <= last:
+                    if by_count:
+                        time = film.num_frames / rate
+                    elif time is None or time <= last:
                         film.without_time += 1
                         time = last + 1 / rate
-                    film.seconds = time
+                    film.seconds, film.longest = time, max(film.longest, time - last)
                     yield *waiting, time
                     last = time
                 refuse_count(film.path, film.num_frames + 1)

@@ -246,7 +246,7 @@ def cells(facts: VideoFacts) -> list[str]:
     """Return facts as text without line breaks, in the order of `COLUMNS`.
 
     >>> cells(VideoFacts("a.mp4", "auto", num_frames=9, header_frames=90, frame_rate=29.970029))[9:]
-    ['', '29.97003', '', '90', '9', 'yes', '', '', 'yes']
+    ['', '29.97003', '', '90', '9', 'yes', '', '', '', '', 'yes']
     """
     values = {
         **vars(facts),

@@ -30,7 +30,7 @@ def write_timeline_page(seen: Seen, path: Path) -> None:
     from vidadapt.serving.timeline import clock
 
     film = seen.video.path
-    source = quote(os.path.relpath(film, path.parent)) if not is_url(film) else film
+    source = film if is_url(film) else quote(os.fsencode(os.path.relpath(film, path.parent)))
     time_of: dict[int, float] = {}
     for run in seen.runs:
         time_of[run.label] = time_of.get(run.label, 0.0) + float(run.end - run.start)
@@ -43,6 +43,7 @@ def write_timeline_page(seen: Seen, path: Path) -> None:
         source=source,
         problem=seen.problem,
         seconds=float(seen.film.seconds),
+        offset=seen.film.offset,
         colours=colours,
         facts={
             "film": duration(float(seen.film.seconds)),

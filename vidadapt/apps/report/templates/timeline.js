@@ -1,7 +1,8 @@
 const $ = (id) => document.getElementById(id);
 const film = $('film'), strip = $('strip'), runs = [...document.querySelectorAll('.runs li')];
 const seconds = Number(document.body.dataset.seconds);
-function jump(to) { film.currentTime = to; mark(to); }
+const offset = Number(document.body.dataset.offset); // of the film, where its sound begins earlier
+function jump(to) { film.currentTime = to + offset; mark(to); }
 function mark(at) {
   const x = 1000 * Math.min(at / seconds, 1);
   $('now').setAttribute('x1', x); $('now').setAttribute('x2', x);
@@ -25,7 +26,7 @@ strip.addEventListener('click', (event) => {
   const box = strip.getBoundingClientRect();
   jump(seconds * (event.clientX - box.left) / box.width);
 });
-film.addEventListener('timeupdate', () => mark(film.currentTime));
+film.addEventListener('timeupdate', () => mark(film.currentTime - offset));
 film.addEventListener('error', () => { $('lost').hidden = false; });
 document.addEventListener('keydown', (event) => {
   if (event.key === ' ' && !['INPUT', 'BUTTON', 'VIDEO'].includes(event.target.tagName)) {

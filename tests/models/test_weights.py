@@ -411,6 +411,14 @@ def test_text_is_refused(tmp_path):
         vit(weights=path)
 
 
+def test_nobody_is_sent_to_load_a_foreign_file_with_the_code_it_holds(tmp_path):
+    file = tmp_path / "foreign.pth"
+    file.write_bytes(np.random.default_rng(0).bytes(3000))
+    with pytest.raises(ValueError, match="truncated, corrupt") as error:
+        vit(weights=file)
+    assert "weights_only" not in str(error.value)
+
+
 class Notes:
     """Stands for any class that a checkpoint may have pickled."""
 

@@ -230,6 +230,8 @@ def _refusal(path: Path, names: list[str], take: str) -> str:
 
 def _unreadable(path: Path, kind: str, error: Exception) -> ValueError:
     cause = printable(str(error).splitlines()[0]) if str(error) else type(error).__name__
+    if "weights_only" in cause:  # torch's advice is to run whatever code the file holds
+        cause = "no tensors in it"
     return ValueError(
         f"{path} ({path.stat().st_size} bytes) cannot be read as a {kind}: truncated, corrupt or "
         f"not a weights file; fetch it again ({cause})"

@@ -192,7 +192,7 @@ def read_sequentially(
         if position == wanted[len(found)]:
             if checks is not None and odd is not None and frame_checksum(frame) != checks[position]:
                 odd.append(position)
-            found.append(_converted(path, convert, frame, position, size))
+            found.append(converted(path, convert, frame, position, size))
             if len(found) == len(wanted):
                 break
     fault = next((fault for fault in faults if isinstance(fault, TRANSIENT)), None)
@@ -212,7 +212,7 @@ def all_frames(path: str) -> Iterator[np.ndarray]:
     number, convert = 0, VideoReformatter()
     for decoded, size in _frames(path, faults):
         try:
-            frame = _converted(path, convert, decoded, number, size)
+            frame = converted(path, convert, decoded, number, size)
         except ReadError as error:  # the video ends here, see `survey`
             if not number or isinstance(error.__cause__, MemoryError):
                 raise
@@ -243,7 +243,7 @@ def _frames(path: str, faults: list[Exception]) -> Iterator[tuple[Any, tuple[int
                 position += 1
 
 
-def _converted(
+def converted(
     path: str, convert: VideoReformatter, frame: Any, position: int, size: tuple[int, int]
 ) -> np.ndarray:
     """Return `upright_rgb`, or raise a ReadError that names the file and the frame."""

@@ -13,15 +13,14 @@ from av.video.reformatter import VideoReformatter
 
 from vidadapt.video.orientation import shown_size
 from vidadapt.video.sequential import (
-    DECODE_ERRORS,
     ReadError,
     best_stream,
     cause_of,
+    converted,
     data_packets,
     decode,
     open_container,
     refuse_count,
-    upright_rgb,
 )
 
 ROUNDING = Fraction(1, 1000)  # seconds by which a container may round a timestamp up (Matroska)
@@ -99,20 +98,11 @@ def frames_at(film: Film, times: Iterable[Fraction]) -> Iterator[tuple[Fraction,
         rgb: np.ndarray | None = None
         while at is not None and at + ROUNDING < end:
             if rgb is None:
-                rgb = _converted(film, convert, frame, number, size)
+                rgb = converted(film.path, convert, frame, number, size)
             yield at, number, rgb
             at = next(wanted, None)
         if at is None:
             return
-
-
-def _converted(
-    film: Film, convert: VideoReformatter, frame: Any, number: int, size: tuple[int, int]
-) -> np.ndarray:
-    try:
-        return upright_rgb(convert, frame, size)
-    except DECODE_ERRORS as error:
-        raise ReadError(f"{film.path}: frame {number}: {cause_of(error)}") from error
 
 
 def _shown(film: Film) -> Iterator[tuple[int, Any, Fraction]]:

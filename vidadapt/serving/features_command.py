@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from vidadapt.features import POOLS
 from vidadapt.runs import FAILURE, adapters
 from vidadapt.serving.extracting import INDEX, WORK
 from vidadapt.serving.feature_files import ABOUT, FORMATS, require_format
-from vidadapt.serving.given import LISTS, GivenVideo, add_videos, find_videos
+from vidadapt.serving.given import LISTS, GivenVideo, add_videos, find_videos, require_own_names
 
 EPILOG = f"""examples:
   vidadapt features VIDEOS/ --adapter runs/ssv2 --out ssv2_features
@@ -117,18 +116,7 @@ def given_videos(options: argparse.Namespace) -> list[GivenVideo]:
         folder = adapters.find_adapter(options.adapter)
         several = adapters.read_adapter(folder).plan.multi_label
     found = find_videos(options.videos, options.root, options.allow_outside_root, several)
-    twice = [name for name, count in Counter(video.name for video in found).items() if count > 1]
-    if twice:
-        raise ConfigError(
-            f"{len(twice)} names belong to several videos (the first: {printable(twice[0])}); give "
-            "the folder that holds all of them, or each a call and an --out of its own"
-        )
-    for video in found:
-        if Path(video.name).is_absolute() or ".." in Path(video.name).parts:
-            raise ConfigError(
-                f"{printable(video.name)}: its features would lie outside of --out; make --root "
-                "the folder that holds all videos of the list"
-            )
+    require_own_names(found, "--out")
     if options.knn and not any(isinstance(video.label, int) for video in found):
         raise ConfigError("--knn: needs labels; give a list of lines `path label`")
     return found

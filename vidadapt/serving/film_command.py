@@ -8,7 +8,6 @@ import math
 import re
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,7 +23,7 @@ from vidadapt.models import NonFinite
 from vidadapt.runs import check_writable
 from vidadapt.runs.adapter_json import thresholds_of
 from vidadapt.serving.films import Window, windows_of
-from vidadapt.serving.given import GivenVideo, find_videos
+from vidadapt.serving.given import GivenVideo, find_videos, require_own_names
 from vidadapt.serving.model import Model, load
 from vidadapt.serving.timeline import (
     Run,
@@ -133,14 +132,8 @@ def timelines(options: argparse.Namespace) -> Iterator[Seen]:
             raise ConfigError(
                 f"--window: {printable(video.path)}: is a segment; give the whole film"
             )
-    twice = [name for name, count in Counter(video.name for video in videos).items() if count > 1]
-    if options.timeline is not None and twice:
-        raise ConfigError(
-            f"--timeline: {len(twice)} names belong to several films (the first: "
-            f"{printable(twice[0])}); give their folder, or each a call and a folder of its own"
-        )
     if options.timeline is not None:
-        _refuse_outside(videos)
+        require_own_names(videos, "--timeline")
         check_writable("--timeline", options.timeline)
     model = load(options.adapter[0], options.weights, device=options.device)
     for video in videos:
@@ -156,15 +149,6 @@ def timelines(options: argparse.Namespace) -> Iterator[Seen]:
                 print(as_json({"video": video.path, "error": problem}), flush=True)
         _say(seen, time.monotonic() - began)
         yield seen
-
-
-def _refuse_outside(videos: Sequence[GivenVideo]) -> None:
-    for video in videos:
-        if Path(video.name).is_absolute() or ".." in Path(video.name).parts:
-            raise ConfigError(
-                f"--timeline: {printable(video.name)}: its files would lie outside of the folder; "
-                "make --root the folder that holds all films of the list"
-            )
 
 
 def _timeline(model: Model, video: GivenVideo, film: Film, options: argparse.Namespace) -> Seen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -231,6 +232,30 @@ def _refused(line: str, root: Path | str, allow_outside_root: bool) -> str:
     if not allow_outside_root and leads_outside(line, root):
         return f"it leads out of the folder {root}; add --allow_outside_root if it is to be trusted"
     return ""
+
+
+def require_own_names(videos: Sequence[GivenVideo], option: str) -> None:
+    """Check that files named after videos can be written into one folder.
+
+    Args:
+        option: that gives the folder.
+
+    Raises:
+        ConfigError: names that are the same, or lead out of the folder.
+    """
+    twice = [name for name, count in Counter(video.name for video in videos).items() if count > 1]
+    if twice:
+        raise ConfigError(
+            f"{option}: {len(twice)} names belong to several videos (the first: "
+            f"{printable(twice[0])}); give the folder that holds all of them, or each a call and a "
+            "folder of its own"
+        )
+    for video in videos:
+        if Path(video.name).is_absolute() or ".." in Path(video.name).parts:
+            raise ConfigError(
+                f"{printable(video.name)}: its files would lie outside of {option}; make --root "
+                "the folder that holds all videos of the list"
+            )
 
 
 def names_of(folders: Sequence[Path], option: str = "--adapter") -> list[str]:

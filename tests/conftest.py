@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import warm
+from in_browser import browser  # noqa: F401 (a fixture)
 from object_store import own_cache, store  # noqa: F401 (fixtures)
 from safetensors.torch import save_file
 from stand_in_hub import TOKEN, StandIn, serving
@@ -35,6 +36,20 @@ ON_CUDA = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device"),
 ]
+
+
+# Files of slow tests that take a process of `make test-slow` for more than a minute, longest first:
+# begun last, they would run alone at the end.
+LONGEST = (
+    *("commands/test_installed.py", "test_gpu_benchmark.py", "training/test_mirror.py"),
+    *("training/test_sharding.py", "test_docs.py", "test_readme_data.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the longest files first."""
+    place = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from evaluations import write_evaluation
+from in_browser import OVERLAPS, opened, parts
 
 from vidadapt.apps.report import write_timeline_page
 from vidadapt.apps.report.run_report import write_report
@@ -26,65 +23,12 @@ from vidadapt.video import open_film
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-CHROMEDRIVER = shutil.which("chromedriver")
 WIDTHS = (380, 1400)
 NAMES = [
     f"{verb} something {how}"
     for verb in ("Pushing", "Pulling", "Lifting", "Dropping", "Turning", "Covering", "Showing")
     for how in ("from left to right", "so that it falls over", "behind something else", "slowly")
 ]
-# Pairs of texts that a reader sees on top of each other: corners of both, and the texts.
-OVERLAPS = """
-const seen = [];
-const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-while (walker.nextNode()) {
-  const node = walker.currentNode, of = node.parentElement;
-  if (!node.textContent.trim() || of.closest('script, noscript, title, option')) continue;
-  if (!of.checkVisibility()) continue;
-  const range = document.createRange();
-  range.selectNodeContents(node);
-  for (const box of range.getClientRects()) {
-    let [left, top, right, bottom] = [box.left, box.top, box.right, box.bottom];
-    for (let out = of; out; out = out.parentElement) {
-      const style = getComputedStyle(out);
-      if (style.overflowX === 'visible' && style.overflowY === 'visible') continue;
-      const edge = out.getBoundingClientRect();
-      left = Math.max(left, edge.left); right = Math.min(right, edge.right);
-      top = Math.max(top, edge.top); bottom = Math.min(bottom, edge.bottom);
-    }
-    if (right - left > 1 && bottom - top > 1) seen.push([left, top, right, bottom, node]);
-  }
-}
-const found = [];
-for (let i = 0; i < seen.length; i += 1) for (let j = i + 1; j < seen.length; j += 1) {
-  const a = seen[i], b = seen[j];
-  if (a[4] === b[4]) continue;
-  const across = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
-  const down = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
-  if (across > 2 && down > 4) found.push([a[4].textContent.trim(), b[4].textContent.trim()]);
-}
-return [seen.length, found];
-"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium without a window."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    if CHROMIUM is None or CHROMEDRIVER is None:
-        pytest.skip("chromium and chromedriver are not installed (Debian: chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for word in ("--headless=new", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"):
-        options.add_argument(word)
-    if os.geteuid() == 0:
-        options.add_argument("--no-sandbox")  # as root it starts only so
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(executable_path=CHROMEDRIVER)
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -126,25 +70,10 @@ def make_run(folder: Path, rate: float) -> Path:
     return folder
 
 
-def opened(browser: Any, path: Path, width: int = 1400, scheme: str = "light") -> Any:
-    """Show a page; nothing may be on its console."""
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    browser.get(path.as_uri())
-    assert browser.get_log("browser") == []
-    return browser
-
-
-def parts(browser: Any, selector: str) -> list[Any]:
-    return browser.find_elements("css selector", selector)
-
-
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", ["run", "runs", "many"])
 def test_no_text_overlaps_and_nothing_is_too_wide(browser, pages, name, width):
-    opened(browser, pages[name], width)
+    opened(browser, pages[name].as_uri(), width)
     browser.execute_script("for (const e of document.querySelectorAll('details')) e.open = true;")
     number, found = browser.execute_script(OVERLAPS)
     assert number > 200
@@ -154,13 +83,13 @@ def test_no_text_overlaps_and_nothing_is_too_wide(browser, pages, name, width):
 
 
 def test_the_check_of_overlaps_finds_one(browser, pages):
-    opened(browser, pages["run"])
+    opened(browser, pages["run"].as_uri())
     browser.execute_script("document.querySelector('h2').style.marginBottom = '-22px';")
     assert browser.execute_script(OVERLAPS)[1]
 
 
 def test_classes_are_filtered_and_sorted(browser, pages):
-    opened(browser, pages["many"])
+    opened(browser, pages["many"].as_uri())
 
     def column(number: int) -> list[str]:
         return browser.execute_script(
@@ -191,7 +120,7 @@ def test_classes_are_filtered_and_sorted(browser, pages):
 def test_the_matrix_is_read_and_sorted_by_the_keyboard(browser, pages, tmp_path):
     scores = write_evaluation(tmp_path / "again", NAMES, num_videos=400)
     matrix = confusion_matrix(judge(scores, "softmax"))
-    opened(browser, pages["run"])
+    opened(browser, pages["run"].as_uri())
     [canvas] = parts(browser, ".confusion canvas")
     [said] = parts(browser, ".confusion .read")
 
@@ -230,7 +159,7 @@ def test_the_matrix_is_read_and_sorted_by_the_keyboard(browser, pages, tmp_path)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_cell_under_the_pointer_is_named(browser, pages, width):
     webdriver = pytest.importorskip("selenium.webdriver")
-    opened(browser, pages["many"], width)
+    opened(browser, pages["many"].as_uri(), width)
     [canvas] = parts(browser, ".confusion canvas")
     [said] = parts(browser, ".confusion .read")
     before = said.text
@@ -240,7 +169,7 @@ def test_a_cell_under_the_pointer_is_named(browser, pages, width):
 
 
 def test_curves_tell_their_values(browser, pages):
-    opened(browser, pages["run"])
+    opened(browser, pages["run"].as_uri())
     chart = parts(browser, ".chart")[0]
     browser.execute_script("arguments[0].focus()", chart.find_element("css selector", "svg"))
     chart.find_element("css selector", "svg").send_keys("\ue014", "\ue014")
@@ -257,7 +186,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_texts_stand_out_in_both_schemes(browser, pages, scheme):
-    opened(browser, pages["runs"], scheme=scheme)
+    opened(browser, pages["runs"].as_uri(), scheme=scheme)
     behind = luminance(parts(browser, "body")[0].value_of_css_property("background-color"))
     assert (behind < 0.1) == (scheme == "dark")
     for selector in ("h1", "p.grey", "td.name", ".wrong b", ".right b", "nav a"):
@@ -267,7 +196,7 @@ def test_texts_stand_out_in_both_schemes(browser, pages, scheme):
 
 
 def test_nothing_is_fetched(browser, pages):
-    opened(browser, pages["runs"])
+    opened(browser, pages["runs"].as_uri())
     names = browser.execute_script(
         "return performance.getEntriesByType('resource').map((entry) => entry.name)"
     )
@@ -292,7 +221,7 @@ def timeline(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_timeline_jumps_to_what_is_clicked(browser, timeline, width):
-    opened(browser, timeline, width)
+    opened(browser, timeline.as_uri(), width)
     number, overlaps = browser.execute_script(OVERLAPS)
     assert number > 20 and overlaps == []
     wide = browser.execute_script("return document.documentElement.scrollWidth")

@@ -24,13 +24,14 @@ from vidadapt.video import frame_times
 
 @pytest.fixture(scope="module")
 def folders(tiny_set, tmp_path_factory) -> dict[str, Path]:
-    """Three adapters of the tiny backbone; the third is evaluated with other views."""
+    """Adapters of the tiny backbone; the third and the fourth are evaluated with other views."""
     root = tmp_path_factory.mktemp("adapters")
     made = {}
-    for name, method, fusion, num_clips in (
-        ("probe", "linear", "softmax", 2),
-        ("side", "losa", "logits", 2),
-        ("inside", "adaptformer", "softmax", 1),
+    for name, method, fusion, num_clips, num_crops in (
+        ("probe", "linear", "softmax", 2, 3),
+        ("side", "losa", "logits", 2, 3),
+        ("inside", "adaptformer", "softmax", 1, 3),
+        ("middle", "linear", "softmax", 2, 1),
     ):
         cfg = Config(
             run_dir="",
@@ -40,7 +41,7 @@ def folders(tiny_set, tmp_path_factory) -> dict[str, Path]:
             ),
             model=ModelConfig(backbone="vit_tiny", weights=str(tiny_set.weights)),
             train=TrainConfig(precision="fp32"),
-            eval=EvalConfig(num_clips=num_clips, num_crops=3, fusion=fusion),
+            eval=EvalConfig(num_clips=num_clips, num_crops=num_crops, fusion=fusion),
         )
         folder = root / name / "best"
         write_adapter(folder, cfg, seed=len(made))
@@ -89,8 +90,12 @@ def test_an_adapter_alone_is_evaluated_and_predicts_the_same(
 
 def test_adapters_whose_clips_are_cut_alike_share_decoding_and_backbone(folders):
     chosen = Predictor(folders)
-    assert [group.bank.names for group in chosen._groups] == [("probe", "side"), ("inside",)]
-    assert len(Predictor(folders, num_clips=2, num_crops=1)._groups) == 1
+    assert [group.bank.names for group in chosen.groups] == [
+        ("probe", "side"),
+        ("inside",),
+        ("middle",),
+    ]
+    assert len(Predictor(folders, num_clips=2, num_crops=1).groups) == 1
 
 
 def test_a_bank_reads_out_as_the_adapter_does_with_an_attentive_head_of_any_depth(

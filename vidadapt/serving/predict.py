@@ -93,8 +93,16 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Adapters that share decoding and a backbone."""
+class Group:
+    """Adapters that share decoding and a backbone.
+
+    Attributes:
+        config: of the first of them; what it says of the backbone, the reader and the chunks of
+            views is that of all.
+        plan: how clips are cut.
+        bank: the adapters.
+        precision: that they compute in.
+    """
 
     config: Config
     plan: DataPlan
@@ -110,6 +118,10 @@ class Predictor:
         weights: the backbone's weights; default: see `load_adapter`.
         num_clips, num_crops: views; default: those of each adapter's evaluation.
         device: where to compute.
+
+    Attributes:
+        names: of the adapters, in their order.
+        groups: the adapters that share decoding and a backbone.
 
     Raises:
         ValueError, FileNotFoundError: a damaged adapter, another backbone, missing weights; see
@@ -127,7 +139,7 @@ class Predictor:
     ) -> None:
         self.device = torch.device(device)
         self.names = list(folders)
-        groups: dict[Any, _Group] = {}
+        groups: dict[Any, Group] = {}
         banks: dict[Any, AdapterBank] = {}
         for name, folder in folders.items():
             adapter = adapters.read_adapter(folder)
@@ -146,9 +158,9 @@ class Predictor:
                 )
                 precision = resolved_precision(self.device, config.train.precision)
                 banks[key] = bank
-                groups[key] = _Group(config, plan, bank, precision)
+                groups[key] = Group(config, plan, bank, precision)
             bank.add(name, folder)
-        self._groups = list(groups.values())
+        self.groups = list(groups.values())
 
     @classmethod
     def of_published(
@@ -162,7 +174,7 @@ class Predictor:
         made = cls({}, device=device)
         bank = PublishedBank(found, made.device)
         precision = resolved_precision(made.device, found.config.train.precision)
-        made._groups = [_Group(found.config, found.plan, bank, precision)]
+        made.groups = [Group(found.config, found.plan, bank, precision)]
         made.names = list(bank.names)
         return made, bank.report
 
@@ -171,13 +183,13 @@ class Predictor:
         """Name -> e.g. "4 clips x 3 crops"."""
         return {
             name: f"{group.plan.num_clips} clips x {group.plan.num_crops} crops"
-            for group in self._groups
+            for group in self.groups
             for name in group.bank.names
         }
 
     def adapter(self, name: str) -> SavedAdapter:
         """Contents of an adapter's file."""
-        return next(g.bank.adapter(name) for g in self._groups if name in g.bank.names)
+        return next(g.bank.adapter(name) for g in self.groups if name in g.bank.names)
 
     def __call__(
         self,
@@ -196,17 +208,17 @@ class Predictor:
             shown: keep a clip of each video for a picture.
             time_limit: seconds that counting one video may take; None: no limit.
         """
-        samplings = [group.plan.sampling for group in self._groups]
+        samplings = [group.plan.sampling for group in self.groups]
         count = partial(counted, num_workers=num_workers, time_limit=time_limit)
         lists = {
             reader: count(videos, reader, samplings)
-            for reader in {group.config.data.reader for group in self._groups}
+            for reader in {group.config.data.reader for group in self.groups}
         }
         options = DataConfig(root="/", num_workers=num_workers)
-        of_groups = [lists[group.config.data.reader] for group in self._groups]
+        of_groups = [lists[group.config.data.reader] for group in self.groups]
         loaders = [
             data.eval_loader(options, group.plan, listed)
-            for group, listed in zip(self._groups, of_groups, strict=True)
+            for group, listed in zip(self.groups, of_groups, strict=True)
         ]
         first = self.adapter(self.names[0])
         names = [first.label(number) for number in range(first.plan.num_classes)]
@@ -217,18 +229,18 @@ class Predictor:
                 yield Prediction(video, error, {}, {}, None)
                 continue
             found: dict[str, list[Guess]] = {}
-            for group, item in zip(self._groups, items, strict=True):
+            for group, item in zip(self.groups, items, strict=True):
                 found |= self._guesses(group, item, video, top)
             clip = None
             if shown:
                 facts = of_groups[0].samples.facts(int(items[0]["index"]))
-                clip = _middle(self._groups[0].plan, items[0], facts, video)
+                clip = _middle(self.groups[0].plan, items[0], facts, video)
             guesses = {name: found[name] for name in self.names}
             given = "" if video.label is None else label_named(video.label, names)
             yield Prediction(video, "", guesses, self.views, clip, given)
 
     def _guesses(
-        self, group: _Group, item: Mapping[str, Any], video: GivenVideo, top: int
+        self, group: Group, item: Mapping[str, Any], video: GivenVideo, top: int
     ) -> dict[str, list[Guess]]:
         """The labels of a group's adapters for one video, from its item of `EvalViews`."""
         parts = []
@@ -322,7 +334,7 @@ def _key(adapter: SavedAdapter, plan: DataPlan) -> Any:
     model = {k: repr(v) for k, v in vars(config.model).items()}
     built = tuple(model[k] for k in sorted(model) if k not in NOT_OF_THE_BACKBONE)
     facts = (config.data.reader, config.train.precision, config.eval.views_per_forward)
-    clip = plan.sampling, plan.crop_size, plan.framing
+    clip = plan.sampling, plan.crop_size, plan.framing, plan.num_crops
     return (adapter.about["model"]["fingerprint"], built, *clip, *facts)
 
 

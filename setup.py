@@ -8,6 +8,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 EXPORT = ["onnx", "onnxscript", "onnxruntime"]
+SERVE = ["fastapi", "uvicorn", "prometheus-client"]
 DOCS = ["mkdocs-material>=9.5,<10"]
 
 
@@ -76,6 +77,7 @@ setup(
         "torchcodec": ["torchcodec"],
         "analysis": ["scikit-learn"],
         "export": EXPORT,
+        "serve": SERVE,
         "s3": ["s3fs"],
         "gs": ["gcsfs"],
         "http": ["fsspec[http]"],
@@ -105,6 +107,7 @@ setup(
             "moto[server]",
             "ipykernel",
             *EXPORT,
+            *SERVE,
             *DOCS,
         ],
     },

@@ -40,7 +40,7 @@ MAY_IMPORT = {  # from the bottom
     },
     "serving": {
         *("config", "console", "data", "distributed", "evaluation", "features", "files", "lists"),
-        *("hub", "methods", "models", "runs", "video", "weights"),
+        *("hub", "methods", "models", "processes", "runs", "video", "weights"),
     },
 }
 LIBRARY = set(MAY_IMPORT)

@@ -30,6 +30,7 @@ COMMANDS = {
         "tsne": "show how trained runs part the classes",
     },
     "Further use": {
+        "serve": "answer requests for what trained adapters see in videos, over HTTP",
         "export": "write a trained model as weights, or as a program (ONNX, torch.export)",
         "push": "publish a trained adapter on the Hugging Face hub",
         "demo": "watch the whole system work on generated videos, a few minutes",
@@ -37,7 +38,7 @@ COMMANDS = {
 }
 NAMES = [name for group in COMMANDS.values() for name in group]
 # These load clips, in processes that import torch as these do.
-LOADING = ("train", "evaluate", "predict", "features")
+LOADING = ("train", "evaluate", "predict", "features", "serve")
 
 FIRST_STEPS = """\
 usage: vidadapt COMMAND [options]; `vidadapt COMMAND --help` says more

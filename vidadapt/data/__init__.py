@@ -12,7 +12,7 @@ from vidadapt.data.clips import EvalViews, TrainClips, read_frames, view_chunks
 from vidadapt.data.datasets import DATASETS, Dataset
 from vidadapt.data.epochs import EpochBatches, SampleKey, shared_out, steps_per_epoch
 from vidadapt.data.list_warnings import list_warnings
-from vidadapt.data.loaders import EvalLoader, TrainLoader, one_thread
+from vidadapt.data.loaders import EvalLoader, TrainLoader, join_views, one_thread, views_of
 from vidadapt.data.loading import (
     VideoList,
     centre_clips,
@@ -71,6 +71,7 @@ __all__ = [
     "eval_frames",
     "eval_indices",
     "eval_loader",
+    "join_views",
     "list_warnings",
     "load_list",
     "load_splits",
@@ -95,4 +96,5 @@ __all__ = [
     "train_indices",
     "train_loader",
     "view_chunks",
+    "views_of",
 ]

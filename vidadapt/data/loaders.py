@@ -188,11 +188,11 @@ class EvalLoader:
         self.again: list[str] = []
         self._causes: dict[int, str] = {}
         self._pool = Pool(
-            Work(dataset.__getitem__, _joined_views, one_thread, _ahead_of(dataset)),
+            Work(dataset.__getitem__, join_views, one_thread, _ahead_of(dataset)),
             num_workers=num_workers,
             limit=None if clip_timeout is None else clip_timeout * dataset.num_clips,
             tries=DIED,
-            unpack=partial(_pinned, _views_of, ThreadPoolExecutor(1)) if pin_memory else _views_of,
+            unpack=partial(_pinned, views_of, ThreadPoolExecutor(1)) if pin_memory else views_of,
         )
 
     def __len__(self) -> int:
@@ -262,7 +262,7 @@ def _batch_of(joined: dict[str, Any], data: np.ndarray) -> dict[str, Any]:
     return {**joined, "label": label, "index": torch.tensor(joined["index"]), "clip": clips}
 
 
-def _joined_views(items: list[dict[str, Any]]) -> tuple[dict[str, Any], list[np.ndarray]]:
+def join_views(items: list[dict[str, Any]]) -> tuple[dict[str, Any], list[np.ndarray]]:
     """The item of one video whose frames are apart, and whose tensors are arrays."""
     [item] = items
     if item["frames"] is None:
@@ -271,8 +271,8 @@ def _joined_views(items: list[dict[str, Any]]) -> tuple[dict[str, Any], list[np.
     return {**item, **arrays, "frames": arrays["frames"].shape}, [arrays["frames"]]
 
 
-def _views_of(joined: dict[str, Any], data: np.ndarray) -> dict[str, Any]:
-    """The item of `_joined_views`, whose frames are `data`: they are not copied."""
+def views_of(joined: dict[str, Any], data: np.ndarray) -> dict[str, Any]:
+    """The item of `join_views`, whose frames are `data`: they are not copied."""
     if joined["frames"] is None:
         return joined
     tensors = {name: torch.from_numpy(joined[name]) for name in VIEWS[1:]}

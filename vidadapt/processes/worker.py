@@ -11,6 +11,7 @@ import signal
 import struct
 import sys
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ NUMBER, BEGAN = 0, 1  # of a worker's note: the item that it is on; monotonic ns
 ENDING = 10.0  # seconds that a killed process may need, e.g. to give its memory back
 NO_BYTES = np.empty(0, np.uint8)
 SIZES = struct.Struct("qq")  # of what lies in memory: the arrays, and the pickle behind them
+HIDING = threading.Lock()  # one thread at a time hides the script
 MOST_IN_PIPE = 16_384  # bytes of a pickled result: no worker waits until its parent reads it
 
 
@@ -160,12 +162,13 @@ def _script_hidden() -> Iterator[None]:
     functions; without a main guard the script would begin again there. Work that is importable from
     elsewhere needs no script.
     """
-    script = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = script
+    with HIDING:
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = script
 
 
 def _serve(pipe: Connection, note: Any, limit: float | None) -> None:

@@ -78,12 +78,7 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         SystemExit: a device that is not there, or a number below its least.
         ValueError: no picture can be written where --sheet says.
     """
-    if options.device is None:
-        options.device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=options.device)
-    except (RuntimeError, AssertionError) as error:
-        parser.error(f"--device: {options.device} cannot be used: {str(error).splitlines()[0]}")
+    options.device = usable_device(parser, options.device)
     for name, least in (("top", 1), ("num_clips", 1), ("num_crops", 1), ("num_workers", 0)):
         value = getattr(options, name)
         if value is not None and value < least:
@@ -104,12 +99,26 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         raise ValueError(f"--sheet: the folder of {sheet} does not exist; make it first")
 
 
+def usable_device(parser: argparse.ArgumentParser, given: str | None) -> str:
+    """Return the device of --device; where none is given, cuda if there is one, else cpu.
+
+    Raises:
+        SystemExit: it is not there.
+    """
+    device = given or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        parser.error(f"--device: {device} cannot be used: {str(error).splitlines()[0]}")
+    return device
+
+
 def predictions(options: argparse.Namespace) -> list[Prediction]:
     """Predict as the options say; each is printed as it comes, unless a picture is wanted."""
     # Before a model is loaded, so that a wrong path is said at once.
     where = options.root, options.allow_outside_root
     videos = find_videos(options.videos, *where, multi_label=_multi_label(options))
-    predictor = _published(options) if options.keys else _adapters(options)
+    predictor = _published(options) if options.keys else predictor_of(options)
     if len({predictor.adapter(name).classes for name in predictor.names}) > 1 and any(
         video.label is not None for video in videos
     ):
@@ -137,7 +146,8 @@ def _multi_label(options: argparse.Namespace) -> bool:
     return kinds == {True}
 
 
-def _adapters(options: argparse.Namespace) -> Predictor:
+def predictor_of(options: argparse.Namespace) -> Predictor:
+    """Load the adapters that options name, see `Predictor`; fetch those that are elsewhere."""
     folders = [adapters.find_adapter(folder) for folder in options.adapter]
     shown = [
         Path(given) if from_hub.is_reference(given) or is_url(given) else folder

@@ -8,6 +8,7 @@ from vidadapt.apps.report.check_picture import class_counts, write_check_picture
 from vidadapt.apps.report.end_of_run import write_report_after
 from vidadapt.apps.report.looking import choose
 from vidadapt.apps.report.markdown import figure, markdown_table
+from vidadapt.apps.report.page import filled
 from vidadapt.apps.report.prediction_sheet import write_prediction_sheets
 from vidadapt.apps.report.timeline_page import write_timeline_page
 
@@ -16,6 +17,7 @@ __all__ = [
     "choose",
     "class_counts",
     "figure",
+    "filled",
     "markdown_table",
     "write_check_picture",
     "write_prediction_sheets",

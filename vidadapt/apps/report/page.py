@@ -45,12 +45,21 @@ def write_page(
 
 
 def render_page(template: str, path: Path, **values: Any) -> None:
-    """Fill a template of this folder and write it, replacing an older file at once.
-
-    Texts are escaped, and their invisible characters shown, see `console.printable`.
+    """Fill a template of this folder, see `filled`, and write it, replacing an older file at once.
 
     Raises:
         WriteError: the disk refused the file.
+    """
+    text = filled(template, **values)
+    with replaced(path) as partial:
+        # File names that are not UTF-8 come with lone surrogates.
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def filled(template: str, **values: Any) -> str:
+    """Fill a template of this folder.
+
+    Texts are escaped, and their invisible characters shown, see `console.printable`.
     """
     templates = Environment(
         loader=PackageLoader("vidadapt.apps.report"),
@@ -61,10 +70,7 @@ def render_page(template: str, path: Path, **values: Any) -> None:
         lstrip_blocks=True,
     )
     templates.filters["base64"] = lambda content: base64.b64encode(content).decode("ascii")
-    text = templates.get_template(template).render(**values)
-    with replaced(path) as partial:
-        # File names that are not UTF-8 come with lone surrogates.
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    return templates.get_template(template).render(**values)
 
 
 def _shown(value: Any) -> Any:

@@ -27,6 +27,7 @@ COMMANDS = {
         "bench_frames": "compare methods over 2, 4, 8 frames: accuracy and full cost",
         "cost": "parameters, FLOPs, memory and time of each method",
         "temporal": "find out whether a model or a data set uses the order of frames",
+        "explain": "show where in a video the evidence for an answer is",
         "tsne": "show how trained runs part the classes",
     },
     "Further use": {

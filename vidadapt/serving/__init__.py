@@ -9,6 +9,7 @@ from vidadapt.serving import (
     trained,
 )
 from vidadapt.serving.bank import AdapterBank
+from vidadapt.serving.explaining import Explanation, explain
 from vidadapt.serving.exporting import export
 from vidadapt.serving.extracting import extract
 from vidadapt.serving.given import GivenVideo, find_videos, names_of
@@ -25,6 +26,7 @@ from vidadapt.serving.trained import Loaded, Trained
 __all__ = [
     "FORMATS",
     "AdapterBank",
+    "Explanation",
     "GivenVideo",
     "Guess",
     "Loaded",
@@ -37,6 +39,7 @@ __all__ = [
     "Trained",
     "description_of",
     "evaluate_command",
+    "explain",
     "export",
     "export_program",
     "extract",

@@ -6,6 +6,7 @@
 from vidadapt.apps.report.browse import browse_list
 from vidadapt.apps.report.check_picture import class_counts, write_check_picture
 from vidadapt.apps.report.end_of_run import write_report_after
+from vidadapt.apps.report.explanation_page import write_explanation_page
 from vidadapt.apps.report.looking import choose
 from vidadapt.apps.report.markdown import figure, markdown_table
 from vidadapt.apps.report.page import filled
@@ -20,6 +21,7 @@ __all__ = [
     "filled",
     "markdown_table",
     "write_check_picture",
+    "write_explanation_page",
     "write_prediction_sheets",
     "write_report_after",
     "write_timeline_page",

@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
         write_json(
             args.out,
             {
-                "arguments": vars(args) | {"out": str(args.out)},
+                "arguments": {key: value for key, value in vars(args).items() if key != "out"},
                 "clips_per_second": speeds,
                 "seconds": found,
                 "target": target.as_dict(),

@@ -45,7 +45,12 @@ POLICY = (
 )
 
 Names = Annotated[
-    list[str], Query(alias="adapter", description="may be given several times; none: all")
+    list[str],
+    Query(
+        alias="adapter",
+        default_factory=list,
+        description="may be given several times; none: all",
+    ),
 ]
 Top = Annotated[int, Query(ge=1, description="how many labels")]
 
@@ -97,7 +102,7 @@ def make_app(service: Service, page: str) -> FastAPI:
         return service.known()
 
     @app.post("/predict", responses=PROBLEMS, openapi_extra=A_VIDEO)
-    async def predict(request: Request, adapters: Names = [], top: Top = 5) -> Answer:  # noqa: B006
+    async def predict(request: Request, adapters: Names, top: Top = 5) -> Answer:
         """Say what adapters see in the video that the body holds."""
         return await _answered(
             service, request, lambda: _of_upload(service, request, adapters, top)

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Every command behind docs/real_actions, from the folder of the project:
 #
-#   docs/real_actions/commands.sh REAL [costs] [SET/VARIANT ...]
+#   docs/real_actions/commands.sh REAL [costs|temporal] [SET/VARIANT ...]
 #
 # REAL holds the videos of two action sets (weizmann/, ut_interaction/) with a table of each
 # (weizmann.csv, ut_interaction.csv: path, label, group) and the weights that the configurations
 # name. `costs` measures what a step of each variant costs, on a machine that does nothing else (20
-# minutes); the runs take these figures, whatever else runs beside them. Without names all variants
-# are run on both sets, one after the other: half an hour to an hour each on two cores.
+# minutes); the runs take these figures, whatever else runs beside them. `temporal` shows the runs
+# of AdaptFormer that are there their videos in other orders of the frames. Without names all
+# variants are run on both sets, one after the other: half an hour to an hour each on two cores.
 # Interrupted, the same command goes on; a variant that results.jsonl has is not run again.
 set -euo pipefail
 real="$(cd "$1" && pwd)"
@@ -63,6 +64,15 @@ run() {                       # set, variant
 
 if [ "${1:-}" = costs ]; then
   for set in "${sets[@]}"; do costs "$set"; done
+  exit
+fi
+if [ "${1:-}" = temporal ]; then
+  for set in "${sets[@]}"; do
+    [ -d "runs/real/$set/adaptformer" ] || continue
+    vidadapt temporal --run_dir "runs/real/$set/adaptformer/cells/adaptformer_8f_s0_fold*/run" \
+      --out "docs/real_actions/$set/temporal"
+    sed -i "s#$PWD#.#g" "docs/real_actions/$set/temporal/temporal.json" # no paths of this machine
+  done
   exit
 fi
 asked=("$@")

@@ -9,6 +9,7 @@ from vidadapt.video.checksums import frame_checksum
 from vidadapt.video.facts import COUNTED_WITH, NO_TIMES, VideoFacts, cut_short
 from vidadapt.video.images import READER as IMAGE_READER
 from vidadapt.video.jpeg import decoded_jpeg
+from vidadapt.video.live import PROTOCOLS, LiveStream, live_frames, live_source
 from vidadapt.video.packed import (
     file_of,
     make_packed_indexes,
@@ -37,7 +38,7 @@ from vidadapt.video.sequential import (
     read_sequentially,
     unreadable_bytes,
 )
-from vidadapt.video.streaming import ROUNDING, Film, frames_at, open_film
+from vidadapt.video.streaming import ROUNDING, Film, frames_at, open_film, shown_at
 from vidadapt.video.survey import frame_times, promised_frames, times_at
 
 __all__ = [
@@ -46,10 +47,12 @@ __all__ = [
     "IMAGE_READER",
     "MAX_FRAMES",
     "NO_TIMES",
+    "PROTOCOLS",
     "READERS",
     "ROUNDING",
     "Film",
     "Frames",
+    "LiveStream",
     "ReadError",
     "Span",
     "StrictInfo",
@@ -72,6 +75,8 @@ __all__ = [
     "frames_at",
     "joined_frames",
     "leads_outside",
+    "live_frames",
+    "live_source",
     "make_packed_index",
     "make_packed_indexes",
     "open_container",
@@ -83,6 +88,7 @@ __all__ = [
     "promised_frames",
     "read_sequentially",
     "same_name",
+    "shown_at",
     "state_now",
     "tar_and_name",
     "times_at",

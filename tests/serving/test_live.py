@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import os
 import signal
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,37 +21,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import load_tool, write_adapter
-from test_films import pictures, steady, write_film
+from conftest import load_tool
+from test_films import model, pictures, steady, write_film  # noqa: F401 (a fixture)
 
 import vidadapt
-from vidadapt.config import Config, ConfigError, DataConfig, ModelConfig, TrainConfig
+from vidadapt.config import ConfigError
 from vidadapt.serving import live
-from vidadapt.serving.films import windows_of
+from vidadapt.serving.films import Window, windows_of
 from vidadapt.serving.live import live_windows
-from vidadapt.video import LiveStream, ReadError, live_source, open_film
+from vidadapt.video import LiveStream, ReadError, live_frames, live_source, open_film
 
 LENGTH, HOP = Fraction(1, 2), Fraction(1, 4)
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
-@pytest.fixture(scope="module")
-def folder(tiny_set, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("live") / "last"
-    config = Config(
-        run_dir=str(folder.parent),
-        method={"name": "adaptformer"},
-        data=DataConfig(
-            label_names=str(tiny_set.root / "labels.txt"),
-            num_frames=4,
-            crop_size=32,
-            sampling="uniform8",
-        ),
-        model=ModelConfig(backbone="vit_tiny", weights=str(tiny_set.weights)),
-        train=TrainConfig(precision="fp32"),
-    )
-    write_adapter(folder, config, seed=1)
-    return folder
+@pytest.fixture
+def folder(model) -> Path:  # noqa: F811 (the fixture)
+    return model().adapter.folder
 
 
 @pytest.fixture(scope="module")
@@ -104,96 +93,191 @@ def refuses(status: int) -> Answer:
     return lambda handler: handler.send_error(status)
 
 
-def windows_until_given_up(used, stream: LiveStream, length=LENGTH, hop=HOP) -> list:
-    """All windows of a stream that is given up in the end."""
-    found = []
-    with pytest.raises(ReadError):
-        for window in live_windows(used, stream, length, hop):
-            found.append(window)
-    return found
+def ends(stop: threading.Event) -> Answer:
+    """End the reading; what was read before is looked at."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        stop.set()
+        handler.send_error(503)
+
+    return answer
 
 
-def test_windows_are_those_of_the_file(folder, film):
-    used = vidadapt.load(folder)
-    wanted = list(windows_of(used, open_film(str(film)), LENGTH, HOP))
-    with serving(sends(film.read_bytes(), 2.0), refuses(503)) as address:
-        stream = LiveStream(address, give_up=1.5)
-        found = windows_until_given_up(used, stream)
-    assert not any(window.passed_over for window in found)
-    # The last one shown may end after the stream: its last frame is there before.
+def refused(stream: LiveStream) -> str:
+    """What is said of a stream of which no frame is read."""
+    with pytest.raises(ReadError) as error:
+        next(live_frames(stream))
+    assert not stream.num_frames
+    return str(error.value)
+
+
+def assert_alike(found: list[live.LiveWindow], wanted: list[Window]) -> None:
+    """Check that windows are those of a file. One more may end after the stream does."""
     assert len(wanted) <= len(found) <= len(wanted) + 1
     for window, there in zip(found, wanted, strict=False):
         assert (window.window.start, window.window.end) == (there.start, there.end)
         np.testing.assert_allclose(window.window.probabilities, there.probabilities, atol=1e-5)
+
+
+@pytest.fixture
+def patient(monkeypatch) -> None:
+    """Pass no window over, however slow this machine is."""
+    monkeypatch.setattr(live, "WAITING", 1000)
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("frames", [False, True])
+def test_windows_are_those_of_the_file(model, film, frames):  # noqa: F811
+    used, stop = model(frames=frames), threading.Event()
+    wanted = list(windows_of(used, open_film(str(film)), LENGTH, HOP))
+    with serving(sends(film.read_bytes(), 2.0), ends(stop)) as address:
+        stream = LiveStream(address, stop=stop)
+        found = list(live_windows(used, stream, LENGTH, HOP))
+    assert_alike(found, wanted)
+    assert not any(window.passed_over for window in found)
     assert np.ptp(np.stack([each.probabilities for each in wanted]), axis=0).max() > 1e-3
     assert stream.num_frames == 50 and not stream.num_faults and not stream.jumps
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_connection_that_is_cut_is_opened_again_and_no_window_mixes(folder, film):
-    used, data = vidadapt.load(folder), film.read_bytes()
+    used, data, stop = vidadapt.load(folder), film.read_bytes(), threading.Event()
     cut = data[: len(data) * 6 // 10 // 188 * 188]
-    with serving(sends(cut, 1.2), sends(data, 2.0), refuses(503)) as address:
-        stream = LiveStream(address, give_up=1.5)
-        found = windows_until_given_up(used, stream)
+    with serving(sends(cut, 1.2), sends(data, 2.0), ends(stop)) as address:
+        stream = LiveStream(address, stop=stop)
+        found = list(live_windows(used, stream, LENGTH, HOP))
     wanted = list(windows_of(used, open_film(str(film)), LENGTH, HOP))
-    parts = [[each for each in found if each.part == part] for part in (0, 1)]
-    assert len(found) == sum(map(len, parts)) and stream.reconnections >= 1
-    assert 2 <= len(parts[0]) < len(wanted) <= len(parts[1])
-    for part in parts:  # each begins anew and shows what the file shows
-        assert [each.window.start for each in part] == [HOP * k for k in range(len(part))]
-        for window, there in zip(part, wanted, strict=False):
-            np.testing.assert_allclose(window.window.probabilities, there.probabilities, atol=1e-5)
+    before = [each for each in found if each.part == 0]
+    assert 2 <= len(before) < len(wanted) and stream.connections == 2
+    # Each part begins anew, and shows what the file shows.
+    assert_alike(before, wanted[: len(before)])
+    assert_alike(found[len(before) :], wanted)
+    assert {each.part for each in found[len(before) :]} == {1}
 
 
-def test_a_stream_that_stalls_is_opened_again(folder, film):
-    data = film.read_bytes()
-    with serving(sends(data, 1.0, then=30), sends(data, 1.0), refuses(503)) as address:
-        stream = LiveStream(address, stall=0.7, give_up=2.5)
-        found = windows_until_given_up(vidadapt.load(folder), stream)
+@pytest.mark.usefixtures("patient")
+def test_a_stream_that_stalls_is_opened_again(folder, film, capsys):
+    data, stop = film.read_bytes(), threading.Event()
+    with serving(sends(data, 1.0, then=60), sends(data, 1.0), ends(stop)) as address:
+        stream = LiveStream(address, stall=1.5, stop=stop)
+        found = list(live_windows(vidadapt.load(folder), stream, LENGTH, HOP))
     assert {each.part for each in found} == {0, 1}
+    assert "opened again" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("patient")
 def test_timestamps_that_restart_begin_a_new_part(folder, film):
-    data = film.read_bytes()
-    with serving(sends(data + data, 3.0), refuses(503)) as address:
-        stream = LiveStream(address, give_up=1.5)
-        found = windows_until_given_up(vidadapt.load(folder), stream)
+    data, stop = film.read_bytes(), threading.Event()
+    with serving(sends(data + data, 3.0), ends(stop)) as address:
+        stream = LiveStream(address, stop=stop)
+        found = list(live_windows(vidadapt.load(folder), stream, LENGTH, HOP))
     assert {each.part for each in found} == {0, 1} and stream.jumps == 1
     starts = [each.window.start for each in found]
     assert sum(later < earlier for earlier, later in pairwise(starts)) == 1
 
 
 def test_a_slow_model_passes_windows_over_and_latency_does_not_grow(folder, film):
-    used, slow = vidadapt.load(folder), 0.4
+    used, slow, stop = vidadapt.load(folder), 0.4, threading.Event()
     used.module.register_forward_pre_hook(lambda *_: time.sleep(slow))
     hop = Fraction(1, 25)
-    with serving(sends(film.read_bytes(), 2.0), refuses(503)) as address:
-        stream = LiveStream(address, give_up=1.5)
-        found = windows_until_given_up(used, stream, hop=hop)
+    with serving(sends(film.read_bytes(), 2.0), ends(stop)) as address:
+        found = list(live_windows(used, LiveStream(address, stop=stop), LENGTH, hop))
     assert sum(each.passed_over for each in found) > 10
     # Each waits for those before it in the queue, for the one that is looked at, and for itself.
-    most = (live.WAITING + 2) * (slow + 0.3)
-    assert max(each.latency for each in found) < most
+    # All 38 would take 15 s.
+    assert max(each.latency for each in found) < (live.WAITING + 2) * (slow + 1)
     numbers = np.cumsum([1 + each.passed_over for each in found]) - 1
     assert [each.window.start for each in found] == [hop * int(number) for number in numbers]
 
 
 def test_memory_holds_the_frames_of_few_windows(folder, film):
-    used, hop = vidadapt.load(folder), Fraction(1, 25)
+    used, hop, stop = vidadapt.load(folder), Fraction(1, 25), threading.Event()
     kept: list[int] = []
 
     def count(*_: object) -> None:
         time.sleep(0.3)
-        squares = [each for each in gc.get_objects() if type(each) is torch.Tensor]
-        kept.append(sum(each.shape == (32, 32, 3) for each in squares))
+        held = [each for each in gc.get_objects() if type(each) is torch.Tensor]
+        kept.append(sum(each.shape == (32, 32, 3) for each in held))
 
     used.module.register_forward_pre_hook(count)
-    with serving(sends(film.read_bytes(), 2.0), refuses(503)) as address:
-        windows_until_given_up(used, LiveStream(address, give_up=1.5), hop=hop)
+    with serving(sends(film.read_bytes(), 2.0), ends(stop)) as address:
+        list(live_windows(used, LiveStream(address, stop=stop), LENGTH, hop))
     open_ones = int(LENGTH / hop) + 1
     assert 0 < max(kept) <= 4 * (live.WAITING + 1) + 4 * open_ones
 
 
+@pytest.mark.usefixtures("patient")
+def test_a_stream_of_datagrams(folder, film):
+    used, data, stop = vidadapt.load(folder), film.read_bytes(), threading.Event()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            while not stop.is_set():
+                for at in range(0, len(data), 7 * 188):
+                    out.sendto(data[at : at + 7 * 188], ("127.0.0.1", port))
+                    time.sleep(2 * 7 * 188 / len(data))
+
+    threading.Thread(target=send, daemon=True).start()
+    windows = live_windows(used, LiveStream(f"udp://127.0.0.1:{port}", stop=stop), LENGTH, HOP)
+    assert len([*itertools.islice(windows, 3)]) == 3
+    windows.close()
+    assert stop.is_set()
+
+
+@contextlib.contextmanager
+def rtsp_serving(data: bytes, seconds: float) -> Iterator[str]:
+    """The address of a server that sends a transport stream by RTSP, within its one connection."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def packets(connection: socket.socket) -> None:
+        for number, at in enumerate(range(0, len(data), 7 * 188)):
+            clock = int(90_000 * seconds * at / len(data))
+            packet = struct.pack(">BBHII", 0x80, 33, number, clock, 7) + data[at : at + 7 * 188]
+            connection.sendall(struct.pack(">cBH", b"$", 0, len(packet)) + packet)
+            time.sleep(seconds * 7 * 188 / len(data))
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection, connection.makefile("rb") as asked:
+            while line := asked.readline().decode():
+                method, headers = line.split()[0], dict[str, str]()
+                while (header := asked.readline().decode().strip()) != "":
+                    name, _, value = header.partition(":")
+                    headers[name.lower()] = value.strip()
+                answer, body = [f"RTSP/1.0 200 OK\r\nCSeq: {headers['cseq']}"], ""
+                if method == "DESCRIBE":
+                    body = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
+                    body += "m=video 0 RTP/AVP 33\r\na=control:video\r\n"
+                    answer += ["Content-Type: application/sdp", f"Content-Length: {len(body)}"]
+                if method == "SETUP":
+                    answer += ["Transport: RTP/AVP/TCP;unicast;interleaved=0-1", "Session: 1"]
+                if method == "PLAY":
+                    answer.append("Session: 1")
+                connection.sendall(("\r\n".join(answer) + "\r\n\r\n" + body).encode())
+                if method == "PLAY":
+                    packets(connection)
+                    return
+
+    threading.Thread(target=serve, daemon=True).start()
+    with server:
+        yield f"rtsp://127.0.0.1:{server.getsockname()[1]}/1"
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_stream_by_rtsp(folder, film):
+    used = vidadapt.load(folder)
+    wanted = list(windows_of(used, open_film(str(film)), LENGTH, HOP))
+    with rtsp_serving(film.read_bytes(), 2.0) as address:
+        windows = live_windows(used, LiveStream(address), LENGTH, HOP)
+        found = [*itertools.islice(windows, len(wanted) - 1)]  # FFmpeg drops RTSP's last frame
+        windows.close()
+    assert_alike(found, wanted[:-1])
+
+
+@pytest.mark.parametrize("ending", ["", ".m3u8"])
 @pytest.mark.parametrize(
     "text",
     [
@@ -201,30 +285,29 @@ def test_memory_holds_the_frames_of_few_windows(folder, film):
         "ffconcat version 1.0\nfile 'file://{film}'\n",
     ],
 )
-def test_a_playlist_that_names_a_local_file_is_refused_at_once(folder, film, text):
+def test_a_playlist_that_names_a_local_file_is_refused_at_once(film, text, ending):
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
+        body = text.format(film=film).encode()
         handler.send_header("Content-Type", "application/vnd.apple.mpegurl")
+        handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
-        handler.wfile.write(text.format(film=film).encode())
+        handler.wfile.write(body)
 
     with serving(answer) as address:
-        stream = LiveStream(address + ".m3u8", give_up=20)
         began = time.monotonic()
-        assert not windows_until_given_up(vidadapt.load(folder), stream)
-    assert not stream.num_frames and time.monotonic() - began < 10
+        assert "playlist" in refused(LiveStream(address + ending))
+    assert time.monotonic() - began < 10
 
 
-def test_a_redirect_to_a_file_is_not_followed(folder, film):
+def test_a_redirect_to_a_file_is_not_followed(film):
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(302)
         handler.send_header("Location", f"file://{film}")
         handler.end_headers()
 
     with serving(answer) as address:
-        stream = LiveStream(address, give_up=1)
-        assert not windows_until_given_up(vidadapt.load(folder), stream)
-    assert not stream.num_frames
+        refused(LiveStream(address, give_up=1))
 
 
 def words(folder: Path, source: str, *more: str) -> list[str]:
@@ -234,7 +317,7 @@ def words(folder: Path, source: str, *more: str) -> list[str]:
 def test_the_command_prints_windows_and_a_summary_and_no_password(folder, film, capsys):
     with serving(sends(film.read_bytes(), 2.0), refuses(503)) as address:
         address = address.replace("http://", "http://me:secretword@") + "?key=secretword"
-        status = load_tool("predict").main(words(folder, address, "--json", "--give_up", "1s"))
+        status = load_tool("predict").main(words(folder, address, "--json", "--give_up", "2s"))
     said = capsys.readouterr()
     lines = [json.loads(line) for line in said.out.splitlines()]
     assert status == 1 and len(lines) > 8
@@ -260,7 +343,7 @@ def test_an_address_that_is_not_there_is_said_at_once(folder, capsys):
     assert time.monotonic() - began < 20 and "404" in capsys.readouterr().err
 
 
-def test_a_file_on_a_server_is_no_stream(folder, tmp_path):
+def test_a_file_on_a_server_is_no_stream(tmp_path):
     path = write_film(tmp_path / "film.mkv", pictures(50), steady(50))
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
@@ -270,9 +353,7 @@ def test_a_file_on_a_server_is_no_stream(folder, tmp_path):
         handler.wfile.write(path.read_bytes())
 
     with serving(answer) as address:
-        stream = LiveStream(address)
-        assert not windows_until_given_up(vidadapt.load(folder), stream)
-    assert not stream.num_frames
+        assert "--live" in refused(LiveStream(address))
 
 
 @pytest.mark.parametrize(
@@ -314,7 +395,4 @@ def test_a_camera_that_is_not_there_is_named(folder):
 
 
 def test_a_device_that_is_no_camera_gives_a_plain_error():
-    stream = LiveStream(live_source("/dev/null"), give_up=1)
-    with pytest.raises(ReadError, match="/dev/null"):
-        next(live.live_frames(stream))
-    assert not stream.num_frames
+    assert "/dev/null" in refused(LiveStream(live_source("/dev/null"), give_up=1))

@@ -169,7 +169,7 @@ def _say(stream: LiveStream, answers: _Answers, spent: float) -> None:
         f"{answers.windows} windows, {answers.passed_over} passed over",
         f"{duration(float(stream.seconds))} of stream ({stream.num_frames} frames) in "
         f"{duration(spent)}",
-        f"{stream.reconnections} reconnections",
+        f"{max(0, stream.connections - 1)} reconnections",
         f"{stream.num_faults} decoding errors",
     ]
     if answers.latencies:

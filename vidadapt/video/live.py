@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import sys
 import threading
@@ -39,10 +40,12 @@ PROBED = 1_000_000  # microseconds; by default FFmpeg looks at 5 s of a stream b
 JUMP = Fraction(2)  # seconds; a longer step between two timestamps begins a new part
 BACK = Fraction(1, 10)  # seconds; so does a longer step back
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0  # seconds before a stream is opened again
+SHORTEST = 1.0  # seconds that opening may take, also where the stream is about to be given up
 POLL = 0.005  # seconds between two looks at a camera, whose driver does not wait
 # What no second attempt mends: a wrong address, or a right one without a right to it.
 HOPELESS = (
-    *(av.ArgumentError, av.PermissionError, av.ProtocolNotFoundError, av.DemuxerNotFoundError),
+    *(av.ArgumentError, av.InvalidDataError, av.PermissionError),
+    *(av.ProtocolNotFoundError, av.DemuxerNotFoundError),
     *(av.HTTPBadRequestError, av.HTTPUnauthorizedError, av.HTTPForbiddenError),
     *(av.HTTPNotFoundError, av.HTTPOtherClientError),
 )
@@ -62,7 +65,7 @@ class LiveStream:
         arrived: monotonic time at which the packet of the frame that is shown was there.
         seconds: of all parts together.
         num_frames: that were decoded.
-        reconnections: times that the stream was opened after the first.
+        connections: times that the stream was opened.
         jumps: steps of the timestamps that began a new part.
         without_time: frames without a timestamp, or with one that does not ascend; each is shown
             for the mean duration of a frame.
@@ -79,7 +82,7 @@ class LiveStream:
     arrived: float = 0.0
     seconds: Fraction = Fraction(0)
     num_frames: int = 0
-    reconnections: int = 0
+    connections: int = 0
     jumps: int = 0
     without_time: int = 0
     num_faults: int = 0
@@ -136,7 +139,8 @@ def live_frames(stream: LiveStream) -> Iterator[tuple[int, int, Any, Fraction]]:
         before = stream.num_frames
         try:
             remaining = last + stream.give_up - time.monotonic()
-            with _opened(stream, max(POLL, min(stream.stall, remaining))) as container:
+            with _opened(stream, min(stream.stall, max(SHORTEST, remaining))) as container:
+                stream.connections += 1
                 yield from _connected(stream, container)
             cause = "it ended"
         except TransientReadError as error:
@@ -150,19 +154,20 @@ def live_frames(stream: LiveStream) -> Iterator[tuple[int, int, Any, Fraction]]:
         cause = cause.removeprefix(f"{stream.name}: ")
         if stream.num_frames > before:
             pause, last = FIRST_PAUSE, max(last, stream.arrived)
-        if time.monotonic() + pause > last + stream.give_up:
+        waited = time.monotonic() - last
+        if waited >= stream.give_up:
             raise ReadError(
-                f"{stream.name}: no frame for {stream.give_up:g} s, given up ({cause}); --give_up "
-                "waits longer"
+                f"{stream.name}: no frame for {waited:.1f} s, given up ({cause}); --give_up, now "
+                f"{stream.give_up:g} s, may wait longer"
             )
+        wait = min(pause, stream.give_up - waited)
         print(
-            printable(f"{stream.name}: {cause}; opened again in {pause:g} s"),
+            printable(f"{stream.name}: {cause}; opened again in {wait:.1f} s"),
             file=sys.stderr,
             flush=True,
         )
-        stream.stop.wait(pause)
+        stream.stop.wait(wait)
         pause = min(2 * pause, LONGEST_PAUSE)
-        stream.reconnections += 1
         stream.part += stream.num_frames > before
 
 
@@ -192,9 +197,14 @@ def _opened(stream: LiveStream, patience: float) -> Iterator[Any]:
             stream.source, format=kind, options=options, timeout=(patience, stream.stall)
         )
     except HOPELESS as error:
-        cause = cause_of(error)
-        if isinstance(error, av.ArgumentError):
-            cause += "; a playlist (HLS, DASH) or script, which would name other addresses?"
+        cause = str(error.strerror)
+        if isinstance(error, av.ArgumentError | av.InvalidDataError):
+            cause = f"no camera that FFmpeg knows ({cause})"
+            if mark:
+                cause = (
+                    f"no stream ({error.strerror}); a page, or a playlist (HLS, DASH), which names "
+                    "other addresses? give that of the stream itself"
+                )
         raise ReadError(f"{stream.name}: {cause}") from None
     except DECODE_ERRORS as error:
         raise TransientReadError(f"{stream.name}: {_why(error, patience)}") from None
@@ -212,6 +222,8 @@ def _why(error: BaseException, patience: float) -> str:
     """Say why FFmpeg opens or reads no more."""
     if isinstance(error, av.ExitError):
         return f"nothing came for {patience:.1f} s"
+    if isinstance(error, OSError) and error.errno == errno.EIO:
+        return f"{cause_of(error)}: the other side ended, or no such host"
     return cause_of(error)
 
 
@@ -284,10 +296,10 @@ def _packets(stream: LiveStream, container: Any, video: Any) -> Iterator[tuple[A
         except av.BlockingIOError:  # of a camera: no frame is there yet
             _refuse_stall(stream, time.monotonic() - heard)
             stream.stop.wait(POLL)
-        except av.ExitError as error:
+        except av.ExitError as error:  # a stall; what the decoder holds is too late
             raise TransientReadError(f"{stream.name}: {_why(error, stream.stall)}") from None
         except DECODE_ERRORS as error:
-            ended = cause_of(error)
+            ended = _why(error, stream.stall)
     if ended:
         yield None, time.monotonic()
         raise TransientReadError(f"{stream.name}: {ended}")

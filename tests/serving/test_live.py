@@ -130,7 +130,7 @@ def patient(monkeypatch) -> None:
 def test_windows_are_those_of_the_file(model, film, frames):  # noqa: F811
     used, stop = model(frames=frames), threading.Event()
     wanted = list(windows_of(used, open_film(str(film)), LENGTH, HOP))
-    with serving(sends(film.read_bytes(), 2.0), ends(stop)) as address:
+    with serving(sends(film.read_bytes(), 1.0), ends(stop)) as address:
         stream = LiveStream(address, stop=stop)
         found = list(live_windows(used, stream, LENGTH, HOP))
     assert_alike(found, wanted)
@@ -143,7 +143,7 @@ def test_windows_are_those_of_the_file(model, film, frames):  # noqa: F811
 def test_a_connection_that_is_cut_is_opened_again_and_no_window_mixes(folder, film):
     used, data, stop = vidadapt.load(folder), film.read_bytes(), threading.Event()
     cut = data[: len(data) * 6 // 10 // 188 * 188]
-    with serving(sends(cut, 1.2), sends(data, 2.0), ends(stop)) as address:
+    with serving(sends(cut, 0.6), sends(data, 1.0), ends(stop)) as address:
         stream = LiveStream(address, stop=stop)
         found = list(live_windows(used, stream, LENGTH, HOP))
     wanted = list(windows_of(used, open_film(str(film)), LENGTH, HOP))
@@ -168,7 +168,7 @@ def test_a_stream_that_stalls_is_opened_again(folder, film, capsys):
 @pytest.mark.usefixtures("patient")
 def test_timestamps_that_restart_begin_a_new_part(folder, film):
     data, stop = film.read_bytes(), threading.Event()
-    with serving(sends(data + data, 3.0), ends(stop)) as address:
+    with serving(sends(data + data, 1.5), ends(stop)) as address:
         stream = LiveStream(address, stop=stop)
         found = list(live_windows(vidadapt.load(folder), stream, LENGTH, HOP))
     assert {each.part for each in found} == {0, 1} and stream.jumps == 1
@@ -270,7 +270,7 @@ def rtsp_serving(data: bytes, seconds: float) -> Iterator[str]:
 def test_a_stream_by_rtsp(folder, film):
     used = vidadapt.load(folder)
     wanted = list(windows_of(used, open_film(str(film)), LENGTH, HOP))
-    with rtsp_serving(film.read_bytes(), 2.0) as address:
+    with rtsp_serving(film.read_bytes(), 1.0) as address:
         windows = live_windows(used, LiveStream(address), LENGTH, HOP)
         found = [*itertools.islice(windows, len(wanted) - 1)]  # FFmpeg drops RTSP's last frame
         windows.close()
@@ -300,10 +300,11 @@ def test_a_playlist_that_names_a_local_file_is_refused_at_once(film, text, endin
     assert time.monotonic() - began < 10
 
 
-def test_a_redirect_to_a_file_is_not_followed(film):
+@pytest.mark.parametrize("to", ["file://{film}", "concat:{film}", "https://127.0.0.1:9/"])
+def test_a_redirect_to_another_kind_of_address_is_not_followed(film, to):
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(302)
-        handler.send_header("Location", f"file://{film}")
+        handler.send_header("Location", to.format(film=film))
         handler.end_headers()
 
     with serving(answer) as address:
@@ -315,7 +316,7 @@ def words(folder: Path, source: str, *more: str) -> list[str]:
 
 
 def test_the_command_prints_windows_and_a_summary_and_no_password(folder, film, capsys):
-    with serving(sends(film.read_bytes(), 2.0), refuses(503)) as address:
+    with serving(sends(film.read_bytes(), 1.0), refuses(503)) as address:
         address = address.replace("http://", "http://me:secretword@") + "?key=secretword"
         status = load_tool("predict").main(words(folder, address, "--json", "--give_up", "2s"))
     said = capsys.readouterr()
@@ -328,8 +329,8 @@ def test_the_command_prints_windows_and_a_summary_and_no_password(folder, film, 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_command_with_a_summary(folder, film, capsys, number):
-    with serving(sends(film.read_bytes(), 2.0, then=30)) as address:
-        timer = threading.Timer(2.5, os.kill, (os.getpid(), number))
+    with serving(sends(film.read_bytes(), 1.0, then=30)) as address:
+        timer = threading.Timer(1.8, os.kill, (os.getpid(), number))
         timer.start()
         assert load_tool("predict").main(words(folder, address)) == 0
     said = capsys.readouterr()
@@ -394,5 +395,14 @@ def test_a_camera_that_is_not_there_is_named(folder):
             load_tool("predict").main(words(folder, word))
 
 
-def test_a_device_that_is_no_camera_gives_a_plain_error():
-    assert "/dev/null" in refused(LiveStream(live_source("/dev/null"), give_up=1))
+def test_a_device_that_is_no_camera_is_said_by_its_driver():
+    """FFmpeg takes all options of a camera, and asks the device."""
+    assert "ioctl" in refused(LiveStream("/dev/null", give_up=1))
+
+
+def test_a_reading_that_blocks_is_given_up(folder, monkeypatch):
+    """As a camera's driver may."""
+    monkeypatch.setattr(live, "live_frames", lambda stream: iter(lambda: time.sleep(60), 0))
+    stream = LiveStream("/dev/video0", stall=0.1, give_up=0.1)
+    with pytest.raises(ReadError, match="/dev/video0"):
+        next(live_windows(vidadapt.load(folder), stream, LENGTH, HOP))

@@ -33,10 +33,11 @@ from vidadapt.serving.films import (
     times_of,
 )
 from vidadapt.serving.model import Model
-from vidadapt.video import LiveStream, live_frames, shown_at
+from vidadapt.video import LiveStream, ReadError, live_frames, shown_at
 
 WAITING = 4  # windows that may wait for the model; the oldest of more is passed over
 PATIENCE = 1.0  # seconds; a thread that waits for a silent stream ends with the process
+LOOK = 1.0  # seconds between two looks whether the reading thread is heard of
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def live_windows(
     before = -1
     known: dict[int, Tensor] = {}  # by the identity of a frame, which `clip` keeps alive
     try:
-        while isinstance(clip := waiting.get(), _Clip):
+        while isinstance(clip := _next(waiting, stream), _Clip):
             units = clip.squares
             if encode is not None:
                 encode_new(clip.squares, known, encode, plan.sampling.num_frames)
@@ -120,6 +121,22 @@ def live_windows(
         reader.join(PATIENCE)
     if clip is not None:
         raise clip
+
+
+def _next(waiting: Waiting, stream: LiveStream) -> _Clip | Exception | None:
+    """Wait for the next clip, or for how the reading ended.
+
+    The driver of a camera may block the reading thread for ever, as may the search for a host's
+    address: where the thread ought to have given up long ago, this does.
+    """
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return waiting.get(timeout=LOOK)
+        silent = time.monotonic() - stream.heard
+        if silent > stream.give_up + 3 * stream.stall + LOOK:
+            return ReadError(
+                f"{stream.name}: no frame for {silent:.1f} s, given up (reading it blocks)"
+            )
 
 
 def _read(

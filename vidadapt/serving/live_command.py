@@ -23,7 +23,7 @@ from vidadapt.serving.film_command import seconds, window_as_dict
 from vidadapt.serving.live import LiveWindow, live_windows
 from vidadapt.serving.model import load
 from vidadapt.serving.timeline import clock
-from vidadapt.video import LiveStream, ReadError, live_source
+from vidadapt.video import LiveStream, ReadError, live_source, require_camera
 
 KEPT = 100_000  # latencies of the last windows, for the summary
 
@@ -97,8 +97,9 @@ def look(options: argparse.Namespace) -> int:
         The exit status: 1 if the stream was given up, or a score was not finite.
 
     Raises:
-        ValueError: see `load` and `live_source`.
+        ValueError: see `load` and `require_camera`.
     """
+    require_camera(live_source(options.videos[0]))  # before a model is loaded
     stream, answers = LiveStream(live_source(options.videos[0])), _Answers()
     stream.stall = float(options.stall or stream.stall)
     stream.give_up = float(options.give_up or stream.give_up)

@@ -9,7 +9,7 @@ from vidadapt.video.checksums import frame_checksum
 from vidadapt.video.facts import COUNTED_WITH, NO_TIMES, VideoFacts, cut_short
 from vidadapt.video.images import READER as IMAGE_READER
 from vidadapt.video.jpeg import decoded_jpeg
-from vidadapt.video.live import PROTOCOLS, LiveStream, live_frames, live_source
+from vidadapt.video.live import LiveStream, live_frames, live_source, require_camera
 from vidadapt.video.packed import (
     file_of,
     make_packed_indexes,
@@ -47,7 +47,6 @@ __all__ = [
     "IMAGE_READER",
     "MAX_FRAMES",
     "NO_TIMES",
-    "PROTOCOLS",
     "READERS",
     "ROUNDING",
     "Film",
@@ -87,6 +86,7 @@ __all__ = [
     "packed_parts",
     "promised_frames",
     "read_sequentially",
+    "require_camera",
     "same_name",
     "shown_at",
     "state_now",

@@ -41,7 +41,7 @@ JUMP = Fraction(2)  # seconds; a longer step between two timestamps begins a new
 BACK = Fraction(1, 10)  # seconds; so does a longer step back
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0  # seconds before a stream is opened again
 SHORTEST = 1.0  # seconds that opening may take, also where the stream is about to be given up
-POLL = 0.005  # seconds between two looks at a camera, whose driver does not wait
+POLL = 0.005  # seconds between two looks at a camera that has no whole frame yet
 # What no second attempt mends: a wrong address, or a right one without a right to it.
 HOPELESS = (
     *(av.ArgumentError, av.InvalidDataError, av.PermissionError),
@@ -49,6 +49,7 @@ HOPELESS = (
     *(av.HTTPBadRequestError, av.HTTPUnauthorizedError, av.HTTPForbiddenError),
     *(av.HTTPNotFoundError, av.HTTPOtherClientError),
 )
+NO_CAMERA = {errno.ENOENT, errno.ENODEV, errno.ENOTTY}  # answers of a device
 
 
 @dataclass
@@ -62,6 +63,7 @@ class LiveStream:
         stop: set it to end the reading.
         name: `source` without a password.
         part: number of the part that is read; a part has no gap.
+        heard: monotonic time of the last frame; before the first, of the beginning.
         arrived: monotonic time at which the packet of the frame that is shown was there.
         seconds: of all parts together.
         num_frames: that were decoded.
@@ -79,6 +81,7 @@ class LiveStream:
     stop: threading.Event = field(default_factory=threading.Event)
     name: str = field(init=False)
     part: int = 0
+    heard: float = field(default_factory=time.monotonic)
     arrived: float = 0.0
     seconds: Fraction = Fraction(0)
     num_frames: int = 0
@@ -96,8 +99,10 @@ def live_source(word: str) -> str:
     """Return the device or the address of a live stream.
 
     Raises:
-        ValueError: it is none, or a camera that is not there; the message holds no password.
+        ValueError: it is none; the message holds no password.
 
+    >>> live_source("0")
+    '/dev/video0'
     >>> live_source("rtsp://camera/1")
     'rtsp://camera/1'
     """
@@ -111,10 +116,18 @@ def live_source(word: str) -> str:
             f"address ({', '.join(f'{name}://' for name in PROTOCOLS)}), or for a file leave out "
             "--live"
         )
-    if not Path(device).is_char_device():
-        there = ", ".join(sorted(map(str, Path("/dev").glob("video*")))) or "none"
-        raise ValueError(f"{device}: no such camera; cameras of this machine: {there}")
     return device
+
+
+def require_camera(source: str) -> None:
+    """Check that a source from `live_source` is there, if it is a device.
+
+    Raises:
+        ValueError: it is not; the message names those that are.
+    """
+    if "://" not in source and not Path(source).is_char_device():
+        there = ", ".join(sorted(map(str, Path("/dev").glob("video*")))) or "none"
+        raise ValueError(f"{source}: no such camera; cameras of this machine: {there}")
 
 
 def live_frames(stream: LiveStream) -> Iterator[tuple[int, int, Any, Fraction]]:
@@ -134,11 +147,11 @@ def live_frames(stream: LiveStream) -> Iterator[tuple[int, int, Any, Fraction]]:
     Raises:
         ReadError: the stream is given up, or what the address shows is none.
     """
-    pause, last = FIRST_PAUSE, time.monotonic()
+    pause, stream.heard = FIRST_PAUSE, time.monotonic()
     while not stream.stop.is_set():
         before = stream.num_frames
         try:
-            remaining = last + stream.give_up - time.monotonic()
+            remaining = stream.heard + stream.give_up - time.monotonic()
             with _opened(stream, min(stream.stall, max(SHORTEST, remaining))) as container:
                 stream.connections += 1
                 yield from _connected(stream, container)
@@ -153,8 +166,8 @@ def live_frames(stream: LiveStream) -> Iterator[tuple[int, int, Any, Fraction]]:
             return
         cause = cause.removeprefix(f"{stream.name}: ")
         if stream.num_frames > before:
-            pause, last = FIRST_PAUSE, max(last, stream.arrived)
-        waited = time.monotonic() - last
+            pause = FIRST_PAUSE
+        waited = time.monotonic() - stream.heard
         if waited >= stream.give_up:
             raise ReadError(
                 f"{stream.name}: no frame for {waited:.1f} s, given up ({cause}); --give_up, now "
@@ -185,8 +198,8 @@ def _opened(stream: LiveStream, patience: float) -> Iterator[Any]:
     scheme, mark, _ = stream.source.partition("://")
     kind, options = None, {"analyzeduration": str(PROBED)}
     if not mark:
-        # Else FFmpeg would wait for the next frame of a camera for ever, deaf to time limits.
-        kind, options = "v4l2", {**safe_options(NO_PROTOCOL, DEVICE), "fflags": "nonblock"}
+        kind = "v4l2"
+        options |= safe_options(NO_PROTOCOL, DEVICE)
     elif scheme == "rtsp":  # by TCP no part of a frame is lost, and no other port is opened
         kind = "rtsp"
         options |= {**safe_options(PROTOCOLS[scheme], "rtsp"), "rtsp_transport": "tcp"}
@@ -198,15 +211,15 @@ def _opened(stream: LiveStream, patience: float) -> Iterator[Any]:
         )
     except HOPELESS as error:
         cause = str(error.strerror)
-        if isinstance(error, av.ArgumentError | av.InvalidDataError):
-            cause = f"no camera that FFmpeg knows ({cause})"
-            if mark:
-                cause = (
-                    f"no stream ({error.strerror}); a page, or a playlist (HLS, DASH), which names "
-                    "other addresses? give that of the stream itself"
-                )
+        if mark and isinstance(error, av.ArgumentError | av.InvalidDataError):
+            cause = (
+                f"no stream ({cause}); a page, a playlist (HLS, DASH) or a redirect to another "
+                "scheme? give the address of the stream itself"
+            )
         raise ReadError(f"{stream.name}: {cause}") from None
     except DECODE_ERRORS as error:
+        if not mark and getattr(error, "errno", None) in NO_CAMERA:
+            raise ReadError(f"{stream.name}: no camera ({cause_of(error)})") from None
         raise TransientReadError(f"{stream.name}: {_why(error, patience)}") from None
     with container:
         refuse_picture(container, stream.name)
@@ -243,6 +256,7 @@ def _connected(stream: LiveStream, container: Any) -> Iterator[tuple[int, int, A
     for packet, arrived in _packets(stream, container, video):
         for frame in decode(video.codec_context, packet, faults):
             stream.num_frames += 1
+            stream.heard = time.monotonic()
             stamp = None if frame.pts is None else frame.pts * video.time_base
             if by_arrival:
                 stamp = Fraction(arrived)
@@ -276,25 +290,21 @@ def _packets(stream: LiveStream, container: Any, video: Any) -> Iterator[tuple[A
     Raises:
         TransientReadError: it fails, or gives no frame for `stream.stall` seconds.
     """
-    count, heard = stream.num_frames, time.monotonic()
-    ended = ""
+    began, ended = time.monotonic(), ""
     while not ended and not stream.stop.is_set():
         try:
             # Packets of sound, too: they must not hide that the picture stalls.
             for packet in container.demux():
-                now = time.monotonic()
                 if packet.stream.index == video.index and packet.size:
-                    yield packet, now
-                if stream.num_frames > count:
-                    count, heard = stream.num_frames, now
-                _refuse_stall(stream, now - heard)
+                    yield packet, time.monotonic()
+                _refuse_stall(stream, began)
                 if stream.stop.is_set():
                     return
             ended = "it ended"
         except IndexError:  # PyAV's, for a stream that appears after the first packets: not ours
             continue
-        except av.BlockingIOError:  # of a camera: no frame is there yet
-            _refuse_stall(stream, time.monotonic() - heard)
+        except av.BlockingIOError:  # of a camera: no whole frame is there yet
+            _refuse_stall(stream, began)
             stream.stop.wait(POLL)
         except av.ExitError as error:  # a stall; what the decoder holds is too late
             raise TransientReadError(f"{stream.name}: {_why(error, stream.stall)}") from None
@@ -305,7 +315,8 @@ def _packets(stream: LiveStream, container: Any, video: Any) -> Iterator[tuple[A
         raise TransientReadError(f"{stream.name}: {ended}")
 
 
-def _refuse_stall(stream: LiveStream, seconds: float) -> None:
-    """Raise TransientReadError where no frame came for too long."""
-    if seconds > stream.stall:
-        raise TransientReadError(f"{stream.name}: no frame for {seconds:.1f} s")
+def _refuse_stall(stream: LiveStream, began: float) -> None:
+    """Raise TransientReadError where no frame came for too long, in the connection that began."""
+    silent = time.monotonic() - max(began, stream.heard)
+    if silent > stream.stall:
+        raise TransientReadError(f"{stream.name}: no frame for {silent:.1f} s")

@@ -176,6 +176,17 @@ def test_timestamps_that_restart_begin_a_new_part(folder, film):
     assert sum(later < earlier for earlier, later in pairwise(starts)) == 1
 
 
+def test_lost_bytes_are_counted_and_the_rest_is_read(film):
+    data, stop = film.read_bytes(), threading.Event()
+    packets = len(data) // 188
+    lost = data[: 188 * (packets // 2)] + data[188 * (packets // 2 + packets // 20) :]
+    with serving(sends(lost, 1.0), ends(stop)) as address:
+        stream = LiveStream(address, stop=stop)
+        shown = [*live_frames(stream)]
+    assert stream.num_damaged + stream.num_faults > 0
+    assert len(shown) > 40 and shown[-1][3] == Fraction(49, 25)
+
+
 def test_a_slow_model_passes_windows_over_and_latency_does_not_grow(folder, film):
     used, slow, stop = vidadapt.load(folder), 0.4, threading.Event()
     used.module.register_forward_pre_hook(lambda *_: time.sleep(slow))

@@ -178,6 +178,8 @@ def _say(stream: LiveStream, answers: _Answers, spent: float) -> None:
         said.insert(1, f"latency {median:.2f} s (median), {late:.2f} s (95 %)")
     if stream.first_fault:
         said[-1] += f", the first: {stream.first_fault}"
+    if stream.num_damaged:
+        said.append(f"{stream.num_damaged} damaged frames, which were shown")
     if stream.jumps:
         said.append(f"timestamps jumped {stream.jumps} times")
     if stream.without_time:

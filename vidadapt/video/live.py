@@ -71,11 +71,12 @@ class LiveStream:
         jumps: steps of the timestamps that began a new part.
         without_time: frames without a timestamp, or with one that does not ascend; each is shown
             for the mean duration of a frame.
+        num_damaged: frames that the decoder marks as damaged; it does not mark all that are.
         num_faults: decoding errors.
         first_fault: the first of them, in words; empty: there is none.
     """
 
-    source: str
+    source: str = field(repr=False)
     stall: float = 10.0
     give_up: float = 60.0
     stop: threading.Event = field(default_factory=threading.Event)
@@ -88,6 +89,7 @@ class LiveStream:
     connections: int = 0
     jumps: int = 0
     without_time: int = 0
+    num_damaged: int = 0
     num_faults: int = 0
     first_fault: str = ""
 
@@ -155,7 +157,7 @@ def live_frames(stream: LiveStream) -> Iterator[tuple[int, int, Any, Fraction]]:
             with _opened(stream, min(stream.stall, max(SHORTEST, remaining))) as container:
                 stream.connections += 1
                 yield from _connected(stream, container)
-            cause = "it ended"
+            return  # it was stopped
         except TransientReadError as error:
             cause = str(error)
         except ReadError as error:
@@ -256,6 +258,7 @@ def _connected(stream: LiveStream, container: Any) -> Iterator[tuple[int, int, A
     for packet, arrived in _packets(stream, container, video):
         for frame in decode(video.codec_context, packet, faults):
             stream.num_frames += 1
+            stream.num_damaged += frame.is_corrupt
             stream.heard = time.monotonic()
             stamp = None if frame.pts is None else frame.pts * video.time_base
             if by_arrival:

@@ -10,12 +10,14 @@ from vidadapt import launching
 from vidadapt.apps.prepare.commands.options import add_time_limit
 from vidadapt.apps.report import write_prediction_sheets, write_timeline_page
 from vidadapt.config import parse_beside_keys
-from vidadapt.serving import film_command, predict_command
+from vidadapt.serving import film_command, live_command, predict_command
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Predict as the arguments say; the exit status: 1 if some video could not be read."""
+    """Predict as the arguments say; the exit status: 1 if some could not be read."""
     options, began = parse(argv), time.monotonic()
+    if options.live:
+        return live_command.look(options)
     if options.window is not None:
         return _films(options)
     found = predict_command.predictions(options)

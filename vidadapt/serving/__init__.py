@@ -5,6 +5,7 @@ from vidadapt.serving import (
     feature_files,
     features_command,
     film_command,
+    live_command,
     predict_command,
     trained,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "film_command",
     "find_videos",
     "join_scores",
+    "live_command",
     "load",
     "names_of",
     "predict_command",

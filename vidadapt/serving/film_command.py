@@ -172,7 +172,7 @@ def _timeline(model: Model, video: GivenVideo, film: Film, options: argparse.Nam
             windows = windows_of(model, film, length, hop)
             for window in track(windows, total=total, label="predict", unit="windows"):
                 starts.append(window.start)
-                write(as_json(_as_dict(window, names, options.top)) + "\n")
+                write(as_json(window_as_dict(window, names, options.top)) + "\n")
                 yield window
 
         found = runs_of(smoothed(noted(), hop), thresholds)
@@ -233,7 +233,8 @@ def _local(video: GivenVideo) -> Iterator[str]:
         yield copy.path
 
 
-def _as_dict(window: Window, names: Sequence[str], top: int) -> dict[str, Any]:
+def window_as_dict(window: Window, names: Sequence[str], top: int) -> dict[str, Any]:
+    """Return a window's times in seconds and its most probable labels, for JSON."""
     order = np.argsort(-window.probabilities, kind="stable")[:top].tolist()
     return {
         "start": float(window.start),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -58,19 +58,18 @@ def windows_of(model: Model, film: Film, length: Fraction, hop: Fraction) -> Ite
         NonFinite: scores that are not finite.
     """
     adapter, plan = model.adapter, model.adapter.plan
-    offsets, encode = _offsets(plan, length), _encoder(model)
-    squares = _squares(film, plan, _times(offsets, hop))
+    offsets, encode = offsets_of(plan, length), encoder_of(model)
+    squares = _changes_noted(film, squares_of(frames_at(film, times_of(offsets, hop)), plan))
     units = squares if encode is None else _encoded(squares, encode, plan.sampling.num_frames)
-    inside = _inside(film, _complete(units, offsets, hop), length, hop)
+    inside = _inside(film, complete(units, offsets, hop), length, hop)
     none = True
     while batch := list(itertools.islice(inside, adapter.config.eval.views_per_forward)):
         none = False
-        logits = _logits(model, torch.stack([units for _, units in batch]), encode is not None)
-        for (start, _), row in zip(batch, logits.numpy(), strict=True):
-            if not np.isfinite(row).all():
-                raise NonFinite(f"{film.path}: scores at {float(start):.2f} s are not finite")
-            shares = probabilities(row[None], adapter.config.eval.fusion, plan.multi_label)
-            yield Window(start, start + length, shares)
+        clips = torch.stack([torch.stack(of_window) for _, of_window in batch])
+        starts = [start for start, _ in batch]
+        shares = shares_of(model, clips, encode is not None, film.path, starts)
+        for start, row in zip(starts, shares, strict=True):
+            yield Window(start, start + length, row)
     if none:
         raise ReadError(
             f"{film.path}: lasts {float(film.seconds):.2f} s, less than one window of "
@@ -78,11 +77,11 @@ def windows_of(model: Model, film: Film, length: Fraction, hop: Fraction) -> Ite
         )
 
 
-def _offsets(plan: DataPlan, length: Fraction) -> list[Fraction]:
+def offsets_of(plan: DataPlan, length: Fraction) -> list[Fraction]:
     """Return the times of a window's frames, in seconds from its beginning.
 
     >>> from vidadapt.runs.adapters import bare_plan
-    >>> [float(each) for each in _offsets(bare_plan(4, 32), Fraction(2))]
+    >>> [float(each) for each in offsets_of(bare_plan(4, 32), Fraction(2))]
     [0.0, 0.5, 1.0, 1.5]
     """
     count = plan.sampling.num_frames
@@ -90,7 +89,7 @@ def _offsets(plan: DataPlan, length: Fraction) -> list[Fraction]:
     return [length * (2 * i + middle) / (2 * count) for i in range(count)]
 
 
-def _times(offsets: Sequence[Fraction], hop: Fraction) -> Iterator[Fraction]:
+def times_of(offsets: Sequence[Fraction], hop: Fraction) -> Iterator[Fraction]:
     """Yield the times of the frames of all windows without end, ascending, each once."""
     coming: list[Fraction] = []
     for number in itertools.count():
@@ -104,21 +103,34 @@ def _times(offsets: Sequence[Fraction], hop: Fraction) -> Iterator[Fraction]:
             heapq.heappush(coming, number * hop + offset)
 
 
-def _squares(
-    film: Film, plan: DataPlan, times: Iterator[Fraction]
+def squares_of(
+    frames: Iterable[tuple[Fraction, int, np.ndarray]], plan: DataPlan
 ) -> Iterator[tuple[Fraction, Tensor]]:
-    """Yield times and the square that the model sees then, (S, S, 3) uint8, made once a frame."""
+    """Yield times and the square that the model sees then, (S, S, 3) uint8, made once a frame.
+
+    Args:
+        frames: time, number of the frame, and frame (H, W, 3) uint8, see `frames_at`.
+    """
     shown: tuple[int, Tensor] | None = None
-    for time, number, frame in frames_at(film, times):
+    for time, number, frame in frames:
         if shown is None or shown[0] != number:
             resized = eval_frames(frame[None], plan.crop_size, plan.framing)
             corner = torch.tensor(crop_corners(resized.shape[1], resized.shape[2], 1, plan.framing))
             [view] = cut_views(resized, torch.zeros(1, 1, dtype=torch.int64), corner)
-            square = view[:, 0].permute(1, 2, 0).contiguous()
-            if shown is not None:
-                film.changes.append((time, (square.float() - shown[1]).abs().mean().item()))
-            shown = number, square
+            shown = number, view[:, 0].permute(1, 2, 0).contiguous()
         yield time, shown[1]
+
+
+def _changes_noted(
+    film: Film, squares: Iterator[tuple[Fraction, Tensor]]
+) -> Iterator[tuple[Fraction, Tensor]]:
+    """Pass on times and squares; how much each differs from the one before goes to the film."""
+    before: Tensor | None = None
+    for time, square in squares:
+        if before is not None and square is not before:
+            film.changes.append((time, (square.float() - before).abs().mean().item()))
+        before = square
+        yield time, square
 
 
 def _encoded(
@@ -129,10 +141,7 @@ def _encoded(
     known: dict[int, Tensor] = {}  # by the identity of the frame, which `waiting` keeps alive
 
     def features() -> Iterator[tuple[Fraction, Tensor]]:
-        frames = {id(frame): frame for _, frame in waiting if id(frame) not in known}
-        if frames:
-            filled = [*frames.values(), *[*frames.values()][-1:] * (count - len(frames))]
-            known.update(zip(frames, encode(torch.stack(filled)), strict=False))
+        encode_new([frame for _, frame in waiting], known, encode, count)
         for time, frame in waiting:
             yield time, known[id(frame)]
 
@@ -148,25 +157,39 @@ def _encoded(
         yield from features()
 
 
-def _complete(
-    units: Iterator[tuple[Fraction, Tensor]], offsets: Sequence[Fraction], hop: Fraction
-) -> Iterator[tuple[Fraction, Tensor]]:
+def encode_new(
+    frames: Sequence[Tensor], known: dict[int, Tensor], encode: Encode, count: int
+) -> None:
+    """Add the features of frames that `known` lacks; it goes by their identity.
+
+    Args:
+        frames: up to `count` different ones, which the caller keeps alive as long as `known`.
+    """
+    new = {id(frame): frame for frame in frames if id(frame) not in known}
+    if new:
+        filled = [*new.values(), *[*new.values()][-1:] * (count - len(new))]
+        known.update(zip(new, encode(torch.stack(filled)), strict=False))
+
+
+def complete(
+    units: Iterable[tuple[Fraction, Tensor]], offsets: Sequence[Fraction], hop: Fraction
+) -> Iterator[tuple[Fraction, list[Tensor]]]:
     """Yield the beginning of each window and its T units, as soon as its last one is there."""
     held: dict[Fraction, Tensor] = {}
     start = Fraction(0)
     for time, unit in units:
         held[time] = unit
         while time >= start + offsets[-1]:
-            yield start, torch.stack([held[start + offset] for offset in offsets])
+            yield start, [held[start + offset] for offset in offsets]
             start += hop
             held = {at: of for at, of in held.items() if at >= start + offsets[0]}
 
 
 def _inside(
-    film: Film, windows: Iterator[tuple[Fraction, Tensor]], length: Fraction, hop: Fraction
-) -> Iterator[tuple[Fraction, Tensor]]:
+    film: Film, windows: Iterator[tuple[Fraction, list[Tensor]]], length: Fraction, hop: Fraction
+) -> Iterator[tuple[Fraction, list[Tensor]]]:
     """Pass on the windows that end before the film does, or within half a frame after it."""
-    waiting: deque[tuple[Fraction, Tensor]] = deque()
+    waiting: deque[tuple[Fraction, list[Tensor]]] = deque()
     for window in windows:
         waiting.append(window)
         while waiting and waiting[0][0] + length <= film.seconds:
@@ -177,7 +200,7 @@ def _inside(
             yield window
 
 
-def _encoder(model: Model) -> Encode | None:
+def encoder_of(model: Model) -> Encode | None:
     """Return what encodes frames one by one; None: the model sees frames together."""
     module, name = model.module, model.adapter.plan.normalization
     if not isinstance(module, FrameByFrame):
@@ -201,6 +224,25 @@ def _sees_frames_alone(module: FrameByFrame, encode: Encode) -> bool:
     others[0] = frames[0]
     alone, among = encode(frames)[0].float(), encode(others)[0].float()
     return bool((alone - among).abs().max() <= 1e-5 * alone.abs().max())
+
+
+def shares_of(
+    model: Model, units: Tensor, are_features: bool, name: str, starts: Sequence[Fraction]
+) -> Iterator[np.ndarray]:
+    """Yield the probabilities (K,) of windows.
+
+    Args:
+        units: frames (B, T, S, S, 3) uint8 or features (B, T, D).
+        name: of the film, and `starts` of the windows, for messages.
+
+    Raises:
+        NonFinite: scores that are not finite.
+    """
+    adapter = model.adapter
+    for start, row in zip(starts, _logits(model, units, are_features).numpy(), strict=True):
+        if not np.isfinite(row).all():
+            raise NonFinite(f"{name}: scores at {float(start):.2f} s are not finite")
+        yield probabilities(row[None], adapter.config.eval.fusion, adapter.plan.multi_label)
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from vidadapt.lists import label_text, read_label_names
 from vidadapt.runs import adapters, from_hub
 from vidadapt.serving.film_command import add_film_options, check_film_options
 from vidadapt.serving.given import LISTS, add_videos, find_videos, names_of
+from vidadapt.serving.live_command import add_live_options, check_live_options
 from vidadapt.serving.predict import Guess, Prediction, Predictor, workers_for
 from vidadapt.serving.published import find_published
 
@@ -30,6 +31,7 @@ EPILOG = f"""examples:
   vidadapt predict VIDEOS/ --model.weights FOLDER --model.head from_file \\
       --data.sampling videomae_dense
   vidadapt predict match.mp4 --adapter runs/ssv2 --window 2s --hop 0.5s --timeline match/
+  vidadapt predict rtsp://CAMERA/1 --live --adapter runs/ssv2 --window 2s --hop 0.5s
 
 A video is looked at as in the adapter's evaluation: its own clips, crops, normalisation and fusion.
 Adapters of one backbone whose clips are cut alike share the decoding, and linear probes and LoSA
@@ -40,7 +42,8 @@ Lists ({", ".join(LISTS)}) hold lines `path label` or
 adapters have different classes. Hidden files of a folder (`.x`) are passed over. Videos that
 cannot be read are listed at the end, and the exit status is 1 then (others: docs/failures.md).
 With --window a film is decoded once, whatever its length, and overlapping windows share its frames;
-their labels, smoothed, are its timeline.
+their labels, smoothed, are its timeline. With --live each window of a camera or a stream has a line
+of its own as it comes (docs/films.md).
 """
 
 
@@ -69,6 +72,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")
     add_film_options(parser)
+    add_live_options(parser)
 
 
 def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -84,6 +88,7 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         if value is not None and value < least:
             parser.error(f"--{name}: expected {least} or more, got {value}")
     check_film_options(options)
+    check_live_options(options)
     if options.adapter is None and not options.keys:
         parser.error(
             "give --adapter DIR, or --model.weights FILE --model.head from_file for the classifier "

@@ -9,6 +9,7 @@ from vidadapt.video.checksums import frame_checksum
 from vidadapt.video.facts import COUNTED_WITH, NO_TIMES, VideoFacts, cut_short
 from vidadapt.video.images import READER as IMAGE_READER
 from vidadapt.video.jpeg import decoded_jpeg
+from vidadapt.video.live import LiveStream, live_frames, live_source, require_camera
 from vidadapt.video.packed import (
     file_of,
     make_packed_indexes,
@@ -37,7 +38,7 @@ from vidadapt.video.sequential import (
     read_sequentially,
     unreadable_bytes,
 )
-from vidadapt.video.streaming import ROUNDING, Film, frames_at, open_film
+from vidadapt.video.streaming import ROUNDING, Film, frames_at, open_film, shown_at
 from vidadapt.video.survey import frame_times, promised_frames, times_at
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "ROUNDING",
     "Film",
     "Frames",
+    "LiveStream",
     "ReadError",
     "Span",
     "StrictInfo",
@@ -72,6 +74,8 @@ __all__ = [
     "frames_at",
     "joined_frames",
     "leads_outside",
+    "live_frames",
+    "live_source",
     "make_packed_index",
     "make_packed_indexes",
     "open_container",
@@ -82,7 +86,9 @@ __all__ = [
     "packed_parts",
     "promised_frames",
     "read_sequentially",
+    "require_camera",
     "same_name",
+    "shown_at",
     "state_now",
     "tar_and_name",
     "times_at",

@@ -75,9 +75,15 @@ def unreadable_bytes(path: str) -> str:
 
 
 @functools.cache
-def _safe_options() -> dict[str, str]:
-    formats = sorted(av.formats_available - REFERRING)
-    return {"protocol_whitelist": "file", "format_whitelist": ",".join(formats), **LIMITS}
+def safe_options(protocols: str = "file", referring: str = "") -> dict[str, str]:
+    """Options with which FFmpeg opens nothing but what it was asked to open.
+
+    Args:
+        protocols: that it may use, with commas between.
+        referring: the one format of `REFERRING` that is allowed; empty: none.
+    """
+    formats = sorted(av.formats_available - (REFERRING - {referring}))
+    return {"protocol_whitelist": protocols, "format_whitelist": ",".join(formats), **LIMITS}
 
 
 def open_container(path: str, options: dict[str, str] | None = None) -> Any:
@@ -87,7 +93,7 @@ def open_container(path: str, options: dict[str, str] | None = None) -> Any:
         ReadError, TransientReadError: it cannot be opened.
     """
     try:
-        container = av.open(path, options={**_safe_options(), **(options or {})})
+        container = av.open(path, options={**safe_options(), **(options or {})})
     except av.ArgumentError as error:
         cause = what_it_is(path) or "damaged, or a playlist or script that names other files"
         raise ReadError(f"{path}: {cause} ({error.strerror})") from error
@@ -98,12 +104,17 @@ def open_container(path: str, options: dict[str, str] | None = None) -> Any:
     except DECODE_ERRORS as error:
         kind = TransientReadError if isinstance(error, TRANSIENT) else ReadError
         raise kind(f"{path}: {cause_of(error)}") from error
+    refuse_picture(container, path)
+    return container
+
+
+def refuse_picture(container: Any, path: str) -> None:
+    """Close a container of one picture, and raise a ReadError."""
     name = container.format.name
     if name.endswith(PICTURE) or name == "ico":
         container.close()
         kind_of = name.removesuffix(PICTURE).upper()
         raise ReadError(f"{path}: a picture ({kind_of}), no video; docs/images.md names those read")
-    return container
 
 
 def cause_of(error: BaseException) -> str:

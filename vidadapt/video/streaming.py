@@ -90,15 +90,31 @@ def frames_at(film: Film, times: Iterable[Fraction]) -> Iterator[tuple[Fraction,
     Raises:
         ReadError: the film cannot be opened, has too many frames, or one cannot be converted.
     """
+    yield from shown_at(film.path, _shown(film), times)
+
+
+def shown_at(
+    path: str, shown: Iterable[tuple[int, Any, Fraction]], times: Iterable[Fraction]
+) -> Iterator[tuple[Fraction, int, np.ndarray]]:
+    """Yield what `frames_at` does, of decoded frames.
+
+    Args:
+        path: of their video, for messages.
+        shown: number, decoded frame, and the time until which it is shown, in their order.
+        times: ascending, in seconds from the first frame.
+
+    Raises:
+        ReadError: one cannot be converted.
+    """
     convert, wanted = VideoReformatter(), iter(times)
     at = next(wanted, None)
     size: tuple[int, int] | None = None
-    for number, frame, end in _shown(film):
+    for number, frame, end in shown:
         size = size or shown_size(frame)
         rgb: np.ndarray | None = None
         while at is not None and at + ROUNDING < end:
             if rgb is None:
-                rgb = converted(film.path, convert, frame, number, size)
+                rgb = converted(path, convert, frame, number, size)
             yield at, number, rgb
             at = next(wanted, None)
         if at is None:

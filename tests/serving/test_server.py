@@ -245,6 +245,51 @@ def test_paths_are_opened_below_the_root_alone(predictor, videos, tmp_path):
         assert server.look_at("a.mp4").status == 403
 
 
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ('{"path": "a.mp4", "top": NaN}', 422),
+        ('{"path": "a.mp4", "top": 1e999}', 422),
+        ('{"path": ["\\ud800"]}', 422),
+        ("{}", 422),
+        ("null", 422),
+        ("", 422),
+        ("[" * 90_000, 422),
+        ('{"path": "\\ud800"}', 404),
+        (json.dumps({"path": "a" * 300}), 404),
+        (json.dumps({"path": "a/" * 9_000}), 404),
+        (json.dumps({"path": "a" * 200_000}), 413),
+        (json.dumps({"path": "a.mp4", "top": 10**30}), 404),
+    ],
+)
+def test_no_body_that_names_a_video_is_a_fault_of_the_server(server, body, status):
+    names = ("refused", "failed")
+    before = [server.figure(f'vidadapt_requests_total{{outcome="{name}"}}') for name in names]
+    reply = server.ask("POST", "/predict/path", body, **{"Content-Type": "application/json"})
+    assert reply.status == status and isinstance(reply.body["detail"], str)
+    assert len(reply.body["detail"]) < 500
+    after = [server.figure(f'vidadapt_requests_total{{outcome="{name}"}}') for name in names]
+    assert after == [before[0] + 1, before[1]]
+
+
+def test_a_long_body_without_its_length_is_refused(server):
+    parts = iter([b" " * 60_000] * 4)
+    assert server.ask("POST", "/predict/path", parts, chunked=True).status == 413
+    assert server.ask("GET", "/health").body["in_hand"] == 0
+
+
+def test_uploads_that_are_a_form_are_told_so_and_odd_queries_are_counted(server, videos):
+    video = videos[0].read_bytes()
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    reply = server.ask("POST", "/predict", video, **form)
+    assert reply.status == 400 and "form" in reply.body["detail"]
+    before = server.figure('vidadapt_requests_total{outcome="refused"}')
+    for top in ("0", "-1", "many", "nan"):
+        reply = server.ask("POST", f"/predict?top={top}", video)
+        assert reply.status == 422 and "top" in reply.body["detail"]
+    assert server.figure('vidadapt_requests_total{outcome="refused"}') == before + 4
+
+
 def test_unknown_adapters_are_named_beside_those_there_are(server, videos):
     reply = server.look(videos[0].read_bytes(), "probe", "nobody")
     assert reply.status == 404

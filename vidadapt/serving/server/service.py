@@ -22,6 +22,8 @@ from vidadapt.serving.server.decoding import Decoded, Decoders, Video
 from vidadapt.serving.server.figures import Figures
 from vidadapt.video import ReadError, control_character, film_of, leads_outside
 
+MOST_SHOWN = 300  # characters of a path that is not there
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -128,10 +130,14 @@ class Service:
         if (character := control_character(path)) or not path.strip():
             raise Forbidden(f"the path holds {character or 'nothing'}")
         if leads_outside(path, self.root) or film_of(path) != path:
-            raise Forbidden(f"{printable(path)} is no whole file below the root")
+            raise Forbidden(f"{printable(path)[:MOST_SHOWN]} is no whole file below the root")
         file = absolute(os.fspath(self.root / path))
-        if not Path(file).is_file():
-            raise FileNotFoundError(f"{printable(path)}: no such file below the root")
+        try:
+            there = Path(file).is_file()
+        except OSError:  # a name that is too long
+            there = False
+        if not there:
+            raise FileNotFoundError(f"{printable(path)[:MOST_SHOWN]}: no such file below the root")
         return file
 
     async def recognise(

@@ -414,6 +414,29 @@ def test_the_command_ends_after_what_it_has_in_hand(folders, videos, tmp_path):
     wait_until(lambda: not processes_with(mark))
 
 
+@pytest.mark.slow
+def test_ctrl_c_twice_ends_the_command_whatever_its_decoders_do(folders, videos):
+    command = [sys.executable, "-m", "vidadapt", "serve", str(folders["probe"]), "--port", "0"]
+    server = subprocess.Popen([*command, "--num_workers", "1"], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    try:
+        port = int(server.stdout.readline().split("127.0.0.1:")[1].split()[0])
+        video = videos[0].read_bytes()
+        for process in decoders_of(server.pid):
+            os.kill(process, signal.SIGSTOP)
+        asked = begun_upload(port, video)
+        asked.sendall(video[100:])
+        time.sleep(1.0)
+        for _ in range(2):
+            server.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+        out, _ = server.communicate(timeout=30)
+    finally:
+        server.kill()
+    assert "1 failed" in out
+    asked.close()
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [

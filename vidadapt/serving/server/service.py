@@ -87,6 +87,11 @@ class Service:
         self._batcher.close()
         self._decoders.close()
 
+    def abandon(self) -> None:
+        """End the processes and threads without what they have begun."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._decoders.close()
+
     def known(self) -> list[Known]:
         """Describe the adapters."""
         found = []

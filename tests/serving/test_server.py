@@ -25,8 +25,11 @@ import torch
 import uvicorn
 from conftest import load_tool, processes_with, write_adapter
 from in_browser import OVERLAPS, opened, parts
+from PIL import Image
+from safetensors.torch import save_file
 
 from benchmarks.serving import decoders_of
+from vidadapt import models
 from vidadapt.apps.report import filled
 from vidadapt.apps.synthetic import write_video
 from vidadapt.config import Config, ConfigError, DataConfig, EvalConfig, ModelConfig, TrainConfig
@@ -166,6 +169,47 @@ def test_uploads_and_paths_are_answered_as_predict_does(server, videos, said):
     assert absolute.body["predictions"]["other"]["views"] == "1 clips x 3 crops"
     assert absolute.body["warnings"] == []
     assert len(server.look(videos[0].read_bytes(), top=1).body["predictions"]["probe"]["top"]) == 1
+
+
+def test_one_view_a_video_and_images_are_answered_as_predict_does(folders, tiny_set, tmp_path):
+    image = tmp_path / "image.png"
+    Image.effect_noise((60, 40), 90).convert("RGB").save(image)
+    torch.manual_seed(0)
+    frames = {"from_image": "frames"}
+    built, _ = models.build(
+        "timm/vit_tiny_patch16_224", num_frames=1, crop_size=32, num_classes=3, **frames
+    )
+    state = {k: v for k, v in built.image.state_dict().items() if not k.startswith("head")}
+    save_file(state, tmp_path / "image.safetensors")
+    more = {}
+    for name, several in (("image", False), ("tags", True)):
+        cfg = Config(
+            run_dir="",
+            method={"name": "linear"},
+            data=DataConfig(
+                label_names=str(tiny_set.root / "labels.txt"),
+                sampling="image",
+                crop_size=32,
+                multi_label=several,
+            ),
+            model=ModelConfig(
+                backbone="timm/vit_tiny_patch16_224",
+                weights=str(tmp_path / "image.safetensors"),
+                **frames,
+            ),
+            train=TrainConfig(precision="fp32"),
+            eval=EvalConfig(num_clips=1, num_crops=1),
+        )
+        write_adapter(tmp_path / name / "best", cfg, seed=9)
+        more[name] = tmp_path / name / "best"
+    for one in (Predictor(more), Predictor(folders, num_clips=1, num_crops=1)):
+        [prediction] = one([GivenVideo(str(image))], top=3)
+        told = {
+            name: [(guess.name, guess.probability) for guess in guesses]
+            for name, guesses in prediction.guesses.items()
+        }
+        with running(one) as server:
+            agree(server.look(image.read_bytes()), told, one.names)
 
 
 def test_requests_for_several_adapters_at_once_share_passes(server, videos, said):

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -169,7 +170,9 @@ class Service:
         for (group, own), item, found in zip(groups, decoded.items, logits, strict=True):
             for name in own:
                 adapter = group.bank.adapter(name)
-                guesses = most_probable(adapter, found[name][item["view_of"]], top)
+                # A tensor of one number would be taken for this number.
+                logits_of = found[name][np.asarray(item["view_of"])]
+                guesses = most_probable(adapter, logits_of, top)
                 views_of = self.predictor.views[name]
                 seen[name] = Seen(views=views_of, top=[_label(guess) for guess in guesses])
         return {name: seen[name] for name in names}, decoded.remarks

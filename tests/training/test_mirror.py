@@ -371,3 +371,24 @@ def test_results_of_an_evaluation_are_copied(
         assert there.read_bytes() == (own / name).read_bytes()
     store.refuse = True
     assert load_tool("evaluate").main(ALONE) == 1
+
+
+def test_results_that_are_copied_in_part_have_no_metrics_of_others(
+    store: Store, tmp_path: Path
+) -> None:
+    out, home = tmp_path / "eval", store.folder / "bucket" / "results"
+    out.mkdir()
+    for content in ("earlier", "later"):
+        for name in ("a.txt", "metrics.json", "scores.npz"):
+            (out / name).write_text(content)
+        problem = mirror.copy_results(out, "s3://bucket/results", "metrics.json")
+        if content == "earlier":
+            assert not problem and (home / "metrics.json").read_text() == "earlier"
+            store.left = 1
+            forget()
+    assert problem
+    assert sorted((home / one).read_text() for one in ("a.txt", "scores.npz")) == [
+        "earlier",
+        "later",
+    ]
+    assert not (home / "metrics.json").exists()

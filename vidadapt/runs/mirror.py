@@ -159,8 +159,11 @@ def _follow(mirror: Mirror, end: threading.Event) -> None:
     """Upload after each checkpoint, and once the folder has its configuration."""
     seen: list[bytes | None] = []
     while not end.wait(LOOK):
-        now = [_bytes(mirror.run_dir / name / CHECKSUMS) for name in NAMES]
-        now.append(_bytes(mirror.run_dir / CONFIG))
+        try:
+            now = [_bytes(mirror.run_dir / name / CHECKSUMS) for name in NAMES]
+            now.append(_bytes(mirror.run_dir / CONFIG))
+        except OSError:  # of a disk that fails for a moment
+            continue
         if now != seen and now[-1] is not None:
             seen = now
             send(mirror)
@@ -339,10 +342,13 @@ def copy_results(folder: Path, url: str, last: str) -> str:
     """Upload the files of a folder of results; return why it failed, or an empty text.
 
     Args:
-        last: name of the file that is uploaded when all others are there.
+        last: name of the file that is uploaded when all others are there; one of earlier results
+            is removed before.
     """
     names = [path.name for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
     try:
+        if is_there(inside(url, last)):
+            remove(inside(url, last))
         for name in sorted(names, key=lambda one: one == last):
             upload(folder / name, inside(url, name))
     except FAILURES as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -212,3 +213,24 @@ def test_a_script_without_a_main_guard_may_use_all_functions_but_its_own(tmp_pat
     )
     assert told.stdout == "[3]\n"
     assert "LostProcess: a process for decoding could not start" in told.stderr, told.stderr
+
+
+def test_a_worker_that_stops_before_its_next_task_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vidadapt.processes.pool.START", 8.0)
+    with closing(Pool(Work(load, apart), num_workers=1, limit=1.0, unpack=rows)) as pool:
+        assert len(list(pool.results([[2]]))) == 1
+        os.kill(pool._workers[0].process.pid or 0, signal.SIGSTOP)
+        [found] = pool.results([[2]])
+        assert isinstance(found, Done) and np.array_equal(found.result, [load(2)])
+
+
+def test_many_quick_tasks_are_not_taken_for_one_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together they take longer than one worker may, which is seen between them again and again."""
+    with closing(Pool(Work(load, apart), num_workers=1, limit=1.0, unpack=rows)) as pool:
+        list(pool.results([[2]]))
+        monkeypatch.setattr("vidadapt.processes.pool.START", 0.0)
+        process = pool._workers[0].process
+        assert all(isinstance(one, Done) for one in pool.results([[n] for n in range(200)]))
+        assert pool._workers[0].process is process

@@ -153,6 +153,9 @@ def test_frames_are_left_out_one_by_one(model, kind):
         drop = found.probability - float(of.softmax(0)[found.label])
         assert float(found.drops[frame]) == pytest.approx(drop, abs=1e-5)
         assert found.answers[frame] == int(of.argmax())
+    assert found.best == found.label
+    if any(answer != found.best for answer in found.answers):
+        assert len(found.needed) == 1
     if found.needed:
         assert int(logits(found.needed).argmax()) != found.label
         for fewer in itertools.combinations(found.needed, len(found.needed) - 1):
@@ -166,6 +169,66 @@ def test_a_label_is_explained_that_is_not_the_best(model):
     assert sum(one.probability for one in found) == pytest.approx(1, abs=1e-5)
     with pytest.raises(ValueError, match="below 3"):
         explain(used, clip, 3)
+
+
+def test_one_frame_that_changes_the_answer_is_named_whatever_others_cost(model):
+    """Frame 0 costs the best label most and changes nothing; frame 2 alone makes another best."""
+    used = model(*KINDS["adaptformer"][:2])
+
+    class Odd(torch.nn.Module):
+        clip_shape = used.module.clip_shape
+
+        def forward(self, clips: torch.Tensor) -> torch.Tensor:
+            first, other = (clips[:, :, at].float().mean((1, 2, 3)) > 90 for at in (0, 2))
+            red = torch.where(first, 6.0, torch.where(other, 2.0, 4.0))
+            green = torch.where(other, 0.0, torch.where(first, 7.0, 0.0))
+            return torch.stack([red, green, 0 * red], 1)
+
+    clip = torch.full((3, T, 32, 32), 60, dtype=torch.uint8)
+    clip[:, [0, 2]] = 250
+    odd = replace(used, module=Odd())
+    for label in (None, 1, 2):
+        found = explain(odd, clip, label, grid=1)
+        assert found.best == 0 and found.answers == (0, 0, 1, 0) and found.needed == (2,)
+
+
+def test_lists_of_several_labels_and_urls_are_explained(tiny_set, tmp_path, capsys):
+    config = Config(
+        run_dir=str(tmp_path / "run"),
+        method={"name": "linear"},
+        data=DataConfig(
+            label_names=str(tiny_set.root / "labels.txt"),
+            sampling="uniform8",
+            num_frames=T,
+            crop_size=32,
+            multi_label=True,
+        ),
+        model=ModelConfig(backbone="vit_tiny", weights=str(tiny_set.weights)),
+        train=TrainConfig(precision="fp32"),
+    )
+    write_adapter(tmp_path / "run" / "last", config, seed=1)
+    [first, second] = sorted(tiny_set.root.glob("test *.mp4"))[:2]
+    (tmp_path / "list.txt").write_text(f"{first.name} 0,2\n")
+    listed = [str(tmp_path / "list.txt"), f"file://{second}", "--root", str(tiny_set.root)]
+    words = ["--adapter", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--grid", "1"]
+    assert load_tool("explain").main([*listed, *words]) == 0, capsys.readouterr().err
+    assert {file.name for file in (tmp_path / "out").glob("*.json")} == {
+        f"{one.name}.json" for one in (first, second)
+    }
+
+
+def test_the_page_of_another_label_marks_no_frame_that_changes_nothing(model, tmp_path):
+    used = model(*KINDS["adaptformer"][:2])
+    frames = np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), dtype=np.uint8)
+    write_video(tmp_path / "a.mp4", frames, 12)
+    for label in used.labels:
+        words = ["--adapter", str(used.adapter.folder), "--out", str(tmp_path / "out")]
+        words += ["--grid", "1", "--label", label]
+        assert load_tool("explain").main([str(tmp_path / "a.mp4"), *words]) == 0
+        about = json.loads((tmp_path / "out" / "a.mp4.json").read_text())
+        page = (tmp_path / "out" / "a.mp4.html").read_text()
+        others = [one for one in about["answer_without_frame"] if one != about["best_in_clip"]]
+        assert sum(page.count(f"%: {name}</small>") for name in used.labels) == len(others)
 
 
 def test_the_command_writes_a_page_and_its_numbers_and_lists_what_it_cannot_read(

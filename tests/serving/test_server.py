@@ -25,8 +25,11 @@ import torch
 import uvicorn
 from conftest import load_tool, processes_with, write_adapter
 from in_browser import OVERLAPS, opened, parts
+from PIL import Image
+from safetensors.torch import save_file
 
 from benchmarks.serving import decoders_of
+from vidadapt import models
 from vidadapt.apps.report import filled
 from vidadapt.apps.synthetic import write_video
 from vidadapt.config import Config, ConfigError, DataConfig, EvalConfig, ModelConfig, TrainConfig
@@ -168,6 +171,47 @@ def test_uploads_and_paths_are_answered_as_predict_does(server, videos, said):
     assert len(server.look(videos[0].read_bytes(), top=1).body["predictions"]["probe"]["top"]) == 1
 
 
+def test_one_view_a_video_and_images_are_answered_as_predict_does(folders, tiny_set, tmp_path):
+    image = tmp_path / "image.png"
+    Image.effect_noise((60, 40), 90).convert("RGB").save(image)
+    torch.manual_seed(0)
+    frames = {"from_image": "frames"}
+    built, _ = models.build(
+        "timm/vit_tiny_patch16_224", num_frames=1, crop_size=32, num_classes=3, **frames
+    )
+    state = {k: v for k, v in built.image.state_dict().items() if not k.startswith("head")}
+    save_file(state, tmp_path / "image.safetensors")
+    more = {}
+    for name, several in (("image", False), ("tags", True)):
+        cfg = Config(
+            run_dir="",
+            method={"name": "linear"},
+            data=DataConfig(
+                label_names=str(tiny_set.root / "labels.txt"),
+                sampling="image",
+                crop_size=32,
+                multi_label=several,
+            ),
+            model=ModelConfig(
+                backbone="timm/vit_tiny_patch16_224",
+                weights=str(tmp_path / "image.safetensors"),
+                **frames,
+            ),
+            train=TrainConfig(precision="fp32"),
+            eval=EvalConfig(num_clips=1, num_crops=1),
+        )
+        write_adapter(tmp_path / name / "best", cfg, seed=9)
+        more[name] = tmp_path / name / "best"
+    for one in (Predictor(more), Predictor(folders, num_clips=1, num_crops=1)):
+        [prediction] = one([GivenVideo(str(image))], top=3)
+        told = {
+            name: [(guess.name, guess.probability) for guess in guesses]
+            for name, guesses in prediction.guesses.items()
+        }
+        with running(one) as server:
+            agree(server.look(image.read_bytes()), told, one.names)
+
+
 def test_requests_for_several_adapters_at_once_share_passes(server, videos, said):
     asked = [(path, name) for path in videos for name in METHODS] * 3
     before = server.figure("vidadapt_pass_clips_count")
@@ -243,6 +287,51 @@ def test_paths_are_opened_below_the_root_alone(predictor, videos, tmp_path):
         assert server.look_at("folder/a.mp4", top=0).status == 422
     with running(predictor) as server:
         assert server.look_at("a.mp4").status == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ('{"path": "a.mp4", "top": NaN}', 422),
+        ('{"path": "a.mp4", "top": 1e999}', 422),
+        ('{"path": ["\\ud800"]}', 422),
+        ("{}", 422),
+        ("null", 422),
+        ("", 422),
+        ("[" * 90_000, 422),
+        ('{"path": "\\ud800"}', 404),
+        (json.dumps({"path": "a" * 300}), 404),
+        (json.dumps({"path": "a/" * 9_000}), 404),
+        (json.dumps({"path": "a" * 200_000}), 413),
+        (json.dumps({"path": "a.mp4", "top": 10**30}), 404),
+    ],
+)
+def test_no_body_that_names_a_video_is_a_fault_of_the_server(server, body, status):
+    names = ("refused", "failed")
+    before = [server.figure(f'vidadapt_requests_total{{outcome="{name}"}}') for name in names]
+    reply = server.ask("POST", "/predict/path", body, **{"Content-Type": "application/json"})
+    assert reply.status == status and isinstance(reply.body["detail"], str)
+    assert len(reply.body["detail"]) < 500
+    after = [server.figure(f'vidadapt_requests_total{{outcome="{name}"}}') for name in names]
+    assert after == [before[0] + 1, before[1]]
+
+
+def test_a_long_body_without_its_length_is_refused(server):
+    parts = iter([b" " * 60_000] * 4)
+    assert server.ask("POST", "/predict/path", parts, chunked=True).status == 413
+    assert server.ask("GET", "/health").body["in_hand"] == 0
+
+
+def test_uploads_that_are_a_form_are_told_so_and_odd_queries_are_counted(server, videos):
+    video = videos[0].read_bytes()
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    reply = server.ask("POST", "/predict", video, **form)
+    assert reply.status == 400 and "form" in reply.body["detail"]
+    before = server.figure('vidadapt_requests_total{outcome="refused"}')
+    for top in ("0", "-1", "many", "nan"):
+        reply = server.ask("POST", f"/predict?top={top}", video)
+        assert reply.status == 422 and "top" in reply.body["detail"]
+    assert server.figure('vidadapt_requests_total{outcome="refused"}') == before + 4
 
 
 def test_unknown_adapters_are_named_beside_those_there_are(server, videos):
@@ -367,6 +456,29 @@ def test_the_command_ends_after_what_it_has_in_hand(folders, videos, tmp_path):
     assert server.returncode == 0, err
     assert "1 answered" in out and err == ""
     wait_until(lambda: not processes_with(mark))
+
+
+@pytest.mark.slow
+def test_ctrl_c_twice_ends_the_command_whatever_its_decoders_do(folders, videos):
+    command = [sys.executable, "-m", "vidadapt", "serve", str(folders["probe"]), "--port", "0"]
+    server = subprocess.Popen([*command, "--num_workers", "1"], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    try:
+        port = int(server.stdout.readline().split("127.0.0.1:")[1].split()[0])
+        video = videos[0].read_bytes()
+        for process in decoders_of(server.pid):
+            os.kill(process, signal.SIGSTOP)
+        asked = begun_upload(port, video)
+        asked.sendall(video[100:])
+        time.sleep(1.0)
+        for _ in range(2):
+            server.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+        out, _ = server.communicate(timeout=30)
+    finally:
+        server.kill()
+    assert "1 failed" in out
+    asked.close()
 
 
 @pytest.mark.parametrize(

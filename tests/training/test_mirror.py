@@ -172,6 +172,63 @@ def test_a_kill_at_any_object_leaves_a_whole_checkpoint(
     assert found == [4] * (len(found) - 1) + [7] and len(found) > 8
 
 
+class Killed(BaseException):
+    """As a kill, nothing that handles errors sees it."""
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_kill_while_a_run_is_fetched_is_made_good_by_the_next_start(
+    whole: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Into an empty folder, or one that was copied to the store and has lost its checkpoints."""
+    run = after_steps(whole, 7, tmp_path / "run")
+    with begun(run) as one:
+        mirror.send(one)
+        assert not one.problem
+    for number in range(40):
+        forget()
+        elsewhere = tmp_path / f"elsewhere{number}"
+        if known:
+            elsewhere.mkdir()
+            shutil.copy(run / "mirror.json", elsewhere / "mirror.json")
+            shutil.copy(run / "config.yaml", elsewhere / "config.yaml")
+        with monkeypatch.context() as patched:
+            done = kill_at_replacing(number, elsewhere, patched)
+        if done:
+            break
+        forget()
+        with begun(elsewhere, resume=True):
+            pass
+        for name in ("last", "best"):
+            assert checkpoints.damage(elsewhere / name, to_resume=name == "last") is None
+        assert not (elsewhere / mirror.FETCHED).exists()
+        shutil.copy(elsewhere / "mirror.json", run / "mirror.json")
+    assert number > 8
+
+
+def kill_at_replacing(number: int, folder: Path, patched: pytest.MonkeyPatch) -> bool:
+    """Fetch a run, and end before so many files of it are put in their place; whether all were."""
+    left, replace, remove = number, Path.replace, shutil.rmtree
+
+    def killed(path: Path, target: Path) -> Path:
+        nonlocal left
+        if mirror.FETCHED in path.parts:
+            left -= 1
+            if left < 0:
+                patched.setattr(shutil, "rmtree", lambda *a, **k: None)  # nothing is cleaned up
+                raise Killed
+        return replace(path, target)
+
+    patched.setattr(Path, "replace", killed)
+    try:
+        with begun(folder, resume=True):
+            return True
+    except Killed:
+        return False
+    finally:
+        patched.setattr(shutil, "rmtree", remove)
+
+
 @pytest.mark.slow
 def test_a_killed_process_goes_on_elsewhere_with_the_same_bits(
     tiny_set: TinySet, store: Store, tmp_path: Path
@@ -314,3 +371,24 @@ def test_results_of_an_evaluation_are_copied(
         assert there.read_bytes() == (own / name).read_bytes()
     store.refuse = True
     assert load_tool("evaluate").main(ALONE) == 1
+
+
+def test_results_that_are_copied_in_part_have_no_metrics_of_others(
+    store: Store, tmp_path: Path
+) -> None:
+    out, home = tmp_path / "eval", store.folder / "bucket" / "results"
+    out.mkdir()
+    for content in ("earlier", "later"):
+        for name in ("a.txt", "metrics.json", "scores.npz"):
+            (out / name).write_text(content)
+        problem = mirror.copy_results(out, "s3://bucket/results", "metrics.json")
+        if content == "earlier":
+            assert not problem and (home / "metrics.json").read_text() == "earlier"
+            store.left = 1
+            forget()
+    assert problem
+    assert sorted((home / one).read_text() for one in ("a.txt", "scores.npz")) == [
+        "earlier",
+        "later",
+    ]
+    assert not (home / "metrics.json").exists()

@@ -64,7 +64,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Explain as the arguments say; the exit status: 1 if some video could not be read."""
     options, began = parse(argv), time.monotonic()
-    videos = find_videos(options.videos, options.root, options.allow_outside_root)
+    where = options.root, options.allow_outside_root
+    several = predict_command.are_multi_label([options.adapter])
+    videos = find_videos(options.videos, *where, multi_label=several)
     require_own_names(videos, "--out")
     check_writable("--out", options.out)
     model = load(options.adapter, options.weights, device=options.device)
@@ -80,9 +82,13 @@ def main(argv: list[str] | None = None) -> int:
             unreadable.append(str(error))
             continue
         [whole] = model.predict(video.path, num_workers=0)
+        if whole.error:
+            unreadable.append(f"{video.path}: {whole.error}")
+            continue
         found = explain(model, clip, label, options.grid)
         page = write_explanation_page(found, whole, clip, model.labels, video.name, options.out)
-        needs = f"; needs frames {', '.join(map(str, found.needed))}" if found.needed else ""
+        frames = ", ".join(map(str, found.needed))
+        needs = f"; {model.labels[found.best]} needs frames {frames}" if frames else ""
         share = f"{100 * found.probability:.1f} %"
         print(printable(f"{video.path}: {model.labels[found.label]} {share}{needs}"))
         print(printable(f"  {page}"), flush=True)

@@ -22,7 +22,7 @@ from vidadapt.data.loaders import EvalLoader, TrainLoader
 from vidadapt.data.plan import DataPlan
 from vidadapt.data.transforms import cut_views
 from vidadapt.data.worker_count import cores, loader_processes
-from vidadapt.files import PATIENCE
+from vidadapt.files import PATIENCE, absolute
 from vidadapt.lists import (
     Sample,
     Samples,
@@ -255,7 +255,7 @@ def centre_clips(
     Frames are counted anew, in a separate process; for many videos use lists and loaders.
 
     Args:
-        videos: files.
+        videos: files, or URLs of a store.
         reader: key of `READERS`.
         time_limit: seconds that counting one of them may take; None: no limit.
 
@@ -265,7 +265,7 @@ def centre_clips(
     """
     if not videos:
         raise ValueError("videos: expected one or more")
-    samples = [Sample(str(Path(video).absolute()), 0) for video in videos]
+    samples = [Sample(absolute(video), 0) for video in videos]
     timing = {"time_limit": time_limit, "timed": plan.sampling.fps is not None}
     counts = count_files([sample.path for sample in samples], reader, **timing)
     refuse_untimed(Videos.of("/", samples, counts), plan.sampling)

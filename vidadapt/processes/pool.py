@@ -241,7 +241,7 @@ class Pool:
             except (EOFError, OSError):
                 lost += self._lose(worker, run, late=False)
                 continue
-            worker.seconds(0.0)
+            worker.count_anew()
             if not worker.is_ready:
                 worker.is_ready = True
                 continue
@@ -253,9 +253,12 @@ class Pool:
         return lost
 
     def _limit_of(self, worker: Worker) -> float:
-        """Seconds after which a worker is late, on an item or at its start."""
+        """Seconds after which a worker is late, on an item or at its start.
+
+        One that is ready and has not begun its task, or does not send the result, has stopped.
+        """
         limit = math.inf if self._limit is None else self._limit
-        return limit if worker.is_ready else max(START, limit)
+        return limit if worker.is_ready and worker.began else max(START, limit)
 
     def _withdraw(self, worker: Worker, run: _Pass) -> None:
         """End a worker; its tasks are to be done again."""

@@ -98,17 +98,22 @@ class Worker:
             self.pipe.send_bytes(said)
 
     def seconds(self, most: float) -> float:
-        """Seconds for which the worker has been seen on its item, or starting.
+        """Seconds for which the worker has been seen on its item, starting, or before its task.
 
         Of the time since the last look `most` counts: where a job was suspended nobody looked, and
         its workers have not worked.
         """
         now, began = time.monotonic(), self.note[BEGAN]
         self._spent += min(now - self._looked, most)
-        if began != self.began or (began == 0 and self.is_ready):
+        if began != self.began or (self.is_ready and not self.tasks):
             self._spent = 0.0
         self.began, self._looked = began, now
         return self._spent
+
+    def count_anew(self) -> None:
+        """Let `seconds` begin at 0: it has sent something."""
+        self.seconds(0.0)
+        self._spent = 0.0
 
     def end(self) -> None:
         """Kill the process and let go of all that belongs to it."""

@@ -49,6 +49,8 @@ from vidadapt.runs.folder import FAILURE, MIRROR, PROFILE, RunError, check_writa
 
 KEY = "--mirror"
 CLAIM, CONFIG = "claim.json", "config.yaml"
+# In the run folder, which may be a disk of its own, and whose hidden files are not copied.
+FETCHED, STAGED = ".fetched", ".sent"
 NAMES = ("best", "last")  # in the order of their upload, which is that of their writing
 KEPT = {"best": 1, "last": 2}  # whole checkpoints in the store
 LOOK = 1.0  # seconds between two looks at the folder
@@ -157,8 +159,11 @@ def _follow(mirror: Mirror, end: threading.Event) -> None:
     """Upload after each checkpoint, and once the folder has its configuration."""
     seen: list[bytes | None] = []
     while not end.wait(LOOK):
-        now = [_bytes(mirror.run_dir / name / CHECKSUMS) for name in NAMES]
-        now.append(_bytes(mirror.run_dir / CONFIG))
+        try:
+            now = [_bytes(mirror.run_dir / name / CHECKSUMS) for name in NAMES]
+            now.append(_bytes(mirror.run_dir / CONFIG))
+        except OSError:  # of a disk that fails for a moment
+            continue
         if now != seen and now[-1] is not None:
             seen = now
             send(mirror)
@@ -204,6 +209,9 @@ def _begun(run_dir: Path, url: str, resume: bool, stack: ExitStack) -> Mirror:
     check_writable("run_dir", run_dir)
     stack.enter_context(held(run_dir / MIRROR, KEY))
     if there["last"] is not None and (own != known or not names & {"last", "last.1"}):
+        assert known is not None
+        # The store's claim is of another holder: after a kill meanwhile it is fetched anew.
+        write_json(run_dir / MIRROR, asdict(Claim(known.run, "fetching")))
         _fetch(run_dir, url, {name: of for name, of in there.items() if of is not None})
     same = known is not None and own == known
     run = known.run if known is not None and is_run else secrets.token_hex(8)
@@ -221,7 +229,8 @@ def _begun(run_dir: Path, url: str, resume: bool, stack: ExitStack) -> Mirror:
 
 def _fetch(run_dir: Path, url: str, there: dict[str, Pointer]) -> None:
     """Put the run of the store in the place of what the folder holds."""
-    partial = run_dir.with_name(f".{run_dir.name}.{secrets.token_hex(4)}.fetched")
+    partial = run_dir / FETCHED
+    shutil.rmtree(partial, ignore_errors=True)  # of a fetch that was killed
     try:
         for name, pointer in there.items():
             _fetch_checkpoint(partial / name, url, pointer, name == "last")
@@ -271,7 +280,7 @@ def _upload_new(mirror: Mirror) -> None:
         raise TakenOver(
             f"{mirror.url}: its {CLAIM} is of another run folder now; this one is copied no more"
         )
-    stage = mirror.run_dir.with_name(f".{mirror.run_dir.name}.{mirror.claim.holder}.sent")
+    stage = mirror.run_dir / STAGED
     try:
         # `last` first, so that `best` is not of before it, and the logs are of after both.
         taken = {name: _taken(mirror, name, stage) for name in reversed(NAMES)}
@@ -333,10 +342,13 @@ def copy_results(folder: Path, url: str, last: str) -> str:
     """Upload the files of a folder of results; return why it failed, or an empty text.
 
     Args:
-        last: name of the file that is uploaded when all others are there.
+        last: name of the file that is uploaded when all others are there; one of earlier results
+            is removed before.
     """
     names = [path.name for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
     try:
+        if is_there(inside(url, last)):
+            remove(inside(url, last))
         for name in sorted(names, key=lambda one: one == last):
             upload(folder / name, inside(url, name))
     except FAILURES as error:

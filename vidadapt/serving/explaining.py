@@ -32,15 +32,17 @@ class Explanation:
         cells: (T, G, G) float32: by how much the label's log-odds fall where a cell of a frame and
             of its neighbours is blurred, in natural logarithms; negative: they rise.
         drops: (T,) float32, by how much the probability falls without each frame.
+        best: number of the most probable class of the clip.
         answers: the best label without each frame.
-        needed: frames that, left out together, change the best label; chosen by their drops, the
-            largest first, and each of them needed for that. Empty: no set was found.
+        needed: frames that, left out together, change the best label, and each of them needed for
+            that: one, if one is enough. Empty: no set was found.
     """
 
     label: int
     probability: float
     cells: Tensor
     drops: Tensor
+    best: int
     answers: tuple[int, ...]
     needed: tuple[int, ...]
 
@@ -61,17 +63,20 @@ def explain(model: Model, clip: Tensor, label: int | None = None, grid: int = 7)
         raise ValueError(f"expected a grid of 1 to {side}, and a label below {len(names)}")
     several = model.adapter.plan.multi_label
     logits = model(clip[None])[0].cpu()
-    chosen = int(logits.argmax()) if label is None else label
+    best = int(logits.argmax())
+    chosen = best if label is None else label
     shares = _shares(logits, several)
     without = _asked(model, [left_out(clip, [frame]) for frame in range(clip.shape[1])])
-    drops = shares[chosen] - _shares(without, several)[:, chosen]
+    drops = shares - _shares(without, several)
+    answers = tuple(without.argmax(1).tolist())
     return Explanation(
         label=chosen,
         probability=float(shares[chosen]),
         cells=_cells(model, clip, chosen, grid),
-        drops=drops,
-        answers=tuple(without.argmax(1).tolist()),
-        needed=_needed(model, clip, int(logits.argmax()), drops),
+        drops=drops[:, chosen],
+        best=best,
+        answers=answers,
+        needed=_needed(model, clip, best, answers, drops[:, best]),
     )
 
 
@@ -121,14 +126,23 @@ def _cells(model: Model, clip: Tensor, label: int, grid: int) -> Tensor:
     return (odds[0] - odds[1:]).view(num_frames, grid, grid)
 
 
-def _needed(model: Model, clip: Tensor, best: int, drops: Tensor) -> tuple[int, ...]:
-    """Frames whose absence changes the best label, see `Explanation.needed`."""
+def _needed(
+    model: Model, clip: Tensor, best: int, answers: Sequence[int], drops: Tensor
+) -> tuple[int, ...]:
+    """Frames whose absence changes the best label, see `Explanation.needed`.
+
+    Args:
+        answers: the best label without each frame.
+        drops: (T,), by how much the probability of the best label falls without each frame.
+    """
 
     def changes(frames: Sequence[int]) -> bool:
         return int(model(left_out(clip, frames)[None])[0].argmax()) != best
 
     order = drops.argsort(descending=True).tolist()
-    for count in range(1, len(order)):  # one frame at least stays
+    if len(order) > 1 and (alone := [frame for frame in order if answers[frame] != best]):
+        return (alone[0],)
+    for count in range(2, len(order)):  # one frame at least stays
         if changes(order[:count]):
             found = order[:count]
             for frame in reversed(order[:count]):

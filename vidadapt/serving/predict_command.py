@@ -122,7 +122,7 @@ def predictions(options: argparse.Namespace) -> list[Prediction]:
     """Predict as the options say; each is printed as it comes, unless a picture is wanted."""
     # Before a model is loaded, so that a wrong path is said at once.
     where = options.root, options.allow_outside_root
-    videos = find_videos(options.videos, *where, multi_label=_multi_label(options))
+    videos = find_videos(options.videos, *where, multi_label=are_multi_label(options.adapter or []))
     predictor = _published(options) if options.keys else predictor_of(options)
     if len({predictor.adapter(name).classes for name in predictor.names}) > 1 and any(
         video.label is not None for video in videos
@@ -144,9 +144,9 @@ def predictions(options: argparse.Namespace) -> list[Prediction]:
     return list(found if sheet else _printed(found, options.json))
 
 
-def _multi_label(options: argparse.Namespace) -> bool:
-    """Return whether the adapters know several labels a video, and lists hold them."""
-    folders = [] if options.keys else map(adapters.find_adapter, options.adapter)
+def are_multi_label(given: Sequence[str]) -> bool:
+    """Return whether adapters know several labels a video, and lists hold them."""
+    folders = map(adapters.find_adapter, given)
     kinds = {adapters.read_adapter(folder).plan.multi_label for folder in folders}
     return kinds == {True}
 

@@ -45,6 +45,7 @@ def write_explanation_page(
         "label": found.label,
         "name": names[found.label],
         "probability": found.probability,
+        "best_in_clip": names[found.best],
         "whole_video": [
             {"label": one.label, "name": one.name, "probability": one.probability}
             for one in whole.guesses
@@ -64,11 +65,12 @@ def write_explanation_page(
         facts={
             "explained": names[found.label],
             "probability in this clip": f"{100 * found.probability:.1f} %",
+            "best label in this clip": names[found.best],
             "the whole video": ", ".join(
                 f"{one.name} {100 * one.probability:.1f} %" for one in whole.guesses[:3]
             ),
             "largest fall of the log-odds": f"{float(found.cells.max()):.2f}",
-            "frames without which the answer is another": ", ".join(map(str, found.needed))
+            "frames without which the best label is another": ", ".join(map(str, found.needed))
             or "none found",
         },
         side=clip.shape[-1],
@@ -79,7 +81,7 @@ def write_explanation_page(
                 "drop": float(found.drops[place]),
                 "width": abs(float(found.drops[place])) / most,
                 "answer": names[found.answers[place]],
-                "other": found.answers[place] != found.label,
+                "other": found.answers[place] != found.best,
                 "needed": place in found.needed,
             }
             for place, cells in enumerate(found.cells.tolist())

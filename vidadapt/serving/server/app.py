@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
+from vidadapt.console import printable
 from vidadapt.serving.server.answers import Answer, Health, Known, OnDisk, Problem
 from vidadapt.serving.server.service import Forbidden, Service
 from vidadapt.video import ReadError
@@ -26,8 +30,9 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "the video cannot be read"},
     403: {"model": Problem, "description": "the path may not be opened"},
     404: {"model": Problem, "description": "no such adapter or file"},
-    408: {"model": Problem, "description": "the video did not arrive in time"},
-    413: {"model": Problem, "description": "the video is too large"},
+    408: {"model": Problem, "description": "the request did not arrive in time"},
+    413: {"model": Problem, "description": "the request is too large"},
+    422: {"model": Problem, "description": "a part of the request is not as it should be"},
     429: {"model": Problem, "description": "too many requests at once"},
     500: {"model": Problem, "description": "a fault of the server"},
 }
@@ -38,6 +43,13 @@ A_VIDEO = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
+A_PATH = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": OnDisk.model_json_schema()}},
+    }
+}
+MOST_OF_A_PATH = 100_000  # bytes of a request that names a video
 # The page and what it asks for come from here, and videos that it shows from the visitor's disk.
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -108,10 +120,15 @@ def make_app(service: Service, page: str) -> FastAPI:
             service, request, lambda: _of_upload(service, request, adapters, top)
         )
 
-    @app.post("/predict/path", responses=PROBLEMS)
-    async def predict_path(request: Request, wanted: OnDisk) -> Answer:
+    @app.post("/predict/path", responses=PROBLEMS, openapi_extra=A_PATH)
+    async def predict_path(request: Request) -> Answer:
         """Say what adapters see in a video below the server's root."""
-        return await _answered(service, request, lambda: _of_path(service, wanted))
+        return await _answered(service, request, lambda: _of_path(service, request))
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
+        service.figures.requests.labels("refused").inc()
+        return JSONResponse({"detail": _in_words(error.errors())}, 422)
 
     return app
 
@@ -156,7 +173,15 @@ async def _answered(
         figures.requests.labels(outcome).inc()
 
 
-async def _of_path(service: Service, wanted: OnDisk) -> Answer:
+async def _of_path(service: Service, request: Request) -> Answer:
+    body = bytearray()
+    await _receive(service, request, MOST_OF_A_PATH, body.extend)
+    try:
+        wanted = OnDisk.model_validate(json.loads(body))
+    except ValidationError as error:
+        raise HTTPException(422, _in_words(error.errors())) from None
+    except (ValueError, RecursionError):
+        raise HTTPException(422, "the body: no JSON") from None
     names = _named(service, wanted.adapters)
     try:
         file = service.below_root(wanted.path)
@@ -170,8 +195,11 @@ async def _of_path(service: Service, wanted: OnDisk) -> Answer:
 
 async def _of_upload(service: Service, request: Request, adapters: list[str], top: int) -> Answer:
     names = _named(service, adapters)
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        raise HTTPException(400, "a form; send the video's bytes alone, e.g. curl --data-binary")
     with _scratch_file() as file:
-        await _receive(service, request, file)
+        with file.open("wb") as out:
+            await _receive(service, request, service.limits.upload, out.write)
         seen, remarks = await service.recognise(str(file), names, top)
     return Answer(predictions=seen, warnings=remarks, seconds=0.0)
 
@@ -189,31 +217,38 @@ def _scratch_file() -> Iterator[Path]:
         yield Path(folder) / "video"
 
 
-async def _receive(service: Service, request: Request, file: Path) -> None:
-    """Write the body of a request into a file.
+async def _receive(
+    service: Service, request: Request, most: int, keep: Callable[[bytes], object]
+) -> None:
+    """Read the body of a request, at most so many bytes.
 
     Raises:
         HTTPException: it is too large, or does not come in time.
         ClientDisconnect: it does not come to its end.
     """
-    most, size = service.limits.upload, 0
+    size = 0
     too_large = HTTPException(
-        413, f"the video has more than {most:,} bytes, which this server takes"
+        413, f"the request has more than {most:,} bytes, which this server takes"
     )
     told = request.headers.get("content-length", "")
     if told.isdigit() and int(told) > most:
         raise too_large
     try:
         async with asyncio.timeout(service.limits.seconds):
-            with file.open("wb") as out:
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    if size > most:
-                        raise too_large
-                    out.write(chunk)
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > most:
+                    raise too_large
+                keep(chunk)
     except TimeoutError:
-        said = f"the video did not arrive within {service.limits.seconds:g} s"
+        said = f"the request did not arrive within {service.limits.seconds:g} s"
         raise HTTPException(408, said) from None
+
+
+def _in_words(errors: Sequence[Any]) -> str:
+    """Say what is wrong with parts of a request; what they hold is not repeated."""
+    said = (f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in errors)
+    return printable("; ".join(said))
 
 
 async def _pass_over(service: Service, request: Request) -> None:

@@ -22,6 +22,8 @@ ENDING = 60  # seconds that requests in hand have when the server is to end
 def serve(predictor: Predictor, options: argparse.Namespace, page: str) -> None:
     """Serve until SIGINT or SIGTERM; requests in hand are answered before it ends.
 
+    A second SIGINT ends it without them.
+
     Args:
         page: the web page, HTML.
 
@@ -55,7 +57,10 @@ def serve(predictor: Predictor, options: argparse.Namespace, page: str) -> None:
         access_log=False,
         timeout_graceful_shutdown=ENDING,
     )
-    uvicorn.Server(config).run(sockets=[door])
+    server = uvicorn.Server(config)
+    server.run(sockets=[door])
+    if server.force_exit:  # Ctrl-C twice: nobody waits for what is in hand
+        service.abandon()
     said = ", ".join(
         f"{n} {name.replace('_', ' ')}" for name, n in service.figures.counts().items()
     )

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,8 @@ from vidadapt.serving.server.batching import Batcher, Job
 from vidadapt.serving.server.decoding import Decoded, Decoders, Video
 from vidadapt.serving.server.figures import Figures
 from vidadapt.video import ReadError, control_character, film_of, leads_outside
+
+MOST_SHOWN = 300  # characters of a path that is not there
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ class Service:
         self._batcher.close()
         self._decoders.close()
 
+    def abandon(self) -> None:
+        """End the processes and threads without what they have begun."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._decoders.close()
+
     def known(self) -> list[Known]:
         """Describe the adapters."""
         found = []
@@ -128,10 +136,14 @@ class Service:
         if (character := control_character(path)) or not path.strip():
             raise Forbidden(f"the path holds {character or 'nothing'}")
         if leads_outside(path, self.root) or film_of(path) != path:
-            raise Forbidden(f"{printable(path)} is no whole file below the root")
+            raise Forbidden(f"{printable(path)[:MOST_SHOWN]} is no whole file below the root")
         file = absolute(os.fspath(self.root / path))
-        if not Path(file).is_file():
-            raise FileNotFoundError(f"{printable(path)}: no such file below the root")
+        try:
+            there = Path(file).is_file()
+        except OSError:  # a name that is too long
+            there = False
+        if not there:
+            raise FileNotFoundError(f"{printable(path)[:MOST_SHOWN]}: no such file below the root")
         return file
 
     async def recognise(
@@ -158,7 +170,9 @@ class Service:
         for (group, own), item, found in zip(groups, decoded.items, logits, strict=True):
             for name in own:
                 adapter = group.bank.adapter(name)
-                guesses = most_probable(adapter, found[name][item["view_of"]], top)
+                # A tensor of one number would be taken for this number.
+                logits_of = found[name][np.asarray(item["view_of"])]
+                guesses = most_probable(adapter, logits_of, top)
                 views_of = self.predictor.views[name]
                 seen[name] = Seen(views=views_of, top=[_label(guess) for guess in guesses])
         return {name: seen[name] for name in names}, decoded.remarks

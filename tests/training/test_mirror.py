@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -281,6 +282,20 @@ def test_a_store_that_is_away_for_a_while_is_tried_at_the_next_checkpoint(
     pointer = json.loads((home / "last.json").read_text())
     saved = checkpoints.load_trainer(home / pointer["folder"])
     assert saved["progress"]["steps"] == 7
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside.txt", "a/../../outside.txt"])
+def test_names_that_lead_out_of_the_run_are_refused(
+    train: Train, whole: Path, store: Store, tmp_path: Path, name: str
+) -> None:
+    assert train(tmp_path / "run", "--mirror", URL) == 0
+    place = store.folder / "bucket" / "runs" / "a" / "last.json"
+    pointer = json.loads(place.read_text())
+    place.write_text(json.dumps({**pointer, "files": [*pointer["files"], name]}))
+    forget()
+    with pytest.raises(RunError, match=re.escape(name)):
+        train(tmp_path / "other" / "run", "--mirror", URL, "--resume")
+    assert not (tmp_path / "other" / "outside.txt").exists()
 
 
 def test_a_store_that_is_away_at_the_end_is_status_1_and_loses_nothing(

@@ -85,11 +85,19 @@ class Pointer:
         folder: name of the checkpoint's folder below the URL.
         before: names of older ones that are whole, the newest first.
         files: names of the run's other files.
+
+    Raises:
+        ValueError: a name that leads out of the folder.
     """
 
     folder: str
     before: list[str]
     files: list[str]
+
+    def __post_init__(self) -> None:
+        for name in (self.folder, *self.before, *self.files):
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"{name!r} leads out of the folder")
 
 
 @dataclass

@@ -287,7 +287,8 @@ class Pool:
             task.deaths.append(number)
             if task.deaths.count(number) < self._tries:
                 return []
-            reason = f"died{' twice' if self._tries == 2 else ''} ({how})"
+            times = {1: "", 2: " twice"}.get(self._tries, f" {self._tries} times")
+            reason = f"died{times} ({how})"
         seconds = (time.monotonic_ns() - began) / 1e9
         return [Lost(task.items.pop(number), f"the decoder process {reason}", seconds)]
 

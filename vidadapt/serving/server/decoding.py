@@ -18,7 +18,7 @@ from vidadapt.lists import CountJob, Sample, Videos, count_file
 from vidadapt.processes import Lost, LostProcess, Pool, Work
 from vidadapt.video import ReadError, VideoFacts
 
-TRIES = 2  # a process may be killed by others: the video that it was on has a second chance
+TRIES = 3  # processes may be killed by others: the video that one was on has more chances
 PAUSE = 0.5  # seconds after processes have ended again and again while they started
 
 

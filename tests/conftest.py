@@ -38,11 +38,13 @@ ON_CUDA = [
 ]
 
 
-# Files of slow tests that take a process of `make test-slow` for more than a minute, longest first:
-# begun last, they would run alone at the end.
+# Files of slow tests that take a process of `make test-slow` for two minutes and more, longest
+# first: begun last, they would run alone at the end.
 LONGEST = (
-    *("commands/test_installed.py", "test_gpu_benchmark.py", "training/test_mirror.py"),
-    *("training/test_sharding.py", "test_docs.py", "test_readme_data.py"),
+    *("test_benchmarks.py", "apps/study/test_matrix_harness.py", "test_gpu_benchmark.py"),
+    *("training/test_sharding.py", "test_readme_data.py", "serving/test_programs.py"),
+    *("commands/test_installed.py", "test_docs.py", "launching/test_elastic.py"),
+    *("training/test_mirror.py", "launching/test_slurm.py"),
 )
 
 

@@ -24,7 +24,14 @@ from stand_in_hub import TOKEN, StandIn, serving
 
 from vidadapt import data, methods, models
 from vidadapt.apps.synthetic import write_video
-from vidadapt.config import Config, yaml_files
+from vidadapt.config import (
+    Config,
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
+    TrainConfig,
+    yaml_files,
+)
 from vidadapt.distributed import World
 from vidadapt.lists import Sample, write_list
 from vidadapt.models import VideoModel
@@ -118,6 +125,18 @@ def make_tiny_set(root: Path) -> TinySet:
     weights = root / "backbone.safetensors"
     save_file({k: v for k, v in model.state_dict().items() if "head" not in k}, weights)
     return TinySet(root, lists, weights)
+
+
+def tiny_adapter(tiny_set: TinySet, method: str, **evaluation: Any) -> Config:
+    """The configuration of an adapter of the tiny backbone, for `write_adapter`, in float32."""
+    return Config(
+        run_dir="",
+        method={"name": method},
+        data=DataConfig(label_names=str(tiny_set.root / "labels.txt"), num_frames=4, crop_size=32),
+        model=ModelConfig(backbone="vit_tiny", weights=str(tiny_set.weights)),
+        train=TrainConfig(precision="fp32"),
+        eval=EvalConfig(**evaluation),
+    )
 
 
 def write_adapter(

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import load_tool, write_adapter
+from conftest import load_tool, tiny_adapter, write_adapter
 from PIL import Image
 
 from vidadapt.apps.report import write_prediction_sheets
 from vidadapt.apps.report.prediction_sheet import MARGIN, THUMB
-from vidadapt.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
+from vidadapt.config import Config, DataConfig, ModelConfig
 from vidadapt.evaluation import fuse, load_scores
 from vidadapt.lists import VIDEO_ENDINGS, ListError, Prepared, write_prepared
 from vidadapt.runs import load_adapter
@@ -33,16 +33,8 @@ def folders(tiny_set, tmp_path_factory) -> dict[str, Path]:
         ("inside", "adaptformer", "softmax", 1, 3),
         ("middle", "linear", "softmax", 2, 1),
     ):
-        cfg = Config(
-            run_dir="",
-            method={"name": method},
-            data=DataConfig(
-                label_names=str(tiny_set.root / "labels.txt"), num_frames=4, crop_size=32
-            ),
-            model=ModelConfig(backbone="vit_tiny", weights=str(tiny_set.weights)),
-            train=TrainConfig(precision="fp32"),
-            eval=EvalConfig(num_clips=num_clips, num_crops=num_crops, fusion=fusion),
-        )
+        views = {"num_clips": num_clips, "num_crops": num_crops}
+        cfg = tiny_adapter(tiny_set, method, fusion=fusion, **views)
         folder = root / name / "best"
         write_adapter(folder, cfg, seed=len(made))
         made[name] = folder

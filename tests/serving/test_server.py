@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import torch
 import uvicorn
-from conftest import load_tool, processes_with, write_adapter
+from conftest import load_tool, processes_with, tiny_adapter, write_adapter
 from in_browser import OVERLAPS, opened, parts
 from PIL import Image
 from safetensors.torch import save_file
@@ -106,16 +106,7 @@ def folders(tiny_set, tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("adapters")
     made = {}
     for name, (method, num_clips) in METHODS.items():
-        cfg = Config(
-            run_dir="",
-            method={"name": method},
-            data=DataConfig(
-                label_names=str(tiny_set.root / "labels.txt"), num_frames=4, crop_size=32
-            ),
-            model=ModelConfig(backbone="vit_tiny", weights=str(tiny_set.weights)),
-            train=TrainConfig(precision="fp32"),
-            eval=EvalConfig(num_clips=num_clips, num_crops=3),
-        )
+        cfg = tiny_adapter(tiny_set, method, num_clips=num_clips, num_crops=3)
         write_adapter(root / name / "best", cfg, seed=len(made), spread=0.5)
         made[name] = root / name / "best"
     return made

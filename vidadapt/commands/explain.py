@@ -13,7 +13,7 @@ from vidadapt.config import ConfigError, import_plugins, plugins, spelt
 from vidadapt.console import did_you_mean, duration, printable, track
 from vidadapt.runs import check_writable
 from vidadapt.serving import Model, explain, find_videos, load, predict_command
-from vidadapt.serving.given import add_videos, require_own_names
+from vidadapt.serving.given import add_videos, list_unreadable, require_own_names
 from vidadapt.video import ReadError
 
 EPILOG = """examples:
@@ -94,10 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         print(printable(f"  {page}"), flush=True)
     read = len(videos) - len(unreadable)
     print(f"{read} of {len(videos)} videos in {duration(time.monotonic() - began)}")
-    if unreadable:
-        print(f"unreadable ({len(unreadable)}):", file=sys.stderr)
-    for line in unreadable:
-        print(printable(f"  {line}"), file=sys.stderr)
+    list_unreadable(unreadable)
     return 1 if unreadable else 0
 
 

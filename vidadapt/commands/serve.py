@@ -13,7 +13,7 @@ from vidadapt.serving import predict_command, serve_command
 def main(argv: list[str] | None = None) -> None:
     """Serve as the arguments say, until SIGINT or SIGTERM."""
     options = parse(argv)
-    from vidadapt.serving.server.command import serve  # needs the extra `serve`
+    from vidadapt.serving.server.run import serve  # needs the extra `serve`
 
     serve(predict_command.predictor_of(options), options, filled("serve.html.j2"))
 

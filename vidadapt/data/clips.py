@@ -15,6 +15,7 @@ from vidadapt.data.ahead import ReadAhead
 from vidadapt.data.by_time import clip_frames, train_frames
 from vidadapt.data.changes import ChangedVideo
 from vidadapt.data.epochs import SampleKey
+from vidadapt.data.plan import DataPlan
 from vidadapt.data.sampling import Sampling
 from vidadapt.data.seeding import seeded
 from vidadapt.data.together import Found, Group, SharedReads, by_video, groups_within
@@ -154,6 +155,31 @@ class EvalViews(Dataset[dict[str, Any]]):
         self.crop_size, self.framing = crop_size, framing
         self.num_clips, self.num_crops = num_clips, num_crops
         self._ahead = ReadAhead()
+
+    @classmethod
+    def of(
+        cls,
+        samples: Videos,
+        plan: DataPlan,
+        *,
+        num_clips: int | None = None,
+        num_crops: int | None = None,
+        patience: float = PATIENCE,
+    ) -> EvalViews:
+        """The views of a plan.
+
+        Args:
+            num_clips, num_crops: default: the plan's.
+        """
+        return cls(
+            samples,
+            plan.sampling,
+            num_clips=plan.num_clips if num_clips is None else num_clips,
+            num_crops=plan.num_crops if num_crops is None else num_crops,
+            crop_size=plan.crop_size,
+            framing=plan.framing,
+            patience=patience,
+        )
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -214,14 +214,8 @@ def eval_loader(
     see `EvalLoader`. Files that have changed since they were counted are reported to `changes`
     (default: stderr).
     """
-    views = EvalViews(
-        videos.samples,
-        plan.sampling,
-        num_clips=plan.num_clips if num_clips is None else num_clips,
-        num_crops=plan.num_crops if num_crops is None else num_crops,
-        crop_size=plan.crop_size,
-        framing=plan.framing,
-        patience=_patience(data),
+    views = EvalViews.of(
+        videos.samples, plan, num_clips=num_clips, num_crops=num_crops, patience=_patience(data)
     )
     wanted = range(len(views)) if chosen is None else chosen
     return EvalLoader(
@@ -269,14 +263,7 @@ def centre_clips(
     timing = {"time_limit": time_limit, "timed": plan.sampling.fps is not None}
     counts = count_files([sample.path for sample in samples], reader, **timing)
     refuse_untimed(Videos.of("/", samples, counts), plan.sampling)
-    views = EvalViews(
-        Videos.of("/", samples, counts),
-        plan.sampling,
-        num_clips=1,
-        num_crops=1,
-        crop_size=plan.crop_size,
-        framing=plan.framing,
-    )
+    views = EvalViews.of(Videos.of("/", samples, counts), plan, num_clips=1, num_crops=1)
     clips = []
     for item in map(views.__getitem__, range(len(views))):
         if item["error"]:

@@ -78,6 +78,11 @@ class SavedAdapter:
         labels mean the same."""
         return self.plan.num_classes, self.plan.label_names, self.plan.multi_label
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the K classes, in label order, see `label`."""
+        return tuple(map(self.label, range(self.plan.num_classes)))
+
     def label(self, number: int) -> str:
         """Return the name of a class, or its number where the adapter was trained without names."""
         names = self.plan.label_names

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vidadapt.config import ConfigError, plugins
-from vidadapt.console import duration, printable
+from vidadapt.console import duration
 from vidadapt.features import POOLS
 from vidadapt.runs import FAILURE, adapters
 from vidadapt.serving.extracting import INDEX, WORK
 from vidadapt.serving.feature_files import ABOUT, FORMATS, require_format
-from vidadapt.serving.given import LISTS, GivenVideo, add_videos, find_videos, require_own_names
+from vidadapt.serving.given import (
+    LISTS,
+    GivenVideo,
+    add_videos,
+    find_videos,
+    list_unreadable,
+    require_own_names,
+)
 
 EPILOG = f"""examples:
   vidadapt features VIDEOS/ --adapter runs/ssv2 --out ssv2_features
@@ -130,8 +136,4 @@ def say(about: Mapping[str, Any], seconds: float, out: Path) -> None:
         f"{key['pool']} {shape}, {key['num_clips']} clips x {key['num_crops']} crops): "
         f"{duration(seconds)}"
     )
-    unreadable = about["unreadable"]
-    if unreadable:
-        print(f"unreadable ({len(unreadable)}):", file=sys.stderr)
-    for one in unreadable:
-        print(printable(f"  {one['path']}: {one['error']}"), file=sys.stderr)
+    list_unreadable([f"{one['path']}: {one['error']}" for one in about["unreadable"]])

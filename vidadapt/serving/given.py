@@ -234,6 +234,14 @@ def _refused(line: str, root: Path | str, allow_outside_root: bool) -> str:
     return ""
 
 
+def list_unreadable(lines: Sequence[str]) -> None:
+    """List videos that cannot be read on stderr, a line each: its path and the cause."""
+    if lines:
+        print(f"unreadable ({len(lines)}):", file=sys.stderr)
+    for line in lines:
+        print(printable(f"  {line}"), file=sys.stderr)
+
+
 def require_own_names(videos: Sequence[GivenVideo], option: str) -> None:
     """Check that files named after videos can be written into one folder.
 

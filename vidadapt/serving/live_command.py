@@ -99,8 +99,9 @@ def look(options: argparse.Namespace) -> int:
     Raises:
         ValueError: see `load` and `require_camera`.
     """
-    require_camera(live_source(options.videos[0]))  # before a model is loaded
-    stream, answers = LiveStream(live_source(options.videos[0])), _Answers()
+    source = live_source(options.videos[0])
+    require_camera(source)  # before a model is loaded
+    stream, answers = LiveStream(source), _Answers()
     stream.stall = float(options.stall or stream.stall)
     stream.give_up = float(options.give_up or stream.give_up)
     model = load(options.adapter[0], options.weights, device=options.device)

@@ -76,7 +76,7 @@ class Model:
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the K classes, in label order; `class 0` and so on where they have none."""
-        return tuple(map(self.adapter.label, range(self.adapter.plan.num_classes)))
+        return self.adapter.labels
 
     def predict(
         self,

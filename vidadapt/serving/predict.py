@@ -220,8 +220,7 @@ class Predictor:
             data.eval_loader(options, group.plan, listed)
             for group, listed in zip(self.groups, of_groups, strict=True)
         ]
-        first = self.adapter(self.names[0])
-        names = [first.label(number) for number in range(first.plan.num_classes)]
+        names = self.adapter(self.names[0]).labels
         for video, *items in zip(videos, *loaders, strict=True):
             error = next((item["error"] for item in items if item["error"]), "")
             if error:

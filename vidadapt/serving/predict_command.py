@@ -18,7 +18,7 @@ from vidadapt.files import as_json, is_url
 from vidadapt.lists import label_text, read_label_names
 from vidadapt.runs import adapters, from_hub
 from vidadapt.serving.film_command import add_film_options, check_film_options
-from vidadapt.serving.given import LISTS, add_videos, find_videos, names_of
+from vidadapt.serving.given import LISTS, add_videos, find_videos, list_unreadable, names_of
 from vidadapt.serving.live_command import add_live_options, check_live_options
 from vidadapt.serving.predict import Guess, Prediction, Predictor, workers_for
 from vidadapt.serving.published import find_published
@@ -187,10 +187,7 @@ def conclude(found: Sequence[Prediction], seconds: float, json_lines: bool) -> i
     # With --json the output holds nothing but JSON.
     print(_summary(found, seconds), file=sys.stderr if json_lines else sys.stdout)
     unreadable = [prediction for prediction in found if prediction.error]
-    if unreadable:
-        print(f"unreadable ({len(unreadable)}):", file=sys.stderr)
-    for prediction in unreadable:
-        print(printable(f"  {prediction.video.path}: {prediction.error}"), file=sys.stderr)
+    list_unreadable([f"{one.video.path}: {one.error}" for one in unreadable])
     return 1 if unreadable else 0
 
 

@@ -160,7 +160,7 @@ def _interface(adapter: SavedAdapter) -> dict[str, Any]:
             "shape": ["batch", plan.num_classes],
             "probabilities": "sigmoid" if plan.multi_label else "softmax",
         },
-        "labels": [adapter.label(number) for number in range(plan.num_classes)],
+        "labels": list(adapter.labels),
     }
 
 

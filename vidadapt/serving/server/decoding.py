@@ -138,14 +138,7 @@ def _load(video: Video) -> Decoded | ReadError:
         except ReadError as error:
             return error
         remarks |= dict.fromkeys(filter(None, [known.truncated, known.remark]))
-        item = EvalViews(
-            samples,
-            plan.sampling,
-            num_clips=plan.num_clips,
-            num_crops=plan.num_crops,
-            crop_size=plan.crop_size,
-            framing=plan.framing,
-        )[0]
+        item = EvalViews.of(samples, plan)[0]
         if item["error"]:
             return ReadError(item["error"])
         items.append(item)

@@ -103,7 +103,7 @@ class Service:
                 Known(
                     name=name,
                     summary=adapter.summary,
-                    labels=[adapter.label(number) for number in range(plan.num_classes)],
+                    labels=list(adapter.labels),
                     multi_label=plan.multi_label,
                     num_frames=plan.sampling.num_frames,
                     crop_size=plan.crop_size,

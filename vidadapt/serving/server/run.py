@@ -1,4 +1,4 @@
-"""The command line of vidadapt serve, and the life of its server."""
+"""The life of a server, from its address to its summary."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ALONE, ROOT, TinySet, launch, load_tool
@@ -260,6 +261,29 @@ def waited(until: Callable[[], bool]) -> None:
     while not until():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_checkpoints_that_are_replaced_while_files_are_listed_do_no_harm(
+    whole: Path, store: Store, tmp_path: Path, monkeypatch
+) -> None:
+    run = after_steps(whole, 4, tmp_path / "run")
+    (run / "last.5").mkdir()
+    (run / "plots").mkdir()
+    (run / "plots" / "curve.txt").write_text("1")
+    listed = os.scandir
+
+    def gone(folder: Any = ".") -> Any:
+        if str(folder).endswith("last.5"):
+            raise FileNotFoundError(2, "No such file or directory", str(folder))
+        return listed(folder)
+
+    with begun(run) as one:
+        monkeypatch.setattr(os, "scandir", gone)
+        mirror.send(one)
+        assert not one.problem
+    home = store.folder / "bucket" / "runs" / "a"
+    assert json.loads((home / "last.json").read_text())["files"].count("plots/curve.txt") == 1
+    assert not (home / "last.5").exists()
 
 
 def test_a_store_that_is_away_for_a_while_is_tried_at_the_next_checkpoint(

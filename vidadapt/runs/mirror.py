@@ -367,13 +367,8 @@ def copy_results(folder: Path, url: str, last: str) -> str:
 def _upload_files(mirror: Mirror) -> list[str]:
     """Upload what has changed of the files beside the checkpoints; return the names of all."""
     names = []
-    for path in sorted(mirror.run_dir.rglob("*")):
+    for path in sorted(_beside_checkpoints(mirror.run_dir)):
         name = path.relative_to(mirror.run_dir).as_posix()
-        first = name.partition("/")[0]
-        if first.startswith(".") or first in (PROFILE, MIRROR):
-            continue
-        if any(first == one or first.startswith(f"{one}.") for one in NAMES):
-            continue
         with suppress(FileNotFoundError):  # of a file that is written under another name first
             facts = path.stat()
             if not path.is_file() or path.name.startswith("."):
@@ -387,6 +382,24 @@ def _upload_files(mirror: Mirror) -> list[str]:
         remove(inside(mirror.url, gone))
         del mirror.sent[gone]
     return [name for name in names if name != FAILURE]
+
+
+def _beside_checkpoints(run_dir: Path) -> Iterator[Path]:
+    """Yield the files of a run that are not part of a checkpoint, hidden or not to be copied.
+
+    No other folder is entered: training replaces checkpoints meanwhile.
+    """
+    for home, folders, files in os.walk(run_dir):
+        if Path(home) == run_dir:
+            folders[:] = filter(_is_copied, folders)
+            files = [*filter(_is_copied, files)]
+        yield from (Path(home) / name for name in files)
+
+
+def _is_copied(first: str) -> bool:
+    """Check the first part of a name in a run folder."""
+    hidden = first.startswith(".") or first in (PROFILE, MIRROR)
+    return not hidden and not any(first == one or first.startswith(f"{one}.") for one in NAMES)
 
 
 def _link(file: Path, target: Path) -> None:

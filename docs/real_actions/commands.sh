@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
 # Every command behind docs/real_actions, from the folder of the project:
 #
-#   docs/real_actions/commands.sh REAL [costs|temporal] [SET/VARIANT ...]
+#   docs/real_actions/commands.sh REAL [costs|temporal|probe|quick] [SET/VARIANT ...]
 #
 # REAL holds the videos of two action sets (weizmann/, ut_interaction/) with a table of each
 # (weizmann.csv, ut_interaction.csv: path, label, group) and the weights that the configurations
 # name. `costs` measures what a step of each variant costs, on a machine that does nothing else (20
 # minutes); the runs take these figures, whatever else runs beside them. `temporal` shows the runs
-# of AdaptFormer that are there their videos in other orders of the frames. Without names all
-# variants are run on both sets, one after the other: half an hour to an hour each on two cores.
-# Interrupted, the same command goes on; a variant that results.jsonl has is not run again.
+# of AdaptFormer that are there their videos in other orders of the frames. `probe` brings a linear
+# probe on frozen features to its optimum, which a few epochs do not (ten minutes; extra
+# `analysis`). `quick` is the smallest part that shows something: linear and AdaptFormer at four
+# frames with one rate, a person in three tested, in at most ten minutes.
+# Without names all variants are run on both sets, one after the other: half an hour to an hour each
+# on two cores. Interrupted, the same command goes on; a variant that results.jsonl has is not run
+# again.
 set -euo pipefail
 real="$(cd "$1" && pwd)"
 shift
@@ -19,12 +23,12 @@ at_eight=(linear_frames adaptformer_frames linear_random adaptformer_random)
 mkdir -p runs/real_lists
 ln -sfn "$real" runs/real_data
 
-prepare() { # set, folds, share of the rest for development
-  [ -f "runs/real_lists/$1/folds.csv" ] || vidadapt prepare csv "runs/real_data/$1.csv" \
-    --videos "runs/real_data/$1" --folds "$2" --dev_fraction "$3" "runs/real_lists/$1"
+prepare() { # folder of lists, set, folds
+  [ -f "runs/real_lists/$1/folds.csv" ] || vidadapt prepare csv "runs/real_data/$2.csv" \
+    --videos "runs/real_data/$2" --folds "$3" --dev_fraction 0.25 "runs/real_lists/$1"
 }
-prepare weizmann leave-one-group-out 0.25 # nine people, of whom two of the other eight develop
-prepare ut_interaction 5 0.25             # twenty sequences: four test, four of the rest develop
+prepare weizmann weizmann leave-one-group-out # nine people, of whom two of the other eight develop
+prepare ut_interaction ut_interaction 5       # twenty sequences: four test, four of the rest develop
 
 bench() { # set, folder of results, options
   vidadapt bench_frames --config "docs/real_actions/$1.yaml" --folds "runs/real_lists/$1" \
@@ -73,6 +77,26 @@ if [ "${1:-}" = temporal ]; then
       --out "docs/real_actions/$set/temporal"
     sed -i "s#$PWD#.#g" "docs/real_actions/$set/temporal/temporal.json" # no paths of this machine
   done
+  exit
+fi
+if [ "${1:-}" = probe ]; then
+  for set in "${sets[@]}"; do
+    sed '/^variants:/,$d' "docs/real_actions/$set.yaml" >"runs/real_lists/$set.yaml"
+    for mode in inflate frames; do
+      for frames in 2 4 8; do
+        vidadapt features "runs/real_data/$set" --out "runs/real_features/${set}_${mode}_$frames" \
+          --config "runs/real_lists/$set.yaml" --format safetensors \
+          --model.from_image "$mode" --data.num_frames "$frames" --pool mean --num_clips 2
+      done
+    done
+  done
+  python -m benchmarks.real_probe docs/real_actions --lists runs/real_lists --features runs/real_features
+  exit
+fi
+if [ "${1:-}" = quick ]; then
+  prepare quick weizmann 3
+  vidadapt bench_frames --config docs/real_actions/weizmann.yaml --folds runs/real_lists/quick \
+    --out runs/real/quick --methods linear adaptformer --frames 4 --rates 0.08 --steps 3
   exit
 fi
 asked=("$@")

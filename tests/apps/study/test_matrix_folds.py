@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +104,33 @@ def test_a_line_is_every_video_of_all_folds_once(study) -> None:
         assert len(counts) == len(PEOPLE)
     table = (study.out / "table.md").read_text()
     assert "95 % interval" in table and not (study.out / "pairs.csv").exists()
+
+
+@pytest.mark.slow
+def test_the_videos_of_the_test_list_have_no_part_in_runs_and_the_choice_of_a_rate(
+    study, tmp_path, run_tool
+) -> None:
+    videos = read_folds(study.folds)
+    another = next(one.path for one in videos if one.fold != "fold1")
+    for run in sorted(study.out.glob("cells/linear_2f_s0_fold1_lr*/run")):
+        settings = yaml.safe_load((run / "config.yaml").read_text())
+        old, home = Path(settings["data"]["root"]), tmp_path / run.parent.name
+        for one in videos:
+            new = home / "videos" / one.path
+            new.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(old / (another if one.fold == "fold1" else one.path), new)
+        settings["data"]["root"] = str(home / "videos")
+        for key in ("train_list", "dev_list", "test_list"):
+            settings["data"][key] = str(shutil.copy(settings["data"][key], home))
+        (home / "run.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+        run_tool("train", "--config", home / "run.yaml", "--run_dir", home / "run")
+        assert epochs_of(home / "run") == epochs_of(run)
+
+
+def epochs_of(run: Path) -> list[list[float]]:
+    """Losses and accuracies of each epoch: every digit."""
+    lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    return [[line[key] for key in ("train_loss", "dev_top1", "dev_loss")] for line in lines]
 
 
 @pytest.mark.slow

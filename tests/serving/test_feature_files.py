@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -301,6 +302,16 @@ def test_the_accuracy_of_neighbours_and_of_a_probe_is_added(tiny_set, features, 
         right += nearest == labels[row]
     assert told[0]["knn_top1"] == pytest.approx(100 * right / 12)
     assert 0 <= told[0]["linear_top1"] <= 100
+
+
+def test_a_damaged_file_is_named_where_accuracies_are_asked_for(tiny_set, features, tmp_path):
+    for form, name in (("npz", "features/dev 3 [x]#.mp4.npz"), ("safetensors", None)):
+        given = (tiny_set.lists["dev"], *backbone(tiny_set), "--format", form)
+        features(*given, "--out", tmp_path / form)
+        damaged = tmp_path / form / (name or f"features.{form}")
+        damaged.write_bytes(damaged.read_bytes()[:100])
+        with pytest.raises(ConfigError, match=rf"{re.escape(damaged.name)} is damaged"):
+            features(*given, "--out", tmp_path / form, "--knn")
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import sys
@@ -312,6 +313,23 @@ def test_a_damaged_file_is_named_where_accuracies_are_asked_for(tiny_set, featur
         damaged.write_bytes(damaged.read_bytes()[:100])
         with pytest.raises(ConfigError, match=rf"{re.escape(damaged.name)} is damaged"):
             features(*given, "--out", tmp_path / form, "--knn")
+
+
+def test_names_that_are_no_text_are_refused_before_the_work_and_folders_are_not(
+    tiny_set, features, tmp_path
+):
+    folder = tmp_path / os.fsdecode(b"no \xff text")
+    folder.mkdir()
+    shutil.copy(tiny_set.root / "test 0 [x]#.mp4", folder / "a.mp4")
+    shutil.copy(tiny_set.root / "test 0 [x]#.mp4", folder / os.fsdecode(b"b\xff.mp4"))
+    given = (*backbone(tiny_set), "--out", tmp_path / "out")
+    with pytest.raises(ConfigError, match="not valid Unicode"):
+        features(folder, *given)
+    assert not (tmp_path / "out" / "work").exists()
+    (folder / os.fsdecode(b"b\xff.mp4")).unlink()
+    assert features(folder, *given) == 0
+    about = json.loads((tmp_path / "out" / "features.json").read_text(encoding="utf-8"))
+    assert about["given"] == [str(folder)]
 
 
 @pytest.mark.slow

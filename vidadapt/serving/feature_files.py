@@ -116,7 +116,8 @@ def write_features(folder: Path, scratch: Path, form: str, filled: Filled) -> No
 
 @contextmanager
 def _csv(path: Path) -> Iterator[Any]:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    # A cause may name a folder whose name is not valid Unicode.
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         yield csv.writer(file, lineterminator="\n")
 
 

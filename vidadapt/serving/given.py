@@ -252,7 +252,7 @@ def require_own_names(videos: Sequence[GivenVideo], option: str) -> None:
         option: that gives the folder.
 
     Raises:
-        ConfigError: names that are the same, or lead out of the folder.
+        ConfigError: names that are the same, lead out of the folder, or are not valid Unicode.
     """
     twice = [name for name, count in Counter(video.name for video in videos).items() if count > 1]
     if twice:
@@ -261,12 +261,26 @@ def require_own_names(videos: Sequence[GivenVideo], option: str) -> None:
             f"{printable(twice[0])}); give the folder that holds all of them, or each a call and a "
             "folder of its own"
         )
+    if unknown := next((video.name for video in videos if not _is_unicode(video.name)), None):
+        raise ConfigError(
+            f"{option}: {printable(unknown)}: its name is not valid Unicode, which tables need; "
+            "rename the file"
+        )
     for video in videos:
         if Path(video.name).is_absolute() or ".." in Path(video.name).parts:
             raise ConfigError(
                 f"{printable(video.name)}: its files would lie outside of {option}; make --root "
                 "the folder that holds all videos of the list"
             )
+
+
+def _is_unicode(text: str) -> bool:
+    """Check that a name can be written as UTF-8: Linux allows any bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def names_of(folders: Sequence[Path], option: str = "--adapter") -> list[str]:

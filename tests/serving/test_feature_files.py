@@ -265,6 +265,16 @@ def test_a_whole_folder_is_left_alone_and_other_settings_are_refused(tiny_set, f
         features(tiny_set.lists["dev"], "--out", tmp_path / "mine", *backbone(tiny_set))
 
 
+@pytest.mark.parametrize("changes", [{"key": "x"}, {"key": {}}, {"unreadable": 3}, {"features": 1}])
+def test_a_damaged_record_is_named(tiny_set, features, tmp_path, changes):
+    given = (tiny_set.lists["dev"], *backbone(tiny_set), "--out", tmp_path)
+    features(*given)
+    about = json.loads((tmp_path / "features.json").read_text())
+    (tmp_path / "features.json").write_text(json.dumps(about | changes))
+    with pytest.raises(ConfigError, match=r"features\.json is damaged"):
+        features(*given)
+
+
 def test_videos_whose_files_would_be_one_or_lie_elsewhere_are_refused(tiny_set, features, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -181,7 +181,12 @@ def read_about(folder: Path) -> dict[str, Any] | None:
     """
     try:
         found = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        found["key"], found["unreadable"]
+        found["key"]["format"], found["features"]["shape_of_a_view"]
+        (
+            found["videos"],
+            found["readable"],
+            [(one["path"], one["error"]) for one in found["unreadable"]],
+        )
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -16,6 +16,7 @@ import torch
 import warm
 from conftest import ALONE, launch, load_tool, write_adapter
 from safetensors.numpy import load_file
+from videos import grey_frames, write_video
 
 import vidadapt
 from vidadapt import data
@@ -162,6 +163,17 @@ def test_frames_and_times_of_every_view_are_written_in_files_and_tables(
                 told = frame_times(str(tiny_set.root / video["path"]), frames.tolist(), count)
                 assert times.tolist() == told
                 assert line["times"] == " ".join(f"{time:.6f}" for time in told)
+
+
+def test_clips_of_a_backbone_alone_may_be_taken_by_time(tiny_set, features, tmp_path):
+    write_video(tmp_path / "a.mp4", grey_frames(48))  # of 24 a second
+    keys = backbone(tiny_set, data__sampling="videomae_dense", data__stride=1, data__sampling_fps=8)
+    assert features(tmp_path / "a.mp4", *keys, "--out", tmp_path / "out") == 0
+    with np.load(tmp_path / "out" / "features" / "a.mp4.npz") as found:
+        assert np.diff(found["frames"]).tolist() == [[3, 3, 3]]
+    with pytest.raises(ConfigError, match=r"data\.sampling_fps: "):
+        keys = backbone(tiny_set, data__sampling="videomae_dense", data__stride=1)
+        features(tmp_path / "a.mp4", *keys, "--out", tmp_path / "out")
 
 
 @pytest.mark.parametrize("layer", [1, 4, 6])

@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from conftest import TinySet, launch
 
+from vidadapt.config import DataConfig
 from vidadapt.evaluation import load_scores
 from vidadapt.lists import (
     ListError,
+    Sample,
+    barred_files,
+    counted_videos,
     manifest_hash,
     read_label_names,
     read_list,
@@ -154,6 +158,22 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert read_quarantine(tmp_path / "q.txt") == causes | {"tab\tin.mp4": "two lines and a tab"}
     (tmp_path / "q.txt").write_bytes(b"")
     assert read_quarantine(tmp_path / "q.txt") == {} == read_quarantine(None)
+
+
+def test_a_film_bars_its_segments_and_a_segment_itself(tmp_path: Path) -> None:
+    """No file is there: what is not barred is said to be missing."""
+    paths = ["a.mp4", "a.mp4#t=1,2", "./b.mp4#t=0.5,1", "b.mp4#t=0.5,2", "b.mp4"]
+    write_quarantine(tmp_path / "q.txt", {"./a.mp4": "hangs", "b.mp4#t=0.50,1.0": "grey"})
+    barred = barred_files(DataConfig(quarantine=str(tmp_path / "q.txt")))
+    samples = [Sample(path, 0) for path in paths]
+    videos = counted_videos(tmp_path / "l.txt", tmp_path, samples, barred=barred)
+    errors = [videos.facts(place).error for place in range(len(videos))]
+    found = [next((c for c in ("hangs", "grey") if c in error), "") for error in errors]
+    assert found == ["hangs", "hangs", "grey", "", ""] and all(errors)
+    (tmp_path / "l.txt").write_text("".join(f"{path} 0\n" for path in paths[:4]))
+    listed = read_list(tmp_path / "l.txt", tmp_path, 1)
+    with pytest.raises(ListError, match=r"has 1 line\(s\) without a file"):
+        counted_videos(tmp_path / "l.txt", tmp_path, listed, barred=barred, check_files=True)
 
 
 def test_quarantines_may_be_written_one_after_the_other(tmp_path: Path) -> None:

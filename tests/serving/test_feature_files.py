@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 import warm
 from conftest import ALONE, launch, load_tool, write_adapter
 from safetensors.numpy import load_file
+from videos import grey_frames, write_video
 
 import vidadapt
 from vidadapt import data
@@ -162,6 +165,17 @@ def test_frames_and_times_of_every_view_are_written_in_files_and_tables(
                 assert line["times"] == " ".join(f"{time:.6f}" for time in told)
 
 
+def test_clips_of_a_backbone_alone_may_be_taken_by_time(tiny_set, features, tmp_path):
+    write_video(tmp_path / "a.mp4", grey_frames(48))  # of 24 a second
+    keys = backbone(tiny_set, data__sampling="videomae_dense", data__stride=1, data__sampling_fps=8)
+    assert features(tmp_path / "a.mp4", *keys, "--out", tmp_path / "out") == 0
+    with np.load(tmp_path / "out" / "features" / "a.mp4.npz") as found:
+        assert np.diff(found["frames"]).tolist() == [[3, 3, 3]]
+    with pytest.raises(ConfigError, match=r"data\.sampling_fps: "):
+        keys = backbone(tiny_set, data__sampling="videomae_dense", data__stride=1)
+        features(tmp_path / "a.mp4", *keys, "--out", tmp_path / "out")
+
+
 @pytest.mark.parametrize("layer", [1, 4, 6])
 def test_a_layer_is_what_its_block_gives(tiny_set, features, tmp_path, layer):
     video = tiny_set.root / "test 1 [x]#.mp4"
@@ -263,6 +277,16 @@ def test_a_whole_folder_is_left_alone_and_other_settings_are_refused(tiny_set, f
         features(tiny_set.lists["dev"], "--out", tmp_path / "mine", *backbone(tiny_set))
 
 
+@pytest.mark.parametrize("changes", [{"key": "x"}, {"key": {}}, {"unreadable": 3}, {"features": 1}])
+def test_a_damaged_record_is_named(tiny_set, features, tmp_path, changes):
+    given = (tiny_set.lists["dev"], *backbone(tiny_set), "--out", tmp_path)
+    features(*given)
+    about = json.loads((tmp_path / "features.json").read_text())
+    (tmp_path / "features.json").write_text(json.dumps(about | changes))
+    with pytest.raises(ConfigError, match=r"features\.json is damaged"):
+        features(*given)
+
+
 def test_videos_whose_files_would_be_one_or_lie_elsewhere_are_refused(tiny_set, features, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -301,6 +325,33 @@ def test_the_accuracy_of_neighbours_and_of_a_probe_is_added(tiny_set, features, 
         right += nearest == labels[row]
     assert told[0]["knn_top1"] == pytest.approx(100 * right / 12)
     assert 0 <= told[0]["linear_top1"] <= 100
+
+
+def test_a_damaged_file_is_named_where_accuracies_are_asked_for(tiny_set, features, tmp_path):
+    for form, name in (("npz", "features/dev 3 [x]#.mp4.npz"), ("safetensors", None)):
+        given = (tiny_set.lists["dev"], *backbone(tiny_set), "--format", form)
+        features(*given, "--out", tmp_path / form)
+        damaged = tmp_path / form / (name or f"features.{form}")
+        damaged.write_bytes(damaged.read_bytes()[:100])
+        with pytest.raises(ConfigError, match=rf"{re.escape(damaged.name)} is damaged"):
+            features(*given, "--out", tmp_path / form, "--knn")
+
+
+def test_names_that_are_no_text_are_refused_before_the_work_and_folders_are_not(
+    tiny_set, features, tmp_path
+):
+    folder = tmp_path / os.fsdecode(b"no \xff text")
+    folder.mkdir()
+    shutil.copy(tiny_set.root / "test 0 [x]#.mp4", folder / "a.mp4")
+    shutil.copy(tiny_set.root / "test 0 [x]#.mp4", folder / os.fsdecode(b"b\xff.mp4"))
+    given = (*backbone(tiny_set), "--out", tmp_path / "out")
+    with pytest.raises(ConfigError, match="not valid Unicode"):
+        features(folder, *given)
+    assert not (tmp_path / "out" / "work").exists()
+    (folder / os.fsdecode(b"b\xff.mp4")).unlink()
+    assert features(folder, *given) == 0
+    about = json.loads((tmp_path / "out" / "features.json").read_text(encoding="utf-8"))
+    assert about["given"] == [str(folder)]
 
 
 @pytest.mark.slow

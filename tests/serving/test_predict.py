@@ -231,6 +231,14 @@ def test_a_list_of_one_column_may_have_a_header(tmp_path):
     assert len(find_videos([str(tmp_path / "list.csv")])) == 2
 
 
+@pytest.mark.parametrize("word", ["²", "9" * 20, "9" * 5000])
+def test_a_word_that_is_no_label_belongs_to_the_path(tmp_path, word):
+    (tmp_path / "list.txt").write_text(f"a.mp4 {word}\nb.mp4 {'9' * 18}\n")
+    first, second = find_videos([str(tmp_path / "list.txt")])
+    assert first.name == f"a.mp4 {word}" and first.label is None
+    assert second.name == "b.mp4" and second.label == int("9" * 18)
+
+
 def test_a_list_finds_files_in_another_unicode_spelling(tmp_path, capsys):
     composed, apart = "caf\xe9", "cafe\u0301"
     (tmp_path / apart).mkdir()

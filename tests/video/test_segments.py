@@ -193,7 +193,8 @@ def test_what_a_segment_lacks_is_said(films: Path, fragment: str, count: int, sa
 @pytest.mark.parametrize(
     "path",
     ["a.mp4", "a #1.mp4", "a.mp4#t=", "a.mp4#t=,", "a.mp4#t=1,2,3", "a.mp4#t=-1,2", "#t=1,2",
-     "a.mp4#t=1,2.mp4", "a.mp4#T=1,2", "a/#t=1,2", "a.mp4#frames=1.5,3", "a.mp4#t=1e3"],
+     "a.mp4#t=1,2.mp4", "a.mp4#T=1,2", "a/#t=1,2", "a.mp4#frames=1.5,3", "a.mp4#t=1e3",
+     "a.mp4#t=1,2#t=0,1", "a.mp4#t=1,2#frames=3"],
 )  # fmt: skip
 def test_other_names_are_names_of_files(path: str) -> None:
     assert film_and_span(path) == (path, None)

@@ -29,7 +29,7 @@ from vidadapt.lists import (
     read_list,
     write_list,
 )
-from vidadapt.video import ReadError, TransientReadError, make_packed_index, open_video
+from vidadapt.video import ReadError, TransientReadError, make_packed_index, open_video, times_at
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The image decoding"),  # of torchvision 0.29
@@ -99,6 +99,18 @@ def test_segments_of_a_stored_film_are_those_of_the_local_file(
         frames, told = read_frames(stored.file(place), stored.facts(place), np.array([3, 0]))
         known = local.file(place), local.facts(place)
         assert not told and np.array_equal(frames, read_frames(*known, np.array([3, 0]))[0])
+
+
+@pytest.mark.usefixtures("store")
+def test_times_of_frames_are_those_of_the_local_file(bucket: Path, tmp_path: Path) -> None:
+    times = []
+    for name, root in (("local", str(bucket)), ("stored", "s3://bucket")):
+        videos = counted(root, tmp_path / name)
+        files = [videos.file(place) for place in (0, 2, 3)]
+        facts = [videos.facts(place) for place in (0, 2, 3)]
+        times.append([times_at(*pair, [0, 3, 11]) for pair in zip(files, facts, strict=True)])
+    assert times[0] == times[1]
+    assert None not in times[0][:2] and times[0][2] is None
 
 
 def test_a_clip_of_packed_frames_is_one_request_for_its_bytes(bucket: Path, store: Store) -> None:

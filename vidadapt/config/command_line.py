@@ -209,8 +209,9 @@ PUBLISHED_KEYS = (
 # Options of features: of a backbone alone; with an adapter, which knows its clips, only precision.
 PRECISION = "train.precision"
 BACKBONE_KEYS = (
-    *("data.dataset", "data.sampling", "data.num_frames", "data.stride", "data.crop_size"),
-    *("data.resize", "data.interpolation", "data.fit", "data.normalization", "data.reader"),
+    *("data.dataset", "data.sampling", "data.num_frames", "data.stride", "data.sampling_fps"),
+    *("data.crop_size", "data.resize", "data.interpolation", "data.fit", "data.normalization"),
+    "data.reader",
     *("model.backbone", "model.weights", "model.weights_key", "model.tubelet_size"),
     *("model.patch_size", "model.num_heads", "model.position_grid", "model.from_image"),
     *("model.inflation", PRECISION),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from vidadapt.lists import (
     Samples,
     Videos,
     barred_files,
+    barring,
     counted_videos,
     frame_counts,
     listing,
@@ -109,7 +109,7 @@ def load_list(
         )
     odd = remarks_on(videos)
     causes = {
-        os.path.normpath(videos.path(place)): videos.facts(place).error
+        videos.path(place): videos.facts(place).error
         for place in np.flatnonzero(frames == 0).tolist()
     }
     lines = tuple(causes.values())
@@ -119,7 +119,7 @@ def load_list(
     if not training:
         manifest = manifest_hash(samples, plan.label_names)
         return VideoList(str(list_path), videos, (), (*lines, *cut, *odd), manifest)
-    unreadable = [cause for path, cause in causes.items() if path not in quarantined]
+    unreadable = [cause for path, cause in causes.items() if not barring(quarantined, path)]
     _check_unreadable(list_path, unreadable, data.max_unreadable)
     manifest = manifest_hash(itertools.compress(samples, frames > 0), plan.label_names)
     readable = videos.at(np.flatnonzero(frames > 0))

@@ -90,8 +90,12 @@ def _finite(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole, with indents and a final newline, see `as_json`."""
-    write_text(path, as_json(value, ensure_ascii=False, indent=2) + "\n")
+    """Write JSON whole, with indents and a final newline, see `as_json`.
+
+    Bytes of a path that are no valid Unicode are escaped, and read back as they were.
+    """
+    text = as_json(value, ensure_ascii=False, indent=2) + "\n"
+    write_text(path, text.encode(errors="backslashreplace").decode())
 
 
 def append_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:

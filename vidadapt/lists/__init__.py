@@ -44,7 +44,7 @@ from vidadapt.lists.prepared import (
     with_lists,
     write_prepared,
 )
-from vidadapt.lists.quarantine import barred_files, read_quarantine, write_quarantine
+from vidadapt.lists.quarantine import barred_files, barring, read_quarantine, write_quarantine
 from vidadapt.lists.reading import (
     HEADER_FIELDS,
     LABELS_FILE,
@@ -99,6 +99,7 @@ __all__ = [
     "Videos",
     "add_to_index",
     "barred_files",
+    "barring",
     "check_label_names",
     "class_sizes",
     "composed",

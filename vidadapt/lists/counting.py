@@ -21,6 +21,7 @@ from vidadapt.files import absolute, is_url, joined, states_of
 from vidadapt.lists.file_counting import CountJob, count_file, facts_in, failed_count, patience
 from vidadapt.lists.index import Index, add_to_index, index_path, read_index, tidy_index
 from vidadapt.lists.names import spelling_hint
+from vidadapt.lists.quarantine import barring
 from vidadapt.lists.reading import MOST_LISTED, ListError, Sample, Samples, listing
 from vidadapt.lists.segments import count_with_films
 from vidadapt.lists.stored import add_stored_index
@@ -54,14 +55,14 @@ def look_at(root: str | Path, paths: Iterable[str], barred: Mapping[str, str]) -
     Objects of a store are asked for together; `State.version` stands for their time.
 
     Args:
-        barred: normalised list paths that are not looked at, with the cause.
+        barred: what is not looked at, with the cause, see `barring`.
     """
     sizes, mtimes, causes = array("q"), array("q"), {}
     tars: dict[str, tuple[int, int, str]] = {}
     folder = os.path.join(root, "")  # noqa: PTH118
     objects: dict[int, str] = {}
     for place, path in enumerate(paths):
-        size, mtime_ns, cause = -1, 0, barred.get(os.path.normpath(path), "") if barred else ""
+        size, mtime_ns, cause = -1, 0, barring(barred, path)
         if not cause:
             file = path if path.startswith("/") or is_url(path) else folder + path
             if is_url(file):
@@ -168,7 +169,7 @@ def counted_videos(
         root: folder that the paths are relative to.
         samples: of the list.
         reader: key of `READERS`.
-        barred: normalised list paths that are not looked at, with the cause.
+        barred: what is not looked at, with the cause, see `barring`.
         index_dir: folder of the index (`data.index_dir`); default: the list's.
         check_files: refuse the list if a file is missing, before any is decoded.
         decode: False: only look up; videos that would have to be decoded get the error
@@ -330,7 +331,7 @@ def _refuse_missing(
     lines: list[str] = []
     for place, cause in files.causes.items():
         path = samples.path(place)
-        if os.path.normpath(path) not in barred:
+        if not barring(barred, path):
             hint = spelling_hint(root, path) if len(lines) < MOST_LISTED else ""
             lines.append(f"{list_path}:{samples.lines[place]}: {joined(root, path)}: {cause}{hint}")
     if lines:

@@ -1,12 +1,12 @@
 """The quarantine: a list of files that are never opened, each with the cause.
 
 One file a line: its list path, a tab and the cause. vidadapt check_videos writes the quarantine,
-`data.quarantine` names it. Training leaves these files out, evaluation counts them as wrong.
+`data.quarantine` names it. Training leaves these files out, evaluation counts them as wrong. A film
+that is named bars all its segments; a segment bars itself, in any spelling.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,10 +14,11 @@ from vidadapt.config import DataConfig
 from vidadapt.console import printable
 from vidadapt.files import read_text, replaced
 from vidadapt.lists.reading import ListError, listing
+from vidadapt.video import film_of, same_name
 
 
 def read_quarantine(path: str | Path | None) -> dict[str, str]:
-    """Read causes by list path, normalised by `os.path.normpath`; none for None.
+    """Read causes by list path, in the spelling of `same_name`; none for None.
 
     Files that are in no list, empty lines and an empty file are allowed. The first line on a file
     counts, so that the quarantines of several lists may be joined into one file.
@@ -41,7 +42,7 @@ def read_quarantine(path: str | Path | None) -> dict[str, str]:
             continue
         name, _, cause = line.rpartition("\t")
         if name.strip() and cause.strip():
-            causes.setdefault(os.path.normpath(name.strip()), printable(cause.strip()))
+            causes.setdefault(same_name(name.strip()), printable(cause.strip()))
         else:
             problems.append(f"{path}:{number}: {line.strip()!r}")
     if problems:
@@ -51,13 +52,28 @@ def read_quarantine(path: str | Path | None) -> dict[str, str]:
 
 
 def barred_files(data: DataConfig) -> dict[str, str]:
-    """Causes, by normalised list path, of the files that must not be opened.
+    """Causes, by list path as `same_name` spells it, of what must not be opened; see `barring`.
 
     Raises:
         ListError: see `read_quarantine`.
     """
     listed = read_quarantine(data.quarantine)
     return {path: f"{cause} (quarantined by {data.quarantine})" for path, cause in listed.items()}
+
+
+def barring(barred: Mapping[str, str], path: str) -> str:
+    """Return why a video of a list must not be opened, itself or its whole film; empty: it may be.
+
+    Args:
+        barred: of `barred_files`.
+
+    >>> barring({"a.mp4": "hangs"}, "./a.mp4#t=1,2"), barring({"a.mp4#t=1,2": "hangs"}, "a.mp4")
+    ('hangs', '')
+    """
+    if not barred:
+        return ""
+    own = barred.get(same_name(path), "")
+    return own or (barred.get(same_name(film_of(path)), "") if "#" in path else "")
 
 
 def write_quarantine(path: Path, causes: Mapping[str, str]) -> None:

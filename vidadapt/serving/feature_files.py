@@ -116,7 +116,8 @@ def write_features(folder: Path, scratch: Path, form: str, filled: Filled) -> No
 
 @contextmanager
 def _csv(path: Path) -> Iterator[Any]:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    # A cause may name a folder whose name is not valid Unicode.
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         yield csv.writer(file, lineterminator="\n")
 
 
@@ -180,7 +181,12 @@ def read_about(folder: Path) -> dict[str, Any] | None:
     """
     try:
         found = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        found["key"], found["unreadable"]
+        found["key"]["format"], found["features"]["shape_of_a_view"]
+        (
+            found["videos"],
+            found["readable"],
+            [(one["path"], one["error"]) for one in found["unreadable"]],
+        )
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -223,20 +229,33 @@ def pooled(folder: Path, videos: Sequence[GivenVideo], form: str) -> np.ndarray:
 
     Args:
         videos: readable ones, in the order of videos.csv.
+
+    Raises:
+        ConfigError: a file is damaged.
     """
     if form == "npz":
-        found = []
-        for video in videos:
-            with np.load(folder / FOLDER / f"{video.name}.npz") as file:
-                found.append(_mean(file["features"][None]))
-        return np.concatenate(found)
-    path = folder / f"{FOLDER}.{form}"
-    if form == "safetensors":
-        values = load_file(path)["features"]
-    else:
-        column = importlib.import_module("pyarrow.parquet").read_table(path)["features"]
-        values = np.stack(column.to_numpy())
+        files = [folder / FOLDER / f"{video.name}.npz" for video in videos]
+        return np.concatenate([_mean(_features_in(file, folder)[None]) for file in files])
+    values = _features_in(folder / f"{FOLDER}.{form}", folder)
     return _mean(values.reshape(len(videos), -1, *values.shape[1:]))
+
+
+def _features_in(path: Path, folder: Path) -> np.ndarray:
+    """Read the features of a file, in whatever format its ending says."""
+    try:
+        if path.suffix == ".npz":
+            with np.load(path) as file:
+                return file["features"]
+        if path.suffix == ".safetensors":
+            return load_file(path)["features"]
+        column = importlib.import_module("pyarrow.parquet").read_table(path)["features"]
+        return np.stack(column.to_numpy())
+    except ImportError:
+        raise
+    except Exception as error:  # each library has errors of its own
+        raise ConfigError(
+            f"--out: {path} is damaged ({error}); delete {folder}, then give the command again"
+        ) from error
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from vidadapt.lists import (
 )
 from vidadapt.video import control_character, film_of, leads_outside, same_name
 
+_LABEL = re.compile("[0-9]{1,18}")
 LISTS = (".txt", ".csv", ".tsv", ".lst", ".list")
 
 
@@ -196,7 +198,7 @@ def _listed(
         if not _is_there(root, line):
             if multi_label and (labelled := parse_labels(line)) is not None:
                 name, label = labelled
-            elif not multi_label and fields is not None and fields[1].isdigit():
+            elif not multi_label and fields is not None and _LABEL.fullmatch(fields[1]):
                 name, label = fields[0], int(fields[1])
         if not _is_there(root, name) and (other := other_spelling(root, name)):
             respelled.append(f"{spelled(name)} is {spelled(other)}")
@@ -215,7 +217,8 @@ def _listed(
 
 def _is_there(root: Path | str, name: str) -> bool:
     """Check if a list's path names a local file, or a segment of one; stores are not asked."""
-    return Path(film_of(joined(root, name))).is_file()
+    # Unlike Path.is_file, False where a line is too long for a path.
+    return os.path.isfile(film_of(joined(root, name)))  # noqa: PTH113
 
 
 def _is_header(line: str, root: Path | str) -> bool:
@@ -249,7 +252,7 @@ def require_own_names(videos: Sequence[GivenVideo], option: str) -> None:
         option: that gives the folder.
 
     Raises:
-        ConfigError: names that are the same, or lead out of the folder.
+        ConfigError: names that are the same, lead out of the folder, or are not valid Unicode.
     """
     twice = [name for name, count in Counter(video.name for video in videos).items() if count > 1]
     if twice:
@@ -258,12 +261,26 @@ def require_own_names(videos: Sequence[GivenVideo], option: str) -> None:
             f"{printable(twice[0])}); give the folder that holds all of them, or each a call and a "
             "folder of its own"
         )
+    if unknown := next((video.name for video in videos if not _is_unicode(video.name)), None):
+        raise ConfigError(
+            f"{option}: {printable(unknown)}: its name is not valid Unicode, which tables need; "
+            "rename the file"
+        )
     for video in videos:
         if Path(video.name).is_absolute() or ".." in Path(video.name).parts:
             raise ConfigError(
                 f"{printable(video.name)}: its files would lie outside of {option}; make --root "
                 "the folder that holds all videos of the list"
             )
+
+
+def _is_unicode(text: str) -> bool:
+    """Check that a name can be written as UTF-8: Linux allows any bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def names_of(folders: Sequence[Path], option: str = "--adapter") -> list[str]:

@@ -6,8 +6,8 @@
 
 Seconds count from the first frame that is shown, by the container's timestamps of the frames that
 decode: what an edit list hides is not there, and the rate may vary. Only such a fragment at the
-very end of a path counts; any other `#` belongs to the file's name. A local file that really has
-such a name is not read but refused, see `lists.counting`.
+very end of a path counts, and only one; any other `#` belongs to the file's name. A local file
+that really has such a name is not read but refused, see `lists.counting`.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ def _parsed(path: str) -> tuple[str, Span | None]:
     match = _FRAGMENT.fullmatch(path)
     if match is None or path.endswith((",", "=")):
         return path, None
+    if film_and_span(match["film"])[1] is not None:
+        return path, None  # a segment has no segments: their numbers would be counted from its own
     unit: Literal["t", "frames"] = "t" if match["t"] or match["t_end"] else "frames"
     start, end = match[unit], match[f"{unit}_end"]
     return match["film"], Span(unit, Fraction(start or 0), None if end is None else Fraction(end))

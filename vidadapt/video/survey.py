@@ -13,6 +13,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from vidadapt.console import printable
+from vidadapt.files import fetched, is_url
 from vidadapt.video.checksums import frame_checksum
 from vidadapt.video.facts import COUNTED_WITH, ENDS_EARLY, NO_TIMES, VideoFacts
 from vidadapt.video.first_bytes import missing_end
@@ -260,7 +261,19 @@ def times_at(path: str, facts: VideoFacts, indices: Sequence[int]) -> list[float
     """Seconds from the first frame of a file to those at `indices` of a video in it.
 
     They are those that the facts keep, as of every segment, or else those of `frame_times`.
+
+    Args:
+        path: of the file, or the URL of its object, whose local copy is looked into.
     """
     if len(facts.times):
         return facts.times[list(indices)].tolist()
-    return frame_times(path, indices, facts.num_frames)
+    if facts.reader in ("image", "packed"):
+        return None  # and a stored tar is not fetched for that
+    if not is_url(path):
+        return frame_times(path, indices, facts.num_frames)
+    try:
+        copy = fetched(path)
+    except OSError:
+        return None
+    with copy.file:
+        return frame_times(copy.path, indices, facts.num_frames)

@@ -110,12 +110,17 @@ def of_segments(same: Iterable[tuple[str, ...]], paths: Iterable[str]) -> list[t
 
 
 def check_segments(splits: Mapping[str, Sequence[Sample]], report: Report) -> None:
-    """Report every two splits whose segments overlap, or come from the same films."""
+    """Report every two splits whose segments overlap, or come from the same films.
+
+    A whole film overlaps its segments; two whole ones are those of `check_overlap`.
+    """
     lists = {name: Samples.of(samples) for name, samples in splits.items() if samples}
-    lists = {name: samples for name, samples in lists.items() if samples.may_name_segments}
     for (first, one), (second, other) in itertools.combinations(lists.items(), 2):
+        if not (one.may_name_segments or other.may_name_segments):
+            continue
+        there = set(one.paths())
         for path in shared_paths(one, other):
-            if film_of(path) != path:
+            if film_of(path) != path or path not in there:
                 title = f"segments of {second} that overlap those of {first}; training refuses them"
                 report.problem(title, path)
         films = [{film_of(path) for path in samples.paths()} for samples in (one, other)]

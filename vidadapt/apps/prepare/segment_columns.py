@@ -9,10 +9,11 @@ from pathlib import Path
 
 from vidadapt.video import film_and_span
 
+# No more digits than a fragment may have: numbers beyond them are too much for arithmetic, too.
 _TIME = re.compile(
-    r"(?:(?:(?P<hours>[0-9]+):)?(?P<minutes>[0-9]+):)?(?P<seconds>[0-9]+(\.[0-9]*)?)"
+    r"(?:(?:(?P<hours>[0-9]{1,9}):)?(?P<minutes>[0-9]{1,9}):)?(?P<seconds>[0-9]{1,9}(\.[0-9]*)?)"
 )
-_FRAME = re.compile(r"([0-9]+)(\.0*)?")
+_FRAME = re.compile(r"([0-9]{1,9})(\.0*)?")
 FROM_ONE = (
     "start_frame",
     "stop_frame",
@@ -68,7 +69,7 @@ def fragment(start: str, end: str, named: Mapping[str, str]) -> str:
     else:
         first, last = (_seconds(cell) if cell else None for cell in (start, end))
         unit = "t"
-    if first is not None and (first < 0 or (last is not None and last <= first)):
+    if (first or 0) < 0 or (last is not None and last <= (first or 0)):
         raise ValueError(f"the segment from {start!r} to {end!r} has no frame")
     texts = ["" if one is None else f"{one:f}" for one in (first, last)]
     made = f"#{unit}={texts[0]}" + f",{texts[1]}" * bool(texts[1])
@@ -88,7 +89,7 @@ def _is_from_one(names: tuple[str, str]) -> bool:
 def _seconds(cell: str) -> Decimal:
     match = _TIME.fullmatch(cell)
     if match is None:
-        raise ValueError(f"{cell!r} is no time: expected seconds or hh:mm:ss")
+        raise ValueError(f"{_short(cell)} is no time: expected seconds or hh:mm:ss")
     total = 3600 * int(match["hours"] or 0) + 60 * int(match["minutes"] or 0)
     exact = total + Decimal(match["seconds"])
     return exact.quantize(Decimal(1)) if exact == exact.to_integral() else exact.normalize()
@@ -97,5 +98,9 @@ def _seconds(cell: str) -> Decimal:
 def _frame(cell: str) -> Decimal:
     match = _FRAME.fullmatch(cell)
     if match is None:
-        raise ValueError(f"{cell!r} is no frame: expected a whole number")
+        raise ValueError(f"{_short(cell)} is no frame: expected a whole number")
     return Decimal(int(match[1]))
+
+
+def _short(cell: str) -> str:
+    return repr(cell if len(cell) <= 40 else cell[:40] + "...")

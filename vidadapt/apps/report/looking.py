@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from vidadapt.config import BrowseOptions, DataConfig
 from vidadapt.console import track
 from vidadapt.data import DataPlan, VideoList, cores, one_thread
 from vidadapt.files import absolute, joined
-from vidadapt.lists import Sample, Videos, barred_files, frame_counts
+from vidadapt.lists import Sample, Videos, barred_files, barring, frame_counts
 from vidadapt.processes import run_isolated
 from vidadapt.video import VideoFacts
 
@@ -171,7 +170,7 @@ def look(
     return Found(
         tuple(shelves),
         elsewhere=sum(map(len, broken.values())),
-        num_quarantined=sum(os.path.normpath(sample.path) in quarantined for sample in samples),
+        num_quarantined=sum(bool(barring(quarantined, sample.path)) for sample in samples),
         unchecked=sum(sample.path not in facts for sample in samples),
     )
 

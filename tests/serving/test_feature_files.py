@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import re
@@ -163,6 +164,24 @@ def test_frames_and_times_of_every_view_are_written_in_files_and_tables(
                 told = frame_times(str(tiny_set.root / video["path"]), frames.tolist(), count)
                 assert times.tolist() == told
                 assert line["times"] == " ".join(f"{time:.6f}" for time in told)
+
+
+def test_parquet_holds_the_rows_of_safetensors(tiny_set, features, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for form in ("safetensors", "parquet"):
+        given = (tiny_set.lists["dev"], *backbone(tiny_set), "--num_clips", 2, "--knn")
+        assert features(*given, "--format", form, "--out", tmp_path / form) == 0
+    rows = load_file(tmp_path / "safetensors" / "features.safetensors")
+    found = parquet.read_table(tmp_path / "parquet" / "features.parquet").to_pydict()
+    np.testing.assert_array_equal(np.float32(found["features"]), rows["features"])
+    for name in ("video", "clip", "crop"):
+        assert found[name] == rows[name].tolist()
+    assert found["path"] == [line["path"] for line in lines_of(tmp_path / "parquet" / "clips.csv")]
+    about = [
+        json.loads((tmp_path / form / "features.json").read_text())
+        for form in ("safetensors", "parquet")
+    ]
+    assert about[0]["accuracy"] == about[1]["accuracy"]
 
 
 def test_clips_of_a_backbone_alone_may_be_taken_by_time(tiny_set, features, tmp_path):
@@ -328,7 +347,10 @@ def test_the_accuracy_of_neighbours_and_of_a_probe_is_added(tiny_set, features, 
 
 
 def test_a_damaged_file_is_named_where_accuracies_are_asked_for(tiny_set, features, tmp_path):
-    for form, name in (("npz", "features/dev 3 [x]#.mp4.npz"), ("safetensors", None)):
+    files = {"npz": "features/dev 3 [x]#.mp4.npz", "safetensors": None}
+    if importlib.util.find_spec("pyarrow"):
+        files["parquet"] = None
+    for form, name in files.items():
         given = (tiny_set.lists["dev"], *backbone(tiny_set), "--format", form)
         features(*given, "--out", tmp_path / form)
         damaged = tmp_path / form / (name or f"features.{form}")

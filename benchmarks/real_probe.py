@@ -38,6 +38,7 @@ from vidadapt.evaluation.folds import interval, pooled
 from vidadapt.files import write_json, write_text
 from vidadapt.lists.folds import fold_names, group_numbers, read_folds
 from vidadapt.lists.prepared import read_prepared
+from vidadapt.lists.reading import read_label_names, read_list
 
 MODES, FRAMES = ("inflate", "frames"), (2, 4, 8)
 STRENGTHS = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
@@ -85,12 +86,16 @@ def probed(
 
 def read_lists(fold: Path) -> dict[str, list[tuple[str, int]]]:
     """Read path and label of the three lists of a prepared folder."""
-    found = {}
-    for name, file in read_prepared(fold).lists.items():
-        lines = (fold / file).read_text(encoding="utf-8").splitlines()
-        parts = [line.rpartition(" ") for line in lines]
-        found[name] = [(path, int(label)) for path, _, label in parts]
-    return found
+    prepared = read_prepared(fold)
+    classes = len(read_label_names(fold / str(prepared.label_names)))
+    lists = {
+        name: read_list(fold / file, prepared.root, classes)
+        for name, file in prepared.lists.items()
+    }
+    return {
+        name: list(zip(own.paths(), own.labels.tolist(), strict=True))
+        for name, own in lists.items()
+    }
 
 
 def cross_validated(features: Mapping[str, np.ndarray], folds: Path) -> dict[str, Any]:

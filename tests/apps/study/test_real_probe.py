@@ -29,7 +29,8 @@ def folds(tmp_path: Path) -> Path:
             own = {"test": tested, "dev": dev, "train": set(range(6)) - tested - dev}[name]
             lines = [f"{path} {label}\n" for path, (g, label) in VIDEOS.items() if g in own]
             (here / file).write_text("".join(lines))
-        write_prepared(here, Prepared("custom", str(tmp_path), lists, None, {}, {}))
+        (here / "labels.txt").write_text("a\nb\nc\n")
+        write_prepared(here, Prepared("custom", str(tmp_path), lists, "labels.txt", {}, {}))
     folded = [FoldedVideo(p, y, f"g{g}", f"fold{g // 2 + 1}") for p, (g, y) in VIDEOS.items()]
     write_folds(tmp_path, folded)
     return tmp_path

@@ -78,7 +78,11 @@ class Job:
     def ended(self, seconds: float = 240) -> list[int]:
         """Exit statuses of the agents."""
         deadline = time.monotonic() + seconds
-        return [agent.wait(max(0.0, deadline - time.monotonic())) for agent in self.agents]
+        try:
+            return [agent.wait(max(0.0, deadline - time.monotonic())) for agent in self.agents]
+        except subprocess.TimeoutExpired:
+            states = [agent.poll() for agent in self.agents]
+            pytest.fail(f"after {seconds:g} s the agents are {states}:\n{self.said()}")
 
     def workers(self, agent: subprocess.Popen[bytes]) -> list[int]:
         found = []

@@ -106,9 +106,11 @@ class GradientMeans:
             return numbers
         for bucket in self._buckets[len(self._begun) :]:
             self._begin(bucket)
-        dist.all_reduce(numbers, group=self._world.group)
-        for bucket, work in zip(self._buckets, self._begun, strict=True):
+        last = dist.all_reduce(numbers, group=self._world.group, async_op=True)
+        # In their order: an exchange that begins after another has failed may never end in gloo.
+        for work in (*self._begun, last):
             work.wait()
+        for bucket in self._buckets:
             # On a GPU without looking at the number, for which the host would have to wait.
             if numbers.is_cuda or numbers[0] != self._world.size:
                 bucket.numbers *= self._world.size / numbers[0]

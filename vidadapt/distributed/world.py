@@ -38,6 +38,7 @@ class World:
     may need alone, e.g. to count the frames of a large set (less after `with_patience`). `group`
     carries the numbers of training, on the device; None: torch's default group. `roll` is for
     finding out who is missing after a failed exchange, which ends the connections of its group.
+    `store` is where a process that fails leaves word of it; see `launching.end_with_the_others`.
     """
 
     rank: int
@@ -46,6 +47,7 @@ class World:
     control: dist.ProcessGroup | None = None
     group: dist.ProcessGroup | None = None
     roll: dist.ProcessGroup | None = None
+    store: dist.Store | None = None
 
     @property
     def is_main(self) -> bool:

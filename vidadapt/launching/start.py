@@ -20,10 +20,12 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 
-from vidadapt.distributed import LostProcess, PeerError, Stopped, World
-from vidadapt.launching.failures import kind_of, message_of
+from vidadapt.distributed import ANSWER, LostProcess, PeerError, Stopped, World
+from vidadapt.launching.failures import kind_named, kind_of, message_of
 
 MEETING = 600.0  # seconds that the processes of all machines have to find each other
+GRACE = 20.0  # seconds that a process has to end by itself after another one has failed
+FAILED = "failed"  # key of the store: what a process that failed says of it
 
 
 def start(timeout_minutes: float = 30.0) -> World:
@@ -47,15 +49,17 @@ def start(timeout_minutes: float = 30.0) -> World:
         device = torch.device("cpu")
     if size > 1:
         end_with_torchrun()
+        store = met(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank, size)
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            store=met(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank, size),
+            store=store,
             rank=rank,
             world_size=size,
             timeout=timedelta(minutes=timeout_minutes),
         )
+        end_with_the_others(store.clone(), rank)
         control: Any = dist.new_group(backend="gloo", timeout=timedelta(days=7))
-        return World(rank, size, device, control)
+        return World(rank, size, device, control, store=store)
     return World(rank, size, device)
 
 
@@ -67,6 +71,36 @@ def end_with_torchrun() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def end_with_the_others(store: dist.Store, rank: int) -> None:
+    """Make this process end soon after another one has failed, wherever it waits.
+
+    torchrun ends the processes of the machine where one fails. Those of other machines should
+    learn of it in their next exchange, but gloo misses a closed connection now and then (a process
+    that left four of them: up to 1 time in 80), and they would wait until `patience_minutes` end.
+
+    Args:
+        store: for this alone; a store serves one thread at a time.
+    """
+
+    group = dist.group.WORLD
+
+    def watch() -> None:
+        other, since = "", 0.0
+        while dist.group.WORLD is group:  # until `stop`
+            time.sleep(1)
+            try:
+                if not other and store.check([FAILED]):
+                    other, since = store.get(FAILED).decode(), time.monotonic()
+            except RuntimeError:  # the machine that keeps the store has ended; torchrun notices
+                return
+            if other and time.monotonic() > since + GRACE:
+                line = f"[rank {rank}] error: lost another process: {other}"
+                print(line, file=sys.stderr, flush=True)
+                os._exit(kind_named("lost_process").status)
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -120,8 +154,13 @@ def joined() -> Iterator[World]:
 
     Without torchrun it is a world of one, in a notebook, too.
     """
+    world = start()
     try:
-        yield start()
+        yield world
+    except BaseException as error:
+        if world.store is not None and not isinstance(error, (PeerError, Stopped)):
+            _tell_the_others(world.store, f"rank {world.rank}: {message_of(error)}")
+        raise
     finally:
         stop()
 
@@ -178,6 +217,8 @@ def _fail(world: World, error: BaseException, goes_on: str = "") -> NoReturn:
             text += f" ({type(error).__name__}, a fault of this program: please report it)"
         if not lost:
             _tell_torchrun(world, text)
+    if world.store is not None and not isinstance(error, (PeerError, Stopped)):
+        _tell_the_others(world.store, f"rank {world.rank}: {line}")
     if text:
         print(text, file=sys.stderr, flush=True)
     sys.stdout.flush()
@@ -187,6 +228,13 @@ def _fail(world: World, error: BaseException, goes_on: str = "") -> NoReturn:
             time.sleep(2)
         os._exit(kind.status)
     sys.exit(kind.status)
+
+
+def _tell_the_others(store: dist.Store, text: str) -> None:
+    """Leave word of a failure for `end_with_the_others`, unless another process was faster."""
+    with contextlib.suppress(RuntimeError):  # the machine that keeps the store has ended
+        store.set_timeout(timedelta(seconds=ANSWER))
+        store.compare_set(FAILED, "", text)
 
 
 def _tell_torchrun(world: World, text: str) -> None:

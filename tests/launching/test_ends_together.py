@@ -53,6 +53,19 @@ def test_a_process_that_waits_elsewhere_ends_when_another_fails():
     assert keeper[0] == 5 and "rank 1: a list that nobody can read" in keeper[1]
 
 
+def test_a_process_ends_without_the_one_that_keeps_the_store():
+    keeper, waiting = results_of(
+        "import os\n"
+        "def main(world):\n"
+        "    if world.rank == 0:\n"
+        "        os._exit(9)\n"
+        "    time.sleep(3600)\n"
+        "launch(main)\n"
+    )
+    assert (keeper[0], waiting[0]) == (9, 5)
+    assert "lost another process" in waiting[1]
+
+
 def test_processes_that_have_left_a_failed_block_go_on_and_meet_again():
     both = results_of(
         "try:\n"

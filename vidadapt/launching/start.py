@@ -81,11 +81,11 @@ def end_with_the_others(store: dist.Store, rank: int) -> None:
     torchrun ends the processes of the machine where one fails. Those of other machines should
     learn of it in their next exchange, but gloo misses a closed connection now and then (a process
     that left four of them: up to 1 time in 80), and they would wait until `patience_minutes` end.
+    Without the process that keeps the store, which is rank 0 or its torchrun, it ends, too.
 
     Args:
         store: for this alone; a store serves one thread at a time.
     """
-
     group = dist.group.WORLD
 
     def watch() -> None:
@@ -95,8 +95,8 @@ def end_with_the_others(store: dist.Store, rank: int) -> None:
             try:
                 if not other and store.check([FAILED]):
                     other, since = store.get(FAILED).decode(), time.monotonic()
-            except RuntimeError:  # the machine that keeps the store has ended; torchrun notices
-                return
+            except RuntimeError:
+                other, since = "the one that keeps their store has ended", time.monotonic()
             if other and time.monotonic() > since + GRACE:
                 line = f"[rank {rank}] error: lost another process: {other}"
                 print(line, file=sys.stderr, flush=True)

@@ -177,6 +177,20 @@ def test_a_prepared_list_names_the_videos_of_its_root(tiny_set, tmp_path):
     assert moved == [GivenVideo(str(tmp_path / "a.mp4"), 3)]
 
 
+def test_a_video_named_twice_keeps_its_label_and_two_labels_are_refused(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"")
+    video, given = str(tmp_path / "a.mp4"), tmp_path / "list.txt"
+    given.write_text("a.mp4 3\n")
+    (tmp_path / "other.txt").write_text("a.mp4 4\n")
+    for arguments in ([video, str(given)], [str(given), video], [str(given), str(given)]):
+        assert find_videos(arguments) == [GivenVideo(video, 3)]
+    with pytest.raises(ListError, match="label 4 and, before, 3"):
+        find_videos([str(given), str(tmp_path / "other.txt")])
+    given.write_text("a.mp4 1,2\na.mp4 1,5\n")
+    with pytest.raises(ListError, match="label 1,5 and, before, 1,2"):
+        find_videos([str(given)], multi_label=True)
+
+
 def test_lists_and_folders_name_each_video_once(tiny_set, tmp_path):
     for name in ("b 7", "a.mp4", "c.mp4"):
         (tmp_path / name).write_bytes(b"")

@@ -77,6 +77,8 @@ def find_videos(
 ) -> list[GivenVideo]:
     """List the videos that files, folders (at any depth) and lists name, each once, in their order.
 
+    A video that is named twice has the label of the list that gives one.
+
     Args:
         arguments: folders, whose hidden files are passed over; lists, known by their ending (see
             `LISTS`), of lines `path label` or `path`; anything else is a video. Videos and
@@ -87,8 +89,8 @@ def find_videos(
         multi_label: lines of lists are `path 3,17,42` or `path`.
 
     Raises:
-        ListError: a list that cannot be read or leads out of its root, or a folder or a list
-            without videos.
+        ListError: a list that cannot be read or leads out of its root, a folder or a list without
+            videos, or a video with two labels.
     """
     found: dict[str, GivenVideo] = {}
     for argument in arguments:
@@ -111,8 +113,19 @@ def find_videos(
         else:
             inside = [GivenVideo(argument, name=path.name)]
         for video in inside:
-            found.setdefault(same_name(video.path), video)
+            known = found.setdefault(same_name(video.path), video)
+            if known.label is None:
+                found[same_name(video.path)] = replace(known, label=video.label)
+            elif video.label not in (None, known.label):
+                raise ListError(
+                    f"{argument}: {video.path} has the label {_said(video.label)} and, before, "
+                    f"{_said(known.label)}; a video has one line, or the same label in each"
+                )
     return list(found.values())
+
+
+def _said(label: Label | None) -> str:
+    return ",".join(map(str, label)) if isinstance(label, tuple) else str(label)
 
 
 def _inside(folder: Path) -> list[GivenVideo]:

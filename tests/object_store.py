@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
@@ -26,9 +27,22 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.setenv("VIDADAPT_STORE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(files.stores, "SECONDS", 0.01)
     forget()
-    forkserver._forkserver._stop()
+    _leave_fork_server()
     yield tmp_path / "cache"
-    forkserver._forkserver._stop()
+    _leave_fork_server()
+
+
+def _leave_fork_server() -> None:
+    """Let the next process begin a new fork server; this one ends with the last of its processes.
+
+    Its own `_stop` waits for that end: without end where a pool of an earlier test is not yet
+    collected.
+    """
+    server = forkserver._forkserver
+    with server._lock:
+        if server._forkserver_pid is not None:
+            os.close(server._forkserver_alive_fd)
+            server._forkserver_alive_fd = server._forkserver_pid = server._forkserver_address = None
 
 
 @pytest.fixture

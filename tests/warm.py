@@ -128,23 +128,28 @@ def start(
     return server().start([str(script), *map(str, words)], own, joined)
 
 
+def start_all(script: str | Path, *words: object, processes: int) -> list[Started]:
+    """Start a script in several processes, with the variables that torchrun sets."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_PORT": port}
+    shared |= {"MASTER_ADDR": "127.0.0.1"}
+    return [
+        start(script, *words, env={**os.environ, **_texts({**shared, **own})})
+        for own in ({"RANK": rank, "LOCAL_RANK": rank} for rank in range(processes))
+    ]
+
+
 def run(script: str | Path, *words: object, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    """Run a script to its end; several processes have the variables that torchrun sets.
+    """Run a script to its end, in one process or as `start_all` does.
 
     The exit status is the first that is not 0, and what they print is joined.
     """
     if processes == 1:
         started = [start(script, *words)]
     else:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        shared = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_PORT": port}
-        shared |= {"MASTER_ADDR": "127.0.0.1"}
-        started = [
-            start(script, *words, env={**os.environ, **_texts({**shared, **own})})
-            for own in ({"RANK": rank, "LOCAL_RANK": rank} for rank in range(processes))
-        ]
+        started = start_all(script, *words, processes=processes)
     said = [one.communicate() for one in started]
     output, errors = ("".join(texts) for texts in zip(*said, strict=True))
     status = next((one.returncode for one in started if one.returncode), 0)

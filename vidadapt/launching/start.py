@@ -158,8 +158,7 @@ def joined() -> Iterator[World]:
     try:
         yield world
     except BaseException as error:
-        if world.store is not None and not isinstance(error, (PeerError, Stopped)):
-            _tell_the_others(world.store, f"rank {world.rank}: {message_of(error)}")
+        _tell_the_others(world, error)
         raise
     finally:
         stop()
@@ -217,8 +216,7 @@ def _fail(world: World, error: BaseException, goes_on: str = "") -> NoReturn:
             text += f" ({type(error).__name__}, a fault of this program: please report it)"
         if not lost:
             _tell_torchrun(world, text)
-    if world.store is not None and not isinstance(error, (PeerError, Stopped)):
-        _tell_the_others(world.store, f"rank {world.rank}: {line}")
+    _tell_the_others(world, error)
     if text:
         print(text, file=sys.stderr, flush=True)
     sys.stdout.flush()
@@ -230,11 +228,13 @@ def _fail(world: World, error: BaseException, goes_on: str = "") -> NoReturn:
     sys.exit(kind.status)
 
 
-def _tell_the_others(store: dist.Store, text: str) -> None:
-    """Leave word of a failure for `end_with_the_others`, unless another process was faster."""
+def _tell_the_others(world: World, error: BaseException) -> None:
+    """Leave word of an error for `end_with_the_others`, unless another process was faster."""
+    if world.store is None or isinstance(error, (PeerError, Stopped)):  # all know of these
+        return
     with contextlib.suppress(RuntimeError):  # the machine that keeps the store has ended
-        store.set_timeout(timedelta(seconds=ANSWER))
-        store.compare_set(FAILED, "", text)
+        world.store.set_timeout(timedelta(seconds=ANSWER))
+        world.store.compare_set(FAILED, "", f"rank {world.rank}: {message_of(error)}")
 
 
 def _tell_torchrun(world: World, text: str) -> None:

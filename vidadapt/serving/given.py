@@ -25,6 +25,7 @@ from vidadapt.lists import (
     is_image,
     is_video,
     known_root,
+    label_text,
     other_spelling,
     parse_labels,
     parse_line,
@@ -116,16 +117,13 @@ def find_videos(
             known = found.setdefault(same_name(video.path), video)
             if known.label is None:
                 found[same_name(video.path)] = replace(known, label=video.label)
-            elif video.label not in (None, known.label):
+            elif video.label is not None and video.label != known.label:
                 raise ListError(
-                    f"{argument}: {video.path} has the label {_said(video.label)} and, before, "
-                    f"{_said(known.label)}; a video has one line, or the same label in each"
+                    f"{argument}: {video.path} has the label {label_text(video.label)} and, "
+                    f"before, {label_text(known.label)}; a video has one line, "
+                    "or the same label in each"
                 )
     return list(found.values())
-
-
-def _said(label: Label | None) -> str:
-    return ",".join(map(str, label)) if isinstance(label, tuple) else str(label)
 
 
 def _inside(folder: Path) -> list[GivenVideo]:

@@ -1,6 +1,17 @@
+import itertools
+from pathlib import Path
+
 import pytest
 
-from vidadapt.lists import ListError, Sample, manifest_hash, read_label_names, read_list, write_list
+from vidadapt.lists import (
+    ListError,
+    Sample,
+    manifest_hash,
+    read_label_names,
+    read_list,
+    shared_paths,
+    write_list,
+)
 
 AWKWARD = [
     "plain.mp4",
@@ -103,6 +114,37 @@ def test_what_cannot_be_read_back_is_not_written(tmp_path, path):
     with pytest.raises(ListError, match="cannot be written"):
         write_list(tmp_path / "list.txt", [Sample(path, 0)])
     assert not list(tmp_path.iterdir())
+
+
+def spellings(tmp_path: Path) -> list[str]:
+    """Ways to name a.mp4 of the folder `videos`, which `link` leads to."""
+    make_files(tmp_path / "videos", ["a.mp4"])
+    (tmp_path / "link").symlink_to("videos")
+    folders = [tmp_path / "videos", f"{tmp_path}//videos/.", tmp_path / "link"]
+    return ["a.mp4", "./a.mp4", *(f"{folder}/a.mp4" for folder in folders)]
+
+
+def test_a_file_is_the_same_by_its_absolute_path_and_below_the_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spelt, listed = spellings(tmp_path), tmp_path / "list.txt"
+    for root in (tmp_path / "link", "link", "./link/"):
+        for one, other in itertools.permutations(spelt, 2):
+            listed.write_text(f"{one} 0\n{other} 0\n")
+            with pytest.raises(ListError, match="is already on line 1"):
+                read_list(listed, root, 1)
+            listed.write_text(f"{one} 0\nb.mp4 0\n")
+            known = read_list(listed, root, 1)
+            listed.write_text(f"c.mp4 0\n{other} 0\n")
+            assert shared_paths(known, read_list(listed, root, 1), root) == [other]
+
+
+def test_an_object_of_a_store_is_the_same_by_its_url_and_below_the_root(tmp_path):
+    root, listed = "s3://bucket/set", tmp_path / "list.txt"
+    listed.write_text("a.mp4 0\ns3://bucket/set/a.mp4 0\n")
+    with pytest.raises(ListError, match="is already on line 1"):
+        read_list(listed, root, 1)
+    listed.write_text("a.mp4 0\ns3://bucket/set2/a.mp4 0\n")
+    assert len(read_list(listed, root, 1, allow_outside_root=True)) == 2
 
 
 def test_label_names(tmp_path):

@@ -162,9 +162,10 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 def test_a_film_bars_its_segments_and_a_segment_itself(tmp_path: Path) -> None:
     """No file is there: what is not barred is said to be missing."""
-    paths = ["a.mp4", "a.mp4#t=1,2", "./b.mp4#t=0.5,1", "b.mp4#t=0.5,2", "b.mp4"]
-    write_quarantine(tmp_path / "q.txt", {"./a.mp4": "hangs", "b.mp4#t=0.50,1.0": "grey"})
-    barred = barred_files(DataConfig(quarantine=str(tmp_path / "q.txt")))
+    paths = ["a.mp4", f"{tmp_path}/a.mp4#t=1,2", "./b.mp4#t=0.5,1", "b.mp4#t=0.5,2", "b.mp4"]
+    causes = {"./a.mp4": "hangs", f"{tmp_path}/b.mp4#t=0.50,1.0": "grey"}
+    write_quarantine(tmp_path / "q.txt", causes)
+    barred = barred_files(DataConfig(root=str(tmp_path), quarantine=str(tmp_path / "q.txt")))
     samples = [Sample(path, 0) for path in paths]
     videos = counted_videos(tmp_path / "l.txt", tmp_path, samples, barred=barred)
     errors = [videos.facts(place).error for place in range(len(videos))]

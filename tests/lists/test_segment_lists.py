@@ -146,7 +146,7 @@ def test_splits_share_what_overlaps(films: Path, one: str, other: str, shared: b
         with (films / "list.txt").open("a") as file:
             file.write(f"{path} 0\n")
         lists.append(read_list(films / "list.txt", films, 1))
-    assert shared_paths(*lists) == ([other] if shared else [])
+    assert shared_paths(*lists, films) == ([other] if shared else [])
 
 
 def settings(films: Path, train: list[str], test: list[str]) -> DataConfig:

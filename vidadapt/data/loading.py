@@ -119,7 +119,9 @@ def load_list(
     if not training:
         manifest = manifest_hash(samples, plan.label_names)
         return VideoList(str(list_path), videos, (), (*lines, *cut, *odd), manifest)
-    unreadable = [cause for path, cause in causes.items() if not barring(quarantined, path)]
+    unreadable = [
+        cause for path, cause in causes.items() if not barring(quarantined, path, data.root)
+    ]
     _check_unreadable(list_path, unreadable, data.max_unreadable)
     manifest = manifest_hash(itertools.compress(samples, frames > 0), plan.label_names)
     readable = videos.at(np.flatnonzero(frames > 0))

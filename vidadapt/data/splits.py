@@ -48,7 +48,7 @@ def read_splits(data: DataConfig, plan: DataPlan) -> dict[str, Samples]:
         if path is not None
     }
     for first, second in combinations(splits, 2):
-        if both := shared_paths(splits[first], splits[second]):
+        if both := shared_paths(splits[first], splits[second], data.root):
             raise ConfigError(
                 f"data.{first}_list and data.{second}_list share {len(both)} videos ({both[0]}, "
                 "...); a video belongs to one of them"

@@ -62,7 +62,7 @@ def look_at(root: str | Path, paths: Iterable[str], barred: Mapping[str, str]) -
     folder = os.path.join(root, "")  # noqa: PTH118
     objects: dict[int, str] = {}
     for place, path in enumerate(paths):
-        size, mtime_ns, cause = -1, 0, barring(barred, path)
+        size, mtime_ns, cause = -1, 0, barring(barred, path, root)
         if not cause:
             file = path if path.startswith("/") or is_url(path) else folder + path
             if is_url(file):
@@ -331,7 +331,7 @@ def _refuse_missing(
     lines: list[str] = []
     for place, cause in files.causes.items():
         path = samples.path(place)
-        if not barring(barred, path):
+        if not barring(barred, path, root):
             hint = spelling_hint(root, path) if len(lines) < MOST_LISTED else ""
             lines.append(f"{list_path}:{samples.lines[place]}: {joined(root, path)}: {cause}{hint}")
     if lines:

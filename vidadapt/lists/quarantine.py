@@ -17,8 +17,8 @@ from vidadapt.lists.reading import ListError, listing
 from vidadapt.video import film_of, same_name
 
 
-def read_quarantine(path: str | Path | None) -> dict[str, str]:
-    """Read causes by list path, in the spelling of `same_name`; none for None.
+def read_quarantine(path: str | Path | None, root: str | Path = "") -> dict[str, str]:
+    """Read causes by list path, in the spelling of `same_name` below the root; none for None.
 
     Files that are in no list, empty lines and an empty file are allowed. The first line on a file
     counts, so that the quarantines of several lists may be joined into one file.
@@ -42,7 +42,7 @@ def read_quarantine(path: str | Path | None) -> dict[str, str]:
             continue
         name, _, cause = line.rpartition("\t")
         if name.strip() and cause.strip():
-            causes.setdefault(same_name(name.strip()), printable(cause.strip()))
+            causes.setdefault(same_name(name.strip(), root), printable(cause.strip()))
         else:
             problems.append(f"{path}:{number}: {line.strip()!r}")
     if problems:
@@ -57,23 +57,26 @@ def barred_files(data: DataConfig) -> dict[str, str]:
     Raises:
         ListError: see `read_quarantine`.
     """
-    listed = read_quarantine(data.quarantine)
+    listed = read_quarantine(data.quarantine, data.root)
     return {path: f"{cause} (quarantined by {data.quarantine})" for path, cause in listed.items()}
 
 
-def barring(barred: Mapping[str, str], path: str) -> str:
+def barring(barred: Mapping[str, str], path: str, root: str | Path) -> str:
     """Return why a video of a list must not be opened, itself or its whole film; empty: it may be.
 
     Args:
         barred: of `barred_files`.
+        root: of the list and of the quarantine.
 
-    >>> barring({"a.mp4": "hangs"}, "./a.mp4#t=1,2"), barring({"a.mp4#t=1,2": "hangs"}, "a.mp4")
-    ('hangs', '')
+    >>> barring({"a.mp4": "hangs"}, "/d/./a.mp4#t=1,2", "/d")
+    'hangs'
+    >>> barring({"a.mp4#t=1,2": "hangs"}, "a.mp4", "/d")
+    ''
     """
     if not barred:
         return ""
-    own = barred.get(same_name(path), "")
-    return own or (barred.get(same_name(film_of(path)), "") if "#" in path else "")
+    own = barred.get(same_name(path, root), "")
+    return own or (barred.get(same_name(film_of(path), root), "") if "#" in path else "")
 
 
 def write_quarantine(path: Path, causes: Mapping[str, str]) -> None:

@@ -263,7 +263,7 @@ def read_list(
             samples = Samples(read, num_classes if multi_label else None)
     except (OSError, UnicodeDecodeError) as error:
         raise ListError(f"cannot read {list_path}: {error}") from error
-    problems += _repeated(samples)
+    problems += _repeated(samples, root)
     if problems:
         lines = [f"{list_path}:{number}: {problem}" for number, problem in sorted(problems)]
         raise ListError(listing(f"{list_path} has {len(lines)} bad line(s)", lines))
@@ -316,15 +316,16 @@ def _lines(
             yield *sample, number
 
 
-def _repeated(samples: Samples) -> Iterator[tuple[int, str]]:
+def _repeated(samples: Samples, root: str | Path) -> Iterator[tuple[int, str]]:
     """Line and problem of each sample that names the file, or the segment, of an earlier one."""
-    keys = np.fromiter((hash(same_name(p)) for p in samples.paths()), np.int64, len(samples))
+    names = (same_name(path, root) for path in samples.paths())
+    keys = np.fromiter(map(hash, names), np.int64, len(samples))
     ordered = np.sort(keys)
     often = ordered[1:][ordered[1:] == ordered[:-1]]
     first: dict[str, int] = {}
     for place in np.flatnonzero(np.isin(keys, often)).tolist() if len(often) else ():
         line, path = int(samples.lines[place]), samples.path(place)
-        earlier = first.setdefault(same_name(path), line)
+        earlier = first.setdefault(same_name(path, root), line)
         if earlier != line:
             yield line, f"{path!r} is already on line {earlier}"
 

@@ -63,19 +63,21 @@ def count_with_films(
     return loose, decoded + len(held) - sum(place in parts for place in left)
 
 
-def shared_paths(one: Samples, other: Samples) -> list[str]:
+def shared_paths(one: Samples, other: Samples, root: str | Path) -> list[str]:
     """Paths of `other` that name a file which is also in `one`, or a part of it that overlaps one.
+
+    Both are relative to `root`, where they are not absolute.
 
     Whether parts overlap that are named in frames here and in seconds there is not known yet, see
     `refuse_shared_frames`.
     """
-    known = {hash(same_name(film_of(path))) for path in one.paths()}
-    maybe = [path for path in other.paths() if hash(same_name(film_of(path))) in known]
+    known = {hash(same_name(film_of(path), root)) for path in one.paths()}
+    maybe = [path for path in other.paths() if hash(same_name(film_of(path), root)) in known]
     if not maybe:
         return []
-    wanted = [_part(path) for path in maybe]
+    wanted = [_part(path, root) for path in maybe]
     films = {film for film, _ in wanted}
-    there = [part for part in map(_part, one.paths()) if part[0] in films]
+    there = [part for path in one.paths() if (part := _part(path, root))[0] in films]
     return list(itertools.compress(maybe, _meet(there, wanted)))
 
 
@@ -100,7 +102,7 @@ def refuse_shared_frames(lists: Mapping[str, Videos]) -> None:
 def shared_films(one: Videos, other: Videos) -> int:
     """Return of how many films both lists have segments."""
     films = [
-        {same_name(film_of(path)) for path in videos.paths if film_of(path) != path}
+        {same_name(film_of(path), videos.root) for path in videos.paths if film_of(path) != path}
         for videos in (one, other)
         if videos.has_segments
     ]
@@ -115,9 +117,9 @@ def remarks_on(videos: Videos) -> list[str]:
     return [f"{videos.file(place)}: {remark}" for place, remark in every if remark]
 
 
-def _part(path: str) -> Part:
+def _part(path: str, root: str | Path) -> Part:
     film, span = film_and_span(path)
-    return same_name(film), span
+    return same_name(film, root), span
 
 
 def _parts_in_frames(videos: Videos) -> list[Part]:
@@ -127,7 +129,7 @@ def _parts_in_frames(videos: Videos) -> list[Part]:
     for place, (path, count) in enumerate(zip(videos.paths, counts, strict=True)):
         first, _ = videos.part(place)
         span = Span("frames", Fraction(first), Fraction(first + count))
-        parts.append((same_name(film_of(path)), span))
+        parts.append((same_name(film_of(path), videos.root), span))
     return parts
 
 

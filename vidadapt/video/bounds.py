@@ -36,20 +36,39 @@ def leads_outside(path: str, root: str | Path) -> bool:
     """
     if ".." in path and ".." in Path(path).parts:
         return True
+    return (path.startswith("/") or is_url(path)) and from_root(path, root) == path
+
+
+def from_root(path: str, root: str | Path) -> str:
+    """Path relative to the root, of a file below it; any other path as it is.
+
+    Below a folder lies what is below it as written or with its links resolved; below a URL, what
+    begins with it.
+
+    >>> from_root("/data/a//b.mp4", "/data"), from_root("/data", "/data")
+    ('a/b.mp4', '.')
+    >>> from_root("a.mp4", "/data"), from_root("/database/a.mp4", "/data")
+    ('a.mp4', '/database/a.mp4')
+    >>> from_root("s3://b/set/a.mp4", "s3://b/set/")
+    'a.mp4'
+    """
     if is_url(path):
-        return not path.startswith(f"{str(root).rstrip('/')}/")
-    if not path.startswith("/"):
-        return False
-    if is_url(str(root)):
-        return True
-    return not any(Path(path).is_relative_to(known) for known in _roots(str(root), Path.cwd()))
+        return path.removeprefix(f"{str(root).rstrip('/')}/")
+    if not path.startswith("/") or is_url(str(root)):
+        return path
+    plain = os.path.normpath(path)
+    for known in _roots(str(root), Path.cwd()):
+        if f"{plain}/".startswith(known):
+            return plain[len(known) :] or "."
+    return path
 
 
 @functools.lru_cache(maxsize=8)  # a list may hold a million lines
-def _roots(root: str, below: Path) -> tuple[Path, Path]:
-    """The root as written and with its links resolved, both absolute."""
+def _roots(root: str, below: Path) -> tuple[str, str]:
+    """The root as written and with its links resolved, both absolute, with a slash at their end."""
     whole = below / root
-    return Path(os.path.abspath(whole)), whole.resolve()  # noqa: PTH100
+    written, resolved = os.path.abspath(whole), str(whole.resolve())  # noqa: PTH100
+    return os.path.join(written, ""), os.path.join(resolved, "")  # noqa: PTH118
 
 
 def control_character(text: str) -> str:

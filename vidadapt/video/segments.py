@@ -18,10 +18,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from vidadapt.video.bounds import from_root
 from vidadapt.video.facts import VideoFacts
 
 _SECONDS, _FRAME = r"[0-9]{1,9}(?:\.[0-9]{0,30})?", "[0-9]{1,9}"
@@ -80,16 +82,21 @@ def film_of(path: str) -> str:
     return film_and_span(path)[0]
 
 
-def same_name(path: str) -> str:
+def same_name(path: str, root: str | Path = "") -> str:
     """A path in one spelling, for comparisons: `a//b#t=1,2.0` and `a/b#t=1.0,2` are the same.
+
+    Args:
+        root: folder, or its URL, that the path is relative to: what is below it is the same as a
+            relative and as an absolute path. Default: the working folder.
 
     >>> same_name("a//b.mp4#t=1,2.50") == same_name("a/b.mp4#t=01.0,2.5")
     True
+    >>> same_name("/data/a/b.mp4", "/data") == same_name("./a/b.mp4", "/data")
+    True
     """
-    if "#" not in path:
-        return os.path.normpath(path)
     film, span = film_and_span(path)
-    return os.path.normpath(film) + (f"#{span.unit}={span.start},{span.end}" if span else "")
+    spelt = os.path.normpath(from_root(film, root))
+    return spelt + (f"#{span.unit}={span.start},{span.end}" if span else "")
 
 
 def cut(film: VideoFacts, path: str) -> VideoFacts:

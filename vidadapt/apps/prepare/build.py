@@ -149,7 +149,7 @@ def write(
         ListError: the folder holds other lists.
     """
     samples = {s: [Sample(one.key, one.label) for one in found[s]] for s in found}
-    overlap.check_segments(samples, report)
+    overlap.check_segments(samples, files.root, report)
     overlap.check_overlap(
         samples, same, annotations.label_names, report, official=bool(annotations.expected)
     )

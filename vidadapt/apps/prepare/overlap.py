@@ -109,7 +109,9 @@ def of_segments(same: Iterable[tuple[str, ...]], paths: Iterable[str]) -> list[t
     return found
 
 
-def check_segments(splits: Mapping[str, Sequence[Sample]], report: Report) -> None:
+def check_segments(
+    splits: Mapping[str, Sequence[Sample]], root: str | Path, report: Report
+) -> None:
     """Report every two splits whose segments overlap, or come from the same films.
 
     A whole film overlaps its segments; two whole ones are those of `check_overlap`.
@@ -119,7 +121,7 @@ def check_segments(splits: Mapping[str, Sequence[Sample]], report: Report) -> No
         if not (one.may_name_segments or other.may_name_segments):
             continue
         there = set(one.paths())
-        for path in shared_paths(one, other):
+        for path in shared_paths(one, other, root):
             if film_of(path) != path or path not in there:
                 title = f"segments of {second} that overlap those of {first}; training refuses them"
                 report.problem(title, path)

@@ -170,7 +170,9 @@ def look(
     return Found(
         tuple(shelves),
         elsewhere=sum(map(len, broken.values())),
-        num_quarantined=sum(bool(barring(quarantined, sample.path)) for sample in samples),
+        num_quarantined=sum(
+            bool(barring(quarantined, sample.path, settings.root)) for sample in samples
+        ),
         unchecked=sum(sample.path not in facts for sample in samples),
     )
 

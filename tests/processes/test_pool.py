@@ -234,3 +234,35 @@ def test_many_quick_tasks_are_not_taken_for_one_that_hangs(monkeypatch: pytest.M
         process = pool._workers[0].process
         assert all(isinstance(one, Done) for one in pool.results([[n] for n in range(200)]))
         assert pool._workers[0].process is process
+
+
+def stay(log: Path, most: int, item: int) -> int:
+    """Return 0 at once; of another item note that it has begun, and hang the first `most` times."""
+    if item:
+        with log.open("a") as file:
+            file.write(f"{item}\n")
+        if len(log.read_text().split()) <= most:
+            time.sleep(600)
+    return item
+
+
+@pytest.mark.parametrize("most", [1, 99])
+def test_an_item_hangs_where_its_worker_ends_itself_twice(tmp_path: Path, most: int) -> None:
+    """While nobody looks, as where a job is suspended, the worker's own clock ends it."""
+    log = tmp_path / "begun.txt"
+    work = Work(partial(stay, log, most), apart_from_memory)
+    with closing(Pool(work, num_workers=2, limit=1.0)) as pool:
+        results = pool.results([[0], [5]])
+        assert next(results) == Done(0, [0], [0])
+        while not log.exists():
+            time.sleep(0.01)
+        worker = next(one for one in pool._workers if one.tasks)
+        worker.process.join(60)
+        assert worker.process.exitcode == -signal.SIGALRM
+        found, *rest = results
+    if most == 1:
+        assert [found, *rest] == [Done(1, [5], [5])]
+    else:
+        assert isinstance(found, Lost) and found.item == 5
+        assert rest == [Done(1, [], None)]
+        assert found.reason == "the decoder process did not finish within 1 s"

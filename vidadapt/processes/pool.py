@@ -9,6 +9,7 @@ worker has ended, that worker is replaced, and its tasks are done again without 
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -280,13 +281,17 @@ class Pool:
                 how = f"not started within {self._limit_of(worker):g} s"
             _check_idle_end(worker, task, how)
             return []
-        if late:
+        alarmed = worker.process.exitcode == -signal.SIGALRM  # by its own clock, see `_noted`
+        if not late:
+            task.deaths.append(number)
+            # That clock runs while a job is suspended: an item has hung where it rings twice.
+            tries = max(2, self._tries) if alarmed else self._tries
+            if task.deaths.count(number) < tries:
+                return []
+        if late or alarmed:
             named = f" ({self._limit_key})" if self._limit_key else ""
             reason = f"did not finish within {self._limit:g} s{named}"
         else:
-            task.deaths.append(number)
-            if task.deaths.count(number) < self._tries:
-                return []
             times = {1: "", 2: " twice"}.get(self._tries, f" {self._tries} times")
             reason = f"died{times} ({how})"
         seconds = (time.monotonic_ns() - began) / 1e9

@@ -143,9 +143,15 @@ def test_top1_stands_at_its_cost_and_grows_with_the_frames(name, key, scale):
     cells = [(v, n) for v in ("linear", "vpt", "adaptformer") for n in (2, 4, 8)]
     sizes: dict[int, set[float]] = {}
     drawn_points = [one for one in figure.axes[0].lines if one.get_marker() in plots_markers()]
-    for (variant, frames), one in zip(cells, drawn_points, strict=True):
-        [(x, _)] = one.get_xydata()
-        assert x == pytest.approx(cell(variant, frames, 1)[key] * scale)
+    found = np.array([x for one in drawn_points for x, _ in one.get_xydata()])
+    wanted = [cell(variant, frames, 1)[key] * scale for variant, frames in cells]
+    if name == "parameters":  # the same at all frames, and drawn side by side about their place
+        found, wanted = np.log(found.reshape(3, 3)), np.log(np.reshape(wanted, (3, 3)))
+        apart = np.diff(found)
+        assert (apart > 0.02).all() and apart == pytest.approx(np.full((3, 2), apart[0, 0]))
+        found, wanted = found.mean(axis=1), wanted[:, 0]
+    assert found == pytest.approx(np.array(wanted))
+    for (_, frames), one in zip(cells, drawn_points, strict=True):
         sizes.setdefault(frames, set()).add(one.get_markersize())
     assert [len(found) for found in sizes.values()] == [1, 1, 1]
     assert max(sizes[2]) < max(sizes[4]) < max(sizes[8])

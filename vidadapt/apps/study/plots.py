@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -35,6 +36,7 @@ from vidadapt.apps.study.results import Line
 from vidadapt.apps.study.rows import distinct, over_groups, summary_of
 
 TOP1 = "top-1 (%)"
+SIDE_BY_SIDE = 0.015  # of the axis between two bars
 RANGE = "mean and range of {} seeds"
 INTERVAL = "bars: 95 % intervals over {} groups"
 COSTS = {  # label: column of the summary, scale
@@ -246,13 +248,18 @@ def _scatter(
     key: str,
     label: str,
     scale: float = 1,
-    always_log: bool = False,
+    counted: bool = False,
 ) -> Figure | None:
-    """Top-1 against a cost; a variant's points are joined, and the larger, the more frames."""
+    """Top-1 against a cost; a variant's points are joined, and the larger, the more frames.
+
+    Args:
+        counted: the cost is a count over some magnitudes, the same for many points: they are drawn
+            on a logarithmic axis, and side by side.
+    """
     rows = summary_of(lines).dropna(subset=["top1", key])
     if rows.empty:
         return None
-    rows["cost"] = scale * rows[key]
+    rows["cost"] = _apart(rows[key]) if counted else scale * rows[key]
     styles, numbers = _styles(lines, rows), rows["frames"].unique()
     several = len(numbers) > 1
     at = "" if several else f" at {_frames(numbers[0])}"
@@ -268,9 +275,18 @@ def _scatter(
             panel.plot(point["cost"], point["top1"], **look)
         _draw_ranges(panel, own["cost"], own["top1"], own, "yerr", style.colour)
     tidy(panel, label, TOP1)
-    scaled(panel, "x", list(rows["cost"]), always_log=always_log)
+    scaled(panel, "x", list(rows["cost"]), always_log=counted)
     legend(figure, styles, lines=several, sizes=sizes if several else None)
     return figure
+
+
+def _apart(counts: pd.Series) -> pd.Series:
+    """Move the counts of neighbours on a logarithmic axis so that their bars are side by side."""
+    along = np.log(counts).sort_values(kind="stable")
+    step = SIDE_BY_SIDE * max(along.iloc[-1] - along.iloc[0], 1.0)
+    together = along.groupby((along.diff() > step).cumsum())
+    aside = together.cumcount() - (together.transform("size") - 1) / 2
+    return counts * np.exp(step * aside)
 
 
 def _draw_curve(
@@ -294,8 +310,8 @@ PLOTS: dict[str, Callable[[Sequence[Line]], Figure | None]] = {
         _scatter,
         title="Top-1 against trainable parameters",
         key="trainable",
-        label="trainable parameters (number)",
-        always_log=True,
+        label="trainable parameters, equal ones side by side (number)",
+        counted=True,
     ),
     "seconds": partial(
         _scatter,

@@ -1,6 +1,7 @@
 """Files from strangers: what would run does not, what would take all memory is refused."""
 
 import json
+import os
 import pickle
 import shutil
 import zipfile
@@ -104,6 +105,14 @@ def test_a_value_that_its_key_cannot_have_is_an_error(tmp_path, key, value):
 def test_a_section_that_is_none_is_an_error(tmp_path, section, content):
     (tmp_path / "c.yaml").write_text(f"run_dir: run\n{section}: {content}\n")
     with pytest.raises(ConfigError, match=f"{section}: holds no keys"):
+        parse_train(
+            ["--config", str(tmp_path / "c.yaml"), "--run_dir", str(tmp_path)], methods.METHODS
+        )
+
+
+def test_a_pipe_is_refused_and_not_read_as_an_empty_file(tmp_path):
+    os.mkfifo(tmp_path / "c.yaml")
+    with pytest.raises(ConfigError, match=r"--config: .*c\.yaml is a pipe"):
         parse_train(
             ["--config", str(tmp_path / "c.yaml"), "--run_dir", str(tmp_path)], methods.METHODS
         )

@@ -53,9 +53,13 @@ def read_yaml(path: Path, option: str) -> dict[str, Any]:
 
     Raises:
         ConfigError: the file cannot be read, or holds something else or a key twice; the message
-            names `option` and file.
+            names `option` and file. A pipe (of `<(...)`) is refused: files are read again.
     """
     shown = printable(str(path))
+    if path.is_fifo():
+        raise ConfigError(
+            f"{option}: {shown} is a pipe, whose text can be read only once; a file is needed"
+        )
     try:
         text = path.read_text(encoding="utf-8")
         _check_nodes(yaml.compose(text, Loader=yaml.SafeLoader))

@@ -384,6 +384,19 @@ def test_a_damaged_row_is_refused_and_then_missing(tmp_path, place):
     assert torch.equal(Reader(store).rows([0, 1, 2])[0], values)
 
 
+def test_a_damaged_row_whose_mark_cannot_be_removed_is_told(tmp_path):
+    """A folder in the place of the marks stands for files that may only be read."""
+    store = Store(tmp_path / "cache", {}, 3, (Kept("pooled", (3,), "fp32", "fp32"),))
+    create(store)
+    with writing_rows(store) as writer:
+        writer.write([0, 1, 2], [torch.randn(3, 3)])
+    rows_of(store.folder, "r+").view(np.uint8).reshape(3, 8 + 12)[1, 8] ^= 4
+    (store.folder / "marks.npy").unlink()
+    (store.folder / "marks.npy").mkdir()
+    with pytest.raises(CacheError, match=r"row 1 is damaged .* make the folder writable"):
+        Reader(store).rows([0, 1, 2])
+
+
 @pytest.mark.parametrize("mark", [1, THERE ^ 8, 0x80])
 def test_marks_that_are_none_are_refused(tmp_path, mark):
     store = Store(tmp_path / "cache", {}, 2, (Kept("pooled", (3,), "fp32", "fp32"),))

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TinySet
+from conftest import TinySet, write_adapter
+from torch.nn import functional
 
+from vidadapt.config import Config, DataConfig, ModelConfig
 from vidadapt.runs import adapters
 from vidadapt.serving import export
 from vidadapt.training import read_grid
@@ -109,6 +111,27 @@ def test_a_merged_videomae_is_a_classifier_of_transformers(run_tool, tiny_set, t
     found = logits_of(out, "VideoMAEForVideoClassification")
     # transformers' fc_norm has torch's eps, 1e-5, and no key of config.json changes it.
     assert (found - expected).abs().max() < 1e-3 * expected.abs().max().item() + 1e-4
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_transformers_computes_the_loss_of_the_runs_labels(tiny_set, tmp_path, several):
+    transformers = pytest.importorskip("transformers", reason="test extra: transformers")
+    names = str(tiny_set.root / "labels.txt")
+    cfg = Config(
+        run_dir="",
+        method={"name": "linear"},
+        data=DataConfig(label_names=names, num_frames=4, crop_size=32, multi_label=several),
+        model=ModelConfig(backbone="vit_tiny", weights=str(tiny_set.weights)),
+    )
+    write_adapter(tmp_path / "run" / "best", cfg, seed=3)
+    export(tmp_path / "run", tmp_path / "out", "huggingface", torch.float32, None)
+    model = transformers.VideoMAEForVideoClassification.from_pretrained(tmp_path / "out").eval()
+    clips = torch.randn(CLIPS, generator=torch.Generator().manual_seed(2))
+    given = torch.eye(model.config.num_labels)[:2] if several else torch.tensor([0, 1])
+    with torch.no_grad():
+        found = model(clips[:2].transpose(1, 2), labels=given)
+    losses = {False: functional.cross_entropy, True: functional.binary_cross_entropy_with_logits}
+    assert found.loss.item() == pytest.approx(losses[several](found.logits, given).item())
 
 
 def test_what_transformers_does_not_have_is_refused(run_tool, tiny_set, vjepa, tmp_path):

@@ -295,16 +295,22 @@ class Reader:
 
         Raises:
             CacheError: a row is not what was written. Its mark is removed, so that it is computed
-                again when the training run is resumed.
+                again when the training run is resumed; or it cannot be.
         """
         raw, checks = _as_bytes(self.records), self.records["check"]
         odd = [row for row in chosen if _checksum(raw[row]) != checks[row]]
         if odd:
             folder = self.store.folder
-            open_memmap(folder / MARKS, "r+")[odd] = MISSING
+            said = f"{folder}: row {odd[0]} is damaged (its checksum is another one)"
+            try:
+                open_memmap(folder / MARKS, "r+")[odd] = MISSING
+            except OSError as error:
+                raise CacheError(
+                    f"{said}, and {MARKS} cannot be changed so that it is computed anew ({error}); "
+                    "make the folder writable, or delete it"
+                ) from error
             raise CacheError(
-                f"{folder}: row {odd[0]} is damaged (its checksum is another one); start again, "
-                "a training run with --resume: it is computed anew"
+                f"{said}; start again, a training run with --resume: it is computed anew"
             )
         gathered = []
         for tensor in self.store.tensors:

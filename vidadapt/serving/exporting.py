@@ -109,6 +109,8 @@ def _write_folder(
             **form,
             "id2label": {str(number): name for number, name in enumerate(names)},
             "label2id": {name: number for number, name in enumerate(names)},
+            "problem_type": f"{'multi' if about.get('multi_label') else 'single'}"
+            "_label_classification",
             "dtype": str(dtype).removeprefix("torch."),
         },
     )

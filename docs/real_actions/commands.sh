@@ -6,11 +6,12 @@
 # REAL holds the videos of two action sets (weizmann/, ut_interaction/) with a table of each
 # (weizmann.csv, ut_interaction.csv: path, label, group) and the weights that the configurations
 # name. `costs` measures what a step of each variant costs, on a machine that does nothing else (20
-# minutes); the runs take these figures, whatever else runs beside them. `temporal` shows the runs
-# of AdaptFormer that are there their videos in other orders of the frames. `probe` brings a linear
-# probe on frozen features to its optimum, which a few epochs do not (ten minutes; extra
-# `analysis`). `quick` is the smallest part that shows something: linear and AdaptFormer at four
-# frames with one rate, a person in three tested, in at most ten minutes.
+# minutes); the runs take these figures, whatever else runs beside them, on processors that compute
+# in bf16, as these did: others are refused, and need `costs` and results of their own. `temporal`
+# shows the runs of AdaptFormer that are there their videos in other orders of the frames. `probe`
+# brings a linear probe on frozen features to its optimum, which a few epochs do not (ten minutes;
+# extra `analysis`). `quick` is the smallest part that shows something: linear and AdaptFormer at
+# four frames with one rate, a person in three tested, in at most ten minutes.
 # Without names all variants are run on both sets, one after the other: half an hour to an hour each
 # on two cores. Interrupted, the same command goes on; a variant that results.jsonl has is not run
 # again.

@@ -77,7 +77,9 @@ def test_a_run_leaves_a_self_described_adapter_a_log_and_a_summary(tiny_set, run
     assert summary["best"]["dev_top1"] == max(line["dev_top1"] for line in log_of(run))
     assert (run / "best" / "adapter.safetensors").is_file()
     assert any((run / "tensorboard").iterdir())
-    assert "torch" in json.loads((run / "environment.json").read_text())["packages"]
+    environment = json.loads((run / "environment.json").read_text())
+    assert "torch" in environment["packages"]
+    assert environment["precision"] == trainer_of(run)["facts"]["precision"]
 
 
 def test_without_a_development_list_there_is_no_best_and_the_last_is_reported(

@@ -11,6 +11,7 @@ from vidadapt.console import differing
 from vidadapt.data import shared_out
 from vidadapt.distributed import World
 from vidadapt.files import refuse_held, write_json, write_text
+from vidadapt.models import resolved_precision
 from vidadapt.runs import checkpoints, folder
 from vidadapt.runs.differences import all_settings
 
@@ -125,7 +126,9 @@ def start_folder(
     """
     folder.create(run_dir, resume)
     write_text(run_dir / "config.yaml", yaml_files.dump(cfg))
-    write_json(run_dir / folder.ENVIRONMENT, folder.environment(world.size, str(world.device)))
+    precision = resolved_precision(world.device, cfg.train.precision)
+    here = {**folder.environment(world.size, str(world.device)), "precision": precision}
+    write_json(run_dir / folder.ENVIRONMENT, here)
     done = 0 if saved is None else saved["progress"]["epoch"]
     for log in ("log.jsonl", "steps.jsonl"):
         folder.drop_lines_from(run_dir / log, "epoch", done + 1)

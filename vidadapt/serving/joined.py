@@ -27,6 +27,9 @@ from vidadapt.lists import (
     read_folds,
 )
 
+# What makes scores another model's or another protocol's: one result is of one of each.
+SAME = ("method", "num_frames", "crop_size", "normalization", "precision")
+
 Found = tuple[Path, Scores, dict[str, Any]]  # file, its scores, and the facts kept with them
 
 
@@ -44,7 +47,8 @@ def join_scores(
         Content of metrics.json.
 
     Raises:
-        ConfigError: scores of other videos, of a fold twice, of none, or of other views.
+        ConfigError: scores of other videos, of a fold twice, of none, of other views, or folds that
+            differ in what `SAME` names.
     """
     videos = read_folds(folder)
     found = _by_fold(folder, videos, files)
@@ -53,6 +57,7 @@ def join_scores(
         scores = join_folds(folds)
     except ValueError as error:
         raise ConfigError(f"--from_scores: {error}") from error
+    _refuse_differing(found)
     first, *others = [facts for _, _, facts in found.values()]
     names = first.get("label_names")
     labelled = zip(scores.paths, scores.labels.tolist(), strict=True)
@@ -69,6 +74,17 @@ def join_scores(
         **about,
         **cross_validated(folds, fusion, group_numbers(videos)),
     }
+
+
+def _refuse_differing(found: Mapping[str, Found]) -> None:
+    (first, (_, _, facts)), *others = found.items()
+    for name, (_, _, own) in others:
+        if differ := [key for key in SAME if own.get(key) != facts.get(key)]:
+            said = [f"{key}: {facts.get(key)} and {own.get(key)}" for key in differ]
+            raise ConfigError(
+                f"--from_scores: {first} and {name} differ ({'; '.join(said)}); train and "
+                "evaluate every fold in the same way"
+            )
 
 
 def _by_fold(

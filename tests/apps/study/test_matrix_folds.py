@@ -21,7 +21,14 @@ from vidadapt.apps.study.results import read_results
 from vidadapt.apps.study.rows import summary_of
 from vidadapt.apps.study.table import markdown
 from vidadapt.config import ConfigError
-from vidadapt.evaluation import Scores, difference, interval, join_folds, load_scores
+from vidadapt.evaluation import (
+    Scores,
+    difference,
+    interval,
+    join_folds,
+    load_scores,
+    save_scores,
+)
 from vidadapt.lists import fold_names, group_numbers, read_folds
 
 PEOPLE = ("ann", "ben", "cho", "dee")
@@ -150,7 +157,7 @@ def test_the_same_command_does_nothing_again_and_other_folds_are_refused(study, 
 
 
 @pytest.mark.slow
-def test_evaluate_joins_the_folds_as_the_benchmark_does(study, tmp_path, capsys) -> None:
+def test_evaluate_joins_the_folds_as_the_benchmark_does(study, tmp_path, run_tool) -> None:
     pattern = f"{study.out}/cells/linear_2f_s0_fold*/eval/scores.npz"
     words = ["--folds", study.folds, "--from_scores", pattern, "--out", tmp_path / "joined"]
     run_program("tools/evaluate.py", *words)
@@ -166,6 +173,12 @@ def test_evaluate_joins_the_folds_as_the_benchmark_does(study, tmp_path, capsys)
     assert keys[keys.index("folds") :] == keys_of(page, "Folds joined")
     scores, about = load_scores(tmp_path / "joined" / "scores.npz")
     assert len(set(scores.paths)) == 24 and about["manifest"] == line["manifests"]["test"]
+    for number, file in enumerate(sorted(study.out.glob(pattern.removeprefix(f"{study.out}/")))):
+        scores, about = load_scores(file)
+        about |= {"precision": "bf16"} if number else {}
+        save_scores(tmp_path / f"{number}.npz", scores, about)
+    with pytest.raises(ConfigError, match="precision: fp32 and bf16"):
+        run_tool("evaluate", "--folds", study.folds, "--from_scores", f"{tmp_path}/*.npz")
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from conftest import ROOT, TinySet, load_tool
 
 from vidadapt import methods
 from vidadapt.apps.study.cells import Work
+from vidadapt.apps.study.cost import Machine, this_machine
 from vidadapt.apps.study.matrix import Matrix, read_matrix
 from vidadapt.apps.study.matrix_checks import configurations
 from vidadapt.apps.study.matrix_run import measured
@@ -71,6 +72,9 @@ def call(config: Path, out: Path, *options: object) -> list[str]:
 def run(config: Path, out: Path, *options: object) -> int:
     """Call the tool in this process; its exit status."""
     return load_tool("bench_frames").main(call(config, out, *options)[2:])
+
+
+HERE = this_machine()
 
 
 def cell_of(base: dict, overrides: dict):
@@ -182,7 +186,7 @@ def test_a_call_about_a_part_keeps_the_rest(config, whole, tmp_path):
 @SLOW
 def test_all_seeds_have_one_cost(config, whole):
     asked = load_tool("bench_frames").parse(call(config, whole, "--seeds", 1)[2:])
-    found = measured(read_matrix(config, None), {}, asked)
+    found = measured(read_matrix(config, None), {}, asked, HERE)
     (line, _) = read_results(whole / "results.jsonl")
     assert found["linear", 2]["step_seconds"] == line["step_seconds"]
 
@@ -232,6 +236,34 @@ def test_other_settings_are_refused(tiny_set, whole, tmp_path):
     with pytest.raises(ConfigError, match=r"train\.epochs: 3 -> 4"):
         run(tmp_path / "other.yaml", whole, "--methods", "linear")
     assert {path: path.read_bytes() for path in whole.rglob("*.json*")} == before
+
+
+def test_what_another_precision_made_is_refused(tiny_set, tmp_path):
+    """train.precision auto is another on another machine: one table has one."""
+    content = settings(tiny_set, linear={"method.name": "linear"})
+    del content["train"]["precision"]
+    file, out = tmp_path / "c.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    cell = read_matrix(file, None).cell("linear", 2, 0)
+    there = Machine(HERE.device, "fp32" if HERE.auto == "bf16" else "bf16")
+    measured_there = {"device": there.device, "precision": there.auto}
+    about = {"settings": cell.settings, "processes": 1, "steps": 2, "line": measured_there}
+    for made, text, message in (
+        (out / "costs" / "linear_2f.json", about, f"was measured .*in {there.auto}, .*{HERE.auto}"),
+        (
+            out / "cells" / cell.name / "run" / "environment.json",
+            {"processes": 1, "precision": there.auto},
+            f"was trained in {there.auto}, .*{HERE.auto}",
+        ),
+    ):
+        made.parent.mkdir(parents=True)
+        made.write_text(json.dumps(text), encoding="utf-8")
+        with pytest.raises(ConfigError, match=message):
+            run(file, out)
+        assert Work(out / "cells", 1, there).finished(cell) is None
+        shutil.rmtree(out)
+    pinned = cell_of(content, {"method.name": "linear", "train.precision": "fp32"})
+    assert HERE.precision(pinned.settings) == there.precision(pinned.settings) == "fp32"
 
 
 @SLOW
@@ -345,7 +377,7 @@ def test_a_failed_tool_is_told_in_its_own_words(tmp_path, tiny_set):
     del base["variants"]
     cell = cell_of(base, {"data.train_list": "no.txt"})
     with pytest.raises(CellFailed, match=r"no\.txt") as failed:
-        Work(tmp_path, 1).dev_accuracy(cell)
+        Work(tmp_path, 1, HERE).dev_accuracy(cell)
     assert (failed.value.kind, failed.value.status) == ("usage", 2)
 
 
@@ -365,7 +397,7 @@ def test_a_rate_whose_clips_were_all_skipped_has_not_diverged(tmp_path, tiny_set
         os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     cell = cell_of(base, {"method.name": "linear", "train.precision": "fp16"})
     with pytest.raises(CellFailed) as failed:
-        Work(tmp_path, 1).dev_accuracy(cell)
+        Work(tmp_path, 1, HERE).dev_accuracy(cell)
     assert (failed.value.kind, failed.value.status) == ("data", 3)
     failure = json.loads((tmp_path / cell.name / "run" / "failure.json").read_text())
     assert (failure["kind"], failure["epoch"], failure["rank"]) == ("data", 1, 0)

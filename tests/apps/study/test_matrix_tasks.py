@@ -17,6 +17,7 @@ from result_lines import cell
 from vidadapt.apps.prepare import vtab
 from vidadapt.apps.study.cell_of_tasks import cell_of_tasks
 from vidadapt.apps.study.cells import Work
+from vidadapt.apps.study.cost import Machine
 from vidadapt.apps.study.matrix import Cell
 from vidadapt.apps.study.plots import draw
 from vidadapt.apps.study.results import read_results, write_results
@@ -194,6 +195,6 @@ def test_tables_of_tasks_with_and_without_groups(tmp_path) -> None:
 def test_a_method_that_failed_on_a_task_has_no_mean(tmp_path) -> None:
     whole = Cell("linear", 1, 0, 0.1, {}, "kitti", final=True).whole
     found = {"kitti": {"problem": "no space left"}, "svhn": {"top1": 50.0}}
-    line = cell_of_tasks(Work(tmp_path, 1), whole, {}, found)
+    line = cell_of_tasks(Work(tmp_path, 1, Machine("cpu", "fp32")), whole, {}, found)
     assert line.keys() == {"cell", "seed", "problem"} and "kitti: no space left" in line["problem"]
     assert line["cell"] == "linear_1f_s0_joined" and not list(tmp_path.iterdir())

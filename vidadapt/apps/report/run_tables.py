@@ -67,7 +67,7 @@ def model_facts(run: Run) -> dict[str, str]:
         "Batch x accumulation x processes": (
             f"{batch} x {processes}" if isinstance(processes, int) else batch
         ),
-        "Precision": said(of["train.precision"]),
+        "Precision": said(run.environment.get("precision", of["train.precision"])),
     }
 
 

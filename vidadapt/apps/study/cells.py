@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vidadapt.apps.study.benchmark import NOISY_PERCENT, spread_percent
+from vidadapt.apps.study.cost import Machine
 from vidadapt.apps.study.matrix import Cell
 from vidadapt.apps.study.tool_calls import CellFailed, call_tool
 from vidadapt.config import Config, ConfigError, plugins, yaml_files
@@ -47,27 +48,39 @@ class Work:
     Attributes:
         folder: of all cells.
         processes: of a training run and of an evaluation.
+        machine: that they compute on.
     """
 
     folder: Path
     processes: int
+    machine: Machine
 
     def finished(self, cell: Cell) -> dict[str, Any] | None:
         """Read the result of a cell that an earlier call finished; None: there is none.
 
         Raises:
-            ConfigError: it, or its begun training run, had other settings or another number of
-                processes, of which the global batch is made; naming what differs.
+            ConfigError: it, or its begun training run, had other settings, another number of
+                processes, of which the global batch is made, or another precision, which
+                `train.precision: auto` chose there; naming what differs.
         """
         folder = self.folder / cell.name
         environment = folder / "run" / "environment.json"
         if environment.exists():
-            before = json.loads(environment.read_text(encoding="utf-8"))["processes"]
+            there = json.loads(environment.read_text(encoding="utf-8"))
+            before = there["processes"]
             if before != self.processes:
                 raise ConfigError(
                     f"--processes: {folder} was trained by {before}, now asked for "
                     f"{self.processes}; ask for {before}, choose another --out, or delete that "
                     "folder"
+                )
+            here = self.machine.precision(cell.settings)
+            before = there.get("precision", here)  # older runs do not say
+            if before != here:
+                raise ConfigError(
+                    f"--out: {folder} was trained in {before}, and this machine trains in {here}; "
+                    f"go on where train.precision auto is {before}, choose another --out, or "
+                    "delete that folder"
                 )
         written = folder / "config.yaml"
         if written.exists():

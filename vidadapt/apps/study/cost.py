@@ -25,7 +25,8 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from os import environ
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,43 @@ from vidadapt.apps.study.matmul import DTYPES, block_products, matmul_turn
 from vidadapt.config import Config, ConfigError
 from vidadapt.data import DataPlan, cores
 from vidadapt.lists import with_lists
-from vidadapt.models import RANDOM, WITHOUT_FILE, is_hub_name, resolved_precision
+from vidadapt.models import RANDOM, WITHOUT_FILE, Precision, is_hub_name, resolved_precision
+from vidadapt.runs import all_settings
 from vidadapt.training import process_memory
 
 MATMUL_TURNS, MATMUL_SECONDS = 3, 0.5  # at least, both
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine trains in.
+
+    Attributes:
+        device: its type.
+        auto: what `train.precision: auto` is on it.
+    """
+
+    device: str
+    auto: Precision
+
+    def precision(self, settings: Mapping[str, Any]) -> str:
+        """Return the number format in which a run with these settings trains here."""
+        asked = all_settings(settings)["train.precision"]
+        return self.auto if asked == "auto" else asked
+
+
+def this_machine() -> Machine:
+    """Look at this machine, without holding its GPU."""
+    return benchmark.in_fresh_process(_machine) if torch.cuda.is_available() else _machine()
+
+
+def _machine() -> Machine:
+    device = training_device()
+    return Machine(device.type, resolved_precision(device, "auto"))
+
+
+def training_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def counts(cfg: Config) -> Counts:
@@ -179,7 +213,7 @@ def step_cost(cfg: Config, steps: int, threads: int | None) -> dict[str, Any]:
     Raises:
         MemoryError: the device has too little.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = training_device()
     precision = resolved_precision(device, cfg.train.precision)
     setting = setting_of(cfg, _plan(cfg), device=device.type, precision=precision)
     try:

@@ -57,13 +57,14 @@ def run_matrix(asked: MatrixOptions) -> int:
             if asked.tasks is not None:
                 matrix = matrix.over_tasks(tasks_of(asked.tasks))
             configs = checked(matrix, asked)
-            work = cells.Work(asked.out / "cells", asked.processes)
+            machine = cost.this_machine()
+            work = cells.Work(asked.out / "cells", asked.processes, machine)
             if asked.cost_only:
                 refuse_trained(before, matrix, asked.frames)
             else:
                 refuse_other_settings(matrix, asked, work)
                 begin_tools()
-            costs = measured(matrix, configs, asked)
+            costs = measured(matrix, configs, asked, machine)
             lines = list(costs.values())
             if not asked.cost_only:
                 lines = trained(matrix, configs, costs, asked, work, before)
@@ -144,24 +145,38 @@ def earlier_lines(out: Path) -> list[dict[str, Any]]:
 
 
 def measured(
-    matrix: Matrix, configs: Mapping[tuple[str, int], Config], asked: MatrixOptions
+    matrix: Matrix,
+    configs: Mapping[tuple[str, int], Config],
+    asked: MatrixOptions,
+    machine: cost.Machine,
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """The cost of every variant and number of frames, measured now or by an earlier call."""
+    """The cost of every variant and number of frames, measured now or by an earlier call.
+
+    Raises:
+        ConfigError: an earlier call measured on another kind of device, or in another precision;
+            nothing was measured now.
+    """
     found: dict[tuple[str, int], dict[str, Any]] = {}
     wanted = [(name, frames) for frames in asked.frames for name in matrix.variants]
+    files = {place: asked.out / "costs" / "{}_{}f.json".format(*place) for place in wanted}
+    about = {
+        place: {
+            "settings": matrix.cell(*place, asked.seeds[0]).settings,
+            "processes": asked.processes,
+            "steps": asked.steps,
+        }
+        for place in wanted
+    }
+    kept = {place: _kept(files[place], about[place], machine) for place in wanted}
     for number, (name, frames) in enumerate(wanted, start=1):
-        settings = matrix.cell(name, frames, asked.seeds[0]).settings
-        file = asked.out / "costs" / f"{name}_{frames}f.json"
-        about = {"settings": settings, "processes": asked.processes, "steps": asked.steps}
-        before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-        if before is not None and _of_any_seed(before) == _of_any_seed(about):
-            line = before["line"]
-        else:
+        line = kept[name, frames]
+        if line is None:
             began = time.monotonic()
             cfg = configs[name, frames]
             line = cost.cell_cost(cfg, processes=asked.processes, steps=asked.steps)
+            file = files[name, frames]
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, {**about, "line": line})
+            write_json(file, {**about[name, frames], "line": line})
             print(
                 f"cost {number}/{len(wanted)} {name}, {frames} frames: step "
                 f"{1000 * line['step_seconds']:.0f} ms, {duration(time.monotonic() - began)}",
@@ -169,6 +184,23 @@ def measured(
             )
         found[name, frames] = cells.cost_line(name, frames, line, asked.processes)
     return found
+
+
+def _kept(file: Path, about: Mapping[str, Any], machine: cost.Machine) -> dict[str, Any] | None:
+    """Return the cost that an earlier call measured; None: there is none of these settings."""
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    if before is None or _of_any_seed(before) != _of_any_seed(about):
+        return None
+    line: dict[str, Any] = before["line"]
+    here = (machine.device, machine.precision(about["settings"]))
+    if (line["device"], line["precision"]) != here:
+        raise ConfigError(
+            "--out: {} was measured on a {} in {}, and this machine trains on a {} in {}; go on "
+            "on one like that, choose another --out, or delete that file".format(
+                file, line["device"], line["precision"], *here
+            )
+        )
+    return line
 
 
 def _of_any_seed(about: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
+import os
+import shlex
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,10 @@ from benchmarks.footage import FOOTAGE, generate
 from benchmarks.report import targets_table
 from benchmarks.timing import Target
 from vidadapt import runs
+from vidadapt.apps.study.tool_calls import begin_tools, start_tool, tool_command
 from vidadapt.files import write_json, write_text
 from vidadapt.models import SIZES
 
-ROOT = Path(__file__).parents[1]
 NUM_CLASSES = 10  # of generated footage
 
 
@@ -111,6 +113,12 @@ def options_of(
 
 
 def tool(name: str, words: Sequence[object]) -> None:
-    """Run a tool without its output; its errors are shown, and end the benchmark."""
-    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, words)]
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    """Run a tool; what it printed is shown where it fails, which ends the benchmark."""
+    begin_tools()
+    command = tool_command(name, words)
+    with tempfile.NamedTemporaryFile() as output:
+        process = start_tool(command, Path(output.name), os.environ)
+        process.join()
+        if process.exitcode != 0:
+            said = Path(output.name).read_text(encoding="utf-8", errors="replace")
+            sys.exit(f"{said}\n{shlex.join(command)} ended with status {process.exitcode}")

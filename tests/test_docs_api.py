@@ -6,7 +6,6 @@ import doctest
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,7 +142,7 @@ def test_the_method_is_trained_by_commands_from_outside_the_package(tiny_set, tm
 
 
 @pytest.mark.slow
-def test_the_frames_benchmark_gives_plugins_to_its_cells(tiny_set, tmp_path):
+def test_the_frames_benchmark_gives_plugins_to_its_cells(tiny_set, tmp_path, monkeypatch):
     for name, text in modules().items():
         (tmp_path / name).write_text(text)
     keys = tiny_set.options(train__epochs=1, data__num_frames=None)
@@ -154,14 +153,8 @@ def test_the_frames_benchmark_gives_plugins_to_its_cells(tiny_set, tmp_path):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(settings))
     words = ["--config", "mine.yaml", "--frames", "4", "--methods", "channel_scale", "--steps", "2"]
     words += ["--out", "out", "--plugins", "my_method,my_metric"]
-    told = subprocess.run(
-        [sys.executable, ROOT / "tools" / "bench_frames.py", *words],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert told.returncode == 0, told.stdout + told.stderr
+    monkeypatch.chdir(tmp_path)
+    launch("bench_frames", *words)
     [line] = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert json.loads(line)["top3"] == 100
     assert "top-3 %" in (tmp_path / "out" / "table.md").read_text()

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ALONE, ROOT, TinySet, launch, load_tool
+import warm
+from conftest import ALONE, TinySet, launch, load_tool
 from object_store import SECRET, forget
 from safetensors.torch import load_file
 
@@ -237,12 +237,10 @@ def test_a_killed_process_goes_on_elsewhere_with_the_same_bits(
 ) -> None:
     options = tiny_set.options(train__epochs=60, train__checkpoint_steps=3, train__base_lr=0.2)
     home = store.folder / "bucket" / "runs" / "a"
-    command = [sys.executable, "-m", "vidadapt", "train", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
-    def started(folder: str, *more: str) -> subprocess.Popen[bytes]:
-        words = [*command, "--run_dir", str(tmp_path / folder), *more]
-        return subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+    def started(folder: str, *more: str) -> warm.Started:
+        words = [*options, "--run_dir", tmp_path / folder, *more]
+        return warm.start(warm.tool("train"), *words)
 
     assert started("whole").wait(600) == 0
     first = started("first", "--mirror", URL)

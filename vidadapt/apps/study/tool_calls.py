@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tqdm import tqdm
@@ -81,7 +82,7 @@ def call_tool(
     with output.open("ab") as file:
         file.write(f"$ {' '.join(command)}\n".encode())
         began = file.tell()
-    child = start_from_server(_be_tool, command[2:], output.absolute(), env, Path.cwd())
+    child = start_tool(command, output, env)
     with tqdm(total=epochs, unit=" epochs", leave=False, disable=hidden) as bar:
         try:
             while child.is_alive():
@@ -108,6 +109,15 @@ def call_tool(
 def begin_tools() -> None:
     """Let the process that all tools are forked from begin its imports, which take seconds."""
     start_server("vidadapt.commands.train")
+
+
+def start_tool(command: Sequence[str], output: Path, env: Mapping[str, str]) -> BaseProcess:
+    """Start a `tool_command` in a fork of the process that has its imports.
+
+    Args:
+        output: file that what it prints is added to.
+    """
+    return start_from_server(_be_tool, command[2:], output.absolute(), dict(env), Path.cwd())
 
 
 def _be_tool(words: Sequence[str], output: Path, env: Mapping[str, str], folder: Path) -> None:

@@ -15,7 +15,7 @@ from benchmarks.footage import FOOTAGE, generate
 from benchmarks.report import targets_table
 from benchmarks.timing import Target
 from vidadapt import runs
-from vidadapt.apps.study.tool_calls import begin_tools, start_tool, tool_command
+from vidadapt.apps.study.tool_calls import begin_tools, run_forked, tool_command
 from vidadapt.files import write_json, write_text
 from vidadapt.models import SIZES
 
@@ -113,12 +113,15 @@ def options_of(
 
 
 def tool(name: str, words: Sequence[object]) -> None:
-    """Run a tool; what it printed is shown where it fails, which ends the benchmark."""
+    """Run a tool without its output.
+
+    Raises:
+        RuntimeError: it failed; with what it printed.
+    """
     begin_tools()
     command = tool_command(name, words)
     with tempfile.NamedTemporaryFile() as output:
-        process = start_tool(command, Path(output.name), os.environ)
-        process.join()
-        if process.exitcode != 0:
+        status = run_forked(command, Path(output.name), os.environ)
+        if status != 0:
             said = Path(output.name).read_text(encoding="utf-8", errors="replace")
-            sys.exit(f"{said}\n{shlex.join(command)} ended with status {process.exitcode}")
+            raise RuntimeError(f"{shlex.join(command)} ended with status {status}:\n{said}")

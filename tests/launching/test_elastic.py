@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, launch
+from conftest import ROOT
 from test_resuming import assert_same_run
 
 pytestmark = pytest.mark.slow  # whole runs in processes of their own
@@ -132,9 +132,11 @@ def options(tiny_set) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(options, tmp_path_factory) -> Path:
-    run = tmp_path_factory.mktemp("whole") / "run"
-    launch("train", *options, "--run_dir", run, processes=4)
-    return run
+    job = Job(options, tmp_path_factory.mktemp("whole") / "run")
+    job.start_agent()
+    job.start_agent()
+    assert job.ended() == [0, 0], job.said()
+    return job.run
 
 
 def test_a_killed_worker_is_replaced_and_nothing_differs(options, whole, jobs, tmp_path):

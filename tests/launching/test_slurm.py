@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, launch
+from conftest import ROOT
 from test_resuming import assert_same_run
 
 pytestmark = pytest.mark.slow  # whole runs in processes of their own
@@ -119,7 +119,7 @@ def words(tiny_set) -> list[str]:
 
 def test_a_warned_job_saves_is_queued_again_and_its_next_start_goes_on(words, tmp_path):
     cluster = Cluster(tmp_path)
-    launch("train", *words, "--run_dir", tmp_path / "whole", processes=2)
+    assert cluster.start(words, "whole").wait(240) == 0, cluster.said("whole")
     job = cluster.start(words, "run")
     cluster.wait_for_checkpoint(job, "run")
     job.send_signal(signal.SIGUSR1)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vidadapt.config import ConfigError
+from vidadapt.console import differing
 from vidadapt.evaluation import (
     Fusion,
     Scores,
@@ -79,8 +80,8 @@ def join_scores(
 def _refuse_differing(found: Mapping[str, Found]) -> None:
     (first, (_, _, facts)), *others = found.items()
     for name, (_, _, own) in others:
-        if differ := [key for key in SAME if own.get(key) != facts.get(key)]:
-            said = [f"{key}: {facts.get(key)} and {own.get(key)}" for key in differ]
+        one, other = ({key: about.get(key) for key in SAME} for about in (facts, own))
+        if said := differing(one, other, line="{key}: {old} and {new}"):
             raise ConfigError(
                 f"--from_scores: {first} and {name} differ ({'; '.join(said)}); train and "
                 "evaluate every fold in the same way"

@@ -72,12 +72,8 @@ def this_machine() -> Machine:
 
 
 def _machine() -> Machine:
-    device = training_device()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Machine(device.type, resolved_precision(device, "auto"))
-
-
-def training_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def counts(cfg: Config) -> Counts:
@@ -213,7 +209,7 @@ def step_cost(cfg: Config, steps: int, threads: int | None) -> dict[str, Any]:
     Raises:
         MemoryError: the device has too little.
     """
-    device = training_device()
+    device = torch.device(_machine().device)
     precision = resolved_precision(device, cfg.train.precision)
     setting = setting_of(cfg, _plan(cfg), device=device.type, precision=precision)
     try:

@@ -12,8 +12,7 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -82,17 +81,13 @@ def call_tool(
     with output.open("ab") as file:
         file.write(f"$ {' '.join(command)}\n".encode())
         began = file.tell()
-    child = start_tool(command, output, env)
     with tqdm(total=epochs, unit=" epochs", leave=False, disable=hidden) as bar:
-        try:
-            while child.is_alive():
-                child.join(0.2)
-                if not bar.disable and log.exists():
-                    bar.update(log.read_text(encoding="utf-8").count("\n") - bar.n)
-        except BaseException:
-            child.terminate()
-            raise
-    status = child.exitcode or 0
+
+        def show() -> None:
+            if not bar.disable and log.exists():
+                bar.update(log.read_text(encoding="utf-8").count("\n") - bar.n)
+
+        status = run_forked(command, output, env, show)
     if status != 0:
         failure = read_failure(made)
         if failure is None:
@@ -111,13 +106,30 @@ def begin_tools() -> None:
     start_server("vidadapt.commands.train")
 
 
-def start_tool(command: Sequence[str], output: Path, env: Mapping[str, str]) -> BaseProcess:
-    """Start a `tool_command` in a fork of the process that has its imports.
+def run_forked(
+    command: Sequence[str],
+    output: Path,
+    env: Mapping[str, str],
+    watch: Callable[[], object] = lambda: None,
+) -> int:
+    """Run a `tool_command` to its end in a fork of the process that has its imports.
 
     Args:
         output: file that what it prints is added to.
+        watch: called five times a second.
+
+    Returns:
+        Its exit status.
     """
-    return start_from_server(_be_tool, command[2:], output.absolute(), dict(env), Path.cwd())
+    child = start_from_server(_be_tool, command[2:], output.absolute(), dict(env), Path.cwd())
+    try:
+        while child.is_alive():
+            child.join(0.2)
+            watch()
+    except BaseException:
+        child.terminate()
+        raise
+    return child.exitcode or 0
 
 
 def _be_tool(words: Sequence[str], output: Path, env: Mapping[str, str], folder: Path) -> None:
